@@ -1,0 +1,1 @@
+"""An egress firewall for containers on a Docker host, kept provably current."""

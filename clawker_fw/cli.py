@@ -1,0 +1,418 @@
+"""The command line: options in, one of five pipelines, an answer and an exit code out.
+
+Everything heavy is imported by the command that needs it, so that `--help` and completion are quick. Errors are
+caught here, once.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from clawker_fw.errors import ExitCode, FirewallError
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.pipeline import Look
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.plan import Wish
+
+
+class _Commands(TyperGroup):
+    """The commands; every error ends here, once, printed as the options ask."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except FirewallError as error:
+            failure = error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. What was begun is finished by the next run.", err=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+            failure = _bug(error)
+        _print_failure(failure, ctx.obj or Options())
+        raise typer.Exit(failure.exit_code)
+
+
+def _bug(error: Exception) -> FirewallError:
+    failure = FirewallError(
+        "bug",
+        f"This is a bug in clawker-fw: {type(error).__name__}: {error}.",
+        hint="Run again with --debug, and report what it shows.",
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _print_failure(error: FirewallError, chosen: "Options") -> None:
+    import logging  # noqa: PLC0415
+
+    logger = logging.getLogger("clawker_fw")
+    trace = error if chosen.debug else None
+    if chosen.log_format is LogFormat.JSON:
+        fields = {"code": error.code, "message": error.message, "context": error.context, "hint": error.hint}
+        logger.error("error", extra={"fields": fields}, exc_info=trace)
+        return
+    from clawker_fw.report import text  # noqa: PLC0415
+
+    if trace:
+        logger.error("error", exc_info=trace)
+    text.print_error(error, text.console(stderr=True))
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="clawker-fw",
+    help="An egress firewall for containers on a Docker host, kept provably current.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 current or done, 1 drift or something to do, 2 usage, 3 invalid settings or rules, "
+    "4 engine unreachable or too old, 5 applied but not proven live, 6 refused, 70 bug, 130 interrupted.",
+)
+
+
+class LogFormat(StrEnum):
+    """How log records on standard error are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Format(StrEnum):
+    """How the answer on standard output is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options before the command."""
+
+    config: Path | None = None
+    project: str = "clawker"
+    host: str | None = None
+    context: str | None = None
+    log_format: LogFormat = LogFormat.TEXT
+    debug: bool = False
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", envvar="CLAWKER_FW_FORMAT", help="How the answer on standard output is written."),
+]
+DrainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--drain-timeout",
+        metavar="DURATION",
+        help="How long open connections of a replaced Envoy may go on, instead of the setting. E.g. 5s, 2m.",
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(f"clawker-fw {version('clawker-fw')}")
+        raise typer.Exit
+
+
+def _checked_project(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+        raise typer.BadParameter("a project's name is 1 to 40 of a-z, 0-9, - and _, and begins with a-z or 0-9")
+    return name
+
+
+@app.callback()
+def options(
+    context_: typer.Context,
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CLAWKER_FW_CONFIG",
+            help="The settings file. Without it: ./clawker-fw.yaml, then the one in the user's config folder.",
+        ),
+    ] = None,
+    project: Annotated[
+        str,
+        typer.Option(
+            envvar="CLAWKER_FW_PROJECT", callback=_checked_project, help="Which stack: part of every name."
+        ),
+    ] = "clawker",
+    host: Annotated[
+        str | None,
+        typer.Option(envvar="CLAWKER_FW_HOST", help="The Docker engine, e.g. unix:///var/run/docker.sock."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(envvar="CLAWKER_FW_CONTEXT", help="The docker context to use.")
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="CLAWKER_FW_LOG_FORMAT", help="How log records are written.")
+    ] = LogFormat.TEXT,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="CLAWKER_FW_DEBUG", help="Log everything, and show tracebacks.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool,
+        typer.Option(
+            "--version",
+            envvar="CLAWKER_FW_VERSION",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Put an egress firewall around containers on a Docker host, and keep it provably current."""
+    from clawker_fw.report import log  # noqa: PLC0415
+
+    log.configure(as_json=log_format is LogFormat.JSON, debug=debug)
+    context_.obj = Options(config, project, host, context, log_format, debug)
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,  # noqa: FBT002
+) -> None:
+    """Write a commented settings file.
+
+    Example: clawker-fw init && clawker-fw run
+    """
+    from clawker_fw import settings  # noqa: PLC0415
+
+    chosen: Options = context.obj
+    path = settings.write_example(chosen.config or Path(settings.FILE_NAME), overwrite=force)
+    typer.echo(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 when there is something.")
+    ] = False,
+    force_recreate: Annotated[
+        bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
+    ] = False,
+    drain_timeout: DrainOption = None,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Bring the stack to what the release, the settings and the rules say.
+
+    Shows what differs, closes it without dropping a request, and proves it. With nothing stale it changes nothing.
+
+    Example: clawker-fw run --dry-run || clawker-fw run
+    """
+    with _session(context.obj) as (engine, blueprint):
+        from clawker_fw import pipeline  # noqa: PLC0415
+
+        wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
+        seen = pipeline.look(engine, blueprint)
+        if dry_run:
+            _answer_plan(seen, wish, format_)
+        else:
+            _converge(engine, blueprint, seen, wish, format_)
+
+
+@app.command()
+def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show what runs, what is live in it, and how to attach an agent.
+
+    Example: clawker-fw status --format json | jq -r .agent.dns
+    """
+    with _session(context.obj) as (engine, blueprint):
+        from clawker_fw import pipeline  # noqa: PLC0415
+
+        seen = pipeline.look(engine, blueprint)
+        rules = len(blueprint.rules.rules)
+        if format_ is Format.JSON:
+            from clawker_fw.report import documents  # noqa: PLC0415
+
+            _print_json(documents.status_document(seen.observed, seen.desired, seen.diff, rules))
+        else:
+            from clawker_fw.report import text  # noqa: PLC0415
+
+            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
+
+
+@app.command()
+def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show what differs from what should be, and why. Changes nothing; exit 0 when current, 1 when not.
+
+    Example: clawker-fw drift --format json | jq -r .verdict
+    """
+    with _session(context.obj) as (engine, blueprint):
+        from clawker_fw import pipeline  # noqa: PLC0415
+        from clawker_fw.model import Verdict  # noqa: PLC0415
+
+        seen = pipeline.look(engine, blueprint)
+        if format_ is Format.JSON:
+            from clawker_fw.report import documents  # noqa: PLC0415
+
+            _print_json(documents.drift_document(seen.diff))
+        else:
+            from clawker_fw.report import text  # noqa: PLC0415
+
+            output = text.console()
+            output.print(text.drift_report(seen.diff))
+            output.print(text.verdict_line(seen.diff.verdict, seen.desired.project))
+        if seen.diff.verdict is not Verdict.CURRENT:
+            raise typer.Exit(ExitCode.DRIFT)
+
+
+@app.command()
+def reload(
+    context: typer.Context, *, drain_timeout: DrainOption = None, format_: FormatOption = Format.TEXT
+) -> None:
+    """Read rules and settings again and apply them live.
+
+    Changed rules are committed to the running siblings and proven; a sibling that has drifted otherwise is
+    replaced, as `run` would. The stack must be up.
+
+    Example: clawker-fw reload
+    """
+    with _session(context.obj) as (engine, blueprint):
+        from clawker_fw import pipeline  # noqa: PLC0415
+
+        seen = pipeline.look(engine, blueprint)
+        pipeline.require_up(seen)
+        _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), format_)
+
+
+@app.command()
+def down(
+    context: typer.Context,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take agents that are still attached off the network.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Remove the stack: both siblings and both networks. Agents are left without a way out.
+
+    Example: clawker-fw down
+    """
+    from clawker_fw import pipeline  # noqa: PLC0415
+    from clawker_fw.report import text, words  # noqa: PLC0415
+    from clawker_fw.stack.digests import Digests  # noqa: PLC0415
+
+    chosen: Options = context.obj
+    engine = connect_engine(chosen)
+    with Digests() as digests, text.StepDisplay(text.console(stderr=True)) as display:
+        steps = pipeline.take_down(engine, chosen.project, digests, detach=force, tell=display)
+    if format_ is Format.JSON:
+        performed = [words.describe(step) for stage in steps.stages for step in stage]
+        _print_json({"schema": 1, "project": chosen.project, "steps": performed})
+    else:
+        typer.echo(f"{chosen.project} is down." if steps.stages else f"{chosen.project} was not up.")
+
+
+# --- what the commands share ----------------------------------------------------------------------------------
+
+
+def connect_engine(chosen: Options) -> "EngineWriter":
+    """Return the engine the options name."""
+    from clawker_fw.engine.docker import connect  # noqa: PLC0415
+
+    return connect(chosen.host, chosen.context, os.environ)
+
+
+@contextmanager
+def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
+    """Read the settings, then find the engine: a mistake in a file is told before anything is touched."""
+    from clawker_fw import settings  # noqa: PLC0415
+    from clawker_fw.reconcile.desired import Blueprint  # noqa: PLC0415
+    from clawker_fw.stack.digests import Digests  # noqa: PLC0415
+    from clawker_fw.stack.release import Release  # noqa: PLC0415
+
+    loaded = settings.load(chosen.config, os.environ)
+    engine = connect_engine(chosen)
+    with Digests() as digests:
+        release = Release.installed(digests)
+        yield engine, Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
+
+
+def _wish(blueprint: "Blueprint", drain_timeout: str | None, *, replace_all: bool = False) -> "Wish":
+    from clawker_fw.reconcile.plan import Wish  # noqa: PLC0415
+    from clawker_fw.settings import parse_duration  # noqa: PLC0415
+
+    seconds = blueprint.settings.drain_timeout
+    if drain_timeout is not None:
+        try:
+            seconds = parse_duration(drain_timeout)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--drain-timeout") from error
+    return Wish(seconds, replace_all=replace_all)
+
+
+def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
+    """Answer a dry run."""
+    from clawker_fw import pipeline  # noqa: PLC0415
+    from clawker_fw.report import documents, text  # noqa: PLC0415
+
+    steps = pipeline.plan_for(seen, wish)
+    if format_ is Format.JSON:
+        _print_json(documents.run_document(seen.diff, steps, None))
+    else:
+        output = text.console()
+        output.print(text.drift_report(seen.diff))
+        if not steps.empty:
+            output.print(text.plan_report(steps))
+        output.print(text.verdict_line(seen.diff.verdict, seen.desired.project))
+    if not steps.empty:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _converge(engine: "EngineWriter", blueprint: "Blueprint", seen: "Look", wish: "Wish", format_: Format) -> None:
+    """Print the difference, close it, and answer with the proof."""
+    from clawker_fw import pipeline  # noqa: PLC0415
+
+    steps = pipeline.plan_for(seen, wish)
+    before = seen.diff
+    if not steps.empty:
+        from clawker_fw.report import text  # noqa: PLC0415
+
+        talk = text.console(stderr=True)
+        talk.print(text.drift_report(before))
+        with text.StepDisplay(talk) as display:
+            seen = pipeline.converge(engine, blueprint, wish, seen, display)
+    if format_ is Format.JSON:
+        from clawker_fw.report import documents  # noqa: PLC0415
+
+        _print_json(documents.run_document(before, steps, seen.diff))
+    else:
+        from clawker_fw.report import text  # noqa: PLC0415
+
+        words = "nothing to do" if steps.empty else "applied and proven"
+        text.console().print(text.verdict_line(seen.diff.verdict, f"{blueprint.project}: {words}"))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    import json  # noqa: PLC0415
+
+    typer.echo(json.dumps(document, indent=2))
+
+
+def main() -> None:
+    """Run the program and exit."""
+    app(prog_name="clawker-fw")

@@ -1,0 +1,127 @@
+"""A YAML document that remembers on which line each value stands.
+
+YAML 1.1 as PyYAML reads it, with three things refused that hide mistakes: a key given twice, a document that
+holds no mapping, and more than one document.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clawker_fw.errors import SettingsError
+
+Location = tuple[str | int, ...]
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml where PyYAML was built with it: ten times as fast."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain values, the place (`file, line n`) of each location in them, and the name of the whole."""
+
+    values: dict[str, Any]
+    places: Mapping[Location, str]
+    source: str
+    known_parts: frozenset[str | int] = field(default=frozenset())
+
+    def place(self, location: Location) -> str:
+        """Return where a location stands, or the nearest one around it that is known."""
+        while location and location not in self.places:
+            location = location[:-1]
+        return self.places.get(location, self.source)
+
+    def overlaid(self, other: "Document") -> "Document":
+        """Return this document with another's values put over it; sections are merged, lists replaced."""
+        return replace(self, values=_merged(self.values, other.values), places={**self.places, **other.places})
+
+    def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":
+        """Return this document with a value put in, read from YAML text; `place` says where it came from."""
+        value, _ = parse(text, place)
+        for part in reversed(location):
+            value = {part: value}
+        return replace(self, values=_merged(self.values, value), places={**self.places, location: place})
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def read_document(path: Path) -> Document:
+    """Read a settings file. An empty one is a mapping without keys.
+
+    Raises:
+        SettingsError: when it can't be read, is not YAML, or does not hold a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SettingsError(
+            "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+    values, places = parse(text, str(path))
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise SettingsError("settings-invalid", f"{path} does not hold settings (a mapping of keys to values).")
+    return Document(values, places, str(path))
+
+
+def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
+    """Read YAML text into plain values and the places of mappings, lists and scalars in it.
+
+    Raises:
+        SettingsError: when it is not YAML, or gives a key twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError("settings-invalid", f"{source}{line} is not YAML: {error.problem}.") from error
+    except yaml.YAMLError as error:
+        raise SettingsError("settings-invalid", f"{source} is not YAML: {error}.") from error
+    places: dict[Location, str] = {}
+    reader = _Reader(source, places)
+    return (None if node is None else reader.value(node, ())), places
+
+
+class _Reader:
+    """Turns PyYAML's nodes into values."""
+
+    def __init__(self, source: str, places: dict[Location, str]) -> None:
+        self._source = source
+        self._places = places
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
+        self._places[location] = f"{self._source}, line {node.start_mark.line + 1}"
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
+        if node.tag == "tag:yaml.org,2002:str":
+            return node.value
+        return self._scalars.construct_object(node)  # numbers, booleans, null
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in values:
+                raise SettingsError(
+                    "settings-invalid",
+                    f"{self._source}, line {key_node.start_mark.line + 1}: `{key}` is given twice.",
+                )
+            values[key] = self.value(value_node, (*location, key))
+            self._places[(*location, key)] = f"{self._source}, line {key_node.start_mark.line + 1}"
+        return values

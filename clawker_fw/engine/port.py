@@ -1,0 +1,98 @@
+"""What we need of an engine, in our words: a reader that can't write, and a writer.
+
+`docker.py` speaks to a real engine, `memory.py` holds one in memory; one contract suite runs over both. Every
+method raises `EngineError` (or its subclasses `NotFoundError`, `ConflictError`) and nothing else of an engine's.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from clawker_fw.model import (
+    ContainerSpec,
+    ContainerView,
+    EngineFacts,
+    Files,
+    ImageView,
+    NetworkSpec,
+    NetworkView,
+    Probe,
+)
+
+Tell = Callable[[float], None]
+"""Called with the share that is done, 0 to 1, while something long goes on."""
+
+
+class EngineReader(Protocol):
+    """Everything that can be looked at. `drift`, `status` and `--dry-run` hold nothing else."""
+
+    def facts(self) -> EngineFacts:
+        """Return which engine this is."""
+
+    def networks(self) -> tuple[NetworkView, ...]:
+        """Return every network of the engine."""
+
+    def attached(self, network: str) -> tuple[str, ...]:
+        """Return the names of the containers on a network, by the network's id; sorted."""
+
+    def containers(self, names: Collection[str]) -> tuple[ContainerView, ...]:
+        """Return the containers that have exactly one of the names, whoever made them and in any state."""
+
+    def image(self, reference: str) -> ImageView | None:
+        """Return an image by its id, tag or digest reference; None when the engine does not have it."""
+
+    def files(self, container: str) -> Files:
+        """Return the regular files and links in a container's volume; a link reads as `-> its target`."""
+
+    def probe(self, container: str) -> Probe:
+        """Ask a running container what is live in it."""
+
+    def last_words(self, container: str, lines: int) -> tuple[str, ...]:
+        """Return the last lines that a container's program wrote."""
+
+
+class EngineWriter(EngineReader, Protocol):
+    """Everything that can be done. Only `apply` and the lock hold one."""
+
+    def load_image(self, archive: Iterator[bytes], size: int, tell: Tell) -> None:
+        """Load an image from a tar of about `size` bytes."""
+
+    def pull_image(self, reference: str, tell: Tell) -> None:
+        """Pull an image that a digest names."""
+
+    def create_network(self, spec: NetworkSpec) -> None:
+        """Make a network."""
+
+    def remove_network(self, network: str) -> None:
+        """Remove a network by its id."""
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """Make a container with its files, not started, and return its id.
+
+        Raises:
+            ConflictError: when the name is taken.
+        """
+
+    def start(self, container: str) -> None:
+        """Start a container that does not run."""
+
+    def unpause(self, container: str) -> None:
+        """Let a paused container go on."""
+
+    def rename(self, container: str, name: str) -> None:
+        """Give a container another name."""
+
+    def remove(self, container: str) -> None:
+        """Stop a container if it runs, and remove it with its volume. One that is gone is no error."""
+
+    def disconnect(self, network: str, container: str) -> None:
+        """Take a container off a network."""
+
+    def put_files(self, container: str, files: Files) -> None:
+        """Write files into a container's volume, in place."""
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """Run a verb of `fwctl` in a running container, and hand over each JSON line it prints at once.
+
+        Raises:
+            EngineError: with its last words, when it fails.
+        """

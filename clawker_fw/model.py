@@ -1,0 +1,364 @@
+"""The values that the five verbs hand to each other. Frozen, comparable, without behaviour that decides.
+
+What lives here: the words of the design (sibling, layer, finding, step) and the shapes of what is read from and
+written to an engine. What must not: I/O, rendering, comparing.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+
+Value = str | int | bool | None | tuple[str, ...]
+"""A running or desired value in a finding; JSON can hold it."""
+
+Files = Mapping[str, bytes]
+"""Paths relative to the volume's root, with `/` between parts, to contents."""
+
+
+class Sibling(StrEnum):
+    """The two containers that enforce."""
+
+    ENVOY = "envoy"
+    COREDNS = "coredns"
+
+
+class Layer(StrEnum):
+    """The places where a sibling can differ from what it should be, in the order in which they are shown."""
+
+    STATE = "state"
+    LABELS = "labels"
+    IMAGE = "image"
+    SHAPE = "shape"
+    BOOT = "boot"
+    HOT = "hot"
+    LIVE = "live"
+
+
+class Cause(StrEnum):
+    """Why something differs: we want another thing now, or it is not what we made."""
+
+    UPGRADE = "upgrade"
+    TAMPER = "tamper"
+
+
+class Verdict(StrEnum):
+    """What can be said of a sibling or a stack. `unknown` is never taken for `current`."""
+
+    CURRENT = "current"
+    DRIFTED = "drifted"
+    UNKNOWN = "unknown"
+
+
+class Action(StrEnum):
+    """What closes a finding."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    COMMIT = "commit"
+    CLAIM = "claim"
+    START = "start"
+    UNPAUSE = "unpause"
+    RETIRE = "retire"
+    RENAME = "rename"
+    RECREATE_NETWORKS = "recreate-networks"
+
+
+class Role(StrEnum):
+    """The two networks of a stack."""
+
+    AGENTS = "agents"
+    EGRESS = "egress"
+
+
+# --- what should be -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image a sibling is made from.
+
+    `ids` are the ids it can have on an engine when they are known beforehand: the config digest (classic image
+    store) and the manifest digest (containerd image store). They are empty for a registry reference, whose id
+    only an engine that has pulled it knows.
+    """
+
+    sibling: Sibling
+    reference: str
+    ids: tuple[str, ...]
+    version: str
+
+    @property
+    def bundled(self) -> bool:
+        """Whether we make this image ourselves, rather than pull it."""
+        return bool(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """A container's HEALTHCHECK; times in seconds."""
+
+    test: tuple[str, ...]
+    interval: float
+    timeout: float
+    retries: int
+    start_period: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount; an anonymous volume has no source that could be compared."""
+
+    kind: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a container is made with, beside its image and its files: the fields that we set.
+
+    `networks` maps a network's name to the address there; `memory` is in bytes.
+    """
+
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    networks: Mapping[str, str]
+    environment: tuple[str, ...] = ()
+    user: str = ""
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    read_only: bool = False
+    privileged: bool = False
+    capabilities_added: tuple[str, ...] = ()
+    capabilities_dropped: tuple[str, ...] = ()
+    security_options: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    memory: int = 0
+    pids: int = 0
+    restart: str = ""
+    healthcheck: Healthcheck | None = None
+    log: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A bridge network to make. `gateway` is the bridge's own address, unless the options withhold it."""
+
+    name: str
+    role: Role
+    subnet: IPv4Network
+    gateway: IPv4Address
+    ip_range: IPv4Network
+    internal: bool
+    options: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to make: everything the engine has to be told, and the files it starts with."""
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    shape: Shape
+    files: Files = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Which of its two reserved places each sibling has (0 or 1)."""
+
+    envoy: int = 0
+    coredns: int = 0
+
+    def of(self, sibling: Sibling) -> int:
+        """Return the sibling's slot."""
+        return self.envoy if sibling is Sibling.ENVOY else self.coredns
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSibling:
+    """What one sibling should be, in one slot.
+
+    `version` is the digest of the hot files, and what the process must report for each of `resources`.
+    """
+
+    sibling: Sibling
+    slot: int
+    image: Image
+    labels: Mapping[str, str]
+    shape: Shape
+    boot: Files = dataclasses.field(repr=False)
+    hot: Files = dataclasses.field(repr=False)
+    version: str
+    resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a whole stack should be."""
+
+    project: str
+    service_address: IPv4Address
+    networks: Mapping[Role, NetworkSpec]
+    siblings: Mapping[Sibling, DesiredSibling]
+
+
+# --- what is --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """Which engine this is. `architecture` is in Go's words (`amd64`, `arm64`)."""
+
+    version: str
+    api_version: str
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """An image on the engine."""
+
+    id: str
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkView:
+    """A network on the engine."""
+
+    id: str
+    name: str
+    driver: str
+    internal: bool
+    subnets: tuple[IPv4Network, ...]
+    ip_range: IPv4Network | None
+    options: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """A container on the engine.
+
+    `status` is the engine's word (`created running paused restarting exited dead`), `health` is `starting`,
+    `healthy`, `unhealthy` or `""`, times are RFC 3339, `connected` maps each network to the address held now.
+    """
+
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    shape: Shape
+    status: str
+    health: str
+    created: str
+    started: str
+    exit_code: int
+    connected: Mapping[str, str]
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs and can be asked."""
+        return self.status == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What `fwctl probe` says from inside a container.
+
+    `versions` maps each hot resource to the version that is live; `network` lists how routes and addresses
+    differ from what was asked; `error` is why the program did not answer, or `""`.
+    """
+
+    build: str
+    versions: Mapping[str, str]
+    connections: int
+    addresses: tuple[str, ...]
+    claimed: bool
+    network: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSibling:
+    """A container that serves, or served, as a sibling. `probe` is None when the container does not run."""
+
+    sibling: Sibling
+    container: ContainerView
+    slot: int
+    files: Files = dataclasses.field(repr=False)
+    probe: Probe | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything read from the engine, once, for one decision.
+
+    `siblings` holds the containers that serve; `leftovers` the others of ours, from a run that did not end.
+    `images` maps each desired reference and each running id to what the engine has there. `subnets` are all that
+    other networks take. `attached` names the containers on each network that are not siblings.
+    """
+
+    engine: EngineFacts
+    networks: Mapping[Role, NetworkView]
+    subnets: tuple[IPv4Network, ...]
+    siblings: Mapping[Sibling, ObservedSibling]
+    leftovers: tuple[ObservedSibling, ...]
+    images: Mapping[str, ImageView | None]
+    attached: Mapping[Role, tuple[str, ...]]
+
+    @property
+    def slots(self) -> Slots:
+        """The slots that serve now; a missing sibling counts as in the first."""
+        held = {sibling: seen.slot for sibling, seen in self.siblings.items()}
+        return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no stack at all."""
+        return not (self.networks or self.siblings or self.leftovers)
+
+
+# --- the difference -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference. `contents` are the running and the desired content where the values are files' digests."""
+
+    sibling: Sibling
+    layer: Layer
+    field: str
+    running: Value
+    desired: Value
+    cause: Cause
+    action: Action
+    contents: tuple[bytes, bytes] | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """All findings, and the verdict on each sibling."""
+
+    findings: tuple[Finding, ...]
+    verdicts: Mapping[Sibling, Verdict]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict; a difference that is known outranks one that could not be read."""
+        found = set(self.verdicts.values())
+        return next(v for v in (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.CURRENT) if v in found)
+
+    def of(self, sibling: Sibling) -> tuple[Finding, ...]:
+        """Return the findings of one sibling."""
+        return tuple(finding for finding in self.findings if finding.sibling is sibling)

@@ -1,0 +1,133 @@
+"""The way through the code: five verbs, joined. Read this first.
+
+settings, rules ──> desired ──┐
+                              ├──> diff ──> plan ──> apply ──> engine
+engine ──> observe ───────────┘
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import NotProvenError, RefusedError
+from clawker_fw.model import Desired, Diff, Observed, Sibling, Slots, Verdict
+from clawker_fw.reconcile import apply as applying
+from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.diff import diff
+from clawker_fw.reconcile.lock import exclusive
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import Plan, Wish, plan, teardown
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.digests import Digests
+
+LOG = logging.getLogger("clawker_fw")
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a stack: what is, what should be in the slots it is in, and the difference."""
+
+    observed: Observed
+    desired: Desired
+    diff: Diff
+    desired_at: Callable[[Slots], Desired]
+
+
+def look(reader: EngineReader, blueprint: Blueprint) -> Look:
+    """Observe a stack and compare it with what it should be."""
+    references = tuple(image.reference for image in blueprint.images.values())
+    observed = observe(reader, blueprint.project, references)
+    addresses = addressing(blueprint, observed)
+
+    def desired_at(slots: Slots) -> Desired:
+        return desired(blueprint, addresses, slots)
+
+    wanted = desired_at(observed.slots)
+    return Look(observed, wanted, diff(observed, wanted), desired_at)
+
+
+def plan_for(seen: Look, wish: Wish) -> Plan:
+    """Return what closes the difference that a look has found."""
+    return plan(seen.observed, seen.desired_at, seen.diff, wish)
+
+
+def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: Look, tell: applying.Tell) -> Look:
+    """Make a stack what it should be, prove it, and return the look that proves it.
+
+    `seen` is a look with something to do. It is repeated under the lock, since the world may have changed.
+
+    Raises:
+        NotProvenError: when the stack is not current afterwards.
+    """
+    with exclusive(engine, blueprint.project, images.lock_image(blueprint.engine, blueprint.release.digests)):
+        for attempt in range(_ROUNDS):
+            seen = look(engine, blueprint)
+            steps = plan_for(seen, wish)
+            if steps.empty:
+                return seen
+            _record_drift(seen, steps)
+            applying.apply(engine, steps, built_images(blueprint), tell)
+            wish = Wish(wish.drain_seconds, replace_uncommitted=attempt > 0)
+        seen = look(engine, blueprint)
+    if seen.diff.verdict is not Verdict.CURRENT:
+        raise NotProvenError(
+            "not-proven",
+            "Everything was applied, and the stack is still not what it should be.",
+            context=[f"{each.sibling}: {each.layer} {each.field}" for each in seen.diff.findings],
+            hint="`clawker-fw drift` shows what differs.",
+        )
+    return seen
+
+
+def take_down(engine: EngineWriter, project: str, digests: Digests, *, detach: bool, tell: applying.Tell) -> Plan:
+    """Remove a stack: containers, volumes and networks; its images stay, for the next time.
+
+    Raises:
+        RefusedError: when agents are attached and are not to be taken off.
+    """
+    if teardown(observe(engine, project, ()), detach=detach).empty:
+        return Plan((), (), 0)
+    with exclusive(engine, project, images.lock_image(engine.facts(), digests)):
+        steps = teardown(observe(engine, project, ()), detach=detach)
+        applying.apply(engine, steps, {}, tell)
+    return steps
+
+
+def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:
+    """Return the images that we make ourselves."""
+    return {
+        sibling: images.bundled(sibling, blueprint.release, blueprint.engine)
+        for sibling, image in blueprint.images.items()
+        if image.bundled
+    }
+
+
+def require_up(seen: Look) -> None:
+    """Pass when both siblings are there.
+
+    Raises:
+        RefusedError: when the stack is not up, so that there is nothing to reload.
+    """
+    missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
+    if missing:
+        raise RefusedError(
+            "not-up",
+            f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
+            hint="Bring it up with `clawker-fw run`.",
+        )
+
+
+def _record_drift(seen: Look, steps: Plan) -> None:
+    """Write one record for each sibling that is replaced because it has drifted."""
+    for sibling in steps.replaced:
+        if sibling not in seen.observed.siblings or not seen.diff.of(sibling):
+            continue
+        container = seen.observed.siblings[sibling].container
+        fields: dict[str, str | None] = {"container": container.name}
+        for label in labels.DRIFT_LABELS:
+            name = label.rpartition(".")[2]
+            fields[f"desired_{name}"] = seen.desired.siblings[sibling].labels[label]
+            fields[f"running_{name}"] = container.labels.get(label)
+        LOG.warning("firewall_container_spec_drift", extra={"fields": fields})

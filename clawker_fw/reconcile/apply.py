@@ -1,0 +1,235 @@
+"""apply: perform the steps of a plan on an engine. It decides nothing but when a step has failed.
+
+A step is described by the plan; here stands how it is done and how long it may take. What fails before an agent
+could notice is undone by the plan's own rollback.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError
+from clawker_fw.model import Probe, Sibling
+from clawker_fw.reconcile.plan import (
+    AwaitTtl,
+    Claim,
+    Commit,
+    Create,
+    CreateNetwork,
+    Detach,
+    Drain,
+    Plan,
+    ProvideImage,
+    Release,
+    RemoveNetwork,
+    Rename,
+    Retire,
+    Start,
+    Step,
+    Unpause,
+    Verify,
+)
+from clawker_fw.stack.images import BuiltImage
+
+_ASK_EVERY = 0.03
+_ANSWER_SECONDS = 15.0
+_LAST_WORDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something has happened to a step: it began (0.0), goes on, or is done (1.0). `note` is for people."""
+
+    step: Step
+    share: float
+    note: str = ""
+
+
+Tell = Callable[[Progress], None]
+
+
+def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], tell: Tell) -> None:
+    """Perform a plan.
+
+    Raises:
+        NotProvenError: when something new did not prove itself; what served before still serves.
+        EngineError: when the engine failed on the way. Another run finishes what is left.
+    """
+    performer = _Performer(engine, built, tell)
+    for position, stage in enumerate(plan.stages):
+        try:
+            performer.side_by_side(stage)
+        except FirewallError as error:
+            if position < plan.point_of_no_return:
+                performer.undo(plan.rollback, error)
+            raise
+
+
+class _Performer:
+    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], tell: Tell) -> None:
+        self._engine = engine
+        self._built = built
+        self._tell = tell
+
+    def side_by_side(self, stage: tuple[Step, ...]) -> None:
+        """Perform the steps of a stage at the same time; the first failure is raised when all have ended."""
+        if len(stage) == 1:
+            self._perform(stage[0])
+            return
+        with ThreadPoolExecutor(len(stage)) as pool:
+            running = [pool.submit(self._perform, step) for step in stage]
+        for each in running:
+            each.result()
+
+    def undo(self, rollback: tuple[Step, ...], error: FirewallError) -> None:
+        """Go back; what can't be undone is added to the error that is about to be raised."""
+        for step in rollback:
+            try:
+                self._perform(step)
+            except FirewallError as trouble:
+                error.context = (*error.context, f"undoing failed too: {trouble}")
+
+    def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
+        self._tell(Progress(step, 0.0))
+        engine = self._engine
+        match step:
+            case ProvideImage():
+                self._provide(step)
+            case CreateNetwork():
+                engine.create_network(step.spec)
+            case RemoveNetwork():
+                engine.remove_network(step.network)
+            case Detach():
+                engine.disconnect(step.network, step.container)
+            case Create():
+                engine.start(engine.create_container(step.spec))
+            case Verify():
+                self._verify(step)
+            case Commit():
+                self._commit(step)
+            case Claim():
+                engine.run_helper(step.container, ["claim", str(step.seconds)], _ignore)
+            case Release():
+                engine.run_helper(step.container, ["release"], _ignore)
+            case AwaitTtl():
+                time.sleep(step.seconds)
+            case Drain():
+                self._drain(step)
+            case Retire():
+                engine.remove(step.container)
+            case Start():
+                engine.start(step.container)
+                self._await_answer(step.container)
+            case Unpause():
+                engine.unpause(step.container)
+                self._await_answer(step.container)
+            case Rename():
+                engine.rename(step.container, step.name)
+            case _:
+                assert_never(step)
+        self._tell(Progress(step, 1.0))
+
+    def _provide(self, step: ProvideImage) -> None:
+        def progress(share: float) -> None:
+            self._tell(Progress(step, min(share, 0.99)))
+
+        if step.bundled:
+            image = self._built[step.sibling]
+            self._engine.load_image(image.archive(), image.archive_size, progress)
+        else:
+            self._engine.pull_image(step.reference, progress)
+
+    def _verify(self, step: Verify) -> None:
+        """Ask the new container until it has everything live, dies, or the time is over."""
+        probe: Probe | None = None
+        end = time.monotonic() + step.seconds
+        while time.monotonic() < end:
+            probe = self._ask(step.container)
+            if probe and not probe.error and not probe.network:
+                live = [probe.versions.get(resource) == step.version for resource in step.resources]
+                if all(live):
+                    return
+            if probe is None and not self._alive(step.container):
+                break
+            time.sleep(_ASK_EVERY)
+        raise NotProvenError(
+            "replacement-not-ready",
+            f"The new {step.sibling} did not become ready.",
+            context=[*_shortcomings(probe, step), *self._last_words(step.container)],
+            hint="It has been removed; what served before has not been touched.",
+        )
+
+    def _ask(self, container: str) -> Probe | None:
+        try:
+            return self._engine.probe(container)
+        except EngineError:
+            return None  # not started yet, or gone: the caller looks again
+
+    def _alive(self, container: str) -> bool:
+        views = self._engine.containers({container})
+        return any(view.status in {"created", "running"} for view in views)
+
+    def _last_words(self, container: str) -> list[str]:
+        try:
+            return [f"it said: {line}" for line in self._engine.last_words(container, _LAST_WORDS)]
+        except NotFoundError:
+            return []
+
+    def _commit(self, step: Commit) -> None:
+        self._engine.put_files(step.container, step.files)
+        answers: list[Any] = []
+        self._engine.run_helper(step.container, ["commit"], answers.append)
+        result = answers[-1] if answers else {}
+        if result.get("committed"):
+            return
+        refused = ", ".join(result.get("rejected") or result.get("missing") or ["everything"])
+        raise NotProvenError(
+            "commit-rejected",
+            f"{step.sibling} did not take the new files ({refused}); the old ones are back.",
+            context=[str(result.get("reason") or "no reason given")],
+            hint="The rules that were live before are still live.",
+        )
+
+    def _drain(self, step: Drain) -> None:
+        def on_line(line: Mapping[str, int]) -> None:
+            left = line["connections"]
+            noun = "connection" if left == 1 else "connections"
+            self._tell(Progress(step, 0.5, f"{left} {noun} left"))
+
+        try:
+            self._engine.run_helper(step.container, ["drain", str(step.seconds)], on_line)
+        except EngineError as error:
+            # It is about to be taken away, and another one serves: a drain that fails ends early.
+            self._tell(Progress(step, 0.9, f"ended early: {error}"))
+
+    def _await_answer(self, container: str) -> None:
+        end = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < end:
+            probe = self._ask(container)
+            if probe and not probe.error:
+                return
+            if probe is None and not self._alive(container):
+                break
+            time.sleep(_ASK_EVERY)
+        raise NotProvenError(
+            "not-answering",
+            "A sibling was started and does not answer.",
+            context=self._last_words(container),
+            hint="`clawker-fw run --force-recreate` makes it anew.",
+        )
+
+
+def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
+    if probe is None:
+        return ["it does not run"]
+    if probe.error:
+        return [f"it does not answer: {probe.error}"]
+    missing = [name for name in step.resources if probe.versions.get(name) != step.version]
+    return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
+
+
+def _ignore(_: object) -> None:
+    """Claim and release print nothing that is needed."""

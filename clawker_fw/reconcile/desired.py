@@ -1,0 +1,147 @@
+"""desired: what a stack should be, from the settings, the rules and the installed release. Pure.
+
+Which of its two slots a sibling is in, and which subnets the stack has, are facts of the engine; everything else
+is decided here. Same inputs, same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network
+
+from clawker_fw.model import (
+    Desired,
+    DesiredSibling,
+    EngineFacts,
+    Files,
+    Image,
+    NetworkView,
+    Observed,
+    Role,
+    Shape,
+    Sibling,
+    Slots,
+)
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings import Settings
+from clawker_fw.stack import coredns, envoy, images, labels
+from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything that is decided before the engine is looked at, except which engine it is."""
+
+    project: str
+    settings: Settings
+    rules: RuleSet
+    release: Release
+    engine: EngineFacts
+    infra_certs_ready: bool = False
+
+    @cached_property
+    def images(self) -> Mapping[Sibling, Image]:
+        """The image each sibling should be made from."""
+        chosen = {Sibling.ENVOY: self.settings.images.envoy, Sibling.COREDNS: self.settings.images.coredns}
+        return {
+            sibling: images.image_of(sibling, setting, self.release, self.engine)
+            for sibling, setting in chosen.items()
+        }
+
+    @cached_property
+    def drift_labels(self) -> Mapping[str, str]:
+        """The three labels that both siblings carry."""
+        return labels.drift_labels(
+            infra_certs_ready=self.infra_certs_ready,
+            otel_infra_port=self.settings.otel.infra_port,
+            stack_build_sha=self.release.build_sha,
+        )
+
+    @cached_property
+    def helper(self) -> bytes:
+        """The program fwctl for the engine's architecture."""
+        return self.release.binary("fwctl", self.engine.architecture).read_bytes()
+
+    @cached_property
+    def envoy_hot(self) -> tuple[Files, str]:
+        """Envoy's hot files and their version, which depend on the rules only."""
+        return envoy.hot(self.rules)
+
+
+def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
+    """Return the subnets the stack should have: the one that is set, else the one it has, else a free one."""
+    has = {role: _subnet(network) for role, network in observed.networks.items()}
+    agents = (
+        blueprint.settings.network.subnet
+        or has.get(Role.AGENTS)
+        or free_subnet(Role.AGENTS, [*observed.subnets, *filter(None, has.values())])
+    )
+    egress = has.get(Role.EGRESS)
+    if egress is None or egress.overlaps(agents):
+        egress = free_subnet(Role.EGRESS, [*observed.subnets, agents])
+    return Addressing(agents, egress)
+
+
+def _subnet(network: NetworkView) -> IPv4Network | None:
+    return network.subnets[0] if network.subnets else None
+
+
+def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
+    """Return what the stack should be when its siblings are in the given slots."""
+    project, release = blueprint.project, blueprint.release
+    return Desired(
+        project=project,
+        service_address=addresses.service,
+        networks=network_specs(project, addresses),
+        siblings={
+            Sibling.ENVOY: _sibling(
+                blueprint,
+                Sibling.ENVOY,
+                slot=slots.envoy,
+                shape=envoy.shape(project, addresses, slots.envoy),
+                boot=envoy.boot(release, project, addresses, slots.envoy),
+                hot=blueprint.envoy_hot,
+                resources=envoy.resources(blueprint.rules),
+            ),
+            Sibling.COREDNS: _sibling(
+                blueprint,
+                Sibling.COREDNS,
+                slot=slots.coredns,
+                shape=coredns.shape(project, addresses, slots.coredns),
+                boot=coredns.boot(release, addresses),
+                hot=coredns.hot(release, blueprint.rules, addresses.envoy(slots.envoy)),
+                resources=coredns.RESOURCES,
+            ),
+        },
+    )
+
+
+def _sibling(
+    blueprint: Blueprint,
+    sibling: Sibling,
+    *,
+    slot: int,
+    shape: Shape,
+    boot: Files,
+    hot: tuple[Files, str],
+    resources: tuple[str, ...],
+) -> DesiredSibling:
+    image = blueprint.images[sibling]
+    boot = {HELPER: blueprint.helper, **boot}
+    return DesiredSibling(
+        sibling=sibling,
+        slot=slot,
+        image=image,
+        labels={
+            **labels.sibling_labels(blueprint.project, sibling, slot),
+            **blueprint.drift_labels,
+            labels.APPLIED: labels.applied_label(image, shape, boot),
+        },
+        shape=shape,
+        boot=boot,
+        hot=hot[0],
+        version=hot[1],
+        resources=resources,
+    )

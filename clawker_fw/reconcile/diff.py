@@ -1,0 +1,305 @@
+"""diff: compare what is with what should be, layer by layer. Pure.
+
+A value that differs was either made so by us and is wanted otherwise now (`upgrade`), or is not what we made
+(`tamper`). What we made stands in the container's label and, for hot files, in the record of the last commit.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from clawker_fw.model import (
+    Action,
+    Cause,
+    Desired,
+    DesiredSibling,
+    Diff,
+    Files,
+    Finding,
+    Layer,
+    NetworkSpec,
+    NetworkView,
+    Observed,
+    ObservedSibling,
+    Role,
+    Sibling,
+    Value,
+    Verdict,
+)
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import BOOT, COMMITTED, HELPER, HOT, container_names
+
+ANSWER = "answer"
+"""The field of the live layer that says a running program does not answer: what is live can't be known."""
+
+
+def diff(observed: Observed, desired: Desired) -> Diff:
+    """Return every difference between a stack and what it should be, in the slots that it is in."""
+    findings: list[Finding] = []
+    for sibling in Sibling:
+        findings += _networks(sibling, observed, desired)
+        seen = observed.siblings.get(sibling)
+        if seen is None:
+            findings.append(_absent(sibling, observed))
+        else:
+            findings += _Comparison(observed, desired, seen).findings()
+    order = {layer: position for position, layer in enumerate(Layer)}
+    findings.sort(key=lambda finding: order[finding.layer])
+    return Diff(
+        tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
+        {sibling: _verdict([each for each in findings if each.sibling is sibling]) for sibling in Sibling},
+    )
+
+
+def _verdict(findings: list[Finding]) -> Verdict:
+    if not findings:
+        return Verdict.CURRENT
+    unread = all(finding.layer is Layer.LIVE and finding.field == ANSWER for finding in findings)
+    return Verdict.UNKNOWN if unread else Verdict.DRIFTED
+
+
+def _absent(sibling: Sibling, observed: Observed) -> Finding:
+    cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+    return Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
+
+
+# --- networks: the agents' is part of CoreDNS's state, the way out part of Envoy's ----------------------------
+
+_OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
+
+
+def _networks(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
+    for role, spec in desired.networks.items():
+        network = observed.networks.get(role)
+        if _OWNER[role] is not sibling:
+            continue
+        if network is None:
+            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            yield Finding(
+                sibling,
+                Layer.STATE,
+                f"networks.{spec.name}",
+                "missing",
+                str(spec.subnet),
+                cause,
+                Action.CREATE,
+            )
+            continue
+        for field, (running, wanted) in _network_fields(network, spec).items():
+            if running != wanted:
+                # A subnet is only wanted otherwise when the setting has changed; nothing else ever is.
+                cause = Cause.UPGRADE if field == "subnet" else Cause.TAMPER
+                yield Finding(
+                    sibling,
+                    Layer.SHAPE,
+                    f"networks.{spec.name}.{field}",
+                    running,
+                    wanted,
+                    cause,
+                    Action.RECREATE_NETWORKS,
+                )
+
+
+def _network_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, tuple[Value, Value]]:
+    options = {key: network.options.get(key) for key in spec.options}
+    return {
+        "driver": (network.driver, "bridge"),
+        "internal": (network.internal, spec.internal),
+        "ip_range": (str(network.ip_range), str(spec.ip_range)),
+        "options": (_pairs(options), _pairs(spec.options)),
+        "subnet": (", ".join(map(str, network.subnets)), str(spec.subnet)),
+    }
+
+
+def _pairs(values: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(f"{key}={values[key]}" for key in sorted(values) if values[key] is not None)
+
+
+# --- one sibling ----------------------------------------------------------------------------------------------
+
+
+class _Comparison:
+    """One sibling's container against what it should be."""
+
+    def __init__(self, observed: Observed, desired: Desired, seen: ObservedSibling) -> None:
+        self._observed = observed
+        self._desired = desired
+        self._seen = seen
+        self._container = seen.container
+        self._wanted: DesiredSibling = desired.siblings[seen.sibling]
+        self._applied = labels.read_applied(seen.container.labels)
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self._state()
+        yield from self._labels()
+        yield from self._image()
+        yield from self._shape()
+        yield from self._boot()
+        yield from self._hot()
+        yield from self._live()
+
+    def _finding(
+        self,
+        layer: Layer,
+        field: str,
+        running: Value,
+        desired: Value,
+        *,
+        made: bool,
+        action: Action,
+        contents: tuple[bytes, bytes] | None = None,
+    ) -> Finding:
+        """Return a finding; `made` is whether the running value is what we made."""
+        cause = Cause.UPGRADE if made else Cause.TAMPER
+        return Finding(self._wanted.sibling, layer, field, running, desired, cause, action, contents)
+
+    def _state(self) -> Iterator[Finding]:
+        container, wanted = self._container, self._wanted
+        name = container_names(self._desired.project, wanted.sibling)[0]
+        if container.name != name:
+            yield self._finding(Layer.STATE, "name", container.name, name, made=True, action=Action.RENAME)
+        if container.status != "running":
+            action = {"paused": Action.UNPAUSE, "exited": Action.START, "created": Action.START}.get(
+                container.status, Action.REPLACE
+            )
+            yield self._finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
+        if container.health == "unhealthy":
+            yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
+        yield from self._networks_held()
+        if wanted.sibling is Sibling.COREDNS and (probe := self._seen.probe) and not probe.error:
+            yield from self._service_address()
+
+    def _networks_held(self) -> Iterator[Finding]:
+        running, wanted = dict(self._container.shape.networks), self._wanted.shape.networks
+        if self._container.running:
+            for name, address in self._container.connected.items():
+                running[name] = running.get(name) or address
+        made = self._applied.shape.get("networks") if self._applied else None
+        for name in sorted({*running, *wanted}):
+            if running.get(name) != wanted.get(name):
+                yield self._finding(
+                    Layer.STATE,
+                    f"networks.{name}",
+                    running.get(name),
+                    wanted.get(name),
+                    made=f"{name}={running.get(name)}" in (made if isinstance(made, list) else ()),
+                    action=Action.REPLACE,
+                )
+
+    def _service_address(self) -> Iterator[Finding]:
+        address, probe = str(self._desired.service_address), self._seen.probe
+        if probe and not (probe.claimed and address in probe.addresses):
+            yield self._finding(
+                Layer.STATE, "service_address", "not held", address, made=False, action=Action.CLAIM
+            )
+
+    def _labels(self) -> Iterator[Finding]:
+        for label in labels.DRIFT_LABELS:
+            running = self._container.labels.get(label)
+            if running != self._wanted.labels[label]:
+                yield self._finding(
+                    Layer.LABELS,
+                    label,
+                    running,
+                    self._wanted.labels[label],
+                    made=running is not None,
+                    action=Action.REPLACE,
+                )
+
+    def _image(self) -> Iterator[Finding]:
+        wanted, running = self._wanted.image, self._container.image
+        view = self._observed.images.get(wanted.reference)
+        known = wanted.ids or ((view.id,) if view else ())
+        if running in known:
+            return
+        applied = self._applied
+        made = applied is not None and (
+            running in applied.image_ids if applied.image_ids else applied.image != wanted.reference
+        )
+        yield self._finding(
+            Layer.IMAGE,
+            "id",
+            running,
+            known[0] if known else wanted.reference,
+            made=made,
+            action=Action.REPLACE,
+        )
+
+    def _shape(self) -> Iterator[Finding]:
+        running = labels.shape_fields(self._container.shape)
+        wanted = labels.shape_fields(self._wanted.shape)
+        applied = self._applied.shape if self._applied else {}
+        view = self._observed.images.get(self._container.image)
+        inherited = set(view.environment if view else ()) - set(self._wanted.shape.environment)
+        running["environment"] = sorted(set(self._container.shape.environment) - inherited)
+        for field, value in wanted.items():
+            if field != "networks" and running[field] != value:
+                yield self._finding(
+                    Layer.SHAPE,
+                    field,
+                    _value(running[field]),
+                    _value(value),
+                    made=field in applied and running[field] == applied[field],
+                    action=Action.REPLACE,
+                )
+
+    def _boot(self) -> Iterator[Finding]:
+        running = {path: text for path, text in self._seen.files.items() if path.startswith((BOOT, "bin/"))}
+        made = self._applied.boot if self._applied else {}
+        yield from self._files(Layer.BOOT, running, self._wanted.boot, made, Action.REPLACE)
+
+    def _hot(self) -> Iterator[Finding]:
+        running = {path: text for path, text in self._seen.files.items() if path.startswith(HOT)}
+        yield from self._files(Layer.HOT, running, self._wanted.hot, self._committed[1], Action.COMMIT)
+
+    def _files(
+        self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action
+    ) -> Iterator[Finding]:
+        for path in sorted({*running, *wanted}):
+            before, after = running.get(path), wanted.get(path)
+            if before == after:
+                continue
+            digest = labels.digest(before) if before is not None else None
+            yield self._finding(
+                layer,
+                path,
+                digest,
+                labels.digest(after) if after is not None else None,
+                made=digest == made.get(path),
+                action=action,
+                contents=None if path == HELPER else (before or b"", after or b""),
+            )
+
+    def _live(self) -> Iterator[Finding]:
+        probe = self._seen.probe
+        if probe is None:
+            return
+        if probe.error:
+            yield self._finding(Layer.LIVE, ANSWER, probe.error, "an answer", made=False, action=Action.REPLACE)
+            return
+        committed, _ = self._committed
+        for resource in self._wanted.resources:
+            version = probe.versions.get(resource)
+            if version != self._wanted.version:
+                yield self._finding(
+                    Layer.LIVE,
+                    resource,
+                    version,
+                    self._wanted.version,
+                    made=version == committed or (version is None and committed != self._wanted.version),
+                    action=Action.COMMIT,
+                )
+        if probe.network:
+            yield self._finding(Layer.LIVE, "network", probe.network, (), made=False, action=Action.REPLACE)
+
+    @property
+    def _committed(self) -> tuple[str, Mapping[str, str]]:
+        """The version last committed, and the digest of each hot file in it; empty when that can't be read."""
+        try:
+            record = json.loads(self._seen.files[COMMITTED])
+            return record["version"], {HOT + file["path"]: f"sha256:{file['sha256']}" for file in record["files"]}
+        except (KeyError, TypeError, ValueError):
+            return "", {}
+
+
+def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,522 @@
+"""plan: which steps close the difference, in which order, and how to go back. Pure.
+
+The order is a security property: whatever prefix of a plan has been performed, nothing passes that neither the
+old rules nor the new ones allow. Envoy learns of rules before the zone does, a replacement is verified before it
+is used, and what served before is taken away last.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import (
+    Action,
+    Cause,
+    ContainerSpec,
+    Desired,
+    DesiredSibling,
+    Diff,
+    Files,
+    Finding,
+    Layer,
+    NetworkSpec,
+    Observed,
+    ObservedSibling,
+    Sibling,
+    Slots,
+)
+from clawker_fw.stack import zone
+from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
+
+CLAIM_SECONDS = 1.25
+"""How long a new CoreDNS announces the service address: a neighbour entry may refuse to change for 1 s."""
+
+_TTL_SLACK = 0.25
+"""Added to the TTL for an agent that connects a moment after it has looked a name up."""
+
+_READY_SECONDS = 15.0
+_COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProvideImage:
+    """Load or pull the image a sibling is made from."""
+
+    sibling: Sibling
+    reference: str
+    bundled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNetwork:
+    """Make a network."""
+
+    spec: NetworkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNetwork:
+    """Remove a network that no agent is on."""
+
+    network: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Take an agent off a network; it loses every way out."""
+
+    network: str
+    name: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a sibling's container with its files, and start it."""
+
+    sibling: Sibling
+    spec: ContainerSpec
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Wait until a new container answers with exactly the version it was given."""
+
+    sibling: Sibling
+    container: str
+    resources: tuple[str, ...]
+    version: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Stage hot files and have them taken live, proven, or put back."""
+
+    sibling: Sibling
+    container: str
+    files: Files = field(repr=False)
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take the service address."""
+
+    container: str
+    seconds: float
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let the service address go, answering whoever still has it here."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTtl:
+    """Wait until no agent can still hold an answer with the old address."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop listening and wait for open connections."""
+
+    container: str
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Stop and remove a container with its volume."""
+
+    container: str
+    name: str
+    causes: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a container that is as it should be, but does not run."""
+
+    sibling: Sibling
+    container: str
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpause:
+    """Let a paused container go on."""
+
+    sibling: Sibling
+    container: str
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give the container that serves its proper name."""
+
+    sibling: Sibling
+    container: str
+    name: str
+
+
+Step = (
+    ProvideImage
+    | CreateNetwork
+    | RemoveNetwork
+    | Detach
+    | Create
+    | Verify
+    | Commit
+    | Claim
+    | Release
+    | AwaitTtl
+    | Drain
+    | Retire
+    | Start
+    | Unpause
+    | Rename
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Stages one after the other; the steps of a stage side by side.
+
+    `rollback` undoes everything as long as no stage from `point_of_no_return` on has begun: until then no agent
+    has noticed anything.
+    """
+
+    stages: tuple[tuple[Step, ...], ...]
+    rollback: tuple[Step, ...]
+    point_of_no_return: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.stages
+
+    @property
+    def replaced(self) -> tuple[Sibling, ...]:
+        """The siblings that get a new container."""
+        return tuple(step.sibling for stage in self.stages for step in stage if isinstance(step, Create))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for beside being current."""
+
+    drain_seconds: float
+    replace_all: bool = False
+    replace_uncommitted: bool = False
+    """Replace what a commit should have closed: the process did not take it."""
+
+
+def plan(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish) -> Plan:
+    """Return what closes the difference.
+
+    `desired_at` says what the stack should be with its siblings in given slots: a replacement is born in the
+    other slot.
+
+    Raises:
+        RefusedError: when a network would have to be remade under running agents.
+    """
+    if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
+        return _rebuild(observed, desired_at, found)
+    return _Planner(observed, desired_at, found, wish).plan()
+
+
+class _Planner:
+    """The decisions of one plan, in the order in which they are made."""
+
+    def __init__(
+        self, observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish
+    ) -> None:
+        self._observed = observed
+        self._wish = wish
+        self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
+        self._made = {each for each in Sibling if self._must_be_made(each)}
+        slots = observed.slots
+        self._desired = desired_at(
+            Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
+        )
+        self._names = {each: self._new_name(each) for each in self._made}
+
+    def _must_be_made(self, sibling: Sibling) -> bool:
+        if sibling not in self._observed.siblings or self._wish.replace_all:
+            return True
+        closing = {finding.action for finding in self._causes[sibling]}
+        if self._wish.replace_uncommitted and Action.COMMIT in closing:
+            return True
+        return Action.REPLACE in closing
+
+    def _new_slot(self, sibling: Sibling, slot: int) -> int:
+        replaced = sibling in self._made and sibling in self._observed.siblings
+        return 1 - slot if replaced else slot
+
+    def _new_name(self, sibling: Sibling) -> str:
+        """Return the one of a sibling's two names that the container which serves does not have."""
+        proper, next_ = container_names(self._desired.project, sibling)
+        old = self._old(sibling)
+        return next_ if old and old.container.name == proper else proper
+
+    def plan(self) -> Plan:
+        before: list[list[Step]] = [
+            *self._leftovers(),
+            self._images(),
+            self._networks(),
+            self._woken(),
+            [self._create(sibling) for sibling in Sibling if sibling in self._made],
+            [self._verify(sibling) for sibling in Sibling if sibling in self._made],
+        ]
+        after: list[list[Step]] = [
+            self._commit(Sibling.ENVOY),
+            self._commit(Sibling.COREDNS),
+            *self._takeover(),
+            *self._farewell(),
+            self._reclaim(),
+            self._renames(),
+        ]
+        stages = [tuple(stage) for stage in before if stage]
+        return Plan(
+            stages=(*stages, *(tuple(stage) for stage in after if stage)),
+            rollback=tuple(Retire(name, name) for name in self._names.values()),
+            point_of_no_return=len(stages),
+        )
+
+    def _old(self, sibling: Sibling) -> ObservedSibling | None:
+        return self._observed.siblings.get(sibling)
+
+    def _wanted(self, sibling: Sibling) -> DesiredSibling:
+        return self._desired.siblings[sibling]
+
+    def _leftovers(self) -> list[list[Step]]:
+        """Take away what a run that did not end left behind; first of all, the address they may both hold."""
+        left = self._observed.leftovers
+        serving = self._old(Sibling.COREDNS)
+        claimants = [each for each in left if each.probe and each.probe.claimed]
+        reclaim: list[Step] = []
+        if serving and claimants:
+            reclaim = [Claim(serving.container.id, CLAIM_SECONDS, ())]
+        return [
+            reclaim,
+            [Release(each.container.id) for each in claimants],
+            [self._drain(each) for each in left if _can_drain(each)],
+            [Retire(each.container.id, each.container.name) for each in left],
+        ]
+
+    def _images(self) -> list[Step]:
+        steps: list[Step] = []
+        for sibling in Sibling:
+            image = self._wanted(sibling).image
+            present = self._observed.images.get(image.reference)
+            usable = present is not None and (not image.ids or present.id in image.ids)
+            if sibling in self._made and not usable:
+                steps.append(ProvideImage(sibling, image.reference, image.bundled))
+        return steps
+
+    def _networks(self) -> list[Step]:
+        return [
+            CreateNetwork(spec)
+            for role, spec in self._desired.networks.items()
+            if role not in self._observed.networks
+        ]
+
+    def _woken(self) -> list[Step]:
+        steps: list[Step] = []
+        for sibling, old in self._observed.siblings.items():
+            if sibling in self._made:
+                continue
+            causes = tuple(each for each in self._causes[sibling] if each.field == "status")
+            for finding in causes:
+                if finding.action is Action.START:
+                    steps.append(Start(sibling, old.container.id, causes))
+                elif finding.action is Action.UNPAUSE:
+                    steps.append(Unpause(sibling, old.container.id, causes))
+        return steps
+
+    def _create(self, sibling: Sibling) -> Create:
+        return Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])
+
+    def _verify(self, sibling: Sibling) -> Verify:
+        wanted = self._wanted(sibling)
+        return Verify(sibling, self._names[sibling], wanted.resources, wanted.version, _READY_SECONDS)
+
+    def _commit(self, sibling: Sibling) -> list[Step]:
+        """Commit hot files to the container that is there now, also to a resolver that is about to be replaced.
+
+        The latter makes the old resolver point to the new Envoy at once, so that the TTL runs out while the
+        new resolver takes over the service address.
+        """
+        old, wanted = self._old(sibling), self._wanted(sibling)
+        if old is None:
+            return []
+        hot = {path: text for path, text in old.files.items() if path.startswith(HOT)}
+        causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
+        if sibling in self._made:
+            if sibling is Sibling.ENVOY or not self._address_moves or not self._trusted(old):
+                return []
+        elif hot == dict(wanted.hot) and not causes:
+            return []
+        return [Commit(sibling, old.container.id, staged(wanted, hot), causes)]
+
+    def _trusted(self, old: ObservedSibling) -> bool:
+        """Whether a container that is to be replaced can still be asked to do something."""
+        tampered = any(
+            each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
+        )
+        return old.probe is not None and not old.probe.error and not tampered
+
+    @property
+    def _address_moves(self) -> bool:
+        """Whether agents that connect now are to reach another Envoy, while the old one still serves."""
+        old = self._old(Sibling.ENVOY)
+        return Sibling.ENVOY in self._made and old is not None and old.container.running
+
+    def _takeover(self) -> list[list[Step]]:
+        """Move the service address and wait for the TTL: at once when the old resolver knows the new Envoy."""
+        old = self._old(Sibling.COREDNS)
+        wait: list[Step] = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
+        if Sibling.COREDNS not in self._made:
+            causes = tuple(each for each in self._causes[Sibling.COREDNS] if each.action is Action.CLAIM)
+            claim: list[Step] = [Claim(old.container.id, CLAIM_SECONDS, causes)] if old and causes else []
+            return [[*claim, *wait]]
+        claim = [Claim(self._names[Sibling.COREDNS], CLAIM_SECONDS, self._causes[Sibling.COREDNS])]
+        if old and self._trusted(old):
+            return [[*claim, Release(old.container.id), *wait]]
+        return [claim, wait]
+
+    def _reclaim(self) -> list[Step]:
+        """Announce the address once more when the old resolver could not be asked to give it up before it went."""
+        old = self._old(Sibling.COREDNS)
+        if Sibling.COREDNS in self._made and old and old.container.running and not self._trusted(old):
+            return [Claim(self._names[Sibling.COREDNS], CLAIM_SECONDS, ())]
+        return []
+
+    def _farewell(self) -> list[list[Step]]:
+        """Take away what has been replaced; Envoy once its connections have ended."""
+        envoy, coredns = (
+            old if (old := self._old(sibling)) and sibling in self._made else None
+            for sibling in (Sibling.ENVOY, Sibling.COREDNS)
+        )
+        first: list[Step] = []
+        last: list[Step] = []
+        if coredns:
+            first.append(_retire(coredns))
+        if envoy and _can_drain(envoy):
+            first.append(self._drain(envoy))
+            last.append(_retire(envoy))
+        elif envoy:
+            first.append(_retire(envoy))
+        return [first, last]
+
+    def _drain(self, old: ObservedSibling) -> Drain:
+        return Drain(old.container.id, old.container.name, self._wish.drain_seconds)
+
+    def _renames(self) -> list[Step]:
+        steps: list[Step] = []
+        for sibling in Sibling:
+            proper, _ = container_names(self._desired.project, sibling)
+            old = self._old(sibling)
+            if sibling in self._made:
+                if self._names[sibling] != proper:
+                    steps.append(Rename(sibling, self._names[sibling], proper))
+            elif old and old.container.name != proper:
+                steps.append(Rename(sibling, old.container.id, proper))
+        return steps
+
+
+def _can_drain(old: ObservedSibling) -> bool:
+    return old.sibling is Sibling.ENVOY and old.probe is not None and not old.probe.error
+
+
+def _retire(old: ObservedSibling) -> Retire:
+    return Retire(old.container.id, old.container.name)
+
+
+def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
+    """Make both networks anew, and everything on them: only when no agent is there to be cut off."""
+    agents = sorted({name for names in observed.attached.values() for name in names})
+    if agents:
+        fields = [each.field for each in found.findings if each.action is Action.RECREATE_NETWORKS]
+        raise RefusedError(
+            "network-in-use",
+            "A network has to be made anew, and that would cut off what is attached to it.",
+            context=[f"differs: {', '.join(fields)}", f"attached: {', '.join(agents)}"],
+            hint="Stop these containers and run again.",
+        )
+    desired = desired_at(Slots())
+    bare = Observed(
+        observed.engine, {}, observed.subnets, siblings={}, leftovers=(), images=observed.images, attached={}
+    )
+    build = _Planner(bare, lambda _: desired, found, Wish(0)).plan()
+    old = (*observed.siblings.values(), *observed.leftovers)
+    return Plan(
+        stages=(
+            tuple(_retire(each) for each in old),
+            tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+            *build.stages,
+        ),
+        rollback=(),
+        point_of_no_return=0,
+    )
+
+
+def teardown(observed: Observed, *, detach: bool) -> Plan:
+    """Return what takes a stack away. With `detach`, agents that are still on its networks are taken off.
+
+    Raises:
+        RefusedError: when agents are attached and are not to be taken off.
+    """
+    attached = [
+        Detach(observed.networks[role].id, observed.networks[role].name, name)
+        for role, names in observed.attached.items()
+        for name in names
+    ]
+    if attached and not detach:
+        raise RefusedError(
+            "network-in-use",
+            "Containers are still attached to this stack.",
+            context=[f"{each.container} on {each.name}" for each in attached],
+            hint="Stop them, or use `clawker-fw down --force`, which takes them off the network.",
+        )
+    stages: tuple[tuple[Step, ...], ...] = (
+        tuple(attached),
+        tuple(_retire(each) for each in (*observed.siblings.values(), *observed.leftovers)),
+        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+    )
+    return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
+
+
+def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
+    """Return the container to make: everything it starts with, and the record of it."""
+    record = commit_record(wanted.version, digests(wanted.hot), (), _COMMIT_SECONDS)
+    return ContainerSpec(
+        name=name,
+        image=wanted.image.reference,
+        labels=wanted.labels,
+        shape=wanted.shape,
+        files={**wanted.boot, **wanted.hot, COMMITTED: record},
+    )
+
+
+def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
+    """Return the files to stage for `fwctl commit`, which takes those away that are there and not wanted."""
+    remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
+    record = commit_record(wanted.version, digests(wanted.hot), remove, _COMMIT_SECONDS)
+    return {**{f"stage/{path}": text for path, text in wanted.hot.items()}, "stage/commit.json": record}
+
+
+def digests(hot: Files) -> dict[str, str]:
+    """Return the SHA-256 of hot files by their path below `hot/`, in the order in which they go into place."""
+    return {path.removeprefix(HOT): hashlib.sha256(text).hexdigest() for path, text in hot.items()}

@@ -1,0 +1,124 @@
+"""The JSON answers. Their schemas are published in `docs/schemas/`; a change that breaks one raises `SCHEMA`."""
+
+import contextlib
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling
+from clawker_fw.reconcile.plan import Plan
+from clawker_fw.report.words import describe
+
+SCHEMA = 1
+
+
+def drift_document(found: Diff) -> dict[str, Any]:
+    """Return the answer of `drift`."""
+    return {"schema": SCHEMA, "verdict": found.verdict.value, "siblings": _siblings(found)}
+
+
+def run_document(before: Diff, steps: Plan, after: Diff | None) -> dict[str, Any]:
+    """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards.
+
+    Without `after` nothing has been done yet (`--dry-run`), and the verdict is the one before.
+    """
+    return {
+        "schema": SCHEMA,
+        "verdict": (after or before).verdict.value,
+        "changed": after is not None and not steps.empty,
+        "steps": [describe(step) for stage in steps.stages for step in stage],
+        "siblings": _siblings(before),
+    }
+
+
+def status_document(observed: Observed, desired: Desired, found: Diff, rules: int) -> dict[str, Any]:
+    """Return the answer of `status`."""
+    return {
+        "schema": SCHEMA,
+        "verdict": found.verdict.value,
+        "project": desired.project,
+        "engine": {"version": observed.engine.version, "architecture": observed.engine.architecture},
+        "agent": {
+            "network": desired.networks[Role.AGENTS].name,
+            "dns": str(desired.service_address),
+            "attached": list(observed.attached.get(Role.AGENTS, ())),
+        },
+        "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
+        "rules": rules,
+    }
+
+
+def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> dict[str, Any]:
+    seen = observed.siblings.get(sibling)
+    container = seen.container if seen else None
+    agents = desired.networks[Role.AGENTS].name
+    return {
+        "name": sibling.value,
+        "verdict": found.verdicts[sibling].value,
+        "container": container.name if container else None,
+        "state": container.status if container else "missing",
+        "health": (container.health or None) if container else None,
+        "image": container.image if container else None,
+        "build": (seen.probe.build or None) if seen and seen.probe else None,
+        "address": (container.connected.get(agents) or None) if container else None,
+        "since": (container.started or None) if container else None,
+        "live_version": live_version(observed, sibling),
+    }
+
+
+def live_version(observed: Observed, sibling: Sibling) -> str | None:
+    """Return the version that is live in every resource of a sibling, or None when there is no such version."""
+    seen = observed.siblings.get(sibling)
+    if seen is None or seen.probe is None or seen.probe.error:
+        return None
+    versions = set(seen.probe.versions.values())
+    return versions.pop() or None if len(versions) == 1 else None
+
+
+def _siblings(found: Diff) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": sibling.value,
+            "verdict": found.verdicts[sibling].value,
+            "findings": [_finding(each) for each in found.of(sibling)],
+        }
+        for sibling in Sibling
+    ]
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "layer": finding.layer.value,
+        "field": finding.field,
+        "running": _value(finding.running),
+        "desired": _value(finding.desired),
+        "cause": finding.cause.value,
+        "action": finding.action.value,
+    }
+    if finding.contents:
+        document["diff"] = "".join(unified_diff(finding))
+    return document
+
+
+def _value(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def unified_diff(finding: Finding) -> Iterable[str]:
+    """Return a unified diff of a finding's files, JSON spread over lines so that it can be read.
+
+    The version in Envoy's files is left out: it changes with everything else, and has findings of its own.
+    """
+    before, after = (_lines(content) for content in finding.contents or (b"", b""))
+    yield from difflib.unified_diff(before, after, f"running {finding.field}", f"desired {finding.field}", n=2)
+
+
+def _lines(content: bytes) -> list[str]:
+    text = content.decode(errors="backslashreplace")
+    if text.startswith("{") and text.count("\n") <= 1:
+        with contextlib.suppress(ValueError):
+            document = json.loads(text)
+            document.pop("version_info", None)
+            text = json.dumps(document, indent=1, sort_keys=True)
+    return [f"{line}\n" for line in text.splitlines()]

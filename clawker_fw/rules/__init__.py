@@ -1,0 +1,1 @@
+"""The rules: which names agents may reach, how they are written, and the one place that decides."""

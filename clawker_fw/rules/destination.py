@@ -1,0 +1,90 @@
+"""A rule's `dst`: the name it is for, read strictly and written one way only.
+
+`api.example.com` is exactly that host; `.example.com` is `example.com` and everything below it, at any depth.
+Names follow RFC 1035 (labels of 1 to 63 octets, 253 in all) and allow the underscore that real names use;
+international names become A-labels (RFC 5891).
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+LONGEST_NAME = 253
+LONGEST_LABEL = 63
+
+_ASCII_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Destination:
+    """A name in lower case without dots around it, and whether everything below it is meant too."""
+
+    name: str
+    subtree: bool
+
+    def __str__(self) -> str:
+        """Return the canonical `dst`."""
+        return f".{self.name}" if self.subtree else self.name
+
+
+def parse_destination(text: str) -> Destination:
+    """Read a `dst`.
+
+    Raises:
+        ValueError: with one sentence that says what is wrong, and where possible what to write instead.
+    """
+    name = text.lower()
+    if subtree := name.startswith("."):
+        name = name[1:]
+    if name.endswith(".") and not name.endswith(".."):
+        name = name[:-1]
+    if not name.isascii():
+        name = _to_ascii(name)
+    if len(name) > LONGEST_NAME or not _ASCII_NAME.fullmatch(name):
+        raise ValueError(_complaint(text, name))
+    last_label = name.rpartition(".")[2]
+    if _NUMBER.fullmatch(last_label):
+        raise ValueError(f"{text!r} is an address; rules name hosts")
+    if last_label == "invalid":
+        raise ValueError(f"{text!r} can never exist: .invalid is reserved (RFC 6761)")
+    if subtree and "." not in name:
+        raise ValueError(f"{text!r} would allow a whole top-level domain")
+    return Destination(name, subtree)
+
+
+def _to_ascii(name: str) -> str:
+    import idna  # noqa: PLC0415 - only international names need its tables
+
+    try:
+        return idna.encode(name, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"{name!r} is no international domain name: {error}") from error
+
+
+def _complaint(text: str, name: str) -> str:
+    """Say what is wrong with a name that is not one: the first of the usual mistakes that it makes."""
+    labels = name.split(".")
+    longest = max(labels, key=len)
+    mistakes = {
+        "names no host": not name,
+        "has a space in it": any(character.isspace() for character in text),
+        "has a scheme; write only the host's name and give `proto`": "://" in text,
+        "is an address; rules name hosts": _is_address(name),
+        "has a path; write only the host's name": "/" in text,
+        "has a port; give it as `port`": ":" in text,
+        f"has a `*`; write `.{name.removeprefix('*.')}` for a name and everything below it": "*" in text,
+        "has an empty label": "" in labels,
+        f"has a label of {len(longest)} characters; {LONGEST_LABEL} is the most": len(longest) > LONGEST_LABEL,
+        f"has {len(name)} characters; {LONGEST_NAME} is the most": len(name) > LONGEST_NAME,
+        "is no host name: labels are letters, digits, `_`, and `-` inside": True,
+    }
+    return f"{text!r} {next(mistake for mistake, made in mistakes.items() if made)}"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

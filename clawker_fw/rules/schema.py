@@ -1,0 +1,67 @@
+"""How a rule is written in the settings: the door at which it is checked.
+
+Inside, a rule is a frozen `Rule`; pydantic stays here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from clawker_fw.rules.destination import Destination, parse_destination
+
+
+class Protocol(StrEnum):
+    """What an agent may speak to a destination."""
+
+    HTTPS = "https"
+    HTTP = "http"
+
+    @property
+    def default_port(self) -> int:
+        """The port when a rule names none (RFC 9110, section 4.2)."""
+        return 443 if self is Protocol.HTTPS else 80
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rule:
+    """One allowed destination, in canonical form."""
+
+    destination: Destination
+    protocol: Protocol
+    port: int
+    allow_private: bool
+
+
+def _checked(text: str) -> str:
+    return str(parse_destination(text))
+
+
+class RuleEntry(BaseModel):
+    """An entry of `rules`, as a user writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
+        description="A host name, exactly; with a leading dot, that name and everything below it.",
+    )
+    proto: Protocol = Field(default=Protocol.HTTPS, description="`https` (forwarded by SNI) or `http`.")
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        description="The port; 443 for https and 80 for http when left out.",
+    )
+    allow_private: StrictBool = Field(
+        default=False,
+        description="Whether the name may resolve to private addresses.",
+    )
+
+    def rule(self) -> Rule:
+        """Return the canonical rule."""
+        name = self.dst.removeprefix(".")
+        return Rule(
+            Destination(name, subtree=name != self.dst),
+            self.proto,
+            self.port or self.proto.default_port,
+            self.allow_private,
+        )

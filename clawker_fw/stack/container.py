@@ -1,0 +1,67 @@
+"""What both siblings' containers have in common: the volume's layout, the helper, and the confinement."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from clawker_fw.model import Healthcheck, Mount, Shape, Sibling
+
+VOLUME = "/fw"
+"""Where the volume with everything of ours is mounted, read-only root around it."""
+
+HELPER = "bin/fwctl"
+BOOT = "boot/"
+HOT = "hot/"
+STAGE = "stage/"
+COMMITTED = "state/committed.json"
+
+HELPER_PATH = f"{VOLUME}/{HELPER}"
+
+_MEBIBYTE = 1 << 20
+
+_HELPER_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
+"""For `fwctl serve`, which shapes the network and drops every one of them before the program starts."""
+
+
+def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
+    """Return what a sibling's container is called, and what its replacement is called until it takes over."""
+    return f"{project}-{sibling}", f"{project}-{sibling}-next"
+
+
+def shape(
+    program: Sequence[str],
+    networks: Mapping[str, str],
+    *,
+    memory_mebibytes: int,
+    sysctls: Mapping[str, str],
+) -> Shape:
+    """Return the shape of a sibling that runs `program` at the given addresses."""
+    return Shape(
+        entrypoint=(HELPER_PATH,),
+        command=("serve", "--", *program),
+        networks=networks,
+        user="0:0",
+        mounts=(Mount("volume", VOLUME),),
+        tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
+        read_only=True,
+        capabilities_added=_HELPER_CAPABILITIES,
+        capabilities_dropped=("ALL",),
+        security_options=("no-new-privileges",),
+        # The programs listen on port 53 and 80 as nobody.
+        sysctls={"net.ipv4.ip_unprivileged_port_start": "0", **sysctls},
+        ipc_mode="private",
+        memory=memory_mebibytes * _MEBIBYTE,
+        pids=128,
+        restart="always",
+        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=3.0, retries=3, start_period=10.0),
+        log={"driver": "json-file", "max-file": "3", "max-size": "10m"},
+    )
+
+
+def commit_record(version: str, hot: Mapping[str, str], remove: Sequence[str], seconds: float) -> bytes:
+    """Return what `fwctl commit` reads, and keeps as the record of what is live.
+
+    `hot` maps paths below `hot/` to hexadecimal digests, in the order in which they go into place.
+    """
+    files = [{"path": path, "sha256": digest} for path, digest in hot.items()]
+    record = {"version": version, "files": files, "remove": list(remove), "seconds": seconds}
+    return json.dumps(record, separators=(",", ":")).encode()

@@ -1,0 +1,75 @@
+"""SHA-256 of files, remembered by what `stat` says of them, because hashing Envoy on every look costs 0.1 s.
+
+The memory is a cache and nothing else: a file whose size, times, inode or device differ is read again, one that
+changed within the last two seconds is never remembered (its times could stay equal through another change), and
+a cache that can't be read or written is done without.
+"""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+
+_SETTLED_AFTER = 2_000_000_000
+
+
+class Digests:
+    """A store of digests in the user's cache folder; use it as a context to have new ones written back."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read the store; an unreadable one counts as empty."""
+        self._path = path or platformdirs.user_cache_path("clawker-fw") / "digests.json"
+        self._known = _read(self._path)
+        self._changed = False
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what was learnt."""
+        if not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            fresh.write_text(json.dumps(self._known))
+            fresh.replace(self._path)
+        except OSError:
+            return
+
+    def of(self, path: Path) -> str:
+        """Return the SHA-256 of a file's content, in hexadecimal."""
+        status = path.stat()
+        key = str(path)
+        identity = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:-1] == identity:
+            return str(known[-1])
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_AFTER:
+            self.remember(key, [*identity, digest])
+        return digest
+
+    def recall(self, key: str) -> str | None:
+        """Return a digest remembered under a key that itself names the content."""
+        value = self._known.get(key)
+        return value if isinstance(value, str) else None
+
+    def remember(self, key: str, value: object) -> None:
+        """Keep a value under a key."""
+        self._known[key] = value
+        self._changed = True
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,104 @@
+"""The labels on everything that is ours: whose it is, what it was made from, and the three drift labels."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+
+from clawker_fw.model import Files, Image, Shape, Sibling
+
+PREFIX = "dev.clawker."
+MANAGED = PREFIX + "managed"
+PURPOSE = PREFIX + "purpose"
+PROJECT = PREFIX + "project"
+SIBLING = PREFIX + "firewall.sibling"
+SLOT = PREFIX + "firewall.slot"
+ROLE = PREFIX + "firewall.network"
+APPLIED = PREFIX + "firewall.applied"
+INFRA_CERTS_READY = PREFIX + "firewall.infra_certs_ready"
+OTEL_INFRA_PORT = PREFIX + "firewall.otel_infra_port"
+STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
+
+DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
+
+
+def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_sha: str) -> dict[str, str]:
+    """Return the three labels whose mismatch, or absence, alone makes a sibling stale."""
+    return {
+        INFRA_CERTS_READY: "true" if infra_certs_ready else "false",
+        OTEL_INFRA_PORT: str(otel_infra_port),
+        STACK_BUILD_SHA: stack_build_sha,
+    }
+
+
+def ownership_labels(project: str) -> dict[str, str]:
+    """Return the labels that make a resource ours; without all of them it is foreign and left alone."""
+    return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
+
+
+def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
+    """Return the labels that say which container this is."""
+    return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}
+
+
+def is_ours(labels: Mapping[str, str], project: str) -> bool:
+    """Whether a resource belongs to the project's firewall."""
+    return all(labels.get(key) == value for key, value in ownership_labels(project).items())
+
+
+def digest(content: bytes) -> str:
+    """Return how a file's content is named in labels and findings."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Applied:
+    """What a container was made with, as its label says: from it a later look tells upgrade from tamper."""
+
+    image: str
+    image_ids: tuple[str, ...]
+    shape: Mapping[str, object]
+    boot: Mapping[str, str]
+
+
+def applied_label(image: Image, shape: Shape, boot: Files) -> str:
+    """Return the label that records what a container is made with."""
+    record = Applied(
+        image.reference, image.ids, shape_fields(shape), {path: digest(boot[path]) for path in sorted(boot)}
+    )
+    return json.dumps(dataclasses.asdict(record), sort_keys=True, separators=(",", ":"))
+
+
+def read_applied(labels: Mapping[str, str]) -> Applied | None:
+    """Read the record back; None when there is none that can be read."""
+    try:
+        record = json.loads(labels[APPLIED])
+        return Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
+    """Flatten a shape into named fields whose values people can read and JSON can hold."""
+    fields: dict[str, str | int | bool | list[str]] = {}
+    for each in dataclasses.fields(shape):
+        value = getattr(shape, each.name)
+        match value:
+            case Mapping():
+                fields[each.name] = [f"{key}={value[key]}" for key in sorted(value)]
+            case tuple():
+                ordered = each.name in {"entrypoint", "command"}
+                texts = [_text(item) for item in value]
+                fields[each.name] = texts if ordered else sorted(texts)
+            case None | str() | bool() | int():
+                fields[each.name] = "" if value is None else value
+            case _:
+                fields[each.name] = _text(value)
+    return fields
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    parts = dataclasses.asdict(value)  # type: ignore[call-overload]  # Mount and Healthcheck, both dataclasses
+    return " ".join(f"{key}={json.dumps(part)}" for key, part in parts.items())

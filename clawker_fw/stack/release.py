@@ -1,0 +1,68 @@
+"""The installed release: its version, its files, and the one digest that says which firewall it makes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.stack.digests import Digests
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Release:
+    """A folder with `stack/`, `templates/` and `bin/`, which are the firewall subset of the package."""
+
+    package: Path
+    digests: Digests
+
+    @classmethod
+    def installed(cls, digests: Digests) -> "Release":
+        """Return the release that this code belongs to."""
+        return cls(_PACKAGE, digests)
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the package, for people."""
+        return metadata.version("clawker-fw")
+
+    @cached_property
+    def templates(self) -> Path:
+        """The folder of templates: inside the installed package, or beside it in a checkout."""
+        inside = self.package / "templates"
+        return inside if inside.is_dir() else self.package.parent / "templates"
+
+    def binary(self, name: str, architecture: str) -> Path:
+        """Return a built program.
+
+        Raises:
+            FirewallError: when the package was not built for that architecture.
+        """
+        path = self.package / "bin" / f"{name}-linux-{architecture}"
+        if not path.is_file():
+            raise FirewallError(
+                "binary-missing",
+                f"The package has no {name} for linux/{architecture}.",
+                context=[str(path)],
+                hint="Install the package again: its build compiles this program.",
+            )
+        return path
+
+    @cached_property
+    def build_sha(self) -> str:
+        """SHA-256 over the firewall subset: paths in order, each with the digest of its content."""
+        sum_ = hashlib.sha256()
+        for path, file in sorted(self._subset()):
+            sum_.update(f"{path} {self.digests.of(file)}\n".encode())
+        return sum_.hexdigest()
+
+    def _subset(self) -> Iterator[tuple[str, Path]]:
+        folders = {"stack": self.package / "stack", "templates": self.templates, "bin": self.package / "bin"}
+        for name, folder in folders.items():
+            for file in folder.rglob("*"):
+                if file.is_file() and "__pycache__" not in file.parts:
+                    yield f"{name}/{file.relative_to(folder).as_posix()}", file

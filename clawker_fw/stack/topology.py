@@ -1,0 +1,152 @@
+"""The two networks and every address in them.
+
+Agents live in the lower half of the agent network, everything of ours in the upper half, so that the engine
+never gives one of our addresses away.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import NetworkSpec, Role
+from clawker_fw.stack.labels import ROLE, ownership_labels
+
+AGENT_PREFIX = 20
+EGRESS_PREFIX = 24
+LONGEST_AGENT_PREFIX = 25
+"""The smallest agent network: its upper half has just room for our addresses."""
+
+_POOLS = {
+    Role.AGENTS: ("10.213.0.0/16", "172.24.0.0/13", "192.168.128.0/17"),
+    Role.EGRESS: ("10.214.0.0/16", "172.23.0.0/16", "192.168.64.0/18"),
+}
+
+SPECIAL_RANGES = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+"""Never reachable: this network, loopback, link-local, multicast, reserved and broadcast (RFC 6890)."""
+
+PRIVATE_RANGES = tuple(
+    IPv4Network(text)
+    for text in (
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+    )
+)
+"""Reachable only for rules with `allow_private`: private, shared, protocol and benchmark space (RFC 6890)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressing:
+    """The subnets of a stack, from which every address follows."""
+
+    agents: IPv4Network
+    egress: IPv4Network
+
+    @property
+    def service(self) -> IPv4Address:
+        """The one address that agents use as their DNS server."""
+        return _upper_half(self.agents)[53]
+
+    def envoy(self, slot: int) -> IPv4Address:
+        """Envoy's address on the agent network, in a slot."""
+        return _upper_half(self.agents)[10 + slot]
+
+    def coredns(self, slot: int) -> IPv4Address:
+        """CoreDNS's own address, in a slot."""
+        return _upper_half(self.agents)[20 + slot]
+
+    def egress_primary(self, slot: int) -> IPv4Address:
+        """The address by which Envoy's own name resolution leaves."""
+        return _upper_half(self.egress)[10 + slot]
+
+    def guarded(self, slot: int) -> IPv4Address:
+        """The source of upstream connections that may not reach anything private."""
+        return _upper_half(self.egress)[20 + slot]
+
+    def exempt(self, slot: int) -> IPv4Address:
+        """The source of upstream connections for rules with `allow_private`."""
+        return _upper_half(self.egress)[30 + slot]
+
+    @property
+    def egress_gateway(self) -> IPv4Address:
+        """The host's side of the egress network."""
+        return self.egress[1]
+
+    @property
+    def own_egress_addresses(self) -> tuple[IPv4Address, ...]:
+        """Every address Envoy can have on the egress network, in either slot."""
+        return tuple(
+            sorted(
+                address(slot) for slot in (0, 1) for address in (self.egress_primary, self.guarded, self.exempt)
+            ),
+        )
+
+
+def _upper_half(network: IPv4Network) -> IPv4Network:
+    return list(network.subnets())[1]
+
+
+def lower_half(network: IPv4Network) -> IPv4Network:
+    """Return the half from which the engine may give addresses to others."""
+    return next(network.subnets())
+
+
+def free_subnet(role: Role, taken: Iterable[IPv4Network]) -> IPv4Network:
+    """Return the first subnet of the role's pools that no network of the engine overlaps.
+
+    Raises:
+        SettingsError: when there is none.
+    """
+    taken = tuple(taken)
+    for candidate in _candidates(role):
+        if not any(candidate.overlaps(other) for other in taken):
+            return candidate
+    raise SettingsError(
+        "no-free-subnet",
+        f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",
+        hint="Choose one with `network.subnet`, or remove networks that are not used.",
+    )
+
+
+def _candidates(role: Role) -> Iterator[IPv4Network]:
+    prefix = AGENT_PREFIX if role is Role.AGENTS else EGRESS_PREFIX
+    for pool in _POOLS[role]:
+        yield from IPv4Network(pool).subnets(new_prefix=prefix)
+
+
+def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpec]:
+    """Return both networks. The agent network has no way out and no host address on it.
+
+    `internal` takes the way out, `inhibit_ipv4` the bridge's address. `gateway_mode_ipv4=isolated` would say
+    both in one word, but engines before 27 ignore it silently.
+    """
+    return {
+        Role.AGENTS: _spec(
+            project, Role.AGENTS, "net", addressing.agents, {"com.docker.network.bridge.inhibit_ipv4": "true"}
+        ),
+        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, {}),
+    }
+
+
+def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: dict[str, str]) -> NetworkSpec:
+    return NetworkSpec(
+        name=f"{project}-{suffix}",
+        role=role,
+        subnet=subnet,
+        gateway=subnet[1],
+        ip_range=lower_half(subnet),
+        internal=role is Role.AGENTS,
+        options=options,
+        labels={**ownership_labels(project), ROLE: role.value},
+    )
+
+
+def network_names(project: str) -> dict[Role, str]:
+    """Return what a project's networks are called."""
+    return {Role.AGENTS: f"{project}-net", Role.EGRESS: f"{project}-egress"}

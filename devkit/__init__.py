@@ -1,0 +1,1 @@
+"""What developing needs and the product never imports: private engines, checks, generators."""

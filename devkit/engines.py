@@ -1,0 +1,470 @@
+"""Private Docker engines for tests, the demo and the benchmarks; nothing here knows the firewall.
+
+An engine lives in namespaces of its own: network, mounts and processes. So the machine never sees its
+iptables rules, mounts and containers, and killing process 1 of its process namespace ends all of it at once,
+however broken it is. A small shell outside, the keeper, waits for that end and then removes what is left: the
+network's name, the control groups, the folder.
+
+``python -m devkit.engines --help`` is the same for shell scripts.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
+# A login that became root without `-` lacks the folders in which Debian has what is started here.
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+# The longest socket below an engine's folder has to fit into sockaddr_un (108 bytes).
+LONGEST_FOLDER = 107 - len("/exec/containerd/containerd.sock.ttrpc")
+
+
+class EngineError(RuntimeError):
+    """A private engine could not be prepared, started or removed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of engine: its lowest version, the Debian suite that has it, its additions to daemon.json."""
+
+    name: str
+    version: str = "0"
+    suite: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+# Both are said, because the default depends on the version.
+_CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
+_CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
+
+INSTALLED = Kind("installed")
+MATRIX = (
+    Kind("20.10.24", "20.10.24", "bookworm"),
+    Kind("26.1.5", "26.1.5", "trixie", _CLASSIC_STORE),
+    Kind("28.5.2", "28.5.2", "sid", _CLASSIC_STORE),
+    Kind("28.5.2-containerd", "28.5.2", "sid", _CONTAINERD_STORE),
+)
+KINDS = tuple(kind.name for kind in MATRIX)
+
+# What is left of an engine whose processes are gone; a second time finds nothing to do.
+_CLEAN = """
+if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
+find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete
+rm -rf --one-file-system "$FOLDER"
+"""
+
+_KEEPER = f"""
+ip netns add "$NETNS" 2>&1 && ip -n "$NETNS" link set lo up 2>&1 &&
+nsenter --net="/run/netns/$NETNS" \\
+  unshare --mount --propagation slave --pid --fork --kill-child sh -ec "$INIT" 2>&1
+{_CLEAN}"""
+
+# Process 1 of the engine. A shell that waits for a child reaps orphans, too: the next dockerd would take a
+# dead containerd that nobody reaped for a living one.
+_INIT = """
+read -r pid _ </proc/self/stat      # the pid as seen from outside: this is still the machine's /proc
+mount -t tmpfs tmpfs /run           # containerd's shims have sockets here, whatever the exec root is
+if [ "$ROOT" = / ]; then
+  if [ -d /etc/docker ]; then mount -t tmpfs tmpfs /etc/docker; fi
+else
+  mkdir /run/upper /run/work /run/root
+  mount -t overlay -o "lowerdir=$ROOT,upperdir=/run/upper,workdir=/run/work" overlay /run/root
+  cd /run/root
+  mount --rbind /dev dev
+  mount --rbind /sys sys
+  mkdir -p ".$FOLDER"
+  mount --bind "$FOLDER" ".$FOLDER"
+  pivot_root . mnt
+fi
+mount -t proc proc /proc
+if [ "$ROOT" != / ]; then umount --lazy /mnt; fi
+echo "$pid"
+$LIFELINE
+:                                   # without it the shell would become its last command
+"""
+
+_SIGNAL = """
+pid=$(cat "$1" 2>/dev/null) && kill -s "$2" "$pid" 2>/dev/null || exit 0
+while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+"""
+
+# policy-rc.d keeps the package's own daemon from being started (invoke-rc.d(8)).
+_APT_INSTALL = """
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  trap 'exit 130' HUP INT TERM
+  printf '#!/bin/sh\\nexit 101\\n' >$policy
+  chmod 755 $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+apt-get install --no-install-recommends --yes "$@"
+"""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket, whose path is the host."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(5)
+        self.sock.connect(self.host)
+
+
+class PrivateEngine:
+    """One engine, all of it below its folder, which is also all that is needed to find it again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the engine of a folder, whether it is there or not."""
+        self.folder = folder.resolve()
+        if len(str(self.folder)) > LONGEST_FOLDER:
+            raise EngineError(f"longer than the {LONGEST_FOLDER} characters unix sockets allow: {self.folder}")
+        self.host = f"unix://{self.folder}/docker.sock"
+        self.netns = f"engine-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
+        self._names = {"PATH": PATH, "NETNS": self.netns, "FOLDER": str(self.folder)}
+        self._keeper: subprocess.Popen[str] | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def configure(self, settings: Mapping[str, object]) -> None:
+        """Take a new or empty folder and write the daemon's settings into it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.iterdir()):
+            raise EngineError(f"{self.folder} is not empty, and destroying the engine would delete it")
+        daemon = {
+            "hosts": [self.host],
+            "data-root": f"{self.folder}/data",
+            "exec-root": f"{self.folder}/exec",
+            "pidfile": f"{self.folder}/pid",
+            "cgroup-parent": f"/{self.netns}",
+            # systemd would be told pids of another namespace
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        }
+        (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
+
+    def hold(self, root: Path, *, detached: bool) -> None:
+        """Make the namespaces in which the engine can start; unless detached they end with this process."""
+        lifeline = "sleep infinity" if detached else "cat"
+        self._keeper = subprocess.Popen(
+            ["sh", "-c", _KEEPER],
+            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline},
+            cwd="/",
+            # our end of the pipe closes when we die, however we die
+            stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._keeper.stdout is not None  # noqa: S101  tells the type checker that PIPE gave one
+        first = self._keeper.stdout.readline()
+        if not first.strip().isdigit():
+            raise EngineError(f"no namespaces can be made: {first}{self._keeper.stdout.read()}".strip())
+        (self.folder / "init").write_text(first)
+
+    @property
+    def init(self) -> int | None:
+        """Pid of the engine's process 1; None if it is gone, even if the pid is somebody else's by now."""
+        try:
+            pid = int((self.folder / "init").read_text())
+            ours = Path(f"/proc/{pid}/ns/net").samefile(f"/run/netns/{self.netns}")
+        except (OSError, ValueError):
+            return None
+        return pid if ours else None
+
+    @property
+    def root(self) -> Path:
+        """The file system as the engine sees it; its API's pids are those of ``root / "proc"``."""
+        return Path(f"/proc/{self.init}/root")
+
+    def version(self) -> str:
+        """Ask the running engine for its version."""
+        return str(json.loads(self._get("/version"))["Version"])
+
+    def _get(self, path: str) -> bytes:
+        with contextlib.closing(_UnixConnection(f"{self.folder}/docker.sock")) as connection:
+            connection.request("GET", path, headers={"Host": "engine"})
+            return connection.getresponse().read()
+
+    def start(self) -> None:
+        """Start dockerd and return when its API answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [*self._nsenter(), "dockerd", "--config-file", f"{self.folder}/daemon.json"],
+                env={"PATH": PATH},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while self._daemon.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._get("/_ping")
+                return
+            time.sleep(0.02)
+        tail = "\n".join((self.folder / "log").read_text(errors="replace").splitlines()[-20:])
+        raise EngineError(f"dockerd does not answer on {self.host}; the end of its log:\n{tail}")
+
+    def stop(self) -> None:
+        """Stop dockerd as a service manager does; containers stop with it unless live-restore is on."""
+        self._signal("TERM")
+
+    def kill(self) -> None:
+        """Kill dockerd; its containers go on."""
+        self._signal("KILL")
+        (self.folder / "pid").unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Stop dockerd and start it again."""
+        self.stop()
+        self.start()
+
+    def _signal(self, name: str) -> None:
+        if self.init is not None:
+            _run([*self._nsenter(), "sh", "-c", _SIGNAL, "sh", f"{self.folder}/pid", name], timeout=90)
+        if self._daemon is not None:
+            self._daemon.wait()
+            self._daemon = None
+
+    def _nsenter(self) -> list[str]:
+        if self.init is None:
+            raise EngineError(f"there is no engine in {self.folder}")
+        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid"]
+
+    def destroy(self) -> None:
+        """Remove the engine and all it ever made, its folder included, in whatever state it is."""
+        if self.folder.exists() and not (self.folder / "daemon.json").exists():
+            raise EngineError(f"{self.folder} is not the folder of an engine")
+        pid = self.init
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        if self._keeper is not None:
+            self._keeper.communicate(timeout=60)
+        deadline = time.monotonic() + 60
+        while pid is not None and self.folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self._daemon is not None:
+            self._daemon.wait()
+        self._keeper = self._daemon = None
+        # once more, for a keeper that was killed itself, and to hear what went wrong
+        _run(["sh", "-ec", _CLEAN], env=self._names)
+
+    def network_argv(self, *argv: str) -> list[str]:
+        """Give the command line that runs a program of this machine in the engine's network."""
+        return ["nsenter", f"--net=/run/netns/{self.netns}", *argv]
+
+    def run_in_network(
+        self, argv: Sequence[str], *, stdin: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of this machine in the engine's network, capturing its output."""
+        command = self.network_argv(*argv)
+        return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
+
+
+@contextlib.contextmanager
+def private_engine(
+    kind: str = "installed",
+    *,
+    folder: Path | None = None,
+    dns: Sequence[str] = (),
+    live_restore: bool = False,
+) -> Iterator[PrivateEngine]:
+    """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed."""
+    engine = _launch(kind, folder, {"dns": list(dns), "live-restore": live_restore}, detached=False)
+    try:
+        yield engine
+    finally:
+        engine.destroy()
+
+
+def _launch(
+    kind_name: str, folder: Path | None, settings: Mapping[str, object], *, detached: bool
+) -> PrivateEngine:
+    kind = _kind(kind_name)
+    root = _prepare(kind)
+    # not the default place for temporary files, which may be long or in memory
+    engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
+    engine.configure({**kind.settings, **settings})
+    try:
+        engine.hold(root, detached=detached)
+        engine.start()
+        _check_version(kind, engine.version())
+    except BaseException:
+        engine.destroy()
+        raise
+    return engine
+
+
+def _check_version(kind: Kind, version: str) -> None:
+    """Refuse an older engine; a newer one is fine, for suites move on, but has to be known."""
+    if _number(version) < _number(kind.version):
+        raise EngineError(f"a {kind.name} engine has to be at least that, but this one is {version}")
+    if _number(version) > _number(kind.version):
+        _say(f"engine of kind {kind.name} is {version}")
+
+
+def available(kind: str = "installed") -> str | None:
+    """Say in one sentence why an engine of this kind cannot run here and now; None if it can."""
+    if sys.platform != "linux":
+        return "private engines need Linux"
+    if os.geteuid() != 0:
+        return "private engines need root"
+    suite = _suite(_kind(kind))
+    tools = ["ip", "nsenter", "unshare", *(["dockerd", "iptables"] if suite is None else [])]
+    if missing := [tool for tool in tools if not shutil.which(tool, path=PATH)]:
+        return f"not installed: {', '.join(missing)}"
+    if suite is not None and not (ENGINE_ROOTS / suite).exists():
+        return f"the {kind} engine is not prepared: python -m devkit.engines roots"
+    try:
+        _run(["unshare", "--mount", "--net", "--pid", "--fork", "true"])
+    except EngineError as error:
+        return f"no namespaces can be made: {error}"
+    return None
+
+
+def _prepare(kind: Kind) -> Path:
+    """Install or build what the kind needs; give the root folder in which its dockerd is."""
+    suite = _suite(kind)
+    if suite is not None:
+        return engine_root(suite)
+    install_engine()
+    return Path("/")
+
+
+def _suite(kind: Kind) -> str | None:
+    """Name the suite whose root the kind needs; None if the installed engine is of this kind."""
+    return None if kind.version == _installed_version() else kind.suite
+
+
+@functools.cache
+def _installed_version() -> str:
+    dockerd = shutil.which("dockerd", path=PATH)
+    return ".".join(map(str, _number(_run([dockerd, "--version"])))) if dockerd else "none"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    found = re.search(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _kind(name: str) -> Kind:
+    for kind in (INSTALLED, *MATRIX):
+        if kind.name == name:
+            return kind
+    raise EngineError(f"no kind of engine is called {name}: there are installed, {', '.join(KINDS)}")
+
+
+def install_engine() -> None:
+    """Install Debian's engine unless this machine has one, without starting it."""
+    _install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
+
+
+def engine_root(suite: str) -> Path:
+    """Give a root folder with the engine of a Debian suite, built at the first use (about half a minute)."""
+    root = ENGINE_ROOTS / suite
+    if root.exists():
+        return root
+    _install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
+    _say(f"building the {suite} engine in {root}")
+    ENGINE_ROOTS.mkdir(parents=True, exist_ok=True)
+    # Whatever has its final name is complete: an interrupted one never gets it.
+    with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=ENGINE_ROOTS) as building:
+        # Outside of a namespace, an interrupted debootstrap leaves /proc and /sys mounted in what we delete.
+        command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
+        # The script fits all suites, and an old debootstrap does not know the names of newer ones.
+        what = [suite, f"{building}/{suite}", _mirror(), "/usr/share/debootstrap/scripts/sid"]
+        _run([*command, "--include=docker.io,iptables", *what], timeout=900)
+        if not root.exists():
+            Path(building, suite).rename(root)
+    return root
+
+
+def _mirror() -> str:
+    """Find the Debian mirror that this machine itself uses."""
+    if mirror := os.environ.get(MIRROR_VARIABLE):
+        return mirror
+    targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
+    found = re.search(r"^Debian main (\S+)$", targets, re.MULTILINE)
+    if found is None:
+        raise EngineError(f"apt knows no Debian mirror here: name one in {MIRROR_VARIABLE}")
+    # Debian's cloud images name a file that names the mirrors.
+    scheme, _, place = found[1].partition(":")
+    return Path(place).read_text().split()[0] if scheme == "mirror+file" else found[1]
+
+
+def _install(wanted: Mapping[str, str]) -> None:
+    """Install the packages of those programs (or files) that are missing."""
+    packages = [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
+    if not packages:
+        return
+    names = " ".join(packages)
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
+        raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
+    _say(f"installing {names}")
+    _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
+    _installed_version.cache_clear()
+
+
+def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:
+    env = env or {**os.environ, "PATH": PATH}
+    try:
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"{argv[0]} has not ended within {timeout} s") from error
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise EngineError(f"{argv[0]} failed with {done.returncode}: {tail}")
+    return done.stdout
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m devkit.engines", description="Private Docker engines.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start an engine that stays, and print its DOCKER_HOST")
+    up.add_argument("folder", type=Path, help="a new or empty folder for all of the engine")
+    up.add_argument("--kind", choices=("installed", *KINDS), default="installed")
+    down = commands.add_parser("down", help="destroy the engine of a folder, and the folder")
+    down.add_argument("folder", type=Path)
+    commands.add_parser("roots", help="prepare the engines of all kinds")
+    chosen = parser.parse_args()
+    try:
+        match chosen.command:
+            case "up":
+                print(_launch(chosen.kind, chosen.folder, {}, detached=True).host)
+            case "down":
+                PrivateEngine(chosen.folder).destroy()
+            case _:
+                for kind in MATRIX:
+                    _say(f"{kind.name}: {_prepare(kind)}")
+    except EngineError as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

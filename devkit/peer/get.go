@@ -1,0 +1,118 @@
+// The verb get: requests as odd as a test needs them, each on a new connection.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// shownBody is how much of a response body is printed, in bytes.
+const shownBody = 2048
+
+// getResult is one printed request. Milliseconds run from the first step to the end of the body.
+type getResult struct {
+	OK           bool     `json:"ok"`
+	Status       int      `json:"status"` // 0 without a response
+	Milliseconds float64  `json:"ms"`
+	DNS          float64  `json:"dns_ms"`
+	Connect      float64  `json:"connect_ms"`
+	Address      string   `json:"address"`
+	Error        *failure `json:"error"`
+	Body         string   `json:"body"`
+	Protocol     string   `json:"proto"`
+}
+
+func declareGet(flags *flag.FlagSet) action {
+	var headers repeated
+	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request, from lookup to end of body")
+	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
+	serverName := flags.String("sni", "", "server name to send instead of the URL's; empty sends none")
+	host := flags.String("host", "", "Host header instead of the URL's")
+	method := flags.String("method", "GET", "request method")
+	flags.Var(&headers, "header", "extra header `NAME:VALUE`, may be repeated")
+	count := flags.Int("count", 1, "how many requests, one after the other")
+	absolute := flags.Bool("absolute-form", false, "put the whole URL in the request line, as to a proxy")
+	nameserver := declareServer(flags, "dns-server")
+
+	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
+		location, err := oneArgument(positional, "URL")
+		if err != nil {
+			return false, err
+		}
+		sent, to, err := requestFor(location)
+		if err != nil {
+			return false, err
+		}
+		to.nameserver = nameserver()
+		if *connect != "" {
+			to.host, to.port, _ = net.SplitHostPort(withDefaultPort(*connect, to.port))
+		}
+		if given(flags, "sni") {
+			to.serverName = *serverName
+		}
+		sent.method = *method
+		if *absolute {
+			sent.target = absoluteForm(location)
+		}
+		if *host != "" {
+			sent.host = *host
+		}
+		for _, header := range headers {
+			name, value, found := strings.Cut(header, ":")
+			if !found {
+				return false, usageError("a header is written NAME:VALUE")
+			}
+			sent.headers = append(sent.headers, name+": "+strings.TrimSpace(value))
+		}
+
+		ok := true
+		for range *count {
+			result := get(ctx, to, sent, *timeout)
+			out.print(result)
+			ok = ok && result.OK
+			if ctx.Err() != nil {
+				return false, nil
+			}
+		}
+		return ok, nil
+	}
+}
+
+// get makes one request.
+func get(ctx context.Context, to destination, sent request, timeout time.Duration) getResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var body head
+	begin := time.Now()
+	response, took, finish, err := fetchOnce(ctx, to, sent, &body)
+	result := getResult{
+		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), DNS: milliseconds(took.dns),
+		Connect: milliseconds(took.connect), Address: took.address, Error: failureOf(err), Body: body.kept.String(),
+	}
+	if response != nil {
+		result.Status, result.Protocol = response.StatusCode, response.Proto
+	}
+	finish()
+	return result
+}
+
+// absoluteForm is a URL as a request line to a proxy holds it.
+func absoluteForm(text string) string {
+	location, _ := url.Parse(text) // requestFor has parsed it before
+	return location.Scheme + "://" + location.Host + location.RequestURI()
+}
+
+// head keeps the beginning of what is written to it.
+type head struct{ kept bytes.Buffer }
+
+func (h *head) Write(data []byte) (int, error) {
+	if room := shownBody - h.kept.Len(); room > 0 {
+		h.kept.Write(data[:min(room, len(data))])
+	}
+	return len(data), nil
+}

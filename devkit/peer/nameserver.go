@@ -1,0 +1,165 @@
+// The verb dns: an authoritative server that stands in for the world's DNS.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// answerTTL is in seconds: what a test changes must be seen soon.
+const answerTTL = 1
+
+// zone maps names, lower case and fully qualified, to their addresses. "*.x." stands for every name below x. that is
+// not in the map itself, at any depth; the longest wildcard wins.
+type zone map[string][]netip.Addr
+
+func (z zone) String() string { return "" }
+
+// Set adds "name=address[+address...],...".
+func (z zone) Set(text string) error {
+	for _, entry := range strings.Split(text, ",") {
+		name, addresses, found := strings.Cut(strings.TrimSpace(entry), "=")
+		if _, valid := dns.IsDomainName(name); !found || !valid {
+			return fmt.Errorf("%q isn't written NAME=ADDRESS[+ADDRESS...]", entry)
+		}
+		name = dns.CanonicalName(name)
+		for _, text := range strings.Split(addresses, "+") {
+			address, err := netip.ParseAddr(text)
+			if err != nil {
+				return err
+			}
+			z[name] = append(z[name], address)
+		}
+	}
+	return nil
+}
+
+// find returns the addresses of a name and whether it exists.
+func (z zone) find(name string) ([]netip.Addr, bool) {
+	name = dns.CanonicalName(name)
+	if addresses, found := z[name]; found {
+		return addresses, true
+	}
+	for name != "" {
+		_, name, _ = strings.Cut(name, ".")
+		if addresses, found := z["*."+name]; found {
+			return addresses, true
+		}
+	}
+	return nil, false
+}
+
+// answer is the reply to a query: an A or AAAA record per address, nothing for other types, NXDOMAIN for other names.
+func (z zone) answer(query *dns.Msg) *dns.Msg {
+	reply := new(dns.Msg).SetReply(query)
+	reply.Authoritative = true
+	if len(query.Question) != 1 || query.Opcode != dns.OpcodeQuery {
+		return reply.SetRcode(query, dns.RcodeNotImplemented)
+	}
+	question := query.Question[0]
+	addresses, found := z.find(question.Name)
+	if !found {
+		reply.Rcode = dns.RcodeNameError
+	}
+	header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: answerTTL}
+	for _, address := range addresses {
+		switch {
+		case question.Qtype == dns.TypeA && address.Is4():
+			reply.Answer = append(reply.Answer, &dns.A{Hdr: header, A: address.AsSlice()})
+		case question.Qtype == dns.TypeAAAA && address.Is6():
+			reply.Answer = append(reply.Answer, &dns.AAAA{Hdr: header, AAAA: address.AsSlice()})
+		}
+	}
+	if len(reply.Answer) == 0 {
+		// How long a resolver may remember that there is nothing (RFC 2308).
+		reply.Ns = []dns.RR{&dns.SOA{
+			Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: answerTTL},
+			Ns:  "peer.", Mbox: "peer.", Serial: 1, Refresh: 60, Retry: 60, Expire: 60, Minttl: answerTTL,
+		}}
+	}
+	if query.IsEdns0() != nil {
+		reply.SetEdns0(dns.DefaultMsgSize, false)
+	}
+	return reply
+}
+
+func declareNameserver(flags *flag.FlagSet) action {
+	zone := zone{}
+	listen := flags.String("listen", ":53", "`ADDRESS:PORT` for UDP and TCP")
+	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...],...`, may be repeated; *.NAME is everything below NAME")
+	verbose := flags.Bool("verbose", false, "print every query")
+
+	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
+		if err := noArguments(positional); err != nil {
+			return false, err
+		}
+		handler := dns.HandlerFunc(func(writer dns.ResponseWriter, query *dns.Msg) {
+			reply := zone.answer(query)
+			if *verbose {
+				out.print(describeQuery(writer.RemoteAddr(), query, reply))
+			}
+			if writer.RemoteAddr().Network() == "udp" {
+				size := dns.MinMsgSize
+				if extension := query.IsEdns0(); extension != nil {
+					size = max(size, int(extension.UDPSize()))
+				}
+				reply.Truncate(size)
+			}
+			_ = writer.WriteMsg(reply)
+		})
+		return true, serveDNS(ctx, *listen, handler, func(address string) {
+			out.print(map[string]string{"event": "ready", "listen": address})
+		})
+	}
+}
+
+// serveDNS serves one address over UDP and TCP until ctx is done.
+func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready func(address string)) error {
+	stream, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	// The address of the TCP socket, so that both have the same port when the system picked it.
+	packets, err := net.ListenPacket("udp", stream.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer packets.Close()
+
+	ended := make(chan error, 2)
+	go func() { ended <- dns.ActivateAndServe(stream, nil, handler) }()
+	go func() { ended <- dns.ActivateAndServe(nil, packets, handler) }()
+	ready(stream.Addr().String())
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-ended:
+		return err
+	}
+}
+
+type queryEvent struct {
+	Event     string `json:"event"`
+	From      string `json:"from"`
+	Transport string `json:"transport"`
+	Name      string `json:"name"`
+	Type      string `json:"type"`
+	Rcode     string `json:"rcode"`
+}
+
+func describeQuery(from net.Addr, query, reply *dns.Msg) queryEvent {
+	event := queryEvent{
+		Event: "query", From: from.String(), Transport: from.Network(), Rcode: dns.RcodeToString[reply.Rcode],
+	}
+	if len(query.Question) > 0 {
+		event.Name, event.Type = query.Question[0].Name, dns.Type(query.Question[0].Qtype).String()
+	}
+	return event
+}

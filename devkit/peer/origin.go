@@ -1,0 +1,280 @@
+// The verb origin: the web servers of the world, on as many ports as a test needs.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// pace is how often a steady stream is fed.
+const pace = 10 * time.Millisecond
+
+// originReady is printed once every port accepts connections. The certificate is there for clients that verify.
+type originReady struct {
+	Event       string   `json:"event"`
+	Name        string   `json:"name"`
+	HTTP        []uint16 `json:"http"`
+	HTTPS       []uint16 `json:"https"`
+	Certificate string   `json:"certificate,omitempty"` // PEM
+}
+
+// echo is the answer to everything that isn't asked for by a path: the request as it arrived.
+type echo struct {
+	Name          string      `json:"name"`
+	Method        string      `json:"method"`
+	Target        string      `json:"target"` // as in the request line
+	Host          string      `json:"host"`
+	Port          int         `json:"port"` // that it arrived on
+	SNI           *string     `json:"sni"`  // null without TLS, empty when none was sent
+	Protocol      string      `json:"proto"`
+	Headers       http.Header `json:"headers"`
+	RemoteAddress string      `json:"remote_address"`
+}
+
+func declareOrigin(flags *flag.FlagSet) action {
+	var plain, secure ports
+	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when neither list is given")
+	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when neither list is given")
+	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
+
+	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
+		if err := noArguments(positional); err != nil {
+			return false, err
+		}
+		if len(plain)+len(secure) == 0 {
+			plain, secure = ports{80}, ports{443}
+		}
+		origin, err := newOrigin(*names, plain, secure)
+		if err != nil {
+			return false, err
+		}
+		defer origin.server.Close()
+		ended := origin.serve()
+		out.print(origin.ready)
+		select {
+		case <-ctx.Done():
+			return true, nil
+		case err := <-ended:
+			return false, err
+		}
+	}
+}
+
+// origin is a server with its open listeners.
+type origin struct {
+	server        *http.Server
+	plain, secure []net.Listener
+	ready         originReady
+}
+
+func newOrigin(names string, plain, secure ports) (*origin, error) {
+	all := strings.FieldsFunc(names, func(char rune) bool { return char == ',' })
+	certificate, pem, err := selfSigned(all)
+	if err != nil {
+		return nil, err
+	}
+	name := ""
+	if len(all) > 0 {
+		name = all[0]
+	}
+	origin := &origin{
+		server: &http.Server{
+			Handler: originHandler(name),
+			// Named here although ServeTLS adds them: when a plain port is served first, net/http sets up HTTP/2 only if
+			// it is named, and a secure port would offer it and then not speak it.
+			TLSConfig: &tls.Config{
+				Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"},
+			},
+			// A client that goes away is nothing to report, and nobody reads what would be.
+			ErrorLog: log.New(io.Discard, "", 0),
+		},
+		ready: originReady{Event: "ready", Name: name, HTTP: []uint16{}, HTTPS: []uint16{}},
+	}
+	if len(secure) > 0 {
+		origin.ready.Certificate = pem
+	}
+	if origin.plain, err = listenAll(plain, &origin.ready.HTTP); err != nil {
+		return nil, err
+	}
+	if origin.secure, err = listenAll(secure, &origin.ready.HTTPS); err != nil {
+		return nil, err
+	}
+	return origin, nil
+}
+
+// listenAll opens the ports on every address and appends those it got.
+func listenAll(wanted ports, got *[]uint16) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, port := range wanted {
+		listener, err := net.Listen("tcp", ":"+strconv.Itoa(int(port)))
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, listener)
+		*got = append(*got, uint16(listener.Addr().(*net.TCPAddr).Port))
+	}
+	return listeners, nil
+}
+
+// serve answers on all ports; the first one to fail says why.
+func (o *origin) serve() <-chan error {
+	ended := make(chan error, len(o.plain)+len(o.secure))
+	for _, listener := range o.plain {
+		go func() { ended <- o.server.Serve(listener) }()
+	}
+	for _, listener := range o.secure {
+		go func() { ended <- o.server.ServeTLS(listener, "", "") }()
+	}
+	return ended
+}
+
+// originHandler compares paths itself: http.ServeMux redirects those it finds untidy, and what arrives is the point.
+func originHandler(name string) http.Handler {
+	return http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+		var err error
+		query := request.URL.Query()
+		switch request.URL.Path {
+		case "/bytes":
+			err = serveBytes(writer, request, query)
+		case "/slow":
+			err = serveSlow(writer, request, query, name)
+		case "/status":
+			err = serveStatus(writer, query)
+		default:
+			writeJSON(writer, http.StatusOK, echoOf(request, name))
+		}
+		if err != nil {
+			writeJSON(writer, http.StatusBadRequest, map[string]string{"error": err.Error()})
+		}
+	})
+}
+
+func echoOf(request *http.Request, name string) echo {
+	local, _ := request.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	answer := echo{
+		Name: name, Method: request.Method, Target: request.RequestURI, Host: request.Host, Protocol: request.Proto,
+		Headers: request.Header, RemoteAddress: request.RemoteAddr,
+	}
+	if local != nil {
+		answer.Port = local.Port
+	}
+	if request.TLS != nil {
+		answer.SNI = &request.TLS.ServerName
+	}
+	return answer
+}
+
+func writeJSON(writer http.ResponseWriter, status int, value any) {
+	writer.Header().Set("Content-Type", "application/json")
+	writer.WriteHeader(status)
+	_ = json.NewEncoder(writer).Encode(value)
+}
+
+// serveBytes sends size bytes at once, or rate bytes per second for some seconds.
+func serveBytes(writer http.ResponseWriter, request *http.Request, query url.Values) error {
+	size, err := number(query, "size", -1)
+	if err != nil {
+		return err
+	}
+	seconds, err := number(query, "seconds", 0)
+	if err != nil {
+		return err
+	}
+	rate, err := number(query, "rate", 1_000_000)
+	if err != nil {
+		return err
+	}
+	steady := size < 0
+	if steady {
+		size = seconds * rate
+	}
+	total := int64(size)
+	writer.Header().Set("Content-Type", "application/octet-stream")
+	writer.Header().Set("Content-Length", strconv.FormatInt(total, 10))
+	if request.Method == http.MethodHead {
+		return nil
+	}
+	if steady {
+		feed(request.Context(), writer, total, rate)
+	} else {
+		_, _ = io.CopyN(writer, zeros{}, total)
+	}
+	return nil
+}
+
+// feed sends bytes as they become due, and those that are late all together, so that the rate holds on average.
+func feed(ctx context.Context, writer http.ResponseWriter, total int64, rate float64) {
+	controller := http.NewResponseController(writer)
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	begin := time.Now()
+	for sent := int64(0); sent < total; {
+		due := min(total, int64(time.Since(begin).Seconds()*rate))
+		if _, err := io.CopyN(writer, zeros{}, due-sent); err != nil || controller.Flush() != nil {
+			return
+		}
+		sent = due
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func serveSlow(writer http.ResponseWriter, request *http.Request, query url.Values, name string) error {
+	seconds, err := number(query, "seconds", 1)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-request.Context().Done():
+	case <-time.After(time.Duration(seconds * float64(time.Second))):
+		writeJSON(writer, http.StatusOK, echoOf(request, name))
+	}
+	return nil
+}
+
+func serveStatus(writer http.ResponseWriter, query url.Values) error {
+	code, err := number(query, "code", http.StatusOK)
+	if err != nil {
+		return err
+	}
+	// Below 200 a status is informational and another one would have to follow.
+	if code < 200 || code > 599 {
+		return fmt.Errorf("code is from 200 to 599, not %v", code)
+	}
+	writeJSON(writer, int(code), map[string]int{"status": int(code)})
+	return nil
+}
+
+// number is a parameter of the query that isn't negative, or what it is when it isn't there.
+func number(query url.Values, name string, absent float64) (float64, error) {
+	if !query.Has(name) {
+		return absent, nil
+	}
+	value, err := strconv.ParseFloat(query.Get(name), 64)
+	if err != nil || !(value >= 0 && value < 1e15) {
+		return 0, fmt.Errorf("%s is a number from 0, not %q", name, query.Get(name))
+	}
+	return value, nil
+}
+
+// zeros is an endless body.
+type zeros struct{}
+
+func (zeros) Read(buffer []byte) (int, error) {
+	clear(buffer)
+	return len(buffer), nil
+}

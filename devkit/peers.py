@@ -1,0 +1,178 @@
+"""The containers around a firewall: origins, which stand for the world, and agents, which try to reach it.
+
+Both are the one static program in `devkit/peer`, in an image that we write ourselves, as the firewall's own are.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+from docker.types import EndpointConfig, HostConfig, NetworkingConfig
+
+from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.images import BuiltImage, Entry
+from hatch_build import compile_program
+
+SOURCE = Path(__file__).with_name("peer")
+BUILT = SOURCE.parent.parent / ".dev"
+
+
+def peer_program(architecture: str) -> Path:
+    """Compile the program; Go's own cache makes a second time quick."""
+    target = BUILT / f"peer-linux-{architecture}"
+    compile_program(SOURCE, target, architecture)
+    return target
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command of the program said: its JSON lines and its exit code."""
+
+    code: int
+    lines: tuple[dict[str, Any], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.code == 0
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last line, which sums up."""
+        return self.lines[-1]
+
+    @property
+    def kind(self) -> str:
+        """The kind of the failure, or "" when there is none."""
+        return str((self.last.get("error") or {}).get("kind", ""))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A running container with the program in it."""
+
+    client: APIClient
+    container: str
+    name: str
+
+    def ask(self, *arguments: str) -> Answer:
+        """Run a command to its end."""
+        identity = self.client.exec_create(self.container, ["/peer", *arguments])["Id"]
+        output, _ = self.client.exec_start(identity, demux=True)
+        code = self.client.exec_inspect(identity)["ExitCode"]
+        return Answer(code, tuple(json.loads(line) for line in (output or b"").splitlines()))
+
+    def get(self, url: str, *options: str) -> Answer:
+        """Request a URL once, on a new connection."""
+        return self.ask("get", url, *options)
+
+    def address(self, network: str) -> str:
+        """Return the container's address on a network."""
+        networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
+        return str(networks[network]["IPAddress"])
+
+    def remove(self) -> None:
+        """Take the container away."""
+        self.client.remove_container(self.container, force=True, v=True)
+
+    def finish(self, timeout: int = 120) -> Answer:
+        """Wait until the container's own command has ended, and return what it said."""
+        code = self.client.wait(self.container, timeout=timeout)["StatusCode"]
+        return Answer(code, self.said())
+
+    def stop(self) -> Answer:
+        """Ask the container's own command to end, and return what it said."""
+        self.client.kill(self.container, signal="SIGTERM")
+        return self.finish()
+
+    def said(self) -> tuple[dict[str, Any], ...]:
+        """Return the JSON lines that the container's own command has written so far."""
+        output = self.client.logs(self.container, stdout=True, stderr=False)
+        return tuple(json.loads(line) for line in output.splitlines())
+
+
+class Peers:
+    """Starts peers on one engine and takes them away at the end."""
+
+    def __init__(self, client: APIClient) -> None:
+        """Compile the program for the engine and load its image."""
+        architecture = client.version()["Arch"]
+        with Digests(BUILT / "digests.json") as digests:
+            entries = (Entry("peer", peer_program(architecture), 0o755),)
+            image = BuiltImage("clawker-fw-peer", "dev", architecture, entries, digests)
+            for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
+                if "error" in line:
+                    raise RuntimeError(line["error"])
+        self._client = client
+        self._image = image.reference
+        self._started: list[Peer] = []
+
+    def origin(self, network: str, names: Sequence[str], *arguments: str, address: str | None = None) -> Peer:
+        """Start an origin: reachable on a network under the names, on the ports that the arguments say."""
+        peer = self.start("origin", *arguments, network=network, aliases=names, address=address)
+        _await(peer, "ready")
+        return peer
+
+    def agent(self, network: str, dns: str, *arguments: str, name: str | None = None) -> Peer:
+        """Start an agent as a user would: on the agent network, with the firewall's DNS."""
+        return self.start(*(arguments or ("wait",)), network=network, dns=dns, name=name)
+
+    def start(
+        self,
+        *arguments: str,
+        network: str,
+        aliases: Sequence[str] = (),
+        dns: str | None = None,
+        name: str | None = None,
+        address: str | None = None,
+        capabilities: Sequence[str] = (),
+        sysctls: Mapping[str, str] | None = None,
+    ) -> Peer:
+        """Start the program in a container of its own."""
+        version = self._client.api_version
+        endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
+        created = self._client.create_container(
+            self._image,
+            command=["/peer", *arguments],
+            name=name,
+            host_config=HostConfig(
+                version=version,
+                network_mode=network,
+                dns=[dns] if dns else None,
+                cap_add=list(capabilities) or None,
+                sysctls=dict(sysctls or {}),
+            ),
+            networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
+            use_config_proxy=False,
+        )["Id"]
+        peer = Peer(self._client, created, name or created[:12])
+        self._started.append(peer)
+        self._client.start(created)
+        return peer
+
+    def remove_all(self) -> None:
+        """Take away every peer that was started."""
+        while self._started:
+            self._started.pop().remove()
+
+
+def _await(peer: Peer, event: str) -> None:
+    """Wait for a line with an event; the log stream ends when the container does."""
+    for line in peer.client.logs(peer.container, stream=True, follow=True):
+        if json.loads(line).get("event") == event:
+            return
+    raise RuntimeError(f"{peer.name} ended before it was {event}: {peer.said()}")
+
+
+@contextmanager
+def peers(client: APIClient) -> Iterator[Peers]:
+    """Have peers for a while."""
+    started = Peers(client)
+    try:
+        yield started
+    finally:
+        started.remove_all()

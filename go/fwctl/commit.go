@@ -1,0 +1,227 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Commit is stage/commit.json, and once it is live, state/committed.json: a whole set of hot files.
+type Commit struct {
+	Version string       `json:"version"`
+	Files   []StagedFile `json:"files"`  // in the order in which they go into place
+	Remove  []string     `json:"remove"` // below hot/, after the new set is live
+	Seconds float64      `json:"seconds"`
+}
+
+// StagedFile is a path below hot/ and the SHA-256 of its content in hexadecimal.
+type StagedFile struct {
+	Path   string `json:"path"`
+	Digest string `json:"sha256"`
+}
+
+// Result is what commit answers. A set that is not taken has been put back before the answer is given.
+type Result struct {
+	Committed bool     `json:"committed"`
+	Version   string   `json:"version"`
+	Rejected  []string `json:"rejected"` // resources that the program refused
+	Missing   []string `json:"missing"`  // resources that did not become live in time
+	Reason    string   `json:"reason"`
+}
+
+const pollEvery = 10 * time.Millisecond
+
+// commit moves the staged files into place by rename (Envoy looks at nothing else), waits for proof from the
+// program, and puts the last good set back when there is none: an update that is half applied must not stay.
+func commit(root string, program Program, now func() time.Time) (Result, error) {
+	var wanted Commit
+	stage, hot, good := filepath.Join(root, "stage"), filepath.Join(root, "hot"), filepath.Join(root, "good")
+	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
+		return Result{}, err
+	}
+	for _, file := range wanted.Files {
+		if err := file.verify(filepath.Join(stage, "hot")); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := os.RemoveAll(good); err != nil {
+		return Result{}, err
+	}
+	if err := os.CopyFS(good, os.DirFS(hot)); err != nil {
+		return Result{}, err
+	}
+	before, err := program.Rejections()
+	if err != nil {
+		return Result{}, err
+	}
+	if err := place(filepath.Join(stage, "hot"), hot, wanted.paths()); err != nil {
+		return Result{}, errors.Join(err, restore(good, hot, wanted))
+	}
+	limit := now().Add(time.Duration(wanted.Seconds * float64(time.Second)))
+	result := prove(program, hot, wanted, before, limit, now)
+	if !result.Committed {
+		return result, restore(good, hot, wanted)
+	}
+	for _, path := range wanted.Remove {
+		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return result, err
+		}
+	}
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		return result, err
+	}
+	return result, errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(stage), os.RemoveAll(good))
+}
+
+// prove polls until every resource has the wanted version, one of them is refused, or the time is over.
+func prove(
+	program Program, hot string, wanted Commit, before map[string]int, limit time.Time, now func() time.Time,
+) Result {
+	result := Result{Version: wanted.Version, Rejected: []string{}, Missing: []string{}}
+	expected, err := program.Expected(hot)
+	if err != nil {
+		result.Reason = err.Error()
+		return result
+	}
+	expected = without(expected, wanted.Remove)
+	for ; ; time.Sleep(pollEvery) {
+		versions, err := program.Versions()
+		if err == nil {
+			result.Missing = notLive(expected, versions, wanted.Version)
+			if len(result.Missing) == 0 {
+				result.Committed = true
+				return result
+			}
+		}
+		if rejections, err := program.Rejections(); err == nil {
+			for resource, count := range rejections {
+				if count > before[resource] {
+					result.Rejected = append(result.Rejected, resource)
+				}
+			}
+		}
+		if len(result.Rejected) > 0 || now().After(limit) {
+			result.Reason = program.Reason()
+			return result
+		}
+	}
+}
+
+// place renames each file from one tree into the other, making folders as needed.
+func place(from, to string, paths []string) error {
+	for _, path := range paths {
+		target := filepath.Join(to, path)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(from, path), target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore puts the last good set back: first the files that were there, then away with those that were not.
+func restore(good, hot string, wanted Commit) error {
+	var before, added []string
+	for _, path := range wanted.paths() {
+		if _, err := os.Lstat(filepath.Join(good, path)); err == nil {
+			before = append(before, path)
+		} else {
+			added = append(added, path)
+		}
+	}
+	if err := place(good, hot, before); err != nil {
+		return err
+	}
+	for _, path := range added {
+		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c Commit) paths() []string {
+	paths := make([]string, len(c.Files))
+	for index, file := range c.Files {
+		paths[index] = file.Path
+	}
+	return paths
+}
+
+func (f StagedFile) verify(folder string) error {
+	if !filepath.IsLocal(f.Path) {
+		return fmt.Errorf("staged path %q leaves the folder", f.Path)
+	}
+	content, err := os.ReadFile(filepath.Join(folder, f.Path))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(content)
+	if digest := hex.EncodeToString(sum[:]); digest != f.Digest {
+		return fmt.Errorf("staged %s has SHA-256 %s, expected %s", f.Path, digest, f.Digest)
+	}
+	return nil
+}
+
+func notLive(expected []string, versions map[string]string, version string) []string {
+	missing := []string{}
+	for _, resource := range expected {
+		if versions[resource] != version {
+			missing = append(missing, resource)
+		}
+	}
+	return missing
+}
+
+// without leaves out the resources whose files are about to be removed.
+func without(resources, removed []string) []string {
+	gone := map[string]bool{}
+	for _, path := range removed {
+		gone[path[:len(path)-len(filepath.Ext(path))]] = true
+	}
+	kept := []string{}
+	for _, resource := range resources {
+		if !gone[resource] {
+			kept = append(kept, resource)
+		}
+	}
+	return kept
+}
+
+func committedRecord(root string) string { return filepath.Join(root, "state", "committed.json") }
+
+func readCommitted(root string) (Commit, error) {
+	var committed Commit
+	err := readJSON(committedRecord(root), &committed)
+	return committed, err
+}
+
+func readJSON(path string, value any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, value); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeFile replaces the file in one step, so that a reader sees the old content or the new.
+func writeFile(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// adminSocket is where the bootstrap puts Envoy's admin interface: no address that an agent could reach.
+const adminSocket = "/tmp/admin.sock"
+
+type envoy struct{ client http.Client }
+
+func newEnvoy(socket string) envoy {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", socket)
+	}
+	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 5 * time.Second}}
+}
+
+func (e envoy) do(method, path string) ([]byte, error) {
+	request, err := http.NewRequest(method, "http://admin"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := e.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("envoy admin %s: %s: %s", path, response.Status, strings.TrimSpace(string(body)))
+	}
+	return body, nil
+}
+
+func (e envoy) Build() (string, error) {
+	body, err := e.do(http.MethodGet, "/server_info")
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return "", fmt.Errorf("envoy admin /server_info: %w", err)
+	}
+	return info.Version, nil
+}
+
+// stats reads the statistics whose whole name matches the pattern, as text: name -> value.
+func (e envoy) stats(pattern string) (map[string]string, error) {
+	body, err := e.do(http.MethodGet, "/stats?filter="+pattern)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(body)) {
+		if name, value, found := strings.Cut(strings.TrimSpace(line), ": "); found {
+			values[name] = strings.Trim(value, `"`)
+		}
+	}
+	return values, nil
+}
+
+// Versions reads version_text of each xDS subscription, the proof of acceptance: version_info of
+// /config_dump shows updates that were refused as well.
+func (e envoy) Versions() (map[string]string, error) {
+	values, err := e.stats(`(lds|rds\..*)\.version_text$`)
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for name, value := range values {
+		if resource := resourceOf(strings.TrimSuffix(name, ".version_text")); resource != "" {
+			versions[resource] = value
+		}
+	}
+	return versions, nil
+}
+
+func (e envoy) Rejections() (map[string]int, error) {
+	values, err := e.stats(`(lds|rds\..*)\.update_(rejected|failure)$`)
+	if err != nil {
+		return nil, err
+	}
+	rejections := map[string]int{}
+	for name, value := range values {
+		stem := strings.TrimSuffix(strings.TrimSuffix(name, ".update_rejected"), ".update_failure")
+		count, err := strconv.Atoi(value)
+		if err != nil {
+			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
+		}
+		if resource := resourceOf(stem); resource != "" {
+			rejections[resource] += count
+		}
+	}
+	return rejections, nil
+}
+
+// resourceOf turns the name of a subscription's statistics into the name of the hot file without its ending:
+// listener_manager.lds -> lds/listeners, http.http-80.rds.http-80 -> rds/http-80.
+func resourceOf(scope string) string {
+	if scope == "listener_manager.lds" {
+		return "lds/listeners"
+	}
+	if _, route, found := strings.Cut(scope, ".rds."); found {
+		return "rds/" + route
+	}
+	return ""
+}
+
+func (e envoy) Reason() string {
+	body, err := e.do(http.MethodGet, "/config_dump?resource=dynamic_listeners")
+	if err != nil {
+		return err.Error()
+	}
+	var dump struct {
+		Configs []struct {
+			Name  string `json:"name"`
+			Error struct {
+				Details string `json:"details"`
+			} `json:"error_state"`
+		} `json:"configs"`
+	}
+	if err := json.Unmarshal(body, &dump); err != nil {
+		return err.Error()
+	}
+	var reasons []string
+	for _, listener := range dump.Configs {
+		if listener.Error.Details != "" {
+			reasons = append(reasons, listener.Name+": "+listener.Error.Details)
+		}
+	}
+	if len(reasons) == 0 {
+		return "Envoy could not read the file; its log says why"
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func (e envoy) Expected(hot string) ([]string, error) {
+	resources := []string{"lds/listeners"}
+	routes, err := os.ReadDir(filepath.Join(hot, "rds"))
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	for _, route := range routes {
+		resources = append(resources, "rds/"+strings.TrimSuffix(route.Name(), ".json"))
+	}
+	return resources, nil
+}
+
+// Connections sums the listeners' open connections; the same number again per worker and the admin
+// interface's own are left out.
+func (e envoy) Connections() (int, error) {
+	values, err := e.stats(`^listener\..*downstream_(pre_)?cx_active$`)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0
+	for name, value := range values {
+		if strings.HasPrefix(name, "listener.admin.") || strings.Contains(name, ".worker_") {
+			continue
+		}
+		count, err := strconv.Atoi(value)
+		if err != nil {
+			return 0, fmt.Errorf("envoy admin: %s: %w", name, err)
+		}
+		sum += count
+	}
+	return sum, nil
+}
+
+// drain asks Envoy to stop listening gracefully (open connections go on, HTTP ones are told to close after
+// their next answer) and prints the number that is left until it is 0 or the limit has passed.
+func drain(limit time.Duration) error {
+	program := newEnvoy(adminSocket)
+	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful"); err != nil {
+		return err
+	}
+	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		connections, err := program.Connections()
+		if err != nil {
+			return err
+		}
+		if err := answer(map[string]int{"connections": connections}); err != nil {
+			return err
+		}
+		if connections == 0 || time.Now().After(end) {
+			return nil
+		}
+	}
+}

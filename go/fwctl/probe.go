@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"sort"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Report is what probe answers: everything that only the inside of a container knows.
+type Report struct {
+	Sibling     string            `json:"sibling"`
+	Build       string            `json:"build"`
+	Versions    map[string]string `json:"versions"`
+	Connections int               `json:"connections"`
+	Addresses   []string          `json:"addresses"`
+	Claimed     bool              `json:"claimed"`
+	Network     []string          `json:"network"` // how the network differs from what was asked
+	Error       string            `json:"error"`   // why the program did not answer, else ""
+}
+
+func probe(sibling Sibling) Report {
+	program := sibling.program()
+	report := Report{Sibling: sibling.Name, Claimed: claimed(), Versions: map[string]string{}}
+	report.Addresses = addresses()
+	var err error
+	if report.Network, err = networkDifferences(sibling); err != nil {
+		report.Network = []string{"unreadable: " + err.Error()}
+	}
+	if report.Versions, err = program.Versions(); err == nil {
+		report.Build, err = program.Build()
+	}
+	if err == nil {
+		report.Connections, err = program.Connections()
+	}
+	if err != nil {
+		report.Error = err.Error()
+	}
+	return report
+}
+
+// addresses lists the IPv4 addresses that others can find here, sorted.
+func addresses() []string {
+	found := []string{}
+	list, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return found
+	}
+	for _, address := range list {
+		if ip, ok := netip.AddrFromSlice(address.IP.To4()); ok && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
+			found = append(found, ip.String())
+		}
+	}
+	sort.Strings(found)
+	return found
+}
+
+// health is the container's HEALTHCHECK. It announces the service address again each time, so that an agent
+// with a wrong neighbour entry finds it within one interval whatever happened to the network.
+func health(sibling Sibling) error {
+	committed, err := readCommitted(root)
+	if err != nil {
+		return err
+	}
+	versions, err := sibling.program().Versions()
+	if err != nil {
+		return err
+	}
+	expected, err := sibling.program().Expected(root + "/hot")
+	if err != nil {
+		return err
+	}
+	if missing := notLive(expected, versions, committed.Version); len(missing) > 0 {
+		return fmt.Errorf("not live at version %s: %v", committed.Version, missing)
+	}
+	if claimed() {
+		link, err := takeServiceAddress(sibling)
+		if err != nil {
+			return err
+		}
+		return announceAddress(link, sibling.Service.Address)
+	}
+	return nil
+}

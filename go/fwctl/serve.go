@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unprivileged is the user and group that the real program runs as: nobody in any image.
+const unprivileged = 65532
+
+// announcementsAtStart are sent before the program starts: after a restart the address may have moved to
+// another hardware address, and agents remember the old one.
+const announcementsAtStart = 3
+
+// serve shapes the network, gives up every privilege and becomes the program. A failure before that leaves
+// nothing running: there is no state in which the program serves with a network that isn't guarded.
+func serve(sibling Sibling, program []string) error {
+	if err := shapeNetwork(sibling); err != nil {
+		return err
+	}
+	if claimed() {
+		link, err := takeServiceAddress(sibling)
+		if err != nil {
+			return err
+		}
+		for range announcementsAtStart {
+			if err := announceAddress(link, sibling.Service.Address); err != nil {
+				return err
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	// Capability sets belong to a thread: the one that drops them must be the one that executes.
+	runtime.LockOSThread()
+	if err := dropPrivileges(); err != nil {
+		return err
+	}
+	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+func dropPrivileges() error {
+	for capability := uintptr(0); ; capability++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			break // past the kernel's last capability
+		}
+		if err != nil {
+			return fmt.Errorf("dropping capability %d from the bounding set: %w", capability, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("clearing the ambient set: %w", err)
+	}
+	if err := unix.Setgroups(nil); err != nil {
+		return fmt.Errorf("dropping groups: %w", err)
+	}
+	if err := unix.Setresgid(unprivileged, unprivileged, unprivileged); err != nil {
+		return fmt.Errorf("dropping the group: %w", err)
+	}
+	if err := unix.Setresuid(unprivileged, unprivileged, unprivileged); err != nil {
+		return fmt.Errorf("dropping the user: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
+type Sibling struct {
+	Name      string    `json:"sibling"`
+	Addresses []Address `json:"addresses"`
+	Tables    []Table   `json:"tables"`
+	Service   *Address  `json:"service"`
+}
+
+// Address is one address to have beside those the engine gave, on the interface that is in Subnet.
+type Address struct {
+	Address netip.Addr   `json:"address"`
+	Subnet  netip.Prefix `json:"subnet"`
+}
+
+// Table is a routing table that decides for every packet whose source address is From: the default route by
+// Gateway, nothing at all to the Unreachable ranges, and the Subnet itself only when it is Connected.
+type Table struct {
+	From        netip.Addr     `json:"from"`
+	ID          int            `json:"table"`
+	Gateway     netip.Addr     `json:"gateway"`
+	Subnet      netip.Prefix   `json:"subnet"`
+	Connected   bool           `json:"connected"`
+	Unreachable []netip.Prefix `json:"unreachable"`
+}
+
+func readSibling(root string) (Sibling, error) {
+	var sibling Sibling
+	path := filepath.Join(root, "boot", "sibling.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return sibling, err
+	}
+	if err := json.Unmarshal(text, &sibling); err != nil {
+		return sibling, fmt.Errorf("%s: %w", path, err)
+	}
+	if sibling.Name != "envoy" && sibling.Name != "coredns" {
+		return sibling, fmt.Errorf("%s: no sibling is called %q", path, sibling.Name)
+	}
+	return sibling, nil
+}
+
+// Program is what fwctl can ask of the process that serves.
+type Program interface {
+	// Build is the program's own words for its version.
+	Build() (string, error)
+	// Versions maps each hot resource to the version that is live; a resource with none is "".
+	Versions() (map[string]string, error)
+	// Rejections counts the updates refused so far, by resource.
+	Rejections() (map[string]int, error)
+	// Reason is the program's explanation of its last rejection.
+	Reason() string
+	// Expected lists the resources that must be live once the files below hot/ are.
+	Expected(hot string) ([]string, error)
+	// Connections is the number of open connections from agents.
+	Connections() (int, error)
+}
+
+func (s Sibling) program() Program {
+	if s.Name == "envoy" {
+		return newEnvoy(adminSocket)
+	}
+	return coredns{server: "127.0.0.1:53"}
+}

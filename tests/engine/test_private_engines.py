@@ -1,0 +1,192 @@
+"""The private engines that all engine tests stand on: apart from the machine, gone without a trace."""
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from devkit.engines import EngineError, PrivateEngine, available, private_engine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KIND = "installed"
+OWNER = f"""
+from devkit.engines import private_engine
+with private_engine({KIND!r}) as engine:
+    print(engine.folder, flush=True)
+    input()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _skip_where_no_engine_can_run() -> None:
+    if reason := available(KIND):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[PrivateEngine]:
+    """Give one engine to all tests that do not end it."""
+    with private_engine(KIND) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def sleeper(engine: PrivateEngine) -> Iterator[Container]:
+    """Give a container that sleeps on a network of its own and comes back with the engine."""
+    with _sleeper(engine) as container:
+        yield container
+
+
+def test_network_rules_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:
+    """The engine writes iptables rules for a container's network, and the machine has none of them."""
+    sleeper.reload()
+    network = sleeper.attrs["NetworkSettings"]["Networks"]["naps"]["NetworkID"]
+    bridge = f"br-{network[:12]}"
+    assert bridge in engine.run_in_network(["iptables-save"]).stdout
+    assert bridge not in _stdout("iptables-save")
+    assert not Path("/proc/self/ns/net").samefile(f"/run/netns/{engine.netns}")
+
+
+def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:
+    """The machine sees no mount of the engine; the pids that the engine names are those of its own /proc."""
+    sleeper.reload()
+    process = engine.root / "proc" / str(sleeper.attrs["State"]["Pid"])
+    assert "infinity" in (process / "cmdline").read_text()
+    assert "overlay / " in (process / "mounts").read_text()
+    assert str(engine.folder) not in Path("/proc/mounts").read_text()
+
+
+def test_containers_return_after_a_restart(engine: PrivateEngine, sleeper: Container) -> None:
+    """A container that is always to run is started again with the engine."""
+    before = _running_since(sleeper)
+    engine.restart()
+    _wait_for(lambda: _running_since(sleeper) not in {None, before})
+
+
+def test_containers_outlive_a_crash() -> None:
+    """A killed engine can be started again and finds, with live-restore, its container still running."""
+    with private_engine(KIND, live_restore=True) as engine, _sleeper(engine) as container:
+        before = _running_since(container)
+        engine.kill()
+        engine.start()
+        assert _running_since(container) == before
+
+
+def test_destroyed_without_a_trace() -> None:
+    """Destroying an engine takes its processes, mounts, network, control groups and folder with it."""
+    with private_engine(KIND) as engine, _sleeper(engine):
+        assert {trace.split()[0] for trace in _traces(engine)} == {"folder", "netns", "process", "cgroup"}
+    assert _traces(engine) == []
+
+
+def test_owner_killed_without_a_trace() -> None:
+    """An engine whose owner is killed goes away by itself."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with owner:
+        assert owner.stdout is not None
+        engine = PrivateEngine(Path(owner.stdout.readline().strip()))
+        assert engine.version()
+        owner.kill()
+    _wait_for(lambda: _traces(engine) == [])
+
+
+def test_up_outlives_its_command_until_down(tmp_path: Path) -> None:
+    """The commands for shell scripts start an engine that stays, say where it is, and destroy it."""
+    engine = PrivateEngine(tmp_path / "e")
+    assert _devkit("up", engine.folder, "--kind", KIND) == f"{engine.host}\n"
+    try:
+        assert engine.version()
+    finally:
+        _devkit("down", engine.folder)
+    assert _traces(engine) == []
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    """A folder that has something else in it is neither taken for an engine nor deleted."""
+    precious = tmp_path / "precious"
+    precious.touch()
+    with pytest.raises(EngineError, match="not empty"), private_engine(KIND, folder=tmp_path):
+        pass
+    with pytest.raises(EngineError, match="not the folder of an engine"):
+        PrivateEngine(tmp_path).destroy()
+    assert precious.exists()
+
+
+@contextlib.contextmanager
+def _sleeper(engine: PrivateEngine) -> Iterator[Container]:
+    with contextlib.closing(docker.DockerClient(base_url=engine.host)) as client:
+        client.api.import_image_from_data(_image(), repository="sleeper", tag="1")
+        client.networks.create("naps")
+        yield client.containers.run(
+            "sleeper:1",
+            ["sleep", "infinity"],
+            environment={"PATH": "/bin"},
+            network="naps",
+            restart_policy={"Name": "always"},
+            stop_signal="SIGKILL",
+            detach=True,
+        )
+
+
+def _image() -> bytes:
+    """Pack this machine's own `sleep` and the libraries it needs, for there is no registry to pull from."""
+    sleep = shutil.which("sleep") or "/bin/sleep"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", dereference=True) as tar:
+        tar.add(sleep, "bin/sleep")
+        for library in re.findall(r"(/\S+) \(", _stdout("ldd", sleep)):
+            tar.add(library)
+    return packed.getvalue()
+
+
+def _running_since(container: Container) -> str | None:
+    container.reload()
+    state = container.attrs["State"]
+    return str(state["StartedAt"]) if state["Running"] else None
+
+
+def _traces(engine: PrivateEngine) -> list[str]:
+    """List what the machine has of an engine, by the names that everything of it carries."""
+    found = [f"folder {engine.folder}"] if engine.folder.exists() else []
+    found += [f"netns {engine.netns}"] if Path("/run/netns", engine.netns).exists() else []
+    found += [
+        f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(engine.folder) in line
+    ]
+    found += [
+        f"process {line}" for line in _stdout("ps", "-eo", "pid,args").splitlines() if str(engine.folder) in line
+    ]
+    groups = subprocess.run(
+        ["find", "/sys/fs/cgroup", "-name", engine.netns], capture_output=True, text=True, check=False
+    ).stdout
+    return found + [f"cgroup {path}" for path in groups.split()]
+
+
+def _devkit(*arguments: object) -> str:
+    return _stdout(sys.executable, "-m", "devkit.engines", *map(str, arguments))
+
+
+def _stdout(*argv: str) -> str:
+    return subprocess.run(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come true within 30 s"
+        time.sleep(0.05)
