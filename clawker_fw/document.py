@@ -1,7 +1,7 @@
 """A YAML document that remembers on which line each value stands.
 
-YAML 1.1 as PyYAML reads it, with three things refused that hide mistakes: a key given twice, a document that
-holds no mapping, and more than one document.
+YAML 1.1 as PyYAML reads it, with four things refused that hide mistakes: a key given twice, an alias, a
+document that holds no mapping, and more than one document.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def read_document(path: Path) -> Document:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise SettingsError("settings-invalid", f"{path} does not hold settings (a mapping of keys to values).")
+        raise SettingsError("settings-invalid", f"{places[()]}: this is no mapping of settings to values.")
     return Document(values, places, str(path))
 
 
@@ -96,15 +96,18 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
 
 
 class _Reader:
-    """Turns PyYAML's nodes into values."""
+    """Turns PyYAML's nodes into values. A key without a value is as if it were not there."""
 
     def __init__(self, source: str, places: dict[Location, str]) -> None:
         self._source = source
         self._places = places
         self._scalars = yaml.constructor.SafeConstructor()
+        self._seen: set[int] = set()
 
     def value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
         self._places[location] = f"{self._source}, line {node.start_mark.line + 1}"
+        if isinstance(node, yaml.CollectionNode):
+            self._require_new(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
@@ -113,15 +116,26 @@ class _Reader:
             return node.value
         return self._scalars.construct_object(node)  # numbers, booleans, null
 
+    def _require_new(self, node: yaml.CollectionNode) -> None:
+        """Refuse aliases: one leads to a node a second time, and a few can stand for millions of values."""
+        if id(node) in self._seen:
+            place = f"{self._source}, line {node.start_mark.line + 1}"
+            raise SettingsError(
+                "settings-invalid",
+                f"{place}: this is used again by an alias (`*name`), and aliases are not supported.",
+            )
+        self._seen.add(id(node))
+
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
-            if key in values:
+            if (*location, key) in self._places:
                 raise SettingsError(
                     "settings-invalid",
                     f"{self._source}, line {key_node.start_mark.line + 1}: `{key}` is given twice.",
                 )
-            values[key] = self.value(value_node, (*location, key))
+            value = self.value(value_node, (*location, key))
+            values |= {} if value is None else {key: value}
             self._places[(*location, key)] = f"{self._source}, line {key_node.start_mark.line + 1}"
         return values

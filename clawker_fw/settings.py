@@ -60,7 +60,8 @@ def _image(text: str) -> str:
     )
 
 
-def _subnet(network: IPv4Network) -> IPv4Network:
+def _subnet(value: object) -> IPv4Network:
+    network = IPv4Network(str(value))
     if not SHORTEST_SUBNET_PREFIX <= network.prefixlen <= LONGEST_SUBNET_PREFIX:
         raise ValueError(f"{network} must have a prefix of /{SHORTEST_SUBNET_PREFIX} to /{LONGEST_SUBNET_PREFIX}")
     if not network.is_private:
@@ -80,7 +81,7 @@ class _Section(BaseModel):
 class NetworkSettings(_Section):
     """The agent network."""
 
-    subnet: Annotated[IPv4Network, AfterValidator(_subnet)] | None = Field(
+    subnet: Annotated[IPv4Network, BeforeValidator(_subnet)] | None = Field(
         default=None,
         description="The agent network's subnet, /8 to /25. Left out, a free /20 is chosen once and kept.",
     )
@@ -234,24 +235,27 @@ def _settings_error(error: ValidationError, document: Document) -> SettingsError
 
 def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa: ANN401 - pydantic's ErrorDetails
     """Return where one problem is, what it is, and what helps."""
-    location = tuple(
-        part for part in details["loc"] if part in document.known_parts or isinstance(part, str | int)
-    )
+    location = details["loc"]
     place = document.place(location)
     key = ".".join(str(part) for part in location if isinstance(part, str))
+    sentence, hint = f"`{key}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}", ""
     match details["type"]:
         case "extra_forbidden":
             near = [known.rpartition(".")[2] for known in _siblings_of(location)]
-            return place, f"`{key}` is no setting", _did_you_mean(str(location[-1]), near, "")
+            sentence, hint = f"`{key}` is no setting", _did_you_mean(str(location[-1]), near, "")
         case "missing":
-            return place, f"`{key}` is missing", ""
+            sentence = f"`{key}` is missing"
         case "string_type":
-            return place, f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
+            sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
         case "value_error":
-            return place, str(details["ctx"]["error"]), ""
-        case _:
-            message = details["msg"]
-            return place, f"`{key}`: {message[0].lower()}{message[1:]}, not {details['input']!r}", ""
+            sentence = str(details["ctx"]["error"])
+        case "model_type" if location[0] == "rules":
+            sentence = f"a rule is a mapping; write `dst: {details['input']}`"
+        case "model_type":
+            sentence = f"`{key}` must be a mapping"
+        case "tuple_type":
+            sentence = f"`{key}` must be a list"
+    return place, sentence, hint
 
 
 def _siblings_of(location: tuple[str | int, ...]) -> list[str]:

@@ -103,7 +103,7 @@ class Peers:
         architecture = client.version()["Arch"]
         with Digests(BUILT / "digests.json") as digests:
             entries = (Entry("peer", peer_program(architecture), 0o755),)
-            image = BuiltImage("clawker-fw-peer", "dev", architecture, entries, digests)
+            image = BuiltImage("clawker-fw/peer", "dev", architecture, entries, digests)
             for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise RuntimeError(line["error"])

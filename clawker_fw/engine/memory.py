@@ -1,1 +1,369 @@
-"""The in-memory engine."""
+"""An engine in memory, for speed: what `docker.py` shows of a real one, without one.
+
+It holds containers, networks and images, and plays the two programs and their helper as far as the port can see
+them. It passes the same contract suite as a real engine, which is what makes it worth trusting.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import re
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from clawker_fw.engine.port import Tell
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.model import (
+    ContainerSpec,
+    ContainerView,
+    EngineFacts,
+    Files,
+    ImageView,
+    NetworkSpec,
+    NetworkView,
+    Probe,
+)
+from clawker_fw.stack.container import COMMITTED, HELPER_PATH, HOT, STAGE
+
+_SIBLING = "boot/sibling.json"
+_CLAIMED = "state/claimed"
+_ZONE_VERSION = re.compile(rb'^version\.clawker-fw\.invalid\. \d+ IN TXT "(.*)"$', re.MULTILINE)
+
+
+@dataclass
+class _Container:
+    """A container's state, and that of the process in it."""
+
+    id: str
+    spec: ContainerSpec
+    image: str
+    created: str
+    files: dict[str, bytes]
+    networks: dict[str, str]
+    status: str = "created"
+    started: str = ""
+    exit_code: int = 0
+    said: list[str] = field(default_factory=list)
+    live: dict[str, str] = field(default_factory=dict)
+    addresses: set[str] = field(default_factory=set)
+    connections: int = 0
+    network_differences: tuple[str, ...] = ()
+    silent: str = ""
+
+
+class MemoryEngine:
+    """`EngineWriter` without an engine. Tests may also reach in, as a user with `docker` could."""
+
+    def __init__(self, architecture: str = "amd64") -> None:
+        """Begin empty."""
+        self._facts = EngineFacts("memory", "1.41", architecture)
+        self._networks: dict[str, NetworkView] = {}
+        self._containers: dict[str, _Container] = {}
+        self._images: dict[str, str] = {}
+        self._numbers = itertools.count(1)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def facts(self) -> EngineFacts:
+        """See `EngineReader`."""
+        return self._facts
+
+    def networks(self) -> tuple[NetworkView, ...]:
+        """See `EngineReader`."""
+        return tuple(self._networks.values())
+
+    def attached(self, network: str) -> tuple[str, ...]:
+        """See `EngineReader`."""
+        name = self._network(network).name
+        on_it = (each for each in self._containers.values() if name in each.networks)
+        return tuple(sorted(each.spec.name for each in on_it if each.status in {"running", "paused"}))
+
+    def containers(self, names: Collection[str]) -> tuple[ContainerView, ...]:
+        """See `EngineReader`."""
+        found = sorted(self._containers.values(), key=lambda each: each.spec.name)
+        return tuple(_view(each) for each in found if each.spec.name in names)
+
+    def image(self, reference: str) -> ImageView | None:
+        """See `EngineReader`."""
+        if reference in self._images:
+            return ImageView(self._images[reference])
+        return ImageView(reference) if reference in self._images.values() else None
+
+    def files(self, container: str) -> Files:
+        """See `EngineReader`."""
+        return dict(self.inside(container).files)
+
+    def probe(self, container: str) -> Probe:
+        """See `EngineReader`."""
+        inside = self._running(container, "probe")
+        return Probe(
+            build="memory",
+            versions={} if inside.silent else dict(inside.live),
+            connections=inside.connections,
+            addresses=tuple(sorted(inside.addresses)),
+            claimed=_CLAIMED in inside.files,
+            network=inside.network_differences,
+            error=inside.silent,
+        )
+
+    def last_words(self, container: str, lines: int) -> tuple[str, ...]:
+        """See `EngineReader`."""
+        return tuple(self.inside(container).said[-lines:])
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def load_image(self, archive: Iterator[bytes], size: int, tell: Tell) -> None:
+        """See `EngineWriter`. The listing comes before the layer, which is not kept."""
+        del size
+        with tarfile.open(fileobj=_Reading(archive), mode="r|") as tar:
+            for member in tar:
+                if member.name == "manifest.json":
+                    stream = tar.extractfile(member)
+                    listing = json.loads(stream.read() if stream else b"[]")
+                    break
+            else:
+                raise EngineError("engine-error", "The engine could not load an image.")
+        for image in listing:
+            identity = image["Config"].replace("blobs/", "").replace("/", ":")
+            self._images |= dict.fromkeys(image["RepoTags"], identity)
+        tell(1.0)
+
+    def pull_image(self, reference: str, tell: Tell) -> None:
+        """See `EngineWriter`. The registry of a memory engine has everything."""
+        self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
+        tell(1.0)
+
+    def create_network(self, spec: NetworkSpec) -> None:
+        """See `EngineWriter`."""
+        if any(network.name == spec.name for network in self._networks.values()):
+            raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
+        if any(spec.subnet.overlaps(other) for network in self._networks.values() for other in network.subnets):
+            raise EngineError("engine-error", f"The engine could not create network {spec.name}: it overlaps.")
+        identity = self._identity()
+        self._networks[identity] = NetworkView(
+            identity,
+            spec.name,
+            "bridge",
+            spec.internal,
+            (spec.subnet,),
+            spec.ip_range,
+            dict(spec.options),
+            dict(spec.labels),
+        )
+
+    def remove_network(self, network: str) -> None:
+        """See `EngineWriter`."""
+        if self.attached(network):
+            raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
+        del self._networks[network]
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """See `EngineWriter`."""
+        if any(each.spec.name == spec.name for each in self._containers.values()):
+            raise ConflictError("engine-error", f"The engine could not create container {spec.name}.")
+        image = self.image(spec.image)
+        if image is None:
+            raise NotFoundError("not-found", f"The engine could not create container {spec.name}: no image.")
+        networks = {name: self._address(name, wanted) for name, wanted in spec.shape.networks.items()}
+        identity = self._identity()
+        self._containers[identity] = _Container(identity, spec, image.id, self._now(), dict(spec.files), networks)
+        return identity
+
+    def start(self, container: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        inside.started, inside.status = self._now(), "running"
+        inside.addresses = set(inside.networks.values())
+        if _SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
+            inside.status, inside.exit_code = "exited", 1
+            inside.said.append("fwctl: open boot/sibling.json: no such file or directory")
+            return
+        if _CLAIMED in inside.files:
+            inside.addresses.add(self._service_address(inside))
+        inside.live = {}
+        for resource, version in _versions(inside.files).items():
+            inside.live[resource] = version or ""
+
+    def unpause(self, container: str) -> None:
+        """See `EngineWriter`."""
+        self.inside(container).status = "running"
+
+    def rename(self, container: str, name: str) -> None:
+        """See `EngineWriter`."""
+        if any(each.spec.name == name for each in self._containers.values()):
+            raise ConflictError("engine-error", f"The engine could not rename a container to {name}.")
+        inside = self.inside(container)
+        inside.spec = replace(inside.spec, name=name)
+
+    def remove(self, container: str) -> None:
+        """See `EngineWriter`."""
+        try:
+            del self._containers[self.inside(container).id]
+        except NotFoundError:
+            return
+
+    def disconnect(self, network: str, container: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        inside.addresses.discard(inside.networks.pop(self._network(network).name, ""))
+
+    def put_files(self, container: str, files: Files) -> None:
+        """See `EngineWriter`."""
+        self.inside(container).files.update(files)
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """See `EngineWriter`."""
+        inside = self._running(container, arguments[0])
+        match arguments:
+            case ["commit"]:
+                on_line(_commit(inside))
+            case ["claim", _]:
+                inside.files[_CLAIMED] = b""
+                inside.addresses.add(self._service_address(inside))
+            case ["release"]:
+                inside.files.pop(_CLAIMED, None)
+                inside.addresses.discard(self._service_address(inside))
+            case ["drain", _]:
+                inside.connections = 0
+                on_line({"connections": 0})
+            case _:
+                raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
+
+    # --- reaching in ------------------------------------------------------------------------------------------
+
+    def inside(self, container: str) -> _Container:
+        """Return a container's state by its id or name."""
+        if container in self._containers:
+            return self._containers[container]
+        for each in self._containers.values():
+            if each.spec.name == container:
+                return each
+        raise NotFoundError("not-found", f"There is no container {container}.")
+
+    def stop(self, container: str) -> None:
+        """Stop a container, as `docker stop` does."""
+        inside = self.inside(container)
+        inside.status, inside.addresses, inside.live = "exited", set(), {}
+
+    def pause(self, container: str) -> None:
+        """Pause a container, as `docker pause` does."""
+        self.inside(container).status = "paused"
+
+    # --- the rest ---------------------------------------------------------------------------------------------
+
+    def _running(self, container: str, verb: str) -> _Container:
+        inside = self.inside(container)
+        if inside.status != "running":
+            raise EngineError(
+                "engine-error", f"The engine could not run fwctl {verb} in {container}: it is {inside.status}."
+            )
+        return inside
+
+    def _network(self, network: str) -> NetworkView:
+        for each in self._networks.values():
+            if network in {each.id, each.name}:
+                return each
+        raise NotFoundError("not-found", f"There is no network {network}.")
+
+    def _address(self, network: str, wanted: str) -> str:
+        view = self._network(network)
+        taken = {each.networks.get(view.name) for each in self._containers.values()}
+        if wanted:
+            if wanted in taken or IPv4Address(wanted) not in view.subnets[0]:
+                raise EngineError("engine-error", f"The engine could not give out {wanted}: already in use.")
+            return wanted
+        hosts = (view.ip_range or view.subnets[0]).hosts()
+        return next(str(host) for host in hosts if str(host) not in taken and host != view.subnets[0][1])
+
+    @staticmethod
+    def _service_address(inside: _Container) -> str:
+        return str(json.loads(inside.files[_SIBLING])["service"]["address"])
+
+    def _identity(self) -> str:
+        return f"{next(self._numbers):064x}"
+
+    def _now(self) -> str:
+        return f"2026-01-01T00:00:{next(self._numbers):09.6f}Z"
+
+
+def _view(inside: _Container) -> ContainerView:
+    return ContainerView(
+        id=inside.id,
+        name=inside.spec.name,
+        image=inside.image,
+        labels=dict(inside.spec.labels),
+        shape=replace(
+            inside.spec.shape,
+            networks={name: inside.spec.shape.networks.get(name, "") for name in inside.networks},
+        ),
+        status=inside.status,
+        health="healthy" if inside.status == "running" and inside.spec.shape.healthcheck else "",
+        created=inside.created,
+        started=inside.started,
+        exit_code=inside.exit_code,
+        connected=dict(inside.networks) if inside.status in {"running", "paused"} else {},
+    )
+
+
+def _versions(files: Files) -> dict[str, str | None]:
+    """Return the version each hot resource would have, None for one that its program would refuse."""
+    versions: dict[str, str | None] = {}
+    for path, content in files.items():
+        if not path.startswith(HOT):
+            continue
+        name = path.removeprefix(HOT).rpartition(".")[0]
+        if path.endswith(".json"):
+            try:
+                versions[name] = str(json.loads(content)["version_info"])
+            except (ValueError, KeyError, TypeError):
+                versions[name] = None
+        else:
+            found = _ZONE_VERSION.search(content)
+            versions["zone"] = found[1].decode() if found and b" IN SOA " in content else None
+    return versions
+
+
+def _commit(inside: _Container) -> dict[str, Any]:
+    """Do what `fwctl commit` does: all of it live, or the old files back."""
+    wanted = json.loads(inside.files[f"{STAGE}commit.json"])
+    new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
+    for file in wanted["files"]:
+        if hashlib.sha256(new[f"{HOT}{file['path']}"]).hexdigest() != file["sha256"]:
+            raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
+    versions = _versions(new)
+    refused = sorted(name for name, version in versions.items() if version != wanted["version"])
+    if refused:
+        return {"committed": False, "rejected": refused, "missing": [], "reason": "it could not be read"}
+    inside.files.update(new)
+    for path in wanted["remove"]:
+        inside.files.pop(f"{HOT}{path}", None)
+    inside.files[COMMITTED] = inside.files[f"{STAGE}commit.json"]
+    for path in [path for path in inside.files if path.startswith(STAGE)]:
+        del inside.files[path]
+    inside.live = {name: version for name, version in versions.items() if version is not None}
+    return {"committed": True, "version": wanted["version"], "rejected": [], "missing": [], "reason": ""}
+
+
+class _Reading(io.RawIOBase):
+    """A readable file over an iterator of bytes."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        size = len(self._rest) if size < 0 else size
+        answer, self._rest = self._rest[:size], self._rest[size:]
+        return answer

@@ -1,0 +1,106 @@
+"""Blueprints and releases for tests, the demo and the benchmarks: what some settings and some release want."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.model import EngineFacts
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings import Settings
+from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.release import Release
+from hatch_build import compile_program
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DIGESTS = CHECKOUT / ".dev" / "digests.json"
+
+
+def rule_set(*rules: str | Mapping[str, Any]) -> tuple[Settings, RuleSet]:
+    """Return settings with rules; a bare name stands for its `dst`."""
+    entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
+    settings = Settings.model_validate({"rules": entries})
+    return settings, RuleSet.of(entry.rule() for entry in settings.rules)
+
+
+def blueprint(
+    engine: EngineFacts,
+    *rules: str | Mapping[str, Any],
+    project: str = "clawker",
+    release: Release | None = None,
+    **settings: Any,  # noqa: ANN401 - any of the settings
+) -> Blueprint:
+    """Return what a stack with these rules and settings should be."""
+    entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
+    chosen = Settings.model_validate({"rules": entries, **settings})
+    canonical = RuleSet.of(entry.rule() for entry in chosen.rules)
+    return Blueprint(project, chosen, canonical, release or installed_release(), engine)
+
+
+def installed_release() -> Release:
+    """Return this checkout's own release."""
+    with Digests(DIGESTS) as digests:
+        return Release.installed(digests)
+
+
+def copied_release(folder: Path) -> Release:
+    """Return a copy of this release in a folder, to be changed there as an upgrade would change it.
+
+    `PYTHONPATH=folder python -m clawker_fw` runs it.
+    """
+    package = CHECKOUT / "clawker_fw"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, folder / "clawker_fw", copy_function=_link, ignore=ignored, dirs_exist_ok=True)
+    shutil.copytree(
+        CHECKOUT / "templates", folder / "clawker_fw" / "templates", copy_function=_link, dirs_exist_ok=True
+    )
+    return Release(folder / "clawker_fw", Digests(folder / "digests.json"))
+
+
+def _link(source: str, target: str) -> None:
+    """Share the content of a file that is not going to be changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace a file of a copied release, leaving the one that it shares its content with alone."""
+    content = change(path.read_bytes())
+    mode = path.stat().st_mode
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def change_corefile(release: Release) -> None:
+    """Change the Corefile template, as a release that hardens the resolver would."""
+    change_file(
+        release.templates / "Corefile.j2", lambda text: text.replace(b"    errors\n", b"    errors {\n    }\n")
+    )
+
+
+def change_bootstrap(release: Release) -> None:
+    """Change Envoy's bootstrap template, as a release that lowers a limit would."""
+    change_file(release.templates / "bootstrap.yaml.j2", lambda text: text.replace(b": 50000", b": 40000"))
+
+
+def change_coredns(release: Release, architecture: str, version: str = "next") -> None:
+    """Compile another CoreDNS into a copied release: really other bytes, as a security fix would be."""
+    target = release.package / "bin" / f"coredns-linux-{architecture}"
+    target.unlink()
+    compile_program(
+        CHECKOUT / "go" / "coredns",
+        target,
+        architecture,
+        variables={"github.com/coredns/coredns/coremain.GitCommit": version},
+    )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without settings of its own, with variables added."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("CLAWKER_FW_")}
+    return kept | variables

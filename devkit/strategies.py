@@ -1,0 +1,47 @@
+"""Generated rules and the names worth asking about, for the property tests and the real programs."""
+
+from hypothesis import strategies as st
+
+from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
+
+LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
+"""Few and short, so that names lie above, below and beside each other."""
+
+PORTS = (80, 443, 8080)
+
+
+def names() -> st.SearchStrategy[str]:
+    """Return names of two to five labels."""
+    above = st.lists(st.sampled_from(LABELS), min_size=1, max_size=3)
+    return above.map(lambda labels: ".".join([*labels, "test"]))
+
+
+def rules() -> st.SearchStrategy[Rule]:
+    """Return rules; whether private addresses are allowed follows from the name, so that none contradict."""
+    return st.builds(
+        lambda name, subtree, protocol, port: Rule(
+            Destination(name, subtree), protocol, port, allow_private=len(name) % 2 == 0
+        ),
+        names(),
+        st.booleans(),
+        st.sampled_from(Protocol),
+        st.sampled_from(PORTS),
+    )
+
+
+def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
+    """Return rule sets."""
+    return st.lists(rules(), max_size=most).map(RuleSet.of)
+
+
+def names_near(rules: RuleSet) -> list[str]:
+    """Return every name of the rules, those above and beside them, and some one and two labels below."""
+    asked = {"test", "a.test", "other"}
+    for rule in rules.rules:
+        labels = rule.destination.name.split(".")
+        above = {".".join(labels[start:]) for start in range(len(labels))}
+        asked |= above
+        asked |= {f"{label}.{name}" for name in above for label in ("a", "q", "q.a", "a.q")}
+    return sorted(name for name in asked if len(name) <= 253)  # noqa: PLR2004 - RFC 1035

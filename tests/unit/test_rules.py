@@ -1,0 +1,68 @@
+"""Rule sets and the matcher: duplicates, contradictions, and which rule decides."""
+
+import pytest
+from hypothesis import given
+
+from clawker_fw.rules.matcher import Matcher
+from clawker_fw.rules.ruleset import ContradictionError, RuleSet
+from clawker_fw.rules.schema import Protocol, RuleEntry
+from devkit.stacks import rule_set
+from devkit.strategies import names_near, rule_sets
+
+
+def test_duplicates_and_case_collapse_to_one_rule() -> None:
+    """Written in three ways, a rule is one rule."""
+    _, rules = rule_set("a.test", "A.TEST.", {"dst": "a.test", "proto": "https", "port": 443})
+    assert [str(rule.destination) for rule in rules.rules] == ["a.test"]
+
+
+def test_order_makes_no_difference() -> None:
+    """Rules have one order, however they were written."""
+    assert rule_set("b.test", ".a.test", "a.test")[1] == rule_set("a.test", "b.test", ".a.test")[1]
+
+
+def test_a_contradiction_is_an_error_that_names_both() -> None:
+    """The same destination can't be allowed private addresses and refused them."""
+    entries = [RuleEntry(dst="b.test"), RuleEntry(dst="a.test"), RuleEntry(dst="A.test", allow_private=True)]
+    with pytest.raises(ContradictionError) as caught:
+        RuleSet.of(entry.rule() for entry in entries)
+    assert caught.value.positions == (1, 2)
+
+
+def test_default_ports_are_always_listened_on() -> None:
+    """Without a rule, refusals on 80 and 443 are still seen and recorded."""
+    assert rule_set()[1].ports == (80, 443)
+    assert rule_set({"dst": "a.test", "port": 8443})[1].ports == (80, 443, 8443)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "port", "decided_by"),
+    [
+        ("a.test", Protocol.HTTPS, 443, "a.test"),
+        ("A.TEST", Protocol.HTTPS, 443, "a.test"),
+        ("x.a.test", Protocol.HTTPS, 443, None),
+        ("a.test", Protocol.HTTP, 80, None),
+        ("a.test", Protocol.HTTPS, 8443, None),
+        ("wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("x.y.z.wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
+        ("c.b.wild.test", Protocol.HTTPS, 443, "c.b.wild.test"),
+        ("x.c.b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
+        ("notwild.test", Protocol.HTTPS, 443, None),
+        ("test", Protocol.HTTPS, 443, None),
+    ],
+)
+def test_the_most_specific_rule_decides(name: str, protocol: Protocol, port: int, decided_by: str | None) -> None:
+    """The exact name first, then the nearest subtree above it."""
+    _, rules = rule_set("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
+    decided = Matcher(rules).decide(name, protocol, port)
+    assert (str(decided.destination) if decided else None) == decided_by
+
+
+@given(rule_sets())
+def test_what_is_allowed_resolves(rules: RuleSet) -> None:
+    """A name that some rule allows is one that the resolver answers, and no other is."""
+    matcher = Matcher(rules)
+    for name in names_near(rules):
+        allowed = any(matcher.decide(name, protocol, port) for protocol in Protocol for port in rules.ports)
+        assert matcher.resolves(name) == allowed

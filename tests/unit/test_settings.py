@@ -1,0 +1,221 @@
+"""Settings: where they come from, and what is said about each mistake."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import settings
+from clawker_fw.errors import RefusedError, SettingsError
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a settings file into an empty folder, which is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
+
+    def written(text: str) -> Path:
+        path = tmp_path / "clawker-fw.yaml"
+        path.write_text(text)
+        return path
+
+    return written
+
+
+def refused(path: Path | None, **environment: str) -> SettingsError:
+    """Return the error that loading raises."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path, environment)
+    return caught.value
+
+
+def test_an_empty_file_denies_everything(write: Write) -> None:
+    """No rules is a decision: it is in a file that says so."""
+    loaded = settings.load(write(""), {})
+    assert loaded.rules.rules == ()
+    assert loaded.settings.otel.infra_port == 4319
+    assert loaded.settings.drain_timeout == 30
+
+
+def test_the_example_is_the_defaults(write: Write) -> None:
+    """What `init` writes changes nothing until it is edited."""
+    assert settings.load(write(settings.example()), {}).settings == settings.Settings()
+
+
+def test_the_example_names_every_setting() -> None:
+    """A newcomer finds each key in the file that `init` writes."""
+    for key in settings.setting_keys():
+        assert f"{key.rpartition('.')[2]}:" in settings.example()
+
+
+def test_what_the_example_suggests_is_valid(write: Write) -> None:
+    """Its commented rules can be used by taking the comment signs away."""
+    lines = settings.example().replace("rules: []", "rules:").splitlines()
+    text = "\n".join(line[1:] if line.startswith("#  ") else line for line in lines)
+    assert len(settings.load(write(text), {}).rules.rules) == 4
+
+
+def test_the_environment_comes_before_the_file(write: Write) -> None:
+    """A variable overrides its key and leaves the others alone."""
+    path = write("otel:\n  infra_port: 1\nrules:\n  - dst: a.test\n")
+    loaded = settings.load(path, {"CLAWKER_FW_OTEL__INFRA_PORT": "2", "CLAWKER_FW_DRAIN_TIMEOUT": "1m"})
+    assert loaded.settings.otel.infra_port == 2
+    assert loaded.settings.drain_timeout == 60
+    assert len(loaded.rules.rules) == 1
+
+
+def test_the_environment_alone_is_enough(write: Write) -> None:
+    """A CI job needs no file."""
+    write("").unlink()
+    loaded = settings.load(None, {"CLAWKER_FW_RULES": '[{"dst": "a.test"}]'})
+    assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
+
+
+@pytest.mark.parametrize("key", list(settings.setting_keys()))
+def test_every_setting_has_a_variable(key: str, write: Write) -> None:
+    """Each key can be set by a variable named after it."""
+    values = {
+        "rules": "[]",
+        "network.subnet": "10.1.0.0/20",
+        "images.envoy": "bundled",
+        "images.coredns": "bundled",
+        "otel.infra_port": "4320",
+        "drain_timeout": "5s",
+    }
+    variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
+    settings.load(write(""), {variable: values[key]})
+
+
+def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
+    """The current folder comes before the user's config folder."""
+    here = write("drain_timeout: 1\n")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "clawker-fw.yaml").write_text("drain_timeout: 2\n")
+    assert settings.load(None, {}).settings.drain_timeout == 1
+    here.unlink()
+    assert settings.load(None, {}).settings.drain_timeout == 2
+
+
+def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
+    """A `run` in the wrong folder must not take every rule away."""
+    write("").unlink()
+    error = refused(None)
+    assert error.code == "settings-not-found"
+    assert "init" in error.hint
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    """A name that was mistyped is an error."""
+    assert refused(tmp_path / "nope.yaml").code == "settings-not-found"
+
+
+def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
+    """Unreadable is never empty: here it is a folder, there it is not text."""
+    assert refused(tmp_path).code == "settings-unreadable"
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
+    assert refused(tmp_path / "binary.yaml").code == "settings-unreadable"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "complaint"),
+    [
+        ("rules:\n  - dst: a.test\n  - dst: http://b.test\n", 3, "has a scheme"),
+        ("rules:\n  - proto: http\n    dst: 'a b'\n", 3, "has a space"),
+        ("rules:\n  - proto: http\n", 2, "`rules.dst` is missing"),
+        ("rules:\n  - dst: no\n", 2, "is False, not text"),
+        ("rules:\n  - a.test\n", 2, "write `dst: a.test`"),
+        ("rules: a.test\n", 1, "`rules` must be a list"),
+        ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https' or 'http'"),
+        ("rules:\n  - {dst: a.test, port: 0}\n", 2, "greater than or equal to 1"),
+        ("rules:\n  - {dst: a.test, port: '80'}\n", 2, "valid integer"),
+        ("rules:\n  - {dst: a.test, allow_private: 'yes'}\n", 2, "valid boolean"),
+        ("network:\n  subnet: 10.0.0.1/20\n", 2, "host bits set"),
+        ("network:\n  subnet: 10.0.0.0/26\n", 2, "/8 to /25"),
+        ("network:\n  subnet: 8.0.0.0/16\n", 2, "public address space"),
+        ("network: 5\n", 1, "`network` must be a mapping"),
+        ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "does not say which bytes"),
+        ("otel:\n  infra_port: 70000\n", 2, "less than or equal to 65535"),
+        ("drain_timeout: 5 parsecs\n", 1, "no duration"),
+        ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
+        ("drain_timeout: true\n", 1, "no duration"),
+        ("a: [\n", 2, "is not YAML"),
+        ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
+        ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
+        ("- a.test\n", 1, "no mapping of settings"),
+    ],
+)
+def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
+    """One sentence says where the mistake is and what it is."""
+    error = refused(write(text))
+    assert complaint in error.message
+    assert f"line {line}" in error.message
+    assert error.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("netwrk: {}\n", "Did you mean `network`?"),
+        ("otel:\n  infra_prot: 1\n", "Did you mean `infra_port`?"),
+        ("rules:\n  - {dst: a.test, alow_private: true}\n", "Did you mean `allow_private`?"),
+        ("zzz: 1\n", "Known are:"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(text: str, hint: str, write: Write) -> None:
+    """A mistyped key is an error that helps."""
+    error = refused(write(text))
+    assert "is no setting" in error.message
+    assert hint in error.hint
+
+
+def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
+    """A mistyped variable would otherwise be ignored in silence."""
+    error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PROT="1")
+    assert "CLAWKER_FW_OTEL__INFRA_PROT" in error.message
+    assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
+
+
+def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
+    """Where a value came from is said, also when it was not a file."""
+    error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
+    assert error.message.startswith("CLAWKER_FW_OTEL__INFRA_PORT")
+
+
+def test_several_mistakes_are_told_at_once(write: Write) -> None:
+    """Up to ten are listed, so that a file is mended in one go."""
+    rules = "".join(f"  - dst: 'bad {number}'\n" for number in range(12))
+    error = refused(write(f"rules:\n{rules}"))
+    assert "12 mistakes" in error.message
+    assert len(error.context) == 11
+    assert error.context[-1] == "and 2 more"
+
+
+def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
+    """Neither of the two is chosen silently."""
+    error = refused(write("rules:\n  - dst: a.test\n  - dst: b.test\n  - {dst: A.test, allow_private: true}\n"))
+    assert error.code == "rules-contradict"
+    assert [place.rpartition(" ")[2] for place in error.context] == ["2", "4"]
+
+
+def test_init_does_not_overwrite(tmp_path: Path) -> None:
+    """What a user has written is kept unless they say otherwise."""
+    path = tmp_path / "new" / "clawker-fw.yaml"
+    settings.write_example(path, overwrite=False)
+    path.write_text("mine")
+    with pytest.raises(RefusedError):
+        settings.write_example(path, overwrite=False)
+    assert path.read_text() == "mine"
+    settings.write_example(path, overwrite=True)
+    assert path.read_text() == settings.example()
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1.5s", 1.5), (7, 7), (0, 0)]
+)
+def test_durations(text: object, seconds: float) -> None:
+    """Seconds, or a number with a unit."""
+    assert settings.parse_duration(text) == seconds
