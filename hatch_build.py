@@ -41,7 +41,7 @@ def compile_program(
     }
     linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [go, "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", target, "."]
+    command = [str(go), "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", str(target), "."]
     subprocess.run(command, cwd=source, env=environment, check=True)
 
 

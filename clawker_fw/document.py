@@ -122,7 +122,7 @@ class _Reader:
             place = f"{self._source}, line {node.start_mark.line + 1}"
             raise SettingsError(
                 "settings-invalid",
-                f"{place}: this is used again by an alias (`*name`), and aliases are not supported.",
+                f"{place}: an alias stands for this, and aliases are not supported.",
             )
         self._seen.add(id(node))
 
