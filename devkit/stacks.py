@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.model import EngineFacts
+from clawker_fw import pipeline
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.model import ContainerSpec, EngineFacts, Shape, Sibling
+from clawker_fw.pipeline import Look
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.plan import Wish
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack.digests import Digests
@@ -104,3 +108,26 @@ def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without settings of its own, with variables added."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("CLAWKER_FW_")}
     return kept | variables
+
+
+def converged(engine: EngineWriter, wanted: Blueprint, wish: Wish | None = None) -> Look:
+    """Do what `run` does, without a command line, and return the look that proves it."""
+    wish = wish or Wish(drain_seconds=0)
+    seen = pipeline.look(engine, wanted)
+    if pipeline.plan_for(seen, wish).empty:
+        return seen
+    return pipeline.converge(engine, wanted, wish, seen, lambda _: None)
+
+
+def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:
+    """Return what `drift` finds: sibling, layer, field, cause and action."""
+    return {
+        (each.sibling.value, each.layer.value, each.field, each.cause.value, each.action.value)
+        for each in pipeline.look(engine, wanted).diff.findings
+    }
+
+
+def bare_container(name: str, wanted: Blueprint, network: str | None = None) -> ContainerSpec:
+    """Return a container that is not ours: an agent, or a stranger with one of our names."""
+    networks = {network: ""} if network else {}
+    return ContainerSpec(name, wanted.images[Sibling.COREDNS].reference, {}, Shape((), (), networks))

@@ -52,7 +52,7 @@ def _acquire(engine: EngineWriter, project: str, image: BuiltImage) -> str:
     spec = ContainerSpec(
         name=lock_name(project),
         image=image.reference,
-        labels={**labels.ownership_labels(project), **_holder()},
+        labels={**labels.ownership_labels(project), **holder()},
         shape=Shape(entrypoint=("never-started",), command=(), networks={}),
     )
     for _ in range(_ATTEMPTS):
@@ -75,7 +75,7 @@ def _require_abandoned(held: ContainerView, project: str) -> None:
             hint="Rename or remove it, or choose another name for this stack with --project.",
         )
     host, process = held.labels.get(_HOST, ""), held.labels.get(_PROCESS, "")
-    here = _holder()
+    here = holder()
     if host == here[_HOST] and process != here[_PROCESS] and not _is_alive(process):
         return
     raise RefusedError(
@@ -89,7 +89,8 @@ def _require_abandoned(held: ContainerView, project: str) -> None:
     )
 
 
-def _holder() -> Mapping[str, str]:
+def holder() -> Mapping[str, str]:
+    """Return the labels that say who this process is."""
     return {
         _HOST: f"{platform.node()} {_machine()}",
         _USER: os.environ.get("USER") or str(os.getuid()),

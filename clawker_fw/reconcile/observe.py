@@ -149,7 +149,7 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
             addresses = {line.rpartition(b" IN A ")[2] for line in zone.splitlines()}
             chosen = [each for each in candidates if _agent_address(project, each).encode() in addresses]
         serving[sibling] = (chosen or candidates)[0]
-    return serving
+    return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}
 
 
 def _agent_address(project: str, observed: ObservedSibling) -> str:

@@ -29,7 +29,7 @@ from clawker_fw.model import (
 from clawker_fw.stack import zone
 from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
 
-CLAIM_SECONDS = 1.25
+ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry may refuse to change for 1 s."""
 
 _TTL_SLACK = 0.25
@@ -104,7 +104,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take the service address."""
+    """Take the service address, and announce it for so long; holding it already is no obstacle."""
 
     container: str
     seconds: float
@@ -307,7 +307,7 @@ class _Planner:
         claimants = [each for each in left if each.probe and each.probe.claimed]
         reclaim: list[Step] = []
         if serving and claimants:
-            reclaim = [Claim(serving.container.id, CLAIM_SECONDS, ())]
+            reclaim = [Claim(serving.container.id, 0, ())]
         return [
             reclaim,
             [Release(each.container.id) for each in claimants],
@@ -384,23 +384,27 @@ class _Planner:
         return Sibling.ENVOY in self._made and old is not None and old.container.running
 
     def _takeover(self) -> list[list[Step]]:
-        """Move the service address and wait for the TTL: at once when the old resolver knows the new Envoy."""
+        """Move the service address and wait for the TTL: at once when the old resolver knows the new Envoy.
+
+        The old resolver gives the address up only when the new one has it: a claim that fails leaves it held.
+        """
         old = self._old(Sibling.COREDNS)
         wait: list[Step] = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
         if Sibling.COREDNS not in self._made:
             causes = tuple(each for each in self._causes[Sibling.COREDNS] if each.action is Action.CLAIM)
-            claim: list[Step] = [Claim(old.container.id, CLAIM_SECONDS, causes)] if old and causes else []
+            claim: list[Step] = [Claim(old.container.id, ANNOUNCE_SECONDS, causes)] if old and causes else []
             return [[*claim, *wait]]
-        claim = [Claim(self._names[Sibling.COREDNS], CLAIM_SECONDS, self._causes[Sibling.COREDNS])]
+        name, causes = self._names[Sibling.COREDNS], self._causes[Sibling.COREDNS]
         if old and self._trusted(old):
-            return [[*claim, Release(old.container.id), *wait]]
-        return [claim, wait]
+            announce = Claim(name, ANNOUNCE_SECONDS, ())
+            return [[Claim(name, 0, causes)], [announce, Release(old.container.id), *wait]]
+        return [[Claim(name, ANNOUNCE_SECONDS, causes)], wait]
 
     def _reclaim(self) -> list[Step]:
         """Announce the address once more when the old resolver could not be asked to give it up before it went."""
         old = self._old(Sibling.COREDNS)
         if Sibling.COREDNS in self._made and old and old.container.running and not self._trusted(old):
-            return [Claim(self._names[Sibling.COREDNS], CLAIM_SECONDS, ())]
+            return [Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())]
         return []
 
     def _farewell(self) -> list[list[Step]]:

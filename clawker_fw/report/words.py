@@ -21,6 +21,8 @@ from clawker_fw.reconcile.plan import (
     Verify,
 )
 
+_TAKE = "take the service address"
+
 
 def describe(step: Step) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a step
     """Return what a step does."""
@@ -40,7 +42,7 @@ def describe(step: Step) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a st
         case Commit():
             return f"commit hot files to {step.sibling}"
         case Claim():
-            return "take the service address"
+            return f"announce the service address for {step.seconds:g} s" if step.seconds else _TAKE
         case Release():
             return "release the service address"
         case AwaitTtl():

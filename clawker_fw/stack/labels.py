@@ -1,6 +1,7 @@
 """The labels on everything that is ours: whose it is, what it was made from, and the three drift labels."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -46,8 +47,9 @@ def is_ours(labels: Mapping[str, str], project: str) -> bool:
     return all(labels.get(key) == value for key, value in ownership_labels(project).items())
 
 
+@functools.lru_cache(maxsize=32)
 def digest(content: bytes) -> str:
-    """Return how a file's content is named in labels and findings."""
+    """Return how a file's content is named in labels and findings; the helper's is asked for often."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 

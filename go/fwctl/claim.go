@@ -17,21 +17,26 @@ const announceEvery = 100 * time.Millisecond
 
 // claimRecord exists while this container holds the service address, so that serve takes it again after a
 // restart (the engine makes a new network namespace then and knows nothing of our address).
-func claimRecord() string { return filepath.Join(root, "state", "claimed") }
+func claimRecord(root string) string { return filepath.Join(root, "state", "claimed") }
 
-func claimed() bool {
-	_, err := os.Stat(claimRecord())
+func claimed(root string) bool {
+	_, err := os.Stat(claimRecord(root))
 	return err == nil
 }
 
 // claim takes the service address and announces it by gratuitous ARP (RFC 5944, section 4.6). It returns
 // after `announce`, since a neighbour entry that has just changed may refuse to change again for a second.
-func claim(sibling Sibling, announce time.Duration) error {
-	if err := writeFile(claimRecord(), []byte("service address\n")); err != nil {
+//
+// A claim that can't be met leaves no record: serve would refuse to start for ever.
+func claim(root string, sibling Sibling, announce time.Duration) error {
+	link, err := serviceLink(sibling)
+	if err != nil {
 		return err
 	}
-	link, err := takeServiceAddress(sibling)
-	if err != nil {
+	if err := writeFile(claimRecord(root), []byte("service address\n")); err != nil {
+		return err
+	}
+	if err := addAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
 		return err
 	}
 	for end := time.Now().Add(announce); ; time.Sleep(announceEvery) {
@@ -45,29 +50,36 @@ func claim(sibling Sibling, announce time.Duration) error {
 }
 
 func takeServiceAddress(sibling Sibling) (netlink.Link, error) {
-	if sibling.Service == nil {
-		return nil, fmt.Errorf("the %s sibling has no service address", sibling.Name)
-	}
-	link, err := linkIn(sibling.Service.Subnet)
+	link, err := serviceLink(sibling)
 	if err != nil {
 		return nil, err
 	}
 	return link, addAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE)
 }
 
+func serviceLink(sibling Sibling) (netlink.Link, error) {
+	if sibling.Service == nil {
+		return nil, fmt.Errorf("the %s sibling has no service address", sibling.Name)
+	}
+	return linkIn(sibling.Service.Subnet)
+}
+
 // release moves the service address to the loopback interface with host scope. Queries that agents still
 // send to this container's hardware address are answered, but with arp_ignore=3 no ARP request is: nobody
 // finds the address here any more, and nobody who has it here loses a query.
-func release(sibling Sibling) error {
+func release(root string, sibling Sibling) error {
 	if sibling.Service == nil {
 		return fmt.Errorf("the %s sibling has no service address", sibling.Name)
 	}
-	if err := os.Remove(claimRecord()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(claimRecord(root)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	link, err := linkHolding(sibling.Service.Address)
-	if err != nil {
+	if errors.Is(err, errNoInterface) {
 		return nil // not held: nothing to give up
+	}
+	if err != nil {
+		return err
 	}
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -40,19 +42,14 @@ const pollEvery = 10 * time.Millisecond
 // program, and puts the last good set back when there is none: an update that is half applied must not stay.
 func commit(root string, program Program, now func() time.Time) (Result, error) {
 	var wanted Commit
-	stage, hot, good := filepath.Join(root, "stage"), filepath.Join(root, "hot"), filepath.Join(root, "good")
+	stage, hot := filepath.Join(root, "stage"), filepath.Join(root, "hot")
 	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
-	for _, file := range wanted.Files {
-		if err := file.verify(filepath.Join(stage, "hot")); err != nil {
-			return Result{}, err
-		}
-	}
-	if err := os.RemoveAll(good); err != nil {
+	if err := wanted.verify(filepath.Join(stage, "hot")); err != nil {
 		return Result{}, err
 	}
-	if err := os.CopyFS(good, os.DirFS(hot)); err != nil {
+	if err := keepGood(root); err != nil {
 		return Result{}, err
 	}
 	before, err := program.Rejections()
@@ -60,12 +57,12 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 		return Result{}, err
 	}
 	if err := place(filepath.Join(stage, "hot"), hot, wanted.paths()); err != nil {
-		return Result{}, errors.Join(err, restore(good, hot, wanted))
+		return Result{}, errors.Join(err, restore(root, wanted))
 	}
 	limit := now().Add(time.Duration(wanted.Seconds * float64(time.Second)))
 	result := prove(program, hot, wanted, before, limit, now)
 	if !result.Committed {
-		return result, restore(good, hot, wanted)
+		return result, restore(root, wanted)
 	}
 	for _, path := range wanted.Remove {
 		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -76,7 +73,8 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 	if err != nil {
 		return result, err
 	}
-	return result, errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(stage), os.RemoveAll(good))
+	return result, errors.Join(
+		writeFile(committedRecord(root), text), os.RemoveAll(stage), os.RemoveAll(goodFolder(root)))
 }
 
 // prove polls until every resource has the wanted version, one of them is refused, or the time is over.
@@ -106,6 +104,7 @@ func prove(
 				}
 			}
 		}
+		slices.Sort(result.Rejected)
 		if len(result.Rejected) > 0 || now().After(limit) {
 			result.Reason = program.Reason()
 			return result
@@ -127,21 +126,95 @@ func place(from, to string, paths []string) error {
 	return nil
 }
 
-// restore puts the last good set back: first the files that were there, then away with those that were not.
-func restore(good, hot string, wanted Commit) error {
-	var before, added []string
-	for _, path := range wanted.paths() {
-		if _, err := os.Lstat(filepath.Join(good, path)); err == nil {
-			before = append(before, path)
-		} else {
-			added = append(added, path)
-		}
+func goodFolder(root string) string { return filepath.Join(root, "good") }
+
+// keepGood copies the set that is live to good/. Where hot/ is not what was committed last and there is a good/,
+// a commit died halfway: what it kept is the last good set still, and what it left in hot/ was never proven.
+func keepGood(root string) error {
+	if _, err := os.Lstat(goodFolder(root)); err == nil && !intact(root) {
+		return nil
 	}
-	if err := place(good, hot, before); err != nil {
+	return copyFolder(filepath.Join(root, "hot"), goodFolder(root))
+}
+
+// intact says whether hot/ is the set that was committed last, nothing less and nothing more.
+func intact(root string) bool {
+	hot := filepath.Join(root, "hot")
+	committed, err := readCommitted(root)
+	if err != nil || committed.verify(hot) != nil {
+		return false
+	}
+	present, err := filesBelow(hot)
+	recorded := committed.paths()
+	slices.Sort(recorded)
+	slices.Sort(present)
+	return err == nil && slices.Equal(present, recorded)
+}
+
+// restore makes hot/ what good/ is: first the files that were there, those that wanted does not name before
+// the others, then away with those that were not. Until that is done good/ stays whole.
+func restore(root string, wanted Commit) error {
+	hot, good, copied := filepath.Join(root, "hot"), goodFolder(root), filepath.Join(root, "restore")
+	before, err := filesBelow(good)
+	if err != nil {
 		return err
 	}
-	for _, path := range added {
-		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	order := wanted.paths()
+	slices.SortStableFunc(before, func(one, other string) int {
+		return slices.Index(order, one) - slices.Index(order, other)
+	})
+	if err := copyFolder(good, copied); err != nil {
+		return err
+	}
+	if err := place(copied, hot, before); err != nil {
+		return err
+	}
+	present, err := filesBelow(hot)
+	if err != nil {
+		return err
+	}
+	for _, path := range present {
+		if !slices.Contains(before, path) {
+			if err := os.Remove(filepath.Join(hot, path)); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(os.RemoveAll(copied), os.RemoveAll(good))
+}
+
+// copyFolder makes the target a whole copy, or leaves none that could be taken for one.
+func copyFolder(from, to string) error {
+	unfinished := to + ".new"
+	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished)); err != nil {
+		return err
+	}
+	if err := os.CopyFS(unfinished, os.DirFS(from)); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, to)
+}
+
+// filesBelow lists the paths of what is no folder, relative to the folder.
+func filesBelow(folder string) ([]string, error) {
+	var paths []string
+	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	return paths, err
+}
+
+func (c Commit) verify(folder string) error {
+	for _, path := range c.Remove {
+		if !filepath.IsLocal(path) {
+			return fmt.Errorf("path to remove %q leaves the folder", path)
+		}
+	}
+	for _, file := range c.Files {
+		if err := file.verify(folder); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -133,6 +135,9 @@ func (e envoy) Reason() string {
 			Name  string `json:"name"`
 			Error struct {
 				Details string `json:"details"`
+				Failed  struct {
+					Name string `json:"name"`
+				} `json:"failed_configuration"`
 			} `json:"error_state"`
 		} `json:"configs"`
 	}
@@ -141,8 +146,10 @@ func (e envoy) Reason() string {
 	}
 	var reasons []string
 	for _, listener := range dump.Configs {
-		if listener.Error.Details != "" {
-			reasons = append(reasons, listener.Name+": "+listener.Error.Details)
+		// A listener that is new is reported twice: under its name, and without one.
+		reason := cmp.Or(listener.Name, listener.Error.Failed.Name) + ": " + listener.Error.Details
+		if listener.Error.Details != "" && !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
 		}
 	}
 	if len(reasons) == 0 {

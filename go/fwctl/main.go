@@ -47,11 +47,11 @@ func run(arguments []string) error {
 		if len(rest) < 2 || rest[0] != "--" {
 			return fmt.Errorf("serve needs -- and a program")
 		}
-		return serve(sibling, rest[1:])
+		return serve(root, sibling, rest[1:])
 	case "probe":
-		return answer(probe(sibling))
+		return answer(probe(root, sibling, sibling.program()))
 	case "health":
-		return health(sibling)
+		return health(root, sibling, sibling.program())
 	case "commit":
 		result, err := commit(root, sibling.program(), time.Now)
 		if err != nil {
@@ -63,9 +63,9 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return claim(sibling, announce)
+		return claim(root, sibling, announce)
 	case "release":
-		return release(sibling)
+		return release(root, sibling)
 	case "drain":
 		limit, err := seconds(rest)
 		if err != nil {

@@ -107,8 +107,11 @@ func (t Table) routes() ([]netlink.Route, error) {
 func networkDifferences(sibling Sibling) ([]string, error) {
 	differences := []string{}
 	for _, address := range sibling.Addresses {
-		if _, err := linkHolding(address.Address); err != nil {
+		_, err := linkHolding(address.Address)
+		if errors.Is(err, errNoInterface) {
 			differences = append(differences, fmt.Sprintf("address %s is missing", address.Address))
+		} else if err != nil {
+			return nil, err
 		}
 	}
 	if len(sibling.Tables) == 0 {
@@ -177,9 +180,16 @@ func (t Table) differences() ([]string, error) {
 func describeRule(rule netlink.Rule) string {
 	source := "all"
 	if rule.Src != nil {
-		source = rule.Src.IP.String()
+		source = rule.Src.String()
 	}
-	return fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
+	text := fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
+	plain := netlink.NewRule()
+	plain.Priority, plain.Src, plain.Table = rule.Priority, rule.Src, rule.Table
+	plain.Family, plain.Protocol = rule.Family, rule.Protocol // who made it, which decides nothing
+	if rule != *plain {
+		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, ...
+	}
+	return text
 }
 
 func describeRoute(route netlink.Route) string {
@@ -187,14 +197,22 @@ func describeRoute(route netlink.Route) string {
 	if route.Dst != nil && route.Dst.String() != "0.0.0.0/0" {
 		destination = route.Dst.String()
 	}
+	if route.Tos != 0 {
+		destination += fmt.Sprintf(" tos %d", route.Tos)
+	}
 	switch {
 	case route.Type == unix.RTN_UNREACHABLE:
 		return "unreachable " + destination
+	case route.Type != unix.RTN_UNICAST:
+		return fmt.Sprintf("%s of type %d", destination, route.Type)
 	case route.Gw != nil:
-		return destination + " via " + route.Gw.String()
+		return fmt.Sprintf("%s via %s on interface %d", destination, route.Gw, route.LinkIndex)
 	}
-	return destination + " connected"
+	return fmt.Sprintf("%s connected on interface %d", destination, route.LinkIndex)
 }
+
+// errNoInterface tells that an address is not here from not knowing whether it is.
+var errNoInterface = errors.New("no interface")
 
 // linkIn is the interface that has an address in the subnet.
 func linkIn(subnet netip.Prefix) (netlink.Link, error) {
@@ -217,7 +235,7 @@ func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error)
 			return netlink.LinkByIndex(address.LinkIndex)
 		}
 	}
-	return nil, fmt.Errorf("no interface has %s", what)
+	return nil, fmt.Errorf("%w has %s", errNoInterface, what)
 }
 
 func addAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) error {

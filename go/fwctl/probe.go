@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"sort"
 
 	"github.com/vishvananda/netlink"
@@ -21,9 +22,8 @@ type Report struct {
 	Error       string            `json:"error"`   // why the program did not answer, else ""
 }
 
-func probe(sibling Sibling) Report {
-	program := sibling.program()
-	report := Report{Sibling: sibling.Name, Claimed: claimed(), Versions: map[string]string{}}
+func probe(root string, sibling Sibling, program Program) Report {
+	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Versions: map[string]string{}}
 	report.Addresses = addresses()
 	var err error
 	if report.Network, err = networkDifferences(sibling); err != nil {
@@ -59,23 +59,23 @@ func addresses() []string {
 
 // health is the container's HEALTHCHECK. It announces the service address again each time, so that an agent
 // with a wrong neighbour entry finds it within one interval whatever happened to the network.
-func health(sibling Sibling) error {
+func health(root string, sibling Sibling, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
 		return err
 	}
-	versions, err := sibling.program().Versions()
+	versions, err := program.Versions()
 	if err != nil {
 		return err
 	}
-	expected, err := sibling.program().Expected(root + "/hot")
+	expected, err := program.Expected(filepath.Join(root, "hot"))
 	if err != nil {
 		return err
 	}
 	if missing := notLive(expected, versions, committed.Version); len(missing) > 0 {
 		return fmt.Errorf("not live at version %s: %v", committed.Version, missing)
 	}
-	if claimed() {
+	if claimed(root) {
 		link, err := takeServiceAddress(sibling)
 		if err != nil {
 			return err

@@ -19,11 +19,11 @@ const announcementsAtStart = 3
 
 // serve shapes the network, gives up every privilege and becomes the program. A failure before that leaves
 // nothing running: there is no state in which the program serves with a network that isn't guarded.
-func serve(sibling Sibling, program []string) error {
+func serve(root string, sibling Sibling, program []string) error {
 	if err := shapeNetwork(sibling); err != nil {
 		return err
 	}
-	if claimed() {
+	if claimed(root) {
 		link, err := takeServiceAddress(sibling)
 		if err != nil {
 			return err

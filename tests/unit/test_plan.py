@@ -1,0 +1,225 @@
+"""Plans as canonical text: which steps, side by side or one after the other, and how to go back."""
+
+from collections.abc import Callable
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import Sibling
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import Commit, Plan, Wish, teardown
+from clawker_fw.report.words import describe
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+Prepare = Callable[[MemoryEngine], None]
+
+
+def text(steps: Plan) -> list[str]:
+    """Return a plan's stages in words, the point of no return marked, versions and references shortened."""
+    lines = [" | ".join(describe(step) for step in stage) for stage in steps.stages]
+    lines.insert(steps.point_of_no_return, "---")
+    words = {
+        " clawker-": " ",
+        "image fw": "image clawker-fw",
+        "hot files ": "",
+        "create and start": "create",
+        " serves version": "@",
+    }
+    for long, short in words.items():
+        lines = [line.replace(long, short) for line in lines]
+    return [line for line in lines if line]
+
+
+@pytest.fixture
+def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
+    """A stack that is up, and one whose every file a release has changed."""
+    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
+    stacks.converged(memory, blueprint)
+    return blueprint
+
+
+def planned(memory: MemoryEngine, wanted: Blueprint, **wish: bool) -> list[str]:
+    """Return what `run` would do, in words without versions."""
+    seen = pipeline.look(memory, wanted)
+    versions = {each.version for each in seen.desired.siblings.values()}
+    lines = text(pipeline.plan_for(seen, Wish(30, **wish)))
+    for version in versions:
+        lines = [line.replace(f" {version}", "") for line in lines]
+    return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
+
+
+def test_nothing_stale_is_nothing_to_do(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A current stack has an empty plan."""
+    assert planned(memory, wanted) == ["---"]
+
+
+def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
+    """Images and networks first, then both siblings side by side, and the service address last."""
+    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
+    images = {sibling: image.reference for sibling, image in blueprint.images.items()}
+    assert [line.partition("@")[0] for line in planned(memory, blueprint)] == [
+        f"load image {images[Sibling.ENVOY]} | load image {images[Sibling.COREDNS]}",
+        "create network net (10.213.0.0/20) | create network egress (10.214.0.0/24)",
+        "create envoy | create coredns",
+        "verify envoy",
+        "---",
+        "announce the service address for 1.25 s",
+    ]
+
+
+def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The old resolver learns of the new Envoy, so that its TTL runs out while the address moves."""
+    lines = planned(memory, wanted, replace_all=True)
+    assert lines[0] == "create envoy-next | create coredns-next"
+    assert lines[1].startswith("verify envoy-next")
+    assert lines[2:] == [
+        "---",
+        "commit to coredns",
+        "take the service address",
+        "announce the service address for 1.25 s | release the service address"
+        " | wait 1.25 s for the TTL of the old address",
+        "stop and remove coredns | drain envoy for up to 30 s",
+        "stop and remove envoy",
+        "name envoy envoy | name coredns coredns",
+    ]
+
+
+def silence(memory: MemoryEngine) -> None:
+    """Have CoreDNS not answer."""
+    memory.inside("clawker-coredns").silent = "timeout"
+
+
+def lose_envoy(memory: MemoryEngine) -> None:
+    """Have Envoy differ in its shape by removing a network."""
+    memory.disconnect("clawker-egress", "clawker-envoy")
+
+
+def lose_coredns(memory: MemoryEngine) -> None:
+    """Have CoreDNS differ in its shape."""
+    memory.disconnect("clawker-net", "clawker-coredns")
+
+
+SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
+    "envoy alone, by name": (
+        lose_envoy,
+        [
+            "create envoy-next",
+            "verify envoy-next",
+            "---",
+            "commit to coredns",
+            "wait 1.25 s for the TTL of the old address",
+            "drain envoy for up to 30 s",
+            "stop and remove envoy",
+            "name envoy envoy",
+        ],
+    ),
+    "coredns alone, by address": (
+        lose_coredns,
+        [
+            "create coredns-next",
+            "verify coredns-next",
+            "---",
+            "take the service address",
+            "announce the service address for 1.25 s | release the service address",
+            "stop and remove coredns",
+            "name coredns coredns",
+        ],
+    ),
+    "coredns that does not answer": (
+        silence,
+        [
+            "create coredns-next",
+            "verify coredns-next",
+            "---",
+            "announce the service address for 1.25 s",
+            "stop and remove coredns",
+            "announce the service address for 1.25 s",
+            "name coredns coredns",
+        ],
+    ),
+    "a stopped sibling": (lambda m: m.stop("clawker-envoy"), ["start envoy", "---"]),
+    "a paused sibling": (lambda m: m.pause("clawker-coredns"), ["unpause coredns", "---"]),
+    "a missing envoy": (
+        lambda m: m.remove("clawker-envoy"),
+        ["create envoy", "verify envoy", "---"],
+    ),
+    "a missing coredns": (
+        lambda m: m.remove("clawker-coredns"),
+        ["create coredns", "verify coredns", "---", "announce the service address for 1.25 s"],
+    ),
+    "a stopped envoy that must be replaced": (
+        lambda m: (lose_envoy(m), m.stop("clawker-envoy"))[0],  # type: ignore[func-returns-value]
+        [
+            "create envoy-next",
+            "verify envoy-next",
+            "---",
+            "commit to coredns",
+            "stop and remove envoy",
+            "name envoy envoy",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The plan is the cheapest that closes the difference, in the order that keeps agents connected."""
+    prepare, expected = SITUATIONS[name]
+    prepare(memory)
+    assert planned(memory, wanted) == expected
+
+
+def test_rules_go_to_envoy_before_the_zone(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """No name resolves before Envoy knows what to do with it."""
+    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    assert planned(memory, changed) == ["---", "commit to envoy", "commit to coredns"]
+
+
+def test_a_zone_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Only what differs is committed."""
+    memory.inside("clawker-coredns").files["hot/zone/root.zone"] = b""
+    assert planned(memory, wanted) == ["---", "commit to coredns"]
+
+
+def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A process that serves something else after a commit is made anew."""
+    memory.inside("clawker-envoy").live["lds/listeners"] = "older"
+    assert planned(memory, wanted)[1] == "commit to envoy"
+    assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
+
+
+def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Each step says which findings it closes."""
+    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    seen = pipeline.look(memory, changed)
+    steps = pipeline.plan_for(seen, Wish(0))
+    commits = [step for stage in steps.stages for step in stage if isinstance(step, Commit)]
+    assert {finding for commit in commits for finding in commit.causes} == set(seen.diff.findings)
+
+
+def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Going back takes the replacements away and nothing else."""
+    steps = pipeline.plan_for(pipeline.look(memory, wanted), Wish(0, replace_all=True))
+    assert [describe(step) for step in steps.rollback] == [
+        "stop and remove clawker-envoy-next",
+        "stop and remove clawker-coredns-next",
+    ]
+
+
+def test_teardown_refuses_while_agents_are_attached(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """`down` takes nothing from under an agent unless it is told to."""
+    agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
+    memory.start(agent)
+    observed = observe(memory, "clawker", ())
+    with pytest.raises(RefusedError):
+        teardown(observed, detach=False)
+    assert text(teardown(observed, detach=True)) == [
+        "---",
+        "take agent off net",
+        "stop and remove envoy | stop and remove coredns",
+        "remove network net | remove network egress",
+    ]
