@@ -1,8 +1,16 @@
 """What all tests share: the command line options and the release under test."""
 
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
+from docker import APIClient
 
 from clawker_fw.stack.release import Release
+from devkit.engines import available
+from devkit.host import client, reachable, some_engine
+from devkit.peers import Peers
 from devkit.stacks import installed_release
 
 
@@ -18,6 +26,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def require_engine(request: pytest.FixtureRequest) -> bool:
     """Whether a missing engine is a failure."""
     return bool(request.config.getoption("--require-engine"))
+
+
+@pytest.fixture(scope="session")
+def host(require_engine: bool) -> Iterator[str]:  # noqa: FBT001 - a fixture
+    """The address of an engine: the reachable one, else a private one."""
+    if (reason := reachable() is None and available()) and not require_engine:
+        pytest.skip(f"NO ENGINE IS TESTED: none is reachable, and {reason}")
+    with some_engine() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def docker(host: str) -> Iterator[APIClient]:
+    """What a user does with `docker`, on the engine."""
+    with closing(client(host)) as sdk:
+        yield sdk
+
+
+@pytest.fixture(scope="session")
+def peers(docker: APIClient) -> Iterator[Peers]:
+    """Origins and agents on the engine."""
+    started = Peers(docker)
+    yield started
+    started.remove_all()
+
+
+@pytest.fixture
+def clean_project(docker: APIClient) -> Iterator[str]:
+    """A name for a stack that nobody else uses; what is left of it is taken away."""
+    name = f"test{secrets.token_hex(3)}"
+    yield name
+    for container in docker.containers(all=True, filters={"name": name}):
+        docker.remove_container(container["Id"], force=True, v=True)
+    for network in docker.networks(names=[name]):
+        for attached in docker.inspect_network(network["Id"])["Containers"]:
+            docker.disconnect_container_from_network(attached, network["Id"], force=True)
+        docker.remove_network(network["Id"])
 
 
 @pytest.fixture(scope="session")

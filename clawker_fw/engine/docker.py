@@ -6,11 +6,12 @@ The only module that imports `docker`: raw JSON, SDK types and error prose stop 
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import requests
 from docker import APIClient, errors
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.types import EndpointConfig, HostConfig, IPAMConfig, IPAMPool, LogConfig, NetworkingConfig
 
@@ -68,7 +69,8 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             f"The engine at {place} is version {version['Version']} (API {version['ApiVersion']}).",
             hint="Engine 20.10 (API 1.41) or later is needed.",
         )
-    return DockerEngine(client, EngineFacts(version["Version"], version["ApiVersion"], version["Arch"]))
+    facts = EngineFacts(version["Version"], version["ApiVersion"], version["Arch"])
+    return DockerEngine(client, facts, where.get("base_url") or DEFAULT_UNIX_SOCKET)
 
 
 def _locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -123,10 +125,15 @@ def _translated(what: str) -> Iterator[None]:
 class DockerEngine:
     """`EngineWriter` over a Docker engine. Calls may be made from several threads."""
 
-    def __init__(self, client: APIClient, facts: EngineFacts) -> None:
+    def __init__(self, client: APIClient, facts: EngineFacts, address: str) -> None:
         """Use a connected client."""
         self._client = client
         self._facts = facts
+        self.address = address
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -319,11 +326,12 @@ class DockerEngine:
         words, complaint = b"", b""
         with _translated(f"run fwctl {arguments[0]} in container {container}"):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            for answer, talk in self._client.exec_start(identity, stream=True, demux=True):
-                complaint += talk or b""
-                *lines, words = (words + (answer or b"")).split(b"\n")
-                for line in lines:
-                    on_line(json.loads(line))
+            with closing(self._client.exec_start(identity, stream=True, demux=True)) as stream:
+                for answer, talk in stream:
+                    complaint += talk or b""
+                    *lines, words = (words + (answer or b"")).split(b"\n")
+                    for line in lines:
+                        on_line(json.loads(line))
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(

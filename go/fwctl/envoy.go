@@ -193,8 +193,7 @@ func (e envoy) Connections() (int, error) {
 
 // drain asks Envoy to stop listening gracefully (open connections go on, HTTP ones are told to close after
 // their next answer) and prints the number that is left until it is 0 or the limit has passed.
-func drain(limit time.Duration) error {
-	program := newEnvoy(adminSocket)
+func drain(program envoy, limit time.Duration) error {
 	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful"); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return drain(limit)
+		return drain(newEnvoy(adminSocket), limit)
 	}
 	return fmt.Errorf("no verb %q\n%s", verb, usage)
 }

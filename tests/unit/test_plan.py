@@ -15,6 +15,8 @@ from clawker_fw.report.words import describe
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
+ANNOUNCE = "announce the service address for 1.25 s"
+
 Prepare = Callable[[MemoryEngine], None]
 
 
@@ -67,7 +69,7 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
         "create envoy | create coredns",
         "verify envoy",
         "---",
-        "announce the service address for 1.25 s",
+        ANNOUNCE,
     ]
 
 
@@ -80,8 +82,7 @@ def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint)
         "---",
         "commit to coredns",
         "take the service address",
-        "announce the service address for 1.25 s | release the service address"
-        " | wait 1.25 s for the TTL of the old address",
+        f"{ANNOUNCE} | release the service address | wait 1.25 s for the TTL of the old address",
         "stop and remove coredns | drain envoy for up to 30 s",
         "stop and remove envoy",
         "name envoy envoy | name coredns coredns",
@@ -124,7 +125,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "verify coredns-next",
             "---",
             "take the service address",
-            "announce the service address for 1.25 s | release the service address",
+            f"{ANNOUNCE} | release the service address",
             "stop and remove coredns",
             "name coredns coredns",
         ],
@@ -135,9 +136,9 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "create coredns-next",
             "verify coredns-next",
             "---",
-            "announce the service address for 1.25 s",
+            ANNOUNCE,
             "stop and remove coredns",
-            "announce the service address for 1.25 s",
+            ANNOUNCE,
             "name coredns coredns",
         ],
     ),
@@ -149,7 +150,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "a missing coredns": (
         lambda m: m.remove("clawker-coredns"),
-        ["create coredns", "verify coredns", "---", "announce the service address for 1.25 s"],
+        ["create coredns", "verify coredns", "---", ANNOUNCE],
     ),
     "a stopped envoy that must be replaced": (
         lambda m: (lose_envoy(m), m.stop("clawker-envoy"))[0],  # type: ignore[func-returns-value]

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+var service = netip.MustParseAddr("10.213.8.53")
+
+func newResolver() Sibling {
+	return Sibling{Name: "coredns", Service: &Address{service, agentNet}}
+}
+
+// A gratuitous ARP request is broadcast, and the sender and the target it asks for are both the address.
+func TestGratuitousARP(t *testing.T) {
+	frame := gratuitousARP([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service)
+
+	wanted := strings.Join([]string{
+		"ffffffffffff", "02420ad50835", "0806", // Ethernet: to everyone, from us, ARP
+		"0001", "0800", "06", "04", "0001", // Ethernet and IPv4 addresses, a request
+		"02420ad50835", "0ad50835", // the sender
+		"000000000000", "0ad50835", // the target
+	}, "")
+	if found := hex.EncodeToString(frame); found != wanted {
+		t.Errorf("got %s, expected %s", found, wanted)
+	}
+}
+
+// holders lists the interfaces that hold the service address, with the scope if it is not universal.
+func holders(t *testing.T) []string {
+	t.Helper()
+	addresses, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, address := range addresses {
+		if !address.IP.Equal(service.AsSlice()) {
+			continue
+		}
+		link, err := netlink.LinkByIndex(address.LinkIndex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := link.Attrs().Name
+		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
+			name += " " + scope.String()
+		}
+		found = append(found, name)
+	}
+	slices.Sort(found)
+	return found
+}
+
+func expectHolders(t *testing.T, wanted ...string) {
+	t.Helper()
+	if found := holders(t); !slices.Equal(found, wanted) {
+		t.Errorf("held by %q, expected %q", found, wanted)
+	}
+}
+
+// listenForARP hears what arrives at the other end of an interface.
+func listenForARP(t *testing.T, name string) func() []byte {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(socket) })
+	address := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link(t, name).Attrs().Index}
+	if err := unix.Bind(socket, address); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return func() []byte {
+		frame := make([]byte, 128)
+		size, err := unix.Read(socket, frame)
+		if err != nil {
+			t.Fatalf("nothing was announced: %v", err)
+		}
+		return frame[:size]
+	}
+}
+
+// A claim takes the address on the interface of the agents, tells everyone there, and is recorded.
+func TestClaim(t *testing.T) {
+	inNetwork(t)
+	root := t.TempDir()
+	hear := listenForARP(t, "agents-end")
+
+	if err := claim(root, newResolver(), 0); err != nil {
+		t.Fatal(err)
+	}
+
+	expectHolders(t, "agents")
+	if wanted := gratuitousARP(link(t, "agents").Attrs().HardwareAddr, service); !bytes.Equal(hear(), wanted) {
+		t.Error("what was announced is not the address")
+	}
+	if !claimed(root) {
+		t.Error("it is not recorded")
+	}
+	if !slices.Contains(addresses(), service.String()) {
+		t.Errorf("others can find %v", addresses())
+	}
+}
+
+// A claim may be made again and changes nothing.
+func TestClaimIsIdempotent(t *testing.T) {
+	inNetwork(t)
+	root := t.TempDir()
+	for range 2 {
+		if err := claim(root, newResolver(), 0); err != nil {
+			t.Fatal(err)
+		}
+		expectHolders(t, "agents")
+	}
+}
+
+// A claim that can't be met is an error and leaves no record, for a container with one would never start again.
+func TestClaimThatFails(t *testing.T) {
+	inNetwork(t)
+	elsewhere := Address{netip.MustParseAddr("10.215.0.53"), netip.MustParsePrefix("10.215.0.0/24")}
+	for _, sibling := range []Sibling{newSibling(), {Name: "coredns", Service: &elsewhere}} {
+		root := t.TempDir()
+
+		if err := claim(root, sibling, 0); err == nil {
+			t.Errorf("%s has claimed an address", sibling.Name)
+		}
+
+		expectAbsent(t, root, "state")
+	}
+}
+
+// An address that was released is answered for at the loopback interface, where nobody can find it, and the
+// record is gone.
+func TestRelease(t *testing.T) {
+	inNetwork(t)
+	root := t.TempDir()
+	if err := claim(root, newResolver(), 0); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		if err := release(root, newResolver()); err != nil {
+			t.Fatal(err)
+		}
+		expectHolders(t, "lo host")
+	}
+
+	if claimed(root) {
+		t.Error("it is still recorded")
+	}
+	if slices.Contains(addresses(), service.String()) {
+		t.Errorf("others can find %v", addresses())
+	}
+	if found, err := linkHolding(service); !errors.Is(err, errNoInterface) {
+		t.Errorf("got %v, %v", found, err)
+	}
+}
+
+// An address that was released can be claimed and released again.
+func TestClaimAfterRelease(t *testing.T) {
+	inNetwork(t)
+	root := t.TempDir()
+	for range 2 {
+		if err := claim(root, newResolver(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(addresses(), service.String()) {
+			t.Errorf("others can find %v", addresses())
+		}
+		if err := release(root, newResolver()); err != nil {
+			t.Fatal(err)
+		}
+		expectHolders(t, "lo host")
+	}
+}
+
+// Who never held the address has nothing to release, but a record of it goes all the same.
+func TestReleaseOfNothing(t *testing.T) {
+	inNetwork(t)
+	root := t.TempDir()
+	write(t, root, tree{"state/claimed": ""})
+
+	if err := release(root, newResolver()); err != nil {
+		t.Fatal(err)
+	}
+
+	expectHolders(t)
+	expectAbsent(t, root, filepath.Join("state", "claimed"))
+}
+
+// A sibling without a service address has none to release.
+func TestReleaseWithoutService(t *testing.T) {
+	if err := release(t.TempDir(), Sibling{Name: "envoy"}); err == nil {
+		t.Error("it has released an address")
+	}
+}

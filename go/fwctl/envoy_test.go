@@ -1,0 +1,348 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// statistics are as Envoy 1.40 prints them, those that must not be taken for ours included.
+const statistics = `cluster_manager.cds.version_text: ""
+dns_cache.world.dns_query_attempt: 3
+http.http-443.rds.http-443.update_failure: 0
+http.http-443.rds.http-443.update_rejected: 0
+http.http-443.rds.http-443.version_text: "b94d27b9934d3e08"
+http.http-80.rds.http-80.config_reload: 2
+http.http-80.rds.http-80.update_failure: 1
+http.http-80.rds.http-80.update_rejected: 2
+http.http-80.rds.http-80.version_text: "b94d27b9934d3e08"
+http.http-8080.rds.http-8080.update_failure: 0
+http.http-8080.rds.http-8080.update_rejected: 0
+http.http-8080.rds.http-8080.version_text: ""
+listener.admin.downstream_cx_active: 1
+listener.admin.downstream_pre_cx_active: 0
+listener.admin.main_thread.downstream_cx_active: 1
+listener.port-443.downstream_cx_active: 5
+listener.port-443.downstream_cx_total: 1200
+listener.port-443.downstream_pre_cx_active: 1
+listener.port-443.worker_0.downstream_cx_active: 3
+listener.port-443.worker_1.downstream_cx_active: 2
+listener.port-80.downstream_cx_active: 4
+listener.port-80.downstream_pre_cx_active: 0
+listener.port-80.worker_0.downstream_cx_active: 0
+listener.port-80.worker_1.downstream_cx_active: 4
+listener_manager.lds.update_failure: 0
+listener_manager.lds.update_rejected: 1
+listener_manager.lds.version_text: "9f86d081884c7d65"
+server.live: 1
+`
+
+// A listener that is new and refused: Envoy reports it twice, the second time without a name.
+const refusedListener = `{
+ "configs": [
+  {
+   "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.DynamicListener",
+   "name": "port-80",
+   "active_state": {"version_info": "9f86d081884c7d65"}
+  },
+  {
+   "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.DynamicListener",
+   "name": "port-443",
+   "error_state": {
+    "failed_configuration": {
+     "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+     "name": "port-443"
+    },
+    "last_update_attempt": "2026-01-02T03:04:05.678Z",
+    "details": "error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''"
+   }
+  },
+  {
+   "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.DynamicListener",
+   "error_state": {
+    "failed_configuration": {
+     "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+     "name": "port-443"
+    },
+    "details": "error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''"
+   }
+  }
+ ]
+}`
+
+// serveAdmin is Envoy's admin interface on a socket, as far as it is asked.
+func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "admin") // t.TempDir is too long for the address of a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	socket := filepath.Join(folder, "admin.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	for path, handler := range handlers {
+		mux.HandleFunc(path, handler)
+	}
+	server := &http.Server{Handler: mux}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	return newEnvoy(socket)
+}
+
+// says answers with a text.
+func says(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(text)) }
+}
+
+// reports answers with the statistics whose name the filter matches somewhere, as Envoy does.
+func reports(statistics string) http.HandlerFunc {
+	return func(w http.ResponseWriter, request *http.Request) {
+		filter := regexp.MustCompile(request.URL.Query().Get("filter"))
+		for line := range strings.Lines(statistics) {
+			if name, _, _ := strings.Cut(line, ": "); filter.MatchString(name) {
+				w.Write([]byte(line))
+			}
+		}
+	}
+}
+
+// Envoy's versions are those of its listeners and of each route table, by the name of the hot file.
+func TestEnvoyVersions(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
+
+	versions, err := program.Versions()
+
+	wanted := map[string]string{
+		"lds/listeners": "9f86d081884c7d65",
+		"rds/http-80":   "b94d27b9934d3e08",
+		"rds/http-443":  "b94d27b9934d3e08",
+		"rds/http-8080": "",
+	}
+	if err != nil || !maps.Equal(versions, wanted) {
+		t.Errorf("got %v, %v", versions, err)
+	}
+}
+
+// An update counts as refused whether its content was rejected or it could not be read at all.
+func TestEnvoyRejections(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
+
+	rejections, err := program.Rejections()
+
+	wanted := map[string]int{"lds/listeners": 1, "rds/http-80": 3, "rds/http-443": 0, "rds/http-8080": 0}
+	if err != nil || !maps.Equal(rejections, wanted) {
+		t.Errorf("got %v, %v", rejections, err)
+	}
+}
+
+// Connections are counted once, those of which the first bytes are awaited too, the admin interface's own not.
+func TestEnvoyConnections(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
+
+	connections, err := program.Connections()
+
+	if err != nil || connections != 10 {
+		t.Errorf("got %d, %v", connections, err)
+	}
+}
+
+// A count that is no number is an error that names the statistic, never 0.
+func TestEnvoyCountsMustBeNumbers(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
+		"listener_manager.lds.update_rejected: No recorded values\n" +
+			"listener.port-80.downstream_cx_active: No recorded values\n")})
+
+	if _, err := program.Rejections(); err == nil || !strings.Contains(err.Error(), "lds.update_rejected") {
+		t.Errorf("rejections: %v", err)
+	}
+	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
+		t.Errorf("connections: %v", err)
+	}
+}
+
+// An Envoy that has only just started and knows no listeners yet has no versions.
+func TestEnvoyWithoutVersions(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": says("")})
+
+	if versions, err := program.Versions(); err != nil || len(versions) > 0 {
+		t.Errorf("got %v, %v", versions, err)
+	}
+}
+
+// Envoy's own words for its version are its build.
+func TestEnvoyBuild(t *testing.T) {
+	const build = "9e5580933739775e8bce696a57a2e1bc99368f23/1.40.0/Clean/RELEASE/BoringSSL"
+	program := serveAdmin(t, map[string]http.HandlerFunc{
+		"GET /server_info": says(`{"version": "` + build + `", "state": "LIVE", "hot_restart_version": "disabled"}`),
+	})
+
+	if found, err := program.Build(); err != nil || found != build {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// The reason of a rejection is what Envoy says of each listener that it refused, said once.
+func TestEnvoyReason(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{
+		"GET /config_dump": func(w http.ResponseWriter, request *http.Request) {
+			if request.URL.Query().Get("resource") == "dynamic_listeners" {
+				w.Write([]byte(refusedListener))
+			}
+		},
+	})
+
+	wanted := "port-443: error adding listener '0.0.0.0:443': " +
+		"filter chain '' has the same matching rules defined as ''"
+	if reason := program.Reason(); reason != wanted {
+		t.Errorf("got %q", reason)
+	}
+}
+
+// Where Envoy keeps no reason, its log is where to look.
+func TestEnvoyReasonInLog(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says("{}\n")})
+
+	if reason := program.Reason(); reason != "Envoy could not read the file; its log says why" {
+		t.Errorf("got %q", reason)
+	}
+}
+
+// An answer other than 200 is an error with Envoy's words, for every question.
+func TestEnvoyErrors(t *testing.T) {
+	fails := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) }
+	expectErrors(t, serveAdmin(t, map[string]http.HandlerFunc{"/": fails}), "503 Service Unavailable: not now")
+}
+
+// Without an Envoy, every question is an error.
+func TestEnvoyAbsent(t *testing.T) {
+	expectErrors(t, newEnvoy(filepath.Join(t.TempDir(), "s")), "no such file or directory")
+}
+
+func expectErrors(t *testing.T, program envoy, text string) {
+	t.Helper()
+	_, versions := program.Versions()
+	_, rejections := program.Rejections()
+	_, connections := program.Connections()
+	_, build := program.Build()
+	reason := errors.New(program.Reason())
+	for _, err := range []error{versions, rejections, connections, build, reason, drain(program, 0)} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, expected %q in it", err, text)
+		}
+	}
+}
+
+// An answer that is no JSON is an error where JSON is expected.
+func TestEnvoyAnswersInJSON(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"/": says("OK\n")})
+
+	if _, err := program.Build(); err == nil {
+		t.Error("a build was found")
+	}
+	if reason := program.Reason(); !strings.Contains(reason, "invalid character") {
+		t.Errorf("got %q", reason)
+	}
+}
+
+// What must be live is the listeners and a route table for each of its files.
+func TestEnvoyExpected(t *testing.T) {
+	hot := t.TempDir()
+	write(t, hot, tree{"lds/listeners.json": "", "rds/http-80.json": "", "rds/http-443.json": ""})
+
+	expected, err := envoy{}.Expected(hot)
+
+	if err != nil || !slices.Equal(expected, []string{"lds/listeners", "rds/http-443", "rds/http-80"}) {
+		t.Errorf("got %v, %v", expected, err)
+	}
+}
+
+// Without rules there are no route tables, and the listeners are all that is expected.
+func TestEnvoyExpectedWithoutRules(t *testing.T) {
+	expected, err := envoy{}.Expected(t.TempDir())
+
+	if err != nil || !slices.Equal(expected, []string{"lds/listeners"}) {
+		t.Errorf("got %v, %v", expected, err)
+	}
+}
+
+// Routes that can't be listed are an error, never none.
+func TestEnvoyExpectedUnreadable(t *testing.T) {
+	hot := t.TempDir()
+	write(t, hot, tree{"rds": "a file"})
+
+	var unreadable *fs.PathError
+	if _, err := (envoy{}).Expected(hot); !errors.As(err, &unreadable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A drain asks once and gracefully, and says how many connections are left until none is.
+func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
+	asked, left := []string{}, []string{"2", "0", "1"}
+	program := serveAdmin(t, map[string]http.HandlerFunc{
+		"POST /drain_listeners": func(_ http.ResponseWriter, request *http.Request) {
+			asked = append(asked, request.URL.RawQuery)
+		},
+		"GET /stats": func(w http.ResponseWriter, request *http.Request) {
+			reports("listener.port-443.downstream_cx_active: "+left[0]+"\n")(w, request)
+			left = left[1:]
+		},
+	})
+
+	output := stdout(t, func() error { return drain(program, time.Minute) })
+
+	if !slices.Equal(asked, []string{"graceful"}) {
+		t.Errorf("asked %q", asked)
+	}
+	if output != "{\"connections\":2}\n{\"connections\":0}\n" {
+		t.Errorf("said %q", output)
+	}
+}
+
+// A drain ends when its time is over, with connections left.
+func TestDrainEnds(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{
+		"POST /drain_listeners": says("OK\n"), "GET /stats": reports(statistics),
+	})
+
+	output := stdout(t, func() error { return drain(program, 0) })
+
+	if lines := strings.Count(output, "{\"connections\":10}\n"); lines == 0 || lines > 2 {
+		t.Errorf("said %q", output)
+	}
+}
+
+// stdout is what a function writes to standard output.
+func stdout(t *testing.T, do func() error) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "stdout")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	before := os.Stdout
+	os.Stdout = file
+	defer func() { os.Stdout = before }()
+	if err := do(); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

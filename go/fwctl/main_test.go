@@ -1,0 +1,32 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// Without a verb the answer is an error with all of them.
+func TestRunWithoutVerb(t *testing.T) {
+	err := run(nil)
+
+	if err == nil || !strings.Contains(err.Error(), usage) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A duration is one number of seconds, with or without a fraction, and not negative.
+func TestSeconds(t *testing.T) {
+	for text, wanted := range map[string]time.Duration{
+		"0": 0, "30": 30 * time.Second, "1.5": 1500 * time.Millisecond,
+	} {
+		if found, err := seconds([]string{text}); err != nil || found != wanted {
+			t.Errorf("%s: got %v, %v", text, found, err)
+		}
+	}
+	for _, arguments := range [][]string{{}, {"1", "2"}, {""}, {"-1"}, {"soon"}, {"5s"}} {
+		if found, err := seconds(arguments); err == nil {
+			t.Errorf("%q: got %v", arguments, found)
+		}
+	}
+}

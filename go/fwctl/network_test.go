@@ -1,0 +1,488 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
+var (
+	agentNet  = netip.MustParsePrefix("10.213.0.0/20")
+	egressNet = netip.MustParsePrefix("10.214.0.0/24")
+	onAgents  = netip.MustParseAddr("10.213.8.10")
+	primary   = netip.MustParseAddr("10.214.0.138")
+	guarded   = netip.MustParseAddr("10.214.0.148")
+	exempt    = netip.MustParseAddr("10.214.0.158")
+	gateway   = netip.MustParseAddr("10.214.0.1")
+	agent     = netip.MustParseAddr("10.213.0.7")
+	private   = netip.MustParseAddr("192.168.7.7")
+	world     = netip.MustParseAddr("198.51.100.7")
+	loopback  = netip.MustParseAddr("127.0.0.1")
+)
+
+// newSibling is an Envoy with a guarded and an exempt source, as the tool describes one.
+func newSibling() Sibling {
+	special := prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
+	return Sibling{
+		Name:      "envoy",
+		Addresses: []Address{{guarded, egressNet}, {exempt, egressNet}},
+		Tables: []Table{
+			{
+				From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
+				Unreachable: append(prefixes(
+					"10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 10.214.0.0/24",
+				), special...),
+			},
+			{
+				From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
+				Unreachable: append(prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
+			},
+		},
+	}
+}
+
+func prefixes(text string) []netip.Prefix {
+	var parsed []netip.Prefix
+	for _, prefix := range strings.Fields(text) {
+		parsed = append(parsed, netip.MustParsePrefix(prefix))
+	}
+	return parsed
+}
+
+// inNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
+func inNetwork(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, to make a network namespace with interfaces and routes")
+	}
+	// Never unlocked: the thread, and with it the namespace, ends with the test.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("no network namespace: %v", err)
+	}
+	if err := makeInterfaces(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// makeInterfaces makes what the engine gives a container: each interface has one address, and something at its
+// other end.
+func makeInterfaces() error {
+	own, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(own); err != nil {
+		return err
+	}
+	for name, address := range map[string]netip.Prefix{
+		"agents": netip.PrefixFrom(onAgents, 20), "egress": netip.PrefixFrom(primary, 24),
+	} {
+		pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name + "-end"}
+		pair.Name = name
+		if err := netlink.LinkAdd(pair); err != nil {
+			return fmt.Errorf("adding %s: %w", name, err)
+		}
+		// The other end first: then ours is ready to send as soon as it is up.
+		for _, name := range []string{pair.PeerName, pair.Name} {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(link); err != nil {
+				return err
+			}
+		}
+		if err := netlink.AddrAdd(pair, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
+			return fmt.Errorf("giving %s an address: %w", name, err)
+		}
+	}
+	if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("adding the default route: %w", err)
+	}
+	return nil
+}
+
+func shape(t *testing.T, sibling Sibling) {
+	t.Helper()
+	if err := shapeNetwork(sibling); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	found, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// route is what the kernel would do with a packet.
+func route(from, to netip.Addr) (netlink.Route, error) {
+	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
+	if err != nil {
+		return netlink.Route{}, err
+	}
+	return routes[0], nil
+}
+
+// connect opens a connection from an address, as a proxy does that binds its source.
+func connect(from, to netip.Addr, port int) error {
+	dialer := net.Dialer{
+		LocalAddr: &net.TCPAddr{IP: from.AsSlice()},
+		Timeout:   time.Second, // for a test that fails; what is refused is refused at once
+	}
+	connection, err := dialer.Dial("tcp4", netip.AddrPortFrom(to, uint16(port)).String())
+	if err == nil {
+		connection.Close()
+	}
+	return err
+}
+
+// listen accepts connections on every address of the namespace.
+func listen(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func refused(err error) bool {
+	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
+}
+
+// last is the highest address of a prefix.
+func last(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().As4()
+	for bit := prefix.Bits(); bit < 32; bit++ {
+		bytes[bit/8] |= 1 << (7 - bit%8)
+	}
+	return netip.AddrFrom4(bytes)
+}
+
+// From either source the ranges of its table are refused at once, at both ends and whatever listens there.
+func TestUnreachableRanges(t *testing.T) {
+	inNetwork(t)
+	sibling := newSibling()
+	shape(t, sibling)
+	port := listen(t)
+
+	for _, table := range sibling.Tables {
+		for _, prefix := range table.Unreachable {
+			for _, address := range []netip.Addr{prefix.Addr(), last(prefix)} {
+				if err := connect(table.From, address, port); !refused(err) {
+					t.Errorf("%s to %s in %s: %v", table.From, address, prefix, err)
+				}
+			}
+		}
+	}
+}
+
+// The guarded source reaches the world by the gateway, and nothing else: not even the addresses of its own machine.
+func TestGuardedSource(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+	port := listen(t)
+
+	for _, address := range []netip.Addr{loopback, onAgents, primary, guarded, exempt, gateway, agent, private} {
+		if err := connect(guarded, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	expectRoute(t, guarded, world, "via 10.214.0.1 on interface")
+}
+
+// The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
+func TestExemptSource(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+	port := listen(t)
+
+	for _, address := range []netip.Addr{loopback, onAgents, primary, guarded, exempt, agent} {
+		if err := connect(exempt, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	expectRoute(t, exempt, world, "via 10.214.0.1 on interface")
+	expectRoute(t, exempt, private, "via 10.214.0.1 on interface")
+	expectRoute(t, exempt, netip.MustParseAddr("10.214.0.9"), "connected on interface")
+}
+
+func expectRoute(t *testing.T, from, to netip.Addr, words string) {
+	t.Helper()
+	found, err := route(from, to)
+	text := fmt.Sprintf("%s %s %d", to.String()+"/32", words, link(t, "egress").Attrs().Index)
+	if err != nil || describeRoute(found) != text {
+		t.Errorf("from %s: got %s, %v, expected %s", from, describeRoute(found), err, text)
+	}
+}
+
+// What has no table goes on as before: health checks reach loopback, and the resolver asks by the primary address.
+func TestOtherSourcesAreUntouched(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+	port := listen(t)
+
+	for _, address := range []netip.Addr{loopback, onAgents, primary} {
+		if err := connect(address, address, port); err != nil {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	expectRoute(t, primary, world, "via 10.214.0.1 on interface")
+	expectRoute(t, primary, gateway, "connected on interface")
+}
+
+// The kernel's own local rule comes behind the rules of the tables, and is there once.
+func TestLocalRuleComesBehind(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+
+	rules, err := netlink.RuleList(unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, rule := range rules {
+		found = append(found, describeRule(rule))
+	}
+	wanted := []string{
+		"100: from 10.214.0.148/32 lookup 101",
+		"101: from 10.214.0.158/32 lookup 102",
+		"200: from all lookup 255",
+		"32766: from all lookup 254",
+		"32767: from all lookup 253",
+	}
+	if !slices.Equal(found, wanted) {
+		t.Errorf("got %q", found)
+	}
+}
+
+// A network that has its shape has no differences, and keeps it when it is given the same again.
+func TestShapeIsIdempotent(t *testing.T) {
+	inNetwork(t)
+	sibling := newSibling()
+	for range 2 {
+		shape(t, sibling)
+		expectDifferences(t, sibling)
+	}
+	for _, address := range sibling.Addresses {
+		if found, err := linkHolding(address.Address); err != nil || found.Attrs().Name != "egress" {
+			t.Errorf("%s: %v", address.Address, err)
+		}
+	}
+}
+
+func expectDifferences(t *testing.T, sibling Sibling, wanted ...string) {
+	t.Helper()
+	index := fmt.Sprint(link(t, "egress").Attrs().Index)
+	for position, text := range wanted {
+		wanted[position] = strings.ReplaceAll(text, "EGRESS", index)
+	}
+	if found, err := networkDifferences(sibling); err != nil || !slices.Equal(found, wanted) {
+		t.Errorf("got %q, %v, expected %q", found, err, wanted)
+	}
+}
+
+// A network that was never shaped lacks everything that was asked.
+func TestUnshapedNetworkDiffers(t *testing.T) {
+	inNetwork(t)
+	sibling := newSibling()
+	sibling.Tables = sibling.Tables[:1]
+	sibling.Tables[0].Unreachable = prefixes("10.0.0.0/8")
+
+	expectDifferences(t, sibling,
+		"address 10.214.0.148 is missing",
+		"address 10.214.0.158 is missing",
+		"route default via 10.214.0.1 on interface EGRESS in table 101 is missing",
+		"route unreachable 10.0.0.0/8 in table 101 is missing",
+		"rule 0: from all lookup 255 is not ours",
+		"rule 100: from 10.214.0.148/32 lookup 101 is missing",
+		"rule 200: from all lookup 255 is missing",
+	)
+}
+
+// Every change that is made to a shaped network by hand is a difference in words.
+func TestDifferences(t *testing.T) {
+	sibling := newSibling()
+	first := sibling.Tables[0]
+	rule := func(change func(*netlink.Rule)) *netlink.Rule {
+		changed := first.rule(0)
+		change(changed)
+		return changed
+	}
+	ruleMissing := "rule 100: from 10.214.0.148/32 lookup 101 is missing"
+	cases := map[string]struct {
+		change func() error
+		found  []string
+	}{
+		"a rule deleted": {
+			func() error { return netlink.RuleDel(first.rule(0)) },
+			[]string{ruleMissing},
+		},
+		"a rule for everyone before ours": {
+			func() error {
+				return netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Priority, r.Src, r.Table = 50, nil, 254 }))
+			},
+			[]string{"rule 50: from all lookup 254 is not ours"},
+		},
+		"the local rule moved back": {
+			func() error { return netlink.RuleAdd(localRule(0)) },
+			[]string{"rule 0: from all lookup 255 is not ours"},
+		},
+		"the local rule deleted": {
+			func() error { return netlink.RuleDel(localRule(localRulePriority)) },
+			[]string{"rule 200: from all lookup 255 is missing"},
+		},
+		"a rule turned around": {
+			func() error {
+				return errors.Join(
+					netlink.RuleDel(first.rule(0)),
+					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Invert = true })))
+			},
+			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
+		},
+		"a rule for marked packets only": {
+			func() error {
+				return errors.Join(
+					netlink.RuleDel(first.rule(0)),
+					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Mark = 7 })))
+			},
+			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
+		},
+		"a rule for more sources": {
+			func() error {
+				return errors.Join(
+					netlink.RuleDel(first.rule(0)),
+					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Src.Mask = net.CIDRMask(30, 32) })))
+			},
+			[]string{"rule 100: from 10.214.0.148/30 lookup 101 is not ours", ruleMissing},
+		},
+		"a route deleted": {
+			func() error {
+				return netlink.RouteDel(&netlink.Route{
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8")), Type: unix.RTN_UNREACHABLE,
+				})
+			},
+			[]string{"route unreachable 10.0.0.0/8 in table 101 is missing"},
+		},
+		"a route added": {
+			func() error {
+				return netlink.RouteAdd(&netlink.Route{
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.1.2.0/24")), Gw: gateway.AsSlice(),
+				})
+			},
+			[]string{"route 10.1.2.0/24 via 10.214.0.1 on interface EGRESS in table 101 is not ours"},
+		},
+		"a route by another gateway": {
+			func() error {
+				return netlink.RouteReplace(&netlink.Route{
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0")),
+					Gw: netip.MustParseAddr("10.214.0.2").AsSlice(), Type: unix.RTN_UNICAST,
+				})
+			},
+			[]string{
+				"route default via 10.214.0.1 on interface EGRESS in table 101 is missing",
+				"route default via 10.214.0.2 on interface EGRESS in table 101 is not ours",
+			},
+		},
+		"a refusal that passes on to the next table": {
+			func() error {
+				return netlink.RouteReplace(&netlink.Route{
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8")), Type: unix.RTN_THROW,
+				})
+			},
+			[]string{
+				"route 10.0.0.0/8 of type 9 in table 101 is not ours",
+				"route unreachable 10.0.0.0/8 in table 101 is missing",
+			},
+		},
+		"a refusal of some packets only": {
+			func() error {
+				refusal := netlink.Route{
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8")), Type: unix.RTN_UNREACHABLE,
+				}
+				partly := refusal
+				partly.Tos = 16
+				return errors.Join(netlink.RouteDel(&refusal), netlink.RouteAdd(&partly))
+			},
+			[]string{
+				"route unreachable 10.0.0.0/8 in table 101 is missing",
+				"route unreachable 10.0.0.0/8 tos 16 in table 101 is not ours",
+			},
+		},
+		"an address deleted": {
+			func() error {
+				link, err := linkHolding(guarded)
+				if err != nil {
+					return err
+				}
+				return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(guarded, 32))})
+			},
+			[]string{"address 10.214.0.148 is missing"},
+		},
+	}
+	for name, each := range cases {
+		t.Run(name, func(t *testing.T) {
+			inNetwork(t)
+			shape(t, sibling)
+			if err := each.change(); err != nil {
+				t.Fatal(err)
+			}
+			expectDifferences(t, sibling, each.found...)
+		})
+	}
+}
+
+// A network that can't be compared, because its interface is gone, is an error and never without differences.
+func TestDifferencesWithoutInterface(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+	if err := netlink.LinkDel(link(t, "egress")); err != nil {
+		t.Fatal(err)
+	}
+
+	if found, err := networkDifferences(newSibling()); !errors.Is(err, errNoInterface) {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// A sibling without tables keeps the kernel's rules as they are.
+func TestShapeWithoutTables(t *testing.T) {
+	inNetwork(t)
+	sibling := Sibling{Name: "coredns"}
+	shape(t, sibling)
+
+	rules, err := netlink.RuleList(unix.AF_INET)
+	if err != nil || len(rules) != 3 || describeRule(rules[0]) != "0: from all lookup 255" {
+		t.Errorf("got %v, %v", rules, err)
+	}
+	expectDifferences(t, sibling)
+}
+
+// An address in a network that no interface is in can't be had, which is an error that names the network.
+func TestShapeWithoutInterface(t *testing.T) {
+	inNetwork(t)
+	elsewhere := netip.MustParsePrefix("10.215.0.0/24")
+
+	err := shapeNetwork(Sibling{Name: "envoy", Addresses: []Address{{netip.MustParseAddr("10.215.0.5"), elsewhere}}})
+
+	if !errors.Is(err, errNoInterface) || !strings.Contains(err.Error(), "10.215.0.0/24") {
+		t.Errorf("got %v", err)
+	}
+}

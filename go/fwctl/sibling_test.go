@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What a sibling needs of its network stands in boot/sibling.json.
+func TestReadSibling(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, tree{"boot/sibling.json": `{
+ "sibling": "envoy",
+ "addresses": [{"address": "10.214.0.148", "subnet": "10.214.0.0/24"}],
+ "tables": [{
+  "from": "10.214.0.148", "table": 101, "gateway": "10.214.0.1", "subnet": "10.214.0.0/24",
+  "connected": true, "unreachable": ["10.0.0.0/8", "127.0.0.0/8"]
+ }],
+ "service": {"address": "10.213.8.53", "subnet": "10.213.0.0/20"}
+}`})
+
+	sibling, err := readSibling(root)
+
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnet, from := netip.MustParsePrefix("10.214.0.0/24"), netip.MustParseAddr("10.214.0.148")
+	service := Address{netip.MustParseAddr("10.213.8.53"), netip.MustParsePrefix("10.213.0.0/20")}
+	if sibling.Name != "envoy" || sibling.Service == nil || *sibling.Service != service {
+		t.Errorf("got %+v", sibling)
+	}
+	if !slices.Equal(sibling.Addresses, []Address{{from, subnet}}) || len(sibling.Tables) != 1 {
+		t.Fatalf("got %+v", sibling)
+	}
+	table := sibling.Tables[0]
+	if table.From != from || table.ID != 101 || table.Gateway != netip.MustParseAddr("10.214.0.1") ||
+		table.Subnet != subnet || !table.Connected {
+		t.Errorf("got %+v", table)
+	}
+	unreachable := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")}
+	if !slices.Equal(table.Unreachable, unreachable) {
+		t.Errorf("got %v", table.Unreachable)
+	}
+}
+
+// A container without the file is no sibling.
+func TestReadSiblingMissing(t *testing.T) {
+	if _, err := readSibling(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A file that is not what the tool renders is an error that names the file and what is wrong.
+func TestReadSiblingErrors(t *testing.T) {
+	for text, wanted := range map[string]string{
+		``:                     "unexpected end of JSON input",
+		`[]`:                   "cannot unmarshal array",
+		`{}`:                   `no sibling is called ""`,
+		`{"sibling": "squid"}`: `no sibling is called "squid"`,
+		`{"sibling": "envoy", "addresses": [{"address": "10.214.0.300"}]}`: "10.214.0.300",
+		`{"sibling": "envoy", "tables": [{"unreachable": ["10.0.0.0"]}]}`:  "10.0.0.0",
+	} {
+		root := t.TempDir()
+		write(t, root, tree{"boot/sibling.json": text})
+
+		_, err := readSibling(root)
+
+		path := filepath.Join(root, "boot", "sibling.json")
+		if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.Contains(err.Error(), wanted) {
+			t.Errorf("%s: got %v, expected %q in it", text, err, wanted)
+		}
+	}
+}
+
+// Each sibling's program is asked in its own way.
+func TestSiblingProgram(t *testing.T) {
+	if _, ok := (Sibling{Name: "envoy"}).program().(envoy); !ok {
+		t.Error("envoy is not asked as Envoy")
+	}
+	if _, ok := (Sibling{Name: "coredns"}).program().(coredns); !ok {
+		t.Error("coredns is not asked as CoreDNS")
+	}
+}

@@ -1,0 +1,76 @@
+"""The command line over an in-memory engine."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from clawker_fw import cli
+from clawker_fw.engine.memory import MemoryEngine
+from devkit.stacks import CHECKOUT
+
+SETTINGS = "rules:\n  - dst: a.test\n  - dst: h.test\n    proto: http\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - JSON
+        """The answer, read."""
+        return json.loads(self.out)
+
+    def valid(self, schema: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer, checked against a published schema."""
+        document = json.loads((CHECKOUT / "docs" / "schemas" / f"{schema}.schema.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(document)
+        jsonschema.Draft202012Validator(document).validate(self.json)
+        return self.json
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def memory() -> MemoryEngine:
+    """An empty engine."""
+    return MemoryEngine()
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture
+def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in the folder of the settings file; waits for real programs pass at once."""
+    del settings_file
+    monkeypatch.setattr(cli, "connect_engine", lambda _: memory)
+    clock = iter(number / 100 for number in range(10**9))
+    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
+    for module in ("apply", "observe"):
+        monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
+
+    def run(*arguments: str, **environment: str) -> Outcome:
+        result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "140", **environment})
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run

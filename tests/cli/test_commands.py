@@ -1,0 +1,286 @@
+"""Every command by its exit code and its JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
+from devkit import stacks
+from tests.cli.conftest import Command
+
+
+def test_the_way_of_a_newcomer(command: Command) -> None:
+    """`run` brings the stack up, `drift` is clean, `status` says how to attach an agent, `down` ends it."""
+    up = command("run", "--format", "json")
+    assert up.code == 0
+    assert up.valid("run")["changed"] is True
+    assert up.json["verdict"] == "current"
+
+    drift = command("drift", "--format", "json")
+    assert drift.code == 0
+    assert drift.valid("drift")["verdict"] == "current"
+
+    status = command("status", "--format", "json")
+    assert status.code == 0
+    answer = status.valid("status")
+    assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.8.53", "attached": []}
+    assert answer["rules"] == 2
+    assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
+    assert all(each["live_version"] for each in answer["siblings"])
+    assert "docker run --rm -it --network clawker-net --dns 10.213.8.53" in command("status").out
+
+    down = command("down", "--format", "json")
+    assert down.code == 0
+    assert "remove network clawker-net" in down.valid("down")["steps"]
+    assert command("status", "--format", "json").valid("status")["siblings"][0]["state"] == "missing"
+    assert "was not up" in command("down").out
+
+
+def test_run_with_nothing_stale_changes_nothing(command: Command, memory: MemoryEngine) -> None:
+    """A second `run` says so and touches no container."""
+    command("run")
+    before = memory.inside("clawker-envoy").id
+    again = command("run", "--format", "json")
+    assert again.code == 0
+    assert (again.valid("run")["changed"], again.json["steps"]) == (False, [])
+    assert memory.inside("clawker-envoy").id == before
+    assert "nothing to do" in command("run").out
+
+
+def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
+    """`--dry-run` exits with 1 while there is something to do, and does none of it."""
+    dry = command("run", "--dry-run", "--format", "json")
+    assert dry.code == 1
+    assert dry.valid("run")["steps"]
+    assert memory.networks() == ()
+    assert "run would" in command("run", "--dry-run").out
+    command("run")
+    assert command("run", "--dry-run").code == 0
+
+
+def test_force_recreate_replaces_both(command: Command, memory: MemoryEngine) -> None:
+    """Both siblings get new containers although they are current."""
+    command("run")
+    before = {name: memory.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
+    assert command("run", "--force-recreate").code == 0
+    assert all(memory.inside(name).id != identity for name, identity in before.items())
+
+
+def test_drift_names_layer_field_cause_and_action(command: Command, memory: MemoryEngine) -> None:
+    """Exit code 1, and a finding with both values."""
+    command("run")
+    memory.stop("clawker-envoy")
+    drift = command("drift", "--format", "json")
+    assert drift.code == 1
+    envoy = drift.valid("drift")["siblings"][0]
+    assert envoy["verdict"] == "drifted"
+    assert envoy["findings"] == [
+        {
+            "layer": "state",
+            "field": "status",
+            "running": "exited",
+            "desired": "running",
+            "cause": "tamper",
+            "action": "start",
+        }
+    ]
+
+
+def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Path) -> None:
+    """A changed rule is shown as the change of the files it makes."""
+    command("run")
+    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
+    drift = command("drift")
+    assert drift.code == 1
+    assert "-a.test. 1 IN A 10.213.8.10" in drift.out
+    assert "+b.test. 1 IN A 10.213.8.10" in drift.out
+    document = command("drift", "--format", "json").valid("drift")
+    assert any("+b.test." in each.get("diff", "") for each in document["siblings"][1]["findings"])
+
+
+def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
+    """A sibling that does not answer gives exit code 1."""
+    command("run")
+    memory.inside("clawker-envoy").silent = "connection refused"
+    drift = command("drift", "--format", "json")
+    assert (drift.code, drift.valid("drift")["verdict"]) == (1, "unknown")
+
+
+def test_reload_commits_rules_live(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """Containers stay, rules change."""
+    command("run")
+    before = memory.inside("clawker-envoy").id
+    settings_file.write_text("rules:\n  - dst: b.test\n")
+    reload = command("reload", "--format", "json")
+    assert reload.code == 0
+    assert reload.valid("run")["steps"] == ["commit hot files to envoy", "commit hot files to coredns"]
+    assert memory.inside("clawker-envoy").id == before
+
+
+def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: MemoryEngine) -> None:
+    """A changed setting makes new siblings, as `run` would."""
+    command("run")
+    before = memory.inside("clawker-envoy").id
+    assert command("reload", CLAWKER_FW_OTEL__INFRA_PORT="4320").code == 0
+    assert memory.inside("clawker-envoy").id != before
+
+
+def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
+    """It says to `run`."""
+    reload = command("reload")
+    assert reload.code == 6
+    assert "error[not-up]" in reload.err
+    assert "clawker-fw run" in reload.err
+
+
+@pytest.mark.parametrize("verb", ["run", "reload"])
+def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
+    """One structured record a sibling, with both values of each of the three labels."""
+    command("run")
+    outcome = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
+    drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
+    assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
+    for each in drifted:
+        assert (each["running_otel_infra_port"], each["desired_otel_infra_port"]) == ("4319", "4320")
+        assert each["running_infra_certs_ready"] == each["desired_infra_certs_ready"] == "false"
+        assert each["running_stack_build_sha"] == each["desired_stack_build_sha"]
+    text = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
+    assert "event=firewall_container_spec_drift container=clawker-envoy" in text
+
+
+def test_coming_up_is_not_drift(command: Command) -> None:
+    """A container that was not there has not drifted: no record."""
+    assert "firewall_container_spec_drift" not in command("run").err
+
+
+def test_invalid_rules_apply_nothing(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """Exit code 3, the line of the rule, and the old rules go on."""
+    command("run")
+    files = dict(memory.inside("clawker-envoy").files)
+    settings_file.write_text("rules:\n  - dst: good.test\n  - dst: https://bad.test\n")
+    for verb in ("run", "reload", "drift", "status"):
+        outcome = command(verb)
+        assert outcome.code == 3
+        assert "line 3" in outcome.err
+        assert "hint" not in outcome.err or "Traceback" not in outcome.err
+    assert dict(memory.inside("clawker-envoy").files) == files
+
+
+def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngine) -> None:
+    """Every command that would look at it refuses."""
+    blueprint = stacks.blueprint(memory.facts(), "a.test")
+    command("run")
+    memory.remove("clawker-envoy")
+    memory.create_container(stacks.bare_container("clawker-envoy", blueprint))
+    for verb in ("run", "drift", "status", "reload", "down"):
+        outcome = command(verb)
+        assert outcome.code == 6, verb
+        assert "error[foreign-container]" in outcome.err
+
+
+def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:
+    """`--force` takes them off the network first."""
+    command("run")
+    blueprint = stacks.blueprint(memory.facts(), "a.test")
+    memory.start(memory.create_container(stacks.bare_container("agent", blueprint, "clawker-net")))
+    assert command("status", "--format", "json").valid("status")["agent"]["attached"] == ["agent"]
+    refused = command("down")
+    assert refused.code == 6
+    assert "agent on clawker-net" in refused.err
+    assert command("down", "--force").code == 0
+    assert memory.networks() == ()
+    assert memory.inside("agent").status == "running"
+
+
+def test_errors_as_json(command: Command) -> None:
+    """With `--log-format json` an error is a record too."""
+    outcome = command("--log-format", "json", "reload")
+    record = json.loads(outcome.err.splitlines()[-1])
+    assert (record["event"], record["code"]) == ("error", "not-up")
+    assert record["hint"]
+
+
+def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called a bug, and the traceback is there for those who ask."""
+    monkeypatch.setattr(memory, "networks", lambda: 1 / 0)
+    outcome = command("status")
+    assert outcome.code == 70
+    assert "ZeroDivisionError" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_an_engine_that_fails_is_exit_code_4(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's own words are shown."""
+
+    def fail() -> None:
+        raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
+
+    monkeypatch.setattr(memory, "networks", fail)
+    outcome = command("drift")
+    assert outcome.code == 4
+    assert "boom" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nope"],
+        ["nope"],
+        ["run", "--format", "xml"],
+        ["run", "--drain-timeout", "soon"],
+        ["--project", "Not Allowed", "run"],
+        ["run", "--project", "after"],
+    ],
+)
+def test_usage_is_exit_code_2(arguments: list[str], command: Command) -> None:
+    """A mistake on the command line is told by the parser."""
+    assert command(*arguments).code == 2
+
+
+def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> None:
+    """Each option before the command has an environment variable."""
+    command("run", CLAWKER_FW_PROJECT="other", CLAWKER_FW_LOG_FORMAT="json", CLAWKER_FW_DEBUG="0")
+    assert memory.inside("other-envoy")
+    assert command("status", CLAWKER_FW_PROJECT="other", CLAWKER_FW_FORMAT="json").json["project"] == "other"
+    assert command("status", CLAWKER_FW_CONFIG="nope.yaml").code == 3
+
+
+def test_projects_do_not_touch_each_other(command: Command, memory: MemoryEngine) -> None:
+    """Two stacks on one engine have their own networks, names and addresses."""
+    command("run")
+    command("--project", "other", "run")
+    subnets = [network.subnets[0] for network in memory.networks()]
+    assert len(set(subnets)) == 4
+    command("--project", "other", "down")
+    assert command("drift").code == 0
+
+
+def test_init_writes_settings_that_can_be_used(command: Command, settings_file: Path) -> None:
+    """A newcomer's first file denies everything, and is not overwritten."""
+    settings_file.unlink()
+    assert command("init").code == 0
+    assert command("init").code == 6
+    assert command("init", "--force").code == 0
+    assert command("run").code == 0
+    assert command("status", "--format", "json").json["rules"] == 0
+
+
+def test_version(command: Command) -> None:
+    """The version goes to standard output."""
+    outcome = command("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith("clawker-fw 0.")
+
+
+def test_every_command_has_help_with_an_example(command: Command) -> None:
+    """`--help` of each command shows how it is used."""
+    for verb in ("init", "run", "status", "drift", "reload", "down"):
+        outcome = command(verb, "--help")
+        assert outcome.code == 0
+        assert f"clawker-fw {verb}" in outcome.out
+        assert "Example:" in outcome.out

@@ -1,0 +1,353 @@
+"""One contract for every engine: what the port promises, on the in-memory engine and on a real one."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine.docker import connect
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.model import ContainerSpec, ContainerView, Desired, Probe, Shape, Sibling, Slots
+from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import creation, staged
+from clawker_fw.stack import coredns, images, labels, listeners
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.waiting import until
+
+
+@pytest.fixture(params=["memory", "docker"])
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
+    """Each engine in turn."""
+    if request.param == "memory":
+        yield MemoryEngine()
+        return
+    with closing(connect(request.getfixturevalue("host"), None, {})) as real:
+        yield real
+
+
+@pytest.fixture
+def project(engine: EngineWriter, request: pytest.FixtureRequest) -> str:
+    """A name for a stack; a real engine is cleaned up afterwards by the fixture of the same name."""
+    return "contract" if isinstance(engine, MemoryEngine) else str(request.getfixturevalue("clean_project"))
+
+
+@pytest.fixture
+def wanted(engine: EngineWriter, project: str, release: Release) -> Blueprint:
+    """A stack with one rule of each protocol."""
+    rules = ("a.test", {"dst": "h.test", "proto": "http"})
+    return stacks.blueprint(engine.facts(), *rules, project=project, release=release)
+
+
+@pytest.fixture
+def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
+    """Images and networks for a stack, and what its containers should be; none is made yet."""
+    for image in (
+        *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
+        images.lock_image(wanted.engine, wanted.release.digests),
+    ):
+        shares: list[float] = []
+        engine.load_image(image.archive(), image.archive_size, shares.append)
+        assert shares[-1] == 1.0
+    should = desired(wanted, addressing(wanted, observe(engine, wanted.project, ())), Slots())
+    for spec in should.networks.values():
+        engine.create_network(spec)
+    return should
+
+
+def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
+    """Make a sibling's container."""
+    return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
+
+
+def answering(engine: EngineWriter, container: str) -> Probe:
+    """Return a probe of a program that has begun to answer with a version."""
+
+    def probe() -> Probe | None:
+        try:
+            found = engine.probe(container)
+        except EngineError:
+            return None
+        return found if not found.error and all(found.versions.values()) else None
+
+    return until(probe)
+
+
+@pytest.fixture
+def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]]:
+    """Both siblings, started and answering."""
+    containers = {sibling: created(engine, stack, sibling) for sibling in Sibling}
+    for container in containers.values():
+        engine.start(container)
+    for container in containers.values():
+        answering(engine, container)
+    yield containers
+    for container in containers.values():
+        engine.remove(container)
+
+
+def view(engine: EngineWriter, name: str) -> ContainerView:
+    """Return the one container of a name."""
+    (found,) = engine.containers({name})
+    return found
+
+
+def test_facts(engine: EngineWriter) -> None:
+    """An engine says what it is."""
+    facts = engine.facts()
+    assert facts.architecture in {"amd64", "arm64"}
+    assert [int(part) for part in facts.api_version.split(".")] >= [1, 41]
+
+
+def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) -> None:
+    """Every field of a network can be read back."""
+    views = {network.name: network for network in engine.networks()}
+    for spec in stack.networks.values():
+        network = views[spec.name]
+        assert (network.driver, network.internal) == ("bridge", spec.internal)
+        assert (network.subnets, network.ip_range) == ((spec.subnet,), spec.ip_range)
+        assert dict(spec.labels).items() <= dict(network.labels).items()
+        assert dict(spec.options).items() <= dict(network.options).items()
+
+
+def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desired) -> None:
+    """Names are unique, and so are subnets."""
+    for spec in stack.networks.values():
+        with pytest.raises(EngineError):
+            engine.create_network(spec)
+        with pytest.raises(EngineError):
+            engine.create_network(replace(spec, name=f"{spec.name}-other"))
+
+
+def test_images_have_the_ids_we_computed(engine: EngineWriter, stack: Desired, wanted: Blueprint) -> None:
+    """An engine names a loaded image by one of the two digests that we know beforehand."""
+    del stack
+    for image in wanted.images.values():
+        found = engine.image(image.reference)
+        assert found is not None
+        assert found.id in image.ids
+        assert engine.image(found.id) == found
+
+
+def test_an_image_that_is_not_there(engine: EngineWriter) -> None:
+    """Not having it is an answer, not an error; making a container of it is one."""
+    absent = "clawker-fw/absent:none"
+    assert engine.image(absent) is None
+    with pytest.raises(NotFoundError):
+        engine.create_container(ContainerSpec("contract-absent", absent, {}, Shape(("x",), (), {})))
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter, stack: Desired) -> None:
+    """Shape, labels, image and files can be read back, without what an engine adds of its own."""
+    wanted = stack.siblings[sibling]
+    container = created(engine, stack, sibling)
+    found = view(engine, f"{stack.project}-{sibling}")
+    assert (found.id, found.status, found.running) == (container, "created", False)
+    assert labels.shape_fields(found.shape) == labels.shape_fields(wanted.shape)
+    assert dict(wanted.labels).items() <= dict(found.labels).items()
+    assert found.image in wanted.image.ids
+    files = engine.files(container)
+    assert {path: files[path] for path in wanted.boot} == dict(wanted.boot)
+    assert {path: files[path] for path in wanted.hot} == dict(wanted.hot)
+    engine.remove(container)
+
+
+def test_a_name_is_taken_once(engine: EngineWriter, stack: Desired) -> None:
+    """The second container of a name is a conflict, which is what the lock is built on."""
+    spec = ContainerSpec(
+        f"{stack.project}-lock", "clawker-fw/lock:1-" + _lock_tag(engine), {}, Shape(("none",), (), {})
+    )
+    container = engine.create_container(spec)
+    with pytest.raises(ConflictError):
+        engine.create_container(spec)
+    engine.remove(container)
+    engine.remove(engine.create_container(spec))
+
+
+def _lock_tag(engine: EngineWriter) -> str:
+    image = images.lock_image(engine.facts(), stacks.installed_release().digests)
+    return image.reference.rpartition("-")[2]
+
+
+def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
+    """Two running containers can't have the same fixed address; nothing of the second is left."""
+    del running
+    second = replace(creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns-next"))
+    with pytest.raises(EngineError):
+        engine.start(engine.create_container(second))
+    engine.remove(second.name)
+
+
+def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> None:
+    """An engine's own filter matches parts of names."""
+    container = created(engine, stack, Sibling.COREDNS)
+    name = f"{stack.project}-coredns"
+    assert [each.id for each in engine.containers({name, "absent"})] == [container]
+    assert engine.containers({name[:-1], f"{name}x", stack.project}) == ()
+    engine.remove(container)
+
+
+def test_running_siblings_serve_what_they_were_given(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Each resource is live at the version of the files, with the network as it was asked for."""
+    for sibling, container in running.items():
+        wanted = stack.siblings[sibling]
+        probe = answering(engine, container)
+        assert {name: probe.versions[name] for name in wanted.resources} == dict.fromkeys(
+            wanted.resources, wanted.version
+        )
+        assert probe.network == ()
+        assert set(wanted.shape.networks.values()) <= set(probe.addresses)
+        assert not probe.claimed
+        found = view(engine, f"{stack.project}-{sibling}")
+        assert found.running
+        assert dict(found.connected) == dict(wanted.shape.networks)
+
+
+def test_attached_names_who_is_on_a_network(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Disconnecting takes a container off."""
+    networks = {network.name: network.id for network in engine.networks()}
+    agents = networks[f"{stack.project}-net"]
+    assert engine.attached(agents) == (f"{stack.project}-coredns", f"{stack.project}-envoy")
+    assert engine.attached(networks[f"{stack.project}-egress"]) == (f"{stack.project}-envoy",)
+    engine.disconnect(agents, running[Sibling.COREDNS])
+    assert engine.attached(agents) == (f"{stack.project}-envoy",)
+
+
+def test_the_service_address_can_be_claimed_and_released(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Holding it is seen from inside; doing either twice is no error."""
+    container, address = running[Sibling.COREDNS], str(stack.service_address)
+    for _ in range(2):
+        engine.run_helper(container, ["claim", "0"], lambda _: None)
+        probe = engine.probe(container)
+        assert (probe.claimed, address in probe.addresses) == (True, True)
+    for _ in range(2):
+        engine.run_helper(container, ["release"], lambda _: None)
+        probe = engine.probe(container)
+        assert (probe.claimed, address in probe.addresses) == (False, False)
+
+
+def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
+    """Commit what is staged."""
+    answers: list[dict[str, Any]] = []
+    engine.run_helper(container, ["commit"], answers.append)
+    (answer,) = answers
+    return answer
+
+
+def test_hot_files_are_committed_live(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
+) -> None:
+    """New files are staged, taken and proven; files that are no longer wanted go; the record says so."""
+    changed = stacks.blueprint(
+        wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
+    )
+    for blueprint in (changed, wanted):
+        should = desired(blueprint, addressing(blueprint, observe(engine, stack.project, ())), Slots())
+        for sibling, container in running.items():
+            target = should.siblings[sibling]
+            present = [path for path in engine.files(container) if path.startswith("hot/")]
+            engine.put_files(container, staged(target, present))
+            assert commit(engine, container)["committed"] is True
+            files = engine.files(container)
+            assert {path: text for path, text in files.items() if path.startswith("hot/")} == dict(target.hot)
+            assert json.loads(files["state/committed.json"])["version"] == target.version
+            assert not any(path.startswith(("stage/", "good/")) for path in files)
+            versions = engine.probe(container).versions
+            assert all(versions[name] == target.version for name in target.resources)
+
+
+BROKEN = {
+    Sibling.ENVOY: (listeners.LISTENERS, b'{"version_info": "x", "resources": [{"@type": "nonsense"}]}'),
+    Sibling.COREDNS: (coredns.ZONE, b"this is no zone\n"),
+}
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_a_file_that_is_refused_is_put_back(
+    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """What was live stays live, on disk and in the process, and the answer says what was refused and why."""
+    container, target = running[sibling], stack.siblings[sibling]
+    path, content = BROKEN[sibling]
+    engine.put_files(container, staged(replace(target, hot={**target.hot, path: content}, version="x"), ()))
+    answer = commit(engine, container)
+    assert answer["committed"] is False
+    assert answer["rejected"] or answer["missing"]
+    assert answer["reason"]
+    files = engine.files(container)
+    assert files[path] == target.hot[path]
+    assert json.loads(files["state/committed.json"])["version"] == target.version
+    probe = until(lambda: _live(engine, container, target.version))
+    assert not probe.error
+
+
+def _live(engine: EngineWriter, container: str, version: str) -> Probe | None:
+    probe = engine.probe(container)
+    return probe if set(probe.versions.values()) == {version} else None
+
+
+def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Without connections that is at once."""
+    lines: list[dict[str, int]] = []
+    engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
+    assert lines[-1] == {"connections": 0}
+
+
+def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired) -> None:
+    """Asking a container that does not run is an error, not silence."""
+    container = created(engine, stack, Sibling.ENVOY)
+    with pytest.raises(EngineError):
+        engine.probe(container)
+    with pytest.raises(EngineError):
+        engine.run_helper(container, ["drain", "0"], lambda _: None)
+    engine.remove(container)
+
+
+def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter, stack: Desired) -> None:
+    """Without its boot files a sibling does not run, and says so."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    shape = replace(wanted.shape, restart="no")
+    container = engine.create_container(replace(wanted, shape=shape, files=helper))
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    assert view(engine, wanted.name).exit_code != 0
+    assert any("boot/sibling.json" in line for line in engine.last_words(container, 5))
+    engine.remove(container)
+
+
+def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
+    """Another name is the same container; a taken one is a conflict."""
+    container = created(engine, stack, Sibling.COREDNS)
+    other = created(engine, stack, Sibling.ENVOY)
+    engine.rename(container, f"{stack.project}-coredns-next")
+    assert view(engine, f"{stack.project}-coredns-next").id == container
+    with pytest.raises(ConflictError):
+        engine.rename(container, f"{stack.project}-envoy")
+    engine.remove(container)
+    engine.remove(other)
+
+
+def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
+    """A running container is stopped and removed; one that is gone is no error."""
+    for container in running.values():
+        engine.remove(container)
+        engine.remove(container)
+    assert engine.containers({f"{stack.project}-envoy", f"{stack.project}-coredns"}) == ()
+    for network in engine.networks():
+        if network.name.startswith(f"{stack.project}-"):
+            engine.remove_network(network.id)
+    assert not [network for network in engine.networks() if network.name.startswith(f"{stack.project}-")]

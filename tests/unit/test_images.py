@@ -1,0 +1,116 @@
+"""Images that we write ourselves: the same bytes everywhere, and an id known before any engine is asked."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import FirewallError, SettingsError
+from clawker_fw.model import EngineFacts, Sibling
+from clawker_fw.stack import images
+from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.images import BuiltImage, Entry
+from clawker_fw.stack.release import Release
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> BuiltImage:
+    """A small image with a file of an odd size and a link."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF" + b"x" * 1000)
+    entries = (Entry("bin/program", program, 0o755), Entry("bin/link", link="program"))
+    return BuiltImage("example/image", "1", "amd64", entries, Digests(tmp_path / "digests.json"))
+
+
+def members(archive: bytes) -> dict[str, bytes]:
+    """Return the regular files of a tar."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {each.name: stream.read() for each in tar if (stream := tar.extractfile(each))}
+
+
+def test_every_blob_is_named_by_its_digest(image: BuiltImage) -> None:
+    """The archive is consistent: config, manifest and layer are where their digests say."""
+    files = members(b"".join(image.archive()))
+    for name, content in files.items():
+        if name.startswith("blobs/sha256/"):
+            assert hashlib.sha256(content).hexdigest() == name.removeprefix("blobs/sha256/")
+    listing = json.loads(files["manifest.json"])[0]
+    manifest = json.loads(files["blobs/" + image.ids[1].replace(":", "/")])
+    assert "sha256:" + listing["Config"].removeprefix("blobs/sha256/") == image.ids[0]
+    assert manifest["config"]["digest"] == image.ids[0]
+    assert [layer["size"] for layer in manifest["layers"]] == [len(files[listing["Layers"][0]])]
+    assert json.loads(files["index.json"])["manifests"][0]["digest"] == image.ids[1]
+
+
+def test_the_layer_is_a_tar_without_traces_of_this_machine(image: BuiltImage) -> None:
+    """Order, owners and times are fixed."""
+    files = members(b"".join(image.archive()))
+    layer = files[json.loads(files["manifest.json"])[0]["Layers"][0]]
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        found = [(each.name, each.mode, each.uid, each.gid, each.mtime, each.linkname) for each in tar]
+    assert found == [("bin/program", 0o755, 0, 0, 0, ""), ("bin/link", 0o777, 0, 0, 0, "program")]
+
+
+def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -> None:
+    """Where the files lie and when they were made does not matter; what is in them does."""
+    other = tmp_path / "elsewhere"
+    other.write_bytes((tmp_path / "program").read_bytes())
+    moved = BuiltImage(
+        image.name, "1", "amd64", (Entry("bin/program", other, 0o755), image.entries[1]), image.digests
+    )
+    assert moved.ids == image.ids
+    assert b"".join(moved.archive()) == b"".join(image.archive())
+    other.write_bytes(b"other")
+    changed = BuiltImage(image.name, "1", "amd64", moved.entries, Digests(tmp_path / "empty.json"))
+    assert changed.ids != image.ids
+    assert changed.reference != image.reference
+
+
+def test_the_empty_image_of_the_lock_is_valid(tmp_path: Path) -> None:
+    """Its one layer is an empty tar."""
+    engine = EngineFacts("", "", "arm64")
+    files = members(b"".join(images.lock_image(engine, Digests(tmp_path / "digests.json")).archive()))
+    assert json.loads(files["manifest.json"])[0]["RepoTags"][0].startswith("clawker-fw/lock:1-")
+
+
+def test_both_siblings_have_known_ids(release: Release) -> None:
+    """The bundled images can be named without an engine."""
+    engine = EngineFacts("", "", "amd64")
+    for sibling in Sibling:
+        image = images.image_of(sibling, "bundled", release, engine)
+        assert image.bundled
+        assert all(each.startswith("sha256:") for each in image.ids)
+
+
+def test_a_reference_has_no_id_before_it_is_pulled(release: Release) -> None:
+    """Only an engine knows the id of what a registry holds."""
+    reference = "example/envoy:v1@sha256:" + "a" * 64
+    image = images.image_of(Sibling.ENVOY, reference, release, EngineFacts("", "", "amd64"))
+    assert (image.reference, image.ids, image.bundled) == (reference, (), False)
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "complaint"),
+    [
+        ("darwin", "arm64", "on Linux only"),
+        ("linux", "aarch64", "for linux/arm64, and the engine runs linux/amd64"),
+    ],
+)
+def test_where_envoy_cannot_be_bundled_it_is_said_what_to_set(
+    platform: str, machine: str, complaint: str, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has no Envoy for the engine names the setting that solves it."""
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        images.image_of(Sibling.ENVOY, "bundled", release, EngineFacts("", "", "amd64"))
+    assert "images.envoy" in caught.value.hint
+
+
+def test_an_architecture_that_was_not_built_is_told(release: Release) -> None:
+    """An engine on other hardware gets a sentence, not a traceback."""
+    with pytest.raises(FirewallError, match="linux/riscv64"):
+        images.image_of(Sibling.COREDNS, "bundled", release, EngineFacts("", "", "riscv64"))

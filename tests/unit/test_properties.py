@@ -1,0 +1,84 @@
+"""Properties of the whole core, over generated settings and rules."""
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Slots, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.plan import Create, Detach, Drain, Rename, Retire, Wish
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.stack import labels
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.strategies import rule_sets
+
+CHOSEN = st.fixed_dictionaries(
+    {"otel": st.fixed_dictionaries({"infra_port": st.integers(1, 65535)})},
+    optional={
+        "drain_timeout": st.integers(0, 60),
+        "images": st.fixed_dictionaries({}, optional={"envoy": st.just("example/envoy@sha256:" + "a" * 64)}),
+    },
+)
+thorough = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def wanted(engine: MemoryEngine, release: Release, chosen: dict[str, Any], rules: RuleSet) -> Blueprint:
+    """Return a blueprint for generated settings and rules."""
+    plain = stacks.blueprint(engine.facts(), release=release, **chosen)
+    return Blueprint(plain.project, plain.settings, rules, release, plain.engine)
+
+
+@thorough
+@given(CHOSEN, rule_sets(), CHOSEN, rule_sets())
+def test_after_run_drift_is_empty(
+    release: Release, first: dict[str, Any], rules: RuleSet, then: dict[str, Any], changed: RuleSet
+) -> None:
+    """Whatever is wanted, and whatever was there before, one run makes it current and a second does nothing."""
+    engine = MemoryEngine()
+    for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
+        assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
+        assert stacks.found(engine, blueprint) == set()
+        assert pipeline.plan_for(pipeline.look(engine, blueprint), Wish(0)).empty
+
+
+@thorough
+@given(CHOSEN, rule_sets())
+def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: RuleSet) -> None:
+    """Same inputs, same bytes: nothing random, nothing of the time, no order of a set."""
+    engine = MemoryEngine()
+    seen = pipeline.look(engine, wanted(engine, release, chosen, rules))
+    shuffled = RuleSet.of(reversed(rules.rules))
+    again = pipeline.look(engine, wanted(engine, release, chosen, shuffled))
+    for slots in (Slots(0, 0), Slots(1, 1)):
+        assert seen.desired_at(slots) == again.desired_at(slots)
+
+
+@thorough
+@given(CHOSEN, rule_sets(), st.booleans())
+def test_no_step_names_what_is_not_ours(
+    release: Release, chosen: dict[str, Any], rules: RuleSet, everything: object
+) -> None:
+    """Only containers that carry our labels for this project are ever drained, renamed or removed."""
+    engine = MemoryEngine()
+    other = stacks.blueprint(engine.facts(), "a.test", release=release, project="other")
+    stacks.converged(engine, other)
+    blueprint = wanted(engine, release, chosen, rules)
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
+    steps = pipeline.plan_for(pipeline.look(engine, blueprint), Wish(0, replace_all=bool(everything)))
+    for step in (each for stage in (*steps.stages, steps.rollback) for each in stage):
+        match step:
+            case Drain() | Retire() | Rename():
+                if step.container.startswith("clawker-"):
+                    continue  # a container that the plan itself makes
+                found = engine.inside(step.container).spec.labels
+                assert labels.is_ours(found, "clawker")
+            case Create():
+                assert labels.is_ours(step.spec.labels, "clawker")
+            case Detach():
+                raise AssertionError("a run never takes an agent off its network")
+    stacks.converged(engine, blueprint)
+    assert stacks.found(engine, other) == set()
