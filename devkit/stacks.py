@@ -131,3 +131,18 @@ def bare_container(name: str, wanted: Blueprint, network: str | None = None) -> 
     """Return a container that is not ours: an agent, or a stranger with one of our names."""
     networks = {network: ""} if network else {}
     return ContainerSpec(name, wanted.images[Sibling.COREDNS].reference, {}, Shape((), (), networks))
+
+
+def change_envoy_image(release: Release) -> None:
+    """Have the bundled Envoy's image hold its trusted roots at a second place, as a release might."""
+    old = b'    yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))\n'
+    change_file(
+        release.package / "stack/images.py", lambda text: text.replace(old, old + old.replace(b"ca-cert", b"cert"))
+    )
+
+
+def change_envoy_command(release: Release) -> None:
+    """Have Envoy started with another option, as a release might."""
+    change_file(
+        release.package / "stack/envoy.py", lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6")
+    )

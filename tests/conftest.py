@@ -9,8 +9,8 @@ from docker import APIClient
 
 from clawker_fw.stack.release import Release
 from devkit.engines import available
+from devkit.firewall import remove_project
 from devkit.host import client, reachable, some_engine
-from devkit.peers import Peers
 from devkit.stacks import installed_release
 
 
@@ -44,25 +44,12 @@ def docker(host: str) -> Iterator[APIClient]:
         yield sdk
 
 
-@pytest.fixture(scope="session")
-def peers(docker: APIClient) -> Iterator[Peers]:
-    """Origins and agents on the engine."""
-    started = Peers(docker)
-    yield started
-    started.remove_all()
-
-
 @pytest.fixture
 def clean_project(docker: APIClient) -> Iterator[str]:
     """A name for a stack that nobody else uses; what is left of it is taken away."""
     name = f"test{secrets.token_hex(3)}"
     yield name
-    for container in docker.containers(all=True, filters={"name": name}):
-        docker.remove_container(container["Id"], force=True, v=True)
-    for network in docker.networks(names=[name]):
-        for attached in docker.inspect_network(network["Id"])["Containers"]:
-            docker.disconnect_container_from_network(attached, network["Id"], force=True)
-        docker.remove_network(network["Id"])
+    remove_project(docker, name)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,9 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack.container import COMMITTED, HELPER_PATH, HOT, STAGE
 
+_HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
+"""An engine calls a container that was stopped unhealthy."""
+
 _SIBLING = "boot/sibling.json"
 _CLAIMED = "state/claimed"
 _ZONE_VERSION = re.compile(rb'^version\.clawker-fw\.invalid\. \d+ IN TXT "(.*)"$', re.MULTILINE)
@@ -301,7 +304,7 @@ def _view(inside: _Container) -> ContainerView:
             networks={name: inside.spec.shape.networks.get(name, "") for name in inside.networks},
         ),
         status=inside.status,
-        health="healthy" if inside.status == "running" and inside.spec.shape.healthcheck else "",
+        health=_HEALTH.get(inside.status, "") if inside.spec.shape.healthcheck else "",
         created=inside.created,
         started=inside.started,
         exit_code=inside.exit_code,

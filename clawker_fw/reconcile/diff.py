@@ -162,7 +162,7 @@ class _Comparison:
                 container.status, Action.REPLACE
             )
             yield self._finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
-        if container.health == "unhealthy":
+        if container.running and container.health == "unhealthy":
             yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
         yield from self._networks_held()
         if wanted.sibling is Sibling.COREDNS and (probe := self._seen.probe) and not probe.error:

@@ -23,6 +23,10 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := shapeNetwork(sibling); err != nil {
 		return err
 	}
+	// From the second start on, runc gives the tmpfs the mode of the folder below it, which it had made itself.
+	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
+		return err
+	}
 	if claimed(root) {
 		link, err := takeServiceAddress(sibling)
 		if err != nil {

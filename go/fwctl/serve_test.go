@@ -14,62 +14,68 @@ import (
 )
 
 // A child of the tests becomes another program, so it is this one, started again with a scene to play.
-const (
-	sceneVariable = "FWCTL_TEST_SCENE"
-	rootVariable  = "FWCTL_TEST_ROOT"
-)
+const sceneVariable = "FWCTL_TEST_SCENE"
 
 func TestMain(m *testing.M) {
 	scene := os.Getenv(sceneVariable)
 	if scene == "" {
 		os.Exit(m.Run())
 	}
-	fmt.Fprintln(os.Stderr, play(scene, os.Getenv(rootVariable)))
+	fmt.Fprintln(os.Stderr, play(scene))
 	os.Exit(1)
 }
 
-// play makes the network of a container and serves in it; it returns only when that fails.
-func play(scene, root string) error {
+// play makes the network and the /tmp of a container and serves in it; it returns only when that fails.
+func play(scene string) error {
 	runtime.LockOSThread()
 	if err := makeInterfaces(); err != nil {
 		return err
 	}
-	sibling := newSibling()
+	owner, sibling := 0, newSibling()
 	sibling.Service = &Address{service, agentNet}
 	switch scene {
 	case "as nobody":
-		if err := unix.Setresuid(unprivileged, unprivileged, unprivileged); err != nil {
-			return err
-		}
-		sibling = Sibling{Name: "coredns"}
+		owner, sibling = unprivileged, Sibling{Name: "coredns"}
 	case "without its network":
 		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
 	case "claiming in vain":
 		sibling.Service.Subnet = prefixes("10.215.0.0/24")[0]
-	case "with a missing program":
+	}
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, fmt.Sprintf("mode=755,uid=%d", owner)); err != nil {
+		return err
+	}
+	const root = "/tmp/volume"
+	if sibling.Service != nil {
+		if err := writeFile(claimRecord(root), nil); err != nil {
+			return err
+		}
+	}
+	if scene == "with a missing program" {
 		return serve(root, sibling, []string{"/nowhere/program"})
 	}
-	program, err := exec.LookPath("cat")
+	shell, err := exec.LookPath("sh")
 	if err != nil {
 		return err
 	}
-	return serve(root, sibling, []string{program, "/proc/self/status", "/proc/self/net/fib_trie"})
+	if err := unix.Setresuid(owner, owner, owner); err != nil {
+		return err
+	}
+	look := "cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp"
+	return serve(root, sibling, []string{shell, "-c", look})
 }
 
-// start plays a scene in a new network, with more privileges than a container has.
+// start plays a scene with namespaces of its own, and with more privileges than a container has.
 func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to have privileges that can be dropped")
 	}
-	root := t.TempDir()
-	write(t, root, tree{"state/claimed": ""})
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), sceneVariable+"="+scene, rootVariable+"="+root)
+	child.Env = append(os.Environ(), sceneVariable+"="+scene)
 	child.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWNET,
-		Credential:  &syscall.Credential{Groups: []uint32{0, 27}},
-		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
+		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Credential:   &syscall.Credential{Groups: []uint32{0, 27}},
+		AmbientCaps:  []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
 	}
 	var out, talk bytes.Buffer
 	child.Stdout, child.Stderr = &out, &talk
@@ -77,20 +83,27 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	return out.String(), talk.String(), err
 }
 
-// The program starts as nobody, in no group, without a capability in any set and with no way to gain one.
-func TestServeDropsPrivileges(t *testing.T) {
+// serving is what the program of a sibling sees: its status by field, and everything as text.
+func serving(t *testing.T) (status map[string]string, text string) {
+	t.Helper()
 	stdout, stderr, err := start(t, "as a sibling")
 	if err != nil {
 		t.Fatal(err, stderr)
 	}
-	status := map[string]string{}
+	status = map[string]string{}
 	for line := range strings.Lines(stdout) {
 		if name, value, found := strings.Cut(line, ":"); found {
 			status[name] = strings.Join(strings.Fields(value), " ")
 		}
 	}
+	return status, stdout
+}
+
+// The program starts as nobody, in no group, without a capability in any set and with no way to gain one.
+func TestServeDropsPrivileges(t *testing.T) {
+	status, _ := serving(t)
 	for name, wanted := range map[string]string{
-		"Name":       "cat",
+		"Name":       "sh",
 		"Uid":        "65532 65532 65532 65532",
 		"Gid":        "65532 65532 65532 65532",
 		"Groups":     "",
@@ -109,14 +122,18 @@ func TestServeDropsPrivileges(t *testing.T) {
 
 // When the program starts, the network has its shape and a claimed address is held again.
 func TestServeShapesTheNetworkFirst(t *testing.T) {
-	stdout, stderr, err := start(t, "as a sibling")
-	if err != nil {
-		t.Fatal(err, stderr)
-	}
+	_, text := serving(t)
 	for _, address := range []string{guarded.String(), exempt.String(), service.String()} {
-		if !strings.Contains(stdout, "|-- "+address+"\n") {
+		if !strings.Contains(text, "|-- "+address+"\n") {
 			t.Errorf("%s is missing", address)
 		}
+	}
+}
+
+// Everyone may write into /tmp when the program starts, whatever mode the engine has left it with.
+func TestServeOpensTmp(t *testing.T) {
+	if status, _ := serving(t); status["Tmp"] != "1777" {
+		t.Errorf("its mode is %q", status["Tmp"])
 	}
 }
 

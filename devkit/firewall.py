@@ -1,0 +1,138 @@
+"""The real program, as a user runs it: a process of its own, with a settings file, against one engine."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from devkit.peers import Peer, Peers
+from devkit.stacks import environment
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command gave."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - JSON
+        """The answer, read."""
+        return json.loads(self.out)
+
+    @property
+    def findings(self) -> set[tuple[str, str, str, str, str]]:
+        """The findings of an answer: sibling, layer, field, cause and action."""
+        return {
+            (sibling["name"], each["layer"], each["field"], each["cause"], each["action"])
+            for sibling in self.json["siblings"]
+            for each in sibling["findings"]
+        }
+
+    def expect(self, code: int = 0) -> "Outcome":
+        """Return itself when the exit code is the expected one.
+
+        Raises:
+            AssertionError: with everything the command wrote.
+        """
+        if self.code != code:
+            raise AssertionError(f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
+        return self
+
+
+@dataclass
+class Firewall:
+    """One stack on one engine. `package` is the folder of another release to run it with."""
+
+    host: str
+    project: str
+    folder: Path
+    package: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Path:
+        """The settings file."""
+        return self.folder / "clawker-fw.yaml"
+
+    def write(self, *rules: str | Mapping[str, Any], **settings: Any) -> None:  # noqa: ANN401 - any setting
+        """Write the settings file; a bare name stands for its `dst`."""
+        entries = [{"dst": rule} if isinstance(rule, str) else dict(rule) for rule in rules]
+        self.settings.write_text(json.dumps({"rules": entries, **settings}, indent=1))
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of the program."""
+        options = ["--host", self.host, "--project", self.project, "--config", str(self.settings)]
+        return [sys.executable, "-m", "clawker_fw", *options, *arguments]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a command and return at once."""
+        release = {"PYTHONPATH": str(self.package)} if self.package else {}
+        return subprocess.Popen(
+            self.command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=environment(**release, **self.variables),
+        )
+
+    def call(self, *arguments: str) -> Outcome:
+        """Run a command to its end."""
+        began = time.monotonic()
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        return Outcome(process.returncode, out, err, time.monotonic() - began)
+
+    def run(self, *arguments: str) -> Outcome:
+        """Bring the stack up to date; it must succeed."""
+        return self.call("run", "--format", "json", *arguments).expect()
+
+    def drift(self) -> Outcome:
+        """Look what differs."""
+        return self.call("drift", "--format", "json")
+
+    def current(self) -> bool:
+        """Whether `drift` is clean."""
+        return self.drift().code == 0
+
+    def status(self) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer of `status`."""
+        return self.call("status", "--format", "json").expect().json
+
+    def agent(self, peers: Peers, *arguments: str) -> Peer:
+        """Start an agent as `status` says."""
+        how = self.status()["agent"]
+        return peers.agent(how["network"], how["dns"], *arguments)
+
+    def origin(self, peers: Peers, names: Sequence[str], *arguments: str) -> Peer:
+        """Start an origin that Envoy finds under the names. Its address is private, on the way out."""
+        return peers.origin(f"{self.project}-egress", names, *(arguments or ("--http", "80", "--https", "443")))
+
+    def container(self, sibling: str) -> str:
+        """Return what a sibling's container is called."""
+        return f"{self.project}-{sibling}"
+
+
+def upgraded(firewall: Firewall, package: Path) -> Firewall:
+    """Return the same stack, run with another release."""
+    return Firewall(firewall.host, firewall.project, firewall.folder, package, firewall.variables)
+
+
+def remove_project(client: APIClient, project: str) -> None:
+    """Take away whatever is left of a stack, and whoever is on its networks, by name."""
+    for container in client.containers(all=True, filters={"name": project}):
+        client.remove_container(container["Id"], force=True, v=True)
+    for network in client.networks(names=[project]):
+        for attached in client.inspect_network(network["Id"])["Containers"]:
+            client.disconnect_container_from_network(attached, network["Id"], force=True)
+        client.remove_network(network["Id"])

@@ -1,0 +1,49 @@
+"""A real stack, with origins and agents around it."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from devkit.firewall import Firewall, remove_project
+from devkit.peers import Peers
+
+RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)
+
+
+@pytest.fixture
+def peers(docker: APIClient) -> Iterator[Peers]:
+    """Origins and agents, gone after each test."""
+    started = Peers(docker)
+    yield started
+    started.remove_all()
+
+
+@pytest.fixture
+def firewall(host: str, clean_project: str, tmp_path: Path) -> Firewall:
+    """A stack that is not up yet, with one name allowed over each protocol."""
+    made = Firewall(host, clean_project, tmp_path)
+    made.write(*RULES)
+    return made
+
+
+@pytest.fixture
+def up(firewall: Firewall) -> Firewall:
+    """The stack, up and current."""
+    firewall.run()
+    return firewall
+
+
+@pytest.fixture(scope="module")
+def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
+    """One stack for all tests of a module, which leave it current."""
+    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("shared"))
+    made.write(*RULES)
+    made.run()
+    yield made
+    remove_project(docker, made.project)
