@@ -318,12 +318,6 @@ class Observed:
     attached: Mapping[Role, tuple[str, ...]]
 
     @property
-    def slots(self) -> Slots:
-        """The slots that serve now; a missing sibling counts as in the first."""
-        held = {sibling: seen.slot for sibling, seen in self.siblings.items()}
-        return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
-
-    @property
     def absent(self) -> bool:
         """Whether there is no stack at all."""
         return not (self.networks or self.siblings or self.leftovers)

@@ -13,7 +13,7 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
-from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import exclusive
 from clawker_fw.reconcile.observe import observe
@@ -30,6 +30,7 @@ class Look:
     """One look at a stack: what is, what should be in the slots it is in, and the difference."""
 
     observed: Observed
+    slots: Slots
     desired: Desired
     diff: Diff
     desired_at: Callable[[Slots], Desired]
@@ -41,16 +42,17 @@ def look(reader: EngineReader, blueprint: Blueprint) -> Look:
     observed = observe(reader, blueprint.project, references)
     addresses = addressing(blueprint, observed)
 
-    def desired_at(slots: Slots) -> Desired:
-        return desired(blueprint, addresses, slots)
+    def desired_at(other: Slots) -> Desired:
+        return desired(blueprint, addresses, other)
 
-    wanted = desired_at(observed.slots)
-    return Look(observed, wanted, diff(observed, wanted), desired_at)
+    now = slots(observed, addresses)
+    wanted = desired_at(now)
+    return Look(observed, now, wanted, diff(observed, wanted), desired_at)
 
 
 def plan_for(seen: Look, wish: Wish) -> Plan:
     """Return what closes the difference that a look has found."""
-    return plan(seen.observed, seen.desired_at, seen.diff, wish)
+    return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, wish)
 
 
 def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: Look, tell: applying.Tell) -> Look:

@@ -107,7 +107,7 @@ class Peers:
             for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise RuntimeError(line["error"])
-        self._client = client
+        self.client = client
         self._image = image.reference
         self._started: list[Peer] = []
 
@@ -133,9 +133,9 @@ class Peers:
         sysctls: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own."""
-        version = self._client.api_version
+        version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
-        created = self._client.create_container(
+        created = self.client.create_container(
             self._image,
             command=["/peer", *arguments],
             name=name,
@@ -149,9 +149,9 @@ class Peers:
             networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
             use_config_proxy=False,
         )["Id"]
-        peer = Peer(self._client, created, name or created[:12])
+        peer = Peer(self.client, created, name or created[:12])
         self._started.append(peer)
-        self._client.start(created)
+        self.client.start(created)
         return peer
 
     def remove_all(self) -> None:

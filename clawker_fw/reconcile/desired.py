@@ -84,6 +84,15 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     return Addressing(agents, egress)
 
 
+def slots(observed: Observed, addresses: Addressing) -> Slots:
+    """Return the slots the siblings are in. A missing Envoy belongs where the zone still points."""
+    held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
+    if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
+        zone = observed.siblings[Sibling.COREDNS].files.get(coredns.ZONE, b"")
+        held[Sibling.ENVOY] = int(f" IN A {addresses.envoy(1)}\n".encode() in zone)
+    return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
+
+
 def _subnet(network: NetworkView) -> IPv4Network | None:
     return network.subnets[0] if network.subnets else None
 

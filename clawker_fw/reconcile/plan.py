@@ -222,31 +222,37 @@ class Wish:
     """Replace what a commit should have closed: the process did not take it."""
 
 
-def plan(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish) -> Plan:
+def plan(
+    observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish
+) -> Plan:
     """Return what closes the difference.
 
-    `desired_at` says what the stack should be with its siblings in given slots: a replacement is born in the
-    other slot.
+    `slots` are those that serve now, and `desired_at` says what the stack should be with its siblings in others:
+    a replacement is born in the other slot.
 
     Raises:
         RefusedError: when a network would have to be remade under running agents.
     """
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
         return _rebuild(observed, desired_at, found)
-    return _Planner(observed, desired_at, found, wish).plan()
+    return _Planner(observed, slots, desired_at, found, wish).plan()
 
 
 class _Planner:
     """The decisions of one plan, in the order in which they are made."""
 
     def __init__(
-        self, observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish
+        self,
+        observed: Observed,
+        slots: Slots,
+        desired_at: Callable[[Slots], Desired],
+        found: Diff,
+        wish: Wish,
     ) -> None:
         self._observed = observed
         self._wish = wish
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
         self._made = {each for each in Sibling if self._must_be_made(each)}
-        slots = observed.slots
         self._desired = desired_at(
             Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         )
@@ -463,7 +469,7 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
     bare = Observed(
         observed.engine, {}, observed.subnets, siblings={}, leftovers=(), images=observed.images, attached={}
     )
-    build = _Planner(bare, lambda _: desired, found, Wish(0)).plan()
+    build = _Planner(bare, Slots(), lambda _: desired, found, Wish(0)).plan()
     old = (*observed.siblings.values(), *observed.leftovers)
     return Plan(
         stages=(

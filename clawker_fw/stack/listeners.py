@@ -266,11 +266,13 @@ def _routes(port: int, rules: tuple[Rule, ...]) -> _Json:
     hosts: dict[str, list[str]] = {}
     for pattern, rule in by_name(rules).items():
         hosts.setdefault(_cluster(rule), []).append(pattern)
+    # The port was taken off the Host header for matching; the origin sees it as the agent must have written it.
+    host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
     allowed = [
         {
             "name": cluster,
             "domains": sorted(domains),
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s", **host}}],
         }
         for cluster, domains in sorted(hosts.items())
     ]
