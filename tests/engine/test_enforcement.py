@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from devkit.engines import PrivateEngine, available, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Peer, Peers, peer_program
+from devkit.waiting import until
 
 WORLD = "203.0.113.10"
-"""The origin in the world: an address of TEST-NET-3 (RFC 5737), on the loopback interface of the engine's network."""
+"""The origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
 
 NAMESERVER = "203.0.113.53"
 
@@ -30,7 +32,7 @@ ZONE = {
     "denied.test": [WORLD],
 }
 
-RULES = [
+RULES: list[str | dict[str, Any]] = [
     "pub.test",
     ".wild.test",
     {"dst": "pub.test", "port": 8443},
@@ -292,9 +294,14 @@ def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: 
     agent.get("http://denied-http.test/", "--connect", envoy)
     agent.ask("resolve", "denied-dns.test")
     sdk = peers.client
-    proxy = sdk.logs(firewall.container("envoy"), tail=50).decode()
-    records = [json.loads(line) for line in proxy.splitlines() if line.startswith("{")]
-    named = {record["name"]: record for record in records}
+
+    def recorded() -> dict[str, Any] | None:
+        proxy = sdk.logs(firewall.container("envoy"), tail=50).decode()
+        records = [json.loads(line) for line in proxy.splitlines() if line.startswith("{")]
+        named = {record["name"]: record for record in records}
+        return named if {"denied-tls.test", "denied-http.test"} <= set(named) else None
+
+    named = until(recorded)  # Envoy writes its log every ten seconds
     assert named["denied-tls.test"]["details"] == "filter_chain_not_found"
     assert named["denied-http.test"]["details"] == "direct_response"
     assert "denied-dns.test." in sdk.logs(firewall.container("coredns"), tail=50).decode()
