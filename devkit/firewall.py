@@ -76,9 +76,12 @@ class Firewall:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
+        return self._start(self.command(*arguments))
+
+    def _start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
         return subprocess.Popen(
-            self.command(*arguments),
+            list(command),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,8 +91,12 @@ class Firewall:
 
     def call(self, *arguments: str) -> Outcome:
         """Run a command to its end."""
+        return self.call_raw(self.command(*arguments))
+
+    def call_raw(self, command: Sequence[str]) -> Outcome:
+        """Run a whole command line to its end."""
         began = time.monotonic()
-        process = self.start(*arguments)
+        process = self._start(command)
         out, err = process.communicate(timeout=120)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 

@@ -5,12 +5,12 @@ Both are the one static program in `devkit/peer`, in an image that we write ours
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker import APIClient
+from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, NetworkingConfig
 
 from clawker_fw.stack.digests import Digests
@@ -76,8 +76,9 @@ class Peer:
         return str(networks[network]["IPAddress"])
 
     def remove(self) -> None:
-        """Take the container away."""
-        self.client.remove_container(self.container, force=True, v=True)
+        """Take the container away, if somebody else has not done so already."""
+        with suppress(errors.NotFound):
+            self.client.remove_container(self.container, force=True, v=True)
 
     def finish(self, timeout: int = 120) -> Answer:
         """Wait until the container's own command has ended, and return what it said."""

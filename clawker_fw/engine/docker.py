@@ -331,7 +331,10 @@ class DockerEngine:
                     complaint += talk or b""
                     *lines, words = (words + (answer or b"")).split(b"\n")
                     for line in lines:
-                        on_line(json.loads(line))
+                        try:
+                            on_line(json.loads(line))
+                        except ValueError:  # not the helper's words: the engine's, about why it did not run
+                            complaint += line
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(

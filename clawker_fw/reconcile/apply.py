@@ -62,7 +62,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     for position, stage in enumerate(plan.stages):
         try:
             performer.side_by_side(stage)
-        except FirewallError as error:
+        except BaseException as error:  # whatever it is, also Ctrl-C: what was made for nothing is taken away
             if position < plan.point_of_no_return:
                 performer.undo(plan.rollback, error)
             raise
@@ -84,13 +84,14 @@ class _Performer:
         for each in running:
             each.result()
 
-    def undo(self, rollback: tuple[Step, ...], error: FirewallError) -> None:
-        """Go back; what can't be undone is added to the error that is about to be raised."""
+    def undo(self, rollback: tuple[Step, ...], error: BaseException) -> None:
+        """Go back; what can't be undone is left to the next run, and added to the error about to be raised."""
         for step in rollback:
             try:
                 self._perform(step)
             except FirewallError as trouble:
-                error.context = (*error.context, f"undoing failed too: {trouble}")
+                if isinstance(error, FirewallError):
+                    error.context = (*error.context, f"undoing failed too: {trouble}")
 
     def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
         self._tell(Progress(step, 0.0))

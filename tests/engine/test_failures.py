@@ -1,0 +1,217 @@
+"""What goes wrong on a real engine: refused config, strangers, two runs at once, and runs that are killed."""
+
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from devkit import stacks
+from devkit.firewall import Firewall, upgraded
+from devkit.peers import Peers
+from devkit.waiting import until
+
+BROKEN_LISTENERS = """
+import sys
+from clawker_fw.stack import listeners
+render = listeners.render
+def broken(rules):
+    files, version = render(rules)
+    text = files[listeners.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
+    return {**files, listeners.LISTENERS: text}, version
+listeners.render = broken
+from clawker_fw.cli import main
+main()
+"""
+
+
+def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, peers: Peers) -> None:
+    """Envoy refuses a listener: exit code 5, its reason is shown, and what was allowed before still is."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers)
+    before = up.settings.read_text()
+    up.write({"dst": "b.test"}, {"dst": "c.test"})
+    command = [sys.executable, "-c", BROKEN_LISTENERS, *up.command("reload")[3:]]
+    outcome = up.call_raw(command)
+    assert outcome.code == 5, outcome
+    assert "error[commit-rejected]" in outcome.err
+    assert "no_such_field" in outcome.err
+    assert agent.get("https://a.test/").ok
+    assert agent.get("http://h.test/").ok
+    assert agent.get("https://b.test/").kind == "dns-nxdomain"
+    up.settings.write_text(before)
+    assert up.current()
+
+
+BROKEN_RELEASES = {
+    "rejects its config": lambda release: stacks.change_file(
+        release.templates / "bootstrap.yaml.j2", lambda text: text + b"no_such_field: 1\n"
+    ),
+    "does not start": lambda release: stacks.change_file(
+        release.package / "stack/envoy.py", lambda text: text.replace(b'"/usr/local/bin/envoy"', b'"/nonexistent"')
+    ),
+    "answers nothing": lambda release: stacks.change_file(
+        release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b"nowhere.test {\n")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_RELEASES)
+def test_a_release_that_does_not_work_is_taken_back(
+    name: str, up: Firewall, peers: Peers, docker: APIClient, tmp_path: Path
+) -> None:
+    """The old siblings serve on, untouched; `run` says why with exit code 5 and leaves nothing behind."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers)
+    BROKEN_RELEASES[name](stacks.copied_release(tmp_path / "newer"))
+    before = {sibling: docker.inspect_container(up.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
+    outcome = upgraded(up, tmp_path / "newer").call("run").expect(5)
+    assert "error[replacement-not-ready]" in outcome.err
+    if name != "answers nothing":
+        assert "it said: " in outcome.err
+    for sibling, old in before.items():
+        assert docker.inspect_container(up.container(sibling))["Id"] == old
+    assert agent.get("https://a.test/").ok
+    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    assert up.current()
+
+
+def _names(docker: APIClient, firewall: Firewall) -> list[str]:
+    found = docker.containers(all=True, filters={"name": firewall.project})
+    return sorted(name for each in found for name in each["Names"])
+
+
+@pytest.mark.parametrize("name", ["envoy", "coredns-next", "lock"])
+def test_a_foreign_container_is_refused_and_untouched(
+    name: str, firewall: Firewall, peers: Peers, docker: APIClient
+) -> None:
+    """A container with one of our names that we did not make stops everything, and goes on itself."""
+    stranger = peers.start("wait", network="bridge", name=f"{firewall.project}-{name}")
+    outcome = firewall.call("run").expect(6)
+    assert "error[foreign-container]" in outcome.err
+    assert docker.inspect_container(stranger.container)["State"]["Running"]
+    assert docker.networks(names=[firewall.project]) == []
+    stranger.remove()
+    firewall.run()
+
+
+@pytest.mark.parametrize("role", ["net", "egress"])
+def test_a_foreign_network_is_refused_and_untouched(role: str, firewall: Firewall, docker: APIClient) -> None:
+    """A network with one of our names is not taken over."""
+    made = docker.create_network(f"{firewall.project}-{role}")["Id"]
+    outcome = firewall.call("run").expect(6)
+    assert "error[foreign-network]" in outcome.err
+    assert docker.inspect_network(made)["Id"] == made
+    assert docker.containers(all=True, filters={"name": firewall.project}) == []
+    docker.remove_network(made)
+
+
+def test_two_runs_at_once(firewall: Firewall) -> None:
+    """One does the work; the other one is refused and told by whom, or finds everything done."""
+    runs = [firewall.start("run", "--format", "json") for _ in range(2)]
+    outcomes = [(run.communicate(timeout=60)[1], run.returncode) for run in runs]
+    codes = sorted(code for _, code in outcomes)
+    assert codes in ([0, 0], [0, 6]), outcomes
+    for err, code in outcomes:
+        if code:
+            assert "error[lock-held]" in err
+            assert "process" in err
+    assert firewall.current()
+
+
+def test_many_runs_at_once_leave_one_stack(up: Firewall, docker: APIClient) -> None:
+    """Whoever loses is refused; nothing is made twice."""
+    runs = [up.start("run", "--force-recreate", "--drain-timeout", "0") for _ in range(4)]
+    codes = {run.communicate(timeout=120) and run.returncode for run in runs}
+    assert codes <= {0, 6}
+    assert 0 in codes
+    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    assert up.current()
+
+
+KILL_WHEN = [
+    "create and start",
+    "verify",
+    "commit hot files",
+    "take the service address",
+    "wait 1.25 s",
+    "drain",
+    "stop and remove",
+]
+
+
+@pytest.mark.parametrize("moment", KILL_WHEN)
+def test_a_run_that_is_killed_is_finished_by_the_next(
+    moment: str, up: Firewall, peers: Peers, docker: APIClient
+) -> None:
+    """SIGKILL at any moment of a replacement: agents are served on, and one more `run` makes all current."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+    assert process.stderr is not None
+    done = itertools.takewhile(lambda line: not (line.startswith("done") and moment in line), process.stderr)
+    for _ in done:
+        continue
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    up.run("--drain-timeout", "1")
+    assert up.current()
+    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    assert agent.stop().last["failed"] == 0
+
+
+def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:
+    """Also when there was nothing before."""
+    for moment in ("create network", "create and start", "verify"):
+        process = firewall.start("run")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("done") and moment in line:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        firewall.run()
+        assert firewall.current()
+        firewall.call("down").expect()
+
+
+def test_interrupted_by_hand(up: Firewall) -> None:
+    """Ctrl-C ends with 130 and one sentence; the next run finishes."""
+    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("done") and "create and start" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "Interrupted" in err
+    up.run("--drain-timeout", "1")
+    assert up.current()
+
+
+def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None:
+    """Exit code 4, and a hint how an engine is named."""
+    elsewhere = Firewall(f"unix://{tmp_path}/none.sock", firewall.project, firewall.folder)
+    for verb in ("run", "drift", "status", "reload", "down"):
+        outcome = elsewhere.call(verb).expect(4)
+        assert "error[engine-unreachable]" in outcome.err
+        assert "--host" in outcome.err
+
+
+def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> None:
+    """Containers, volumes and networks are gone; an agent that is attached is not cut off without being asked."""
+    agent = up.agent(peers)
+    assert "error[network-in-use]" in up.call("down").expect(6).err
+    assert up.current()
+    agent.remove()
+    up.call("down").expect()
+    assert docker.containers(all=True, filters={"name": up.project}) == []
+    assert docker.networks(names=[up.project]) == []
+    assert "was not up" in up.call("down").expect().out

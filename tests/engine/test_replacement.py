@@ -1,0 +1,145 @@
+"""Replacing siblings while agents are at work: no request fails, open connections end in their own time."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from devkit import stacks
+from devkit.engines import PrivateEngine, available, private_engine
+from devkit.firewall import Firewall, upgraded
+from devkit.host import client
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+
+LOAD = ("load", "--rate", "200", "--seconds", "0", "https://a.test/", "http://h.test/")
+
+
+def loading(firewall: Firewall, peers: Peers) -> Peer:
+    """Start 200 requests per second, whatever happens to them, and return once some have succeeded."""
+    agent = firewall.agent(peers, *LOAD)
+    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+    return agent
+
+
+def test_both_siblings_are_replaced_without_a_failed_request(
+    up: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
+) -> None:
+    """An upgrade of both, forth and back, under an open loop of 200 requests per second."""
+    up.origin(peers, ["a.test", "h.test"])
+    release = stacks.copied_release(tmp_path / "newer")
+    stacks.change_bootstrap(release)
+    stacks.change_corefile(release)
+    newer = upgraded(up, tmp_path / "newer")
+    agent = loading(up, peers)
+    for firewall in (newer, up, newer):
+        before = {name: docker.inspect_container(up.container(name))["Id"] for name in ("envoy", "coredns")}
+        firewall.run()
+        assert all(docker.inspect_container(up.container(name))["Id"] != old for name, old in before.items())
+    summary = agent.stop().last
+    assert summary["failed"] == 0, summary
+    assert summary["sent"] > 200
+
+
+def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
+    """A rule that comes and goes beside them does not disturb the others."""
+    up.origin(peers, ["a.test", "h.test"])
+    before = up.settings.read_text()
+    agent = loading(up, peers)
+    for number in range(5):
+        up.write(
+            {"dst": "a.test", "allow_private": True},
+            {"dst": "h.test", "proto": "http", "allow_private": True},
+            {"dst": f"new{number}.test", "port": 8000 + number},
+        )
+        up.call("reload").expect()
+    up.settings.write_text(before)
+    up.call("reload").expect()
+    assert agent.stop().last["failed"] == 0
+
+
+def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
+    """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
+    up.origin(peers, ["a.test", "h.test"])
+    download = up.agent(peers, "download", "https://a.test/bytes?seconds=8&rate=200000")
+    secure = up.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
+    plain = up.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
+    until(lambda: secure.said() and plain.said())
+    outcome = up.call("run", "--force-recreate", "--drain-timeout", "30s").expect()
+    assert "connections left" in outcome.err or "connection left" in outcome.err
+    assert download.finish().last["ok"]
+    kept = secure.finish().last
+    assert (kept["failed"], kept["connections"]) == (0, 1)
+    assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
+
+
+def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
+    """A connection that does not end is cut when `--drain-timeout` has passed."""
+    up.origin(peers, ["a.test"])
+    download = up.agent(peers, "download", "https://a.test/bytes?seconds=60&rate=10000")
+    old = docker.inspect_container(up.container("envoy"))["Id"]
+    up.run("--force-recreate", "--drain-timeout", "2s")
+    assert not download.finish().last["ok"]
+    assert old not in {each["Id"] for each in docker.containers(all=True)}
+
+
+@pytest.mark.parametrize("siblings", [["envoy"], ["coredns"], ["envoy", "coredns"]])
+def test_after_a_replacement_restarts_need_nobody(
+    siblings: list[str], up: Firewall, peers: Peers, docker: APIClient
+) -> None:
+    """`docker restart` of either or both brings everything back by itself, the claimed address included."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers)
+    up.run("--force-recreate", "--drain-timeout", "1s")
+    for sibling in siblings:
+        docker.restart(up.container(sibling), timeout=5)
+    until(lambda: agent.get("https://a.test/").ok and agent.get("http://h.test/").ok)
+    until(up.current)
+    assert up.run().json["changed"] is False
+
+
+def test_leftover_volumes_and_containers(up: Firewall, docker: APIClient) -> None:
+    """A replacement takes the old containers' volumes with it, and leaves two containers."""
+    volumes = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
+    up.run("--force-recreate", "--drain-timeout", "0")
+    after = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
+    assert len(after) == len(volumes)
+    names = [name for each in docker.containers(all=True) for name in each["Names"] if up.project in name]
+    assert sorted(names) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+
+
+@pytest.fixture(scope="module")
+def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
+    """An engine that may be restarted and killed."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"ENGINE RESTARTS ARE NOT TESTED: {reason}")
+    with private_engine() as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_an_engine_restart_needs_nobody(how: str, private: PrivateEngine, tmp_path: Path) -> None:
+    """Both siblings come back by themselves, agents go on, and nothing has drifted."""
+    firewall = Firewall(private.host, "clawker", tmp_path)
+    firewall.write({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http"})
+    firewall.run()
+    with closing(client(private.host)) as sdk:
+        peers = Peers(sdk)
+        origin = firewall.origin(peers, ["a.test"])
+        agent = firewall.agent(peers)
+        assert agent.get("https://a.test/").ok
+        if how == "restart":
+            private.restart()
+        else:
+            private.kill()
+            private.start()
+        for peer in (origin, agent):
+            if sdk.inspect_container(peer.container)["State"]["Status"] != "running":
+                sdk.start(peer.container)
+        until(lambda: agent.get("https://a.test/").ok, seconds=60)
+        until(firewall.current)
+        assert firewall.run().json["changed"] is False
+        peers.remove_all()
+    firewall.call("down").expect()
