@@ -1,4 +1,4 @@
-"""The project's checks. `./dev` prepares the environment they run in; `nox -s NAME` runs one of them.
+"""The project's checks. `./dev` makes the environment they run in, and calls them.
 
 Sessions share that environment instead of making their own: the lock file names every version once.
 """
@@ -6,18 +6,56 @@ Sessions share that environment instead of making their own: the lock file names
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "engine", "docs", "build"]
+nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "docs", "build"]
+
+GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and the direction in which data may flow."""
+    """Check style, and the direction in which data may flow."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--no-cache")
+    for module in GO_MODULES:
+        with session.chdir(module):
+            session.run("go", "vet", "./...")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types, strictly, tests included."""
+    """Check types, strictly, tests included."""
     session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run everything that needs no Docker engine."""
+    folders = [f"tests/{name}" for name in ("unit", "golden", "cli", "programs")]
+    session.run("pytest", *folders, *session.posargs)
+
+
+@nox.session
+def engine(session: nox.Session) -> None:
+    """Run the contract suite and everything that needs a real engine."""
+    session.run("pytest", "--require-engine", "tests/contract", "tests/engine", *session.posargs)
+
+
+@nox.session
+def engine_matrix(session: nox.Session) -> None:
+    """Run a smoke set on every kind of engine that is supported."""
+    session.run("pytest", "--require-engine", "tests/matrix", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation with warnings as errors, and check that what is generated is current."""
+    session.run("python", "-m", "devkit.reference", "--check")
+    session.run("python", "-m", "devkit.notice", "--check")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel twice, compare, install it into an empty environment and run it."""
+    session.run("pytest", "tests/build", *session.posargs)

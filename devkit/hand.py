@@ -42,8 +42,11 @@ class Hand:
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
 
-    def recreate(self, sibling: str, change: Callable[[Body], None]) -> None:
-        """Make a sibling's container anew from its own `docker inspect`, with a change."""
+    def recreate(self, sibling: str, change: Callable[[Body], None], stop_seconds: int = 0) -> None:
+        """Make a sibling's container anew from its own `docker inspect`, with a change.
+
+        The old one is stopped first, and killed if that takes longer than `stop_seconds`.
+        """
         name = self.name(sibling)
         raw = self.docker.inspect_container(name)
         files = archive.pack(self.read(sibling))
@@ -53,6 +56,7 @@ class Hand:
         if first[0] != raw["HostConfig"]["NetworkMode"]:
             rest, first = [first], rest[0]
         body["NetworkingConfig"] = {"EndpointsConfig": {first[0]: {"IPAMConfig": first[1]["IPAMConfig"]}}}
+        self.docker.stop(name, timeout=stop_seconds)
         self.docker.remove_container(name, force=True, v=True)
         made = self.docker.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
         for network, endpoint in rest:

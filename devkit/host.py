@@ -38,6 +38,15 @@ def some_engine() -> Iterator[str]:
         yield engine.host
 
 
+def main() -> None:
+    """Exit with 0 when an engine is reachable, with 1 when none is."""
+    sys.exit(reachable() is None)
+
+
 def client(host: str) -> APIClient:
     """Return an SDK client, for what a user does with `docker`."""
     return APIClient(base_url=host, version="auto", timeout=120)
+
+
+if __name__ == "__main__":
+    main()

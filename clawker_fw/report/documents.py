@@ -63,16 +63,19 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "build": (seen.probe.build or None) if seen and seen.probe else None,
         "address": (container.connected.get(agents) or None) if container else None,
         "since": (container.started or None) if container else None,
-        "live_version": live_version(observed, sibling),
+        "live_version": live_version(observed, desired, sibling),
     }
 
 
-def live_version(observed: Observed, sibling: Sibling) -> str | None:
-    """Return the version that is live in every resource of a sibling, or None when there is no such version."""
+def live_version(observed: Observed, desired: Desired, sibling: Sibling) -> str | None:
+    """Return the version that is live in every resource of a sibling, or None when there is no such version.
+
+    Envoy still names the routes of listeners that are gone; they are not asked for.
+    """
     seen = observed.siblings.get(sibling)
     if seen is None or seen.probe is None or seen.probe.error:
         return None
-    versions = set(seen.probe.versions.values())
+    versions = {seen.probe.versions.get(resource, "") for resource in desired.siblings[sibling].resources}
     return versions.pop() or None if len(versions) == 1 else None
 
 
@@ -111,7 +114,9 @@ def unified_diff(finding: Finding) -> Iterable[str]:
     The version in Envoy's files is left out: it changes with everything else, and has findings of its own.
     """
     before, after = (_lines(content) for content in finding.contents or (b"", b""))
-    yield from difflib.unified_diff(before, after, f"running {finding.field}", f"desired {finding.field}", n=2)
+    old = f"running {finding.field}" if finding.running is not None else "/dev/null"
+    new = f"desired {finding.field}" if finding.desired is not None else "/dev/null"
+    yield from difflib.unified_diff(before, after, old, new, n=2)
 
 
 def _lines(content: bytes) -> list[str]:

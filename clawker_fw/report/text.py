@@ -25,7 +25,7 @@ from clawker_fw.report.words import describe
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
-_LONGEST_DIFF = 60
+_LONGEST_DIFF = 40
 _LONGEST_VALUE = 60
 _DIGEST_SHOWN = 12
 _PLAIN_WIDTH = 140
@@ -59,7 +59,7 @@ def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
         if findings:
             parts.append(Padding(_table(findings), (0, 0, 0, 2), expand=False))
         if files:
-            parts += [Padding(_file_diff(each), (0, 0, 0, 2), expand=False) for each in findings if each.contents]
+            parts += [_file_diff(each) for each in findings if each.contents]
     return Group(*parts)
 
 
@@ -101,9 +101,9 @@ def _file_diff(finding: Finding) -> RenderableType:
     body = Text(no_wrap=True)
     for line in lines[:_LONGEST_DIFF]:
         style = next((style for start, style in _DIFF_STYLES.items() if line.startswith(start)), "")
-        body.append(line, style)
+        body.append(f"  {line}", style)
     if more > 0:
-        body.append(f"… and {more} more lines", "dim")
+        body.append(f"  … and {more} more lines", "dim")
     body.rstrip()
     return body
 
@@ -133,7 +133,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
             (container.health if container else "") or "-",
             (container.connected.get(agents) if container else "") or "-",
             _moment(container.started) if container and container.running else "-",
-            live_version(observed, sibling) or "-",
+            live_version(observed, desired, sibling) or "-",
             _shown(container.image) if container else "-",
         )
     rules_word = "rule" if rules == 1 else "rules"

@@ -1,0 +1,148 @@
+"""The main job, end to end, with the real program on a real engine: `./dev demo`.
+
+A stack comes up, an agent reaches what it may and nothing else, an upgrade makes the stack stale, and one
+ordinary `run` makes it current again while the agent keeps requesting. Everything is taken away at the end.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+from devkit import stacks
+from devkit.firewall import Firewall, Outcome, remove_project, upgraded
+from devkit.host import client, some_engine
+from devkit.peers import Answer, Peer, Peers
+from devkit.waiting import until
+
+PROJECT = "clawker-demo"
+EXAMPLE = stacks.CHECKOUT / "examples" / "demo.yaml"
+WIDTH = 104
+REQUESTS_PER_SECOND = 200
+
+_PICTURE = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+"""Rich's picture without its web fonts: a picture in a README loads nothing."""
+
+
+class Show:
+    """What is printed, and can be kept as a picture."""
+
+    def __init__(self) -> None:
+        """Write to the terminal, and record it."""
+        self.console = Console(record=True, width=WIDTH, highlight=False)
+
+    def step(self, text: str) -> None:
+        """Say what happens next."""
+        self.console.print()
+        self.console.print(Text(f"# {text}", style="bold blue"))
+
+    def command(self, line: str) -> None:
+        """Print a command line, as somebody would type it."""
+        self.console.print(Text.assemble(("$ ", "dim"), (line, "bold")))
+
+    def program(self, firewall: Firewall, verb: str, code: int = 0) -> Outcome:
+        """Run a command of the real program and show what it writes."""
+        self.command(f"clawker-fw {verb}")
+        outcome = firewall.call(*verb.split()).expect(code)
+        for text in (outcome.err, outcome.out):
+            if text.strip():
+                self.console.print(Text.from_ansi(text.rstrip("\n")), no_wrap=True, overflow="ellipsis")
+        return outcome
+
+    def agent(self, agent: Peer, url: str, *, allowed: bool) -> None:
+        """Have the agent request something, and show what came of it."""
+        answer = agent.get(url)
+        if answer.ok != allowed:
+            raise RuntimeError(f"{url} should be {'allowed' if allowed else 'refused'}: {answer}")
+        self.command(f"agent: GET {url}")
+        self.console.print(_words(answer))
+
+
+def _words(answer: Answer) -> Text:
+    if answer.ok:
+        return Text(f"{answer.last['status']} in {answer.last['ms']:.0f} ms", style="green")
+    return Text(f"refused: {answer.last['error']['text']}", style="red")
+
+
+def demonstrate(host: str, folder: Path, show: Show) -> None:
+    """Show the main job on an engine."""
+    sdk = client(host)
+    firewall = Firewall(host, PROJECT, folder, variables={"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)})
+    shutil.copy(EXAMPLE, firewall.settings)
+    with ExitStack() as stack:
+        stack.enter_context(closing(sdk))
+        stack.callback(remove_project, sdk, PROJECT)
+        remove_project(sdk, PROJECT)
+        show.step("Bring a firewall up. What agents may reach stands in one file.")
+        show.program(firewall, "run")
+
+        peers = Peers(sdk)
+        stack.callback(peers.remove_all)
+        firewall.origin(peers, ["api.demo.test", "eu.packages.demo.test", "evil.demo.test"])
+        agent = firewall.agent(peers)
+        show.step("An agent on its network reaches what a rule allows, and nothing else.")
+        show.agent(agent, "https://api.demo.test/", allowed=True)
+        show.agent(agent, "https://eu.packages.demo.test/", allowed=True)
+        show.agent(agent, "https://evil.demo.test/", allowed=False)
+        show.program(firewall, "drift")
+
+        show.step("Upgrade the tool: another CoreDNS, another Envoy bootstrap. What runs is stale now.")
+        newer = _next_release(firewall, folder / "next", sdk.version()["Arch"])
+        show.program(newer, "drift", code=1)
+
+        show.step(
+            f"One ordinary run makes it current, while an agent sends {REQUESTS_PER_SECOND} requests a second."
+        )
+        load = firewall.agent(
+            peers, "load", "--rate", str(REQUESTS_PER_SECOND), "--seconds", "0", "https://api.demo.test/"
+        )
+        until(lambda: any(line.get("done") for line in load.said()))
+        show.program(newer, "run")
+        summary = load.stop().last
+        sent, failed = summary["sent"], summary["failed"]
+        show.console.print(
+            Text.assemble(
+                f"{sent} requests during the replacement, ",
+                (f"{failed} failed", "bold green" if failed == 0 else "bold red"),
+                f", the longest took {summary['longest_ms']:.0f} ms",
+            )
+        )
+        show.program(newer, "drift")
+        if failed:
+            raise RuntimeError(f"{failed} requests failed: {json.dumps(summary['failures'])}")
+
+
+def _next_release(firewall: Firewall, folder: Path, architecture: str) -> Firewall:
+    """Make what an upgrade would install: a copy of this release with really different content."""
+    release = stacks.copied_release(folder)
+    stacks.change_coredns(release, architecture)
+    stacks.change_bootstrap(release)
+    return upgraded(firewall, folder)
+
+
+def main() -> None:
+    """Run the demonstration."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--svg", type=Path, help="keep the output as a picture")
+    arguments = parser.parse_args()
+    show = Show()
+    with some_engine() as host, tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        demonstrate(host, Path(folder), show)
+        print(f"\nDone in {time.monotonic() - began:.0f} s, and everything is taken away again.", file=sys.stderr)
+    if arguments.svg:
+        arguments.svg.parent.mkdir(parents=True, exist_ok=True)
+        show.console.save_svg(str(arguments.svg), title="clawker-fw", code_format=_PICTURE)
+
+
+if __name__ == "__main__":
+    main()

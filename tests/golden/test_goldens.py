@@ -1,0 +1,130 @@
+"""Whole files as they are rendered: boot and hot files, labels, and what people read.
+
+`pytest tests/golden --update-goldens` writes them anew; then read the diff.
+"""
+
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import Sibling, Slots
+from clawker_fw.pipeline import Look
+from clawker_fw.reconcile.desired import Blueprint, desired
+from clawker_fw.reconcile.plan import Wish
+from clawker_fw.report import text
+from clawker_fw.stack import labels
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import Addressing
+from devkit import stacks
+
+EXPECTED = Path(__file__).with_name("expected")
+RULES = (
+    "api.example.com",
+    ".example.org",
+    {"dst": "deep.er.example.org", "port": 8443},
+    {"dst": "mirror.example.net", "proto": "http"},
+    {"dst": "mirror.example.net", "proto": "http", "port": 8080},
+    {"dst": "registry.internal.example", "port": 5000, "allow_private": True},
+    {"dst": ".internal.example", "proto": "http", "allow_private": True},
+)
+ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
+
+Check = Callable[[str, bytes], None]
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Check:
+    """Compare content with a file of the folder, or write it."""
+
+    def check(name: str, content: bytes) -> None:
+        path = EXPECTED / name
+        if request.config.getoption("--update-goldens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        assert path.read_bytes().decode() == content.decode(), f"{name} has changed: read the diff"
+
+    return check
+
+
+@pytest.fixture
+def blueprint(release: Release) -> Blueprint:
+    """A stack with rules of every kind."""
+    return stacks.blueprint(MemoryEngine().facts(), *RULES, release=release)
+
+
+def pretty(content: bytes) -> bytes:
+    """Return JSON spread over lines, so that a diff of it can be read."""
+    return json.dumps(json.loads(content), indent=1, sort_keys=True).encode() + b"\n"
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
+    """Every boot and hot file of a sibling, byte for byte."""
+    wanted = desired(blueprint, ADDRESSES, Slots(0, 1)).siblings[sibling]
+    for path, content in {**wanted.boot, **wanted.hot}.items():
+        if path.startswith("bin/"):
+            continue
+        golden(f"{sibling}/{path}", pretty(content) if path.endswith(".json") else content)
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
+    """What each container is made with."""
+    wanted = desired(blueprint, ADDRESSES, Slots(1, 0)).siblings[sibling]
+    golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
+
+
+def test_drift_labels(golden: Check) -> None:
+    """The contract of the three labels, names and values."""
+    stamped = labels.drift_labels(infra_certs_ready=False, otel_infra_port=4319, stack_build_sha="f" * 64)
+    golden("drift-labels.json", pretty(json.dumps(stamped).encode()))
+
+
+def shown(renderable: RenderableType) -> bytes:
+    """Return what somebody without colours sees."""
+    console = Console(width=120, no_color=True, highlight=False, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).encode() + b"\n"
+
+
+@pytest.fixture
+def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Look:
+    """A stack that is stale by rules, by a setting and by hand, with digests that never change."""
+    monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
+    memory = MemoryEngine()
+    stacks.converged(memory, blueprint)
+    memory.inside("clawker-envoy").connections = 3
+    memory.stop("clawker-coredns")
+    changed = stacks.blueprint(memory.facts(), "api.example.com", otel={"infra_port": 4320})
+    return pipeline.look(memory, changed)
+
+
+def test_drift_report(stale: Look, golden: Check) -> None:
+    """What `drift` prints."""
+    golden("drift.txt", shown(text.drift_report(stale.diff)))
+
+
+def test_plan_report(stale: Look, golden: Check, blueprint: Blueprint) -> None:
+    """What `run --dry-run` prints of its steps."""
+    steps = pipeline.plan_for(stale, Wish(30))
+    printed = shown(text.plan_report(steps))
+    for image in blueprint.images.values():
+        printed = printed.replace(image.reference.encode(), image.sibling.value.encode())
+    golden("plan.txt", printed)
+
+
+def test_error(golden: Check) -> None:
+    """What an error looks like."""
+    console = Console(width=120, no_color=True, highlight=False)
+    error = RefusedError("some-code", "One sentence.", context=["where it is", "what it said"], hint="Do this.")
+    with console.capture() as capture:
+        text.print_error(error, console)
+    golden("error.txt", capture.get().encode())
