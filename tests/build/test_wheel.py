@@ -1,0 +1,96 @@
+"""The wheel: built anywhere Python is, the same bytes each time, and complete where there is nothing else."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from devkit.stacks import CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A search path on which the machine's own Go, if it has one, only fails."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "go").write_text("#!/bin/sh\necho the machine's own Go was called >&2\nexit 1\n")
+    (folder / "go").chmod(0o755)
+    return os.pathsep.join([str(folder), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> list[Path]:
+    """Two wheels: one built in an environment of its own, as `pip install .` does, and one in this one."""
+    isolated, here = tmp_path_factory.mktemp("isolated"), tmp_path_factory.mktemp("here")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    environment = {**os.environ, "PATH": path_without_go}
+    subprocess.run([*pip, isolated, "."], cwd=CHECKOUT, env=environment, check=True)
+    subprocess.run([*pip, here, "--no-build-isolation", "."], cwd=CHECKOUT, check=True)
+    return [next(folder.glob("*.whl")) for folder in (isolated, here)]
+
+
+def test_two_builds_are_the_same_bytes(wheels: list[Path]) -> None:
+    """Nothing of the machine, the time or the folder is in it."""
+    assert wheels[0].name == wheels[1].name
+    digests = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    assert len(digests) == 1
+
+
+def test_the_wheel_is_complete(wheels: list[Path]) -> None:
+    """Templates, programs for both architectures, the example and the licences."""
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = set(wheel.namelist())
+    for template in (CHECKOUT / "templates").iterdir():
+        assert f"clawker_fw/templates/{template.name}" in names
+    for program in ("coredns", "fwctl"):
+        for architecture in ("amd64", "arm64"):
+            assert f"clawker_fw/bin/{program}-linux-{architecture}" in names
+    assert "clawker_fw/example.yaml" in names
+    assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names}
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"clawker_fw", next(top for top in tops if top.endswith(".dist-info"))}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.fixture(scope="session")
+def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment in which nothing but the wheel, and what it asks for, has been installed."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", wheels[0]], check=True)
+    return folder / "bin" / "clawker-fw"
+
+
+def test_the_installed_program_runs(installed: Path, host: str, clean_project: str, tmp_path: Path) -> None:
+    """From an empty environment to a current firewall, and down again."""
+
+    def program(*arguments: str, code: int = 0) -> str:
+        command = [str(installed), "--host", host, "--project", clean_project, *arguments]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        outcome = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert outcome.returncode == code, outcome.stdout + outcome.stderr
+        return str(outcome.stdout)
+
+    assert program("--version").startswith("clawker-fw 0.")
+    program("init")
+    program("run")
+    assert program("drift").splitlines()[-1].startswith("current")
+    assert program("drift", "--format", "json", code=0)
+    program("down")
+
+
+def test_a_release_is_the_same_from_wheel_and_checkout(installed: Path) -> None:
+    """The build SHA does not depend on how the package was installed."""
+    ask = (
+        "from clawker_fw.stack.digests import Digests; from clawker_fw.stack.release import Release; "
+        "print(Release.installed(Digests()).build_sha)"
+    )
+    pythons = (installed.with_name("python"), Path(sys.executable))
+    shas = {subprocess.run([python, "-c", ask], capture_output=True, check=True).stdout for python in pythons}
+    assert len(shas) == 1
