@@ -374,7 +374,7 @@ def _kind(name: str) -> Kind:
 
 def install_engine() -> None:
     """Install Debian's engine unless this machine has one, without starting it."""
-    _install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
+    install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
 
 
 def engine_root(suite: str) -> Path:
@@ -382,7 +382,7 @@ def engine_root(suite: str) -> Path:
     root = ENGINE_ROOTS / suite
     if root.exists():
         return root
-    _install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
+    install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
     _say(f"building the {suite} engine in {root}")
     ENGINE_ROOTS.mkdir(parents=True, exist_ok=True)
     # Whatever has its final name is complete: an interrupted one never gets it.
@@ -410,7 +410,7 @@ def _mirror() -> str:
     return Path(place).read_text().split()[0] if scheme == "mirror+file" else found[1]
 
 
-def _install(wanted: Mapping[str, str]) -> None:
+def install(wanted: Mapping[str, str]) -> None:
     """Install the packages of those programs (or files) that are missing."""
     packages = [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
     if not packages:

@@ -15,6 +15,15 @@ Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A container to make: its configuration, further networks with its address there, a tar for its volume."""
+
+    body: Body
+    networks: dict[str, str]
+    files: bytes
+
+
+@dataclass(frozen=True)
 class Hand:
     """The hand of a user, on one stack."""
 
@@ -42,25 +51,29 @@ class Hand:
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
 
-    def recreate(self, sibling: str, change: Callable[[Body], None], stop_seconds: int = 0) -> None:
-        """Make a sibling's container anew from its own `docker inspect`, with a change.
-
-        The old one is stopped first, and killed if that takes longer than `stop_seconds`.
-        """
-        name = self.name(sibling)
-        raw = self.docker.inspect_container(name)
-        files = archive.pack(self.read(sibling))
+    def recipe(self, sibling: str) -> Recipe:
+        """Return what a sibling's container could be made anew from: its own `docker inspect`, and its files."""
+        raw = self.inspect(sibling)
         body: Body = {**raw["Config"], "HostConfig": raw["HostConfig"], "Hostname": ""}
-        change(body)
         first, *rest = sorted(raw["NetworkSettings"]["Networks"].items())
         if first[0] != raw["HostConfig"]["NetworkMode"]:
             rest, first = [first], rest[0]
         body["NetworkingConfig"] = {"EndpointsConfig": {first[0]: {"IPAMConfig": first[1]["IPAMConfig"]}}}
-        self.docker.stop(name, timeout=stop_seconds)
+        networks = {network: endpoint["IPAMConfig"]["IPv4Address"] for network, endpoint in rest}
+        return Recipe(body, networks, archive.pack(self.read(sibling)))
+
+    def recreate(self, sibling: str, change: Callable[[Body], None], stop_seconds: int | None = None) -> None:
+        """Make a sibling's container anew from its own recipe, with a change.
+
+        With `stop_seconds` the old one is given so long to end by itself.
+        """
+        name, recipe = self.name(sibling), self.recipe(sibling)
+        change(recipe.body)
+        if stop_seconds is not None:
+            self.docker.stop(name, timeout=stop_seconds)
         self.docker.remove_container(name, force=True, v=True)
-        made = self.docker.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
-        for network, endpoint in rest:
-            address = endpoint["IPAMConfig"]["IPv4Address"]
+        made = self.docker.create_container_from_config(recipe.body, name)["Id"]  # type: ignore[no-untyped-call]
+        for network, address in recipe.networks.items():
             self.docker.connect_container_to_network(made, network, ipv4_address=address)
-        self.docker.put_archive(made, VOLUME, files)
+        self.docker.put_archive(made, VOLUME, recipe.files)
         self.docker.start(made)

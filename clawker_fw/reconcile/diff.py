@@ -42,6 +42,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
             findings.append(_absent(sibling, observed))
         else:
             findings += _Comparison(observed, desired, seen).findings()
+        findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
     order = {layer: position for position, layer in enumerate(Layer)}
     findings.sort(key=lambda finding: order[finding.layer])
     return Diff(
@@ -55,6 +56,12 @@ def _verdict(findings: list[Finding]) -> Verdict:
         return Verdict.CURRENT
     unread = all(finding.layer is Layer.LIVE and finding.field == ANSWER for finding in findings)
     return Verdict.UNKNOWN if unread else Verdict.DRIFTED
+
+
+def _leftover(seen: ObservedSibling) -> Finding:
+    """Return the finding that a run which did not end has left a container behind."""
+    field = f"leftover.{seen.container.name}"
+    return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.RETIRE)
 
 
 def _absent(sibling: Sibling, observed: Observed) -> Finding:

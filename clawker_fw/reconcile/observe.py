@@ -6,10 +6,11 @@ Independent questions are asked side by side; asking a process inside a containe
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import IPv4Network
 
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
     ContainerView,
     NetworkView,
@@ -24,6 +25,10 @@ from clawker_fw.stack.container import container_names
 from clawker_fw.stack.topology import network_names
 
 _READERS = 8
+_LOOKS = 3
+_UNREADABLE = {"dead", "removing"}
+"""States of a container in which an engine has no file system of it to show."""
+
 _ANSWER_WITHIN = 2.0
 """Seconds in which a program that has only just started may begin to answer."""
 _ASK_EVERY = 0.1
@@ -32,10 +37,19 @@ _ASK_EVERY = 0.1
 def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
     """Read the project's stack. `references` are the images it should be made from.
 
+    What goes away between two questions belongs to a run at work: the world is looked at once more.
+
     Raises:
         RefusedError: when something with one of our names is not ours.
         EngineError: when the engine can't be read; what is unreadable is never taken for absent.
     """
+    for _ in range(_LOOKS - 1):
+        with suppress(NotFoundError):
+            return _observe(reader, project, references)
+    return _observe(reader, project, references)
+
+
+def _observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
     with ThreadPoolExecutor(_READERS) as pool:
         reading_networks = pool.submit(reader.networks)
         reading_images = {reference: pool.submit(reader.image, reference) for reference in references}
@@ -104,7 +118,7 @@ def _sibling(
     submit: Callable[[Callable[[EngineReader, str], Probe], EngineReader, str], "Future[Probe]"],
 ) -> ObservedSibling:
     probing = submit(_probe, reader, container.id) if container.running else None
-    files = reader.files(container.id)
+    files = {} if container.status in _UNREADABLE else reader.files(container.id)
     slot = container.labels.get(labels.SLOT, "0")
     return ObservedSibling(
         sibling,

@@ -155,6 +155,18 @@ def test_each_tamper_is_seen_and_closed(
     assert stacks.found(memory, wanted) == set()
 
 
+def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """What a run that did not end has left behind is named, and taken away."""
+    spec = memory.inside("clawker-envoy").spec
+    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    left = replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks))
+    memory.create_container(left)
+    field = "leftover.clawker-envoy-next"
+    assert stacks.found(memory, wanted) == {("envoy", "state", field, "upgrade", "retire")}
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+    assert memory.containers({"clawker-envoy-next"}) == ()
+
+
 def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:
     """What could not be read is never called current; `run` makes it anew."""
     memory.inside("clawker-envoy").silent = "connection refused"
