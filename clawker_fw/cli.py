@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.pipeline import Look
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.reconcile.plan import Wish
+    from clawker_fw.reconcile.steps import Wish
 
 
 class _Commands(TyperGroup):
@@ -353,7 +353,7 @@ def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
 
 
 def _wish(blueprint: "Blueprint", drain_timeout: str | None, *, replace_all: bool = False) -> "Wish":
-    from clawker_fw.reconcile.plan import Wish  # noqa: PLC0415
+    from clawker_fw.reconcile.steps import Wish  # noqa: PLC0415
     from clawker_fw.settings import parse_duration  # noqa: PLC0415
 
     seconds = blueprint.settings.drain_timeout

@@ -17,7 +17,8 @@ from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import exclusive
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.plan import Plan, Wish, plan, teardown
+from clawker_fw.reconcile.plan import plan, teardown
+from clawker_fw.reconcile.steps import Plan, Wish
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.digests import Digests
 

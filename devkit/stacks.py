@@ -11,7 +11,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Shape, Sibling
 from clawker_fw.pipeline import Look
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.plan import Wish
+from clawker_fw.reconcile.steps import Wish
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack.digests import Digests

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError
 from clawker_fw.model import Probe, Sibling
-from clawker_fw.reconcile.plan import (
+from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
     Commit,

@@ -7,7 +7,6 @@ is used, and what served before is taken away last.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -20,11 +19,30 @@ from clawker_fw.model import (
     Files,
     Finding,
     Layer,
-    NetworkSpec,
     Observed,
     ObservedSibling,
     Sibling,
     Slots,
+)
+from clawker_fw.reconcile.steps import (
+    AwaitTtl,
+    Claim,
+    Commit,
+    Create,
+    CreateNetwork,
+    Detach,
+    Drain,
+    Plan,
+    ProvideImage,
+    Release,
+    RemoveNetwork,
+    Rename,
+    Retire,
+    Start,
+    Step,
+    Unpause,
+    Verify,
+    Wish,
 )
 from clawker_fw.stack import zone
 from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
@@ -37,189 +55,6 @@ _TTL_SLACK = 0.25
 
 _READY_SECONDS = 15.0
 _COMMIT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProvideImage:
-    """Load or pull the image a sibling is made from."""
-
-    sibling: Sibling
-    reference: str
-    bundled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CreateNetwork:
-    """Make a network."""
-
-    spec: NetworkSpec
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveNetwork:
-    """Remove a network that no agent is on."""
-
-    network: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Detach:
-    """Take an agent off a network; it loses every way out."""
-
-    network: str
-    name: str
-    container: str
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Make a sibling's container with its files, and start it."""
-
-    sibling: Sibling
-    spec: ContainerSpec
-    causes: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """Wait until a new container answers with exactly the version it was given."""
-
-    sibling: Sibling
-    container: str
-    resources: tuple[str, ...]
-    version: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Stage hot files and have them taken live, proven, or put back."""
-
-    sibling: Sibling
-    container: str
-    files: Files = field(repr=False)
-    causes: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Take the service address, and announce it for so long; holding it already is no obstacle."""
-
-    container: str
-    seconds: float
-    causes: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Let the service address go, answering whoever still has it here."""
-
-    container: str
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitTtl:
-    """Wait until no agent can still hold an answer with the old address."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Stop listening and wait for open connections."""
-
-    container: str
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Stop and remove a container with its volume."""
-
-    container: str
-    name: str
-    causes: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start a container that is as it should be, but does not run."""
-
-    sibling: Sibling
-    container: str
-    causes: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unpause:
-    """Let a paused container go on."""
-
-    sibling: Sibling
-    container: str
-    causes: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """Give the container that serves its proper name."""
-
-    sibling: Sibling
-    container: str
-    name: str
-
-
-Step = (
-    ProvideImage
-    | CreateNetwork
-    | RemoveNetwork
-    | Detach
-    | Create
-    | Verify
-    | Commit
-    | Claim
-    | Release
-    | AwaitTtl
-    | Drain
-    | Retire
-    | Start
-    | Unpause
-    | Rename
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Stages one after the other; the steps of a stage side by side.
-
-    `rollback` undoes everything as long as no stage from `point_of_no_return` on has begun: until then no agent
-    has noticed anything.
-    """
-
-    stages: tuple[tuple[Step, ...], ...]
-    rollback: tuple[Step, ...]
-    point_of_no_return: int
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.stages
-
-    @property
-    def replaced(self) -> tuple[Sibling, ...]:
-        """The siblings that get a new container."""
-        return tuple(step.sibling for stage in self.stages for step in stage if isinstance(step, Create))
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user asked for beside being current."""
-
-    drain_seconds: float
-    replace_all: bool = False
-    replace_uncommitted: bool = False
-    """Replace what a commit should have closed: the process did not take it."""
 
 
 def plan(
@@ -252,7 +87,7 @@ class _Planner:
         self._observed = observed
         self._wish = wish
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
-        self._made = {each for each in Sibling if self._must_be_made(each)}
+        self._made = tuple(each for each in Sibling if self._must_be_made(each))
         self._desired = desired_at(
             Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         )

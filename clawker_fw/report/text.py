@@ -19,7 +19,7 @@ from rich.text import Text
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.plan import Plan, Step
+from clawker_fw.reconcile.steps import Plan, Step
 from clawker_fw.report.documents import live_version, unified_diff
 from clawker_fw.report.words import describe
 

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from clawker_fw.reconcile.plan import (
+from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
     Commit,

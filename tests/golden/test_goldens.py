@@ -17,7 +17,7 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling, Slots
 from clawker_fw.pipeline import Look
 from clawker_fw.reconcile.desired import Blueprint, desired
-from clawker_fw.reconcile.plan import Wish
+from clawker_fw.reconcile.steps import Wish
 from clawker_fw.report import text
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release

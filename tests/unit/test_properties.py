@@ -9,7 +9,7 @@ from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Slots, Verdict
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.plan import Create, Detach, Drain, Rename, Retire, Wish
+from clawker_fw.reconcile.steps import Create, Detach, Drain, Rename, Retire, Wish
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release

@@ -14,7 +14,7 @@ from clawker_fw.errors import EngineError, NotProvenError, RefusedError
 from clawker_fw.model import ContainerSpec, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.plan import Wish
+from clawker_fw.reconcile.steps import Wish
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
