@@ -56,15 +56,15 @@ def _bug(error: Exception) -> FirewallError:
 
 
 def _print_failure(error: FirewallError, chosen: "Options") -> None:
-    import logging  # noqa: PLC0415
+    import logging
 
     logger = logging.getLogger("clawker_fw")
     trace = error if chosen.debug else None
-    if chosen.log_format is LogFormat.JSON:
+    if chosen.log_format is Format.JSON:
         fields = {"code": error.code, "message": error.message, "context": error.context, "hint": error.hint}
         logger.error("error", extra={"fields": fields}, exc_info=trace)
         return
-    from clawker_fw.report import text  # noqa: PLC0415
+    from clawker_fw.report import text
 
     if trace:
         logger.error("error", exc_info=trace)
@@ -83,15 +83,8 @@ app = typer.Typer(
 )
 
 
-class LogFormat(StrEnum):
-    """How log records on standard error are written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 class Format(StrEnum):
-    """How the answer on standard output is written."""
+    """How an answer, or a log record, is written."""
 
     TEXT = "text"
     JSON = "json"
@@ -105,7 +98,7 @@ class Options:
     project: str = "clawker"
     host: str | None = None
     context: str | None = None
-    log_format: LogFormat = LogFormat.TEXT
+    log_format: Format = Format.TEXT
     debug: bool = False
 
 
@@ -125,7 +118,7 @@ DrainOption = Annotated[
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         typer.echo(f"clawker-fw {version('clawker-fw')}")
         raise typer.Exit
@@ -162,8 +155,8 @@ def options(
         str | None, typer.Option(envvar="CLAWKER_FW_CONTEXT", help="The docker context to use.")
     ] = None,
     log_format: Annotated[
-        LogFormat, typer.Option(envvar="CLAWKER_FW_LOG_FORMAT", help="How log records are written.")
-    ] = LogFormat.TEXT,
+        Format, typer.Option(envvar="CLAWKER_FW_LOG_FORMAT", help="How log records are written.")
+    ] = Format.TEXT,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="CLAWKER_FW_DEBUG", help="Log everything, and show tracebacks.")
     ] = False,
@@ -179,9 +172,9 @@ def options(
     ] = False,
 ) -> None:
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
-    from clawker_fw.report import log  # noqa: PLC0415
+    from clawker_fw.report import log
 
-    log.configure(as_json=log_format is LogFormat.JSON, debug=debug)
+    log.configure(as_json=log_format is Format.JSON, debug=debug)
     context_.obj = Options(config, project, host, context, log_format, debug)
 
 
@@ -197,7 +190,7 @@ def init(
 
     Example: clawker-fw init && clawker-fw run
     """
-    from clawker_fw import settings  # noqa: PLC0415
+    from clawker_fw import settings
 
     chosen: Options = context.obj
     path = settings.write_example(chosen.config or Path(settings.FILE_NAME), overwrite=force)
@@ -224,7 +217,7 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     with _session(context.obj) as (engine, blueprint):
-        from clawker_fw import pipeline  # noqa: PLC0415
+        from clawker_fw import pipeline
 
         wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
         seen = pipeline.look(engine, blueprint)
@@ -241,16 +234,16 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
     with _session(context.obj) as (engine, blueprint):
-        from clawker_fw import pipeline  # noqa: PLC0415
+        from clawker_fw import pipeline
 
         seen = pipeline.look(engine, blueprint)
         rules = len(blueprint.rules.rules)
         if format_ is Format.JSON:
-            from clawker_fw.report import documents  # noqa: PLC0415
+            from clawker_fw.report import documents
 
             _print_json(documents.status_document(seen.observed, seen.desired, seen.diff, rules))
         else:
-            from clawker_fw.report import text  # noqa: PLC0415
+            from clawker_fw.report import text
 
             text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
 
@@ -262,16 +255,16 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     Example: clawker-fw drift --format json | jq -r .verdict
     """
     with _session(context.obj) as (engine, blueprint):
-        from clawker_fw import pipeline  # noqa: PLC0415
-        from clawker_fw.model import Verdict  # noqa: PLC0415
+        from clawker_fw import pipeline
+        from clawker_fw.model import Verdict
 
         seen = pipeline.look(engine, blueprint)
         if format_ is Format.JSON:
-            from clawker_fw.report import documents  # noqa: PLC0415
+            from clawker_fw.report import documents
 
             _print_json(documents.drift_document(seen.diff))
         else:
-            from clawker_fw.report import text  # noqa: PLC0415
+            from clawker_fw.report import text
 
             output = text.console()
             output.print(text.drift_report(seen.diff))
@@ -292,7 +285,7 @@ def reload(
     Example: clawker-fw reload
     """
     with _session(context.obj) as (engine, blueprint):
-        from clawker_fw import pipeline  # noqa: PLC0415
+        from clawker_fw import pipeline
 
         seen = pipeline.look(engine, blueprint)
         pipeline.require_up(seen)
@@ -312,9 +305,9 @@ def down(
 
     Example: clawker-fw down
     """
-    from clawker_fw import pipeline  # noqa: PLC0415
-    from clawker_fw.report import text, words  # noqa: PLC0415
-    from clawker_fw.stack.digests import Digests  # noqa: PLC0415
+    from clawker_fw import pipeline
+    from clawker_fw.report import text, words
+    from clawker_fw.stack.digests import Digests
 
     chosen: Options = context.obj
     engine = connect_engine(chosen)
@@ -332,7 +325,7 @@ def down(
 
 def connect_engine(chosen: Options) -> "EngineWriter":
     """Return the engine the options name."""
-    from clawker_fw.engine.docker import connect  # noqa: PLC0415
+    from clawker_fw.engine.docker import connect
 
     return connect(chosen.host, chosen.context, os.environ)
 
@@ -340,10 +333,10 @@ def connect_engine(chosen: Options) -> "EngineWriter":
 @contextmanager
 def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
     """Read the settings, then find the engine: a mistake in a file is told before anything is touched."""
-    from clawker_fw import settings  # noqa: PLC0415
-    from clawker_fw.reconcile.desired import Blueprint  # noqa: PLC0415
-    from clawker_fw.stack.digests import Digests  # noqa: PLC0415
-    from clawker_fw.stack.release import Release  # noqa: PLC0415
+    from clawker_fw import settings
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.stack.digests import Digests
+    from clawker_fw.stack.release import Release
 
     loaded = settings.load(chosen.config, os.environ)
     engine = connect_engine(chosen)
@@ -353,8 +346,8 @@ def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
 
 
 def _wish(blueprint: "Blueprint", drain_timeout: str | None, *, replace_all: bool = False) -> "Wish":
-    from clawker_fw.reconcile.steps import Wish  # noqa: PLC0415
-    from clawker_fw.settings import parse_duration  # noqa: PLC0415
+    from clawker_fw.reconcile.steps import Wish
+    from clawker_fw.settings import parse_duration
 
     seconds = blueprint.settings.drain_timeout
     if drain_timeout is not None:
@@ -367,8 +360,8 @@ def _wish(blueprint: "Blueprint", drain_timeout: str | None, *, replace_all: boo
 
 def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
     """Answer a dry run."""
-    from clawker_fw import pipeline  # noqa: PLC0415
-    from clawker_fw.report import documents, text  # noqa: PLC0415
+    from clawker_fw import pipeline
+    from clawker_fw.report import documents, text
 
     steps = pipeline.plan_for(seen, wish)
     if format_ is Format.JSON:
@@ -385,30 +378,30 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
 
 def _converge(engine: "EngineWriter", blueprint: "Blueprint", seen: "Look", wish: "Wish", format_: Format) -> None:
     """Print the difference, close it, and answer with the proof."""
-    from clawker_fw import pipeline  # noqa: PLC0415
+    from clawker_fw import pipeline
 
     steps = pipeline.plan_for(seen, wish)
     before = seen.diff
     if not steps.empty:
-        from clawker_fw.report import text  # noqa: PLC0415
+        from clawker_fw.report import text
 
         talk = text.console(stderr=True)
         talk.print(text.drift_report(before))
         with text.StepDisplay(talk) as display:
             seen = pipeline.converge(engine, blueprint, wish, seen, display)
     if format_ is Format.JSON:
-        from clawker_fw.report import documents  # noqa: PLC0415
+        from clawker_fw.report import documents
 
         _print_json(documents.run_document(before, steps, seen.diff))
     else:
-        from clawker_fw.report import text  # noqa: PLC0415
+        from clawker_fw.report import text
 
         words = "nothing to do" if steps.empty else "applied and proven"
         text.console().print(text.verdict_line(seen.diff.verdict, f"{blueprint.project}: {words}"))
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    import json  # noqa: PLC0415
+    import json
 
     typer.echo(json.dumps(document, indent=2))
 
