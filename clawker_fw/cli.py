@@ -6,6 +6,8 @@ caught here, once.
 
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ from typer.core import TyperGroup
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.pipeline import Look
+    from clawker_fw.engine.port import EngineReader, EngineWriter
+    from clawker_fw.pipeline import Look, Turn
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.steps import Wish
 
@@ -106,12 +108,33 @@ FormatOption = Annotated[
     Format,
     typer.Option("--format", envvar="CLAWKER_FW_FORMAT", help="How the answer on standard output is written."),
 ]
+
+
+def _duration(text: str) -> float:
+    from clawker_fw.settings import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 DrainOption = Annotated[
-    str | None,
+    float | None,
     typer.Option(
         "--drain-timeout",
         metavar="DURATION",
+        parser=_duration,
         help="How long open connections of a replaced Envoy may go on, instead of the setting. E.g. 5s, 2m.",
+    ),
+]
+LockOption = Annotated[
+    float,
+    typer.Option(
+        "--lock-wait",
+        metavar="DURATION",
+        parser=_duration,
+        help="How long to wait for another run that is at work on this stack. E.g. 30s.",
     ),
 ]
 
@@ -208,6 +231,7 @@ def run(
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
     ] = False,
     drain_timeout: DrainOption = None,
+    lock_wait: LockOption = 0.0,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Bring the stack to what the release, the settings and the rules say.
@@ -216,15 +240,16 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    with _session(context.obj) as (engine, blueprint):
-        from clawker_fw import pipeline
+    from clawker_fw import pipeline
 
+    if dry_run:
+        with _looking(context.obj) as (reader, blueprint):
+            wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
+            _answer_plan(pipeline.look(reader, blueprint), wish, format_)
+        return
+    with _changing(context.obj) as (engine, blueprint):
         wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
-        seen = pipeline.look(engine, blueprint)
-        if dry_run:
-            _answer_plan(seen, wish, format_)
-        else:
-            _converge(engine, blueprint, seen, wish, format_)
+        _converge(engine, blueprint, pipeline.look(engine, blueprint), wish, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -233,10 +258,10 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
-    with _session(context.obj) as (engine, blueprint):
+    with _looking(context.obj) as (reader, blueprint):
         from clawker_fw import pipeline
 
-        seen = pipeline.look(engine, blueprint)
+        seen = pipeline.look(reader, blueprint)
         rules = len(blueprint.rules.rules)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
@@ -254,11 +279,11 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with _session(context.obj) as (engine, blueprint):
+    with _looking(context.obj) as (reader, blueprint):
         from clawker_fw import pipeline
         from clawker_fw.model import Verdict
 
-        seen = pipeline.look(engine, blueprint)
+        seen = pipeline.look(reader, blueprint)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
@@ -275,7 +300,11 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
 @app.command()
 def reload(
-    context: typer.Context, *, drain_timeout: DrainOption = None, format_: FormatOption = Format.TEXT
+    context: typer.Context,
+    *,
+    drain_timeout: DrainOption = None,
+    lock_wait: LockOption = 0.0,
+    format_: FormatOption = Format.TEXT,
 ) -> None:
     """Read rules and settings again and apply them live.
 
@@ -284,12 +313,12 @@ def reload(
 
     Example: clawker-fw reload
     """
-    with _session(context.obj) as (engine, blueprint):
+    with _changing(context.obj) as (engine, blueprint):
         from clawker_fw import pipeline
 
         seen = pipeline.look(engine, blueprint)
         pipeline.require_up(seen)
-        _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), format_)
+        _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -299,6 +328,7 @@ def down(
     force: Annotated[
         bool, typer.Option("--force", help="Take agents that are still attached off the network.")
     ] = False,
+    lock_wait: LockOption = 0.0,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove the stack: both siblings and both networks. Agents are left without a way out.
@@ -306,15 +336,15 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw import pipeline
-    from clawker_fw.report import text, words
+    from clawker_fw.reconcile.steps import describe
     from clawker_fw.stack.digests import Digests
 
     chosen: Options = context.obj
     engine = connect_engine(chosen)
-    with Digests() as digests, text.StepDisplay(text.console(stderr=True)) as display:
-        steps = pipeline.take_down(engine, chosen.project, digests, detach=force, tell=display)
+    with Digests() as digests, _turn(lock_wait) as turn:
+        steps = pipeline.take_down(engine, chosen.project, digests, turn, detach=force)
     if format_ is Format.JSON:
-        performed = [words.describe(step) for stage in steps.stages for step in stage]
+        performed = [describe(step) for stage in steps.stages for step in stage]
         _print_json({"schema": 1, "project": chosen.project, "steps": performed})
     else:
         typer.echo(f"{chosen.project} is down." if steps.stages else f"{chosen.project} was not up.")
@@ -331,7 +361,7 @@ def connect_engine(chosen: Options) -> "EngineWriter":
 
 
 @contextmanager
-def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
+def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
     """Read the settings, then find the engine: a mistake in a file is told before anything is touched."""
     from clawker_fw import settings
     from clawker_fw.reconcile.desired import Blueprint
@@ -345,16 +375,39 @@ def _session(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
         yield engine, Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
 
 
-def _wish(blueprint: "Blueprint", drain_timeout: str | None, *, replace_all: bool = False) -> "Wish":
-    from clawker_fw.reconcile.steps import Wish
-    from clawker_fw.settings import parse_duration
+@contextmanager
+def _looking(chosen: Options) -> "Iterator[tuple[EngineReader, Blueprint]]":
+    """Do the same for a command that only looks: what it gets has no way to write."""
+    with _changing(chosen) as (engine, blueprint):
+        yield engine, blueprint
 
-    seconds = blueprint.settings.drain_timeout
-    if drain_timeout is not None:
-        try:
-            seconds = parse_duration(drain_timeout)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--drain-timeout") from error
+
+@contextmanager
+def _turn(lock_wait: float) -> "Iterator[Turn]":
+    """Show the steps of a change, and have Ctrl-C stop it: once after the step in hand, twice at once."""
+    from clawker_fw.pipeline import Turn
+    from clawker_fw.report import text
+
+    asked = threading.Event()
+
+    def stop(*_: object) -> None:
+        if asked.is_set():
+            os._exit(ExitCode.INTERRUPTED)
+        asked.set()
+        typer.echo("Stopping after the step in hand. Again to stop at once; the next run finishes.", err=True)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with text.StepDisplay(text.console(stderr=True)) as display:
+            yield Turn(display, asked.is_set, lock_wait)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wish(blueprint: "Blueprint", drain_timeout: float | None, *, replace_all: bool = False) -> "Wish":
+    from clawker_fw.reconcile.steps import Wish
+
+    seconds = blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
     return Wish(seconds, replace_all=replace_all)
 
 
@@ -376,7 +429,15 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
         raise typer.Exit(ExitCode.DRIFT)
 
 
-def _converge(engine: "EngineWriter", blueprint: "Blueprint", seen: "Look", wish: "Wish", format_: Format) -> None:
+def _converge(
+    engine: "EngineWriter",
+    blueprint: "Blueprint",
+    seen: "Look",
+    wish: "Wish",
+    *,
+    lock_wait: float,
+    format_: Format,
+) -> None:
     """Print the difference, close it, and answer with the proof."""
     from clawker_fw import pipeline
 
@@ -387,8 +448,8 @@ def _converge(engine: "EngineWriter", blueprint: "Blueprint", seen: "Look", wish
 
         talk = text.console(stderr=True)
         talk.print(text.drift_report(before))
-        with text.StepDisplay(talk) as display:
-            seen = pipeline.converge(engine, blueprint, wish, seen, display)
+        with _turn(lock_wait) as turn:
+            seen = pipeline.converge(engine, blueprint, wish, turn)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 

@@ -9,7 +9,8 @@ never exits by itself.
     │   ├── NotFoundError               4  what was asked for is not on the engine
     │   └── ConflictError               4  the name is taken
     ├── NotProvenError                  5  applied but not proven live; what served before still serves
-    └── RefusedError                    6  not ours to touch, or somebody else is at work
+    ├── RefusedError                    6  not ours to touch, or somebody else is at work
+    └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
 from collections.abc import Sequence
@@ -77,3 +78,9 @@ class RefusedError(FirewallError):
     """The tool declines: a resource is not ours, or another run holds the lock."""
 
     exit_code = ExitCode.REFUSED
+
+
+class StoppedError(FirewallError):
+    """The user asked to stop; the step in hand was finished, and the next run does what is left."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -137,6 +137,9 @@ class Shape:
     security_options: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     pid_mode: str = ""
     ipc_mode: str = ""

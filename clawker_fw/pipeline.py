@@ -15,7 +15,7 @@ from clawker_fw.model import Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
-from clawker_fw.reconcile.lock import exclusive
+from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import plan, teardown
 from clawker_fw.reconcile.steps import Plan, Wish
@@ -24,6 +24,15 @@ from clawker_fw.stack.digests import Digests
 
 LOG = logging.getLogger("clawker_fw")
 _ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a caller takes part in a change: what it is told, when it wants to stop, how long it waits its turn."""
+
+    tell: applying.Tell
+    stopping: Callable[[], bool] = lambda: False
+    lock_wait: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,22 +65,22 @@ def plan_for(seen: Look, wish: Wish) -> Plan:
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, wish)
 
 
-def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: Look, tell: applying.Tell) -> Look:
+def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn) -> Look:
     """Make a stack what it should be, prove it, and return the look that proves it.
-
-    `seen` is a look with something to do. It is repeated under the lock, since the world may have changed.
 
     Raises:
         NotProvenError: when the stack is not current afterwards.
     """
-    with exclusive(engine, blueprint.project, images.lock_image(blueprint.engine, blueprint.release.digests)):
+    image = images.lock_image(blueprint.engine, blueprint.release.digests)
+    with Lock(engine, blueprint.project, image, turn.lock_wait) as lock:
+        watch = applying.Watch(turn.tell, turn.stopping, lock.require_held)
         for attempt in range(_ROUNDS):
             seen = look(engine, blueprint)
             steps = plan_for(seen, wish)
             if steps.empty:
                 return seen
             _record_drift(seen, steps)
-            applying.apply(engine, steps, built_images(blueprint), tell)
+            applying.apply(engine, steps, built_images(blueprint), watch)
             wish = Wish(wish.drain_seconds, replace_uncommitted=attempt > 0)
         seen = look(engine, blueprint)
     if seen.diff.verdict is not Verdict.CURRENT:
@@ -84,7 +93,7 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: Look,
     return seen
 
 
-def take_down(engine: EngineWriter, project: str, digests: Digests, *, detach: bool, tell: applying.Tell) -> Plan:
+def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> Plan:
     """Remove a stack: containers, volumes and networks; its images stay, for the next time.
 
     Raises:
@@ -92,9 +101,9 @@ def take_down(engine: EngineWriter, project: str, digests: Digests, *, detach: b
     """
     if teardown(observe(engine, project, ()), detach=detach).empty:
         return Plan((), (), 0)
-    with exclusive(engine, project, images.lock_image(engine.facts(), digests)):
+    with Lock(engine, project, images.lock_image(engine.facts(), digests), turn.lock_wait) as lock:
         steps = teardown(observe(engine, project, ()), detach=detach)
-        applying.apply(engine, steps, {}, tell)
+        applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping, lock.require_held))
     return steps
 
 

@@ -74,10 +74,9 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
 
 
 def _locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    if host:
-        return {"base_url": host}
-    if not context and (from_environment := environment.get("DOCKER_HOST")):
-        return {"base_url": from_environment, **_tls(environment)}
+    if host or (not context and environment.get("DOCKER_HOST")):
+        place = host or environment["DOCKER_HOST"]
+        return {"base_url": place, **_tls({**environment, "DOCKER_HOST": place})}
     name = context or environment.get("DOCKER_CONTEXT")
     if name and ContextAPI.get_context(name) is None:
         raise EngineError(

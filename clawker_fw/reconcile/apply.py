@@ -5,13 +5,13 @@ could notice is undone by the plan's own rollback.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError
+from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError, StoppedError
 from clawker_fw.model import Probe, Sibling
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -31,11 +31,13 @@ from clawker_fw.reconcile.steps import (
     Step,
     Unpause,
     Verify,
+    describe,
 )
 from clawker_fw.stack.images import BuiltImage
 
 _ASK_EVERY = 0.03
 _ANSWER_SECONDS = 15.0
+_LISTEN_EVERY = 0.1
 _LAST_WORDS = 8
 
 
@@ -51,28 +53,58 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
-def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], tell: Tell) -> None:
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is asked while a plan is performed: what to tell, whether to stop, and whether it is still our turn.
+
+    `require_turn` raises when it is not; `stopping` says that the user has asked to stop.
+    """
+
+    tell: Tell
+    stopping: Callable[[], bool] = lambda: False
+    require_turn: Callable[[], None] = lambda: None
+
+
+def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], watch: Watch) -> None:
     """Perform a plan.
 
     Raises:
         NotProvenError: when something new did not prove itself; what served before still serves.
         EngineError: when the engine failed on the way. Another run finishes what is left.
+        StoppedError: when the user asked to stop. Another run finishes what is left.
     """
-    performer = _Performer(engine, built, tell)
+    performer = _Performer(engine, built, watch)
     for position, stage in enumerate(plan.stages):
         try:
+            watch.require_turn()
+            performer.require_going(plan.stages[position:])
             performer.side_by_side(stage)
-        except BaseException as error:  # whatever it is, also Ctrl-C: what was made for nothing is taken away
+        except BaseException as error:  # whatever it is: what was made for nothing is taken away
             if position < plan.point_of_no_return:
                 performer.undo(plan.rollback, error)
             raise
 
 
 class _Performer:
-    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], tell: Tell) -> None:
+    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], watch: Watch) -> None:
         self._engine = engine
         self._built = built
-        self._tell = tell
+        self._tell = watch.tell
+        self._stopping = watch.stopping
+
+    def require_going(self, left: Sequence[tuple[Step, ...]]) -> None:
+        """Pass unless the user has asked to stop.
+
+        Raises:
+            StoppedError: with what is left.
+        """
+        if self._stopping():
+            raise StoppedError(
+                "stopped",
+                "Stopped, as asked, after the step in hand.",
+                context=[f"left: {describe(step)}" for stage in left for step in stage],
+                hint="The next run finishes what is left. Agents are served meanwhile.",
+            )
 
     def side_by_side(self, stage: tuple[Step, ...]) -> None:
         """Perform the steps of a stage at the same time; the first failure is raised when all have ended."""
@@ -116,7 +148,7 @@ class _Performer:
             case Release():
                 engine.run_helper(step.container, ["release"], _ignore)
             case AwaitTtl():
-                time.sleep(step.seconds)
+                self._wait(step.seconds)
             case Drain():
                 self._drain(step)
             case Retire():
@@ -135,6 +167,7 @@ class _Performer:
 
     def _provide(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
+            self.require_going([(step,)])
             self._tell(Progress(step, min(share, 0.99)))
 
         if step.bundled:
@@ -148,6 +181,7 @@ class _Performer:
         probe: Probe | None = None
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
+            self.require_going([(step,)])
             probe = self._ask(step.container)
             if probe and not probe.error and not probe.network:
                 live = [probe.versions.get(resource) == step.version for resource in step.resources]
@@ -194,8 +228,14 @@ class _Performer:
             hint="The rules that were live before are still live.",
         )
 
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stopping():
+            time.sleep(min(left, _LISTEN_EVERY))
+
     def _drain(self, step: Drain) -> None:
         def on_line(line: Mapping[str, int]) -> None:
+            self.require_going([(step,)])
             left = line["connections"]
             noun = "connection" if left == 1 else "connections"
             self._tell(Progress(step, 0.5, f"{left} {noun} left"))

@@ -64,11 +64,6 @@ class Blueprint:
         """The program fwctl for the engine's architecture."""
         return self.release.binary("fwctl", self.engine.architecture).read_bytes()
 
-    @cached_property
-    def envoy_hot(self) -> tuple[Files, str]:
-        """Envoy's hot files and their version, which depend on the rules only."""
-        return envoy.hot(self.rules)
-
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     """Return the subnets the stack should have: the one that is set, else the one it has, else a free one."""
@@ -111,7 +106,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
                 boot=envoy.boot(release, project, addresses, slots.envoy),
-                hot=blueprint.envoy_hot,
+                hot=envoy.hot(blueprint.rules, addresses, slots.envoy),
                 resources=envoy.resources(blueprint.rules),
             ),
             Sibling.COREDNS: _sibling(

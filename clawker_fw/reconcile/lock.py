@@ -1,30 +1,44 @@
 """One writer at a time, for a project on an engine.
 
 The lock lives in the engine, so that it holds across client machines: a container that is never started, whose
-name only one client can take. Its labels say who holds it. A holder on this machine that is no longer alive is
-recognised by its process id and start time, and its lock is taken over.
+name only one client can take. Its labels say who holds it, and a file in its volume is written anew while its
+holder is at work: the lease. A holder on this machine that is no longer alive is known by its process id and
+start time, and one anywhere by a lease that has not been renewed; in both cases the lock is taken over. No two
+clocks are ever compared: who waits watches the lease change, by its own clock.
 """
 
+import logging
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, RefusedError
-from clawker_fw.model import ContainerSpec, ContainerView, Shape
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError
+from clawker_fw.model import ContainerSpec, ContainerView, Mount, Shape
 from clawker_fw.stack import labels
+from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.images import BuiltImage
 
+LEASE_SECONDS = 10.0
+"""How long a holder that can't be seen from here may be silent before it is taken for gone."""
+
+LOG = logging.getLogger("clawker_fw")
+
+_LEASE = "lease"
+_RENEW_SECONDS = LEASE_SECONDS / 4
+_LOOK_SECONDS = 0.5
 _PREFIX = labels.PREFIX + "lock."
 _HOST, _USER, _PROCESS, _SINCE, _COMMAND = (
     _PREFIX + name for name in ("host", "user", "process", "since", "command")
 )
-_ATTEMPTS = 3
 
 
 def lock_name(project: str) -> str:
@@ -32,61 +46,139 @@ def lock_name(project: str) -> str:
     return f"{project}-lock"
 
 
-@contextmanager
-def exclusive(engine: EngineWriter, project: str, image: BuiltImage) -> Iterator[None]:
-    """Hold the lock.
+class Lock:
+    """The lock of one project; hold it as a context. `wait` is in seconds, for a holder that is at work."""
 
-    Raises:
-        RefusedError: when another run holds it, or something of that name is not ours.
-    """
-    if engine.image(image.reference) is None:
-        engine.load_image(image.archive(), image.archive_size, lambda _: None)
-    container = _acquire(engine, project, image)
-    try:
-        yield
-    finally:
-        engine.remove(container)
+    def __init__(self, engine: EngineWriter, project: str, image: BuiltImage, wait: float = 0) -> None:
+        """Name the lock; nothing is asked of the engine yet."""
+        self._engine = engine
+        self._project = project
+        self._image = image
+        self._wait = wait
+        self._container = ""
+        self._renewals = 0
+        self._ended = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
+    def __enter__(self) -> Self:
+        """Take the lock.
 
-def _acquire(engine: EngineWriter, project: str, image: BuiltImage) -> str:
-    spec = ContainerSpec(
-        name=lock_name(project),
-        image=image.reference,
-        labels={**labels.ownership_labels(project), **holder()},
-        shape=Shape(entrypoint=("never-started",), command=(), networks={}),
-    )
-    for _ in range(_ATTEMPTS):
-        try:
-            return engine.create_container(spec)
-        except ConflictError:
-            held = next(iter(engine.containers({spec.name})), None)
-            if held is not None:
-                _require_abandoned(held, project)
-                engine.remove(held.id)
-    raise RefusedError("lock-contended", "Several runs are after the lock at once.", hint="Run again.")
+        Raises:
+            RefusedError: when another run holds it, or something of that name is not ours.
+        """
+        if self._engine.image(self._image.reference) is None:
+            self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
+        self._container = self._acquire()
+        self._renewer.start()
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        self._ended.set()
+        self._renewer.join()
+        self._engine.remove(self._container)
 
-def _require_abandoned(held: ContainerView, project: str) -> None:
-    """Pass when the holder was a process of this machine that is gone."""
-    if not labels.is_ours(held.labels, project):
-        raise RefusedError(
-            "foreign-container",
-            f"There is a container called {held.name} that this firewall did not make.",
-            hint="Rename or remove it, or choose another name for this stack with --project.",
+    def require_held(self) -> None:
+        """Pass while the lock is ours.
+
+        Raises:
+            RefusedError: when another client has taken it over, because we were silent for too long.
+        """
+        held = next(iter(self._engine.containers({lock_name(self._project)})), None)
+        if held is None or held.id != self._container:
+            raise RefusedError(
+                "lock-lost",
+                "Another run has taken the lock over, because this one was not heard of for too long.",
+                hint="Run again: what was begun is finished then.",
+            )
+
+    def _renew(self) -> None:
+        while not self._ended.wait(_RENEW_SECONDS):
+            self._renewals += 1
+            try:
+                self._engine.put_files(self._container, {_LEASE: str(self._renewals).encode()})
+            except EngineError as error:
+                LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
+
+    def _acquire(self) -> str:
+        spec = ContainerSpec(
+            name=lock_name(self._project),
+            image=self._image.reference,
+            labels={**labels.ownership_labels(self._project), **holder()},
+            shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
+            files={_LEASE: b"0"},
         )
+        end = time.monotonic() + self._wait
+        watch = _Watch()
+        while True:
+            try:
+                return self._engine.create_container(spec)
+            except ConflictError:
+                held = next(iter(self._engine.containers({spec.name})), None)
+            if held is None:
+                continue
+            self._require_ours(held)
+            if not _may_be_alive(held) or watch.silent(held.id, self._lease(held.id)):
+                self._engine.remove(held.id)
+            elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
+                time.sleep(_LOOK_SECONDS)
+            else:
+                raise _held(held, self._project)
+
+    def _lease(self, container: str) -> bytes:
+        try:
+            return self._engine.files(container).get(_LEASE, b"")
+        except NotFoundError:
+            return b""
+
+    def _require_ours(self, held: ContainerView) -> None:
+        if not labels.is_ours(held.labels, self._project):
+            raise RefusedError(
+                "foreign-container",
+                f"There is a container called {held.name} that this firewall did not make.",
+                hint="Rename or remove it, or choose another name for this stack with --project.",
+            )
+
+
+class _Watch:
+    """Watches a lease for as long as it may be silent, by this machine's clock."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[str, bytes] | None = None
+        self._since = time.monotonic()
+        self.renewed = False
+
+    def silent(self, container: str, lease: bytes) -> bool:
+        """Take in what the lease says now; whether it has not changed for a whole lease."""
+        now = time.monotonic()
+        if self._seen != (container, lease):
+            self.renewed = self._seen is not None and self._seen[0] == container
+            self._seen, self._since = (container, lease), now
+        return now - self._since >= LEASE_SECONDS
+
+
+def _held(held: ContainerView, project: str) -> RefusedError:
     host, process = held.labels.get(_HOST, ""), held.labels.get(_PROCESS, "")
-    here = holder()
-    if host == here[_HOST] and process != here[_PROCESS] and not _is_alive(process):
-        return
-    raise RefusedError(
+    return RefusedError(
         "lock-held",
         f"Another run is at work on {project}.",
         context=[
             f"{held.labels.get(_COMMAND, '?')}, since {held.labels.get(_SINCE, '?')}",
             f"by {held.labels.get(_USER, '?')} on {host.partition(' ')[0]}, process {process.partition(' ')[0]}",
         ],
-        hint=f"Wait for it. If it is gone for good, remove the container {held.name}.",
+        hint="Wait for it, or have this run wait with --lock-wait. A holder that is gone is noticed by itself.",
     )
+
+
+def _is_here(held: ContainerView) -> bool:
+    return held.labels.get(_HOST) == holder()[_HOST]
+
+
+def _may_be_alive(held: ContainerView) -> bool:
+    """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
+    return not _is_here(held) or _is_alive(held.labels.get(_PROCESS, ""))
 
 
 def holder() -> Mapping[str, str]:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling
-from clawker_fw.reconcile.steps import Plan
-from clawker_fw.report.words import describe
+from clawker_fw.reconcile.steps import Plan, describe
 
 SCHEMA = 1
 

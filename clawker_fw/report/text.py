@@ -19,9 +19,8 @@ from rich.text import Text
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.steps import Plan, Step
+from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report.documents import live_version, unified_diff
-from clawker_fw.report.words import describe
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
@@ -139,7 +138,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
     rules_word = "rule" if rules == 1 else "rules"
     agents_word = "agent" if attached == 1 else "agents"
     summary = f"{desired.project} on engine {observed.engine.version}: {rules} {rules_word}"
-    command = f"docker run --rm -it --network {agents} --dns {desired.service_address} IMAGE"
+    command = f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
     return Group(
         verdict_line(found.verdict, f"{summary}, {attached} {agents_word} attached"),
         Padding(table, (1, 0, 1, 2), expand=False),

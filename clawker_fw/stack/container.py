@@ -22,6 +22,14 @@ _HELPER_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which shapes the network and drops every one of them before the program starts."""
 
 
+_SYSCTLS = {
+    # A container inherits this from the host, where an engine turns it on: Envoy's would route for an agent.
+    "net.ipv4.ip_forward": "0",
+    # The programs listen on ports 53 and 80 as nobody.
+    "net.ipv4.ip_unprivileged_port_start": "0",
+}
+
+
 def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
     """Return what a sibling's container is called, and what its replacement is called until it takes over."""
     return f"{project}-{sibling}", f"{project}-{sibling}-next"
@@ -46,8 +54,7 @@ def shape(
         capabilities_added=_HELPER_CAPABILITIES,
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
-        # The programs listen on port 53 and 80 as nobody.
-        sysctls={"net.ipv4.ip_unprivileged_port_start": "0", **sysctls},
+        sysctls={**_SYSCTLS, **sysctls},
         ipc_mode="private",
         memory=memory_mebibytes * _MEBIBYTE,
         pids=128,

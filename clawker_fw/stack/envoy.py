@@ -64,9 +64,9 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
     }
 
 
-def hot(rules: RuleSet) -> tuple[Files, str]:
+def hot(rules: RuleSet, addressing: Addressing, slot: int) -> tuple[Files, str]:
     """Return the files re-read while running, in the order in which they go into place, and their version."""
-    return listeners.render(rules)
+    return listeners.render(rules, addressing.envoy(slot))
 
 
 def resources(rules: RuleSet) -> tuple[str, ...]:

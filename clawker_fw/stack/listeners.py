@@ -8,6 +8,7 @@ is a filter chain, and the matcher may change freely. Field names are those of t
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from typing import Any
 
 from clawker_fw.model import Files
@@ -61,10 +62,13 @@ def route_name(port: int) -> str:
     return f"http-{port}"
 
 
-def render(rules: RuleSet) -> tuple[Files, str]:
-    """Return the hot files, routes before the listeners that use them, and the version they all carry."""
+def render(rules: RuleSet, address: IPv4Address) -> tuple[Files, str]:
+    """Return the hot files, routes before the listeners that use them, and the version they all carry.
+
+    `address` is Envoy's on the agent network: who is on the way out can't come in.
+    """
     routes = {route_name(port): _routes(port, rules.on(port, Protocol.HTTP)) for port in rules.ports}
-    listeners = [_listener(port, rules.on(port, Protocol.HTTPS)) for port in rules.ports]
+    listeners = [_listener(address, port, rules.on(port, Protocol.HTTPS)) for port in rules.ports]
     version = templates.version_of(routes, listeners)
     files = {f"hot/rds/{name}.json": _response(version, [table]) for name, table in routes.items()}
     return {**files, LISTENERS: _response(version, listeners)}, version
@@ -93,7 +97,7 @@ def _cluster(rule: Rule) -> str:
 # --- listeners: RFC 6066 server names, forwarded without decryption -------------------------------------------
 
 
-def _listener(port: int, rules: tuple[Rule, ...]) -> _Json:
+def _listener(address: IPv4Address, port: int, rules: tuple[Rule, ...]) -> _Json:
     chains = _chain_names(rules)
     servers: dict[str, list[str]] = {}
     for pattern, rule in by_name(rules).items():
@@ -103,7 +107,7 @@ def _listener(port: int, rules: tuple[Rule, ...]) -> _Json:
         "@type": f"{_TYPES}.config.listener.v3.Listener",
         "name": f"port-{port}",
         "stat_prefix": f"port-{port}",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - in a container
+        "address": {"socket_address": {"address": str(address), "port_value": port}},
         "access_log": [_access_log({"response_flag_filter": {"flags": ["NR"]}}, _LOG_FIELDS)],
         "listener_filters": [
             _extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),

@@ -41,6 +41,10 @@ PRIVATE_RANGES = tuple(
 """Reachable only for rules with `allow_private`: private, shared, protocol and benchmark space (RFC 6890)."""
 
 
+_INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+_ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+
+
 @dataclass(frozen=True, slots=True)
 class Addressing:
     """The subnets of a stack, from which every address follows."""
@@ -124,13 +128,14 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
     """Return both networks. The agent network has no way out and no host address on it.
 
     `internal` takes the way out, `inhibit_ipv4` the bridge's address. `gateway_mode_ipv4=isolated` would say
-    both in one word, but engines before 27 ignore it silently.
+    both in one word, but engines before 27 ignore it silently. IPv6 is turned off in words, because an engine
+    can have it on for every network, and would then give the bridge an address.
     """
     return {
         Role.AGENTS: _spec(
-            project, Role.AGENTS, "net", addressing.agents, {"com.docker.network.bridge.inhibit_ipv4": "true"}
+            project, Role.AGENTS, "net", addressing.agents, {_INHIBIT_IPV4: "true", _ENABLE_IPV6: "false"}
         ),
-        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, {}),
+        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, {_ENABLE_IPV6: "false"}),
     }
 
 

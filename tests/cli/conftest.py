@@ -64,7 +64,7 @@ def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cli, "connect_engine", lambda _: memory)
     clock = iter(number / 100 for number in range(10**9))
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
-    for module in ("apply", "observe"):
+    for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
     def run(*arguments: str, **environment: str) -> Outcome:

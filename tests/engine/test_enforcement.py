@@ -288,6 +288,32 @@ def test_agents_have_no_other_way_out(agent: Peer, world: World) -> None:
                 assert target.startswith("127.") or not agent.ask("probe-tcp", target, "--timeout", "1s").ok
 
 
+def test_nobody_comes_in_by_the_way_out(firewall: Firewall, peers: Peers) -> None:
+    """A container on the egress network finds no listener at any of Envoy's addresses there."""
+    outsider = peers.start("wait", network="clawker-egress")
+    egress = firewall.status()["siblings"][0]
+    assert egress["address"]
+    for address in ("10.214.0.138", "10.214.0.148", "10.214.0.158"):
+        for port in (80, 443, 8443):
+            assert not outsider.ask("probe-tcp", f"{address}:{port}", "--timeout", "1s").ok
+    outsider.remove()
+
+
+def test_envoy_is_no_router(firewall: Firewall, world: World, peers: Peers) -> None:
+    """Both siblings' kernels drop packets that are not for them, also where the host itself forwards."""
+    for sibling in ("envoy", "coredns"):
+        pid = peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"]
+        command = ["nsenter", f"--net={world.engine.root}/proc/{pid}/ns/net"]
+        read = subprocess.run([*command, "cat", "/proc/sys/net/ipv4/ip_forward"], capture_output=True, check=True)
+        assert read.stdout.strip() == b"0"
+        assert (
+            peers.client.inspect_container(firewall.container(sibling))["HostConfig"]["Sysctls"][
+                "net.ipv4.ip_forward"
+            ]
+            == "0"
+        )
+
+
 def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: Firewall) -> None:
     """Who was refused what stands in the siblings' logs."""
     agent.get("https://denied-tls.test/", "--connect", envoy)

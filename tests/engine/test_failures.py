@@ -18,8 +18,8 @@ BROKEN_LISTENERS = """
 import sys
 from clawker_fw.stack import listeners
 render = listeners.render
-def broken(rules):
-    files, version = render(rules)
+def broken(rules, address):
+    files, version = render(rules, address)
     text = files[listeners.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
     return {**files, listeners.LISTENERS: text}, version
 listeners.render = broken

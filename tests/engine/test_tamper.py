@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,8 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     firewall.write("other.test")
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
-    for path, content in wanted.envoy_hot[0].items():
+    envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
+    for path, content in listeners.render(wanted.rules, IPv4Address(envoy))[0].items():
         hand.write(ENVOY, path, content)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     assert {finding[1] for finding in findings} == {"live"}

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from devkit.programs import free_port, machine
 from devkit.stacks import rule_set
 from devkit.strategies import PORTS, names_near, rule_sets
 from devkit.waiting import until
+
+HERE = IPv4Address("127.0.0.1")
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 
@@ -65,7 +68,7 @@ class Proxy:
 
     def serve(self, rules: RuleSet) -> str:
         """Put other hot files into place and return their version."""
-        files, version = listeners.render(rules)
+        files, version = listeners.render(rules, HERE)
         for path, content in files.items():
             document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
@@ -78,7 +81,7 @@ class Proxy:
     def _decide_only(self, resource: dict[str, Any]) -> None:
         if "filter_chains" in resource:
             address = resource["address"]["socket_address"]
-            address |= {"address": "127.0.0.1", "port_value": self.ports[address["port_value"]]}
+            address["port_value"] = self.ports[address["port_value"]]
             for chain in resource["filter_chains"]:
                 if chain["name"] != "http":
                     answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": chain["name"]}}
@@ -179,12 +182,12 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(listeners.render(rules)[0][listeners.LISTENERS])
+    document = json.loads(listeners.render(rules, HERE)[0][listeners.LISTENERS])
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 
 def test_the_version_is_the_same_for_the_same_rules_only(proxy: Proxy) -> None:
     """A version stands for a content."""
     del proxy
-    assert listeners.render(rule_set("a.test")[1])[1] == listeners.render(rule_set("A.test")[1])[1]
-    assert listeners.render(rule_set("a.test")[1])[1] != listeners.render(rule_set(".a.test")[1])[1]
+    assert listeners.render(rule_set("a.test")[1], HERE)[1] == listeners.render(rule_set("A.test")[1], HERE)[1]
+    assert listeners.render(rule_set("a.test")[1], HERE)[1] != listeners.render(rule_set(".a.test")[1], HERE)[1]

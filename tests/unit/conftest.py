@@ -18,5 +18,5 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the waits for real programs pass at once; a hundred questions take a second of this clock."""
     clock = iter(number / 100 for number in range(10**9))
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
-    for module in ("apply", "observe"):
+    for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)

@@ -11,8 +11,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import teardown
-from clawker_fw.reconcile.steps import Commit, Plan, Wish
-from clawker_fw.report.words import describe
+from clawker_fw.reconcile.steps import Commit, Plan, Wish, describe
 from clawker_fw.stack.release import Release
 from devkit import stacks
 

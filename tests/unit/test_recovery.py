@@ -2,22 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
+from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import EngineError, NotProvenError, RefusedError
-from clawker_fw.model import ContainerSpec, Files, Shape, Verdict
+from clawker_fw.errors import EngineError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
+from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.waiting import until
 
 WRITES = (
     "load_image",
@@ -196,11 +200,34 @@ def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
     assert stacks.found(engine, first) == set()
 
 
-def test_the_lock_of_a_living_process_is_respected(memory: MemoryEngine, release: Release) -> None:
+@pytest.fixture
+def lock_image(memory: MemoryEngine, release: Release) -> images.BuiltImage:
+    """The image of the lock, loaded."""
+    image = images.lock_image(memory.facts(), release.digests)
+    memory.load_image(image.archive(), 1, lambda _: None)
+    return image
+
+
+def hold(engine: MemoryEngine, image: images.BuiltImage, **changes: str) -> None:
+    """Have somebody else hold the lock, somewhere."""
+    held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
+    engine.create_container(
+        ContainerSpec(
+            "clawker-lock",
+            image.reference,
+            labels.ownership_labels("clawker") | held_by,
+            Shape((), (), {}),
+            {"lease": b"0"},
+        )
+    )
+
+
+def test_the_lock_of_a_living_process_is_respected(
+    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+) -> None:
     """Two runs at once: the second one is refused, and told who is at work."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    image = images.lock_image(memory.facts(), release.digests)
-    with lock.exclusive(memory, "clawker", image), pytest.raises(RefusedError) as caught:
+    with lock.Lock(memory, "clawker", lock_image), pytest.raises(RefusedError) as caught:
         stacks.converged(memory, wanted)
     assert caught.value.code == "lock-held"
     assert any("process" in line for line in caught.value.context)
@@ -210,31 +237,103 @@ def test_the_lock_of_a_living_process_is_respected(memory: MemoryEngine, release
 
 @pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x"])
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(
-    process: str, memory: MemoryEngine, release: Release
+    process: str, memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
 ) -> None:
     """A run that was killed does not keep others out."""
+    hold(memory, lock_image, process=process)
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    image = images.lock_image(memory.facts(), release.digests)
-    memory.load_image(image.archive(), 1, lambda _: None)
-    here = dict(lock.holder()) | {labels.PREFIX + "lock.process": process}
-    held = ContainerSpec(
-        "clawker-lock", image.reference, labels.ownership_labels("clawker") | here, Shape((), (), {})
-    )
-    memory.create_container(held)
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
-def test_the_lock_of_another_machine_is_respected(memory: MemoryEngine, release: Release) -> None:
-    """Whether a process elsewhere still lives can't be seen from here."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    image = images.lock_image(memory.facts(), release.digests)
-    memory.load_image(image.archive(), 1, lambda _: None)
-    there = dict(lock.holder()) | {labels.PREFIX + "lock.host": "elsewhere 1"}
-    held = ContainerSpec(
-        "clawker-lock", image.reference, labels.ownership_labels("clawker") | there, Shape((), (), {})
-    )
-    memory.create_container(held)
+class Renewed(MemoryEngine):
+    """An engine on which somebody elsewhere renews their lease whenever nobody looks."""
+
+    def files(self, container: str) -> Files:
+        """Return the files, and change the lease after that."""
+        found = super().files(container)
+        if "lease" in found:
+            self.put_files(container, {"lease": found["lease"] + b"."})
+        return found
+
+
+def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
+    """Whether a process elsewhere lives is seen by its lease."""
+    engine = Renewed()
+    image = images.lock_image(engine.facts(), release.digests)
+    engine.load_image(image.archive(), 1, lambda _: None)
+    hold(engine, image, host="elsewhere 1")
     with pytest.raises(RefusedError) as caught:
-        stacks.converged(memory, wanted)
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     assert "elsewhere" in caught.value.context[1]
-    assert "clawker-lock" in caught.value.hint
+    assert "--lock-wait" in caught.value.hint
+
+
+def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
+    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+) -> None:
+    """A holder that is not heard of for a whole lease is gone."""
+    hold(memory, lock_image, host="elsewhere 1")
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_a_run_whose_lock_was_taken_over_stops(
+    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+) -> None:
+    """Who was silent for too long does not go on beside the one who took over."""
+    del release
+    with lock.Lock(memory, "clawker", lock_image) as held:
+        held.require_held()
+        memory.remove("clawker-lock")
+        hold(memory, lock_image, host="elsewhere 1")
+        with pytest.raises(RefusedError) as caught:
+            held.require_held()
+    assert caught.value.code == "lock-lost"
+    assert memory.inside("clawker-lock")
+
+
+def test_a_lease_is_renewed_while_its_holder_works(
+    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others see the lease change, whatever their clocks say."""
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    with lock.Lock(memory, "clawker", lock_image):
+        until(lambda: memory.files("clawker-lock")["lease"] not in {b"0", b"1"})
+
+
+def test_a_wait_ends_when_the_lock_is_free(
+    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With time to wait, the next in line gets the lock as soon as it is given back."""
+    hold(memory, lock_image)  # this very process, which is alive
+    looks = count()
+
+    def containers(names: Collection[str]) -> tuple[ContainerView, ...]:
+        if next(looks) == 3:
+            memory.remove("clawker-lock")
+        return MemoryEngine.containers(memory, names)
+
+    monkeypatch.setattr(memory, "containers", containers)
+    with lock.Lock(memory, "clawker", lock_image, wait=1000):
+        pass
+
+
+def _after(told: list[Progress], point: int) -> bool:
+    return len(told) >= point
+
+
+def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
+    """Before an agent could notice, what was made is taken away; afterwards, what is left is named."""
+    for point in range(1, 8):
+        engine = MemoryEngine()
+        first = stacks.blueprint(engine.facts(), "a.test", release=release)
+        stacks.converged(engine, first)
+        told: list[Progress] = []
+        turn = pipeline.Turn(told.append, partial(_after, told, point))
+        with pytest.raises(StoppedError) as caught:
+            pipeline.converge(engine, first, Wish(0, replace_all=True), turn)
+        assert caught.value.exit_code == 130
+        assert caught.value.context[0].startswith("left: ")
+        assert serving(engine), point
+        stacks.converged(engine, first)
+        assert stacks.found(engine, first) == set(), point

@@ -1,0 +1,283 @@
+"""The generated pages of `docs/reference`: commands, settings and error codes, as the code has them.
+
+`python -m devkit.reference` writes them, `--check` says whether they are what would be written. What `--help` and
+the settings' own descriptions say is not told a second time by hand.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from pydantic import BaseModel, BeforeValidator, create_model
+from pydantic.fields import FieldInfo
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from clawker_fw import cli, errors, settings
+from clawker_fw.errors import ExitCode, FirewallError
+from clawker_fw.rules.schema import RuleEntry
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDER = REPOSITORY / "docs" / "reference"
+PACKAGE = REPOSITORY / "clawker_fw"
+
+NOBODY_MEETS = {"memory.py"}
+"""Files whose errors only tests see."""
+
+_HEADING = "<!-- Written by `python -m devkit.reference`. Change the code it describes, not this page. -->\n\n"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+def program() -> TyperGroup:
+    """Return the command line as typer has it."""
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
+    return group
+
+
+def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
+    """Return a command's own options, in the order of its help."""
+    return [each for each in command.params if isinstance(each, TyperOption) and not each.hidden]
+
+
+def commands() -> dict[str, TyperCommand]:
+    """Return the commands by name, in the order of the help."""
+    return {name: each for name, each in program().commands.items() if isinstance(each, TyperCommand)}
+
+
+def commands_page() -> str:
+    """Return the page on commands, options and exit codes."""
+    group = program()
+    parts = [
+        f"# Commands\n\n`clawker-fw [OPTIONS] COMMAND [OPTIONS]`\n\n{group.help}\n",
+        "`-h` or `--help` after any of them shows the same on the terminal.\n",
+        f"## Before the command\n\n{_options(group)}",
+    ]
+    for name, command in commands().items():
+        text, _, example = (command.help or "").partition("Example: ")
+        parts.append(f"## `{name}`\n\n{text.strip()}\n")
+        if options_of(command):
+            parts.append(_options(command))
+        parts.append(f"```console\n$ {example.strip()}\n```\n")
+    meanings = dict(re.findall(r"(\d+) ([^,.]+)", group.epilog or ""))
+    rows = [[str(code.value), meanings[str(code.value)]] for code in ExitCode]
+    parts.append(f"## Exit codes\n\n{_table(['code', 'means'], rows)}")
+    return _HEADING + "\n".join(parts)
+
+
+def _options(command: TyperCommand | TyperGroup) -> str:
+    rows = [
+        [
+            ", ".join(map(_code, option.opts)),
+            _value_of(option),
+            _code(str(option.envvar or "")),
+            "" if option.default in {None, False} else _code(str(option.default)),
+            option.help or "",
+        ]
+        for option in options_of(command)
+    ]
+    return _table(["option", "value", "variable", "default", "means"], rows)
+
+
+def _value_of(option: TyperOption) -> str:
+    """Return what follows an option: its choices, or a word for it."""
+    kind = option.type_descriptor.annotation
+    if option.is_flag:
+        return ""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " or ".join(_code(str(choice.value)) for choice in kind)
+    return option.metavar or ("PATH" if kind is Path else "TEXT")
+
+
+# --- settings -------------------------------------------------------------------------------------------------
+
+
+_SETTINGS = f"""\
+A value is looked for on the command line, in the environment, in the settings file, and else it is the default.
+The file is the one that `--config` or `{settings.ENVIRONMENT_PREFIX}CONFIG` names, else `{settings.FILE_NAME}`
+in the current folder, else the one of that name in the user's config folder. A variable holds YAML.
+
+A key that is not known is an error, and so is a file that can't be read: neither is ever taken for "no rules".
+"""
+
+_RULES = """\
+Each entry of `rules` allows one destination. How names are matched: [How it works](../how-it-works.md#rules).
+"""
+
+
+def settings_page() -> str:
+    """Return the page on settings and rules."""
+    rows = [
+        [_code(key), _code(_variable(key)), _kind(field), _default(field), field.description or ""]
+        for key, field in fields()
+    ]
+    rule_rows = [
+        [_code(name), _kind(field), _default(field), field.description or ""]
+        for name, field in RuleEntry.model_fields.items()
+    ]
+    parts = (
+        f"# Settings\n\n{_SETTINGS}",
+        _table(["key", "variable", "type", "default", "means"], rows),
+        f"## Rules\n\n{_RULES}",
+        _table(["field", "type", "default", "means"], rule_rows),
+        f"## What `clawker-fw init` writes\n\n```yaml\n{settings.example()}```\n",
+    )
+    return _HEADING + "\n".join(parts)
+
+
+def fields(section: type[BaseModel] = settings.Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every setting by its key, dots between its parts."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _variable(key: str) -> str:
+    return settings.ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
+def _kind(field: FieldInfo) -> str:
+    """Return the type of a setting in words."""
+    if _is_duration(field):
+        return "duration: seconds, or with `ms`, `s`, `m`, `h`"
+    annotation: Any = field.annotation
+    schema = create_model("Section", field=(annotation, field)).model_json_schema()
+    property_: dict[str, Any] = schema["properties"]["field"]
+    property_ = property_.get("anyOf", [property_])[0]
+    if reference := property_.get("$ref"):
+        property_ = schema["$defs"][reference.rpartition("/")[2]]
+    if choices := property_.get("enum"):
+        return " or ".join(map(_code, choices))
+    words = {"boolean": "`true` or `false`", "integer": "number", "string": "text", "array": "list of rules"}
+    word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
+    limits = (property_.get("minimum"), property_.get("maximum"))
+    return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    readers = (each.func for each in field.metadata if isinstance(each, BeforeValidator))
+    return settings.parse_duration in readers
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none; it must be given"
+    if field.default is None:
+        return ""
+    if _is_duration(field):
+        return _code(f"{field.default:g}s")
+    return _code({"()": "[]", "False": "false"}.get(str(field.default), str(field.default)))
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+_ERRORS = """\
+An error is a code, one sentence, the lines that say where, and a hint what to do. It goes to standard error; with
+`--log-format json` it is a record with `code`, `message`, `context` and `hint`. Match the code, not the sentence:
+sentences may change. `…` stands for what is filled in. The exit codes: [Commands](commands.md#exit-codes).
+"""
+
+
+def errors_page() -> str:
+    """Return the page on error codes."""
+    found: dict[str, tuple[int, list[str]]] = {}
+    for code, exit_code, sentence in raised():
+        sentences = found.setdefault(code, (exit_code, []))[1]
+        if sentence not in sentences:
+            sentences.append(sentence)
+    rows = [[_code(code), str(found[code][0]), " *or* ".join(found[code][1])] for code in sorted(found)]
+    return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says'], rows)}"
+
+
+def raised() -> Iterator[tuple[str, int, str]]:
+    """Yield code, exit code and sentence of every error that the package can raise, read from its source."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name in NOBODY_MEETS:
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        chosen = {name: kind for node in ast.walk(tree) for name, kind in _assigned(node)}
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1):
+                continue
+            kind = chosen.get(node.func.id) or _error_class(node.func)
+            if kind is not None:
+                sentence = _text(node.args[1])
+                readable = re.search(r"[a-z]", sentence)
+                yield _text(node.args[0]), int(kind.exit_code), sentence if readable else str(kind.__doc__)
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[str, type[FirewallError]]]:
+    """Yield a variable that holds one of two errors' classes, with the first of them."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.IfExp(body=body)):
+            kind = _error_class(body)
+            if kind is not None:
+                yield name, kind
+
+
+def _error_class(node: ast.expr) -> type[FirewallError] | None:
+    kind = getattr(errors, node.id, None) if isinstance(node, ast.Name) else None
+    return kind if isinstance(kind, type) and issubclass(kind, FirewallError) else None
+
+
+def _text(node: ast.expr) -> str:
+    """Return a string as it is written in the source; what is filled in reads as `…`."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return re.sub("…+", "…", "".join(_text(part) for part in parts))
+    return "…"
+
+
+# --- the pages ------------------------------------------------------------------------------------------------
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+}
+
+
+def stale() -> list[str]:
+    """Return the names of the pages that are not what would be written."""
+    present = {name: (FOLDER / name).read_text("utf-8") if (FOLDER / name).is_file() else None for name in PAGES}
+    return [name for name, page in PAGES.items() if present[name] != page()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or check them, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
+    if parser.parse_args(arguments).check:
+        names = stale()
+        if names:
+            print(f"{', '.join(names)}: not current; `python -m devkit.reference` writes them.", file=sys.stderr)
+        return int(bool(names))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

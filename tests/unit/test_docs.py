@@ -1,0 +1,164 @@
+"""The documentation says what the code says; `./dev docs` builds it and follows its links."""
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import settings
+from clawker_fw.errors import ExitCode
+from clawker_fw.model import Action, Cause, Layer, Shape, Verdict
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.stack import labels
+from devkit import reference
+from devkit.stacks import CHECKOUT
+
+DOCS = CHECKOUT / "docs"
+PAGES = (CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
+PICTURES = tuple(sorted(DOCS.glob("pictures/*.svg")))
+
+HOSTS_THAT_MAY_BE_NAMED = {
+    *("example.com", "example.net", "example.org"),
+    *("github.com", "golang.org"),  # in the names of Go modules
+    *("w3.org", "googleapis.com"),  # in the names of formats
+    "textualize.io",  # in every picture that rich writes
+}
+
+
+def page(name: str) -> str:
+    """Return the text of a page."""
+    return (CHECKOUT / name).read_text("utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands below a heading, up to the next one of its level."""
+    level = heading.partition(" ")[0]
+    return re.split(rf"^{level} ", text.partition(f"{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def codes(text: str) -> set[str]:
+    """Return everything that is set as code."""
+    return {part for code in re.findall(r"`([^`\n]+)`", text) for part in (code, *code.split())}
+
+
+def test_generated_pages_are_current() -> None:
+    """The reference is what would be written for the code as it is now."""
+    assert reference.stale() == [], "run `python -m devkit.reference`"
+
+
+def test_generated_pages_do_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow terminal, colours or a variable of ours change nothing."""
+    for name, value in {"COLUMNS": "20", "FORCE_COLOR": "1", "CLAWKER_FW_PROJECT": "other"}.items():
+        monkeypatch.setenv(name, value)
+    assert reference.stale() == []
+
+
+@pytest.mark.parametrize("name", ["init", "run", "status", "drift", "reload", "down"])
+def test_every_command_and_option_is_documented(name: str) -> None:
+    """Each command has a section with all of its options and an example."""
+    text = section(page("docs/reference/commands.md"), f"## `{name}`")
+    options = {each for option in reference.options_of(reference.commands()[name]) for each in option.opts}
+    assert options <= codes(text)
+    assert f"$ clawker-fw {name}" in text
+
+
+def test_no_command_is_left_out() -> None:
+    """The sections are the commands, and the options before them have one of their own."""
+    text = page("docs/reference/commands.md")
+    assert re.findall(r"^## `(\w+)`$", text, re.MULTILINE) == list(reference.commands())
+    before = {each for option in reference.options_of(reference.program()) for each in option.opts}
+    assert before <= codes(section(text, "## Before the command"))
+
+
+def test_every_setting_is_documented() -> None:
+    """Each key, its variable, and each field of a rule are on the page."""
+    named = codes(page("docs/reference/settings.md"))
+    keys = set(settings.setting_keys())
+    variables = {settings.ENVIRONMENT_PREFIX + key.upper().replace(".", "__") for key in keys}
+    assert keys | variables | set(RuleEntry.model_fields) <= named
+
+
+def test_every_exit_code_is_documented() -> None:
+    """The README's table and the reference have the codes of the program, and no others."""
+    for name in ("README.md", "docs/reference/commands.md"):
+        table = section(page(name), "## Exit codes")
+        assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode), name
+
+
+def test_error_codes_are_read_from_the_source() -> None:
+    """Codes are kebab-case, belong to one exit code each, and some that are known are among them."""
+    found = {(code, exit_code) for code, exit_code, _ in reference.raised()}
+    assert len({code for code, _ in found}) == len(found)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*(-…)?", code) for code, _ in found)
+    assert {("lock-held", 6), ("engine-error", 4), ("commit-rejected", 5), ("rules-contradict", 3)} <= found
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("## Layers", [*Layer, *labels.DRIFT_LABELS, *(f.name for f in fields(Shape) if f.name != "networks")]),
+        ("## Causes", list(Cause)),
+        ("## Actions", list(Action)),
+        ("## Verdicts", list(Verdict)),
+    ],
+)
+def test_every_word_of_drift_is_explained(heading: str, words: list[str]) -> None:
+    """Whatever `drift` can say is on the page about it, in the section where it is looked for."""
+    named = codes(section(page("docs/drift.md"), heading))
+    prefix = labels.STACK_BUILD_SHA.rpartition(".")[0]
+    assert {word for word in words if word not in named and word.removeprefix(prefix) not in named} == set()
+
+
+def test_every_schema_is_linked() -> None:
+    """Each published schema can be found from the page about JSON, and nothing else is linked there."""
+    linked = re.findall(r"\(schemas/([^)]+)\)", section(page("docs/drift.md"), "## JSON"))
+    assert sorted(linked) == sorted(path.name for path in (DOCS / "schemas").iterdir())
+
+
+def test_every_verb_of_the_helper_is_explained() -> None:
+    """What `fwctl` can do is what its own usage says."""
+    verbs = re.findall(r"^  ([a-z]+) ", page("go/fwctl/main.go").partition("const usage")[2], re.MULTILINE)
+    text = section(page("docs/how-it-works.md"), "## Anatomy of a sibling")
+    assert verbs
+    assert set(verbs) <= codes(text)
+
+
+def test_every_dependency_has_a_reason() -> None:
+    """Each package and each Go module that is asked for by name is in a table."""
+    named = codes(page("docs/dependencies.md"))
+    project = tomllib.loads(page("pyproject.toml"))
+    wanted = (
+        *project["project"]["dependencies"],
+        *project["build-system"]["requires"],
+        *project["dependency-groups"]["dev"],
+    )
+    assert {re.split(r"[=<>;]", each)[0] for each in wanted} <= named
+    for program in ("go/fwctl", "devkit/peer"):
+        modules = re.findall(r"^(?:require)?\s+(\S+\.\S+/\S+) v\S+$", page(f"{program}/go.mod"), re.MULTILINE)
+        assert modules
+        assert set(modules) <= named, program
+
+
+def test_every_session_is_explained() -> None:
+    """The development guide names the sessions that there are."""
+    sessions = re.findall(r"^@nox\.session.*\ndef (\w+)", page("noxfile.py"), re.MULTILINE)
+    table = section(page("docs/development.md"), "## Two commands")
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sessions
+
+
+@pytest.mark.parametrize("path", [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_links_outside_the_documentation_resolve(path: Path) -> None:
+    """Pages that Sphinx does not build link to files that are there."""
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8"))
+    assert [target for target in targets if not (path.parent / target).is_file()] == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *PICTURES], ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_the_documentation_names_no_place(path: Path) -> None:
+    """No host but reserved examples, and no folder of somebody's machine."""
+    text = path.read_text("utf-8")
+    hosts = re.findall(r"\b(?:[a-z0-9-]+\.)*([a-z0-9-]+\.(?:com|dev|io|net|org))\b(?!\.)", text)
+    assert set(hosts) <= HOSTS_THAT_MAY_BE_NAMED
+    assert not re.search(r"(?<![\w./])/(?:home|mnt|root|srv|Users|work)/", text)
