@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -180,18 +181,39 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
         firewall.call("down").expect()
 
 
-def test_interrupted_by_hand(up: Firewall) -> None:
-    """Ctrl-C ends with 130 and one sentence; the next run finishes."""
-    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+def begun(firewall: Firewall) -> "subprocess.Popen[str]":
+    """Start a replacement of both siblings and return when both new containers have been made."""
+    process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("done") and "create and start" in line:
             break
+    return process
+
+
+def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
+    """Ctrl-C finishes or undoes the step in hand, says what is left, and ends with 130; the next run finishes."""
+    process = begun(up)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "Stopping after the step in hand" in err
+    assert "  left: " in err
     assert "Traceback" not in err
-    assert "Interrupted" in err
+    assert up.project + "-lock" not in str(_names(docker, up))
+    up.run("--drain-timeout", "1")
+    assert up.current()
+
+
+def test_interrupted_twice(up: Firewall) -> None:
+    """Ctrl-C again stops at once; the next run takes the lock over and finishes."""
+    process = begun(up)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    next(line for line in process.stderr if "Stopping" in line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
     up.run("--drain-timeout", "1")
     assert up.current()
 

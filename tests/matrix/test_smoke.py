@@ -1,0 +1,235 @@
+"""What a user does with the firewall, on every kind of engine that is supported.
+
+Each kind has one private engine and one stack, which every test leaves current.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from docker import APIClient
+
+from devkit.engines import KINDS, PrivateEngine, available, private_engine
+from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.peers import Peer, Peers, peer_program
+from devkit.waiting import until
+
+WORLD = "203.0.113.10"
+"""An origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
+
+NAMESERVER = "203.0.113.53"
+
+RULES: tuple[dict[str, Any], ...] = (
+    {"dst": "pub.test"},
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "port": 8080, "allow_private": True},
+)
+
+ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
+
+LONGEST_MILLISECONDS = 250
+"""What an agent may notice of a replacement. One lost DNS packet would cost it 4 s."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stack on an engine of its own, an origin on the way out, an agent, and a neighbour who is not fenced."""
+
+    engine: PrivateEngine
+    docker: APIClient
+    peers: Peers
+    firewall: Firewall
+    origin: Peer
+    agent: Peer
+    neighbour: Peer
+
+    def serves(self) -> bool:
+        """Whether every allowed request passes."""
+        return all(self.agent.get(url, "--timeout", "2s").ok for url in ALLOWED)
+
+    def idle(self) -> bool:
+        """Whether `run` finds nothing to do."""
+        return self.firewall.run().json["changed"] is False
+
+    def made(self) -> dict[str, set[str]]:
+        """Everything on the engine that can be left behind, by kind."""
+        return {
+            "containers": {each["Id"] for each in self.docker.containers(all=True)},
+            "networks": {each["Id"] for each in self.docker.networks()},
+            "volumes": {each["Name"] for each in self.docker.volumes()["Volumes"] or ()},
+            "images": {each["Id"] for each in self.docker.images(all=True)},
+        }
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def site(
+    request: pytest.FixtureRequest,
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """The site on one kind of engine; the stack has been brought up from nothing."""
+    kind: str = request.param
+    if (reason := available(kind)) and not require_engine:
+        pytest.skip(f"ENGINE {kind} IS NOT TESTED: {reason}")
+    with ExitStack() as stack:
+        engine = stack.enter_context(private_engine(kind, dns=[NAMESERVER]))
+        docker = stack.enter_context(closing(client(engine.host)))
+        _serve_world(engine, docker.version()["Arch"], stack)
+        firewall = Firewall(engine.host, "clawker", tmp_path_factory.mktemp("site"))
+        firewall.write(*RULES)
+        firewall.run()
+
+        peers = Peers(docker)
+        docker.create_network("elsewhere")
+        origin = firewall.origin(peers, ["a.test", "b.test", "h.test"], "--http", "80,8080", "--https", "443")
+        yield Site(
+            engine=engine,
+            docker=docker,
+            peers=peers,
+            firewall=firewall,
+            origin=origin,
+            agent=firewall.agent(peers),
+            neighbour=peers.origin("elsewhere", (), "--http", "80"),
+        )
+
+
+def _serve_world(engine: PrivateEngine, architecture: str, stack: ExitStack) -> None:
+    """Run an origin and the world's DNS in the engine's own network, until the end."""
+    for address in (WORLD, NAMESERVER):
+        engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+    program = str(peer_program(architecture))
+    for arguments in (
+        ("origin", "--http", "80", "--https", "443"),
+        ("dns", "--listen", f"{NAMESERVER}:53", "--zone", f"pub.test={WORLD},denied.test={WORLD}"),
+    ):
+        process = subprocess.Popen(
+            engine.network_argv(program, *arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        stack.callback(process.communicate)
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+
+
+def test_up_from_nothing_is_current(site: Site) -> None:
+    """Straight after the first run `drift` finds nothing, and a second run changes nothing."""
+    found = site.firewall.drift().expect()
+    assert found.json["verdict"] == "current"
+    assert found.findings == set()
+    before = site.made()
+    assert site.idle()
+    assert site.made() == before
+
+
+def test_allowed_requests_pass(site: Site) -> None:
+    """An agent started as `status` says reaches what the rules allow: in the world, and where they say private."""
+    for url in ALLOWED:
+        answer = site.agent.get(url)
+        assert answer.ok, (url, answer.last)
+
+
+def test_everything_else_is_refused(site: Site) -> None:
+    """Nothing but the rules' names passes, on their ports and by their protocol, also at Envoy's address."""
+    envoy = site.firewall.status()["siblings"][0]["address"]
+    assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
+    assert site.agent.get("https://pub.test/", "--connect", envoy).ok
+    for url in ("https://denied.test/", "https://h.test/", "https://pub.test:80/", "https://pub.test:8080/"):
+        assert site.agent.get(url, "--connect", envoy).kind in {"reset", "closed"}, url
+    for url in ("http://denied.test/", "http://pub.test/"):
+        assert site.agent.get(url, "--connect", envoy).last["status"] == 403, url
+    assert site.agent.get("https://pub.test/", "--connect", envoy, "--sni", "").kind in {"reset", "closed"}
+
+
+def test_no_other_way_out(site: Site) -> None:
+    """An agent has no IPv6 and connects to no address outside its network; a container elsewhere can."""
+    elsewhere, egress, agents = (
+        ip_network(site.docker.inspect_network(name)["IPAM"]["Config"][0]["Subnet"])
+        for name in ("elsewhere", "clawker-egress", "clawker-net")
+    )
+    outside = {f"{address}:80" for address in (WORLD, elsewhere[1], egress[1])}
+    for target in outside:
+        assert site.neighbour.ask("probe-tcp", target).ok, target
+    outside |= {f"{site.neighbour.address('elsewhere')}:80", f"{site.origin.address('clawker-egress')}:80"}
+    for target in (*outside, f"{agents[1]}:80"):
+        assert not site.agent.ask("probe-tcp", target, "--timeout", "500ms").ok, target
+    addresses = site.agent.ask("netinfo").last["addresses"]
+    assert [ip_network(address, strict=False) for address in addresses] == [agents]
+
+
+def test_rules_change_live(site: Site) -> None:
+    """A rule that is added lets its name through, one that is removed refuses it; no container is made anew."""
+    containers = site.made()["containers"]
+    site.firewall.write(*RULES, {"dst": "b.test", "allow_private": True})
+    assert site.firewall.drift().code == 1
+    site.firewall.call("reload").expect()
+    site.firewall.drift().expect()
+    assert site.agent.get("https://b.test/").ok
+    site.firewall.write(*RULES)
+    site.firewall.call("reload").expect()
+    site.firewall.drift().expect()
+    assert site.agent.get("https://b.test/").kind == "dns-nxdomain"
+    assert site.serves()
+    assert site.made()["containers"] == containers
+
+
+def test_replacement_is_not_noticed(site: Site) -> None:
+    """Both siblings are replaced under 200 requests per second: none fails, none takes long, nothing is left.
+
+    Twice: the second replacement gets the addresses that the first container had, which others still remember.
+    """
+    before = site.made()
+    load = site.firewall.agent(site.peers, "load", "--rate", "200", "--seconds", "0", *ALLOWED)
+    try:
+        until(lambda: any(line["done"] for line in load.said()))
+        for _ in range(2):
+            site.firewall.run("--force-recreate")
+        summary = load.stop().last
+    finally:
+        load.remove()
+    assert summary["failed"] == 0, summary
+    assert summary["longest_ms"] < LONGEST_MILLISECONDS, summary
+    site.firewall.drift().expect()
+    after = site.made()
+    assert len(before["containers"] - after["containers"]) == 2
+    assert {kind: len(made) for kind, made in after.items()} == {kind: len(made) for kind, made in before.items()}
+
+
+@pytest.mark.parametrize("siblings", [("envoy",), ("coredns",), ("envoy", "coredns")], ids="+".join)
+def test_restarts_need_nobody(site: Site, siblings: tuple[str, ...]) -> None:
+    """After `docker restart` of either sibling or both, agents are served again and nothing has drifted."""
+    for sibling in siblings:
+        site.docker.restart(site.firewall.container(sibling), timeout=5)
+    until(site.serves)
+    until(site.firewall.current)
+    assert site.idle()
+
+
+def test_engine_restart_needs_nobody(site: Site) -> None:
+    """After a restart of the engine all is back: agents that start with it are served, nothing has drifted."""
+    for peer in (site.origin, site.agent, site.neighbour):
+        site.docker.update_container(peer.container, restart_policy={"Name": "always"})
+    site.engine.restart()
+    until(site.serves)
+    until(site.firewall.current)
+    assert site.idle()
+    assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
+
+
+def test_down_leaves_nothing(site: Site) -> None:
+    """A second stack on the same engine comes up beside the first, and leaves nothing when it is taken down."""
+    before = site.made()
+    second = Firewall(site.engine.host, "second", site.firewall.folder)
+    second.run()
+    second.drift().expect()
+    assert len(site.made()["containers"] - before["containers"]) == 2
+    second.call("down").expect()
+    assert site.made() == before
+    assert site.serves()
+    site.firewall.drift().expect()
