@@ -42,7 +42,11 @@ PRIVATE_RANGES = tuple(
 
 
 _INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
-_ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+_FIXED_OPTIONS = {
+    "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings
+    "com.docker.network.enable_ipv6": "false",
+}
+"""What an engine can have another default for (`default-network-opts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +132,13 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
     """Return both networks. The agent network has no way out and no host address on it.
 
     `internal` takes the way out, `inhibit_ipv4` the bridge's address. `gateway_mode_ipv4=isolated` would say
-    both in one word, but engines before 27 ignore it silently. IPv6 is turned off in words, because an engine
-    can have it on for every network, and would then give the bridge an address.
+    both in one word, but engines before 27 ignore it silently.
     """
     return {
         Role.AGENTS: _spec(
-            project, Role.AGENTS, "net", addressing.agents, {_INHIBIT_IPV4: "true", _ENABLE_IPV6: "false"}
+            project, Role.AGENTS, "net", addressing.agents, {_INHIBIT_IPV4: "true", **_FIXED_OPTIONS}
         ),
-        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, {_ENABLE_IPV6: "false"}),
+        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, dict(_FIXED_OPTIONS)),
     }
 
 

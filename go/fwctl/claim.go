@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -49,12 +50,31 @@ func claim(root string, sibling Sibling, announce time.Duration) error {
 	}
 }
 
-func takeServiceAddress(sibling Sibling) (netlink.Link, error) {
-	link, err := serviceLink(sibling)
-	if err != nil {
-		return nil, err
+// announceOwn takes the service address again if it was claimed, and announces every address that the engine knows
+// nothing of. Since release 28 an engine gives a container another hardware address at each start, and announces
+// only the addresses that it gave itself: whoever remembers one of ours would send to the old one for half a minute.
+func announceOwn(root string, sibling Sibling) error {
+	own := sibling.Addresses
+	if claimed(root) {
+		link, err := serviceLink(sibling)
+		if err != nil {
+			return err
+		}
+		if err := addAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
+			return err
+		}
+		own = append(slices.Clone(own), *sibling.Service)
 	}
-	return link, addAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE)
+	for _, address := range own {
+		link, err := linkHolding(address.Address)
+		if err != nil {
+			return err
+		}
+		if err := announceAddress(link, address.Address); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func serviceLink(sibling Sibling) (netlink.Link, error) {

@@ -57,8 +57,8 @@ func addresses() []string {
 	return found
 }
 
-// health is the container's HEALTHCHECK. It announces the service address again each time, so that an agent
-// with a wrong neighbour entry finds it within one interval whatever happened to the network.
+// health is the container's HEALTHCHECK. It announces our own addresses again each time, so that a neighbour
+// with a wrong entry finds them within one interval whatever happened to the network.
 func health(root string, sibling Sibling, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
@@ -75,12 +75,5 @@ func health(root string, sibling Sibling, program Program) error {
 	if missing := notLive(expected, versions, committed.Version); len(missing) > 0 {
 		return fmt.Errorf("not live at version %s: %v", committed.Version, missing)
 	}
-	if claimed(root) {
-		link, err := takeServiceAddress(sibling)
-		if err != nil {
-			return err
-		}
-		return announceAddress(link, sibling.Service.Address)
-	}
-	return nil
+	return announceOwn(root, sibling)
 }

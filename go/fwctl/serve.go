@@ -13,8 +13,8 @@ import (
 // unprivileged is the user and group that the real program runs as: nobody in any image.
 const unprivileged = 65532
 
-// announcementsAtStart are sent before the program starts: after a restart the address may have moved to
-// another hardware address, and agents remember the old one.
+// announcementsAtStart are sent before the program starts: since the last start, of this container or of another
+// in its slot, the addresses may have moved to another hardware address, and neighbours remember the old one.
 const announcementsAtStart = 3
 
 // serve shapes the network, gives up every privilege and becomes the program. A failure before that leaves
@@ -27,17 +27,11 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
-	if claimed(root) {
-		link, err := takeServiceAddress(sibling)
-		if err != nil {
+	for range announcementsAtStart {
+		if err := announceOwn(root, sibling); err != nil {
 			return err
 		}
-		for range announcementsAtStart {
-			if err := announceAddress(link, sibling.Service.Address); err != nil {
-				return err
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	// Capability sets belong to a thread: the one that drops them must be the one that executes.
 	runtime.LockOSThread()

@@ -34,6 +34,9 @@ RULES: tuple[dict[str, Any], ...] = (
 
 ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
 
+BACK_SECONDS = 15
+"""How long a restart may take to be over for agents. A neighbour entry that is wrong would take half a minute."""
+
 LONGEST_MILLISECONDS = 250
 """What an agent may notice of a replacement. One lost DNS packet would cost it 4 s."""
 
@@ -206,8 +209,8 @@ def test_restarts_need_nobody(site: Site, siblings: tuple[str, ...]) -> None:
     """After `docker restart` of either sibling or both, agents are served again and nothing has drifted."""
     for sibling in siblings:
         site.docker.restart(site.firewall.container(sibling), timeout=5)
-    until(site.serves)
-    until(site.firewall.current)
+    until(site.serves, BACK_SECONDS)
+    until(site.firewall.current, BACK_SECONDS)
     assert site.idle()
 
 
@@ -216,8 +219,8 @@ def test_engine_restart_needs_nobody(site: Site) -> None:
     for peer in (site.origin, site.agent, site.neighbour):
         site.docker.update_container(peer.container, restart_policy={"Name": "always"})
     site.engine.restart()
-    until(site.serves)
-    until(site.firewall.current)
+    until(site.serves, BACK_SECONDS)
+    until(site.firewall.current, BACK_SECONDS)
     assert site.idle()
     assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
 
