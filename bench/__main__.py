@@ -1,0 +1,63 @@
+"""`python -m bench` lists the benchmarks, `python -m bench NAME…` runs some of them, `python -m bench all` all.
+
+The exit code is 1 when a promise is not kept.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+from bench import connections, noop, replace, replace_time, restart, rules, up
+from bench.figures import Result
+from bench.stage import Stage, engine, stage
+from devkit.engines import KINDS, EngineError
+
+BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
+    "replace": replace.measure,
+    "connections": connections.measure,
+    "restart": restart.measure,
+    "noop": noop.measure,
+    "replace_time": replace_time.measure,
+    "up": up.measure,
+    "rules": rules.measure,
+}
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what the project promises.")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], "all", *BENCHMARKS])
+    parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
+    parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
+    chosen = parser.parse_args()
+    if not chosen.names:
+        for name in BENCHMARKS:
+            print(f"{name:13} {_summary(name)}")
+        return 0
+    # Installed programs have their bytecode; those that are measured shall, too.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    kept = True
+    with engine(chosen.kind) as host:
+        for name in BENCHMARKS if "all" in chosen.names else chosen.names:
+            print(f"{name}: {_summary(name)}\n", flush=True)
+            with stage(host, chosen.kind, chosen.runs) as place:
+                circumstances = place.circumstances()
+                try:
+                    result = BENCHMARKS[name](place)
+                except EngineError as error:
+                    print(f"  not measured: {error}\n", flush=True)
+                    kept = False
+                    continue
+            result.print()
+            result.write(name, circumstances)
+            kept &= all(bound.holds for bound in result.bounds)
+    return 0 if kept else 1
+
+
+def _summary(name: str) -> str:
+    return str(sys.modules[BENCHMARKS[name].__module__].__doc__).partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Replacing both siblings under 200 requests a second, beside the stop-remove-create-start way.
+
+The load is an open loop: a request begins when it is due, whatever became of the others; a closed loop would stop
+asking while nobody answers. Each looks the name up, opens a new connection and gets a page. Every replacement has
+an agent of its own, because each request leaves a port of the agent in TIME_WAIT.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.figures import Bound, Result, Series
+from bench.quiet import quiet
+from bench.stage import REPLACE, Stage
+from devkit.hand import Hand
+from devkit.peers import Peer
+from devkit.waiting import until
+
+LOAD = ("load", "--rate", "200", "--seconds", "0", "https://a.test/", "http://h.test/")
+RUNS = 20
+ONE_PLAIN_IN = 4
+STOP_SECONDS = 5
+
+FIGURES = {"failed": "", "longest_ms": "ms", "dead_ms": "ms", "longest_dns_ms": "ms", "longest_lag_ms": "ms"}
+
+
+def measure(stage: Stage) -> Result:
+    """Replace by name and by address, and every so often the plain way."""
+    firewall, hand = stage.up(), Hand(stage.docker, stage.firewall)
+
+    def plainly() -> None:
+        for sibling in ("coredns", "envoy"):
+            hand.recreate(sibling, lambda _: None, stop_seconds=STOP_SECONDS)
+
+    ours, plain = [], []
+    for number in range(stage.runs or RUNS):
+        ours.append(_under_load(stage, lambda: firewall.call(*REPLACE).expect()))
+        if number % ONE_PLAIN_IN == 0:
+            plain.append(_under_load(stage, plainly))
+            firewall.run()
+    return Result(
+        series=[*_series("run --force-recreate", ours), *_series("stop, remove, create, start", plain)],
+        bounds=[
+            Bound(f"failed requests, {len(ours)} replacements", 0, sum(each["failed"] for each in ours)),
+            Bound("longest request", 250, max(each["longest_ms"] for each in ours), "ms"),
+        ],
+        notes=[
+            f"{_requests(ours)} by run, {_requests(plain)} by the plain way.",
+            f"The plain way's longest request took {_times(plain, ours, 'longest_ms')} as long as run's,",
+            f"and nothing was answered (dead) for {_times(plain, ours, 'dead_ms')} as long.",
+            "lag: the agent itself was late with a request: when it is high, the machine was too busy.",
+        ],
+        raw={"run": ours, "plain": plain},
+    )
+
+
+def _under_load(stage: Stage, replace: Callable[[], object]) -> dict[str, Any]:
+    """Replace while an agent is at work, and return what it met."""
+    quiet()
+    agent = stage.firewall.agent(stage.peers, *LOAD)
+    _seconds_pass(agent, 1)
+    began = time.monotonic()
+    replace()
+    took = time.monotonic() - began
+    _seconds_pass(agent, 2)
+    summary = agent.stop().last
+    agent.remove()
+    return {**summary, "wall_s": took}
+
+
+def _seconds_pass(agent: Peer, count: int) -> None:
+    """Wait until the agent, which tells of itself once a second, has told so often more."""
+    wanted = len(agent.said()) + count
+    until(lambda: len(agent.said()) >= wanted, every=0.1)
+
+
+def _series(way: str, met: list[dict[str, Any]]) -> list[Series]:
+    figures = {**FIGURES, "wall_s": "s"}
+    return [
+        Series(f"{way}: {name.removesuffix('_ms').removesuffix('_s')}", tuple(each[name] for each in met), unit)
+        for name, unit in figures.items()
+    ]
+
+
+def _times(one: list[dict[str, Any]], other: list[dict[str, Any]], name: str) -> str:
+    """Return how many times the median of one is that of the other."""
+    above, below = (statistics.median(each[name] for each in met) for met in (one, other))
+    return f"{above / below:.0f} times"
+
+
+def _requests(met: list[dict[str, Any]]) -> str:
+    sent, failed = (sum(each[name] for each in met) for name in ("sent", "failed"))
+    return f"{failed} of {sent} requests failed"

@@ -1,0 +1,62 @@
+"""Replacing both siblings with no connection to drain: how long `run` takes, beside the waits that are fixed."""
+
+import re
+from collections import defaultdict
+from contextlib import closing
+
+from bench.figures import Bound, Result, Series
+from bench.quiet import quiet
+from bench.stage import REPLACE, RULES, Stage
+from clawker_fw import pipeline
+from clawker_fw.engine.docker import connect
+from clawker_fw.reconcile.steps import AwaitTtl, Claim, Plan, Wish
+from devkit import stacks
+
+RUNS = 10
+AT_MOST_SECONDS = 4
+
+
+def measure(stage: Stage) -> Result:
+    """Replace both, time and again."""
+    firewall = stage.firewall
+    firewall.write(*RULES)
+    firewall.run()
+    took: list[float] = []
+    steps: dict[str, list[float]] = defaultdict(list)
+    for _ in range(stage.runs or RUNS):
+        quiet()
+        outcome = firewall.call(*REPLACE).expect()
+        took.append(outcome.seconds)
+        for seconds, step in re.findall(r"^done +([\d.]+) s +(.*)$", outcome.err, re.MULTILINE):
+            steps[_kind(step, firewall.project)].append(float(seconds))
+    whole = Series("run --force-recreate", tuple(took))
+    fixed = Series("of it fixed waits", (_fixed_waits(stage),))
+    return Result(
+        series=[whole, fixed, *(Series(f"  {step}", tuple(values)) for step, values in steps.items())],
+        bounds=[
+            Bound("run --force-recreate, median", AT_MOST_SECONDS, whole.median, "s"),
+            Bound("run --force-recreate, longest", AT_MOST_SECONDS, max(took), "s"),
+        ],
+        notes=["Indented: the steps, some of them side by side."],
+    )
+
+
+def _kind(step: str, project: str) -> str:
+    """Return a step in words that are the same each time."""
+    return re.sub(r" serves version.*|  .*| for up to.*", "", step).replace(f"{project}-", "").replace("-next", "")
+
+
+def _fixed_waits(stage: Stage) -> float:
+    """Return how long the plan waits, whatever the engine does: of steps side by side, the longest."""
+    with closing(connect(stage.firewall.host, None, {})) as engine:
+        wanted = stacks.blueprint(engine.facts(), *RULES, project=stage.firewall.project)
+        steps = pipeline.plan_for(pipeline.look(engine, wanted), Wish(drain_seconds=0, replace_all=True))
+    return waits(steps)
+
+
+def waits(steps: Plan) -> float:
+    """Return the sum of a plan's fixed waits."""
+    return sum(
+        max((step.seconds for step in stage if isinstance(step, AwaitTtl | Claim)), default=0.0)
+        for stage in steps.stages
+    )

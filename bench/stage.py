@@ -1,0 +1,76 @@
+"""What a benchmark works on: an engine, a stack of its own on it, and the containers around it."""
+
+import os
+import platform
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from devkit.engines import private_engine
+from devkit.firewall import Firewall, remove_project
+from devkit.host import client, some_engine
+from devkit.peers import Peers, peers
+
+RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)
+NAMES = ("a.test", "h.test")
+REPLACE = ("run", "--force-recreate")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One benchmark's place. `runs` is how often the user wants things measured, when it is not the usual."""
+
+    docker: APIClient
+    firewall: Firewall
+    peers: Peers
+    kind: str | None
+    runs: int | None
+
+    def up(self) -> Firewall:
+        """Bring the stack up, with an origin behind its two names."""
+        self.firewall.write(*RULES)
+        self.firewall.run()
+        self.firewall.origin(self.peers, NAMES)
+        return self.firewall
+
+    def circumstances(self) -> dict[str, Any]:
+        """Return what the figures depend on."""
+        return {
+            "engine": self.docker.version()["Version"],
+            "kind": self.kind or "reachable",
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "load": os.getloadavg()[0],
+        }
+
+
+@contextmanager
+def engine(kind: str | None) -> Iterator[str]:
+    """Give the address of an engine: a private one of a kind, or whichever there is."""
+    if kind is None:
+        with some_engine() as address:
+            yield address
+    else:
+        with private_engine(kind) as private:
+            yield private.host
+
+
+@contextmanager
+def stage(host: str, kind: str | None, runs: int | None) -> Iterator[Stage]:
+    """Give a stage with a project of its own, and leave nothing of it behind."""
+    project = f"bench{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        docker = stack.enter_context(closing(client(host)))
+        stack.callback(remove_project, docker, project)
+        around = stack.enter_context(peers(docker))
+        yield Stage(docker, Firewall(host, project, Path(folder)), around, kind, runs)
