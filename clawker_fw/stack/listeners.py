@@ -132,11 +132,11 @@ def _chain_names(rules: tuple[Rule, ...]) -> dict[Rule, str]:
     for rule in rules:
         bucket = hashlib.sha256(str(rule.destination).encode()).digest()[0] % (MOST_CHAINS // 2)
         shared.setdefault(f"tls {bucket} {_cluster(rule)}", []).append(rule)
-    return {
-        rule: f"{chain} {templates.version_of([str(each.destination) for each in members])}"
-        for chain, members in shared.items()
-        for rule in members
-    }
+    names: dict[Rule, str] = {}
+    for chain, members in shared.items():
+        version = templates.version_of([str(each.destination) for each in members])
+        names |= dict.fromkeys(members, f"{chain} {version}")
+    return names
 
 
 def _chain_matcher(servers: Mapping[str, list[str]]) -> _Json:
