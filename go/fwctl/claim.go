@@ -119,14 +119,17 @@ func announceAddress(link netlink.Link, address netip.Addr) error {
 	}
 	defer unix.Close(socket)
 	frame := gratuitousARP(link.Attrs().HardwareAddr, address)
-	target := &unix.SockaddrLinklayer{
-		Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link.Attrs().Index, Halen: 6,
-		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
-	}
-	if err := unix.Sendto(socket, frame, 0, target); err != nil {
+	if err := broadcast(socket, link.Attrs().Index, frame); err != nil {
 		return fmt.Errorf("announcing %s: %w", address, err)
 	}
 	return nil
+}
+
+func broadcast(socket, link int, frame []byte) error {
+	return unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{
+		Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link, Halen: 6,
+		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+	})
 }
 
 // gratuitousARP is an Ethernet frame (14 bytes) with an ARP packet for IPv4 (28 bytes; RFC 826).

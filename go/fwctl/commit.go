@@ -38,6 +38,10 @@ type Result struct {
 
 const pollEvery = 10 * time.Millisecond
 
+// settleFor is how long nothing more may be refused after the old files are back: a refusal that comes later would
+// be taken for somebody else's doing.
+const settleFor = 250 * time.Millisecond
+
 // commit moves the staged files into place by rename (Envoy looks at nothing else), waits for proof from the
 // program, and puts the last good set back when there is none: an update that is half applied must not stay.
 func commit(root string, program Program, now func() time.Time) (Result, error) {
@@ -62,7 +66,10 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 	limit := now().Add(time.Duration(wanted.Seconds * float64(time.Second)))
 	result := prove(program, hot, wanted, before, limit, now)
 	if !result.Committed {
-		return result, restore(root, wanted)
+		return result, errors.Join(restore(root, wanted), settled(root, program, now), os.RemoveAll(stage))
+	}
+	if err := noteRefusals(root, program); err != nil {
+		return result, err
 	}
 	for _, path := range wanted.Remove {
 		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -73,8 +80,35 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 	if err != nil {
 		return result, err
 	}
-	return result, errors.Join(
-		writeFile(committedRecord(root), text), os.RemoveAll(stage), os.RemoveAll(goodFolder(root)))
+	return result, errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(stage), removeUnfinished(root))
+}
+
+// removeUnfinished takes away what this commit has kept, and what one that died halfway has left.
+func removeUnfinished(root string) error {
+	var failed error
+	for _, folder := range []string{goodFolder(root), restoreFolder(root)} {
+		failed = errors.Join(failed, os.RemoveAll(folder), os.RemoveAll(unfinished(folder)))
+	}
+	return failed
+}
+
+// settled waits until the program has refused nothing more for a moment, and notes what it has. One that does not
+// answer has ended, and begins to count anew.
+func settled(root string, program Program, now func() time.Time) error {
+	for quiet, before := now().Add(settleFor), -1; now().Before(quiet); time.Sleep(pollEvery) {
+		counts, err := program.Rejections()
+		if err != nil {
+			return nil
+		}
+		sum := 0
+		for _, count := range counts {
+			sum += count
+		}
+		if sum != before {
+			quiet, before = now().Add(settleFor), sum
+		}
+	}
+	return noteRefusals(root, program)
 }
 
 // prove polls until every resource has the wanted version, one of them is refused, or the time is over.
@@ -128,6 +162,10 @@ func place(from, to string, paths []string) error {
 
 func goodFolder(root string) string { return filepath.Join(root, "good") }
 
+func restoreFolder(root string) string { return filepath.Join(root, "restore") }
+
+func unfinished(folder string) string { return folder + ".new" }
+
 // keepGood copies the set that is live to good/. Where hot/ is not what was committed last and there is a good/,
 // a commit died halfway: what it kept is the last good set still, and what it left in hot/ was never proven.
 func keepGood(root string) error {
@@ -154,7 +192,7 @@ func intact(root string) bool {
 // restore makes hot/ what good/ is: first the files that were there, those that wanted does not name before
 // the others, then away with those that were not. Until that is done good/ stays whole.
 func restore(root string, wanted Commit) error {
-	hot, good, copied := filepath.Join(root, "hot"), goodFolder(root), filepath.Join(root, "restore")
+	hot, good, copied := filepath.Join(root, "hot"), goodFolder(root), restoreFolder(root)
 	before, err := filesBelow(good)
 	if err != nil {
 		return err
@@ -185,14 +223,13 @@ func restore(root string, wanted Commit) error {
 
 // copyFolder makes the target a whole copy, or leaves none that could be taken for one.
 func copyFolder(from, to string) error {
-	unfinished := to + ".new"
-	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished)); err != nil {
+	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished(to))); err != nil {
 		return err
 	}
-	if err := os.CopyFS(unfinished, os.DirFS(from)); err != nil {
+	if err := os.CopyFS(unfinished(to), os.DirFS(from)); err != nil {
 		return err
 	}
-	return os.Rename(unfinished, to)
+	return os.Rename(unfinished(to), to)
 }
 
 // filesBelow lists the paths of what is no folder, relative to the folder.

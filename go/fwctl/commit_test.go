@@ -75,10 +75,14 @@ func set(version string, paths ...string) (Commit, tree) {
 	wanted, files := Commit{Version: version, Seconds: 5}, tree{}
 	for _, path := range paths {
 		files[path] = version + " " + path
-		sum := sha256.Sum256([]byte(files[path]))
-		wanted.Files = append(wanted.Files, StagedFile{path, hex.EncodeToString(sum[:])})
+		wanted.Files = append(wanted.Files, StagedFile{path, digestOf(files[path])})
 	}
 	return wanted, files
+}
+
+func digestOf(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
 }
 
 func stage(t *testing.T, root string, wanted Commit, files tree) {

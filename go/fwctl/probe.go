@@ -18,27 +18,49 @@ type Report struct {
 	Connections int               `json:"connections"`
 	Addresses   []string          `json:"addresses"`
 	Claimed     bool              `json:"claimed"`
-	Network     []string          `json:"network"` // how the network differs from what was asked
-	Error       string            `json:"error"`   // why the program did not answer, else ""
+	Others      []string          `json:"others"`    // who else answers at an address of ours
+	Network     []string          `json:"network"`   // how the network differs from what was asked
+	Program     []string          `json:"program"`   // the command line of the process that serves
+	Processes   []string          `json:"processes"` // what runs here and should not
+	Refused     []string          `json:"refused"`   // resources of which an update was refused
+	Error       string            `json:"error"`     // why the program did not answer, else ""
 }
 
+// probe asks everything at once. What can't be read is told in the place where its answer would stand, or as the
+// error: it is never left out.
 func probe(root string, sibling Sibling, program Program) Report {
 	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Versions: map[string]string{}}
 	report.Addresses = addresses()
+	others, othersError := askForOthers()
+	report.Network = orUnreadable(networkDifferences(sibling))
+	report.Program = orUnreadable(commandOf(processes, "1"))
+	report.Processes = orUnreadable(strangers(processes))
 	var err error
-	if report.Network, err = networkDifferences(sibling); err != nil {
-		report.Network = []string{"unreadable: " + err.Error()}
-	}
 	if report.Versions, err = program.Versions(); err == nil {
 		report.Build, err = program.Build()
 	}
 	if err == nil {
 		report.Connections, err = program.Connections()
 	}
+	if err == nil {
+		report.Refused, err = refusedUpdates(root, program)
+	}
 	if err != nil {
 		report.Error = err.Error()
 	}
+	if othersError != nil {
+		report.Others = orUnreadable(nil, othersError)
+	} else {
+		report.Others = others.answers()
+	}
 	return report
+}
+
+func orUnreadable(found []string, err error) []string {
+	if err != nil {
+		return []string{"unreadable: " + err.Error()}
+	}
+	return found
 }
 
 // addresses lists the IPv4 addresses that others can find here, sorted.

@@ -14,6 +14,7 @@ import (
 // A probe says what the program answers and what the network is, side by side.
 func TestProbe(t *testing.T) {
 	inNetwork(t)
+	silence(t, "agents-end", "egress-end")
 	root, _ := newVolume(t)
 	if err := claim(root, newResolver(), 0); err != nil {
 		t.Fatal(err)
@@ -32,6 +33,12 @@ func TestProbe(t *testing.T) {
 	}
 	if report.Network == nil || len(report.Network) > 0 {
 		t.Errorf("network %#v", report.Network)
+	}
+	if report.Others == nil || len(report.Others) > 0 || report.Refused == nil || len(report.Refused) > 0 {
+		t.Errorf("others %#v, refused %#v", report.Others, report.Refused)
+	}
+	if len(report.Program) == 0 || report.Processes == nil {
+		t.Errorf("program %#v, processes %#v", report.Program, report.Processes)
 	}
 }
 

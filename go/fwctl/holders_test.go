@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// silence keeps the kernel from answering at the other end of a link, which is in the same namespace as ours.
+func silence(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := netlink.LinkSetARPOff(link(t, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// answerARP has the other end of a link answer the next request for an address, whoever's it is.
+func answerARP(t *testing.T, name string) {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := link(t, name).Attrs().Index
+	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
+	if err := unix.Bind(socket, here); err != nil {
+		t.Fatal(err)
+	}
+	hardware := link(t, name).Attrs().HardwareAddr
+	go func() {
+		defer unix.Close(socket)
+		request := make([]byte, 128)
+		if _, err := unix.Read(socket, request); err != nil {
+			return
+		}
+		reply := slices.Clone(request[:arpLength])
+		binary.BigEndian.PutUint16(reply[arpOperation:], arpReply)
+		copy(reply[arpSender:], hardware)
+		copy(reply[arpSender+6:], request[arpSender+16:arpSender+20])
+		_ = broadcast(socket, index, reply)
+	}()
+}
+
+// Somebody else who answers at an address of ours is found, with the hardware address.
+func TestOthersWhoHaveOurAddress(t *testing.T) {
+	inNetwork(t)
+	silence(t, "agents-end", "egress-end")
+	answerARP(t, "agents-end")
+
+	asked, err := askForOthers()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	wanted := onAgents.String() + " " + link(t, "agents-end").Attrs().HardwareAddr.String()
+	if found := asked.answers(); !slices.Equal(found, []string{wanted}) {
+		t.Errorf("found %q, expected %q", found, wanted)
+	}
+}
+
+// With nobody else at our addresses, nobody is found; asking changes no neighbour's entry.
+func TestNobodyElseHasOurAddress(t *testing.T) {
+	inNetwork(t)
+	silence(t, "agents-end", "egress-end")
+	hear := listenForARP(t, "agents-end")
+
+	asked, err := askForOthers()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if found := asked.answers(); found == nil || len(found) > 0 {
+		t.Errorf("found %#v", found)
+	}
+	if frame := hear(); !slices.Equal(frame[arpSender+6:arpSender+10], []byte{0, 0, 0, 0}) {
+		t.Errorf("the question claims the address: % x", frame)
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Whatever is neither the program nor this helper is a stranger, named by its number and its command line.
+func TestStrangers(t *testing.T) {
+	other := exec.Command("/bin/sleep", "60")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := other.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = other.Wait()
+	}()
+
+	found, err := strangers(processes)
+
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
+		t.Errorf("%q is not among %q", wanted, found)
+	}
+	own := strconv.Itoa(os.Getpid()) + ":"
+	if slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, own) }) {
+		t.Errorf("this process is a stranger to itself: %q", found)
+	}
+}
+
+// A list of processes that can't be read is an error, never an empty one.
+func TestStrangersUnreadable(t *testing.T) {
+	if found, err := strangers(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Errorf("got %q", found)
+	}
+}
+
+// A command line is taken apart as the program got it.
+func TestCommandOf(t *testing.T) {
+	proc := t.TempDir()
+	write(t, proc, tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
+
+	command, err := commandOf(proc, "7")
+
+	if err != nil || !slices.Equal(command, []string{"/coredns", "-conf", "two words"}) {
+		t.Errorf("got %q, %v", command, err)
+	}
+}
+
+// A process's name may hold anything, also what looks like the end of it.
+func TestStartOf(t *testing.T) {
+	proc := t.TempDir()
+	rest := " S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0"
+	write(t, proc, tree{"7/stat": "7 (odd) name)" + rest, "8/stat": "8 (cut) S 1"})
+
+	if started, err := startOf(proc, "7"); err != nil || started != "4711" {
+		t.Errorf("got %q, %v", started, err)
+	}
+	if started, err := startOf(proc, "8"); err == nil {
+		t.Errorf("got %q", started)
+	}
+}
