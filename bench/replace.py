@@ -27,7 +27,7 @@ FIGURES = {"failed": "", "longest_ms": "ms", "dead_ms": "ms", "longest_dns_ms": 
 
 def measure(stage: Stage) -> Result:
     """Replace by name and by address, and every so often the plain way."""
-    firewall, hand = stage.up(), Hand(stage.docker, stage.firewall)
+    firewall, hand = stage.up(), Hand(stage.docker, stage.firewall, stage.peers)
 
     def plainly() -> None:
         for sibling in ("coredns", "envoy"):

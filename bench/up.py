@@ -64,7 +64,7 @@ def _measure(place: Stage) -> Result:
 
 def _prepare(place: Stage, folder: Path) -> None:
     """Write down what the bare calls need, from a stack that is up."""
-    hand, docker = Hand(place.docker, place.firewall), place.docker
+    hand, docker = Hand(place.docker, place.firewall, place.peers), place.docker
     with closing(connect(place.firewall.host, None, {})) as reader:
         built = pipeline.built_images(stacks.blueprint(reader.facts()))
     images = {f"{sibling}-image.tar": image for sibling, image in built.items()}

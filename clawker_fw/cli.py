@@ -8,12 +8,12 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -21,10 +21,15 @@ from typer.core import TyperGroup
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.port import EngineReader, EngineWriter
+    from concurrent.futures import Future
+
+    from clawker_fw.engine.port import EngineWriter
     from clawker_fw.pipeline import Look, Turn
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.steps import Wish
+
+_Result = TypeVar("_Result")
 
 
 class _Commands(TyperGroup):
@@ -240,16 +245,13 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    from clawker_fw import pipeline
-
     if dry_run:
-        with _looking(context.obj) as (reader, blueprint):
-            wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
-            _answer_plan(pipeline.look(reader, blueprint), wish, format_)
+        with _looking(context.obj, format_) as (blueprint, seen):
+            _answer_plan(seen, _wish(blueprint, drain_timeout, replace_all=force_recreate), format_)
         return
-    with _changing(context.obj) as (engine, blueprint):
+    with _changing(context.obj, format_) as (engine, blueprint, seen):
         wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
-        _converge(engine, blueprint, pipeline.look(engine, blueprint), wish, lock_wait=lock_wait, format_=format_)
+        _converge(engine, blueprint, seen, wish, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -258,10 +260,7 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
-    with _looking(context.obj) as (reader, blueprint):
-        from clawker_fw import pipeline
-
-        seen = pipeline.look(reader, blueprint)
+    with _looking(context.obj, format_) as (blueprint, seen):
         rules = len(blueprint.rules.rules)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
@@ -279,20 +278,20 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with _looking(context.obj) as (reader, blueprint):
-        from clawker_fw import pipeline
+    with _looking(context.obj, format_) as (_, seen):
         from clawker_fw.model import Verdict
 
-        seen = pipeline.look(reader, blueprint)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
-            _print_json(documents.drift_document(seen.diff))
+            _print_json(documents.drift_document(seen.diff, seen.failed_attempt))
         else:
             from clawker_fw.report import text
 
             output = text.console()
             output.print(text.drift_report(seen.diff))
+            if seen.failed_attempt:
+                output.print(text.attempt_report(seen.failed_attempt))
             output.print(text.verdict_line(seen.diff.verdict, seen.desired.project))
         if seen.diff.verdict is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
@@ -313,10 +312,9 @@ def reload(
 
     Example: clawker-fw reload
     """
-    with _changing(context.obj) as (engine, blueprint):
+    with _changing(context.obj, format_) as (engine, blueprint, seen):
         from clawker_fw import pipeline
 
-        seen = pipeline.look(engine, blueprint)
         pipeline.require_up(seen)
         _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), lock_wait=lock_wait, format_=format_)
 
@@ -361,25 +359,63 @@ def connect_engine(chosen: Options) -> "EngineWriter":
 
 
 @contextmanager
-def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint]]":
-    """Read the settings, then find the engine: a mistake in a file is told before anything is touched."""
+def _changing(chosen: Options, format_: Format) -> "Iterator[tuple[EngineWriter, Blueprint, Look]]":
+    """Read the settings and look at the stack, both at once: while the engine answers, the rest is imported.
+
+    A mistake in the settings is told first, whatever the engine says.
+    """
+    looking = _aside(lambda: _begin_to_look(chosen))
     from clawker_fw import settings
+
+    loaded = settings.load(chosen.config, os.environ)
+    from clawker_fw import pipeline
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
-    loaded = settings.load(chosen.config, os.environ)
-    engine = connect_engine(chosen)
+    _import_report(format_)
     with Digests() as digests:
         release = Release.installed(digests)
-        yield engine, Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
+        engine, begun = looking.result()
+        blueprint = Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
+        yield engine, blueprint, pipeline.look(engine, blueprint, begun)
 
 
 @contextmanager
-def _looking(chosen: Options) -> "Iterator[tuple[EngineReader, Blueprint]]":
-    """Do the same for a command that only looks: what it gets has no way to write."""
-    with _changing(chosen) as (engine, blueprint):
-        yield engine, blueprint
+def _looking(chosen: Options, format_: Format) -> "Iterator[tuple[Blueprint, Look]]":
+    """Do the same for a command that only looks: it gets nothing to write with."""
+    with _changing(chosen, format_) as (_, blueprint, seen):
+        yield blueprint, seen
+
+
+def _import_report(format_: Format) -> None:
+    if format_ is Format.JSON:
+        from clawker_fw.report import documents  # noqa: F401 - in time
+    else:
+        from clawker_fw.report import text  # noqa: F401 - in time
+
+
+def _begin_to_look(chosen: Options) -> "tuple[EngineWriter, Observation]":
+    engine = connect_engine(chosen)
+    from clawker_fw.reconcile.observe import Observation
+
+    return engine, Observation(engine, chosen.project)
+
+
+def _aside(work: Callable[[], _Result]) -> "Future[_Result]":
+    """Do something in a thread that nobody waits for, unless they ask for its result."""
+    from concurrent.futures import Future
+
+    future: Future[_Result] = Future()
+
+    def work_aside() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work_aside, daemon=True).start()
+    return future
 
 
 @contextmanager

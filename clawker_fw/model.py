@@ -62,6 +62,9 @@ class Action(StrEnum):
     UNPAUSE = "unpause"
     RETIRE = "retire"
     RENAME = "rename"
+    LOAD = "load"
+    PULL = "pull"
+    DETACH = "detach"
     RECREATE_NETWORKS = "recreate-networks"
 
 
@@ -118,9 +121,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a container is made with, beside its image and its files: the fields that we set.
+    """What a container is made with, beside its image and files: what we set, and what we leave at its default.
 
-    `networks` maps a network's name to the address there; `memory` is in bytes.
+    `networks` maps a network's name to the address there, `aliases` are `network:name`; `memory` is in bytes;
+    `runtime` is "" for runc; `system_paths` is "unconfined" when the masks over /proc and /sys are lifted;
+    `processors` are limits on their use, `NanoCpus=…`.
     """
 
     entrypoint: tuple[str, ...]
@@ -137,12 +142,26 @@ class Shape:
     security_options: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    device_rules: tuple[str, ...] = ()
+    device_requests: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
+    publish_all: bool = False
+    volumes_from: tuple[str, ...] = ()
+    runtime: str = ""
     pid_mode: str = ""
     ipc_mode: str = ""
+    uts_mode: str = ""
+    userns_mode: str = ""
+    system_paths: str = ""
+    cgroup_parent: str = ""
+    processors: tuple[str, ...] = ()
     memory: int = 0
     pids: int = 0
     restart: str = ""
@@ -207,12 +226,18 @@ class DesiredSibling:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What a whole stack should be."""
+    """What a whole stack should be.
+
+    `reserved` are the addresses on each network that nobody but a sibling may have, in either slot; `images` are
+    the references of all images that this release and these settings use.
+    """
 
     project: str
     service_address: IPv4Address
+    reserved: Mapping[Role, tuple[str, ...]]
     networks: Mapping[Role, NetworkSpec]
     siblings: Mapping[Sibling, DesiredSibling]
+    images: tuple[str, ...]
 
 
 # --- what is --------------------------------------------------------------------------------------------------
@@ -236,17 +261,47 @@ class ImageView:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnImage:
+    """An image that we made, of whichever release; `references` are its tags."""
+
+    id: str
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkView:
-    """A network on the engine."""
+    """A network on the engine. `gateway` is the bridge's own address, or `""`."""
 
     id: str
     name: str
     driver: str
     internal: bool
+    ipv6: bool
     subnets: tuple[IPv4Network, ...]
+    gateway: str
     ip_range: IPv4Network | None
     options: Mapping[str, str]
     labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's place on a network: the IPv4 and the hardware address, `""` while it has none."""
+
+    address: str
+    hardware: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listed:
+    """A container in a list, whoever made it. `networks` maps a network's name to the place there."""
+
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    status: str
+    networks: Mapping[str, Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,17 +334,24 @@ class ContainerView:
 class Probe:
     """What `fwctl probe` says from inside a container.
 
-    `versions` maps each hot resource to the version that is live; `network` lists how routes and addresses
-    differ from what was asked; `error` is why the program did not answer, or `""`.
+    `versions` maps each hot resource to the version that is live; `refused` are those of which the program has
+    refused an update since the last commit. `others` names who else answers at our addresses, as `address
+    hardware-address`; `network` lists how routes and addresses differ from what was asked. `program` is the
+    command line of the process that serves, `processes` what runs beside it. `error` is why the program did not
+    answer, or `""`.
     """
 
-    build: str
-    versions: Mapping[str, str]
-    connections: int
-    addresses: tuple[str, ...]
-    claimed: bool
-    network: tuple[str, ...]
-    error: str
+    build: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    connections: int = 0
+    addresses: tuple[str, ...] = ()
+    claimed: bool = False
+    others: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +371,9 @@ class Observed:
 
     `siblings` holds the containers that serve; `leftovers` the others of ours, from a run that did not end.
     `images` maps each desired reference and each running id to what the engine has there. `subnets` are all that
-    other networks take. `attached` names the containers on each network that are not siblings.
+    other networks take. `attached` maps the containers on each network that are not ours to their place there.
+    `own_images` are those we made, each with the ids of the containers made from it, and `orphans` the volumes
+    of ours that have lost their container.
     """
 
     engine: EngineFacts
@@ -318,7 +382,9 @@ class Observed:
     siblings: Mapping[Sibling, ObservedSibling]
     leftovers: tuple[ObservedSibling, ...]
     images: Mapping[str, ImageView | None]
-    attached: Mapping[Role, tuple[str, ...]]
+    attached: Mapping[Role, Mapping[str, Endpoint]]
+    own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    orphans: tuple[str, ...] = ()
 
     @property
     def absent(self) -> bool:

@@ -6,17 +6,19 @@ engine ──> observe ───────────┘
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import NotProvenError, RefusedError
+from clawker_fw.errors import FirewallError, NotProvenError, RefusedError, StoppedError
 from clawker_fw.model import Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
+from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Lock
-from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.observe import Observation, observe
 from clawker_fw.reconcile.plan import plan, teardown
 from clawker_fw.reconcile.steps import Plan, Wish
 from clawker_fw.stack import images, labels
@@ -45,11 +47,16 @@ class Look:
     diff: Diff
     desired_at: Callable[[Slots], Desired]
 
+    @property
+    def failed_attempt(self) -> attempts.Attempt | None:
+        """The last attempt to close the difference, when there is one still and it failed."""
+        return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
 
-def look(reader: EngineReader, blueprint: Blueprint) -> Look:
-    """Observe a stack and compare it with what it should be."""
+
+def look(reader: EngineReader, blueprint: Blueprint, begun: Observation | None = None) -> Look:
+    """Observe a stack, or finish to, and compare it with what it should be."""
     references = tuple(image.reference for image in blueprint.images.values())
-    observed = observe(reader, blueprint.project, references)
+    observed = (begun or Observation(reader, blueprint.project)).finish(references)
     addresses = addressing(blueprint, observed)
 
     def desired_at(other: Slots) -> Desired:
@@ -74,15 +81,36 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn)
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
     with Lock(engine, blueprint.project, image, turn.lock_wait) as lock:
         watch = applying.Watch(turn.tell, turn.stopping, lock.require_held)
-        for attempt in range(_ROUNDS):
+        for round_ in range(_ROUNDS):
             seen = look(engine, blueprint)
             steps = plan_for(seen, wish)
             if steps.empty:
-                return seen
+                break
             _record_drift(seen, steps)
-            applying.apply(engine, steps, built_images(blueprint), watch)
-            wish = Wish(wish.drain_seconds, replace_uncommitted=attempt > 0)
-        seen = look(engine, blueprint)
+            with _attempted(engine, seen):
+                applying.apply(engine, steps, built_images(blueprint), watch)
+            wish = Wish(wish.drain_seconds, replace_uncommitted=round_ > 0)
+        else:
+            seen = look(engine, blueprint)
+        with _attempted(engine, seen):
+            _require_current(seen)
+        attempts.keep(engine, seen.observed, None)
+    return seen
+
+
+@contextmanager
+def _attempted(engine: EngineWriter, seen: Look) -> Iterator[None]:
+    """Leave word of an attempt that fails, for who looks next. One that was stopped on purpose has not failed."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except FirewallError as error:
+        attempts.keep(engine, seen.observed, attempts.failed(error))
+        raise
+
+
+def _require_current(seen: Look) -> None:
     if seen.diff.verdict is not Verdict.CURRENT:
         raise NotProvenError(
             "not-proven",
@@ -90,7 +118,6 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn)
             context=[f"{each.sibling}: {each.layer} {each.field}" for each in seen.diff.findings],
             hint="`clawker-fw drift` shows what differs.",
         )
-    return seen
 
 
 def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> Plan:

@@ -286,9 +286,14 @@ def private_engine(
     folder: Path | None = None,
     dns: Sequence[str] = (),
     live_restore: bool = False,
+    data: Path | None = None,
 ) -> Iterator[PrivateEngine]:
-    """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed."""
-    engine = _launch(kind, folder, {"dns": list(dns), "live-restore": live_restore}, detached=False)
+    """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed.
+
+    With `data`, the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the
+    same, as engines remember paths.
+    """
+    engine = _launch(kind, folder, {"dns": list(dns), "live-restore": live_restore}, detached=False, data=data)
     try:
         yield engine
     finally:
@@ -296,7 +301,12 @@ def private_engine(
 
 
 def _launch(
-    kind_name: str, folder: Path | None, settings: Mapping[str, object], *, detached: bool
+    kind_name: str,
+    folder: Path | None,
+    settings: Mapping[str, object],
+    *,
+    detached: bool,
+    data: Path | None = None,
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
@@ -304,6 +314,8 @@ def _launch(
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
     engine.configure({**kind.settings, **settings})
     try:
+        if data:
+            shutil.move(data, engine.folder / "data")
         engine.hold(root, detached=detached)
         engine.start()
         _check_version(kind, engine.version())

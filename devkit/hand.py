@@ -1,5 +1,7 @@
 """What somebody with `docker` in their hands can do to a stack: the ways of tampering, on a real engine."""
 
+import io
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from docker import APIClient
 from clawker_fw.engine import archive
 from clawker_fw.stack.container import VOLUME
 from devkit.firewall import Firewall
+from devkit.peers import Peers
 
 Body = dict[str, Any]
 """A container's configuration as `POST /containers/create` takes it."""
@@ -29,6 +32,7 @@ class Hand:
 
     docker: APIClient
     firewall: Firewall
+    peers: Peers
 
     def name(self, sibling: str) -> str:
         """Return a sibling's container."""
@@ -41,6 +45,41 @@ class Hand:
     def write(self, sibling: str, path: str, content: bytes) -> None:
         """Change a file in the volume in place, as `docker cp` does."""
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: content}))
+
+    def link(self, sibling: str, path: str, target: str) -> None:
+        """Put a symbolic link into the volume."""
+        header = tarfile.TarInfo(path)
+        header.type, header.linkname = tarfile.SYMTYPE, target
+        self._put(sibling, header, b"")
+
+    def chmod(self, sibling: str, path: str, mode: int) -> None:
+        """Give a file in the volume another mode."""
+        content = self.read(sibling)[path]
+        header = tarfile.TarInfo(path)
+        header.mode, header.size = mode, len(content)
+        self._put(sibling, header, content)
+
+    def _put(self, sibling: str, header: tarfile.TarInfo, content: bytes) -> None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.addfile(header, io.BytesIO(content))
+        self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
+
+    def remove(self, sibling: str, path: str) -> None:
+        """Delete a file in the volume."""
+        self._edit(sibling, "remove", f"{VOLUME}/{path}")
+
+    def move(self, sibling: str, before: str, after: str) -> None:
+        """Rename a file in the volume: what Envoy looks at."""
+        self._edit(sibling, "move", f"{VOLUME}/{before}", f"{VOLUME}/{after}")
+
+    def _edit(self, sibling: str, *arguments: str) -> None:
+        network = f"{self.firewall.project}-egress"
+        peer = self.peers.start(*arguments, network=network, volumes_from=self.name(sibling))
+        code = peer.finish().code
+        peer.remove()
+        if code != 0:
+            raise RuntimeError(f"{arguments} ended with {code}")
 
     def read(self, sibling: str) -> dict[str, bytes]:
         """Return the files in the volume."""
@@ -61,6 +100,32 @@ class Hand:
         body["NetworkingConfig"] = {"EndpointsConfig": {first[0]: {"IPAMConfig": first[1]["IPAMConfig"]}}}
         networks = {network: endpoint["IPAMConfig"]["IPv4Address"] for network, endpoint in rest}
         return Recipe(body, networks, archive.pack(self.read(sibling)))
+
+    def address(self, sibling: str) -> str:
+        """Return a sibling's address on the agent network."""
+        networks = self.inspect(sibling)["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.firewall.project}-net"]["IPAddress"])
+
+    def remake_network(self, end: str, change: Callable[[Body], None]) -> None:
+        """Make a network of the stack anew with a change; who was on it is taken off."""
+        name = f"{self.firewall.project}-{end}"
+        raw = self.docker.inspect_network(name)
+        body: Body = {
+            key: raw[key] for key in ("Name", "Driver", "Internal", "EnableIPv6", "IPAM", "Options", "Labels")
+        }
+        change(body)
+        for container in raw["Containers"]:
+            self.docker.disconnect_container_from_network(container, name, force=True)
+        self.docker.remove_network(name)
+        self.docker.create_network(
+            name,
+            driver=body["Driver"],
+            internal=body["Internal"],
+            enable_ipv6=body["EnableIPv6"],
+            ipam=body["IPAM"],
+            options=body["Options"],
+            labels=body["Labels"],
+        )
 
     def recreate(self, sibling: str, change: Callable[[Body], None], stop_seconds: int | None = None) -> None:
         """Make a sibling's container anew from its own recipe, with a change.

@@ -104,7 +104,7 @@ class Peers:
         architecture = client.version()["Arch"]
         with Digests(BUILT / "digests.json") as digests:
             entries = (Entry("peer", peer_program(architecture), 0o755),)
-            image = BuiltImage("clawker-fw/peer", "dev", architecture, entries, digests)
+            image = BuiltImage("clawker-fw/peer", "dev", architecture, entries, digests, labels={})
             for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise RuntimeError(line["error"])
@@ -132,6 +132,7 @@ class Peers:
         address: str | None = None,
         capabilities: Sequence[str] = (),
         sysctls: Mapping[str, str] | None = None,
+        volumes_from: str | None = None,
     ) -> Peer:
         """Start the program in a container of its own."""
         version = self.client.api_version
@@ -146,6 +147,7 @@ class Peers:
                 dns=[dns] if dns else None,
                 cap_add=list(capabilities) or None,
                 sysctls=dict(sysctls or {}),
+                volumes_from=[volumes_from] if volumes_from else None,
             ),
             networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
             use_config_proxy=False,

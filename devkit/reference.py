@@ -1,4 +1,4 @@
-"""The generated pages of `docs/reference`: commands, settings and error codes, as the code has them.
+"""The generated pages of `docs/reference`: commands, settings, errors, ways of tampering, as the code has them.
 
 `python -m devkit.reference` writes them, `--check` says whether they are what would be written. What `--help` and
 the settings' own descriptions say is not told a second time by hand.
@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw import cli, errors, settings
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.schema import RuleEntry
+from devkit.tampering import TAMPERINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "docs" / "reference"
@@ -249,12 +250,37 @@ def _text(node: ast.expr) -> str:
     return "…"
 
 
+# --- tampering ------------------------------------------------------------------------------------------------
+
+
+def tampering_page() -> str:
+    """Return the page on every way in which a stack can be made to differ."""
+    parts = [
+        (
+            "# Tampering\n\nEvery way of making a stack differ that is tried on a real engine: what `drift` "
+            "finds then, that and nothing else, and the action that closes it. No cheaper one would, and no "
+            "container is made anew for another's sake. What the words mean: [Drift](../drift.md). `PROJECT` "
+            "stands for the stack's name.\n"
+        ),
+    ]
+    for title, ways in TAMPERINGS.items():
+        rows = [
+            [way.what if first else "", sign.sibling, sign.layer, _code(sign.named()), sign.cause, sign.action]
+            for way in ways
+            for first, sign in zip([True, *[False] * len(way.signs)], way.signs, strict=False)
+        ]
+        table = _table(["what is done", "found in", "layer", "field", "cause", "action"], rows)
+        parts.append(f"## {title}\n\n{table}")
+    return _HEADING + "\n".join(parts)
+
+
 # --- the pages ------------------------------------------------------------------------------------------------
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
+    "tampering.md": tampering_page,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Shape, Sibling
 from clawker_fw.pipeline import Look
@@ -146,3 +147,12 @@ def change_envoy_command(release: Release) -> None:
     change_file(
         release.package / "stack/envoy.py", lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6")
     )
+
+
+def serving(memory: MemoryEngine) -> bool:
+    """Whether agents are served: one resolver holds the address, and its zone names an Envoy that runs."""
+    running = [memory.inside(each.id) for each in memory.listing() if each.status == "running"]
+    holders = [each for each in running if "10.213.8.53" in each.addresses and "hot/zone/root.zone" in each.files]
+    envoys = {each.networks["clawker-net"] for each in running if "hot/lds/listeners.json" in each.files}
+    zones = [each.files["hot/zone/root.zone"].decode() for each in holders]
+    return bool(holders) and all(any(f" A {address}\n" in zone for address in envoys) for zone in zones)

@@ -1,6 +1,7 @@
 """The two formats in which a container's inside is read and written: tar (the archive API) and fwctl's JSON."""
 
 import io
+import stat
 import tarfile
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -24,27 +25,42 @@ def pack(files: Files) -> bytes:
                     header.type, header.mode = tarfile.DIRTYPE, 0o755
                     archive.addfile(header)
             header = tarfile.TarInfo(path)
-            header.size, header.mode = len(content), 0o755 if path == HELPER else 0o644
+            header.size, header.mode = len(content), _mode(path)
             archive.addfile(header, io.BytesIO(content))
     return buffer.getvalue()
 
 
 def unpack(content: bytes) -> dict[str, bytes]:
-    """Return the files of a tar by their path below its one top folder; a link reads as `-> its target`."""
+    """Return the files of a tar by their path below its one top folder.
+
+    A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
+    says so: it is not what we made, whatever it holds.
+    """
     files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
                 stream = archive.extractfile(member)
-                files[path] = stream.read() if stream else b""
+                files[path] = _irregular(path, member) + (stream.read() if stream else b"")
             elif not member.isdir():
                 files[path] = f"-> {member.linkname}".encode()
     return files
 
 
+def _irregular(path: str, member: tarfile.TarInfo) -> bytes:
+    mode, owner = stat.S_IMODE(member.mode), (member.uid, member.gid)
+    if (mode, owner) == (_mode(path), (0, 0)):
+        return b""
+    return f"[mode {mode:04o}, owner {member.uid}:{member.gid}]\n".encode()
+
+
+def _mode(path: str) -> int:
+    return 0o755 if path == HELPER else 0o644
+
+
 def probe(answer: Mapping[str, Any]) -> Probe:
-    """Read what `fwctl probe` printed.
+    """Read what `fwctl probe` printed. The helper of an earlier release knows less, and is drift by itself.
 
     Raises:
         EngineError: when it is not what a probe answers.
@@ -53,10 +69,14 @@ def probe(answer: Mapping[str, Any]) -> Probe:
         return Probe(
             build=answer["build"],
             versions=dict(answer["versions"] or {}),
+            refused=tuple(answer.get("refused") or ()),
             connections=answer["connections"],
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],
+            others=tuple(answer.get("others") or ()),
             network=tuple(answer["network"]),
+            program=tuple(answer.get("program") or ()),
+            processes=tuple(answer.get("processes") or ()),
             error=answer["error"],
         )
     except (KeyError, TypeError) as error:

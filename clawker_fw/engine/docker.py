@@ -5,8 +5,8 @@ The only module that imports `docker`: raw JSON, SDK types and error prose stop 
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import requests
@@ -14,9 +14,10 @@ from docker import APIClient, errors
 from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.types import EndpointConfig, HostConfig, IPAMConfig, IPAMPool, LogConfig, NetworkingConfig
+from docker.types import Mount as VolumeMount
 
 from clawker_fw.engine import archive
-from clawker_fw.engine.inspection import container_view, network_view
+from clawker_fw.engine.inspection import container_view, listed, network_view
 from clawker_fw.engine.port import Tell
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -25,11 +26,14 @@ from clawker_fw.model import (
     EngineFacts,
     Files,
     ImageView,
+    Listed,
     NetworkSpec,
     NetworkView,
+    OwnImage,
     Probe,
     Shape,
 )
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
 
 OLDEST_API = (1, 41)
@@ -145,30 +149,33 @@ class DockerEngine:
         with _translated("list its networks"):
             return tuple(network_view(raw) for raw in self._client.networks())
 
-    def attached(self, network: str) -> tuple[str, ...]:
-        """See `EngineReader`."""
-        with _translated(f"inspect network {network}"):
-            raw = self._client.inspect_network(network)
-        return tuple(sorted(container["Name"] for container in (raw.get("Containers") or {}).values()))
-
-    def containers(self, names: Collection[str]) -> tuple[ContainerView, ...]:
-        """See `EngineReader`. The engine's name filter matches parts of names, so its answer is filtered again."""
+    def listing(self) -> tuple[Listed, ...]:
+        """See `EngineReader`. Unfiltered, since the engine's name filter matches parts of names."""
         with _translated("list its containers"):
-            listed = self._client.containers(all=True, filters={"name": list(names)})
-        wanted = {
-            raw["Id"]: name.removeprefix("/")
-            for raw in listed
-            for name in raw["Names"] or ()
-            if name.removeprefix("/") in names
-        }
-        views = []
-        for identity, name in sorted(wanted.items(), key=lambda item: item[1]):
-            try:
-                with _translated(f"inspect container {name}"):
-                    views.append(container_view(self._client.inspect_container(identity)))
-            except NotFoundError:
-                continue  # removed since it was listed
-        return tuple(views)
+            found = (listed(raw) for raw in self._client.containers(all=True))
+            return tuple(sorted(found, key=lambda each: each.name))
+
+    def container(self, container: str) -> ContainerView | None:
+        """See `EngineReader`. An engine also takes the beginning of an id for the whole."""
+        try:
+            with _translated(f"inspect container {container}"):
+                view = container_view(self._client.inspect_container(container))
+        except NotFoundError:
+            return None
+        return view if container in {view.id, view.name} else None
+
+    def own_images(self) -> tuple[OwnImage, ...]:
+        """See `EngineReader`."""
+        with _translated("list its images"):
+            found = self._client.images(filters={"label": f"{labels.MANAGED}=true"})
+        return tuple(OwnImage(raw["Id"], tuple(sorted(raw.get("RepoTags") or ()))) for raw in found)
+
+    def orphans(self, project: str) -> tuple[str, ...]:
+        """See `EngineReader`."""
+        ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
+        with _translated("list its volumes"):
+            found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
+        return tuple(sorted(raw["Name"] for raw in found or ()))
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""
@@ -237,6 +244,16 @@ class DockerEngine:
                 raise errors.DockerException(line["error"])
             on_line(line)
 
+    def remove_image(self, reference: str) -> None:
+        """See `EngineWriter`."""
+        with suppress(NotFoundError, ConflictError), _translated(f"remove image {reference}"):
+            self._client.remove_image(reference)
+
+    def remove_volume(self, volume: str) -> None:
+        """See `EngineWriter`."""
+        with suppress(NotFoundError, ConflictError), _translated(f"remove volume {volume}"):
+            self._client.remove_volume(volume)
+
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
@@ -270,9 +287,8 @@ class DockerEngine:
                 user=spec.shape.user or None,
                 name=spec.name,
                 labels=dict(spec.labels),
-                volumes=[mount.target for mount in spec.shape.mounts],
                 healthcheck=_healthcheck(spec.shape),
-                host_config=_host_config(spec.shape, networks[0][0] if networks else "none", version),
+                host_config=_host_config(spec, networks[0][0] if networks else "none", version),
                 networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub forgets the name
                 use_config_proxy=False,  # the proxies of this client are none of a sibling's business
             )["Id"]
@@ -365,11 +381,15 @@ def _healthcheck(shape: Shape) -> dict[str, Any] | None:
     }
 
 
-def _host_config(shape: Shape, network: str, version: str) -> HostConfig:
+def _host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
+    """Return the part of a configuration that is about the host. A volume has no name, but says whose it is."""
+    shape = spec.shape
     options = dict(shape.log)
+    ours = {key: value for key, value in spec.labels.items() if key in labels.OWNERSHIP}
     return HostConfig(
         version=version,
         network_mode=network,
+        mounts=[VolumeMount(mount.target, None, labels=ours) for mount in shape.mounts],
         read_only=shape.read_only,
         cap_add=list(shape.capabilities_added),
         cap_drop=list(shape.capabilities_dropped),

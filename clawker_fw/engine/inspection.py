@@ -1,13 +1,30 @@
 """Reading what `inspect` answers: only the fields that we set, in our words, defaults of the engine taken away."""
 
+import json
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from clawker_fw.model import ContainerView, Healthcheck, Mount, NetworkView, Shape
+from clawker_fw.model import ContainerView, Endpoint, Healthcheck, Listed, Mount, NetworkView, Shape
 
 _NANOSECONDS = 1_000_000_000
+
+_USUAL_RUNTIMES = {None, "", "runc", "io.containerd.runc.v2"}
+"""What an engine calls its own runtime, unless it has been given another default."""
+
+_PROCESSOR_LIMITS = (
+    "CpuCount",
+    "CpuPercent",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpuShares",
+    "CpusetCpus",
+    "CpusetMems",
+    "NanoCpus",
+)
 
 
 def container_view(raw: Mapping[str, Any]) -> ContainerView:
@@ -19,7 +36,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         name=raw["Name"].removeprefix("/"),
         image=raw["Image"],
         labels=raw["Config"].get("Labels") or {},
-        shape=_shape(raw["Config"], raw["HostConfig"], raw.get("Mounts") or [], networks),
+        shape=_shape(raw["Config"], raw["HostConfig"], raw.get("Mounts") or [], networks, raw["Id"]),
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         created=raw["Created"],
@@ -34,6 +51,7 @@ def _shape(
     host: Mapping[str, Any],
     mounts: list[Mapping[str, Any]],
     networks: Mapping[str, Mapping[str, Any]],
+    identity: str,
 ) -> Shape:
     log = host.get("LogConfig") or {}
     return Shape(
@@ -51,12 +69,26 @@ def _shape(
         security_options=tuple(host.get("SecurityOpt") or ()),
         sysctls=host.get("Sysctls") or {},
         devices=tuple(device["PathOnHost"] for device in host.get("Devices") or ()),
+        device_rules=tuple(host.get("DeviceCgroupRules") or ()),
+        device_requests=tuple(json.dumps(each, sort_keys=True) for each in host.get("DeviceRequests") or ()),
         dns=tuple(host.get("Dns") or ()),
+        dns_search=tuple(host.get("DnsSearch") or ()),
+        dns_options=tuple(host.get("DnsOptions") or ()),
         extra_hosts=tuple(host.get("ExtraHosts") or ()),
+        aliases=_aliases(networks, identity),
+        links=tuple(host.get("Links") or ()),
         groups=tuple(host.get("GroupAdd") or ()),
         ports=tuple(sorted(host.get("PortBindings") or {})),
+        publish_all=bool(host.get("PublishAllPorts")),
+        volumes_from=tuple(host.get("VolumesFrom") or ()),
+        runtime="" if host.get("Runtime") in _USUAL_RUNTIMES else host["Runtime"],
         pid_mode=host.get("PidMode") or "",
         ipc_mode=host.get("IpcMode") or "",
+        uts_mode=host.get("UTSMode") or "",
+        userns_mode=host.get("UsernsMode") or "",
+        system_paths="unconfined" if [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")) else "",
+        cgroup_parent=host.get("CgroupParent") or "",
+        processors=tuple(f"{name}={host[name]}" for name in _PROCESSOR_LIMITS if host.get(name)),
         memory=host.get("Memory") or 0,
         pids=host.get("PidsLimit") or 0,
         restart=(host.get("RestartPolicy") or {}).get("Name") or "",
@@ -68,6 +100,16 @@ def _shape(
 def _fixed_address(endpoint: Mapping[str, Any]) -> str:
     """Return the address that was asked for, which a container keeps while it is stopped."""
     return str((endpoint.get("IPAMConfig") or {}).get("IPv4Address") or "")
+
+
+def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str) -> tuple[str, ...]:
+    """Return the names that somebody gave a container on a network; engines before 25 add its short id."""
+    return tuple(
+        f"{network}:{alias}"
+        for network in sorted(networks)
+        for alias in sorted(networks[network].get("Aliases") or ())
+        if not identity.startswith(alias)
+    )
 
 
 def _capabilities(names: list[str] | None) -> tuple[str, ...]:
@@ -94,6 +136,23 @@ def _healthcheck(raw: Mapping[str, Any] | None) -> Healthcheck | None:
     )
 
 
+def listed(raw: Mapping[str, Any]) -> Listed:
+    """Read a container as it stands in a list; its own name is the one without a further `/`, which links have."""
+    names = [name.removeprefix("/") for name in raw.get("Names") or ()]
+    networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
+    return Listed(
+        id=raw["Id"],
+        name=next((name for name in names if "/" not in name), ""),
+        image=raw["ImageID"],
+        labels=raw.get("Labels") or {},
+        status=raw["State"],
+        networks={
+            name: Endpoint(endpoint.get("IPAddress") or "", endpoint.get("MacAddress") or "")
+            for name, endpoint in networks.items()
+        },
+    )
+
+
 def network_view(raw: Mapping[str, Any]) -> NetworkView:
     """Read a network; its IPv6 subnets are left out."""
     pools = (raw.get("IPAM") or {}).get("Config") or []
@@ -103,7 +162,9 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
         name=raw["Name"],
         driver=raw["Driver"],
         internal=bool(raw.get("Internal")),
+        ipv6=bool(raw.get("EnableIPv6")),
         subnets=tuple(subnet for pool in pools if (subnet := _ipv4(pool.get("Subnet")))),
+        gateway=next((pool["Gateway"] for pool in pools if pool.get("Gateway") and _ipv4(pool.get("Subnet"))), ""),
         ip_range=next((found for found in ranges if found), None),
         options=raw.get("Options") or {},
         labels=raw.get("Labels") or {},

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import tarfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -20,17 +20,23 @@ from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
     ContainerView,
+    Endpoint,
     EngineFacts,
     Files,
     ImageView,
+    Listed,
     NetworkSpec,
     NetworkView,
+    OwnImage,
     Probe,
 )
-from clawker_fw.stack.container import COMMITTED, HELPER_PATH, HOT, STAGE
+from clawker_fw.stack.container import COMMITTED, HELPER_PATH, HOT, STAGE, program_of
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """An engine calls a container that was stopped unhealthy."""
+
+_ATTACHED = {"running", "paused"}
+"""States in which a container is on its networks."""
 
 _SIBLING = "boot/sibling.json"
 _CLAIMED = "state/claimed"
@@ -55,6 +61,10 @@ class _Container:
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
     network_differences: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
     silent: str = ""
 
 
@@ -67,6 +77,8 @@ class MemoryEngine:
         self._networks: dict[str, NetworkView] = {}
         self._containers: dict[str, _Container] = {}
         self._images: dict[str, str] = {}
+        self._own_images: set[str] = set()
+        self.volumes: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -79,16 +91,28 @@ class MemoryEngine:
         """See `EngineReader`."""
         return tuple(self._networks.values())
 
-    def attached(self, network: str) -> tuple[str, ...]:
+    def listing(self) -> tuple[Listed, ...]:
         """See `EngineReader`."""
-        name = self._network(network).name
-        on_it = (each for each in self._containers.values() if name in each.networks)
-        return tuple(sorted(each.spec.name for each in on_it if each.status in {"running", "paused"}))
+        return tuple(_listed(each) for each in sorted(self._containers.values(), key=lambda each: each.spec.name))
 
-    def containers(self, names: Collection[str]) -> tuple[ContainerView, ...]:
+    def container(self, container: str) -> ContainerView | None:
         """See `EngineReader`."""
-        found = sorted(self._containers.values(), key=lambda each: each.spec.name)
-        return tuple(_view(each) for each in found if each.spec.name in names)
+        try:
+            return _view(self.inside(container))
+        except NotFoundError:
+            return None
+
+    def own_images(self) -> tuple[OwnImage, ...]:
+        """See `EngineReader`."""
+        references: dict[str, list[str]] = {identity: [] for identity in self._own_images}
+        for reference, identity in self._images.items():
+            if identity in references:
+                references[identity].append(reference)
+        return tuple(OwnImage(identity, tuple(sorted(tags))) for identity, tags in references.items())
+
+    def orphans(self, project: str) -> tuple[str, ...]:
+        """See `EngineReader`. Here a volume only exists with its container, unless a test leaves one."""
+        return tuple(sorted(name for name, owner in self.volumes.items() if owner == project))
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""
@@ -106,10 +130,14 @@ class MemoryEngine:
         return Probe(
             build="memory",
             versions={} if inside.silent else dict(inside.live),
+            refused=inside.refused,
             connections=inside.connections,
             addresses=tuple(sorted(inside.addresses)),
             claimed=_CLAIMED in inside.files,
+            others=inside.others,
             network=inside.network_differences,
+            program=inside.program,
+            processes=inside.processes,
             error=inside.silent,
         )
 
@@ -133,12 +161,26 @@ class MemoryEngine:
         for image in listing:
             identity = image["Config"].replace("blobs/", "").replace("/", ":")
             self._images |= dict.fromkeys(image["RepoTags"], identity)
+            self._own_images.add(identity)
         tell(1.0)
 
     def pull_image(self, reference: str, tell: Tell) -> None:
         """See `EngineWriter`. The registry of a memory engine has everything."""
         self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
         tell(1.0)
+
+    def remove_image(self, reference: str) -> None:
+        """See `EngineWriter`."""
+        identity = self._images.get(reference, reference)
+        if any(each.image == identity for each in self._containers.values()):
+            return
+        self._images.pop(reference, None)
+        if identity not in self._images.values():
+            self._own_images.discard(identity)
+
+    def remove_volume(self, volume: str) -> None:
+        """See `EngineWriter`."""
+        self.volumes.pop(volume, None)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
@@ -152,7 +194,9 @@ class MemoryEngine:
             spec.name,
             "bridge",
             spec.internal,
+            False,  # noqa: FBT003 - no IPv6
             (spec.subnet,),
+            str(spec.gateway),
             spec.ip_range,
             dict(spec.options),
             dict(spec.labels),
@@ -160,7 +204,8 @@ class MemoryEngine:
 
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
-        if self.attached(network):
+        name = self._network(network).name
+        if any(name in each.networks and each.status in _ATTACHED for each in self._containers.values()):
             raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
         del self._networks[network]
 
@@ -187,7 +232,8 @@ class MemoryEngine:
             return
         if _CLAIMED in inside.files:
             inside.addresses.add(self._service_address(inside))
-        inside.live = {}
+        inside.live, inside.refused, inside.processes = {}, (), ()
+        inside.program = program_of(inside.spec.shape)
         for resource, version in _versions(inside.files).items():
             inside.live[resource] = version or ""
 
@@ -252,6 +298,12 @@ class MemoryEngine:
         inside = self.inside(container)
         inside.status, inside.addresses, inside.live = "exited", set(), {}
 
+    def retag(self, reference: str, image: str | None) -> None:
+        """Have a reference name another image, or none, as `docker tag` and `docker rmi` do."""
+        self._images.pop(reference, None)
+        if image:
+            self._images[reference] = image
+
     def pause(self, container: str) -> None:
         """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"
@@ -293,6 +345,23 @@ class MemoryEngine:
         return f"2026-01-01T00:00:{next(self._numbers):09.6f}Z"
 
 
+def _listed(inside: _Container) -> Listed:
+    """Return a container in short; its hardware address follows from its id."""
+    attached = inside.status in _ATTACHED
+    hardware = ":".join(["02", *(inside.id[-10:][at : at + 2] for at in range(0, 10, 2))])
+    return Listed(
+        id=inside.id,
+        name=inside.spec.name,
+        image=inside.image,
+        labels=dict(inside.spec.labels),
+        status=inside.status,
+        networks={
+            name: Endpoint(address, hardware) if attached else Endpoint("", "")
+            for name, address in inside.networks.items()
+        },
+    )
+
+
 def _view(inside: _Container) -> ContainerView:
     return ContainerView(
         id=inside.id,
@@ -308,7 +377,7 @@ def _view(inside: _Container) -> ContainerView:
         created=inside.created,
         started=inside.started,
         exit_code=inside.exit_code,
-        connected=dict(inside.networks) if inside.status in {"running", "paused"} else {},
+        connected=dict(inside.networks) if inside.status in _ATTACHED else {},
     )
 
 
@@ -339,14 +408,18 @@ def _commit(inside: _Container) -> dict[str, Any]:
             raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
     versions = _versions(new)
     refused = sorted(name for name, version in versions.items() if version != wanted["version"])
+    staged = [path for path in inside.files if path.startswith(STAGE)]
     if refused:
+        for path in staged:
+            del inside.files[path]
         return {"committed": False, "rejected": refused, "missing": [], "reason": "it could not be read"}
     inside.files.update(new)
     for path in wanted["remove"]:
         inside.files.pop(f"{HOT}{path}", None)
     inside.files[COMMITTED] = inside.files[f"{STAGE}commit.json"]
-    for path in [path for path in inside.files if path.startswith(STAGE)]:
+    for path in staged:
         del inside.files[path]
+    inside.refused = ()
     inside.live = {name: version for name, version in versions.items() if version is not None}
     return {"committed": True, "version": wanted["version"], "rejected": [], "missing": [], "reason": ""}
 

@@ -4,7 +4,7 @@
 method raises `EngineError` (or its subclasses `NotFoundError`, `ConflictError`) and nothing else of an engine's.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from clawker_fw.model import (
@@ -13,8 +13,10 @@ from clawker_fw.model import (
     EngineFacts,
     Files,
     ImageView,
+    Listed,
     NetworkSpec,
     NetworkView,
+    OwnImage,
     Probe,
 )
 
@@ -31,11 +33,17 @@ class EngineReader(Protocol):
     def networks(self) -> tuple[NetworkView, ...]:
         """Return every network of the engine."""
 
-    def attached(self, network: str) -> tuple[str, ...]:
-        """Return the names of the containers on a network, by the network's id; sorted."""
+    def listing(self) -> tuple[Listed, ...]:
+        """Return every container of the engine in short, whoever made it and in any state, by name."""
 
-    def containers(self, names: Collection[str]) -> tuple[ContainerView, ...]:
-        """Return the containers that have exactly one of the names, whoever made them and in any state."""
+    def container(self, container: str) -> ContainerView | None:
+        """Return the container of exactly this name or id, whoever made it; None when there is none."""
+
+    def own_images(self) -> tuple[OwnImage, ...]:
+        """Return the images that carry our label, of whichever release."""
+
+    def orphans(self, project: str) -> tuple[str, ...]:
+        """Return the volumes with the project's labels that no container has any more; sorted."""
 
     def image(self, reference: str) -> ImageView | None:
         """Return an image by its id, tag or digest reference; None when the engine does not have it."""
@@ -58,6 +66,12 @@ class EngineWriter(EngineReader, Protocol):
 
     def pull_image(self, reference: str, tell: Tell) -> None:
         """Pull an image that a digest names."""
+
+    def remove_image(self, reference: str) -> None:
+        """Remove an image. One that is gone, or that a container has been made from meanwhile, is no error."""
+
+    def remove_volume(self, volume: str) -> None:
+        """Remove a volume. One that is gone, or that a container has taken meanwhile, is no error."""
 
     def create_network(self, spec: NetworkSpec) -> None:
         """Make a network."""

@@ -24,7 +24,9 @@ from clawker_fw.reconcile.steps import (
     Plan,
     ProvideImage,
     Release,
+    RemoveImage,
     RemoveNetwork,
+    RemoveVolume,
     Rename,
     Retire,
     Start,
@@ -135,6 +137,10 @@ class _Performer:
                 engine.create_network(step.spec)
             case RemoveNetwork():
                 engine.remove_network(step.network)
+            case RemoveImage():
+                engine.remove_image(step.reference)
+            case RemoveVolume():
+                engine.remove_volume(step.volume)
             case Detach():
                 engine.disconnect(step.network, step.container)
             case Create():
@@ -204,8 +210,8 @@ class _Performer:
             return None  # not started yet, or gone: the caller looks again
 
     def _alive(self, container: str) -> bool:
-        views = self._engine.containers({container})
-        return any(view.status in {"created", "running"} for view in views)
+        view = self._engine.container(container)
+        return view is not None and view.status in {"created", "running"}
 
     def _last_words(self, container: str) -> list[str]:
         try:

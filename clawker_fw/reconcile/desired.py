@@ -60,6 +60,11 @@ class Blueprint:
         )
 
     @cached_property
+    def rendered(self) -> dict[tuple[Addressing, Slots], Desired]:
+        """What `desired` has returned before: with thousands of rules, rendering takes longest of all."""
+        return {}
+
+    @cached_property
     def helper(self) -> bytes:
         """The program fwctl for the engine's architecture."""
         return self.release.binary("fwctl", self.engine.architecture).read_bytes()
@@ -94,10 +99,18 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
 
 def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
     """Return what the stack should be when its siblings are in the given slots."""
+    place = (addresses, slots)
+    if place not in blueprint.rendered:
+        blueprint.rendered[place] = _render(blueprint, addresses, slots)
+    return blueprint.rendered[place]
+
+
+def _render(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
     project, release = blueprint.project, blueprint.release
     return Desired(
         project=project,
         service_address=addresses.service,
+        reserved=addresses.reserved,
         networks=network_specs(project, addresses),
         siblings={
             Sibling.ENVOY: _sibling(
@@ -119,6 +132,10 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 resources=coredns.RESOURCES,
             ),
         },
+        images=(
+            *sorted(image.reference for image in blueprint.images.values()),
+            images.lock_image(blueprint.engine, release.digests).reference,
+        ),
     )
 
 

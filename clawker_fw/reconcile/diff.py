@@ -26,7 +26,7 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import BOOT, COMMITTED, HELPER, HOT, container_names
+from clawker_fw.stack.container import COMMITTED, HELPER, HOT, KEPT, UNFINISHED, container_names, program_of
 
 ANSWER = "answer"
 """The field of the live layer that says a running program does not answer: what is live can't be known."""
@@ -43,6 +43,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
         else:
             findings += _Comparison(observed, desired, seen).findings()
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
+        findings += _intruders(sibling, observed, desired)
     order = {layer: position for position, layer in enumerate(Layer)}
     findings.sort(key=lambda finding: order[finding.layer])
     return Diff(
@@ -62,6 +63,33 @@ def _leftover(seen: ObservedSibling) -> Finding:
     """Return the finding that a run which did not end has left a container behind."""
     field = f"leftover.{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.RETIRE)
+
+
+def _intruders(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
+    """Find whoever else has an address of ours: by the engine's word, or because it answers there.
+
+    An agent that is taken for the resolver or the proxy can tell other agents anything.
+    """
+    found: dict[str, tuple[Value, Action]] = {}
+    for role, places in observed.attached.items():
+        if _OWNER[role] is sibling:
+            for name, place in places.items():
+                if place.address in desired.reserved[role]:
+                    found[place.address] = (name, Action.DETACH)
+    seen = observed.siblings.get(sibling)
+    for other in seen.probe.others if seen and seen.probe else ():
+        address, _, hardware = other.partition(" ")
+        names = [
+            name
+            for places in observed.attached.values()
+            for name, place in places.items()
+            if place.hardware == hardware
+        ]
+        service = address == str(desired.service_address)
+        alone = (hardware, Action.CLAIM if service else Action.REPLACE)
+        found.setdefault(address, (names[0], Action.DETACH) if names else alone)
+    for address, (holder, action) in found.items():
+        yield Finding(sibling, Layer.STATE, f"address.{address}", holder, None, Cause.TAMPER, action)
 
 
 def _absent(sibling: Sibling, observed: Observed) -> Finding:
@@ -93,8 +121,9 @@ def _networks(sibling: Sibling, observed: Observed, desired: Desired) -> Iterato
             continue
         for field, (running, wanted) in _network_fields(network, spec).items():
             if running != wanted:
-                # A subnet is only wanted otherwise when the setting has changed; nothing else ever is.
-                cause = Cause.UPGRADE if field == "subnet" else Cause.TAMPER
+                # A subnet is only wanted otherwise when the setting has changed; what does not follow never is.
+                follows = field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,)
+                cause = Cause.UPGRADE if follows else Cause.TAMPER
                 yield Finding(
                     sibling,
                     Layer.SHAPE,
@@ -110,7 +139,9 @@ def _network_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, tuple[
     options = {key: network.options.get(key) for key in spec.options}
     return {
         "driver": (network.driver, "bridge"),
+        "gateway": (network.gateway, str(spec.gateway)),
         "internal": (network.internal, spec.internal),
+        "ipv6": (network.ipv6, False),
         "ip_range": (str(network.ip_range), str(spec.ip_range)),
         "options": (_pairs(options), _pairs(spec.options)),
         "subnet": (", ".join(map(str, network.subnets)), str(spec.subnet)),
@@ -213,12 +244,23 @@ class _Comparison:
                 )
 
     def _image(self) -> Iterator[Finding]:
+        """Compare the image's id with the wanted one, and what the engine has under the wanted reference.
+
+        The latter can be lost or moved under a running container. It is provided again: for a reference by digest,
+        only then can the id be compared.
+        """
         wanted, running = self._wanted.image, self._container.image
         view = self._observed.images.get(wanted.reference)
         known = wanted.ids or ((view.id,) if view else ())
-        if running in known:
-            return
         applied = self._applied
+        made_from_it = applied is not None and applied.image == wanted.reference
+        if running in known or (not known and made_from_it):
+            there = view.id if view else None
+            if there is None or (known and there not in known):
+                action = Action.LOAD if wanted.bundled else Action.PULL
+                desired = known[0] if known else wanted.reference
+                yield self._finding(Layer.IMAGE, "reference", there, desired, made=False, action=action)
+            return
         made = applied is not None and (
             running in applied.image_ids if applied.image_ids else applied.image != wanted.reference
         )
@@ -250,13 +292,17 @@ class _Comparison:
                 )
 
     def _boot(self) -> Iterator[Finding]:
-        running = {path: text for path, text in self._seen.files.items() if path.startswith((BOOT, "bin/"))}
+        """Compare everything in the volume that is not re-read while running: nothing else belongs there."""
+        running = {path: text for path, text in self._seen.files.items() if _is_boot(path)}
         made = self._applied.boot if self._applied else {}
         yield from self._files(Layer.BOOT, running, self._wanted.boot, made, Action.REPLACE)
 
     def _hot(self) -> Iterator[Finding]:
         running = {path: text for path, text in self._seen.files.items() if path.startswith(HOT)}
         yield from self._files(Layer.HOT, running, self._wanted.hot, self._committed[1], Action.COMMIT)
+        for folder in UNFINISHED:
+            if any(path.startswith(f"{folder}/") for path in self._seen.files):
+                yield self._finding(Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT)
 
     def _files(
         self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action
@@ -295,8 +341,15 @@ class _Comparison:
                     made=version == committed or (version is None and committed != self._wanted.version),
                     action=Action.COMMIT,
                 )
-        if probe.network:
-            yield self._finding(Layer.LIVE, "network", probe.network, (), made=False, action=Action.REPLACE)
+        if probe.refused:
+            yield self._finding(Layer.LIVE, "refused", probe.refused, (), made=False, action=Action.COMMIT)
+        for field, running, wanted in (
+            ("network", probe.network, ()),
+            ("processes", probe.processes, ()),
+            ("program", probe.program, program_of(self._container.shape)),
+        ):
+            if running != wanted:
+                yield self._finding(Layer.LIVE, field, running, wanted, made=False, action=Action.REPLACE)
 
     @property
     def _committed(self) -> tuple[str, Mapping[str, str]]:
@@ -306,6 +359,11 @@ class _Comparison:
             return record["version"], {HOT + file["path"]: f"sha256:{file['sha256']}" for file in record["files"]}
         except (KeyError, TypeError, ValueError):
             return "", {}
+
+
+def _is_boot(path: str) -> bool:
+    folder, slash, _ = path.partition("/")
+    return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" == HOT))
 
 
 def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch

@@ -86,7 +86,7 @@ class Lock:
         Raises:
             RefusedError: when another client has taken it over, because we were silent for too long.
         """
-        held = next(iter(self._engine.containers({lock_name(self._project)})), None)
+        held = self._engine.container(lock_name(self._project))
         if held is None or held.id != self._container:
             raise RefusedError(
                 "lock-lost",
@@ -116,7 +116,7 @@ class Lock:
             try:
                 return self._engine.create_container(spec)
             except ConflictError:
-                held = next(iter(self._engine.containers({spec.name})), None)
+                held = self._engine.container(spec.name)
             if held is None:
                 continue
             self._require_ours(held)

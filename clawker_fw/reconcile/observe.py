@@ -4,15 +4,16 @@ Independent questions are asked side by side; asking a process inside a containe
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
-    ContainerView,
+    Listed,
     NetworkView,
     Observed,
     ObservedSibling,
@@ -24,8 +25,11 @@ from clawker_fw.stack import coredns, labels
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.topology import network_names
 
-_READERS = 8
+_READERS = 12
 _LOOKS = 3
+_ATTACHED = {"running", "paused"}
+"""States of a container in which it is on its networks."""
+
 _UNREADABLE = {"dead", "removing"}
 """States of a container in which an engine has no file system of it to show."""
 
@@ -34,50 +38,97 @@ _ANSWER_WITHIN = 2.0
 _ASK_EVERY = 0.1
 
 
-def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
-    """Read the project's stack. `references` are the images it should be made from.
+class Observation:
+    """A look at a project's stack that has begun: all is being read that the wanted images do not matter for.
 
-    What goes away between two questions belongs to a run at work: the world is looked at once more.
-
-    Raises:
-        RefusedError: when something with one of our names is not ours.
-        EngineError: when the engine can't be read; what is unreadable is never taken for absent.
+    What goes away between two questions belongs to a run at work: the world is looked at once more then.
     """
-    for _ in range(_LOOKS - 1):
-        with suppress(NotFoundError):
-            return _observe(reader, project, references)
-    return _observe(reader, project, references)
+
+    def __init__(self, reader: EngineReader, project: str) -> None:
+        """Begin to read."""
+        self._reader = reader
+        self._project = project
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pool = ThreadPoolExecutor(_READERS)
+        self._reading = self._pool.submit(_read, self._reader, self._project, self._pool)
+
+    def finish(self, references: tuple[str, ...]) -> Observed:
+        """Return what is there. `references` are the images that the stack should be made from.
+
+        Raises:
+            RefusedError: when something with one of our names is not ours.
+            EngineError: when the engine can't be read; what is unreadable is never taken for absent.
+        """
+        for _ in range(_LOOKS - 1):
+            with suppress(NotFoundError):
+                return self._finish(references)
+            self._begin()
+        return self._finish(references)
+
+    def _finish(self, references: tuple[str, ...]) -> Observed:
+        with self._pool as pool:
+            reading = {reference: pool.submit(self._reader.image, reference) for reference in references}
+            observed = self._reading.result()
+            wanted = {reference: each.result() for reference, each in reading.items()}
+        return replace(observed, images={**observed.images, **wanted})
 
 
-def _observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
-    with ThreadPoolExecutor(_READERS) as pool:
-        reading_networks = pool.submit(reader.networks)
-        reading_images = {reference: pool.submit(reader.image, reference) for reference in references}
-        names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
-        containers = reader.containers(names)
-        for container in containers:
-            _require_ours("container", container.name, container.labels, project)
-        reading = [pool.submit(_sibling, reader, names[view.name], view, pool.submit) for view in containers]
-        for container in containers:
-            reading_images.setdefault(container.image, pool.submit(reader.image, container.image))
+def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
+    """Read the project's stack from beginning to end: see `Observation.finish`."""
+    return Observation(reader, project).finish(references)
 
-        networks = reading_networks.result()
-        ours = _our_networks(networks, project)
-        reading_attached = {role: pool.submit(reader.attached, network.id) for role, network in ours.items()}
-        found = [each.result() for each in reading]
-        serving = _serving(project, found)
-        return Observed(
-            engine=reader.facts(),
-            networks=ours,
-            subnets=_subnets_of_others(networks, ours),
-            siblings=serving,
-            leftovers=tuple(each for each in found if each not in serving.values()),
-            images={reference: each.result() for reference, each in reading_images.items()},
-            attached={
-                role: tuple(name for name in each.result() if name not in names)
-                for role, each in reading_attached.items()
-            },
-        )
+
+def _read(reader: EngineReader, project: str, pool: ThreadPoolExecutor) -> Observed:
+    """Read everything but the wanted images. What waits for others here has been submitted after them."""
+    reading_networks = pool.submit(reader.networks)
+    reading_own_images = pool.submit(reader.own_images)
+    reading_orphans = pool.submit(reader.orphans, project)
+    listing = reader.listing()
+    ours = _our_containers(listing, project)
+    asking = {each: pool.submit(_probe, reader, each.id) for each in ours if each.status == "running"}
+    reading_images = {each.image: pool.submit(reader.image, each.image) for each in ours}
+    reading = [pool.submit(_sibling, reader, each, kind, asking.get(each)) for each, kind in ours.items()]
+
+    networks = reading_networks.result()
+    our_networks = _our_networks(networks, project)
+    found = [each.result() for each in reading]
+    serving = _serving(project, found)
+    return Observed(
+        engine=reader.facts(),
+        networks=our_networks,
+        subnets=_subnets_of_others(networks, our_networks),
+        siblings=serving,
+        leftovers=tuple(each for each in found if each not in serving.values()),
+        images={image: each.result() for image, each in reading_images.items()},
+        attached={
+            role: {
+                each.name: each.networks[network.name]
+                for each in listing
+                if each not in ours and each.status in _ATTACHED and network.name in each.networks
+            }
+            for role, network in our_networks.items()
+        },
+        own_images={
+            image: tuple(each.id for each in listing if each.image == image.id)
+            for image in reading_own_images.result()
+        },
+        orphans=reading_orphans.result(),
+    )
+
+
+def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, Sibling]:
+    """Return the siblings' containers, by name or, if somebody has renamed one, by label."""
+    names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
+    ours: dict[Listed, Sibling] = {}
+    for each in listing:
+        if each.name in names:
+            _require_ours("container", each.name, each.labels, project)
+            ours[each] = names[each.name]
+        elif labels.is_ours(each.labels, project) and each.labels.get(labels.SIBLING) in set(Sibling):
+            ours[each] = Sibling(each.labels[labels.SIBLING])
+    return ours
 
 
 def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str) -> None:
@@ -112,20 +163,20 @@ def _subnets_of_others(
 
 
 def _sibling(
-    reader: EngineReader,
-    sibling: Sibling,
-    container: ContainerView,
-    submit: Callable[[Callable[[EngineReader, str], Probe], EngineReader, str], "Future[Probe]"],
+    reader: EngineReader, listed: Listed, sibling: Sibling, asking: "Future[Probe] | None"
 ) -> ObservedSibling:
-    probing = submit(_probe, reader, container.id) if container.running else None
-    files = {} if container.status in _UNREADABLE else reader.files(container.id)
+    """Read one container. Its process is being asked already: that takes longest."""
+    files = {} if listed.status in _UNREADABLE else reader.files(listed.id)
+    container = reader.container(listed.id)
+    if container is None:
+        raise NotFoundError("not-found", f"Container {listed.name} has gone away.")
     slot = container.labels.get(labels.SLOT, "0")
     return ObservedSibling(
         sibling,
         container,
         int(slot) if slot in {"0", "1"} else 0,
         files,
-        probing.result() if probing else None,
+        asking.result() if asking and container.running else None,
     )
 
 
@@ -136,7 +187,7 @@ def _probe(reader: EngineReader, container: str) -> Probe:
         try:
             probe = reader.probe(container)
         except EngineError as error:
-            probe = Probe("", {}, 0, (), claimed=False, network=(), error="; ".join((str(error), *error.context)))
+            probe = Probe(error="; ".join((str(error), *error.context)))
         if not probe.error or time.monotonic() > end:
             return probe
         time.sleep(_ASK_EVERY)
@@ -150,9 +201,10 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
     """
     serving: dict[Sibling, ObservedSibling] = {}
     for sibling in (Sibling.COREDNS, Sibling.ENVOY):
+        names = container_names(project, sibling)
         candidates = sorted(
             (each for each in found if each.sibling is sibling),
-            key=lambda each: container_names(project, sibling).index(each.container.name),
+            key=lambda each: (each.container.name not in names, each.container.name),
         )
         if not candidates:
             continue

@@ -6,7 +6,7 @@ is used, and what served before is taken away last.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -21,6 +21,8 @@ from clawker_fw.model import (
     Layer,
     Observed,
     ObservedSibling,
+    OwnImage,
+    Role,
     Sibling,
     Slots,
 )
@@ -35,7 +37,9 @@ from clawker_fw.reconcile.steps import (
     Plan,
     ProvideImage,
     Release,
+    RemoveImage,
     RemoveNetwork,
+    RemoveVolume,
     Rename,
     Retire,
     Start,
@@ -113,8 +117,9 @@ class _Planner:
 
     def plan(self) -> Plan:
         before: list[list[Step]] = [
-            *self._leftovers(),
             self._images(),
+            self._detaches(),
+            *self._leftovers(),
             self._networks(),
             self._woken(),
             [self._create(sibling) for sibling in Sibling if sibling in self._made],
@@ -127,6 +132,7 @@ class _Planner:
             *self._farewell(),
             self._reclaim(),
             self._renames(),
+            self._waste(),
         ]
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
@@ -162,9 +168,21 @@ class _Planner:
             image = self._wanted(sibling).image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
-            if sibling in self._made and not usable:
+            lost = any(each.action in {Action.LOAD, Action.PULL} for each in self._causes[sibling])
+            if lost or (sibling in self._made and not usable):
                 steps.append(ProvideImage(sibling, image.reference, image.bundled))
         return steps
+
+    def _detaches(self) -> list[Step]:
+        """Take those off a network who have an address of ours there."""
+        steps: dict[tuple[Role, str], Step] = {}
+        for sibling in Sibling:
+            for finding in self._causes[sibling]:
+                for role, places in self._observed.attached.items() if finding.action is Action.DETACH else ():
+                    if finding.running in places:
+                        network, name = self._observed.networks[role], str(finding.running)
+                        steps[role, name] = Detach(network.id, network.name, name, (finding,))
+        return list(steps.values())
 
     def _networks(self) -> list[Step]:
         return [
@@ -232,14 +250,20 @@ class _Planner:
         old = self._old(Sibling.COREDNS)
         wait: list[Step] = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
         if Sibling.COREDNS not in self._made:
-            causes = tuple(each for each in self._causes[Sibling.COREDNS] if each.action is Action.CLAIM)
+            causes = tuple(each for each in self._causes[Sibling.COREDNS] if self._asks_for_claim(each))
             claim: list[Step] = [Claim(old.container.id, ANNOUNCE_SECONDS, causes)] if old and causes else []
             return [[*claim, *wait]]
         name, causes = self._names[Sibling.COREDNS], self._causes[Sibling.COREDNS]
         if old and self._trusted(old):
             announce = Claim(name, ANNOUNCE_SECONDS, ())
             return [[Claim(name, 0, causes)], [announce, Release(old.container.id), *wait]]
-        return [[Claim(name, ANNOUNCE_SECONDS, causes)], wait]
+        new = Role.AGENTS not in self._observed.networks  # nobody there who could remember another neighbour
+        return [[Claim(name, 0 if new else ANNOUNCE_SECONDS, causes)], wait]
+
+    def _asks_for_claim(self, finding: Finding) -> bool:
+        """Whether agents have to hear whose the service address is: also after somebody else had it."""
+        mine = finding.field == f"address.{self._desired.service_address}"
+        return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _reclaim(self) -> list[Step]:
         """Announce the address once more when the old resolver could not be asked to give it up before it went."""
@@ -268,6 +292,16 @@ class _Planner:
     def _drain(self, old: ObservedSibling) -> Drain:
         return Drain(old.container.id, old.container.name, self._wish.drain_seconds)
 
+    def _waste(self) -> list[Step]:
+        retired = {each.container.id for each in self._observed.leftovers}
+        retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
+        images = waste(self._observed, self._desired, retired)
+        names = [reference for image in images for reference in image.references or (image.id,)]
+        return [
+            *(RemoveImage(name) for name in names),
+            *(RemoveVolume(volume) for volume in self._observed.orphans),
+        ]
+
     def _renames(self) -> list[Step]:
         steps: list[Step] = []
         for sibling in Sibling:
@@ -289,6 +323,16 @@ def _retire(old: ObservedSibling) -> Retire:
     return Retire(old.container.id, old.container.name)
 
 
+def waste(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
+    """Return our images of other releases that nothing is made from, once the retired containers are gone."""
+    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
+    return tuple(
+        image
+        for image, users in observed.own_images.items()
+        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
+    )
+
+
 def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
     """Make both networks anew, and everything on them: only when no agent is there to be cut off."""
     agents = sorted({name for names in observed.attached.values() for name in names})
@@ -306,12 +350,12 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
     )
     build = _Planner(bare, Slots(), lambda _: desired, found, Wish(0)).plan()
     old = (*observed.siblings.values(), *observed.leftovers)
+    taken_away: tuple[tuple[Step, ...], ...] = (
+        tuple(_retire(each) for each in old),
+        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+    )
     return Plan(
-        stages=(
-            tuple(_retire(each) for each in old),
-            tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
-            *build.stages,
-        ),
+        stages=(*(stage for stage in taken_away if stage), *build.stages),
         rollback=(),
         point_of_no_return=0,
     )
@@ -325,8 +369,8 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
     """
     attached = [
         Detach(observed.networks[role].id, observed.networks[role].name, name)
-        for role, names in observed.attached.items()
-        for name in names
+        for role, places in observed.attached.items()
+        for name in places
     ]
     if attached and not detach:
         raise RefusedError(
@@ -339,6 +383,7 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
         tuple(attached),
         tuple(_retire(each) for each in (*observed.siblings.values(), *observed.leftovers)),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+        tuple(RemoveVolume(volume) for volume in observed.orphans),
     )
     return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
 

@@ -35,12 +35,27 @@ class RemoveNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveImage:
+    """Remove an image of an earlier release that no container is made from."""
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVolume:
+    """Remove a volume that has lost its container."""
+
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
-    """Take an agent off a network; it loses every way out."""
+    """Take a container that is not ours off a network; it loses every way out."""
 
     network: str
     name: str
     container: str
+    causes: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +160,8 @@ Step = (
     ProvideImage
     | CreateNetwork
     | RemoveNetwork
+    | RemoveImage
+    | RemoveVolume
     | Detach
     | Create
     | Verify
@@ -205,6 +222,10 @@ def describe(step: Step) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a st
             return f"create network {step.spec.name} ({step.spec.subnet})"
         case RemoveNetwork():
             return f"remove network {step.name}"
+        case RemoveImage():
+            return f"remove image {step.reference}"
+        case RemoveVolume():
+            return f"remove volume {step.volume[:12]}"
         case Detach():
             return f"take {step.container} off {step.name}"
         case Create():

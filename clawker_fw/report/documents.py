@@ -1,20 +1,28 @@
 """The JSON answers. Their schemas are published in `docs/schemas/`; a change that breaks one raises `SCHEMA`."""
 
 import contextlib
+import dataclasses
 import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
 
 from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling
+from clawker_fw.reconcile.attempt import Attempt
+from clawker_fw.reconcile.plan import waste
 from clawker_fw.reconcile.steps import Plan, describe
 
 SCHEMA = 1
 
 
-def drift_document(found: Diff) -> dict[str, Any]:
-    """Return the answer of `drift`."""
-    return {"schema": SCHEMA, "verdict": found.verdict.value, "siblings": _siblings(found)}
+def drift_document(found: Diff, failed: Attempt | None) -> dict[str, Any]:
+    """Return the answer of `drift`; `failed` is the last attempt to close the difference, when it failed."""
+    return {
+        "schema": SCHEMA,
+        "verdict": found.verdict.value,
+        "siblings": _siblings(found),
+        "failed_attempt": dataclasses.asdict(failed) | {"context": list(failed.context)} if failed else None,
+    }
 
 
 def run_document(before: Diff, steps: Plan, after: Diff | None) -> dict[str, Any]:
@@ -41,10 +49,24 @@ def status_document(observed: Observed, desired: Desired, found: Diff, rules: in
         "agent": {
             "network": desired.networks[Role.AGENTS].name,
             "dns": str(desired.service_address),
-            "attached": list(observed.attached.get(Role.AGENTS, ())),
+            "attached": sorted(observed.attached.get(Role.AGENTS, ())),
         },
         "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
         "rules": rules,
+        "leftovers": leftovers(observed, desired),
+    }
+
+
+def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
+    """Return what runs and releases of earlier have left, which `run` takes away."""
+    return {
+        "containers": [each.container.name for each in observed.leftovers],
+        "images": sorted(
+            reference
+            for image in waste(observed, desired, frozenset())
+            for reference in image.references or (image.id,)
+        ),
+        "volumes": list(observed.orphans),
     }
 
 

@@ -19,8 +19,9 @@ from rich.text import Text
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.attempt import Attempt
 from clawker_fw.reconcile.steps import Plan, Step, describe
-from clawker_fw.report.documents import live_version, unified_diff
+from clawker_fw.report.documents import leftovers, live_version, unified_diff
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
@@ -142,7 +143,20 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
     return Group(
         verdict_line(found.verdict, f"{summary}, {attached} {agents_word} attached"),
         Padding(table, (1, 0, 1, 2), expand=False),
+        *(
+            Text(f"Left over, `run` removes it: {kind.removesuffix('s')} {name}")
+            for kind, names in leftovers(observed, desired).items()
+            for name in names
+        ),
         Text.assemble("Attach an agent:  ", (command, "bold")),
+    )
+
+
+def attempt_report(attempt: Attempt) -> RenderableType:
+    """Return when the last attempt failed, and why."""
+    return Group(
+        Text.assemble(("The last attempt failed", "bold red"), f" at {attempt.at}: {attempt.message}"),
+        *(Text(f"  {line}") for line in attempt.context),
     )
 
 

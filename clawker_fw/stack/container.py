@@ -14,6 +14,14 @@ HOT = "hot/"
 STAGE = "stage/"
 COMMITTED = "state/committed.json"
 
+KEPT = frozenset({COMMITTED, "state/claimed", "state/refusals.json", "state/attempt.json"})
+"""What `fwctl` and a run keep in a volume, beside what a sibling is made with."""
+
+UNFINISHED = ("good", "good.new", "restore", "restore.new", "stage")
+"""Folders that a commit needs, and takes away when it ends."""
+
+_SERVE = ("serve", "--")
+
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
 _MEBIBYTE = 1 << 20
@@ -45,7 +53,7 @@ def shape(
     """Return the shape of a sibling that runs `program` at the given addresses."""
     return Shape(
         entrypoint=(HELPER_PATH,),
-        command=("serve", "--", *program),
+        command=(*_SERVE, *program),
         networks=networks,
         user="0:0",
         mounts=(Mount("volume", VOLUME),),
@@ -62,6 +70,12 @@ def shape(
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=3.0, retries=3, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "10m"},
     )
+
+
+def program_of(shape: Shape) -> tuple[str, ...]:
+    """Return the command line of the real program in a container: what the helper becomes."""
+    command = (*shape.entrypoint, *shape.command)
+    return command[command.index("--") + 1 :] if "--" in command else command
 
 
 def commit_record(version: str, hot: Mapping[str, str], remove: Sequence[str], seconds: float) -> bytes:

@@ -9,14 +9,15 @@ import hashlib
 import json
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Image, Sibling
+from clawker_fw.stack import labels
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.release import Release
 
@@ -48,13 +49,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image we make. Everything but the layer's bytes is small and made on demand."""
+    """An image we make. Everything but the layer's bytes is small and made on demand.
+
+    By its labels a later release knows an image that is ours, and may go when nothing is made from it.
+    """
 
     name: str
     version: str
     architecture: str
     entries: tuple[Entry, ...]
     digests: Digests
+    labels: Mapping[str, str] = field(default_factory=lambda: {labels.MANAGED: "true", labels.PURPOSE: "firewall"})
 
     @cached_property
     def _layer_digest(self) -> str:
@@ -91,7 +96,7 @@ class BuiltImage:
         return _json(
             {
                 "architecture": self.architecture,
-                "config": {},
+                "config": {"Labels": dict(self.labels)},
                 "created": "1970-01-01T00:00:00Z",
                 "history": [{"created": "1970-01-01T00:00:00Z", "created_by": f"clawker-fw {self.version}"}],
                 "os": "linux",

@@ -20,6 +20,7 @@ INFRA_CERTS_READY = PREFIX + "firewall.infra_certs_ready"
 OTEL_INFRA_PORT = PREFIX + "firewall.otel_infra_port"
 STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
 
+OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
 
 

@@ -4,7 +4,7 @@ Agents live in the lower half of the agent network, everything of ours in the up
 never gives one of our addresses away.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -94,6 +94,15 @@ class Addressing:
                 address(slot) for slot in (0, 1) for address in (self.egress_primary, self.guarded, self.exempt)
             ),
         )
+
+    @property
+    def reserved(self) -> Mapping[Role, tuple[str, ...]]:
+        """Every address that only a sibling may have, in either slot."""
+        on_agents = [self.service, *(address(slot) for slot in (0, 1) for address in (self.envoy, self.coredns))]
+        return {
+            Role.AGENTS: tuple(map(str, sorted(on_agents))),
+            Role.EGRESS: tuple(map(str, self.own_egress_addresses)),
+        }
 
 
 def _upper_half(network: IPv4Network) -> IPv4Network:

@@ -43,6 +43,8 @@ func verbs() []verb {
 		{"download", "URL", "read one response to its end", declareDownload},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
+		{"move", "FROM TO", "rename a file", declareMove},
+		{"remove", "PATH", "delete a file", declareRemove},
 		{"wait", "", "sleep until SIGTERM", declareWait},
 	}
 }

@@ -49,6 +49,19 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
     assert "nothing to do" in command("run").out
 
 
+def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, memory: MemoryEngine) -> None:
+    """It is no drift, but `status` names it, `--dry-run` has something to do, and `run` does it."""
+    command("run")
+    memory.volumes["0123456789abcdef"] = "clawker"
+    assert command("drift").code == 0
+    left = command("status", "--format", "json").valid("status")["leftovers"]
+    assert left == {"containers": [], "images": [], "volumes": ["0123456789abcdef"]}
+    assert "Left over, `run` removes it: volume 0123456789abcdef" in command("status").out
+    assert command("run", "--dry-run").code == 1
+    assert command("run", "--format", "json").valid("run")["steps"] == ["remove volume 0123456789ab"]
+    assert memory.volumes == {}
+
+
 def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
     """`--dry-run` exits with 1 while there is something to do, and does none of it."""
     dry = command("run", "--dry-run", "--format", "json")

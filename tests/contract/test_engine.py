@@ -1,6 +1,7 @@
 """One contract for every engine: what the port promises, on the in-memory engine and on a real one."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ from clawker_fw.engine.docker import connect
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
-from clawker_fw.model import ContainerSpec, ContainerView, Desired, Probe, Shape, Sibling, Slots
+from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Probe, Shape, Sibling, Slots
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
@@ -94,7 +95,8 @@ def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]
 
 def view(engine: EngineWriter, name: str) -> ContainerView:
     """Return the one container of a name."""
-    (found,) = engine.containers({name})
+    found = engine.container(name)
+    assert found is not None
     return found
 
 
@@ -110,7 +112,8 @@ def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) ->
     views = {network.name: network for network in engine.networks()}
     for spec in stack.networks.values():
         network = views[spec.name]
-        assert (network.driver, network.internal) == ("bridge", spec.internal)
+        assert (network.driver, network.internal, network.ipv6) == ("bridge", spec.internal, False)
+        assert network.gateway == str(spec.gateway)
         assert (network.subnets, network.ip_range) == ((spec.subnet,), spec.ip_range)
         assert dict(spec.labels).items() <= dict(network.labels).items()
         assert dict(spec.options).items() <= dict(network.options).items()
@@ -189,8 +192,9 @@ def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> Non
     """An engine's own filter matches parts of names."""
     container = created(engine, stack, Sibling.COREDNS)
     name = f"{stack.project}-coredns"
-    assert [each.id for each in engine.containers({name, "absent"})] == [container]
-    assert engine.containers({name[:-1], f"{name}x", stack.project}) == ()
+    assert view(engine, name).id == view(engine, container).id == container
+    for other in (name[:-1], f"{name}x", stack.project, container[:12]):
+        assert engine.container(other) is None
     engine.remove(container)
 
 
@@ -204,7 +208,8 @@ def test_running_siblings_serve_what_they_were_given(
         assert {name: probe.versions[name] for name in wanted.resources} == dict.fromkeys(
             wanted.resources, wanted.version
         )
-        assert probe.network == ()
+        assert (probe.network, probe.others, probe.processes, probe.refused) == ((), (), (), ())
+        assert probe.program == wanted.shape.command[2:]
         assert set(wanted.shape.networks.values()) <= set(probe.addresses)
         assert not probe.claimed
         found = view(engine, f"{stack.project}-{sibling}")
@@ -212,16 +217,45 @@ def test_running_siblings_serve_what_they_were_given(
         assert dict(found.connected) == dict(wanted.shape.networks)
 
 
-def test_attached_names_who_is_on_a_network(
+def test_the_list_says_who_is_on_a_network(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Disconnecting takes a container off."""
-    networks = {network.name: network.id for network in engine.networks()}
-    agents = networks[f"{stack.project}-net"]
-    assert engine.attached(agents) == (f"{stack.project}-coredns", f"{stack.project}-envoy")
-    assert engine.attached(networks[f"{stack.project}-egress"]) == (f"{stack.project}-envoy",)
-    engine.disconnect(agents, running[Sibling.COREDNS])
-    assert engine.attached(agents) == (f"{stack.project}-envoy",)
+    """Each container is there with what it is made from, whose it is, and its place on each network."""
+
+    def place(sibling: Sibling, network: str) -> Endpoint | None:
+        (found,) = (each for each in engine.listing() if each.id == running[sibling])
+        assert (found.name, found.status) == (f"{stack.project}-{sibling}", "running")
+        assert found.image == view(engine, found.id).image
+        assert dict(found.labels) == dict(stack.siblings[sibling].labels)
+        return found.networks.get(f"{stack.project}-{network}")
+
+    for sibling in Sibling:
+        found = place(sibling, "net")
+        assert found
+        assert found.address == stack.siblings[sibling].shape.networks[f"{stack.project}-net"]
+        assert re.fullmatch("([0-9a-f]{2}:){5}[0-9a-f]{2}", found.hardware)
+    assert place(Sibling.ENVOY, "egress")
+    assert place(Sibling.COREDNS, "egress") is None
+    network = next(each.id for each in engine.networks() if each.name == f"{stack.project}-net")
+    engine.disconnect(network, running[Sibling.COREDNS])
+    assert place(Sibling.COREDNS, "net") is None
+
+
+def test_our_images_are_known_by_their_label(engine: EngineWriter, stack: Desired, release: Release) -> None:
+    """An image of ours is listed with its tag; it stays while a container is made from it."""
+    wanted = stack.siblings[Sibling.COREDNS].image
+    image = next(each for each in engine.own_images() if wanted.reference in each.references)
+    assert image.id in wanted.ids
+    container = created(engine, stack, Sibling.COREDNS)
+    engine.remove_image(wanted.reference)
+    assert engine.image(wanted.reference)
+    engine.remove(container)
+    engine.remove_image(wanted.reference)
+    engine.remove_image(wanted.reference)
+    assert engine.image(wanted.reference) is None
+    assert image not in engine.own_images()
+    built = images.bundled(Sibling.COREDNS, release, engine.facts())
+    engine.load_image(built.archive(), built.archive_size, lambda _: None)
 
 
 def test_the_service_address_can_be_claimed_and_released(
@@ -346,7 +380,8 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
     for container in running.values():
         engine.remove(container)
         engine.remove(container)
-    assert engine.containers({f"{stack.project}-envoy", f"{stack.project}-coredns"}) == ()
+    assert not [each for each in engine.listing() if each.id in running.values()]
+    assert engine.orphans(stack.project) == ()
     for network in engine.networks():
         if network.name.startswith(f"{stack.project}-"):
             engine.remove_network(network.id)

@@ -42,7 +42,7 @@ def references(
     with registry(engine, tmp_path_factory.mktemp("registry")):
         facts = connect(engine.host, None, {}).facts()
         envoy, coredns = (images.bundled(sibling, release, facts) for sibling in Sibling)
-        newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests)
+        newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
         pushed = {}
         for name, image in (("envoy", envoy), ("newer", newer), ("coredns", coredns)):
             list(sdk.load_image(image.archive()))  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """Every way a sibling can differ, made by hand or by an upgrade: seen by `drift` in its layer, closed by `run`."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import RefusedError
-from clawker_fw.model import Mount, Sibling, Verdict
+from clawker_fw.errors import NotProvenError, RefusedError
+from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.steps import Wish, describe
 from clawker_fw.stack import coredns, labels, listeners
+from clawker_fw.stack.container import program_of
+from clawker_fw.stack.images import BuiltImage
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -35,17 +38,36 @@ def test_drift_straight_after_run_is_clean(memory: MemoryEngine, wanted: Bluepri
 Tamper = Callable[[MemoryEngine], None]
 
 
-def shape(**fields: object) -> Tamper:
-    """Return a tamper that changes fields of Envoy's shape, as recreating it by hand would."""
+def inside(container: str, **fields: object) -> Tamper:
+    """Return a tamper after which a probe from inside a container tells something else."""
 
     def tamper(memory: MemoryEngine) -> None:
-        inside = memory.inside("clawker-envoy")
-        inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, **fields))  # type: ignore[arg-type]
+        for field, value in fields.items():
+            setattr(memory.inside(container), field, value)
 
     return tamper
 
 
-def files(container: str, **changes: bytes | None) -> Tamper:
+def take(address: str) -> Tamper:
+    """Return a tamper that has an agent take an address of ours, by the engine's own word."""
+
+    def tamper(memory: MemoryEngine) -> None:
+        image = memory.inside("clawker-envoy").image
+        spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": address}))
+        memory.start(memory.create_container(spec))
+
+    return tamper
+
+
+def spoof(memory: MemoryEngine) -> None:
+    """Have an agent answer at the address of DNS, which the engine does not know of."""
+    take("")(memory)
+    (agent,) = (each for each in memory.listing() if each.name == "agent")
+    answering = f"10.213.8.53 {agent.networks['clawker-net'].hardware}"
+    memory.inside("clawker-coredns").others = (answering,)
+
+
+def write(container: str, **changes: bytes | None) -> Tamper:
     """Return a tamper that changes or deletes files in a container's volume."""
 
     def tamper(memory: MemoryEngine) -> None:
@@ -105,42 +127,33 @@ MATRIX = [
     (relabel(labels.STACK_BUILD_SHA, None), (C, "labels", labels.STACK_BUILD_SHA, "tamper", "replace")),
     (relabel(labels.INFRA_CERTS_READY, None), (C, "labels", labels.INFRA_CERTS_READY, "tamper", "replace")),
     (other_image, (C, "image", "id", "tamper", "replace")),
-    (shape(command=("serve", "--", "/bin/sh")), (E, "shape", "command", "tamper", "replace")),
-    (shape(entrypoint=("/bin/sh",)), (E, "shape", "entrypoint", "tamper", "replace")),
-    (shape(environment=("LD_PRELOAD=/x",)), (E, "shape", "environment", "tamper", "replace")),
-    (shape(mounts=(Mount("bind", "/x", "/"),)), (E, "shape", "mounts", "tamper", "replace")),
-    (shape(capabilities_added=("SYS_ADMIN",)), (E, "shape", "capabilities_added", "tamper", "replace")),
-    (shape(capabilities_dropped=()), (E, "shape", "capabilities_dropped", "tamper", "replace")),
-    (shape(privileged=True), (E, "shape", "privileged", "tamper", "replace")),
-    (shape(sysctls={"net.ipv4.ip_forward": "1"}), (E, "shape", "sysctls", "tamper", "replace")),
-    (shape(memory=0), (E, "shape", "memory", "tamper", "replace")),
-    (shape(pids=0), (E, "shape", "pids", "tamper", "replace")),
-    (shape(user="1000"), (E, "shape", "user", "tamper", "replace")),
-    (shape(read_only=False), (E, "shape", "read_only", "tamper", "replace")),
-    (shape(security_options=()), (E, "shape", "security_options", "tamper", "replace")),
-    (shape(devices=("/dev/mem",)), (E, "shape", "devices", "tamper", "replace")),
-    (shape(ports=("80/tcp",)), (E, "shape", "ports", "tamper", "replace")),
-    (shape(pid_mode="host"), (E, "shape", "pid_mode", "tamper", "replace")),
-    (shape(ipc_mode="host"), (E, "shape", "ipc_mode", "tamper", "replace")),
-    (shape(tmpfs={}), (E, "shape", "tmpfs", "tamper", "replace")),
-    (shape(restart="no"), (E, "shape", "restart", "tamper", "replace")),
-    (shape(healthcheck=None), (E, "shape", "healthcheck", "tamper", "replace")),
-    (shape(log={"driver": "none"}), (E, "shape", "log", "tamper", "replace")),
-    (files("clawker-coredns", **{"boot/Corefile": b". { forward . 8.8.8.8 }"}),
+    (write("clawker-coredns", **{"boot/Corefile": b". { forward . 8.8.8.8 }"}),
      (C, "boot", "boot/Corefile", "tamper", "replace")),
-    (files("clawker-envoy", **{"boot/bootstrap.yaml": None}),
+    (write("clawker-envoy", **{"boot/bootstrap.yaml": None}),
      (E, "boot", "boot/bootstrap.yaml", "tamper", "replace")),
-    (files("clawker-envoy", **{"boot/extra": b"x"}), (E, "boot", "boot/extra", "tamper", "replace")),
-    (files("clawker-envoy", **{"bin/fwctl": b"x"}), (E, "boot", "bin/fwctl", "tamper", "replace")),
-    (files("clawker-envoy", **{listeners.LISTENERS: b"{}"}), (E, "hot", listeners.LISTENERS, "tamper", "commit")),
-    (files("clawker-envoy", **{"hot/rds/http-80.json": None}),
+    (write("clawker-envoy", **{"boot/extra": b"x"}), (E, "boot", "boot/extra", "tamper", "replace")),
+    (write("clawker-envoy", **{"bin/fwctl": b"x"}), (E, "boot", "bin/fwctl", "tamper", "replace")),
+    (write("clawker-envoy", **{listeners.LISTENERS: b"{}"}), (E, "hot", listeners.LISTENERS, "tamper", "commit")),
+    (write("clawker-envoy", **{"hot/rds/http-80.json": None}),
      (E, "hot", "hot/rds/http-80.json", "tamper", "commit")),
-    (files("clawker-envoy", **{"hot/rds/extra.json": b"{}"}),
+    (write("clawker-envoy", **{"hot/rds/extra.json": b"{}"}),
      (E, "hot", "hot/rds/extra.json", "tamper", "commit")),
-    (files("clawker-coredns", **{coredns.ZONE: b"-> /etc/passwd"}), (C, "hot", coredns.ZONE, "tamper", "commit")),
+    (write("clawker-coredns", **{coredns.ZONE: b"-> /etc/passwd"}), (C, "hot", coredns.ZONE, "tamper", "commit")),
     (live("zone", "older"), (C, "live", "zone", "tamper", "commit")),
     (live("lds/listeners", "older"), (E, "live", "lds/listeners", "tamper", "commit")),
     (live("rds/http-80", ""), (E, "live", "rds/http-80", "tamper", "commit")),
+    (write("clawker-envoy", **{"state/extra": b"x"}), (E, "boot", "state/extra", "tamper", "replace")),
+    (write("clawker-envoy", extra=b"x"), (E, "boot", "extra", "tamper", "replace")),
+    (write("clawker-envoy", **{"good/lds/listeners.json": b"x"}), (E, "hot", "good", "upgrade", "commit")),
+    (inside("clawker-envoy", refused=("lds/listeners",)), (E, "live", "refused", "tamper", "commit")),
+    (inside("clawker-envoy", processes=("7: /bin/sh",)), (E, "live", "processes", "tamper", "replace")),
+    (inside("clawker-envoy", program=("/bin/sh",)), (E, "live", "program", "tamper", "replace")),
+    (inside("clawker-envoy", network_differences=("rule 100 is missing",)),
+     (E, "live", "network", "tamper", "replace")),
+    (inside("clawker-envoy", others=("10.213.8.10 02:00:00:00:00:99",)),
+     (E, "state", "address.10.213.8.10", "tamper", "replace")),
+    (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
+    (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
 ]  # fmt: skip
 
 
@@ -155,6 +168,101 @@ def test_each_tamper_is_seen_and_closed(
     assert stacks.found(memory, wanted) == set()
 
 
+SAMPLES: dict[str, object] = {"mounts": (Mount("bind", "/x", "/"),), "healthcheck": None}
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Shape) if each.name != "networks"])
+def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wanted: Blueprint) -> None:
+    """What a container is made with is named field by field, and a container made otherwise is replaced."""
+    envoy = memory.inside("clawker-envoy")
+    match getattr(envoy.spec.shape, field):
+        case _ if field in SAMPLES:
+            value = SAMPLES[field]
+        case bool() as before:
+            value = not before
+        case int() as before:
+            value = before + 1
+        case str():
+            value = "other"
+        case tuple():
+            value = ("other",)
+        case _:
+            value = {"other": "1"}
+    envoy.spec = replace(envoy.spec, shape=replace(envoy.spec.shape, **{field: value}))  # type: ignore[arg-type]
+    envoy.program = program_of(envoy.spec.shape)
+    assert stacks.found(memory, wanted) == {("envoy", "shape", field, "tamper", "replace")}
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_a_subtle_spoofer_is_taken_off(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Who answers at an address of ours is known by its hardware address, and then heard no more."""
+    spoof(memory)
+    assert stacks.found(memory, wanted) == {("coredns", "state", "address.10.213.8.53", "tamper", "detach")}
+    steps = pipeline.plan_for(pipeline.look(memory, wanted), Wish(0))
+    assert [describe(step) for stage in steps.stages for step in stage] == [
+        "take agent off clawker-net",
+        "announce the service address for 1.25 s",
+    ]
+
+
+def test_an_unknown_spoofer_can_only_be_outshouted(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Without a container to blame, the address is announced; while somebody still answers, nothing is proven."""
+    memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
+    assert stacks.found(memory, wanted) == {("coredns", "state", "address.10.213.8.53", "tamper", "claim")}
+    with pytest.raises(NotProvenError):
+        stacks.converged(memory, wanted)
+    assert pipeline.look(memory, wanted).diff.verdict is Verdict.DRIFTED
+
+
+def test_an_image_that_lost_its_tag_is_loaded_again(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The container runs what it should: nothing is replaced, and the next container will be right too."""
+    reference = wanted.images[Sibling.ENVOY].reference
+    before = memory.inside("clawker-envoy").id
+    for there in (None, "sha256:" + "0" * 64):
+        memory.retag(reference, there)
+        assert stacks.found(memory, wanted) == {("envoy", "image", "reference", "tamper", "load")}
+        assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+        assert memory.inside("clawker-envoy").id == before
+
+
+def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, release: Release) -> None:
+    """Without the image its id can't be compared, which is drift until it is there again."""
+    reference = "proxy@sha256:" + "1" * 64
+    pulled = stacks.blueprint(memory.facts(), "a.test", release=release, images={"envoy": reference})
+    stacks.converged(memory, pulled)
+    before = memory.inside("clawker-envoy").id
+    memory.retag(reference, None)
+    assert stacks.found(memory, pulled) == {("envoy", "image", "reference", "tamper", "pull")}
+    stacks.converged(memory, pulled)
+    assert stacks.found(memory, pulled) == set()
+    assert memory.inside("clawker-envoy").id == before
+
+
+def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Images of ours that nothing is made from, volumes without a container: no drift, but `run` takes them."""
+    old = BuiltImage("clawker-fw/envoy", "0.0.1", "amd64", (), wanted.release.digests)
+    memory.load_image(old.archive(), 1, lambda _: None)
+    used = BuiltImage("clawker-fw/envoy", "0.0.2", "amd64", (), wanted.release.digests)
+    memory.load_image(used.archive(), 1, lambda _: None)
+    memory.create_container(ContainerSpec("other-envoy", used.reference, {}, Shape((), (), {})))
+    memory.volumes = {"orphan": "clawker", "another": "other"}
+    assert stacks.found(memory, wanted) == set()
+    seen = stacks.converged(memory, wanted)
+    assert memory.image(old.reference) is None
+    assert memory.image(used.reference) is not None
+    assert memory.volumes == {"another": "other"}
+    assert pipeline.plan_for(seen, Wish(0)).empty
+
+
+def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A container that somebody has renamed is known by its labels, and only gets its name back."""
+    before = memory.inside("clawker-envoy").id
+    memory.rename("clawker-envoy", "other")
+    assert stacks.found(memory, wanted) == {("envoy", "state", "name", "upgrade", "rename")}
+    stacks.converged(memory, wanted)
+    assert memory.inside("clawker-envoy").id == before
+
+
 def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     """What a run that did not end has left behind is named, and taken away."""
     spec = memory.inside("clawker-envoy").spec
@@ -164,7 +272,7 @@ def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     field = "leftover.clawker-envoy-next"
     assert stacks.found(memory, wanted) == {("envoy", "state", field, "upgrade", "retire")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
-    assert memory.containers({"clawker-envoy-next"}) == ()
+    assert memory.container("clawker-envoy-next") is None
 
 
 def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:
@@ -173,13 +281,6 @@ def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted:
     seen = pipeline.look(memory, wanted)
     assert seen.diff.verdicts == {Sibling.ENVOY: Verdict.UNKNOWN, Sibling.COREDNS: Verdict.CURRENT}
     assert seen.diff.verdict is Verdict.UNKNOWN
-    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
-
-
-def test_a_network_that_differs_inside_is_seen(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Routes that no longer guard are drift, though every file is in place."""
-    memory.inside("clawker-envoy").network_differences = ("rule 100: from 10.214.0.148 lookup 101 is missing",)
-    assert stacks.found(memory, wanted) == {("envoy", "live", "network", "tamper", "replace")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 

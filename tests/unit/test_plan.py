@@ -69,7 +69,7 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
         "create envoy | create coredns",
         "verify envoy",
         "---",
-        ANNOUNCE,
+        "take the service address",
     ]
 
 

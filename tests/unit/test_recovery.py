@@ -2,156 +2,48 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import EngineError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.errors import NotProvenError, RefusedError, StoppedError
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
+from clawker_fw.report import documents
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.waiting import until
-
-WRITES = (
-    "load_image",
-    "create_network",
-    "create_container",
-    "start",
-    "put_files",
-    "run_helper",
-    "rename",
-    "remove",
-)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing that cleans up may run after it."""
-
-
-class FaultyEngine(MemoryEngine):
-    """Fails at one of its writing calls, before or after doing it."""
-
-    def __init__(self) -> None:
-        """Begin without a fault."""
-        super().__init__()
-        self.calls = 0
-        self.fail_at: int | None = None
-        self.error: BaseException = EngineError("engine-error", "The engine failed as the test wanted.")
-        self.dead = False
-
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 - whatever it has
-        """Count the writing calls; once killed, nothing is done any more."""
-        value = super().__getattribute__(name)
-        if name not in WRITES:
-            return value
-
-        def counted(*arguments: object) -> object:
-            if self.dead:
-                raise Killed
-            self.calls += 1
-            if self.calls == self.fail_at:
-                self.dead = isinstance(self.error, Killed)
-                raise self.error
-            return value(*arguments)
-
-        return counted
-
-
-@pytest.fixture
-def faulty() -> FaultyEngine:
-    """An engine whose faults a test chooses."""
-    return FaultyEngine()
-
-
-def serving(engine: MemoryEngine) -> bool:
-    """Whether agents are served: one resolver holds the address, and its zone names an Envoy that runs."""
-    views = engine.containers({f"clawker-{name}{end}" for name in ("envoy", "coredns") for end in ("", "-next")})
-    running = [engine.inside(view.id) for view in views if view.running]
-    service = "10.213.8.53"
-    holders = [each for each in running if service in each.addresses]
-    envoys = {each.networks["clawker-net"] for each in running if "hot/lds/listeners.json" in each.files}
-    zones = [each.files["hot/zone/root.zone"].decode() for each in holders]
-    return bool(holders) and all(any(f" A {address}\n" in zone for address in envoys) for zone in zones)
 
 
 def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
     return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
 
 
-def _points(release: Release) -> Iterator[int]:
-    """Yield each writing call of an upgrade that replaces both siblings."""
-    engine = FaultyEngine()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
-    before = engine.calls
-    stacks.converged(engine, _upgraded(engine, release))
-    yield from range(1, engine.calls - before + 1)
-
-
-@pytest.mark.parametrize("error", [Killed(), EngineError("engine-error", "The engine failed.")])
-def test_an_upgrade_stopped_at_any_call_is_finished_by_the_next_run(
-    error: BaseException, release: Release, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """At every point agents are still served; afterwards one run makes everything current and leaves nothing."""
-    for point in _points(release):
-        engine = FaultyEngine()
-        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
-        wanted = _upgraded(engine, release)
-        engine.fail_at, engine.error = engine.calls + point, error
-        with suppress(type(error)):  # a drain that fails ends early, and is no failure of the run
-            stacks.converged(engine, wanted)
-        assert serving(engine), point
-        engine.fail_at, engine.dead = None, False
-        _forget_lock(engine)
-        assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT, point
-        assert serving(engine), point
-        assert stacks.found(engine, wanted) == set(), point
-        names = {each.spec.name for each in engine._containers.values()}  # noqa: SLF001 - all of them
-        assert names == {"clawker-envoy", "clawker-coredns"}, point
-    with capsys.disabled():
-        print(f" [{point} points]", end="")  # noqa: T201 - how much was covered
-
-
-def test_a_first_run_stopped_at_any_call_is_finished_by_the_next_run(release: Release) -> None:
-    """Coming up from nothing can be stopped anywhere too."""
-    for point in count(1):
-        engine = FaultyEngine()
-        wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-        engine.fail_at, engine.error = point, Killed()
-        try:
-            stacks.converged(engine, wanted)
-        except Killed:
-            engine.dead = False
-            _forget_lock(engine)
-            assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT, point
-            assert serving(engine)
-        else:
-            break
-
-
-def _forget_lock(engine: MemoryEngine) -> None:
-    """Do what the next run does with the lock of a process that is gone; this process is not."""
-    engine.remove("clawker-lock")
-
-
 class NeverReady(MemoryEngine):
     """An engine in which replacements start and never answer."""
+
+    def __init__(self) -> None:
+        """Begin broken."""
+        super().__init__()
+        self._broken = True
+
+    def heal(self) -> None:
+        """Let replacements answer from now on."""
+        self._broken = False
 
     def start(self, container: str) -> None:
         """Start a container whose program stays silent when it is a replacement."""
         super().start(container)
         inside = self.inside(container)
-        if inside.spec.name.endswith("-next"):
+        if self._broken and inside.spec.name.endswith("-next"):
             inside.silent = "connection refused"
             inside.said.append("the program's last words")
 
@@ -168,6 +60,26 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     assert "it said: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
     assert stacks.found(engine, first) == set()
+
+
+def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
+    """Who looks next is told that what is pending has been tried, and why it failed; once current, nothing is."""
+    engine = NeverReady()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    wanted = _upgraded(engine, release)
+    assert pipeline.look(engine, wanted).failed_attempt is None
+    with pytest.raises(NotProvenError):
+        stacks.converged(engine, wanted)
+    failed = pipeline.look(engine, wanted).failed_attempt
+    assert failed
+    assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "it said: the program's last words")
+    assert "failed_attempt" in documents.drift_document(pipeline.look(engine, wanted).diff, failed)
+
+    engine.heal()
+    assert stacks.converged(engine, wanted).failed_attempt is None
+    for name in ("clawker-envoy", "clawker-coredns"):
+        engine.inside(name).spec = replace(engine.inside(name).spec, labels={**labels.ownership_labels("clawker")})
+    assert pipeline.look(engine, wanted).failed_attempt is None
 
 
 class Refusing(MemoryEngine):
@@ -232,7 +144,7 @@ def test_the_lock_of_a_living_process_is_respected(
     assert caught.value.code == "lock-held"
     assert any("process" in line for line in caught.value.context)
     stacks.converged(memory, wanted)
-    assert memory.containers({"clawker-lock"}) == ()
+    assert memory.container("clawker-lock") is None
 
 
 @pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x"])
@@ -308,12 +220,12 @@ def test_a_wait_ends_when_the_lock_is_free(
     hold(memory, lock_image)  # this very process, which is alive
     looks = count()
 
-    def containers(names: Collection[str]) -> tuple[ContainerView, ...]:
+    def container(name: str) -> ContainerView | None:
         if next(looks) == 3:
             memory.remove("clawker-lock")
-        return MemoryEngine.containers(memory, names)
+        return MemoryEngine.container(memory, name)
 
-    monkeypatch.setattr(memory, "containers", containers)
+    monkeypatch.setattr(memory, "container", container)
     with lock.Lock(memory, "clawker", lock_image, wait=1000):
         pass
 
@@ -334,6 +246,6 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
             pipeline.converge(engine, first, Wish(0, replace_all=True), turn)
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
-        assert serving(engine), point
+        assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point

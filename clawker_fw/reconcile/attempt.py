@@ -1,0 +1,52 @@
+"""The last attempt to close what differs, when it failed: kept with what serves, so that all who look see it.
+
+It lies in the volume of a sibling that serves, beside what `fwctl` keeps there. A sibling that is replaced takes
+it along; otherwise the next attempt that succeeds ends it.
+"""
+
+import dataclasses
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError, FirewallError
+from clawker_fw.model import Observed
+
+ATTEMPT = "state/attempt.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A failed attempt: when it ended (RFC 3339, UTC), and the error that ended it."""
+
+    at: str
+    code: str
+    message: str
+    context: tuple[str, ...]
+
+
+def failed(error: FirewallError) -> Attempt:
+    """Return the attempt that has just ended with an error."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Attempt(at, error.code, error.message, tuple(error.context))
+
+
+def last(observed: Observed) -> Attempt | None:
+    """Return the last attempt when it failed; None when it did not, or nothing tells."""
+    found = []
+    for seen in observed.siblings.values():
+        with suppress(KeyError, TypeError, ValueError):
+            record = json.loads(seen.files[ATTEMPT])
+            found.append(Attempt(record["at"], record["code"], record["message"], tuple(record["context"])))
+    return max(found, key=lambda attempt: attempt.at, default=None)
+
+
+def keep(engine: EngineWriter, observed: Observed, attempt: Attempt | None) -> None:
+    """Record how an attempt ended, None for well. An engine that fails here has failed before, and was told of."""
+    content = json.dumps(dataclasses.asdict(attempt) if attempt else {}, sort_keys=True).encode()
+    for seen in observed.siblings.values():
+        if attempt or seen.files.get(ATTEMPT, content) != content:
+            with suppress(EngineError):
+                engine.put_files(seen.container.id, {ATTEMPT: content})

@@ -1,0 +1,139 @@
+"""An engine on which one call goes wrong, and the program run with such an engine.
+
+`python -m devkit.faults FAULT POINT ARGUMENTS…` runs the command line with the POINT-th writing call going wrong;
+it tells on standard error when it has come so far.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from typing import Any, Generic, TypeVar, cast
+
+from clawker_fw import cli
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import EngineError
+
+READS = frozenset(name for name in vars(EngineReader) if not name.startswith("_"))
+WRITES = frozenset(name for name in vars(EngineWriter) if not name.startswith("_")) - READS
+
+HIT = "fault: "
+"""How the line begins that says which call went wrong."""
+
+
+class Fault(StrEnum):
+    """What becomes of a call."""
+
+    KILL = "kill"
+    """The process is killed instead of making it."""
+    KILL_AFTER = "kill-after"
+    """The process is killed when it is done."""
+    FAIL = "fail"
+    """The engine refuses it."""
+    LOSE = "lose"
+    """It is done, and the answer gets lost: the connection ended, or the time was over."""
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where there is only one process: nothing that cleans up may run after it."""
+
+
+Engine = TypeVar("Engine")
+
+
+class Faulty(Generic[Engine]):
+    """Wraps an engine. Some of its calls are counted, and at one of them something goes wrong."""
+
+    def __init__(self, engine: Engine, counted: Collection[str] = WRITES) -> None:
+        """Begin without a fault."""
+        self.engine = engine
+        self.calls = 0
+        self.hit = ""
+        self._counted = frozenset(counted)
+        self._fault: Fault | None = None
+        self._point = 0
+        self._dead = False
+        self._kill: Callable[[], None] = self._die
+        self._lock = threading.Lock()
+
+    def arm(self, fault: Fault, point: int, kill: Callable[[], None] | None = None) -> None:
+        """Have the `point`-th call from now on go wrong; `kill` ends the process for good."""
+        self.calls, self.hit = 0, ""
+        self._fault, self._point, self._kill = fault, point, kill or self._die
+
+    def disarm(self) -> None:
+        """Let everything go well from now on."""
+        self._fault, self._dead = None, False
+
+    def _die(self) -> None:
+        self._dead = True
+        raise Killed
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
+        """Return a call of the engine, which may go wrong."""
+        value = getattr(self.engine, name)
+        return self._watched(name, value) if name in READS | WRITES else value
+
+    def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: object) -> object:
+            if self._dead:
+                raise Killed
+            fault = self._due(name)
+            match fault:
+                case Fault.KILL:
+                    self._kill()
+                case Fault.FAIL:
+                    raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
+                case Fault.KILL_AFTER:
+                    call(*arguments)
+                    self._kill()
+                case Fault.LOSE:
+                    call(*arguments)
+                    raise EngineError("engine-unreachable", f"The engine did not answer to {name}.")
+            return call(*arguments)
+
+        return made
+
+    def _due(self, name: str) -> Fault | None:
+        with self._lock:
+            if name in self._counted and self._fault:
+                self.calls += 1
+                if self.calls == self._point:
+                    self.hit = name
+                    return self._fault
+        return None
+
+
+def _kill_for_good() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Told(Faulty[EngineWriter]):
+    """Tells which call goes wrong before it does."""
+
+    def _due(self, name: str) -> Fault | None:
+        fault = super()._due(name)
+        if fault:
+            print(f"{HIT}{fault} at {name}", file=sys.stderr, flush=True)
+        return fault
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command line with a fault."""
+    fault, point, *rest = arguments
+    connect = cli.connect_engine
+
+    def faulty(options: cli.Options) -> EngineWriter:
+        engine = _Told(connect(options))
+        engine.arm(Fault(fault), int(point), _kill_for_good)
+        return cast("EngineWriter", engine)
+
+    vars(cli)[connect.__name__] = faulty
+    sys.argv[1:] = rest
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,538 @@
+"""Every way in which a stack can be made to differ: how, what `drift` says of it, and what closes it.
+
+The tests make each of them on a real engine; the page on tampering in the documentation is written from here.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clawker_fw.engine.archive import pack
+from clawker_fw.stack import coredns, images, labels, listeners
+from clawker_fw.stack.container import VOLUME
+from devkit.hand import Body, Hand
+from devkit.peers import peer_program
+from devkit.stacks import installed_release
+
+ENVOY, COREDNS = "envoy", "coredns"
+TAMPER, UPGRADE = "tamper", "upgrade"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A finding that tells of it.
+
+    A field may hold `{project}`, `{service}` and `{envoy}`: the stack's name, and the addresses of its DNS and,
+    before anything was done, of its Envoy.
+    """
+
+    sibling: str
+    layer: str
+    field: str
+    action: str
+    cause: str = TAMPER
+
+    def named(self) -> str:
+        """Return the field with words for what differs from stack to stack."""
+        field = self.field.format(project="PROJECT", service="SERVICE_ADDRESS", envoy="ENVOY_ADDRESS")
+        return field.removeprefix(labels.PREFIX + "firewall.")
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """One way: what is done, in words and by hand, and everything that `drift` finds then."""
+
+    what: str
+    make: Callable[[Hand], None]
+    signs: tuple[Sign, ...]
+
+
+# --- containers made anew -------------------------------------------------------------------------------------
+
+
+def _anew(sibling: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
+    """Return the way of making a container anew by hand: the engine tells how it was made, field by field."""
+    signs = tuple(Sign(sibling, "shape", field, "replace") for field in fields)
+    return Tampering(f"{sibling} is made anew {what}", lambda hand: hand.recreate(sibling, change), signs)
+
+
+def _host(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's
+    return lambda body: body["HostConfig"].update(fields)
+
+
+def _config(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's
+    return lambda body: body.update(fields)
+
+
+def _more(field: str, *values: str) -> Callable[[Body], None]:
+    return lambda body: body.update({field: [*(body[field] or []), *values]})
+
+
+def _more_host(field: str, *values: str) -> Callable[[Body], None]:
+    return lambda body: body["HostConfig"].update({field: [*(body["HostConfig"][field] or []), *values]})
+
+
+def _without_sysctls(body: Body) -> None:
+    body["HostConfig"]["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+
+
+def _other_entry(body: Body) -> None:
+    body["Entrypoint"], body["Cmd"] = [*body["Entrypoint"], body["Cmd"][0]], body["Cmd"][1:]
+
+
+def _published(body: Body) -> None:
+    body["ExposedPorts"] = {"9/tcp": {}}
+    body["HostConfig"]["PortBindings"] = {"9/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+
+
+def _alias(body: Body) -> None:
+    for endpoint in body["NetworkingConfig"]["EndpointsConfig"].values():
+        endpoint["Aliases"] = ["example.com"]
+
+
+def _other_address(body: Body) -> None:
+    for endpoint in body["NetworkingConfig"]["EndpointsConfig"].values():
+        first, _, last = endpoint["IPAMConfig"]["IPv4Address"].rpartition(".")
+        endpoint["IPAMConfig"]["IPv4Address"] = f"{first}.{int(last) + 100}"
+
+
+def _label(label: str, value: str | None) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        kept = {key: text for key, text in body["Labels"].items() if key != label}
+        body["Labels"] = kept | ({label: value} if value is not None else {})
+
+    return change
+
+
+_DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
+
+CONTAINERS = (
+    _anew(ENVOY, "with another command", _more("Cmd", "--restart-epoch", "0"), "command"),
+    _anew(COREDNS, "with another entry point", _other_entry, "command", "entrypoint"),
+    _anew(COREDNS, "with a further variable", _more("Env", "GODEBUG=netdns=go"), "environment"),
+    _anew(COREDNS, "as another user", _config(User="0"), "user"),
+    _anew(ENVOY, "with a folder of the host", _host(Binds=["/etc/hostname:/etc/extra:ro"]), "mounts"),
+    _anew(COREDNS, "with another tmpfs", _host(Tmpfs={"/tmp": "rw"}), "tmpfs"),  # noqa: S108 - inside the container
+    _anew(COREDNS, "with a root that can be written to", _host(ReadonlyRootfs=False), "read_only"),
+    _anew(COREDNS, "with all privileges", _host(Privileged=True), "privileged"),
+    _anew(ENVOY, "with a further capability", _more_host("CapAdd", "SYS_TIME"), "capabilities_added"),
+    _anew(COREDNS, "with capabilities that are dropped otherwise", _host(CapDrop=None), "capabilities_dropped"),
+    _anew(COREDNS, "without no-new-privileges", _host(SecurityOpt=None), "security_options"),
+    _anew(ENVOY, "without seccomp", _more_host("SecurityOpt", "seccomp=unconfined"), "security_options"),
+    _anew(COREDNS, "without masks over /proc", _host(MaskedPaths=[], ReadonlyPaths=[]), "system_paths"),
+    _anew(COREDNS, "with other sysctls", _without_sysctls, "sysctls"),
+    _anew(COREDNS, "with a device", _host(Devices=[_DEVICE]), "devices"),
+    _anew(COREDNS, "with a rule for devices", _host(DeviceCgroupRules=["c 1:5 r"]), "device_rules"),
+    _anew(ENVOY, "with another DNS server", _host(Dns=["192.0.2.1"]), "dns"),
+    _anew(ENVOY, "with a search domain", _host(DnsSearch=["example.com"]), "dns_search"),
+    _anew(ENVOY, "with options for DNS", _host(DnsOptions=["ndots:9"]), "dns_options"),
+    _anew(ENVOY, "with a name in its hosts file", _host(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts"),
+    _anew(COREDNS, "with a further group", _host(GroupAdd=["100"]), "groups"),
+    _anew(ENVOY, "with a published port", _published, "ports"),
+    _anew(ENVOY, "with all ports published", _host(PublishAllPorts=True), "publish_all"),
+    _anew(COREDNS, "in the host's IPC namespace", _host(IpcMode="host"), "ipc_mode"),
+    _anew(COREDNS, "in the host's UTS namespace", _host(UTSMode="host"), "uts_mode"),
+    _anew(COREDNS, "with a limit on processors", _host(NanoCpus=500_000_000), "processors"),
+    _anew(ENVOY, "with more memory", _host(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
+    _anew(COREDNS, "with another limit on processes", _host(PidsLimit=64), "pids"),
+    _anew(COREDNS, "without a restart policy", _host(RestartPolicy={"Name": "no"}), "restart"),
+    _anew(COREDNS, "without a health check", _config(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
+    _anew(COREDNS, "with another log", _host(LogConfig={"Type": "none", "Config": {}}), "log"),
+    Tampering(
+        "coredns is made anew in the host's PID namespace",
+        lambda hand: hand.recreate(COREDNS, _host(PidMode="host")),
+        tuple(
+            Sign(COREDNS, layer, field, "replace")
+            for layer, field in (("shape", "pid_mode"), ("live", "processes"), ("live", "program"))
+        ),
+    ),
+    _anew(COREDNS, "with another name on its network", _alias, "aliases"),
+    Tampering(
+        "coredns is made anew at another address",
+        lambda hand: hand.recreate(COREDNS, _other_address),
+        (Sign(COREDNS, "state", "networks.{project}-net", "replace"),),
+    ),
+    Tampering(
+        "coredns is made anew without one of the three labels",
+        lambda hand: hand.recreate(COREDNS, _label(labels.STACK_BUILD_SHA, None)),
+        (Sign(COREDNS, "labels", labels.STACK_BUILD_SHA, "replace"),),
+    ),
+    Tampering(
+        "envoy is made anew with another value in one of the three labels",
+        lambda hand: hand.recreate(ENVOY, _label(labels.OTEL_INFRA_PORT, "1")),
+        (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", UPGRADE),),
+    ),
+)
+
+
+# --- images ---------------------------------------------------------------------------------------------------
+
+
+def _reference(hand: Hand, sibling: str) -> str:
+    return str(hand.inspect(sibling)["Config"]["Image"])
+
+
+def _other_image(hand: Hand, reference: str) -> None:
+    """Load an image with other bytes, under a name that is somebody else's or ours."""
+    release = installed_release()
+    name, _, version = reference.rpartition(":")
+    program = release.binary("coredns", hand.docker.version()["Arch"])
+    entries = (images.Entry("coredns", program, 0o755), images.Entry("extra", link="/coredns"))
+    other = images.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, release.digests, labels={})
+    for line in hand.docker.load_image(other.archive()):  # type: ignore[no-untyped-call]
+        if "error" in line:
+            raise RuntimeError(line["error"])
+    hand.docker.tag(other.reference, name, version)
+    hand.docker.remove_image(other.reference)
+
+
+def _run_other_image(hand: Hand) -> None:
+    _other_image(hand, "test/other:1")
+    hand.recreate(COREDNS, _config(Image="test/other:1"))
+
+
+IMAGES = (
+    Tampering(
+        "coredns is made anew from an image with other bytes",
+        _run_other_image,
+        (Sign(COREDNS, "image", "id", "replace"),),
+    ),
+    Tampering(
+        "the tag of coredns' image is moved to another image",
+        lambda hand: _other_image(hand, _reference(hand, COREDNS)),
+        (Sign(COREDNS, "image", "reference", "load"),),
+    ),
+    Tampering(
+        "the tag of envoy's image is taken away",
+        lambda hand: hand.docker.remove_image(_reference(hand, ENVOY), force=True),
+        (Sign(ENVOY, "image", "reference", "load"),),
+    ),
+)
+
+
+# --- states ---------------------------------------------------------------------------------------------------
+
+
+def _stop_for_good(hand: Hand) -> None:
+    policy = {"Name": "no", "MaximumRetryCount": 0}
+    hand.docker.update_container(hand.name(ENVOY), restart_policy=policy)  # type: ignore[arg-type]
+    hand.docker.kill(hand.name(ENVOY))
+    hand.docker.wait(hand.name(ENVOY))
+
+
+def _disconnect(sibling: str, end: str) -> Callable[[Hand], None]:
+    return lambda hand: hand.docker.disconnect_container_from_network(
+        hand.name(sibling), f"{hand.firewall.project}-{end}"
+    )
+
+
+def _leave_a_replacement(hand: Hand) -> None:
+    recipe, name = hand.recipe(COREDNS), f"{hand.name(COREDNS)}-next"
+    _other_address(recipe.body)
+    made = hand.docker.create_container_from_config(recipe.body, name)["Id"]  # type: ignore[no-untyped-call]
+    hand.docker.put_archive(made, VOLUME, pack({"boot/x": b""}))
+
+
+def _take_the_service_address(hand: Hand) -> None:
+    how = hand.firewall.status()["agent"]
+    hand.peers.start("wait", network=how["network"], address=how["dns"])
+
+
+def _take_an_envoy_s_address(hand: Hand) -> None:
+    address = hand.address(ENVOY)
+    network = f"{hand.firewall.project}-net"
+    hand.docker.disconnect_container_from_network(hand.name(ENVOY), network)
+    hand.peers.start("wait", network=network, address=address)
+
+
+STATES = (
+    Tampering(
+        "envoy is stopped",
+        lambda hand: hand.docker.stop(hand.name(ENVOY)),
+        (Sign(ENVOY, "state", "status", "start"),),
+    ),
+    Tampering(
+        "coredns is stopped",
+        lambda hand: hand.docker.stop(hand.name(COREDNS)),
+        (Sign(COREDNS, "state", "status", "start"),),
+    ),
+    Tampering(
+        "envoy is killed, its restart policy taken away",
+        _stop_for_good,
+        (Sign(ENVOY, "state", "status", "start"), Sign(ENVOY, "shape", "restart", "replace")),
+    ),
+    Tampering(
+        "envoy is paused",
+        lambda hand: hand.docker.pause(hand.name(ENVOY)),
+        (Sign(ENVOY, "state", "status", "unpause"),),
+    ),
+    Tampering(
+        "coredns is paused",
+        lambda hand: hand.docker.pause(hand.name(COREDNS)),
+        (Sign(COREDNS, "state", "status", "unpause"),),
+    ),
+    Tampering(
+        "envoy is removed",
+        lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
+        (Sign(ENVOY, "state", "container", "create"),),
+    ),
+    Tampering(
+        "coredns is removed",
+        lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
+        (Sign(COREDNS, "state", "container", "create"),),
+    ),
+    Tampering(
+        "envoy is given another name",
+        lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
+        (Sign(ENVOY, "state", "name", "rename", UPGRADE),),
+    ),
+    Tampering(
+        "a replacement of coredns is left behind",
+        _leave_a_replacement,
+        (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "retire", UPGRADE),),
+    ),
+    Tampering(
+        "envoy is taken off the way out",
+        _disconnect(ENVOY, "egress"),
+        (Sign(ENVOY, "state", "networks.{project}-egress", "replace"), Sign(ENVOY, "live", "network", "replace")),
+    ),
+    Tampering(
+        "envoy is taken off the agents' network",
+        _disconnect(ENVOY, "net"),
+        (Sign(ENVOY, "state", "networks.{project}-net", "replace"),),
+    ),
+    Tampering(
+        "coredns is taken off the agents' network",
+        _disconnect(COREDNS, "net"),
+        (
+            Sign(COREDNS, "state", "networks.{project}-net", "replace"),
+            Sign(COREDNS, "state", "service_address", "claim"),
+        ),
+    ),
+    Tampering(
+        "coredns is given a way out",
+        lambda hand: hand.docker.connect_container_to_network(
+            hand.name(COREDNS), f"{hand.firewall.project}-egress"
+        ),
+        (Sign(COREDNS, "state", "networks.{project}-egress", "replace"),),
+    ),
+    Tampering(
+        "coredns gives the service address up",
+        lambda hand: hand.fwctl(COREDNS, "release"),
+        (Sign(COREDNS, "state", "service_address", "claim"),),
+    ),
+    Tampering(
+        "an agent takes the service address as well",
+        _take_the_service_address,
+        (Sign(COREDNS, "state", "address.{service}", "detach"),),
+    ),
+    Tampering(
+        "an agent takes the address of an envoy that was taken off the network",
+        _take_an_envoy_s_address,
+        (
+            Sign(ENVOY, "state", "networks.{project}-net", "replace"),
+            Sign(COREDNS, "state", "address.{envoy}", "detach"),
+        ),
+    ),
+)
+
+
+# --- networks -------------------------------------------------------------------------------------------------
+
+
+def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
+    """Return the way of making a network anew. Who was on it is taken off for that, and left off."""
+    name = f"{{project}}-{end}"
+    owner = COREDNS if end == "net" else ENVOY
+    off = {
+        "net": (
+            Sign(ENVOY, "state", f"networks.{name}", "replace"),
+            Sign(COREDNS, "state", f"networks.{name}", "replace"),
+            Sign(COREDNS, "state", "service_address", "claim"),
+        ),
+        "egress": (Sign(ENVOY, "state", f"networks.{name}", "replace"), Sign(ENVOY, "live", "network", "replace")),
+    }
+    return Tampering(
+        f"the {'agent' if end == 'net' else 'egress'} network is made anew {what}",
+        lambda hand: hand.remake_network(end, change),
+        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
+    )
+
+
+def _with_ipv6(body: Body) -> None:
+    body["EnableIPv6"] = True
+    body["Options"] = {key: text for key, text in body["Options"].items() if not key.endswith("enable_ipv6")}
+    body["IPAM"] = {**body["IPAM"], "Config": [*body["IPAM"]["Config"], {"Subnet": "fd00:c1a3::/64"}]}
+
+
+def _with_an_address(body: Body) -> None:
+    body["Options"] = {**body["Options"], "com.docker.network.bridge.inhibit_ipv4": "false"}
+
+
+def _without_ip_range(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    body["IPAM"] = {**body["IPAM"], "Config": [{key: text for key, text in pool.items() if key != "IPRange"}]}
+
+
+def _other_gateway(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    first, _, _ = pool["Gateway"].rpartition(".")
+    body["IPAM"] = {**body["IPAM"], "Config": [{**pool, "Gateway": f"{first}.254"}]}
+
+
+NETWORKS = (
+    _network("net", "with a way out", _config(Internal=False), "internal"),
+    _network("net", "with an address of the host on it", _with_an_address, "options"),
+    _network("net", "with IPv6", _with_ipv6, "ipv6", "options"),
+    _network("net", "so that agents get addresses of ours", _without_ip_range, "ip_range"),
+    _network("egress", "with another gateway", _other_gateway, "gateway"),
+    _network("egress", "without a way out", _config(Internal=True), "internal"),
+)
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def _write(sibling: str, path: str, content: bytes, action: str, what: str = "changed") -> Tampering:
+    layer = "hot" if action == "commit" else "boot"
+    return Tampering(
+        f"`{path}` of {sibling} is {what}",
+        lambda hand: hand.write(sibling, path, content),
+        (Sign(sibling, layer, path, action),),
+    )
+
+
+def _zone(change: Callable[[bytes, Hand], bytes]) -> Callable[[Hand], None]:
+    """Return the way of changing the zone so that CoreDNS takes it: with another serial."""
+
+    def make(hand: Hand) -> None:
+        zone = hand.read(COREDNS)[coredns.ZONE]
+        hand.write(COREDNS, coredns.ZONE, change(zone.replace(b" 60 60 60 ", b" 61 61 61 "), hand))
+
+    return make
+
+
+def _other_slot(zone: bytes, hand: Hand) -> bytes:
+    address = hand.address(ENVOY)
+    first, _, last = address.rpartition(".")
+    return zone.replace(address.encode(), f"{first}.{21 - int(last)}".encode())
+
+
+FILES = (
+    _write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n", "replace"),
+    _write(COREDNS, "boot/Corefile", b". {\n    errors\n}\n", "replace"),
+    _write(COREDNS, "boot/extra", b"x", "replace", "added"),
+    _write(COREDNS, "extra", b"x", "replace", "added"),
+    _write(COREDNS, "state/extra", b"x", "replace", "added"),
+    Tampering(
+        "`bin/fwctl` of coredns is replaced by another program",
+        lambda hand: hand.write(COREDNS, "bin/fwctl", b"#!/bin/sh\n"),
+        (Sign(COREDNS, "boot", "bin/fwctl", "replace"), Sign(COREDNS, "live", "answer", "replace")),
+    ),
+    Tampering(
+        "`boot/Corefile` is deleted",
+        lambda hand: hand.remove(COREDNS, "boot/Corefile"),
+        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
+    ),
+    Tampering(
+        "`boot/Corefile` is replaced by a link",
+        lambda hand: hand.link(COREDNS, "boot/Corefile", "/etc/hosts"),
+        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
+    ),
+    Tampering(
+        "`boot/Corefile` is given another mode",
+        lambda hand: hand.chmod(COREDNS, "boot/Corefile", 0o666),
+        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
+    ),
+    _write(ENVOY, listeners.LISTENERS, b'{"resources": []}', "commit"),
+    _write(ENVOY, "hot/rds/extra.json", b"{}", "commit", "added"),
+    Tampering(
+        "a commit is left half done in coredns",
+        lambda hand: hand.write(COREDNS, "stage/commit.json", b"{}"),
+        (Sign(COREDNS, "hot", "stage", "commit", UPGRADE),),
+    ),
+    Tampering(
+        f"`{listeners.LISTENERS}` is deleted",
+        lambda hand: hand.remove(ENVOY, listeners.LISTENERS),
+        (Sign(ENVOY, "hot", listeners.LISTENERS, "commit"),),
+    ),
+    Tampering(
+        f"`{coredns.ZONE}` is replaced by a link",
+        lambda hand: hand.link(COREDNS, coredns.ZONE, "/etc/hosts"),
+        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+    ),
+    Tampering(
+        "the zone is given a name that no rule allows",
+        _zone(lambda zone, hand: zone + f"evil.test. 1 IN A {hand.address(ENVOY)}\n".encode()),
+        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+    ),
+    Tampering(
+        "the zone is pointed at an address where no Envoy is",
+        _zone(_other_slot),
+        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+    ),
+    Tampering(
+        "the zone is replaced by one that can't be read",
+        lambda hand: hand.write(COREDNS, coredns.ZONE, b"this is no zone\n"),
+        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+    ),
+)
+
+
+# --- inside, while it runs --------------------------------------------------------------------------------------
+
+
+def _start_a_process(hand: Hand) -> None:
+    program = peer_program(hand.docker.version()["Arch"]).read_bytes()
+    hand.write(COREDNS, "bin/fwctl", program)  # the one path that is executable
+    identity = hand.docker.exec_create(hand.name(COREDNS), [f"{VOLUME}/bin/fwctl", "wait"])["Id"]
+    hand.docker.exec_start(identity, detach=True)
+    release = installed_release()
+    hand.write(COREDNS, "bin/fwctl", release.binary("fwctl", hand.docker.version()["Arch"]).read_bytes())
+
+
+def _lead_around_the_guard(hand: Hand) -> None:
+    """Have the helper itself add a rule that no file asks for any more afterwards."""
+    before = hand.read(ENVOY)["boot/sibling.json"]
+    sibling = json.loads(before)
+    sibling["tables"].append({**sibling["tables"][1], "from": sibling["tables"][0]["from"], "table": 103})
+    hand.write(ENVOY, "boot/sibling.json", json.dumps(sibling).encode())
+    hand.fwctl(ENVOY, "serve", "--", "/nonexistent")
+    hand.write(ENVOY, "boot/sibling.json", before)
+
+
+def _have_an_update_refused(hand: Hand) -> None:
+    """Have Envoy read rubbish, and put the right file back where it does not look."""
+    right = hand.read(ENVOY)[listeners.LISTENERS]
+    hand.write(ENVOY, "stage/rubbish", b"{")
+    hand.move(ENVOY, "stage/rubbish", listeners.LISTENERS)
+    hand.write(ENVOY, listeners.LISTENERS, right)
+
+
+INSIDE = (
+    Tampering(
+        "a route around the guard is added in envoy",
+        _lead_around_the_guard,
+        (Sign(ENVOY, "live", "network", "replace"),),
+    ),
+    Tampering(
+        "another process is started in coredns",
+        _start_a_process,
+        (Sign(COREDNS, "live", "processes", "replace"),),
+    ),
+    Tampering(
+        "Envoy refuses an update, though the right file lies there again",
+        _have_an_update_refused,
+        (Sign(ENVOY, "live", "refused", "commit"),),
+    ),
+)
+
+TAMPERINGS: Mapping[str, Sequence[Tampering]] = {
+    "States": STATES,
+    "Containers": CONTAINERS,
+    "Images": IMAGES,
+    "Networks": NETWORKS,
+    "Files": FILES,
+    "Inside, while it runs": INSIDE,
+}

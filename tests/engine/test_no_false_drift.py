@@ -1,0 +1,67 @@
+"""Nothing has changed, so `drift` is clean: whoever looks, from where, and whatever was started anew meanwhile."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from devkit import stacks
+from devkit.firewall import Firewall, upgraded
+from devkit.waiting import until
+
+ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "another language": {"LANG": "tr_TR.UTF-8", "LC_ALL": "C", "LANGUAGE": "tr"},
+    "no language": {"LANG": "C", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "another time zone": {"TZ": "Pacific/Kiritimati"},
+    "other hashes": {"PYTHONHASHSEED": "4711"},
+    "no cache": {"XDG_CACHE_HOME": "/nonexistent"},
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_another_client(where: str, shared: Firewall) -> None:
+    """What is wanted does not depend on the machine that asks."""
+    other = replace(shared, variables=ELSEWHERE[where])
+    assert other.drift().expect().findings == set()
+    assert other.run().json["changed"] is False
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_another_umask(umask: int, shared: Firewall) -> None:
+    """Nor on what its user lets others do."""
+    before = os.umask(umask)
+    try:
+        assert shared.drift().expect().findings == set()
+        shared.run("--force-recreate", "--drain-timeout", "0")
+    finally:
+        os.umask(before)
+    assert shared.drift().expect().findings == set()
+
+
+def test_another_folder(shared: Firewall, tmp_path: Path) -> None:
+    """Nor on where it is installed."""
+    stacks.copied_release(tmp_path)
+    assert upgraded(shared, tmp_path).drift().expect().findings == set()
+
+
+@pytest.mark.parametrize("siblings", [("envoy",), ("coredns",), ("envoy", "coredns")])
+def test_a_container_that_was_restarted(siblings: tuple[str, ...], shared: Firewall, docker: APIClient) -> None:
+    """A sibling that was started anew shapes its network, claims its address, and reads its files again."""
+    for sibling in siblings:
+        docker.restart(shared.container(sibling), timeout=1)
+    until(shared.current)
+    assert shared.run().json["changed"] is False
+
+
+def test_after_a_change_of_rules(shared: Firewall) -> None:
+    """Also straight after rules came and went."""
+    before = shared.settings.read_text()
+    shared.write("a.test", {"dst": "new.test", "proto": "http", "port": 8080})
+    shared.call("reload").expect()
+    assert shared.drift().expect().findings == set()
+    shared.settings.write_text(before)
+    shared.call("reload").expect()
+    assert shared.drift().expect().findings == set()

@@ -1,0 +1,55 @@
+"""A run that ends at any of its writing calls, on a real engine: agents are served on, and the next run finishes.
+
+Reading calls change nothing: to end at one of them is to end before the next that writes. The sweep over every
+call, and over every sort of plan, is done in memory (`tests/unit/test_sweep.py`).
+"""
+
+import sys
+from itertools import count
+
+import pytest
+from docker import APIClient
+
+from devkit.faults import HIT, Fault
+from devkit.firewall import Firewall
+from devkit.peers import Peers
+from devkit.waiting import until
+
+DRAIN = ("--drain-timeout", "0.2")
+
+
+@pytest.mark.parametrize("fault", [Fault.KILL, Fault.LOSE])
+def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
+    fault: Fault, up: Firewall, peers: Peers, docker: APIClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each time another value of a label makes both siblings stale; one request after the other is answered."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+    hits: list[str] = []
+    for point in count(1):
+        up.write(*_RULES, otel={"infra_port": 4319 + point})
+        command = [sys.executable, "-m", "devkit.faults", fault, str(point), *up.command("run", *DRAIN)[3:]]
+        outcome = up.call_raw(command)
+        hit = [line for line in outcome.err.splitlines() if line.startswith(HIT)]
+        assert "Traceback" not in outcome.err, outcome.err
+        if not hit:
+            outcome.expect()
+            break
+        hits += hit
+        up.run(*DRAIN)
+        assert up.current(), hit
+        listed = docker.containers(all=True, filters={"name": up.project})
+        names = sorted(name for each in listed for name in each["Names"])
+        assert names == [f"/{up.project}-coredns", f"/{up.project}-envoy"], hit
+    summary = agent.stop().last
+    assert summary["failed"] == 0, (hits, summary)
+    assert len(hits) > 10
+    with capsys.disabled():
+        print(f" [{len(hits)} points]", end="")  # noqa: T201 - how much was covered
+
+
+_RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)

@@ -1,0 +1,49 @@
+"""An engine that is upgraded, with everything that was on it: the stack comes back by itself, and is not drift."""
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from devkit.engines import available, private_engine
+from devkit.firewall import Firewall, Outcome
+from devkit.host import client
+from devkit.waiting import until
+
+VERSIONS = ("20.10.24", "26.1.5", "28.5.2")
+
+
+def test_an_upgraded_engine_makes_no_drift(
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path: Path,
+) -> None:
+    """A newer engine tells of the same containers in other words; what they are is the same."""
+    for version in VERSIONS:
+        reason = available(version)
+        assert not (reason and require_engine), reason
+        if reason:
+            pytest.skip(reason)
+    folder, kept = Path("/var/tmp") / f"engine-{tmp_path.name[-20:]}", tmp_path / "kept"  # noqa: S108 - sockets need it short
+    made: dict[str, str] = {}
+    for version in VERSIONS:
+        data = kept if made else None
+        with private_engine(version, folder=folder, data=data) as engine, closing(client(engine.host)) as docker:
+            firewall = Firewall(engine.host, "upgraded", tmp_path)
+            names = [firewall.container(sibling) for sibling in ("envoy", "coredns")]
+            if not made:
+                firewall.write("a.test")
+                firewall.run()
+                made = {name: docker.inspect_container(name)["Id"] for name in names}
+            assert until(lambda: _clean(firewall)).findings == set(), version  # noqa: B023 - asked at once
+            assert firewall.run().json["changed"] is False
+            assert {name: docker.inspect_container(name)["Id"] for name in names} == made, version
+            engine.stop()
+            shutil.move(engine.folder / "data", kept)
+
+
+def _clean(firewall: Firewall) -> Outcome | None:
+    """Return `drift` once it is clean, or once all that it finds stays so: programs that start answer soon."""
+    drift = firewall.drift()
+    starting = any(layer in {"live", "state"} for _, layer, *_ in drift.findings)
+    return None if starting else drift

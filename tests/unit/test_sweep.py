@@ -1,0 +1,142 @@
+"""A run that ends at any engine call of any plan: what served goes on serving, and the next run finishes."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, cast
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import FirewallError
+from clawker_fw.model import ContainerSpec, Shape, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.steps import Wish
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.faults import READS, WRITES, Fault, Faulty, Killed
+
+Engine = Faulty[MemoryEngine]
+Tamper = Callable[[MemoryEngine], None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What there is before a run, what is wanted then, and whether agents can be served all the while."""
+
+    before: dict[str, Any] | None
+    wanted: dict[str, Any]
+    tamper: Tamper = lambda _: None
+    served: bool = True
+
+
+def _shape(name: str) -> Tamper:
+    def tamper(memory: MemoryEngine) -> None:
+        inside = memory.inside(f"clawker-{name}")
+        inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, pids=1))
+
+    return tamper
+
+
+def _waste(memory: MemoryEngine) -> None:
+    memory.volumes["orphan"] = "clawker"
+    memory.retag("clawker-fw/envoy:old", "sha256:" + "0" * 64)
+    _shape("coredns")(memory)
+
+
+def _impostor(memory: MemoryEngine) -> None:
+    image = memory.inside("clawker-envoy").image
+    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
+    memory.start(memory.create_container(spec))
+
+
+ONE, TWO = {"rules": ("a.test",)}, {"rules": ("a.test", "b.test")}
+SCENARIOS = {
+    "from nothing": Scenario(None, ONE, served=False),
+    "an upgrade of both": Scenario(ONE, TWO | {"otel": {"infra_port": 1}}),
+    "another rule": Scenario(ONE, TWO),
+    "a stale envoy": Scenario(ONE, ONE, _shape("envoy")),
+    "a stale coredns": Scenario(ONE, ONE, _shape("coredns")),
+    "a stale envoy and another rule": Scenario(ONE, TWO, _shape("envoy")),
+    "a stopped envoy": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-envoy"), served=False),
+    "a stopped coredns": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-coredns"), served=False),
+    "a missing envoy": Scenario(ONE, ONE, lambda memory: memory.remove("clawker-envoy"), served=False),
+    "a renamed envoy": Scenario(ONE, ONE, lambda memory: memory.rename("clawker-envoy", "other")),
+    "leftovers": Scenario(ONE, ONE, _waste),
+    "an impostor": Scenario(ONE, ONE, _impostor),
+    "other networks": Scenario(ONE, ONE | {"network": {"subnet": "10.99.0.0/20"}}, served=False),
+}
+CALLS = {Fault.KILL: WRITES, Fault.KILL_AFTER: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
+
+
+def _blueprint(engine: MemoryEngine, release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401
+    return stacks.blueprint(engine.facts(), *rules, release=release, **settings)
+
+
+def _prepared(scenario: Scenario, release: Release) -> MemoryEngine:
+    memory = MemoryEngine()
+    if scenario.before is not None:
+        stacks.converged(memory, _blueprint(memory, release, **scenario.before))
+        scenario.tamper(memory)
+    return memory
+
+
+def _forget_lock(memory: MemoryEngine) -> None:
+    """Do what the next run does with the lock of a process that is gone; this process is not."""
+    memory.remove("clawker-lock")
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
+    name: str, fault: Fault, release: Release, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At every point agents are served that were before; one more run leaves all current and nothing else."""
+    scenario = SCENARIOS[name]
+    for point in count(1):
+        memory = _prepared(scenario, release)
+        wanted = _blueprint(memory, release, **scenario.wanted)
+        engine = Faulty(memory, CALLS[fault])
+        engine.arm(fault, point)
+        with suppress(Killed, FirewallError):  # what fails only ends a drain early is no failure of the run
+            pipeline.converge(cast("EngineWriter", engine), wanted, Wish(0), pipeline.Turn(lambda _: None))
+        if not engine.hit:
+            break
+        where = f"{point}: {fault} at {engine.hit}"
+        assert not scenario.served or stacks.serving(memory), where
+        _forget_lock(memory)
+        assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, where
+        assert stacks.found(memory, wanted) == set(), where
+        assert [each.name for each in memory.listing() if each.name != "agent"] == [
+            "clawker-coredns",
+            "clawker-envoy",
+        ], where
+        assert memory.volumes == {}, where
+    assert point > 1
+    with capsys.disabled():
+        print(f" [{point - 1} points]", end="")  # noqa: T201 - how much was covered
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
+    """What is left of a stack is taken down by the next `down`, or brought up by the next `run`."""
+    for point in count(1):
+        memory = _prepared(Scenario(ONE, ONE), release)
+        wanted = _blueprint(memory, release, **ONE)
+        engine = Faulty(memory, CALLS[fault])
+        engine.arm(fault, point)
+        turn = pipeline.Turn(lambda _: None)
+        with suppress(Killed, FirewallError):
+            pipeline.take_down(cast("EngineWriter", engine), "clawker", release.digests, turn, detach=False)
+        if not engine.hit:
+            break
+        _forget_lock(memory)
+        if point % 2:
+            assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
+        pipeline.take_down(memory, "clawker", release.digests, turn, detach=False)
+        assert observe(memory, "clawker", ()).absent, point
+        assert memory.listing() == (), point
