@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.pipeline import Look, Turn
+    from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
-    from clawker_fw.reconcile.steps import Wish
+    from clawker_fw.reconcile.steps import Step, Wish
 
 _Result = TypeVar("_Result")
 
@@ -339,13 +340,14 @@ def down(
 
     chosen: Options = context.obj
     engine = connect_engine(chosen)
-    with Digests() as digests, _turn(lock_wait) as turn:
-        steps = pipeline.take_down(engine, chosen.project, digests, turn, detach=force)
+    performed: list[Step] = []
+    with Digests() as digests, _turn(lock_wait, performed) as turn:
+        pipeline.take_down(engine, chosen.project, digests, turn, detach=force)
     if format_ is Format.JSON:
-        performed = [describe(step) for stage in steps.stages for step in stage]
-        _print_json({"schema": 1, "project": chosen.project, "steps": performed})
+        steps = [describe(step) for step in performed]
+        _print_json({"schema": 1, "project": chosen.project, "steps": steps})
     else:
-        typer.echo(f"{chosen.project} is down." if steps.stages else f"{chosen.project} was not up.")
+        typer.echo(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
 
 
 # --- what the commands share ----------------------------------------------------------------------------------
@@ -419,8 +421,11 @@ def _aside(work: Callable[[], _Result]) -> "Future[_Result]":
 
 
 @contextmanager
-def _turn(lock_wait: float) -> "Iterator[Turn]":
-    """Show the steps of a change, and have Ctrl-C stop it: once after the step in hand, twice at once."""
+def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
+    """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
+
+    Ctrl-C once stops after the step in hand, twice at once.
+    """
     from clawker_fw.pipeline import Turn
     from clawker_fw.report import text
 
@@ -432,10 +437,15 @@ def _turn(lock_wait: float) -> "Iterator[Turn]":
         asked.set()
         typer.echo("Stopping after the step in hand. Again to stop at once; the next run finishes.", err=True)
 
+    def tell(progress: "Progress") -> None:
+        display(progress)
+        if progress.share >= 1:
+            performed.append(progress.step)
+
     before = signal.signal(signal.SIGINT, stop)
     try:
         with text.StepDisplay(text.console(stderr=True)) as display:
-            yield Turn(display, asked.is_set, lock_wait)
+            yield Turn(tell, asked.is_set, lock_wait)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -454,7 +464,7 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
 
     steps = pipeline.plan_for(seen, wish)
     if format_ is Format.JSON:
-        _print_json(documents.run_document(seen.diff, steps, None))
+        _print_json(documents.plan_document(seen.diff, steps))
     else:
         output = text.console()
         output.print(text.drift_report(seen.diff))
@@ -477,23 +487,23 @@ def _converge(
     """Print the difference, close it, and answer with the proof."""
     from clawker_fw import pipeline
 
-    steps = pipeline.plan_for(seen, wish)
     before = seen.diff
-    if not steps.empty:
+    performed: list[Step] = []
+    if not pipeline.plan_for(seen, wish).empty:
         from clawker_fw.report import text
 
         talk = text.console(stderr=True)
         talk.print(text.drift_report(before))
-        with _turn(lock_wait) as turn:
+        with _turn(lock_wait, performed) as turn:
             seen = pipeline.converge(engine, blueprint, wish, turn)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(documents.run_document(before, steps, seen.diff))
+        _print_json(documents.run_document(before, performed, seen.diff))
     else:
         from clawker_fw.report import text
 
-        words = "nothing to do" if steps.empty else "applied and proven"
+        words = "applied and proven" if performed else "nothing to do"
         text.console().print(text.verdict_line(seen.diff.verdict, f"{blueprint.project}: {words}"))
 
 

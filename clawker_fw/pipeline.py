@@ -120,18 +120,17 @@ def _require_current(seen: Look) -> None:
         )
 
 
-def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> Plan:
+def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> None:
     """Remove a stack: containers, volumes and networks; its images stay, for the next time.
 
     Raises:
         RefusedError: when agents are attached and are not to be taken off.
     """
     if teardown(observe(engine, project, ()), detach=detach).empty:
-        return Plan((), (), 0)
+        return
     with Lock(engine, project, images.lock_image(engine.facts(), digests), turn.lock_wait) as lock:
         steps = teardown(observe(engine, project, ()), detach=detach)
         applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping, lock.require_held))
-    return steps
 
 
 def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:

@@ -127,7 +127,14 @@ class Hand:
             labels=body["Labels"],
         )
 
-    def recreate(self, sibling: str, change: Callable[[Body], None], stop_seconds: int | None = None) -> None:
+    def recreate(
+        self,
+        sibling: str,
+        change: Callable[[Body], None],
+        *,
+        stop_seconds: int | None = None,
+        start: bool = True,
+    ) -> None:
         """Make a sibling's container anew from its own recipe, with a change.
 
         With `stop_seconds` the old one is given so long to end by itself.
@@ -141,4 +148,5 @@ class Hand:
         for network, address in recipe.networks.items():
             self.docker.connect_container_to_network(made, network, ipv4_address=address)
         self.docker.put_archive(made, VOLUME, recipe.files)
-        self.docker.start(made)
+        if start:
+            self.docker.start(made)

@@ -115,7 +115,15 @@ CONTAINERS = (
     _anew(ENVOY, "with a folder of the host", _host(Binds=["/etc/hostname:/etc/extra:ro"]), "mounts"),
     _anew(COREDNS, "with another tmpfs", _host(Tmpfs={"/tmp": "rw"}), "tmpfs"),  # noqa: S108 - inside the container
     _anew(COREDNS, "with a root that can be written to", _host(ReadonlyRootfs=False), "read_only"),
-    _anew(COREDNS, "with all privileges", _host(Privileged=True), "privileged"),
+    Tampering(
+        "coredns is made anew with all privileges, and not started",
+        lambda hand: hand.recreate(COREDNS, _host(Privileged=True), start=False),
+        (
+            Sign(COREDNS, "state", "status", "start"),
+            Sign(COREDNS, "shape", "privileged", "replace"),
+            Sign(COREDNS, "shape", "security_options", "replace"),
+        ),
+    ),
     _anew(ENVOY, "with a further capability", _more_host("CapAdd", "SYS_TIME"), "capabilities_added"),
     _anew(COREDNS, "with capabilities that are dropped otherwise", _host(CapDrop=None), "capabilities_dropped"),
     _anew(COREDNS, "without no-new-privileges", _host(SecurityOpt=None), "security_options"),
@@ -131,7 +139,7 @@ CONTAINERS = (
     _anew(COREDNS, "with a further group", _host(GroupAdd=["100"]), "groups"),
     _anew(ENVOY, "with a published port", _published, "ports"),
     _anew(ENVOY, "with all ports published", _host(PublishAllPorts=True), "publish_all"),
-    _anew(COREDNS, "in the host's IPC namespace", _host(IpcMode="host"), "ipc_mode"),
+    _anew(COREDNS, "in the host's IPC namespace", _host(IpcMode="host"), "ipc_mode", "security_options"),
     _anew(COREDNS, "in the host's UTS namespace", _host(UTSMode="host"), "uts_mode"),
     _anew(COREDNS, "with a limit on processors", _host(NanoCpus=500_000_000), "processors"),
     _anew(ENVOY, "with more memory", _host(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
@@ -144,7 +152,12 @@ CONTAINERS = (
         lambda hand: hand.recreate(COREDNS, _host(PidMode="host")),
         tuple(
             Sign(COREDNS, layer, field, "replace")
-            for layer, field in (("shape", "pid_mode"), ("live", "processes"), ("live", "program"))
+            for layer, field in (
+                ("shape", "pid_mode"),
+                ("shape", "security_options"),  # an engine that shares this namespace labels no processes
+                ("live", "processes"),
+                ("live", "program"),
+            )
         ),
     ),
     _anew(COREDNS, "with another name on its network", _alias, "aliases"),

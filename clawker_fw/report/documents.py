@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling
+from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.attempt import Attempt
 from clawker_fw.reconcile.plan import waste
-from clawker_fw.reconcile.steps import Plan, describe
+from clawker_fw.reconcile.steps import Plan, Step, describe
 
 SCHEMA = 1
 
@@ -25,16 +25,23 @@ def drift_document(found: Diff, failed: Attempt | None) -> dict[str, Any]:
     }
 
 
-def run_document(before: Diff, steps: Plan, after: Diff | None) -> dict[str, Any]:
-    """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards.
+def plan_document(before: Diff, steps: Plan) -> dict[str, Any]:
+    """Return the answer of a dry run: what differs, and what would be done about it."""
+    planned = [describe(step) for stage in steps.stages for step in stage]
+    return _changes(before, before.verdict, planned, changed=False)
 
-    Without `after` nothing has been done yet (`--dry-run`), and the verdict is the one before.
-    """
+
+def run_document(before: Diff, performed: Sequence[Step], after: Diff) -> dict[str, Any]:
+    """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards."""
+    return _changes(before, after.verdict, [describe(step) for step in performed], changed=bool(performed))
+
+
+def _changes(before: Diff, verdict: Verdict, steps: list[str], *, changed: bool) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "verdict": (after or before).verdict.value,
-        "changed": after is not None and not steps.empty,
-        "steps": [describe(step) for stage in steps.stages for step in stage],
+        "verdict": verdict.value,
+        "changed": changed,
+        "steps": steps,
         "siblings": _siblings(before),
     }
 
