@@ -337,8 +337,8 @@ class Probe:
     `versions` maps each hot resource to the version that is live; `refused` are those of which the program has
     refused an update since the last commit. `others` names who else answers at our addresses, as `address
     hardware-address`; `network` lists how routes and addresses differ from what was asked. `program` is the
-    command line of the process that serves, `processes` what runs beside it. `error` is why the program did not
-    answer, or `""`.
+    command line of the process that serves, `processes` what runs beside it. `unhealthy` is why a health check
+    would fail now, `error` why the program did not answer; both are `""` when all is well.
     """
 
     build: str = ""
@@ -351,6 +351,7 @@ class Probe:
     network: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    unhealthy: str = ""
     error: str = ""
 
 

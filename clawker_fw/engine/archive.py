@@ -77,6 +77,7 @@ def probe(answer: Mapping[str, Any]) -> Probe:
             network=tuple(answer["network"]),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
+            unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )
     except (KeyError, TypeError) as error:

@@ -66,6 +66,8 @@ class _Container:
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     silent: str = ""
+    health: str = ""
+    unhealthy: str = ""
 
 
 class MemoryEngine:
@@ -138,6 +140,7 @@ class MemoryEngine:
             network=inside.network_differences,
             program=inside.program,
             processes=inside.processes,
+            unhealthy=inside.unhealthy,
             error=inside.silent,
         )
 
@@ -373,7 +376,7 @@ def _view(inside: _Container) -> ContainerView:
             networks={name: inside.spec.shape.networks.get(name, "") for name in inside.networks},
         ),
         status=inside.status,
-        health=_HEALTH.get(inside.status, "") if inside.spec.shape.healthcheck else "",
+        health=(inside.health or _HEALTH.get(inside.status, "")) if inside.spec.shape.healthcheck else "",
         created=inside.created,
         started=inside.started,
         exit_code=inside.exit_code,

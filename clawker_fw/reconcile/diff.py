@@ -200,11 +200,17 @@ class _Comparison:
                 container.status, Action.REPLACE
             )
             yield self._finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
-        if container.running and container.health == "unhealthy":
+        if container.running and container.health == "unhealthy" and not self._healthy_by_now:
             yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
         yield from self._networks_held()
         if wanted.sibling is Sibling.COREDNS and (probe := self._seen.probe) and not probe.error:
             yield from self._service_address()
+
+    @property
+    def _healthy_by_now(self) -> bool:
+        """Whether the sibling itself says so: an engine calls a paused one unhealthy until its next check."""
+        probe = self._seen.probe
+        return probe is not None and not probe.error and not probe.unhealthy
 
     def _networks_held(self) -> Iterator[Finding]:
         running, wanted = dict(self._container.shape.networks), self._wanted.shape.networks

@@ -23,6 +23,7 @@ type Report struct {
 	Program     []string          `json:"program"`   // the command line of the process that serves
 	Processes   []string          `json:"processes"` // what runs here and should not
 	Refused     []string          `json:"refused"`   // resources of which an update was refused
+	Unhealthy   string            `json:"unhealthy"` // why a health check would fail now, else ""
 	Error       string            `json:"error"`     // why the program did not answer, else ""
 }
 
@@ -44,6 +45,9 @@ func probe(root string, sibling Sibling, program Program) Report {
 	}
 	if err == nil {
 		report.Refused, err = refusedUpdates(root, program)
+	}
+	if unhealthy := check(root, program); unhealthy != nil {
+		report.Unhealthy = unhealthy.Error()
 	}
 	if err != nil {
 		report.Error = err.Error()
@@ -82,6 +86,14 @@ func addresses() []string {
 // health is the container's HEALTHCHECK. It announces our own addresses again each time, so that a neighbour
 // with a wrong entry finds them within one interval whatever happened to the network.
 func health(root string, sibling Sibling, program Program) error {
+	if err := check(root, program); err != nil {
+		return err
+	}
+	return announceOwn(root, sibling)
+}
+
+// check fails unless everything in hot/ is live at the version that was committed.
+func check(root string, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
 		return err
@@ -97,5 +109,5 @@ func health(root string, sibling Sibling, program Program) error {
 	if missing := notLive(expected, versions, committed.Version); len(missing) > 0 {
 		return fmt.Errorf("not live at version %s: %v", committed.Version, missing)
 	}
-	return announceOwn(root, sibling)
+	return nil
 }

@@ -37,6 +37,9 @@ func TestProbe(t *testing.T) {
 	if report.Others == nil || len(report.Others) > 0 || report.Refused == nil || len(report.Refused) > 0 {
 		t.Errorf("others %#v, refused %#v", report.Others, report.Refused)
 	}
+	if report.Unhealthy != "" {
+		t.Errorf("unhealthy: %s", report.Unhealthy)
+	}
 	if len(report.Program) == 0 || report.Processes == nil {
 		t.Errorf("program %#v, processes %#v", report.Program, report.Processes)
 	}
@@ -51,6 +54,9 @@ func TestProbeOfASilentProgram(t *testing.T) {
 
 	report := probe(root, newResolver(), program)
 
+	if report.Unhealthy != "no answer" {
+		t.Errorf("unhealthy: %q", report.Unhealthy)
+	}
 	if report.Error != "no answer" || len(report.Addresses) != 2 || report.Claimed {
 		t.Errorf("got %+v", report)
 	}

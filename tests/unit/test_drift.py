@@ -194,6 +194,16 @@ def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wa
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
+def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """What an engine found in its last check counts only while a check of now finds it, too."""
+    envoy = memory.inside("clawker-envoy")
+    envoy.health = "unhealthy"
+    assert stacks.found(memory, wanted) == set()
+    envoy.unhealthy = "not live at version 1"
+    assert stacks.found(memory, wanted) == {("envoy", "state", "health", "tamper", "replace")}
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
 def test_a_subtle_spoofer_is_taken_off(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Who answers at an address of ours is known by its hardware address, and then heard no more."""
     spoof(memory)
