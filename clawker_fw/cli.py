@@ -489,7 +489,9 @@ def _converge(
 
     before = seen.diff
     performed: list[Step] = []
-    if not pipeline.plan_for(seen, wish).empty:
+    if pipeline.plan_for(seen, wish).empty:
+        pipeline.tidy(engine, seen.observed)
+    else:
         from clawker_fw.report import text
 
         talk = text.console(stderr=True)

@@ -374,7 +374,7 @@ class Observed:
     `images` maps each desired reference and each running id to what the engine has there. `subnets` are all that
     other networks take. `attached` maps the containers on each network that are not ours to their place there.
     `own_images` are those we made, each with the ids of the containers made from it, and `orphans` the volumes
-    of ours that have lost their container.
+    of ours that have lost their container. `lock` is there while somebody is at work, and when that was killed.
     """
 
     engine: EngineFacts
@@ -386,6 +386,7 @@ class Observed:
     attached: Mapping[Role, Mapping[str, Endpoint]]
     own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     orphans: tuple[str, ...] = ()
+    lock: Listed | None = None
 
     @property
     def absent(self) -> bool:

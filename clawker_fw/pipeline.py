@@ -17,7 +17,7 @@ from clawker_fw.reconcile import apply as applying
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
-from clawker_fw.reconcile.lock import Lock
+from clawker_fw.reconcile.lock import Lock, abandoned
 from clawker_fw.reconcile.observe import Observation, observe
 from clawker_fw.reconcile.plan import plan, teardown
 from clawker_fw.reconcile.steps import Plan, Wish
@@ -120,13 +120,21 @@ def _require_current(seen: Look) -> None:
         )
 
 
+def tidy(engine: EngineWriter, observed: Observed) -> None:
+    """Take away the lock of a run that was killed as it gave it back: who has nothing to do takes none over."""
+    if observed.lock and abandoned(observed.lock):
+        engine.remove(observed.lock.id)
+
+
 def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> None:
     """Remove a stack: containers, volumes and networks; its images stay, for the next time.
 
     Raises:
         RefusedError: when agents are attached and are not to be taken off.
     """
-    if teardown(observe(engine, project, ()), detach=detach).empty:
+    observed = observe(engine, project, ())
+    if teardown(observed, detach=detach).empty:
+        tidy(engine, observed)
         return
     with Lock(engine, project, images.lock_image(engine.facts(), digests), turn.lock_wait) as lock:
         steps = teardown(observe(engine, project, ()), detach=detach)

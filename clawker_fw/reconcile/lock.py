@@ -22,9 +22,9 @@ from typing import Self
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError
-from clawker_fw.model import ContainerSpec, ContainerView, Mount, Shape
+from clawker_fw.model import ContainerSpec, ContainerView, Listed, Mount, Shape
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.images import BuiltImage
 
 LEASE_SECONDS = 10.0
@@ -41,9 +41,9 @@ _HOST, _USER, _PROCESS, _SINCE, _COMMAND = (
 )
 
 
-def lock_name(project: str) -> str:
-    """Return what the lock's container is called."""
-    return f"{project}-lock"
+def abandoned(lock: Listed) -> bool:
+    """Whether a lock's holder is known to be gone: a process of this machine that has ended."""
+    return not _may_be_alive(lock)
 
 
 class Lock:
@@ -172,11 +172,11 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     )
 
 
-def _is_here(held: ContainerView) -> bool:
+def _is_here(held: ContainerView | Listed) -> bool:
     return held.labels.get(_HOST) == holder()[_HOST]
 
 
-def _may_be_alive(held: ContainerView) -> bool:
+def _may_be_alive(held: ContainerView | Listed) -> bool:
     """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
     return not _is_here(held) or _is_alive(held.labels.get(_PROCESS, ""))
 

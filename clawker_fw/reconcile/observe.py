@@ -22,7 +22,7 @@ from clawker_fw.model import (
     Sibling,
 )
 from clawker_fw.stack import coredns, labels
-from clawker_fw.stack.container import container_names
+from clawker_fw.stack.container import container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
 _READERS = 12
@@ -115,6 +115,7 @@ def _read(reader: EngineReader, project: str, pool: ThreadPoolExecutor) -> Obser
             for image in reading_own_images.result()
         },
         orphans=reading_orphans.result(),
+        lock=next((each for each in listing if _is_lock(each, project)), None),
     )
 
 
@@ -129,6 +130,10 @@ def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, S
         elif labels.is_ours(each.labels, project) and each.labels.get(labels.SIBLING) in set(Sibling):
             ours[each] = Sibling(each.labels[labels.SIBLING])
     return ours
+
+
+def _is_lock(listed: Listed, project: str) -> bool:
+    return listed.name == lock_name(project) and labels.is_ours(listed.labels, project)
 
 
 def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str) -> None:

@@ -43,6 +43,11 @@ def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
     return f"{project}-{sibling}", f"{project}-{sibling}-next"
 
 
+def lock_name(project: str) -> str:
+    """Return what the container is called that says who is at work on a stack."""
+    return f"{project}-lock"
+
+
 def shape(
     program: Sequence[str],
     networks: Mapping[str, str],

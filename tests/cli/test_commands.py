@@ -7,6 +7,9 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
+from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.reconcile import lock
+from clawker_fw.stack import labels
 from devkit import stacks
 from tests.cli.conftest import Command
 
@@ -60,6 +63,26 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
     assert command("run", "--dry-run").code == 1
     assert command("run", "--format", "json").valid("run")["steps"] == ["remove volume 0123456789ab"]
     assert memory.volumes == {}
+
+
+def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
+    """Who has nothing to do takes no lock, but takes away that of a process which is gone; not one's that lives."""
+    command("run")
+    image = memory.inside("clawker-envoy").image
+
+    def hold(**changes: str) -> None:
+        held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
+        everything = labels.ownership_labels("clawker") | held_by
+        memory.create_container(ContainerSpec("clawker-lock", image, everything, Shape((), (), {})))
+
+    for verb in ("run", "down", "down"):
+        hold(process="999999999 1")
+        assert command(verb).code == 0
+        assert memory.container("clawker-lock") is None, verb
+    command("run")
+    hold()
+    assert command("run").code == 0
+    assert memory.container("clawker-lock")
 
 
 def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:

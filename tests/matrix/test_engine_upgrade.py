@@ -20,10 +20,8 @@ def test_an_upgraded_engine_makes_no_drift(
 ) -> None:
     """A newer engine tells of the same containers in other words; what they are is the same."""
     for version in VERSIONS:
-        reason = available(version)
-        assert not (reason and require_engine), reason
-        if reason:
-            pytest.skip(reason)
+        if (reason := available(version)) and not require_engine:
+            pytest.skip(f"ENGINE {version} IS NOT TESTED: {reason}")
     folder, kept = Path("/var/tmp") / f"engine-{tmp_path.name[-20:]}", tmp_path / "kept"  # noqa: S108 - sockets need it short
     made: dict[str, str] = {}
     for version in VERSIONS:
