@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
 
+from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
     DesiredSibling,
@@ -71,10 +72,17 @@ class Blueprint:
 
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
-    """Return the subnets the stack should have: the one that is set, else the one it has, else a free one."""
+    """Return the subnets the stack should have: the one that is set, else the one it has, else a free one.
+
+    Raises:
+        SettingsError: when the one that is set is another network's, or none is free.
+    """
     has = {role: _subnet(network) for role, network in observed.networks.items()}
+    chosen = blueprint.settings.network.subnet
+    if chosen and chosen != has.get(Role.AGENTS):
+        _require_free(chosen, observed.subnets)
     agents = (
-        blueprint.settings.network.subnet
+        chosen
         or has.get(Role.AGENTS)
         or free_subnet(Role.AGENTS, [*observed.subnets, *filter(None, has.values())])
     )
@@ -82,6 +90,17 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents])
     return Addressing(agents, egress)
+
+
+def _require_free(subnet: IPv4Network, taken: tuple[IPv4Network, ...]) -> None:
+    overlapping = [str(other) for other in taken if other.overlaps(subnet)]
+    if overlapping:
+        raise SettingsError(
+            "subnet-taken",
+            f"The subnet {subnet} overlaps what other networks of this engine have.",
+            context=overlapping,
+            hint="Choose another one with `network.subnet`, or leave it out: a free one is found then.",
+        )
 
 
 def slots(observed: Observed, addresses: Addressing) -> Slots:

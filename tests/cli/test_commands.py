@@ -66,7 +66,7 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
-    """Who has nothing to do takes no lock, but takes away that of a process which is gone; not one's that lives."""
+    """Who has nothing to do takes no lock, but takes away that of a process that is gone; not one's that lives."""
     command("run")
     image = memory.inside("clawker-envoy").image
 

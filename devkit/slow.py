@@ -1,0 +1,49 @@
+"""An engine that takes its time: a relay in front of its socket that delays everything that is asked."""
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_CHUNK = 1 << 16
+
+
+@contextmanager
+def slow(host: str, seconds: float) -> Iterator[str]:
+    """Give the address of an engine at which each call takes so much longer."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder) / "docker.sock"
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(
+            target=_accept, args=(listener, host.removeprefix("unix://"), seconds), daemon=True
+        ).start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket, engine: str, seconds: float) -> None:
+    with suppress(OSError):  # closed: nobody asks any more
+        while True:
+            client, _ = listener.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(engine)
+            threading.Thread(target=_relay, args=(client, server, seconds), daemon=True).start()
+            threading.Thread(target=_relay, args=(server, client, 0), daemon=True).start()
+
+
+def _relay(source: socket.socket, target: socket.socket, seconds: float) -> None:
+    """Hand on what comes; a pause before it is a new question, which has to wait."""
+    last = 0.0
+    with suppress(OSError):
+        while chunk := source.recv(_CHUNK):
+            if time.monotonic() - last > seconds / 2:
+                time.sleep(seconds)
+            target.sendall(chunk)
+            last = time.monotonic()
+        target.shutdown(socket.SHUT_WR)

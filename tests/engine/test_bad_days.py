@@ -1,0 +1,159 @@
+"""Engines on a bad day, releases that fail in every way: one clear error, nothing half done, then it works."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from docker import APIClient, errors
+
+from devkit import stacks
+from devkit.engines import PrivateEngine, available, private_engine
+from devkit.firewall import Firewall, upgraded
+from devkit.host import client
+from devkit.peers import Peers
+from devkit.slow import slow
+from devkit.waiting import until
+
+
+@pytest.fixture
+def own_engine(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
+    """An engine that a test may restart."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"AN ENGINE OF ITS OWN IS NOT TESTED: {reason}")
+    with private_engine() as engine:
+        yield engine
+
+
+def names(docker: APIClient, firewall: Firewall) -> list[str]:
+    """Return what the stack's containers are called."""
+    found = docker.containers(all=True, filters={"name": firewall.project})
+    return sorted(name for each in found for name in each["Names"])
+
+
+def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
+    """An engine that takes half a second for everything is waited for, and agents notice nothing of it."""
+    up.origin(peers, ["a.test", "h.test"])
+    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+    with slow(host, 0.5) as address:
+        patient = replace(up, host=address)
+        patient.run("--force-recreate", "--drain-timeout", "1")
+        assert patient.drift().expect().findings == set()
+    assert agent.stop().last["failed"] == 0
+
+
+@pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
+def test_an_engine_that_restarts_in_the_middle(moment: str, own_engine: PrivateEngine, tmp_path: Path) -> None:
+    """The run ends with an error of the engine's, or gets through; the next one makes all current."""
+    firewall = Firewall(own_engine.host, "restarted", tmp_path)
+    firewall.write("a.test")
+    firewall.run()
+    process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("done") and moment in line:
+            break
+    own_engine.restart()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in {0, 4, 5}
+    assert "Traceback" not in err
+    firewall.run("--drain-timeout", "1")
+    assert firewall.drift().expect().findings == set()
+    with closing(client(own_engine.host)) as docker:
+        assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A folder on a disk that has room for an engine, but not for our images; a test may give it more."""
+    if os.geteuid() != 0:
+        pytest.skip("A FULL DISK IS NOT TESTED: mounting one needs root")
+    folder = Path(tempfile.mkdtemp(prefix="small-", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+    """An image that does not fit is an error of the engine's; nothing is begun, and with room it works."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"A FULL DISK IS NOT TESTED: {reason}")
+    with private_engine(folder=small_disk / "e") as engine, closing(client(engine.host)) as docker:
+        firewall = Firewall(engine.host, "full", tmp_path)
+        firewall.write("a.test")
+        outcome = firewall.call("run").expect(4)
+        assert "no space left on device" in outcome.err
+        assert "Traceback" not in outcome.err
+        assert names(docker, firewall) == []
+        assert docker.networks(names=["full"]) == []
+        subprocess.run(["mount", "-o", "remount,size=2g", small_disk], check=True)
+        engine.restart()
+        firewall.run()
+        assert firewall.current()
+
+
+def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
+    """A subnet that is taken is refused before anything is made: engines let some of them pass."""
+    taken = peers.start("wait", network="bridge")
+    subnet = docker.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"]
+    firewall.write("a.test", network={"subnet": subnet.replace("/16", "/20")})
+    assert "error[subnet-taken]" in firewall.call("run").expect(3).err
+    assert names(docker, firewall) == []
+    taken.remove()
+    firewall.write("a.test")
+    firewall.run()
+    assert firewall.current()
+
+
+def _only_check(text: bytes) -> bytes:
+    """Have Envoy check its configuration, say that all is well, and end."""
+    return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
+
+
+def test_a_release_that_starts_and_dies(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """A program that ends again and again never becomes ready: the old one serves on, and `drift` tells of it."""
+    before = docker.inspect_container(up.container("envoy"))["Id"]
+    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy.py", _only_check)
+    newer = upgraded(up, tmp_path / "newer")
+    outcome = newer.call("run").expect(5)
+    assert "error[replacement-not-ready]" in outcome.err
+    assert docker.inspect_container(up.container("envoy"))["Id"] == before
+    assert names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    failed = newer.drift().json["failed_attempt"]
+    assert failed["code"] == "replacement-not-ready"
+    assert "The last attempt failed" in newer.call("drift").expect(1).out
+    assert up.drift().expect().json["failed_attempt"] is None
+
+
+MEDDLINGS: dict[str, Callable[[APIClient, str], object]] = {
+    "killed": lambda docker, name: docker.kill(name),
+    "removed": lambda docker, name: docker.remove_container(name, force=True, v=True),
+}
+
+
+def _done(meddle: Callable[[APIClient, str], object], docker: APIClient, name: str) -> bool:
+    try:
+        meddle(docker, name)
+    except errors.APIError:  # not made yet, or not running yet
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", MEDDLINGS)
+def test_a_replacement_that_is_taken_away_while_it_is_verified(how: str, up: Firewall, docker: APIClient) -> None:
+    """Whoever kills it, the old siblings serve on, and the run says that the new one does not."""
+    before = {sibling: docker.inspect_container(up.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
+    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+    until(lambda: _done(MEDDLINGS[how], docker, f"{up.container('envoy')}-next"), every=0.01)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in {4, 5}, err
+    assert "Traceback" not in err
+    assert {name: docker.inspect_container(up.container(name))["Id"] for name in before} == before
+    assert names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    assert up.current()
