@@ -82,7 +82,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             performer.require_going(plan.stages[position:])
             performer.side_by_side(stage)
         except BaseException as error:  # whatever it is: what was made for nothing is taken away
-            if position < plan.point_of_no_return:
+            if position in plan.undoable:
                 performer.undo(plan.rollback, error)
             raise
 

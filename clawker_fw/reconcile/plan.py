@@ -1,8 +1,8 @@
 """plan: which steps close the difference, in which order, and how to go back. Pure.
 
 The order is a security property: whatever prefix of a plan has been performed, nothing passes that neither the
-old rules nor the new ones allow. Envoy learns of rules before the zone does, a replacement is verified before it
-is used, and what served before is taken away last.
+old rules nor the new ones allow. Images come before anything is touched, Envoy learns of rules before the zone
+does, a replacement is verified before it is used, and what served before is taken away last.
 """
 
 import hashlib
@@ -349,13 +349,14 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
         observed.engine, {}, observed.subnets, siblings={}, leftovers=(), images=observed.images, attached={}
     )
     build = _Planner(bare, Slots(), lambda _: desired, found, Wish(0)).plan()
+    images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
     old = (*observed.siblings.values(), *observed.leftovers)
     taken_away: tuple[tuple[Step, ...], ...] = (
         tuple(_retire(each) for each in old),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     return Plan(
-        stages=(*(stage for stage in taken_away if stage), *build.stages),
+        stages=(*images, *(stage for stage in taken_away if stage), *build.stages[len(images) :]),
         rollback=(),
         point_of_no_return=0,
     )

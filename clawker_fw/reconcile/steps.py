@@ -195,6 +195,12 @@ class Plan:
         return not self.stages
 
     @property
+    def undoable(self) -> range:
+        """The stages whose failure is undone. Until one makes a container, what has its name is a leftover."""
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
+        return range(next(makes, self.point_of_no_return), self.point_of_no_return)
+
+    @property
     def replaced(self) -> tuple[Sibling, ...]:
         """The siblings that get a new container."""
         return tuple(step.sibling for stage in self.stages for step in stage if isinstance(step, Create))

@@ -1,6 +1,7 @@
 """Plans as canonical text: which steps, side by side or one after the other, and how to go back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,24 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
         "---",
         "take the service address",
     ]
+
+
+def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """What a run left behind is taken away, and networks are made anew, only when the images are there."""
+    images = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
+    changed = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images)
+    spec = memory.inside("clawker-envoy").spec
+    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    memory.create_container(replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks)))
+    lines = planned(memory, changed)
+    assert lines[:2] == ["pull image registry.test/envoy", "stop and remove envoy-next"]
+
+    subnet = {"subnet": "10.9.0.0/24"}
+    moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images, network=subnet)
+    lines = planned(memory, moved)
+    assert lines[:2] == ["---", "pull image registry.test/envoy"]
+    assert lines[2].startswith("stop and remove envoy")
+    assert sum("image" in line for line in lines) == 1
 
 
 def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint) -> None:

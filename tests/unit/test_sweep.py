@@ -1,5 +1,6 @@
 """A run that ends at any engine call of any plan: what served goes on serving, and the next run finishes."""
 
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import FirewallError
+from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import ContainerSpec, Shape, Verdict
+from clawker_fw.reconcile import attempt
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import Wish
@@ -119,6 +121,43 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
     assert point > 1
     with capsys.disabled():
         print(f" [{point - 1} points]", end="")  # noqa: T201 - how much was covered
+
+
+def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a run left behind that was killed anywhere: nothing is touched before all images are there."""
+    scenario = SCENARIOS["an upgrade of both"]
+    pulled = {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
+    for point in count(1):
+        memory = _prepared(scenario, release)
+        engine = Faulty(memory, WRITES)
+        engine.arm(Fault.KILL, point)
+        with suppress(Killed):
+            wanted = _blueprint(memory, release, **scenario.wanted)
+            pipeline.converge(cast("EngineWriter", engine), wanted, Wish(0), pipeline.Turn(lambda _: None))
+        if not engine.hit:
+            break
+        _forget_lock(memory)
+        before = _everything(memory)
+        monkeypatch.setattr(memory, "pull_image", _refuse)
+        with pytest.raises(EngineError) as caught:
+            stacks.converged(memory, _blueprint(memory, release, **scenario.wanted, **pulled))
+        assert caught.value.code == "image-not-pulled", point
+        assert _everything(memory) == before, point
+    assert point > 1
+
+
+def _refuse(reference: str, _: Callable[[float], None]) -> None:
+    raise EngineError("image-not-pulled", f"The engine could not pull {reference}.")
+
+
+def _everything(memory: MemoryEngine) -> object:
+    """Return all that there is, but for the word that is left of the attempt."""
+    containers = {each.name: copy.deepcopy(memory.inside(each.name)) for each in memory.listing()}
+    for inside in containers.values():
+        inside.files.pop(attempt.ATTEMPT, None)
+    return containers, memory.networks(), dict(memory.volumes)
 
 
 @pytest.mark.parametrize("fault", list(Fault))
