@@ -201,6 +201,8 @@ def options(
     ] = False,
 ) -> None:
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
+    if host and context:
+        raise typer.BadParameter("an engine is named by --host or by --context, not by both")
     from clawker_fw.report import log
 
     log.configure(as_json=log_format is Format.JSON, debug=debug)

@@ -1,24 +1,31 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-The only module that imports `docker`: raw JSON, SDK types and error prose stop here. Written for API 1.41
-(engine 20.10) and later, without anything that a later version changed.
+With `ssh.py` the only module that imports `docker`: raw JSON, SDK types and error prose stop here. Written for API
+1.41 (engine 20.10) and later, without anything that a later version changed.
 """
 
 import json
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import requests
 from docker import APIClient, errors
-from docker.constants import DEFAULT_UNIX_SOCKET
-from docker.context import ContextAPI
+from docker.tls import TLSConfig
 from docker.types import EndpointConfig, HostConfig, IPAMConfig, IPAMPool, LogConfig, NetworkingConfig
 from docker.types import Mount as VolumeMount
+from requests.adapters import HTTPAdapter
+from urllib3 import disable_warnings
+from urllib3.exceptions import InsecureRequestWarning
 
-from clawker_fw.engine import archive
+from clawker_fw.engine import archive, pulling, requirements
 from clawker_fw.engine.inspection import container_view, listed, network_view
+from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
 from clawker_fw.engine.port import Tell
+from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
@@ -36,66 +43,87 @@ from clawker_fw.model import (
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
 
-OLDEST_API = (1, 41)
-"""Engine 20.10, the oldest that the siblings were tried on."""
-
 _NANOSECONDS = 1_000_000_000
 _CALL_SECONDS = 60
 _STOP_SECONDS = 5
+
+STALLED_SECONDS = 120
+"""How long a pull may go on with nothing changing: a registry that is slow is waited for, a silent one is not."""
+
+_LISTEN_SECONDS = 0.2
 
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
     """Return the engine that the docker CLI would use.
 
-    In order: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context
-    (https://docs.docker.com/engine/manage-resources/contexts/).
-
     Raises:
-        EngineError: when it can't be found or reached, or is too old.
+        EngineError: when it can't be found or reached, or could not carry the firewall.
     """
-    place = "the engine"
+    place = locate(host, context, environment)
     try:
-        where = _locate(host, context, environment)
-        place = str(where.get("base_url", "the default socket"))
-        client = APIClient(version="auto", timeout=_CALL_SECONDS, use_ssh_client=True, **where)
-        version = client.version()
+        first = _client(place, requirements.OLDEST_API)
+        version = first.version(api_version=False)
+        facts = requirements.facts(place.address, version)
+        client = _client(place, facts.api_version)
+        client.adapters = first.adapters  # and with them the connections that are open
+        requirements.require_abilities(place.address, client.info())
     except (errors.DockerException, requests.RequestException, OSError) as error:
         raise EngineError(
             "engine-unreachable",
-            f"The Docker engine at {place} can't be reached.",
-            context=[_innermost(error)],
+            f"The Docker engine at {place.address} can't be reached.",
+            context=[_innermost(error), f"named by {place.source}", *_trust(place)],
             hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
         ) from error
-    api = tuple(int(part) for part in version["ApiVersion"].split("."))
-    if api < OLDEST_API:
+    return DockerEngine(client, facts, place.address)
+
+
+def _client(place: Place, version: str) -> APIClient:
+    """Return a client for an engine; nothing is asked of it yet."""
+    options: dict[str, Any] = {}
+    trusted: str | bool = False
+    if place.tls:
+        authority = str(place.tls.authority) if place.tls.authority else None
+        trusted = place.tls.verify and (authority or True)
+        certificate = (str(place.tls.client[0]), str(place.tls.client[1])) if place.tls.client else None
+        options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
+    address = DEFAULT_ADDRESS if place.over_ssh else place.address
+    try:
+        client = APIClient(base_url=address, version=version, timeout=_CALL_SECONDS, **options)
+    except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
-            "engine-too-old",
-            f"The engine at {place} is version {version['Version']} (API {version['ApiVersion']}).",
-            hint="Engine 20.10 (API 1.41) or later is needed.",
-        )
-    facts = EngineFacts(version["Version"], version["ApiVersion"], version["Arch"])
-    return DockerEngine(client, facts, where.get("base_url") or DEFAULT_UNIX_SOCKET)
+            "docker-config-invalid",
+            "The credentials in the docker CLI's configuration make no sense.",
+            context=[str(error)],
+            hint="They are under `auths` in its config.json; `docker login` writes them.",
+        ) from error
+    if place.over_ssh:
+        client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
+    elif place.tls:
+        client.mount("https://", _Trusting(trusted))
+    return client
 
 
-def _locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    if host or (not context and environment.get("DOCKER_HOST")):
-        place = host or environment["DOCKER_HOST"]
-        return {"base_url": place, **_tls({**environment, "DOCKER_HOST": place})}
-    name = context or environment.get("DOCKER_CONTEXT")
-    if name and ContextAPI.get_context(name) is None:
-        raise EngineError(
-            "context-unknown",
-            f"There is no docker context called {name!r}.",
-            hint="`docker context ls` lists them.",
-        )
-    return dict(ContextAPI.kwargs_from_context(name, dict(environment)))
+class _Trusting(HTTPAdapter):
+    """Trusts whom the docker CLI would; left to itself, `requests` would rather trust `REQUESTS_CA_BUNDLE`."""
+
+    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - what `requests` calls `verify`
+        super().__init__()
+        self._trusted = trusted
+        if trusted is False:
+            disable_warnings(InsecureRequestWarning)  # the user asked for it
+
+    def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
+        """Send a request."""
+        return super().send(request, **{**options, "verify": self._trusted})
 
 
-def _tls(environment: Mapping[str, str]) -> dict[str, Any]:
-    from docker.utils import kwargs_from_env  # noqa: PLC0415 - only for engines by environment
-
-    found = kwargs_from_env(environment=dict(environment))
-    return {"tls": found["tls"]} if "tls" in found else {}
+def _trust(place: Place) -> list[str]:
+    """Return what an error says about TLS."""
+    if place.tls is None:
+        return []
+    parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}
+    missing = [name for name, path in parts.items() if path is None]
+    return [f"TLS by the files in {place.tls.folder}{''.join(f', without {name}' for name in missing)}"]
 
 
 def _innermost(error: BaseException) -> str:
@@ -104,11 +132,46 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
+def _heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Yield what a stream says, and an empty line whenever it has said nothing for a moment.
+
+    It is listened to in a thread of its own: an engine is silent for as long as its registry is. Whoever does not
+    want to hear more leaves the thread behind; it ends with the process, and with it the engine's pull.
+    """
+    lines: queue.Queue[Any] = queue.Queue()
+    end = object()
+
+    def hear() -> None:
+        try:
+            for line in listen():
+                lines.put(line)
+            lines.put(end)
+        except Exception as error:  # noqa: BLE001 - raised again, by whoever listens
+            lines.put(error)
+
+    threading.Thread(target=hear, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_LISTEN_SECONDS)
+        except queue.Empty:
+            line = {}
+        if line is end:
+            return
+        if isinstance(line, Exception):
+            raise line
+        yield line
+
+
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn whatever the SDK raises into one of our errors; `what` completes "The engine could not …"."""
+def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what the SDK raises into one of our errors; `what` completes "The engine could not …".
+
+    What is excepted with `but` is left to whoever knows more about it.
+    """
     try:
         yield
+    except but:
+        raise
     except errors.NotFound as error:
         explanation = str(error.explanation)
         raise NotFoundError("not-found", f"The engine could not {what}.", context=[explanation]) from error
@@ -223,18 +286,24 @@ class DockerEngine:
             self._drain_stream(stream, lambda _: None)
 
     def pull_image(self, reference: str, tell: Tell) -> None:
-        """See `EngineWriter`."""
-        layers: dict[str, tuple[int, int]] = {}
+        """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
+        transfer, changed = pulling.Transfer(), time.monotonic()
 
         def on_line(line: Mapping[str, Any]) -> None:
-            detail = line.get("progressDetail") or {}
-            if "total" in detail:
-                layers[line["id"]] = (detail.get("current", 0), detail["total"])
-                total = sum(size for _, size in layers.values())
-                tell(sum(done for done, _ in layers.values()) / max(1, total))
+            nonlocal changed
+            if transfer.take(line):
+                changed = time.monotonic()
+            elif time.monotonic() - changed > STALLED_SECONDS:
+                raise pulling.stalled(reference, STALLED_SECONDS)
+            tell(transfer.share)
 
-        with _translated(f"pull {reference}"):
-            self._drain_stream(self._client.pull(_without_tag(reference), stream=True, decode=True), on_line)
+        try:
+            with _translated(f"pull {reference}", but=errors.DockerException):
+                lines = _heard(lambda: self._client.pull(_without_tag(reference), stream=True, decode=True))
+                self._drain_stream(lines, on_line)
+        except errors.DockerException as error:
+            words = str(getattr(error, "explanation", None) or error)
+            raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
 
     @staticmethod
     def _drain_stream(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw import cli
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile import lock
-from clawker_fw.stack import labels
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.release import Release
 from devkit import stacks
 from tests.cli.conftest import Command
+
+EM_AARCH64 = 183
+"""What an ELF file for arm64 says of itself (elf.h)."""
 
 
 def test_the_way_of_a_newcomer(command: Command) -> None:
@@ -271,11 +276,37 @@ def test_an_engine_that_fails_is_exit_code_4(
         ["run", "--drain-timeout", "soon"],
         ["--project", "Not Allowed", "run"],
         ["run", "--project", "after"],
+        ["--host", "unix:///run/docker.sock", "--context", "far", "status"],
     ],
 )
 def test_usage_is_exit_code_2(arguments: list[str], command: Command) -> None:
     """A mistake on the command line is told by the parser."""
     assert command(*arguments).code == 2
+
+
+def test_an_engine_of_another_architecture(
+    command: Command, settings_file: Path, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundled Envoy is refused with the setting that solves it; with it, every program is the engine's."""
+    engine = MemoryEngine("arm64")
+    monkeypatch.setattr(cli, "connect_engine", lambda _: engine)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    refused = command("run")
+    assert refused.code == 3
+    assert "linux/amd64, and the engine runs linux/arm64" in refused.err
+    assert "Set `images.envoy`" in refused.err
+    assert engine.networks() == ()
+
+    reference = f"registry.test/envoy@sha256:{'0' * 64}"
+    settings_file.write_text(settings_file.read_text() + f"images:\n  envoy: {reference}\n")
+    assert command("run").code == 0
+    assert command("drift").code == 0
+    for sibling in Sibling:
+        helper = engine.inside(f"clawker-{sibling}").files["bin/fwctl"]
+        assert int.from_bytes(helper[18:20], "little") == EM_AARCH64
+    theirs = images.bundled(Sibling.COREDNS, release, engine.facts())
+    assert theirs.architecture == "arm64"
+    assert engine.inside("clawker-coredns").spec.image == theirs.reference
 
 
 def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> None:

@@ -1,0 +1,171 @@
+"""Where the engine is, and how it is reached, as the docker CLI finds it. Nothing is connected here.
+
+The order and the files are those of https://docs.docker.com/engine/manage-resources/contexts/ and
+https://docs.docker.com/engine/security/protect-access/. They are read here rather than by the Docker SDK, which
+takes a configuration that it can't read for none, and so would speak to another engine than the CLI.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from clawker_fw.errors import EngineError
+
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+
+_DEFAULT = "default"
+_SCHEMES = ("unix", "tcp", "ssh")
+_PLAIN_PORT, _TLS_PORT = 2375, 2376
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS to an engine: whom to trust, and who we are. `folder` has what is there of the files that say so."""
+
+    folder: Path
+    verify: bool
+
+    @property
+    def authority(self) -> Path | None:
+        """The certificates that vouch for the engine; None: those that vouch for everybody."""
+        return self._file("ca.pem")
+
+    @property
+    def client(self) -> tuple[Path, Path] | None:
+        """Our certificate and its key, where there are both."""
+        certificate, key = self._file("cert.pem"), self._file("key.pem")
+        return (certificate, key) if certificate and key else None
+
+    def _file(self, name: str) -> Path | None:
+        path = self.folder / name
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An engine's address (`unix://`, `tcp://` or `ssh://`), who named it, and TLS where it is spoken."""
+
+    address: str
+    source: str
+    tls: Tls | None = None
+
+    @property
+    def over_ssh(self) -> bool:
+        """Whether the engine is reached through another machine's `docker`."""
+        return self.address.startswith("ssh://")
+
+
+def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> Place:
+    """Return where the docker CLI would look.
+
+    In order: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context, the default socket. The
+    context called `default` is `DOCKER_HOST`, or the default socket.
+
+    Raises:
+        EngineError: when what says where the engine is can't be read, or makes no sense.
+    """
+    if host:
+        return _named(host, "--host", environment)
+    said = environment.get("DOCKER_HOST")
+    name = context or (_DEFAULT if said else environment.get("DOCKER_CONTEXT")) or _current_context(environment)
+    if name != _DEFAULT:
+        return _from_context(name, environment)
+    return _named(said, "DOCKER_HOST", environment) if said else Place(DEFAULT_ADDRESS, "the default")
+
+
+def _named(text: str, source: str, environment: Mapping[str, str]) -> Place:
+    """Return the place of an address; TLS is what the environment says."""
+    verify = bool(environment.get("DOCKER_TLS_VERIFY"))
+    folder = Path(environment.get("DOCKER_CERT_PATH") or _folder(environment))
+    tls = Tls(folder, verify) if verify or environment.get("DOCKER_TLS") else None
+    return _place(text, source, tls)
+
+
+def _from_context(name: str, environment: Mapping[str, str]) -> Place:
+    """Return the place that a context's files name (docker/cli, `cli/context/store`)."""
+    store = _folder(environment) / "contexts"
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    path = store / "meta" / identity / "meta.json"
+    meta = _read(path)
+    if meta is None:
+        raise EngineError(
+            "context-unknown",
+            f"There is no docker context called {name!r}.",
+            context=[f"looked in {store}"],
+            hint="`docker context ls` lists them.",
+        )
+    endpoints = meta.get("Endpoints")
+    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, dict):
+        raise EngineError(
+            "context-unusable",
+            f"The docker context {name!r} names no Docker engine.",
+            context=[f"read {path}"],
+            hint="`docker context inspect` shows what is in it.",
+        )
+    folder, skip = store / "tls" / identity / "docker", bool(endpoint.get("SkipTLSVerify"))
+    tls = Tls(folder, verify=not skip) if skip or folder.is_dir() else None
+    return _place(str(endpoint.get("Host") or DEFAULT_ADDRESS), f"docker context {name}", tls)
+
+
+def _current_context(environment: Mapping[str, str]) -> str:
+    config = _read(_folder(environment) / "config.json") or {}
+    return str(config.get("currentContext") or _DEFAULT)
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder of the docker CLI's configuration."""
+    return Path(environment.get("DOCKER_CONFIG") or Path("~/.docker").expanduser())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read one of the CLI's files; None when there is none. One that can't be read is not none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, "it is no JSON object")
+    return content
+
+
+def _unreadable(path: Path, reason: str) -> EngineError:
+    return EngineError(
+        "docker-config-unreadable",
+        f"{path}, which says where the engine is, can't be read.",
+        context=[reason],
+        hint="Put it right, or say where the engine is with --host or DOCKER_HOST.",
+    )
+
+
+def _place(text: str, source: str, tls: Tls | None) -> Place:
+    """Check an address, and fill in what it may leave out."""
+    parts = urlsplit(text if "://" in text else f"tcp://{text}")
+    if not _makes_sense(parts):
+        raise EngineError(
+            "engine-address",
+            f"{text} is no address of a Docker engine.",
+            context=[f"said by {source}"],
+            hint="Write unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT].",
+        )
+    if parts.scheme != "tcp":
+        return Place(text, source)
+    port = parts.port or (_TLS_PORT if tls else _PLAIN_PORT)
+    name = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return Place(f"tcp://{name}:{port}{parts.path.rstrip('/')}", source, tls)
+
+
+def _makes_sense(parts: SplitResult) -> bool:
+    try:
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    if parts.scheme not in _SCHEMES or parts.query or parts.fragment or parts.password or not port_fits:
+        return False
+    return bool(parts.netloc or parts.path) if parts.scheme == "unix" else bool(parts.hostname)

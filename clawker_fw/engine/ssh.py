@@ -1,0 +1,158 @@
+"""HTTP to an engine over `ssh HOST docker system dial-stdio`, as the docker CLI speaks to `ssh://` addresses.
+
+The Docker SDK's own way takes a second implementation of SSH, with its own idea of keys and known hosts, and logs
+in anew for every request. Here the user's `ssh` logs in once, in the background, and every connection goes through
+it (ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
+"""
+
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Sequence
+from http.client import HTTPException
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
+
+_LOGIN_SECONDS = 30
+_LINGER_SECONDS = 10
+"""How long the login outlives its last connection."""
+
+_CONNECTIONS = 10
+_LAST_WORDS = 2000
+
+
+def command(address: str, control: Path) -> list[str]:
+    """Return the command line whose input and output are a connection to the engine at an `ssh://` address."""
+    parts = urlsplit(address)
+    login = ["-l", parts.username] if parts.username else []
+    port = ["-p", str(parts.port)] if parts.port else []
+    socket_ = ["--host", f"unix://{parts.path}"] if parts.path.strip("/") else []
+    options = {
+        "ConnectTimeout": _LOGIN_SECONDS,
+        "ControlMaster": "auto",
+        "ControlPath": control,
+        "ControlPersist": _LINGER_SECONDS,
+    }
+    chosen = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
+    remote = shlex.join(["docker", *socket_, "system", "dial-stdio"])
+    return ["ssh", *login, *port, *chosen, "-T", "--", str(parts.hostname), remote]
+
+
+class SshAdapter(BaseHTTPAdapter):
+    """Sends every request through connections to one engine, which are kept and used again."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """Name the engine; the first request logs in."""
+        super().__init__()
+        self._folder = tempfile.mkdtemp(prefix="clawker-fw-")
+        self._pool = _Pool(command(address, Path(self._folder, "c")), timeout)
+        self._end = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def get_connection(self, url: str | bytes, proxies: object = None) -> HTTPConnectionPool:
+        """Return the one pool there is."""
+        del url, proxies
+        return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: object) -> str:
+        """Return the path alone: there is no host."""
+        del proxies
+        return str(request.path_url)
+
+    def close(self) -> None:
+        """End every connection that is not in use."""
+        super().close()
+        self._pool.close()
+        self._end()
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(self, command_: Sequence[str], timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout, maxsize=_CONNECTIONS)
+        self._command = command_
+        self._seconds = timeout
+
+    def _new_conn(self) -> "_Connection":
+        return _Connection(self._command, self._seconds)
+
+
+class _Connection(HTTPConnection):
+    """A connection whose other end is a process."""
+
+    def __init__(self, command_: Sequence[str], timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._command = command_
+        self._seconds = timeout
+        self._socket: _Socket | None = None
+
+    def connect(self) -> None:
+        self._socket = self.sock = _Socket.to(self._command, self._seconds)
+
+    def getresponse(self) -> Any:  # noqa: ANN401 - urllib3's own
+        """Return the answer; where there is none, what ssh said about it is the reason."""
+        try:
+            return super().getresponse()
+        except (OSError, HTTPException) as error:
+            failure: Exception = error
+        words = self._socket.last_words() if self._socket else ""
+        raise ConnectionError(words) if words else failure
+
+
+class _Socket(socket.socket):
+    """Our end of a pair whose other end is a process's input and output; the process ends with it."""
+
+    _complaints: BinaryIO
+
+    @classmethod
+    def to(cls, command_: Sequence[str], timeout: float) -> "_Socket":
+        """Start the process.
+
+        It has a session of its own, so that Ctrl-C is for this program alone.
+        """
+        ours, theirs = socket.socketpair()
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the socket
+        with theirs:
+            process = subprocess.Popen(
+                list(command_),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=complaints,
+                start_new_session=True,
+            )
+        made = cls(fileno=ours.detach())
+        made.settimeout(timeout)
+        made._complaints = complaints
+        weakref.finalize(made, _end, process, complaints)
+        return made
+
+    def makefile(self, *_: Any, **__: Any) -> BufferedReader:  # type: ignore[override]  # noqa: ANN401
+        """Return a reader that takes no more than it is asked for.
+
+        What follows the headers of an exec is read from the socket itself, by the SDK; over ssh it often arrives
+        together with them, and must not be left behind in a buffer.
+        """
+        return BufferedReader(super().makefile("rb", buffering=0), 1)
+
+    def __del__(self) -> None:
+        """Close: the SDK leaves the sockets of exec streams to the garbage collector."""
+        self.close()
+
+    def last_words(self) -> str:
+        """Return what the process wrote to its standard error."""
+        self._complaints.seek(0)
+        return self._complaints.read()[-_LAST_WORDS:].decode(errors="replace").strip()
+
+
+def _end(process: "subprocess.Popen[bytes]", complaints: BinaryIO) -> None:
+    process.terminate()
+    process.wait()
+    complaints.close()

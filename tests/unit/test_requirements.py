@@ -1,0 +1,107 @@
+"""What an engine must be: judged from what `/version` and `/info` say, as recorded from real ones."""
+
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine import requirements
+from clawker_fw.errors import EngineError
+from clawker_fw.model import EngineFacts
+
+PLACE = "unix:///run/docker.sock"
+
+VERSION: dict[str, Any] = {
+    "Platform": {"Name": ""},
+    "Components": [{"Name": "Engine", "Version": "20.10.24+dfsg1"}, {"Name": "containerd", "Version": "1.6.20"}],
+    "Version": "20.10.24+dfsg1",
+    "ApiVersion": "1.41",
+    "MinAPIVersion": "1.12",
+    "Os": "linux",
+    "Arch": "amd64",
+}
+
+INFO: dict[str, Any] = {
+    "MemoryLimit": True,
+    "PidsLimit": True,
+    "Plugins": {"Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"]},
+    "SecurityOptions": ["name=seccomp,profile=default", "name=cgroupns"],
+    "KernelVersion": "6.1.0-40-amd64",
+    "OSType": "linux",
+}
+
+
+def test_an_engine_that_fits() -> None:
+    """It is known by its version, its API and its architecture, in Go's words."""
+    requirements.require_abilities(PLACE, INFO)
+    assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
+    assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "words"),
+    [
+        ({"Components": [{"Name": "Podman Engine", "Version": "5.4.2"}]}, "engine-is-podman", "Podman 5.4.2"),
+        ({"Os": "windows"}, "engine-not-linux", "windows containers"),
+        ({"Version": "19.03.15", "ApiVersion": "1.40"}, "engine-too-old", "version 19.03.15 (API 1.40)"),
+        ({"ApiVersion": "1.9"}, "engine-too-old", "API 1.9"),
+        ({"Arch": "riscv64"}, "engine-architecture", "linux/riscv64"),
+        ({"Arch": "arm"}, "engine-architecture", "linux/arm,"),
+    ],
+)
+def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str, words: str) -> None:
+    """What it is stands in the sentence, with where it is; what to do stands in the hint."""
+    with pytest.raises(EngineError) as caught:
+        requirements.facts(PLACE, VERSION | said)
+    assert caught.value.code == code
+    assert words in caught.value.message
+    assert PLACE in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("api", ["1.41", "1.44", "1.51", "2.0"])
+def test_later_apis_fit(api: str) -> None:
+    """Versions are numbers: 1.100 is later than 1.41."""
+    assert requirements.facts(PLACE, VERSION | {"ApiVersion": api}).api_version == api
+    assert requirements.facts(PLACE, VERSION | {"ApiVersion": "1.100"}).api_version == "1.100"
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        ({"MemoryLimit": False}, ["memory limits"]),
+        ({"PidsLimit": False}, ["limits of processes"]),
+        ({"MemoryLimit": False, "PidsLimit": False}, ["memory limits", "limits of processes"]),
+        ({"Plugins": {"Network": ["host", "null"]}}, ["bridge networks: it has host, null"]),
+        ({"Plugins": {"Network": []}}, ["bridge networks: it has none at all"]),
+        ({"KernelVersion": "3.10.0-1160.el7.x86_64"}, ["net.ipv4.ip_unprivileged_port_start: its kernel is 3.10"]),
+        ({"KernelVersion": "4.9.337"}, ["net.ipv4.ip_unprivileged_port_start: its kernel is 4.9"]),
+    ],
+)
+def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[str]) -> None:
+    """Each thing has a line, and says which need it is behind."""
+    with pytest.raises(EngineError) as caught:
+        requirements.require_abilities(PLACE, INFO | said)
+    assert caught.value.code == "engine-lacks"
+    assert len(caught.value.context) == len(lacking)
+    for line, words in zip(caught.value.context, lacking, strict=True):
+        assert line.startswith(words)
+
+
+@pytest.mark.parametrize("said", [{"KernelVersion": "4.11.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}])
+def test_what_is_enough_is_enough(said: dict[str, Any]) -> None:
+    """A later kernel fits, and so does one that can't limit swap."""
+    requirements.require_abilities(PLACE, INFO | said)
+
+
+def test_silence_is_no_lack() -> None:
+    """What an engine does not say anything about is not held against it."""
+    requirements.require_abilities(PLACE, {})
+
+
+def test_rootless_engines_are_refused() -> None:
+    """They are known by their security options, and told apart from ones with other options."""
+    options = ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]
+    with pytest.raises(EngineError) as caught:
+        requirements.require_abilities(PLACE, INFO | {"SecurityOptions": options})
+    assert caught.value.code == "engine-is-rootless"
+    requirements.require_abilities(PLACE, INFO | {"SecurityOptions": ["name=apparmor", "name=rootlessness"]})
