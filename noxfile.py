@@ -43,7 +43,7 @@ def engine(session: nox.Session) -> None:
 
 @nox.session
 def engine_matrix(session: nox.Session) -> None:
-    """Run a smoke set on every kind of engine that is supported."""
+    """Run a smoke set, and registries, on every kind of engine that is supported."""
     session.run("pytest", "--require-engine", "tests/matrix", *session.posargs)
 
 

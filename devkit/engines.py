@@ -143,13 +143,16 @@ class PrivateEngine:
         self._keeper: subprocess.Popen[str] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
 
-    def configure(self, settings: Mapping[str, object]) -> None:
-        """Take a new or empty folder and write the daemon's settings into it."""
+    def configure(self, settings: Mapping[str, object], hosts: Sequence[str] = ()) -> None:
+        """Take a new or empty folder and write the daemon's settings into it.
+
+        `hosts` are addresses on which it listens beside its socket.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):
             raise EngineError(f"{self.folder} is not empty, and destroying the engine would delete it")
         daemon = {
-            "hosts": [self.host],
+            "hosts": [self.host, *hosts],
             "data-root": f"{self.folder}/data",
             "exec-root": f"{self.folder}/exec",
             "pidfile": f"{self.folder}/pid",
@@ -286,14 +289,18 @@ def private_engine(
     folder: Path | None = None,
     dns: Sequence[str] = (),
     live_restore: bool = False,
+    settings: Mapping[str, object] | None = None,
+    hosts: Sequence[str] = (),
     data: Path | None = None,
 ) -> Iterator[PrivateEngine]:
     """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed.
 
-    With `data`, the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the
-    same, as engines remember paths.
+    `settings` are further ones of daemon.json, `hosts` addresses on which it listens beside its socket. With `data`,
+    the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the same, as
+    engines remember paths.
     """
-    engine = _launch(kind, folder, {"dns": list(dns), "live-restore": live_restore}, detached=False, data=data)
+    chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
+    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data)
     try:
         yield engine
     finally:
@@ -304,6 +311,7 @@ def _launch(
     kind_name: str,
     folder: Path | None,
     settings: Mapping[str, object],
+    hosts: Sequence[str] = (),
     *,
     detached: bool,
     data: Path | None = None,
@@ -312,7 +320,7 @@ def _launch(
     root = _prepare(kind)
     # not the default place for temporary files, which may be long or in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
-    engine.configure({**kind.settings, **settings})
+    engine.configure({**kind.settings, **settings}, hosts)
     try:
         if data:
             shutil.move(data, engine.folder / "data")
@@ -387,6 +395,12 @@ def _kind(name: str) -> Kind:
 def install_engine() -> None:
     """Install Debian's engine unless this machine has one, without starting it."""
     install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
+
+
+def install_client() -> None:
+    """Install the docker CLI, which some Debian suites have in the engine's package, and some in its own."""
+    install({"docker": "docker.io"})
+    install({"docker": "docker-cli"})
 
 
 def engine_root(suite: str) -> Path:

@@ -51,7 +51,10 @@ class Outcome:
 
 @dataclass
 class Firewall:
-    """One stack on one engine. `package` is the folder of another release to run it with."""
+    """One stack on one engine: that of `host`, or, without one, the one that the program finds.
+
+    `package` is the folder of another release to run it with.
+    """
 
     host: str
     project: str
@@ -71,7 +74,8 @@ class Firewall:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of the program."""
-        options = ["--host", self.host, "--project", self.project, "--config", str(self.settings)]
+        place = ["--host", self.host] if self.host else []
+        options = [*place, "--project", self.project, "--config", str(self.settings)]
         return [sys.executable, "-m", "clawker_fw", *options, *arguments]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":

@@ -1,8 +1,21 @@
-"""A real registry (Debian's docker-registry) in the network of a private engine, on its loopback interface."""
+"""A real registry (Debian's docker-registry) in the network of a private engine, on its loopback interface.
 
+`python -m devkit.registry` is a proxy that stands in front of one and does one thing badly: see `FAULTS`.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import re
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +24,9 @@ from docker import APIClient
 from devkit.engines import PrivateEngine, install
 from devkit.waiting import until
 
-ADDRESS = "127.0.0.1:5000"
-"""What the engine calls it; engines speak plain HTTP to registries on loopback."""
+USER, PASSWORD = "agent-keeper", "open sesame"
+_HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
+"""The password as bcrypt: `perl -e 'print crypt("open sesame", q($2y$05$abcdefghijklmnopqrstuu))'`."""
 
 _CONFIG = """\
 version: 0.1
@@ -22,40 +36,218 @@ storage:
   delete: {{enabled: true}}
 http: {{addr: {address}}}
 """
+_AUTH = "auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
+
+_ASK = """
+import base64, json, sys, urllib.request
+method, url, headers, body = json.load(sys.stdin)
+request = urllib.request.Request(url, body.encode() or None, headers, method=method)
+with urllib.request.urlopen(request) as answer:
+    print(json.dumps([dict(answer.headers), answer.read().decode()]))
+"""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry; `address` is what the engine calls it. Engines speak plain HTTP to registries on loopback."""
+
+    engine: PrivateEngine
+    address: str
+    credentials: Mapping[str, str] | None = None
+
+    def push(self, client: APIClient, image: str, repository: str) -> str:
+        """Push an image of the engine, and return the reference that names it by digest."""
+        name = f"{self.address}/{repository}"
+        client.tag(image, name, "pushed")
+        pushing = client.push(name, tag="pushed", stream=True, decode=True, auth_config=self.credentials)
+        lines: list[dict[str, Any]] = list(pushing)
+        found = re.search(r"digest: (sha256:[0-9a-f]{64})", "".join(str(line.get("status")) for line in lines))
+        if found is None:
+            raise RuntimeError(f"nothing was pushed: {lines[-1]}")
+        client.remove_image(f"{name}:pushed")
+        return f"{name}:pushed@{found[1]}"
+
+    def index(self, repository: str, platforms: Mapping[str, str]) -> str:
+        """Make one name for the images of several architectures, in this order, and return its reference."""
+        manifests = []
+        for architecture, reference in platforms.items():
+            digest = reference.partition("@")[2]
+            headers, body = self._ask("GET", repository, digest, {"Accept": MANIFESTS})
+            manifests.append(
+                {
+                    "mediaType": headers["Content-Type"],
+                    "digest": digest,
+                    "size": len(body.encode()),
+                    "platform": {"os": "linux", "architecture": architecture},
+                }
+            )
+        content = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+        headers, _ = self._ask("PUT", repository, "index", {"Content-Type": INDEX}, content)
+        return f"{self.address}/{repository}@{headers['Docker-Content-Digest']}"
+
+    def _ask(
+        self, method: str, repository: str, manifest: str, headers: Mapping[str, str], body: str = ""
+    ) -> tuple[dict[str, str], str]:
+        url = f"http://{self.address}/v2/{repository}/manifests/{manifest}"
+        asked = json.dumps([method, url, headers, body])
+        answer = self.engine.run_in_network([sys.executable, "-c", _ASK], stdin=asked)
+        found, content = json.loads(answer.stdout)
+        return found, content
 
 
 @contextmanager
-def registry(engine: PrivateEngine, folder: Path) -> Iterator[str]:
-    """Give the address of an empty registry that ends with its user."""
+def registry(
+    engine: PrivateEngine, folder: Path, *, port: int = 5000, password: bool = False
+) -> Iterator[Registry]:
+    """Give an empty registry that ends with its user."""
     install({"docker-registry": "docker-registry"})
-    config = folder / "registry.yml"
-    config.write_text(_CONFIG.format(folder=folder, address=ADDRESS))
-    with (folder / "registry.log").open("wb") as log:
+    address = f"127.0.0.1:{port}"
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    (folder / "registry.yml").write_text(
+        (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
+    )
+    credentials = {"username": USER, "password": PASSWORD} if password else None
+    with _serving(engine, address, ["docker-registry", "serve", f"{folder}/registry.yml"], folder / "log"):
+        yield Registry(engine, address, credentials)
+
+
+@contextmanager
+def faulty(behind: Registry, fault: str, folder: Path, *, port: int = 5009) -> Iterator[str]:
+    """Give the address of a proxy that has a fault, in front of a registry."""
+    address = f"127.0.0.1:{port}"
+    program = [sys.executable, "-m", "devkit.registry", address, behind.address, fault]
+    with _serving(behind.engine, address, program, folder / "proxy.log"):
+        yield address
+
+
+@contextmanager
+def _serving(engine: PrivateEngine, address: str, argv: Sequence[str], log: Path) -> Iterator[None]:
+    with log.open("wb") as said:
         process = subprocess.Popen(
-            engine.network_argv("docker-registry", "serve", str(config)), stdout=log, stderr=log
+            engine.network_argv(*argv), stdout=said, stderr=said, cwd=Path(__file__).parent.parent
         )
     try:
-        until(lambda: _answers(engine))
-        yield ADDRESS
+        until(lambda: process.poll() is not None or _answers(engine, address))
+        if process.poll() is not None:
+            raise RuntimeError(f"{argv[0]} has ended: {log.read_text()}")
+        yield
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(engine: PrivateEngine) -> bool:
-    host, port = ADDRESS.split(":")
+def _answers(engine: PrivateEngine, address: str) -> bool:
+    host, port = address.split(":")
     probe = ["bash", "-c", f"</dev/tcp/{host}/{port}"]
     return engine.run_in_network(probe, check=False).returncode == 0
 
 
-def push(client: APIClient, image: str, repository: str) -> str:
-    """Push an image of the engine to the registry, and return the reference that names it by digest."""
-    client.tag(image, f"{ADDRESS}/{repository}", "pushed")
-    lines: list[dict[str, Any]] = list(
-        client.push(f"{ADDRESS}/{repository}", tag="pushed", stream=True, decode=True)
-    )
-    digests = [line["aux"]["Digest"] for line in lines if "Digest" in line.get("aux", {})]
-    if not digests:
-        raise RuntimeError(f"nothing was pushed: {lines[-1]}")
-    client.remove_image(f"{ADDRESS}/{repository}:pushed")
-    return f"{ADDRESS}/{repository}:pushed@{digests[0]}"
+# --- a proxy that does one thing badly ------------------------------------------------------------------------
+
+_CHUNK = 1 << 16
+_SLOW_ANSWER, _SLOW_CHUNK = 0.3, 0.01
+_FOREVER = 3600
+_TLS_HANDSHAKE = b"\x16"
+
+
+def _slowly(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), _CHUNK):
+        time.sleep(_SLOW_CHUNK)
+        yield body[start : start + _CHUNK]
+
+
+def _changed(body: bytes) -> Iterator[bytes]:
+    """Change the last byte of a blob's first half: as many bytes, but others."""
+    middle = len(body) // 2
+    yield body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def _respelled(body: bytes) -> Iterator[bytes]:
+    """Spell a key otherwise: a manifest that is read as the same one, but is not."""
+    yield body.replace(b'"mediaType"', b'"mediatype"', 1)
+
+
+def _never(body: bytes) -> Iterator[bytes]:
+    yield body[:1]
+    time.sleep(_FOREVER)
+
+
+def _whole(body: bytes) -> Iterator[bytes]:
+    yield body
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a proxy does to answers whose path has one of the words: a delay, another status, another body."""
+
+    paths: tuple[str, ...]
+    delay: float = 0.0
+    status: int = 0
+    body: Callable[[bytes], Iterable[bytes]] = _whole
+
+
+FAULTS = {
+    "slow": Fault(("/",), delay=_SLOW_ANSWER, body=_slowly),
+    "broken": Fault(("/manifests/",), status=500),
+    "broken-blobs": Fault(("/blobs/",), status=500),
+    "forbidden": Fault(("/manifests/",), status=403),
+    "other-manifest": Fault(("/manifests/",), body=_respelled),
+    "other-bytes": Fault(("/blobs/",), body=_changed),
+    "silent": Fault(("/blobs/",), body=_never),
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Hands requests on, and answers back, with the fault."""
+
+    protocol_version = "HTTP/1.1"
+    upstream: str
+    fault: Fault
+
+    def handle(self) -> None:
+        """Answer what asks for TLS as a plain server in Go does: some engines try plain HTTP only then."""
+        if self.connection.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE:
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            return
+        super().handle()
+
+    def do_GET(self) -> None:
+        """Answer with what the registry says, or worse."""
+        connection = http.client.HTTPConnection(self.upstream)
+        connection.request(self.command, self.path, headers=dict(self.headers))
+        answer = connection.getresponse()
+        body = answer.read()
+        fault = self.fault if any(word in self.path for word in self.fault.paths) else Fault(())
+        time.sleep(fault.delay)
+        self.send_response(fault.status or answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"content-length", "connection", "date", "server"}:
+                self.send_header(name, value)
+        chunks = fault.body(body) if body else ()
+        self.send_header("Content-Length", answer.getheader("Content-Length") or "0")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for chunk in chunks:
+                self.wfile.write(chunk)
+                self.wfile.flush()
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's own name
+
+
+def main() -> None:
+    """Run a proxy until it is ended."""
+    parser = argparse.ArgumentParser(prog="python -m devkit.registry", description=__doc__)
+    parser.add_argument("address", help="where to listen, HOST:PORT")
+    parser.add_argument("upstream", help="the registry behind")
+    parser.add_argument("fault", choices=sorted(FAULTS))
+    chosen = parser.parse_args()
+    host, port = chosen.address.split(":")
+    handler = type("Handler", (_Handler,), {"upstream": chosen.upstream, "fault": FAULTS[chosen.fault]})
+    ThreadingHTTPServer((host, int(port)), handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

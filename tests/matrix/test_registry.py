@@ -1,71 +1,158 @@
-"""Images by digest, from a real registry."""
+"""Images by digest from a real registry, on every kind of engine: each words its failures in its own way."""
 
-from collections.abc import Iterator
-from contextlib import closing
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.engine.docker import connect
-from clawker_fw.model import Sibling
+from clawker_fw.engine import docker as adapter
+from clawker_fw.engine.docker import DockerEngine, connect
+from clawker_fw.errors import EngineError
+from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
-from clawker_fw.stack.images import BuiltImage
+from clawker_fw.stack.images import BuiltImage, Entry
 from clawker_fw.stack.release import Release
-from devkit.engines import PrivateEngine, available, private_engine
+from devkit.engines import KINDS, PrivateEngine, available, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
-from devkit.registry import push, registry
+from devkit.registry import PASSWORD, USER, Registry, faulty, registry
+
+NOWHERE = "sha256:" + "0" * 64
+LAYER_BYTES = 4 << 20
 
 
-@pytest.fixture(scope="module")
-def engine(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
-    """An engine with a registry beside it."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"REGISTRIES ARE NOT TESTED: {reason}")
-    with private_engine() as started:
-        yield started
+@dataclass(frozen=True)
+class Site:
+    """An engine with two registries beside it, one with a password. `references` are what they have."""
+
+    engine: PrivateEngine
+    docker: APIClient
+    open: Registry
+    closed: Registry
+    references: Mapping[str, str]
+
+    def forget(self, reference: str) -> None:
+        """Have the engine not have an image any more."""
+        self.docker.remove_image(reference.replace(":pushed", ""), force=True)
 
 
-@pytest.fixture(scope="module")
-def sdk(engine: PrivateEngine) -> Iterator[APIClient]:
-    """What a user does with `docker`."""
-    with closing(client(engine.host)) as opened:
-        yield opened
+@pytest.fixture(scope="module", params=KINDS)
+def site(
+    request: pytest.FixtureRequest,
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    release: Release,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """The site on one kind of engine; none of the images in the registries is on the engine."""
+    kind: str = request.param
+    if (reason := available(kind)) and not require_engine:
+        pytest.skip(f"REGISTRIES ARE NOT TESTED ON ENGINE {kind}: {reason}")
+    with ExitStack() as stack:
+        # An engine tries a layer five times before it gives up, for a minute; once will do.
+        engine = stack.enter_context(private_engine(kind, settings={"max-download-attempts": 1}))
+        docker = stack.enter_context(closing(client(engine.host)))
+        open_ = stack.enter_context(registry(engine, tmp_path_factory.mktemp("open")))
+        closed = stack.enter_context(registry(engine, tmp_path_factory.mktemp("closed"), port=5001, password=True))
+        references = _pushed(docker, open_, closed, release, tmp_path_factory.mktemp("layers"))
+        yield Site(engine, docker, open_, closed, references)
 
 
-@pytest.fixture(scope="module")
-def references(
-    engine: PrivateEngine, sdk: APIClient, release: Release, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """Two Envoys and a CoreDNS in the registry, and no longer on the engine."""
-    with registry(engine, tmp_path_factory.mktemp("registry")):
-        facts = connect(engine.host, None, {}).facts()
-        envoy, coredns = (images.bundled(sibling, release, facts) for sibling in Sibling)
-        newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
-        pushed = {}
-        for name, image in (("envoy", envoy), ("newer", newer), ("coredns", coredns)):
-            list(sdk.load_image(image.archive()))  # type: ignore[no-untyped-call]
-            pushed[name] = push(sdk, image.reference, name)
-            sdk.remove_image(image.reference)
-        yield pushed
+def _pushed(
+    docker: APIClient, open_: Registry, closed: Registry, release: Release, folder: Path
+) -> dict[str, str]:
+    """Fill the registries: two Envoys, CoreDNS for two architectures under one name, and images that nobody runs.
+
+    Of those an engine has no layer from elsewhere. With all of them it would not ask for a password.
+    """
+    facts = EngineFacts("", "", docker.version()["Arch"])
+    other = EngineFacts("", "", "arm64" if facts.architecture == "amd64" else "amd64")
+    envoy, coredns = (images.bundled(sibling, release, facts) for sibling in Sibling)
+    foreign = images.bundled(Sibling.COREDNS, release, other)
+    newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests)
+    plain, unlucky, vault = (
+        _random_image(folder / name, facts, release) for name in ("plain", "unlucky", "vault")
+    )
+    pushed = {}
+    for name, image, target in (
+        ("envoy", envoy, open_),
+        ("newer", newer, open_),
+        ("coredns", coredns, open_),
+        ("foreign", foreign, open_),
+        ("plain", plain, open_),
+        ("unlucky", unlucky, open_),
+        ("secret", coredns, closed),
+        ("vault", vault, closed),
+    ):
+        list(docker.load_image(image.archive()))  # type: ignore[no-untyped-call]
+        repository = "coredns" if name == "foreign" else name
+        pushed[name] = target.push(docker, image.reference, repository)
+    for each in (envoy, newer, coredns, foreign, plain, unlucky, vault):
+        docker.remove_image(each.reference)
+    assert docker.images(all=True) == []
+    here, there = facts.architecture, other.architecture
+    pushed["index"] = open_.index("coredns", {there: pushed["foreign"], here: pushed["coredns"]})
+    pushed["elsewhere"] = open_.index("coredns", {there: pushed["foreign"]})
+    return pushed
+
+
+def _random_image(path: Path, facts: EngineFacts, release: Release) -> BuiltImage:
+    """Return an image of bytes that are nowhere else."""
+    path.write_bytes(os.urandom(LAYER_BYTES))
+    return BuiltImage(f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests)
 
 
 @pytest.fixture
-def firewall(engine: PrivateEngine, tmp_path: Path) -> Iterator[Firewall]:
+def firewall(site: Site, tmp_path: Path) -> Iterator[Firewall]:
     """A stack that is taken down afterwards."""
-    made = Firewall(engine.host, "clawker", tmp_path)
+    made = Firewall(site.engine.host, "clawker", tmp_path, variables={"DOCKER_CONFIG": str(tmp_path)})
     yield made
     made.call("down").expect()
 
 
-def test_images_by_digest(firewall: Firewall, references: dict[str, str]) -> None:
-    """They are pulled, run, and compared by digest; another digest is an upgrade."""
-    firewall.write("a.test", images={"envoy": references["envoy"], "coredns": references["coredns"]})
-    assert f"pull image {references['envoy']}" in firewall.run().json["steps"]
+@pytest.fixture
+def engine(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
+    """The engine as the program sees it, with a docker configuration of its own."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with closing(connect(site.engine.host, None, {})) as connected:
+        yield connected
+
+
+def pulled(engine: DockerEngine, reference: str) -> list[float]:
+    """Pull an image, and return what was told meanwhile."""
+    shares: list[float] = []
+    engine.pull_image(reference, shares.append)
+    return shares
+
+
+def refused(engine: DockerEngine, reference: str) -> EngineError:
+    """Return the error of a pull, after which the engine has nothing of the image."""
+    with pytest.raises(EngineError) as caught:
+        pulled(engine, reference)
+    assert engine.image(reference) is None
+    assert caught.value.exit_code == 4
+    assert caught.value.context or caught.value.code == "pull-stalled"
+    assert caught.value.hint
+    return caught.value
+
+
+# --- by digest ------------------------------------------------------------------------------------------------
+
+
+def test_images_by_digest(firewall: Firewall, site: Site) -> None:
+    """They are pulled first of all, run, and are compared by digest; another digest is an upgrade."""
+    envoy, newer, coredns = (site.references[name] for name in ("envoy", "newer", "coredns"))
+    firewall.write("a.test", images={"envoy": envoy, "coredns": coredns})
+    steps = firewall.run().json["steps"]
+    assert set(steps[:2]) == {f"pull image {envoy}", f"pull image {coredns}"}
     assert firewall.current()
     assert firewall.run().json["changed"] is False
-    firewall.write("a.test", images={"envoy": references["newer"], "coredns": references["coredns"]})
+    firewall.write("a.test", images={"envoy": newer, "coredns": coredns})
     assert firewall.drift().findings == {("envoy", "image", "id", "upgrade", "replace")}
     firewall.run("--drain-timeout", "1")
     assert firewall.current()
@@ -75,16 +162,168 @@ def test_images_by_digest(firewall: Firewall, references: dict[str, str]) -> Non
     assert firewall.current()
 
 
-def test_an_image_that_cannot_be_pulled_touches_nothing(
-    firewall: Firewall, references: dict[str, str], sdk: APIClient
-) -> None:
+def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site: Site) -> None:
     """The registry is asked before anything is made anew: what served before serves on."""
     firewall.write("a.test")
     firewall.run()
-    before = sdk.inspect_container("clawker-envoy")["Id"]
-    firewall.write("a.test", images={"envoy": references["envoy"].partition("@")[0] + "@sha256:" + "0" * 64})
+    before = site.docker.inspect_container("clawker-envoy")["Id"]
+    absent = site.references["envoy"].partition("@")[0] + f"@{NOWHERE}"
+    firewall.write("a.test", images={"envoy": absent})
     outcome = firewall.call("run").expect(4)
-    assert "could not pull" in outcome.err
-    assert sdk.inspect_container("clawker-envoy")["Id"] == before
+    assert "error[image-not-found]" in outcome.err
+    assert absent in outcome.err.replace("\n", "")
+    assert site.docker.inspect_container("clawker-envoy")["Id"] == before
     firewall.write("a.test")
     assert firewall.current()
+
+
+def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
+    """The digest of an index names the engine's own variant; the running container is compared with the index."""
+    firewall.write("a.test", images={"coredns": site.references["index"]})
+    assert f"pull image {site.references['index']}" in firewall.run().json["steps"]
+    assert firewall.current()
+    assert firewall.run().json["changed"] is False
+    firewall.write("a.test", images={"coredns": site.references["coredns"]})
+    firewall.run("--drain-timeout", "1")
+    assert firewall.current()
+
+
+def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site) -> None:
+    """It is said that it has nothing for the engine."""
+    error = refused(engine, site.references["elsewhere"])
+    assert error.code == "image-other-platform"
+    assert f"linux/{engine.facts().architecture}" in error.message
+
+
+def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
+    """Once an image is on the engine, its registry may be gone."""
+    with faulty(site.open, "slow", tmp_path) as address:
+        there = site.references["coredns"].replace(site.open.address, address)
+        firewall.write("a.test", images={"coredns": there})
+        firewall.run()
+    assert firewall.current()
+    again = firewall.run("--force-recreate", "--drain-timeout", "1").json["steps"]
+    assert not [step for step in again if "image" in step]
+    firewall.call("down").expect()
+    firewall.run()
+    assert firewall.current()
+
+
+# --- with a password ------------------------------------------------------------------------------------------
+
+
+def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
+    """Without one, the error says where to log in; with the one that `docker login` keeps, the image comes."""
+    reference = site.references["vault"]
+    error = refused(engine, reference)
+    assert error.code == "image-needs-login"
+    assert f"docker login {site.closed.address}" in error.hint
+    install_client()
+    subprocess.run(
+        site.engine.network_argv(
+            *("docker", "--host", site.engine.host, "login", "--username", USER, "--password-stdin"),
+            site.closed.address,
+        ),
+        input=PASSWORD.encode(),
+        env={**os.environ, "DOCKER_CONFIG": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    assert site.closed.address in (tmp_path / "config.json").read_text()
+    with closing(connect(site.engine.host, None, {})) as logged_in:
+        pulled(logged_in, reference)
+    assert engine.image(reference) is not None
+    site.forget(reference)
+
+
+@pytest.mark.parametrize("section", ["credHelpers", "credsStore"])
+def test_credentials_from_a_helper(
+    section: str, site: Site, tmp_path: Path, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that keeps credentials is asked for them, as the docker CLI asks it."""
+    said = json.dumps({"ServerURL": site.closed.address, "Username": USER, "Secret": PASSWORD})
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text(f"#!/bin/sh\ncat >>{tmp_path}/asked\necho '{said}'\n")
+    helper.chmod(0o755)
+    chosen = {site.closed.address: "test"} if section == "credHelpers" else "test"
+    (tmp_path / "config.json").write_text(json.dumps({section: chosen}))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    firewall.write("a.test", images={"coredns": site.references["secret"]})
+    firewall.run()
+    assert firewall.current()
+    assert (tmp_path / "asked").read_text() == site.closed.address
+    firewall.call("down").expect()
+    site.forget(site.references["secret"])
+
+
+def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told apart from a registry that refuses."""
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text("#!/bin/sh\necho the keyring is locked\nexit 1\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "test"}))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with closing(connect(site.engine.host, None, {})) as engine:
+        error = refused(engine, site.references["vault"])
+    assert error.code == "credentials-unreadable"
+    assert "the keyring is locked" in error.context[0]
+
+
+def test_a_wrong_password(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as good as none."""
+    auth = "YWdlbnQta2VlcGVyOndyb25n"  # agent-keeper:wrong
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {site.closed.address: {"auth": auth}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with closing(connect(site.engine.host, None, {})) as engine:
+        assert refused(engine, site.references["vault"]).code == "image-needs-login"
+
+
+# --- registries that have a bad day ---------------------------------------------------------------------------
+
+
+def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
+    """However long it takes, the image comes, and what has arrived is told on the way."""
+    with faulty(site.open, "slow", tmp_path) as address:
+        reference = site.references["plain"].replace(site.open.address, address)
+        shares = pulled(engine, reference)
+    assert engine.image(reference) is not None
+    assert shares == sorted(shares)
+    assert len({share for share in shares if 0 < share < 1}) > 2, shares
+    site.forget(reference)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("broken", "image-not-pulled"),
+        ("broken-blobs", "image-not-pulled"),
+        ("forbidden", "image-needs-login"),
+        ("other-manifest", "image-other-bytes"),
+        ("other-bytes", "image-other-bytes"),
+    ],
+)
+def test_a_faulty_registry(fault: str, code: str, engine: DockerEngine, site: Site, tmp_path: Path) -> None:
+    """What is wrong is told by its code, with the registry's name; other bytes than the digest's are not taken."""
+    with faulty(site.open, fault, tmp_path) as address:
+        error = refused(engine, site.references["unlucky"].replace(site.open.address, address))
+    assert error.code == code, error.context
+    assert address in error.message
+
+
+def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
+    """It is said that the engine, not this machine, asks."""
+    error = refused(engine, site.references["unlucky"].replace(site.open.address, "127.0.0.1:5999"))
+    assert error.code == "image-not-pulled"
+    assert "127.0.0.1:5999, not this machine" in error.hint
+
+
+def test_a_registry_that_falls_silent(
+    engine: DockerEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nothing more arrives, the pull is given up in the end."""
+    monkeypatch.setattr(adapter, "STALLED_SECONDS", 2)
+    with faulty(site.open, "silent", tmp_path) as address:
+        error = refused(engine, site.references["unlucky"].replace(site.open.address, address))
+    assert error.code == "pull-stalled"
+    assert address in error.hint

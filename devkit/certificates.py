@@ -1,0 +1,41 @@
+"""Certificates for an engine that speaks TLS and for its clients, made with openssl."""
+
+import subprocess
+from pathlib import Path
+
+from devkit.engines import install
+
+_CONFIG = "[req]\ndistinguished_name = name\n[name]\n"
+_AUTHORITY = ("basicConstraints=critical,CA:true", "keyUsage=critical,keyCertSign,cRLSign")
+_ENGINE = ("basicConstraints=critical,CA:false", "extendedKeyUsage=serverAuth", "subjectAltName=IP:127.0.0.1")
+_CLIENT = ("basicConstraints=critical,CA:false", "extendedKeyUsage=clientAuth")
+
+
+def certify(folder: Path) -> tuple[Path, Path]:
+    """Make an authority, and certificates by it for an engine on 127.0.0.1 and a client.
+
+    Each gets a folder with `ca.pem`, `cert.pem` and `key.pem`: first the engine's, then the client's.
+    """
+    install({"openssl": "openssl"})
+    authority, engine, client = (folder / name for name in ("authority", "engine", "client"))
+    _make(authority, _AUTHORITY)
+    signed = ("-CA", str(authority / "cert.pem"), "-CAkey", str(authority / "key.pem"))
+    for made, extensions in ((engine, _ENGINE), (client, _CLIENT)):
+        _make(made, extensions, *signed)
+        (made / "ca.pem").write_bytes((authority / "cert.pem").read_bytes())
+    return engine, client
+
+
+def _make(folder: Path, extensions: tuple[str, ...], *signed: str) -> None:
+    folder.mkdir(parents=True)
+    config = folder / "openssl.cnf"
+    config.write_text(_CONFIG)
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "key.pem"))
+    identifiers = ("subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")
+    added = [word for each in (*extensions, *identifiers) for word in ("-addext", each)]
+    what = ("-days", "2", "-subj", f"/CN={folder.name}", "-out", str(folder / "cert.pem"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-config", str(config), *key, *added, *signed, *what],
+        check=True,
+        capture_output=True,
+    )

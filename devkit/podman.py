@@ -1,0 +1,40 @@
+"""A real Podman (Debian's) behind its Docker-compatible socket, apart from the machine's own."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from devkit.engines import PATH, install
+from devkit.waiting import until
+
+# Podman keeps locks and state below /run and /var/lib/containers, whatever it is told.
+_START = """
+mount -t tmpfs tmpfs /run
+mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers
+exec "$0" "$@"
+"""
+
+
+@contextmanager
+def podman(folder: Path) -> Iterator[str]:
+    """Give the address of a Podman that ends with its user."""
+    install({"podman": "podman"})
+    socket = folder / "podman.sock"
+    program = ("podman", "system", "service", "--time", "0", f"unix://{socket}")
+    log = folder / "log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-ec", _START, *program],
+            env={"PATH": PATH, "HOME": str(folder)},
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        until(lambda: process.poll() is not None or socket.exists())
+        if process.poll() is not None:
+            raise RuntimeError(f"podman has ended: {log.read_text()}")
+        yield f"unix://{socket}"
+    finally:
+        process.terminate()
+        process.wait()

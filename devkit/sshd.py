@@ -1,0 +1,92 @@
+"""A real sshd (Debian's openssh-server) on loopback, and an `ssh` that knows it, apart from the user's own."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from devkit.engines import PATH, install, install_client
+from devkit.waiting import until
+
+_SERVER = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host
+PidFile none
+AuthorizedKeysFile {folder}/user.pub
+StrictModes no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+SetEnv DOCKER_HOST={engine} PATH={path}
+"""
+
+_CLIENT = """\
+IdentityFile {folder}/user
+IdentitiesOnly yes
+UserKnownHostsFile {folder}/known
+GlobalKnownHostsFile /dev/null
+StrictHostKeyChecking yes
+"""
+
+# sshd wants this folder, which a machine without its service does not have; the machine's own is left alone.
+_START = 'mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec "$0" "$@"'
+
+
+@dataclass(frozen=True)
+class Door:
+    """The way to an engine over ssh: its address, and the variables by which the right `ssh` is found."""
+
+    address: str
+    variables: Mapping[str, str]
+    log: Path
+
+    def logins(self) -> int:
+        """Count how often somebody has logged in."""
+        return self.log.read_text().count("Accepted publickey")
+
+
+@contextmanager
+def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
+    """Give a way to an engine over ssh; it ends with its user. `path` is where that side looks for programs."""
+    install_client()
+    install({"sshd": "openssh-server", "ssh": "openssh-client"})
+    port = _free_port()
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True, timeout=60
+        )
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "server").write_text(_SERVER.format(port=port, folder=folder, engine=engine, path=path))
+    (folder / "client").write_text(_CLIENT.format(folder=folder))
+    variables = {"PATH": f"{_ssh(folder)}:{PATH}"}
+    daemon = [str(shutil.which("sshd", path=PATH)), "-D", "-e", "-f", str(folder / "server")]
+    log = folder / "log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", _START, *daemon], stdout=said, stderr=said)
+    try:
+        until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes())
+        if process.poll() is not None:
+            raise RuntimeError(f"sshd has ended: {log.read_text()}")
+        yield Door(f"ssh://root@127.0.0.1:{port}", variables, log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _ssh(folder: Path) -> Path:
+    """Make a folder with an `ssh` that reads our configuration: it would not look for it in another HOME."""
+    wrapper = folder / "bin" / "ssh"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {folder}/client "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper.parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,127 @@
+"""Engines that are somewhere else: over TLS, by variables and by contexts that the docker CLI has written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from devkit.certificates import certify
+from devkit.engines import PrivateEngine, available, install_client, private_engine
+from devkit.firewall import Firewall, Outcome
+
+ADDRESS = "tcp://127.0.0.1:2376"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """An engine that listens on TLS in its own network. `client` has the files that it wants of its clients."""
+
+    engine: PrivateEngine
+    client: Path
+
+    def call(self, firewall: Firewall, *arguments: str, **variables: str) -> Outcome:
+        """Run a command in the engine's network, where it must find the engine by itself."""
+        elsewhere = replace(firewall, host="", variables={"DOCKER_CONFIG": str(firewall.folder), **variables})
+        return elsewhere.call_raw(self.engine.network_argv(*elsewhere.command(*arguments)))
+
+    def docker(self, config: Path, *arguments: str) -> None:
+        """Run the docker CLI with a configuration."""
+        install_client()
+        environment = {**os.environ, "DOCKER_CONFIG": str(config)}
+        subprocess.run(["docker", *arguments], env=environment, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def secured(
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Secured]:
+    """The engine, which lets in nobody without a certificate of its authority."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"ENGINES OVER TLS ARE NOT TESTED: {reason}")
+    engine, client = certify(tmp_path_factory.mktemp("certificates"))
+    files = {f"tls{word}": str(engine / f"{word}.pem") for word in ("cert", "key")}
+    settings = {"tlsverify": True, "tlscacert": str(engine / "ca.pem"), **files}
+    with private_engine(settings=settings, hosts=[ADDRESS]) as started:
+        yield Secured(started, client)
+
+
+@pytest.fixture
+def firewall(tmp_path: Path) -> Firewall:
+    """A stack with one rule."""
+    made = Firewall("", "clawker", tmp_path)
+    made.write("a.test")
+    return made
+
+
+def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
+    """`DOCKER_HOST` and its companions: up, current, replaced and down, all over TLS."""
+    said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
+    secured.call(firewall, "run", **said).expect()
+    secured.call(firewall, "drift", **said).expect()
+    secured.call(firewall, "run", "--force-recreate", "--drain-timeout", "1", **said).expect()
+    firewall.write("b.test")
+    secured.call(firewall, "reload", **said).expect()
+    secured.call(firewall, "drift", **said).expect()
+    secured.call(firewall, "down", **said).expect()
+
+
+def test_tls_by_option(secured: Secured, firewall: Firewall) -> None:
+    """`--host` overrules `DOCKER_HOST` but not how TLS is spoken; without a port it is TLS's own."""
+    said = {"DOCKER_HOST": "unix:///nowhere", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
+    variables = {"CLAWKER_FW_HOST": "tcp://127.0.0.1", **said}
+    secured.call(firewall, "status", **variables).expect()
+
+
+def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
+    """A context that the docker CLI has made, by option, by variable, and as the current one."""
+    names = {"ca": "ca", "cert": "cert", "key": "key"}
+    files = "".join(f",{option}={secured.client}/{name}.pem" for option, name in names.items())
+    secured.docker(firewall.folder, "context", "create", "far", "--docker", f"host={ADDRESS}{files}")
+    assert "error[" in secured.call(firewall, "status").expect(4).err
+    secured.call(firewall, "status", CLAWKER_FW_CONTEXT="far").expect()
+    secured.call(firewall, "status", DOCKER_CONTEXT="far").expect()
+    secured.docker(firewall.folder, "context", "use", "far")
+    secured.call(firewall, "run").expect()
+    secured.call(firewall, "drift").expect()
+    secured.call(firewall, "down").expect()
+    secured.call(firewall, "status", DOCKER_HOST="unix:///nowhere").expect(4)
+
+
+def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
+    """An engine of another authority is refused, and so are we without a certificate; what is there is named."""
+    stranger = certify(tmp_path / "stranger")[1]
+    said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(stranger)}
+    assert "CERTIFICATE_VERIFY_FAILED" in secured.call(firewall, "status", **said).expect(4).err
+    # `requests` alone would take its own variable for the better authority.
+    other = {**said, "REQUESTS_CA_BUNDLE": str(secured.client / "ca.pem")}
+    assert "CERTIFICATE_VERIFY_FAILED" in secured.call(firewall, "status", **other).expect(4).err
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "ca.pem").write_bytes((secured.client / "ca.pem").read_bytes())
+    refused = secured.call(firewall, "status", **{**said, "DOCKER_CERT_PATH": str(bare)}).expect(4)
+    assert "without cert.pem and key.pem" in refused.err.replace("\n", " ")
+    plain = secured.call(firewall, "status", DOCKER_HOST=ADDRESS).expect(4)
+    assert "error[engine-unreachable]" in plain.err
+
+
+def test_trust_is_the_docker_clis(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
+    """With `DOCKER_TLS` alone the engine is not verified; a bundle for `requests` changes nothing."""
+    said = {"DOCKER_HOST": ADDRESS, "DOCKER_CERT_PATH": str(secured.client)}
+    bundle = certify(tmp_path / "stranger")[1] / "ca.pem"
+    secured.call(firewall, "status", DOCKER_TLS_VERIFY="1", REQUESTS_CA_BUNDLE=str(bundle), **said).expect()
+    unverified = secured.call(firewall, "status", DOCKER_TLS="1", **said).expect()
+    assert "Warning" not in unverified.err
+
+
+def test_an_engine_has_one_name() -> None:
+    """`--host` and `--context` together are a mistake, as for the docker CLI."""
+    command = [sys.executable, "-m", "clawker_fw", "--host", ADDRESS, "--context", "far", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "--context" in done.stderr

@@ -1,0 +1,23 @@
+"""Engines that can't carry the firewall are refused at once, by what a real one says of itself."""
+
+from pathlib import Path
+
+import pytest
+
+from devkit.engines import available
+from devkit.firewall import Firewall
+from devkit.podman import podman
+
+
+@pytest.mark.parametrize("command", ["run", "drift", "status", "reload", "down"])
+def test_podman(command: str, require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+    """Whatever the command: the error says that it is Podman, why not, and what to do."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"PODMAN IS NOT TESTED: {reason}")
+    with podman(tmp_path) as address:
+        firewall = Firewall(address, "clawker", tmp_path)
+        firewall.write("a.test")
+        refused = firewall.call(command).expect(4).err
+    assert "error[engine-is-podman]" in refused
+    assert "its own DNS server" in refused.replace("\n", " ")
+    assert "hint: Use a rootful Docker engine" in refused

@@ -1,0 +1,122 @@
+"""Engines over ssh: a real sshd on loopback, and the user's own `ssh`."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.docker import connect
+from clawker_fw.model import ContainerView
+from devkit.engines import available, install_client
+from devkit.firewall import Firewall
+from devkit.sshd import Door, sshd
+
+SLOWEST_SECONDS = 5.0
+"""What ssh may add to `drift`, also on a machine that has other things to do."""
+
+THREADS = 16
+"""More than sshd lets through one login (MaxSessions, 10)."""
+
+
+@pytest.fixture
+def door(
+    host: str,
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Door]:
+    """The way to the engine."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"SSH IS NOT TESTED: {reason}")
+    with sshd(host, tmp_path_factory.mktemp("ssh")) as opened:
+        yield opened
+
+
+def far(firewall: Firewall, door: Door) -> Firewall:
+    """Return the same stack, managed over ssh."""
+    return replace(firewall, host=door.address, variables=door.variables)
+
+
+def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
+    """Up, current, changed live, replaced and down; each command logs in once."""
+    there = far(firewall, door)
+    there.run()
+    assert there.current()
+    firewall.write("b.test")
+    there.call("reload").expect()
+    there.run("--force-recreate", "--drain-timeout", "1")
+    assert there.current()
+    assert firewall.current()
+    there.call("down").expect()
+    assert door.logins() == 6
+
+
+def test_ssh_is_not_slow(up: Firewall, door: Door) -> None:
+    """A look at everything takes little longer than on the spot."""
+    near = min(up.drift().expect().seconds for _ in range(3))
+    over_ssh = min(far(up, door).drift().expect().seconds for _ in range(3))
+    assert over_ssh - near < SLOWEST_SECONDS
+
+
+def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread gets the answer that it would get on the spot, whole."""
+    monkeypatch.setenv("PATH", door.variables["PATH"])
+    names = [up.container(sibling) for sibling in ("envoy", "coredns")]
+    with (
+        closing(connect(host, None, {})) as near,
+        closing(connect(door.address, None, {})) as engine,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        views = near.containers(names)
+        files = {name: near.files(name) for name in names}
+        versions = {name: near.probe(name).versions for name in names}
+        asked = names * THREADS
+        looking = [pool.submit(engine.containers, names) for _ in asked]
+        reading = [pool.submit(engine.files, name) for name in asked]
+        probing = [pool.submit(engine.probe, name) for name in asked]
+        assert {identities(each.result()) for each in looking} == {identities(views)}
+        assert [each.result() for each in reading] == [files[name] for name in asked]
+        assert [each.result().versions for each in probing] == [versions[name] for name in asked]
+
+
+def identities(views: tuple[ContainerView, ...]) -> tuple[tuple[str, str, str], ...]:
+    """Return what does not change by itself in some containers."""
+    return tuple((view.id, view.name, view.status) for view in views)
+
+
+def test_ssh_by_context(up: Firewall, door: Door, tmp_path: Path) -> None:
+    """A context, and `DOCKER_HOST`, may have an ssh address, too."""
+    install_client()
+    environment = {**os.environ, **door.variables, "DOCKER_CONFIG": str(tmp_path)}
+    create = ["docker", "context", "create", "far", "--docker", f"host={door.address}"]
+    subprocess.run(create, env=environment, check=True, capture_output=True, timeout=60)
+    for said in ({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "far"}, {"DOCKER_HOST": door.address}):
+        assert replace(up, host="", variables={**door.variables, **said}).current()
+    assert door.logins() == 2
+
+
+def test_what_ssh_says_is_told(firewall: Firewall, door: Door, host: str, tmp_path: Path) -> None:
+    """An unknown host, a refused key, and a machine without docker: each in ssh's own words."""
+    stranger = replace(far(firewall, door), host=door.address.replace("root@", "nobody@"))
+    assert "Permission denied" in _unreachable(stranger)
+    (door.log.parent / "known").write_text("")
+    assert "Host key verification failed" in _unreachable(far(firewall, door))
+    with sshd(host, _folder(tmp_path, "bare"), path="/nowhere") as other:
+        assert "docker" in _unreachable(far(firewall, other))
+
+
+def _unreachable(firewall: Firewall) -> str:
+    error = firewall.call("status").expect(4).err
+    assert "error[engine-unreachable]" in error
+    assert firewall.host in error
+    return error
+
+
+def _folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made
