@@ -70,7 +70,10 @@ def require_abilities(place: str, info: Mapping[str, Any]) -> None:
         raise EngineError(
             "engine-is-rootless",
             f"The engine at {place} is rootless, and the firewall needs a rootful one.",
-            context=["its containers share one network namespace of a user, in which nothing here was proven"],
+            context=[
+                "limits of memory and processes hold only where systemd delegates them",
+                "in the one that was tried (20.10.24) Envoy's unprivileged user could not execute it",
+            ],
             hint=_ANOTHER,
         )
     if lacking := list(_lacking(info)):

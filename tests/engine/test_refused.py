@@ -1,12 +1,15 @@
 """Engines that can't carry the firewall are refused at once, by what a real one says of itself."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from devkit.engines import available
 from devkit.firewall import Firewall
+from devkit.host import client
 from devkit.podman import podman
+from devkit.rootless import rootless_engine
 
 
 @pytest.mark.parametrize("command", ["run", "drift", "status", "reload", "down"])
@@ -20,4 +23,18 @@ def test_podman(command: str, require_engine: bool, tmp_path: Path) -> None:  # 
         refused = firewall.call(command).expect(4).err
     assert "error[engine-is-podman]" in refused
     assert "its own DNS server" in refused.replace("\n", " ")
+    assert "hint: Use a rootful Docker engine" in refused
+
+
+def test_rootless(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+    """A rootless engine is refused, and nothing is made on it."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"ROOTLESS DOCKER IS NOT TESTED: {reason}")
+    with rootless_engine() as address, closing(client(address)) as docker:
+        firewall = Firewall(address, "clawker", tmp_path)
+        firewall.write("a.test")
+        refused = firewall.call("run").expect(4).err
+        assert docker.containers(all=True) == []
+        assert docker.images(all=True) == []
+    assert "error[engine-is-rootless]" in refused
     assert "hint: Use a rootful Docker engine" in refused

@@ -1,0 +1,65 @@
+"""A real rootless Docker engine (Debian's docker.io with rootlesskit), run by the user `nobody`."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from devkit.engines import PATH, install, install_engine
+from devkit.waiting import until
+
+_SCRIPT = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
+
+# In mounts and processes of its own: the machine's subordinate ids and its tun device stay as they are, and
+# killing process 1 ends everything.
+_START = """
+mount --bind "$FOLDER/tun" /dev/net/tun
+mount --bind "$FOLDER/ids" /etc/subuid
+mount --bind "$FOLDER/ids" /etc/subgid
+setpriv --reuid=nobody --regid=nogroup --clear-groups "$0" "$@"
+:                                   # without it the shell would become its last command
+"""
+
+
+@contextmanager
+def rootless_engine() -> Iterator[str]:
+    """Give the address of a rootless engine that ends with its user."""
+    install_engine()
+    install({"rootlesskit": "rootlesskit", "slirp4netns": "slirp4netns", "newuidmap": "uidmap"})
+    # not the default place for temporary files, which others may not look into
+    folder = Path(tempfile.mkdtemp(prefix="rootless-", dir="/var/tmp"))
+    socket, log = folder / "docker.sock", folder / "log"
+    try:
+        _prepare(folder)
+        homes = {"HOME": "home", "XDG_RUNTIME_DIR": "run", "TMPDIR": "run"}
+        environment = {"PATH": PATH, "FOLDER": str(folder)} | {key: f"{folder}/{homes[key]}" for key in homes}
+        apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                [*apart, "sh", "-ec", _START, _SCRIPT, "--host", f"unix://{socket}"],
+                env=environment,
+                stdout=said,
+                stderr=said,
+            )
+        try:
+            until(lambda: process.poll() is not None or socket.exists())
+            if process.poll() is not None:
+                raise RuntimeError(f"the rootless engine has ended: {log.read_text()}")
+            yield f"unix://{socket}"
+        finally:
+            process.kill()
+            process.wait()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _prepare(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "ids").write_text("nobody:100000:65536\n")
+    subprocess.run(["mknod", "--mode=666", str(folder / "tun"), "c", "10", "200"], check=True)
+    for name in ("home", "run"):
+        (folder / name).mkdir()
+    for path in (folder, folder / "home", folder / "run"):
+        shutil.chown(path, "nobody", "nogroup")
