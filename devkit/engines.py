@@ -151,6 +151,7 @@ class PrivateEngine:
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):
             raise EngineError(f"{self.folder} is not empty, and destroying the engine would delete it")
+        self.folder.chmod(0o711)  # a daemon that remaps root looks into it as another user
         daemon = {
             "hosts": [self.host, *hosts],
             "data-root": f"{self.folder}/data",

@@ -62,7 +62,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     place = locate(host, context, environment)
     try:
         first = _client(place, requirements.OLDEST_API)
-        version = first.version(api_version=False)
+        version = _version(first)
         facts = requirements.facts(place.address, version)
         client = _client(place, facts.api_version)
         client.adapters = first.adapters  # and with them the connections that are open
@@ -75,6 +75,17 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
         ) from error
     return DockerEngine(client, facts, place.address)
+
+
+def _version(client: APIClient) -> Mapping[str, Any]:
+    """Return what an engine says it is; what answers in another form is none."""
+    try:
+        found: object = client.version(api_version=False)
+    except (LookupError, TypeError) as error:  # the SDK takes every answer for an engine's
+        raise errors.DockerException("It does not answer as an engine does") from error
+    if isinstance(found, dict):
+        return found
+    raise errors.DockerException("It does not answer as an engine does")
 
 
 def _client(place: Place, version: str) -> APIClient:

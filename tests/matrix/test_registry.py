@@ -13,7 +13,7 @@ from docker import APIClient
 
 from clawker_fw.engine import docker as adapter
 from clawker_fw.engine.docker import DockerEngine, connect
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import EngineError, StoppedError
 from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.images import BuiltImage, Entry
@@ -327,3 +327,16 @@ def test_a_registry_that_falls_silent(
         error = refused(engine, site.references["unlucky"].replace(site.open.address, address))
     assert error.code == "pull-stalled"
     assert address in error.hint
+
+
+def test_a_stop_is_heard_while_a_registry_is_silent(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
+    """Whoever waits is asked all the time whether to go on."""
+    asked: list[float] = []
+
+    def stop(share: float) -> None:
+        asked.append(share)
+        if len(asked) > 20:
+            raise StoppedError("stopped", "Stopped, as asked.")
+
+    with faulty(site.open, "silent", tmp_path) as address, pytest.raises(StoppedError):
+        engine.pull_image(site.references["unlucky"].replace(site.open.address, address), stop)
