@@ -296,9 +296,10 @@ def private_engine(
 ) -> Iterator[PrivateEngine]:
     """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed.
 
-    `settings` are further ones of daemon.json, `hosts` addresses on which it listens beside its socket. With `data`,
-    the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the same, as
-    engines remember paths.
+    `settings` are further ones of daemon.json, `hosts` addresses on which it listens beside its socket.
+
+    With `data`, the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the
+    same, as engines remember paths.
     """
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
     engine = _launch(kind, folder, chosen, hosts, detached=False, data=data)

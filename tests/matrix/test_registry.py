@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -72,9 +72,10 @@ def _pushed(
     """
     facts = EngineFacts("", "", docker.version()["Arch"])
     other = EngineFacts("", "", "arm64" if facts.architecture == "amd64" else "amd64")
-    envoy, coredns = (images.bundled(sibling, release, facts) for sibling in Sibling)
-    foreign = images.bundled(Sibling.COREDNS, release, other)
-    newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests)
+    # without our labels, as somebody else's: what is ours and of no use is taken away
+    envoy, coredns = (replace(images.bundled(sibling, release, facts), labels={}) for sibling in Sibling)
+    foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
+    newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
     plain, unlucky, vault = (
         _random_image(folder / name, facts, release) for name in ("plain", "unlucky", "vault")
     )
@@ -104,7 +105,9 @@ def _pushed(
 def _random_image(path: Path, facts: EngineFacts, release: Release) -> BuiltImage:
     """Return an image of bytes that are nowhere else."""
     path.write_bytes(os.urandom(LAYER_BYTES))
-    return BuiltImage(f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests)
+    return BuiltImage(
+        f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests, labels={}
+    )
 
 
 @pytest.fixture
