@@ -148,7 +148,7 @@ def _answers(engine: PrivateEngine, address: str) -> bool:
 # --- a proxy that does one thing badly ------------------------------------------------------------------------
 
 _CHUNK = 1 << 16
-_SLOW_ANSWER, _SLOW_CHUNK = 0.3, 0.01
+_SLOW_ANSWER, _SLOW_CHUNK = 0.3, 0.02
 _FOREVER = 3600
 _TLS_HANDSHAKE = b"\x16"
 

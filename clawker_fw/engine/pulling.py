@@ -4,16 +4,19 @@ Pure. The engine asks the registry, not this machine, and hands on what it was t
 what was recorded from every engine that is supported (`tests/unit/test_pulling.py`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
 
-_LOGIN = ("unauthorized", "authentication required", "no basic auth", "denied", "401", "403")
+_LOGIN = ("unauthorized", "authentication required", "no basic auth", "denied", "forbidden")
 _PLATFORM = ("no matching manifest", "no match for platform")
 _BYTES = ("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation")
-_ABSENT = ("manifest unknown", "name unknown", "not found", "404")
+_ABSENT = ("manifest unknown", "name unknown", "not found")
 _CREDENTIALS = ("credentials store",)
+_NAMES = re.compile(r'"[^"]*"|https?://\S+|\S*sha256:\S+')
+"""What is named in such prose: an image may be called anything."""
 
 
 class Transfer:
@@ -59,7 +62,7 @@ def stalled(reference: str, seconds: float) -> EngineError:
 def failure(reference: str, platform: str, words: str) -> EngineError:
     """Return the error for a pull that an engine ended with these words."""
     registry = registry_of(reference)
-    said = words.lower()
+    said = re.sub(_NAMES, "", words).lower()
     if _has(said, _CREDENTIALS):
         return EngineError(
             "credentials-unreadable",

@@ -4,9 +4,85 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.pulling import Transfer, registry_of
+from clawker_fw.engine.pulling import Transfer, failure, registry_of
 
-REFERENCE = "registry.test:5000/envoy@sha256:" + "0" * 64
+DIGEST = "sha256:" + "0401" * 16
+NAME = "registry.test:5000/denied/forbidden/not-found"
+REFERENCE = f"{NAME}:1@{DIGEST}"
+URL = f"http://registry.test:5000/v2/denied/forbidden/not-found/manifests/{DIGEST}"
+UNRESOLVED = f'failed to resolve reference "{NAME}@{DIGEST}": '
+
+WORDS = (
+    # the classic image store: 20.10.24, 26.1.5, 28.5.2
+    ("no matching manifest for linux/amd64 in the manifest list entries", "image-other-platform"),
+    (f'Get "{URL}": no basic auth credentials', "image-needs-login"),
+    ("unauthorized: authentication required", "image-needs-login"),
+    (
+        f"pull access denied for {NAME}, repository does not exist or may require 'docker login'",
+        "image-needs-login",
+    ),
+    (f"manifest for {NAME}@{DIGEST} not found: manifest unknown: manifest unknown", "image-not-found"),
+    (f"manifest verification failed for digest {DIGEST}", "image-other-bytes"),
+    (f"filesystem layer verification failed for digest {DIGEST}", "image-other-bytes"),
+    (
+        f"error pulling image configuration: image config verification failed for digest {DIGEST}",
+        "image-other-bytes",
+    ),
+    ("received unexpected HTTP status: 500 Internal Server Error", "image-not-pulled"),
+    (
+        (
+            "error pulling image configuration: download failed after attempts=6: received unexpected HTTP "
+            "status: 500 Internal Server Error"
+        ),
+        "image-not-pulled",
+    ),
+    (f'Get "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused', "image-not-pulled"),
+    # the containerd image store: 28.5.2
+    (
+        (
+            "no matching manifest for linux/amd64 in the manifest list entries: no match for platform in "
+            "manifest: not found"
+        ),
+        "image-other-platform",
+    ),
+    (
+        (
+            f"{UNRESOLVED}pull access denied, repository does not exist or may require authorization: "
+            "authorization failed: no basic auth credentials"
+        ),
+        "image-needs-login",
+    ),
+    (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 401 Unauthorized", "image-needs-login"),
+    (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 403 Forbidden", "image-needs-login"),
+    (f"{UNRESOLVED}{NAME}@{DIGEST}: not found", "image-not-found"),
+    (
+        f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 500 Internal Server Error",
+        "image-not-pulled",
+    ),
+    (
+        (
+            "error from registry: failed to copy: httpReadSeeker: failed open: unexpected status from GET "
+            f"request to {URL}: 500 Internal Server Error"
+        ),
+        "image-not-pulled",
+    ),
+    (
+        (
+            f'failed commit on ref "manifest-{DIGEST}": commit failed: unexpected commit digest sha256:1, '
+            f"expected {DIGEST}: failed precondition"
+        ),
+        "image-other-bytes",
+    ),
+    (
+        f'{UNRESOLVED}failed to do request: Head "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused',
+        "image-not-pulled",
+    ),
+    # the Docker SDK
+    (
+        "Credentials store error: StoreError('Credentials store docker-credential-x exited')",
+        "credentials-unreadable",
+    ),
+)
 
 
 def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
@@ -67,3 +143,13 @@ def test_what_says_nothing_new() -> None:
 def test_the_registry_of_a_reference(reference: str, registry: str) -> None:
     """The first part is a registry when it looks like a host."""
     assert registry_of(reference) == registry
+
+
+@pytest.mark.parametrize(("words", "code"), WORDS)
+def test_words_have_one_meaning(words: str, code: str) -> None:
+    """What was recorded from engines is told by a code, with the words; an image's own name means nothing."""
+    error = failure(REFERENCE, "linux/amd64", words)
+    assert error.code == code
+    assert error.context == (words,)
+    assert error.hint
+    assert "registry.test:5000" in error.message
