@@ -10,7 +10,7 @@ from typing import Any
 
 from clawker_fw.errors import EngineError
 
-_LOGIN = ("unauthorized", "authentication required", "no basic auth", "denied", "forbidden")
+_LOGIN = ("unauthorized", "authentication required", "no basic auth", "denied", "forbidden", "http 403")
 _PLATFORM = ("no matching manifest", "no match for platform")
 _BYTES = ("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation")
 _ABSENT = ("manifest unknown", "name unknown", "not found")

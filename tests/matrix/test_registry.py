@@ -32,7 +32,6 @@ BAD_DAYS = {
     "forbidden": "image-needs-login",
     "other-manifest": "image-other-bytes",
     "other-bytes": "image-other-bytes",
-    "silent": "pull-stalled",
 }
 """What a registry can do, and the code for it. Each has an image of its own, of which no engine has a part."""
 
@@ -87,7 +86,7 @@ def _pushed(
     foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
     newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
     plain, vault = (_random_image(folder / name, facts, release) for name in ("plain", "vault"))
-    unlucky = {fault: _random_image(folder / fault, facts, release) for fault in BAD_DAYS}
+    unlucky = {fault: _random_image(folder / fault, facts, release) for fault in (*BAD_DAYS, "silent")}
     pushed = {}
     for name, image, target in (
         ("envoy", envoy, open_),
@@ -207,6 +206,19 @@ def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site)
     assert f"linux/{engine.facts().architecture}" in error.message
 
 
+def test_an_image_for_another_platform_is_taken_back(firewall: Firewall, site: Site) -> None:
+    """Engines pull it, since the digest names it. It does not start, and what served before serves on."""
+    firewall.write("a.test")
+    firewall.run()
+    before = site.docker.inspect_container("clawker-coredns")["Id"]
+    firewall.write("a.test", images={"coredns": site.references["foreign"]})
+    outcome = firewall.call("run").expect(5)
+    assert "exec format error" in outcome.err
+    assert site.docker.inspect_container("clawker-coredns")["Id"] == before
+    firewall.write("a.test")
+    assert firewall.current()
+
+
 def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
     """Once an image is on the engine, its registry may be gone."""
     with faulty(site.open, "slow", tmp_path) as address:
@@ -306,14 +318,8 @@ def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site, tmp_pat
 
 
 @pytest.mark.parametrize("fault", BAD_DAYS)
-def test_a_faulty_registry(
-    fault: str, engine: DockerEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is wrong is told by its code, with the registry's name; other bytes than the digest's are not taken.
-
-    One that falls silent is given up in the end.
-    """
-    monkeypatch.setattr(adapter, "STALLED_SECONDS", 2)
+def test_a_faulty_registry(fault: str, engine: DockerEngine, site: Site, tmp_path: Path) -> None:
+    """What is wrong is told by its code, with the registry's name; other bytes than the digest's are not taken."""
     with faulty(site.open, fault, tmp_path) as address:
         error = refused(engine, site.references[fault].replace(site.open.address, address))
     assert error.code == BAD_DAYS[fault], error.context
@@ -325,6 +331,17 @@ def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
     error = refused(engine, site.references["broken"].replace(site.open.address, "127.0.0.1:5999"))
     assert error.code == "image-not-pulled"
     assert "127.0.0.1:5999, not this machine" in error.hint
+
+
+def test_a_registry_that_falls_silent(
+    engine: DockerEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nothing more arrives, the pull is given up in the end."""
+    monkeypatch.setattr(adapter, "STALLED_SECONDS", 2)
+    with faulty(site.open, "silent", tmp_path) as address:
+        error = refused(engine, site.references["silent"].replace(site.open.address, address))
+    assert error.code == "pull-stalled"
+    assert address in error.hint
 
 
 def test_a_stop_is_heard_while_a_registry_is_silent(engine: DockerEngine, site: Site, tmp_path: Path) -> None:

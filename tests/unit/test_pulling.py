@@ -21,6 +21,7 @@ WORDS = (
         f"pull access denied for {NAME}, repository does not exist or may require 'docker login'",
         "image-needs-login",
     ),
+    ("error parsing HTTP 403 response body: no error details found in HTTP response body", "image-needs-login"),
     (f"manifest for {NAME}@{DIGEST} not found: manifest unknown: manifest unknown", "image-not-found"),
     (f"manifest verification failed for digest {DIGEST}", "image-other-bytes"),
     (f"filesystem layer verification failed for digest {DIGEST}", "image-other-bytes"),
