@@ -30,11 +30,11 @@ def pack(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, bytes]:
+def unpack(content: bytes, root: tuple[int, int] = (0, 0)) -> dict[str, bytes]:
     """Return the files of a tar by their path below its one top folder.
 
     A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
-    says so: it is not what we made, whatever it holds.
+    says so: it is not what we made, whatever it holds. `root` is who a container's root is for the engine.
     """
     files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
@@ -42,15 +42,15 @@ def unpack(content: bytes) -> dict[str, bytes]:
             path = member.name.partition("/")[2]
             if member.isfile():
                 stream = archive.extractfile(member)
-                files[path] = _irregular(path, member) + (stream.read() if stream else b"")
+                files[path] = _irregular(path, member, root) + (stream.read() if stream else b"")
             elif not member.isdir():
                 files[path] = f"-> {member.linkname}".encode()
     return files
 
 
-def _irregular(path: str, member: tarfile.TarInfo) -> bytes:
+def _irregular(path: str, member: tarfile.TarInfo, root: tuple[int, int]) -> bytes:
     mode, owner = stat.S_IMODE(member.mode), (member.uid, member.gid)
-    if (mode, owner) == (_mode(path), (0, 0)):
+    if (mode, owner) == (_mode(path), root):
         return b""
     return f"[mode {mode:04o}, owner {member.uid}:{member.gid}]\n".encode()
 

@@ -66,7 +66,8 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         facts = requirements.facts(place.address, version)
         client = _client(place, facts.api_version)
         client.adapters = first.adapters  # and with them the connections that are open
-        requirements.require_abilities(place.address, client.info())
+        info = client.info()
+        requirements.require_abilities(place.address, info)
     except (errors.DockerException, requests.RequestException, OSError) as error:
         raise EngineError(
             "engine-unreachable",
@@ -74,7 +75,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             context=[_innermost(error), f"named by {place.source}", *_trust(place)],
             hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
         ) from error
-    return DockerEngine(client, facts, place.address)
+    return DockerEngine(client, facts, place.address, requirements.container_root(info))
 
 
 def _version(client: APIClient) -> Mapping[str, Any]:
@@ -202,10 +203,11 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
 class DockerEngine:
     """`EngineWriter` over a Docker engine. Calls may be made from several threads."""
 
-    def __init__(self, client: APIClient, facts: EngineFacts, address: str) -> None:
-        """Use a connected client."""
+    def __init__(self, client: APIClient, facts: EngineFacts, address: str, root: tuple[int, int]) -> None:
+        """Use a connected client. `root` is the owner that the engine knows for files of a container's root."""
         self._client = client
         self._facts = facts
+        self._root = root
         self.address = address
 
     def close(self) -> None:
@@ -264,7 +266,7 @@ class DockerEngine:
         """See `EngineReader`."""
         with _translated(f"read the files of container {container}"):
             stream, _ = self._client.get_archive(container, VOLUME)
-            return archive.unpack(b"".join(stream))
+            return archive.unpack(b"".join(stream), self._root)
 
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""

@@ -85,6 +85,15 @@ def require_abilities(place: str, info: Mapping[str, Any]) -> None:
         )
 
 
+def container_root(info: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the user and group that a container's root is for the engine.
+
+    With remapped users it is another one, and the engine's data folder is called after it (`userns-remap`).
+    """
+    named = re.search(r"/(\d+)\.(\d+)$", str(info.get("DockerRootDir", "")))
+    return (int(named[1]), int(named[2])) if named and "name=userns" in _security(info) else (0, 0)
+
+
 def _security(info: Mapping[str, Any]) -> set[str]:
     """Return the names of an engine's security options, which may have fields behind them (`name=a,key=b`)."""
     return {str(option).partition(",")[0] for option in info.get("SecurityOptions") or ()}

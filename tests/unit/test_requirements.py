@@ -105,3 +105,11 @@ def test_rootless_engines_are_refused() -> None:
         requirements.require_abilities(PLACE, INFO | {"SecurityOptions": options})
     assert caught.value.code == "engine-is-rootless"
     requirements.require_abilities(PLACE, INFO | {"SecurityOptions": ["name=apparmor", "name=rootlessness"]})
+
+
+def test_who_root_is() -> None:
+    """With remapped users the data folder tells; a folder that only looks like that does not."""
+    remapped = {"SecurityOptions": ["name=userns"], "DockerRootDir": "/var/lib/docker/100000.200000"}
+    assert requirements.container_root(INFO | remapped) == (100000, 200000)
+    assert requirements.container_root(INFO | {"DockerRootDir": "/data/1.2"}) == (0, 0)
+    assert requirements.container_root(INFO | remapped | {"DockerRootDir": "/var/lib/docker"}) == (0, 0)
