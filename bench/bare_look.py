@@ -8,7 +8,7 @@ import docker
 def look(host: str, project: str, references: list[str]) -> None:
     """Ask the engine everything that a look asks."""
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
-    client.version()
+    client.info()
     client.networks()
     client.images(filters={"label": "dev.clawker.managed=true"})
     ours = [f"dev.clawker.{key}" for key in ("managed=true", "purpose=firewall", f"project={project}")]
