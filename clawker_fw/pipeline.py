@@ -8,7 +8,7 @@ engine ──> observe ───────────┘
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError, NotProvenError, RefusedError, StoppedError
@@ -89,12 +89,13 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn)
             _record_drift(seen, steps)
             with _attempted(engine, seen):
                 applying.apply(engine, steps, built_images(blueprint), watch)
-            wish = Wish(wish.drain_seconds, replace_uncommitted=round_ > 0)
+            wish = replace(wish, replace_all=False, replace_uncommitted=round_ > 0)
         else:
             seen = look(engine, blueprint)
         with _attempted(engine, seen):
-            _require_current(seen)
-        attempts.keep(engine, seen.observed, None)
+            _require_closed(seen, wish)
+        if seen.diff.verdict is Verdict.CURRENT:
+            attempts.keep(engine, seen.observed, None)
     return seen
 
 
@@ -110,12 +111,13 @@ def _attempted(engine: EngineWriter, seen: Look) -> Iterator[None]:
         raise
 
 
-def _require_current(seen: Look) -> None:
-    if seen.diff.verdict is not Verdict.CURRENT:
+def _require_closed(seen: Look, wish: Wish) -> None:
+    left = wish.within(seen.diff).findings
+    if left:
         raise NotProvenError(
             "not-proven",
             "Everything was applied, and the stack is still not what it should be.",
-            context=[f"{each.sibling}: {each.layer} {each.field}" for each in seen.diff.findings],
+            context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
             hint="`clawker-fw drift` shows what differs.",
         )
 

@@ -64,7 +64,7 @@ _COMMIT_SECONDS = 5.0
 def plan(
     observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish
 ) -> Plan:
-    """Return what closes the difference.
+    """Return what closes the difference, or the part of it that is wished for.
 
     `slots` are those that serve now, and `desired_at` says what the stack should be with its siblings in others:
     a replacement is born in the other slot.
@@ -72,6 +72,9 @@ def plan(
     Raises:
         RefusedError: when a network would have to be remade under running agents.
     """
+    found = wish.within(found)
+    if not found.findings and not wish.everything:
+        return Plan((), (), 0)
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
         return _rebuild(observed, desired_at, found)
     return _Planner(observed, slots, desired_at, found, wish).plan()
@@ -92,9 +95,9 @@ class _Planner:
         self._wish = wish
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
         self._made = tuple(each for each in Sibling if self._must_be_made(each))
-        self._desired = desired_at(
-            Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
-        )
+        new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
+        self._zone_moves = new.envoy != slots.envoy
+        self._desired = desired_at(new)
         self._names = {each: self._new_name(each) for each in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
@@ -158,7 +161,7 @@ class _Planner:
         return [
             reclaim,
             [Release(each.container.id) for each in claimants],
-            [self._drain(each) for each in left if _can_drain(each)],
+            [self._drain(each) for each in left if self._can_drain(each)],
             [Retire(each.container.id, each.container.name) for each in left],
         ]
 
@@ -225,7 +228,7 @@ class _Planner:
         if sibling in self._made:
             if sibling is Sibling.ENVOY or not self._address_moves or not self._trusted(old):
                 return []
-        elif hot == dict(wanted.hot) and not causes:
+        elif not causes and not (sibling is Sibling.COREDNS and self._zone_moves):
             return []
         return [Commit(sibling, old.container.id, staged(wanted, hot), causes)]
 
@@ -240,7 +243,16 @@ class _Planner:
     def _address_moves(self) -> bool:
         """Whether agents that connect now are to reach another Envoy, while the old one still serves."""
         old = self._old(Sibling.ENVOY)
-        return Sibling.ENVOY in self._made and old is not None and old.container.running
+        return Sibling.ENVOY in self._made and old is not None and self._leads_out(old)
+
+    def _leads_out(self, old: ObservedSibling) -> bool:
+        """Whether an Envoy runs on both networks: through one that has lost either, nothing gets anywhere."""
+        networks = {spec.name for spec in self._desired.networks.values()}
+        return old.container.running and networks <= set(old.container.connected)
+
+    def _can_drain(self, old: ObservedSibling) -> bool:
+        answers = old.probe is not None and not old.probe.error
+        return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
 
     def _takeover(self) -> list[list[Step]]:
         """Move the service address and wait for the TTL: at once when the old resolver knows the new Envoy.
@@ -282,7 +294,7 @@ class _Planner:
         last: list[Step] = []
         if coredns:
             first.append(_retire(coredns))
-        if envoy and _can_drain(envoy):
+        if envoy and self._can_drain(envoy):
             first.append(self._drain(envoy))
             last.append(_retire(envoy))
         elif envoy:
@@ -293,6 +305,8 @@ class _Planner:
         return Drain(old.container.id, old.container.name, self._wish.drain_seconds)
 
     def _waste(self) -> list[Step]:
+        if not self._wish.everything:
+            return []
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
         images = waste(self._observed, self._desired, retired)
@@ -313,10 +327,6 @@ class _Planner:
             elif old and old.container.name != proper:
                 steps.append(Rename(sibling, old.container.id, proper))
         return steps
-
-
-def _can_drain(old: ObservedSibling) -> bool:
-    return old.sibling is Sibling.ENVOY and old.probe is not None and not old.probe.error
 
 
 def _retire(old: ObservedSibling) -> Retire:

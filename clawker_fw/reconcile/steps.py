@@ -4,10 +4,10 @@ A step says what is to be done and, where it closes findings, which; how it is d
 a step is one line, the same in plans, progress, JSON and the goldens of the tests.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from clawker_fw.model import ContainerSpec, Files, Finding, NetworkSpec, Sibling
+from clawker_fw.model import Cause, ContainerSpec, Diff, Files, Finding, NetworkSpec, Sibling
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,17 @@ class Wish:
     replace_all: bool = False
     replace_uncommitted: bool = False
     """Replace what a commit should have closed: the process did not take it."""
+    causes: frozenset[Cause] = frozenset(Cause)
+    """Close only what differs for these causes; what is made or committed for them is made as it should be now."""
+
+    @property
+    def everything(self) -> bool:
+        """Whether all is to be put in order, whatever made it differ."""
+        return self.causes == frozenset(Cause)
+
+    def within(self, found: Diff) -> Diff:
+        """Return the part of a difference that is to be closed."""
+        return replace(found, findings=tuple(each for each in found.findings if each.cause in self.causes))
 
 
 _TAKE = "take the service address"

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Sibling
+from clawker_fw.model import Cause, Sibling
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import Commit, Plan, Wish, describe
+from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -45,7 +47,7 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
     return blueprint
 
 
-def planned(memory: MemoryEngine, wanted: Blueprint, **wish: bool) -> list[str]:
+def planned(memory: MemoryEngine, wanted: Blueprint, **wish: Any) -> list[str]:  # noqa: ANN401 - of a wish
     """Return what `run` would do, in words without versions."""
     seen = pipeline.look(memory, wanted)
     versions = {each.version for each in seen.desired.siblings.values()}
@@ -118,6 +120,13 @@ def lose_envoy(memory: MemoryEngine) -> None:
     memory.disconnect("clawker-egress", "clawker-envoy")
 
 
+def unlabel_envoy(memory: MemoryEngine) -> None:
+    """Have Envoy differ, and serve all the same."""
+    inside = memory.inside("clawker-envoy")
+    kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
+    inside.spec = replace(inside.spec, labels=kept)
+
+
 def lose_coredns(memory: MemoryEngine) -> None:
     """Have CoreDNS differ in its shape."""
     memory.disconnect("clawker-net", "clawker-coredns")
@@ -125,7 +134,7 @@ def lose_coredns(memory: MemoryEngine) -> None:
 
 SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     "envoy alone, by name": (
-        lose_envoy,
+        unlabel_envoy,
         [
             "create envoy-next",
             "verify envoy-next",
@@ -133,6 +142,17 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "commit to coredns",
             "wait 1.25 s for the TTL of the old address",
             "drain envoy for up to 30 s",
+            "stop and remove envoy",
+            "name envoy envoy",
+        ],
+    ),
+    "an envoy that leads nowhere": (
+        lose_envoy,
+        [
+            "create envoy-next",
+            "verify envoy-next",
+            "---",
+            "commit to coredns",
             "stop and remove envoy",
             "name envoy envoy",
         ],
@@ -219,6 +239,39 @@ def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -
     steps = pipeline.plan_for(seen, Wish(0))
     commits = [step for stage in steps.stages for step in stage if isinstance(step, Commit)]
     assert {finding for commit in commits for finding in commit.causes} == set(seen.diff.findings)
+
+
+TAMPER = frozenset({Cause.TAMPER})
+
+
+def test_what_is_not_wished_for_is_left(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A rule that has changed is committed when it is asked for, and not beside something else."""
+    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    assert planned(memory, changed, causes=TAMPER) == ["---"]
+    memory.stop("clawker-envoy")
+    assert planned(memory, changed, causes=TAMPER) == ["start envoy", "---"]
+
+
+def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The zone follows an Envoy that moves, with the rules of now: Envoy has them before the zone does."""
+    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    unlabel_envoy(memory)
+    steps = pipeline.plan_for(pipeline.look(memory, changed), Wish(0, causes=TAMPER))
+    assert [line.partition("@")[0] for line in text(steps)][:4] == [
+        "create envoy-next",
+        "verify envoy-next",
+        "---",
+        "commit to coredns",
+    ]
+    (commit,) = (step for stage in steps.stages for step in stage if isinstance(step, Commit))
+    assert b"b.test. 1 IN A 10.213.8.11" in commit.files["stage/hot/zone/root.zone"]
+
+
+def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Nobody wants yesterday's rules back; the other sibling waits."""
+    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = b"{}"
+    assert planned(memory, changed, causes=TAMPER) == ["---", "commit to envoy"]
 
 
 def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Blueprint) -> None:
