@@ -32,6 +32,9 @@ LEASE_SECONDS = 10.0
 
 LOG = logging.getLogger("clawker_fw")
 
+_HELD: set[str] = set()
+"""The containers of the locks that this process holds: one that it could not give back is not among them."""
+
 _LEASE = "lease"
 _RENEW_SECONDS = LEASE_SECONDS / 4
 _LOOK_SECONDS = 0.5
@@ -69,6 +72,7 @@ class Lock:
         if self._engine.image(self._image.reference) is None:
             self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
         self._container = self._acquire()
+        _HELD.add(self._container)
         self._renewer.start()
         return self
 
@@ -78,6 +82,7 @@ class Lock:
         """Give the lock back."""
         self._ended.set()
         self._renewer.join()
+        _HELD.discard(self._container)
         self._engine.remove(self._container)
 
     def require_held(self) -> None:
@@ -178,7 +183,11 @@ def _is_here(held: ContainerView | Listed) -> bool:
 
 def _may_be_alive(held: ContainerView | Listed) -> bool:
     """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
-    return not _is_here(held) or _is_alive(held.labels.get(_PROCESS, ""))
+    if not _is_here(held):
+        return True
+    if held.labels.get(_PROCESS) == holder()[_PROCESS]:
+        return held.id in _HELD
+    return _is_alive(held.labels.get(_PROCESS, ""))
 
 
 def holder() -> Mapping[str, str]:

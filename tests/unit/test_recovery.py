@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -157,6 +158,15 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
+def test_a_lock_that_could_not_be_given_back_is_taken_over_by_the_same_process(
+    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+) -> None:
+    """An engine that went away under a run does not keep out the next one of a process that lives on."""
+    hold(memory, lock_image)
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
 class Renewed(MemoryEngine):
     """An engine on which somebody elsewhere renews their lease whenever nobody looks."""
 
@@ -217,7 +227,8 @@ def test_a_wait_ends_when_the_lock_is_free(
     memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With time to wait, the next in line gets the lock as soon as it is given back."""
-    hold(memory, lock_image)  # this very process, which is alive
+    parent = os.getppid()
+    hold(memory, lock_image, process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
     looks = count()
 
     def container(name: str) -> ContainerView | None:
