@@ -394,6 +394,22 @@ class Observed:
         return not (self.networks or self.siblings or self.leftovers)
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened on an engine: a reason to look, and no more than that.
+
+    `kind` is `container`, `network` or `image`, and `action` the engine's word (`die`, `disconnect`, `untag`, …).
+    `names` are those of what it happened to, a former one included; `container` is the id of the container that it
+    happened to, or that a network got or lost; `words` are the command of an `exec_start`, or a state of health.
+    """
+
+    kind: str
+    action: str
+    names: tuple[str, ...]
+    container: str = ""
+    words: str = ""
+
+
 # --- the difference -------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 
 from clawker_fw.engine import archive, pulling, requirements
-from clawker_fw.engine.inspection import container_view, listed, network_view
+from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
 from clawker_fw.engine.port import Tell
 from clawker_fw.engine.ssh import SshAdapter
@@ -31,6 +31,7 @@ from clawker_fw.model import (
     ContainerSpec,
     ContainerView,
     EngineFacts,
+    Event,
     Files,
     ImageView,
     Listed,
@@ -42,6 +43,15 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
+
+_EVENTS = {
+    "type": ["container", "network", "image"],
+    "event": [
+        *("create", "start", "die", "pause", "unpause", "rename", "update", "destroy", "health_status"),
+        *("exec_start", "extract-to-dir", "connect", "disconnect", "untag", "delete"),
+    ],
+}
+"""What is asked for: a `kill` or `stop` tells of nothing that a `die` does not, and comes at another moment."""
 
 _NANOSECONDS = 1_000_000_000
 _CALL_SECONDS = 60
@@ -211,7 +221,7 @@ class DockerEngine:
         self.address = address
 
     def close(self) -> None:
-        """Close the connections."""
+        """See `EngineReader`."""
         self._client.close()
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -281,6 +291,19 @@ class DockerEngine:
         with _translated(f"read the log of container {container}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[Event]]:
+        """See `EngineReader`."""
+        with _translated("tell what happens on it"):
+            stream = self._client.events(decode=True, filters=_EVENTS)
+        try:
+            yield _told(stream)
+        finally:
+            with suppress(
+                errors.DockerException, OSError
+            ):  # one over SSH can't be closed; it ends with the process
+                stream.close()
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -439,6 +462,13 @@ class DockerEngine:
                 f"fwctl {arguments[0]} failed in container {container}.",
                 context=[(complaint or words).decode(errors="replace").strip() or f"exit code {code}"],
             )
+
+
+def _told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
+    """Yield events until the stream breaks, however it does."""
+    with suppress(errors.DockerException, requests.RequestException, OSError):
+        for raw in stream:
+            yield event_view(raw)
 
 
 def _without_tag(reference: str) -> str:

@@ -1,4 +1,7 @@
-"""Reading what `inspect` answers: only the fields that we set, in our words, defaults of the engine taken away."""
+"""Reading what `inspect` answers: only the fields that we set, in our words, defaults of the engine taken away.
+
+And what the engine tells of its events.
+"""
 
 import json
 import re
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from clawker_fw.model import ContainerView, Endpoint, Healthcheck, Listed, Mount, NetworkView, Shape
+from clawker_fw.model import ContainerView, Endpoint, Event, Healthcheck, Listed, Mount, NetworkView, Shape
 
 _NANOSECONDS = 1_000_000_000
 
@@ -168,6 +171,22 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
         ip_range=next((found for found in ranges if found), None),
         options=raw.get("Options") or {},
         labels=raw.get("Labels") or {},
+    )
+
+
+def event_view(raw: Mapping[str, Any]) -> Event:
+    """Read an event; an action such as `exec_start: fwctl probe` has its words after the colon."""
+    actor = raw.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    kind, identity = raw.get("Type", ""), actor.get("ID", "")
+    action, _, words = raw.get("Action", "").partition(": ")
+    names = (attributes.get("name", ""), attributes.get("oldName", "").removeprefix("/"))
+    return Event(
+        kind=kind,
+        action=action,
+        names=tuple(name for name in (*names, identity if kind == "image" else "") if name),
+        container=identity if kind == "container" else attributes.get("container", ""),
+        words=words.strip(),
     )
 
 

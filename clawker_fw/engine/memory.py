@@ -8,9 +8,11 @@ import hashlib
 import io
 import itertools
 import json
+import queue
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -22,6 +24,7 @@ from clawker_fw.model import (
     ContainerView,
     Endpoint,
     EngineFacts,
+    Event,
     Files,
     ImageView,
     Listed,
@@ -82,6 +85,7 @@ class MemoryEngine:
         self._own_images: set[str] = set()
         self.volumes: dict[str, str] = {}
         self._numbers = itertools.count(1)
+        self._followers: list[queue.SimpleQueue[Event | None]] = []
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -129,6 +133,7 @@ class MemoryEngine:
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""
         inside = self._running(container, "probe")
+        self._tell_of(inside, "exec_start", f"{HELPER_PATH} probe")
         return Probe(
             build="memory",
             versions={} if inside.silent else dict(inside.live),
@@ -147,6 +152,21 @@ class MemoryEngine:
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         return tuple(self.inside(container).said[-lines:])
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[Event]]:
+        """See `EngineReader`."""
+        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._followers.append(told)
+        try:
+            yield iter(told.get, None)
+        finally:
+            told.put(None)
+            if told in self._followers:
+                self._followers.remove(told)
+
+    def close(self) -> None:
+        """See `EngineReader`. There are none."""
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -204,13 +224,14 @@ class MemoryEngine:
             dict(spec.options),
             dict(spec.labels),
         )
+        self._tell(Event("network", "create", (spec.name,)))
 
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
         name = self._network(network).name
         if any(name in each.networks and each.status in _ATTACHED for each in self._containers.values()):
             raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
-        del self._networks[network]
+        self._tell(Event("network", "destroy", (self._networks.pop(network).name,)))
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`."""
@@ -222,15 +243,20 @@ class MemoryEngine:
         networks = {name: self._address(name, wanted) for name, wanted in spec.shape.networks.items()}
         identity = self._identity()
         self._containers[identity] = _Container(identity, spec, image.id, self._now(), dict(spec.files), networks)
+        self._tell_of(self._containers[identity], "create")
         return identity
 
     def start(self, container: str) -> None:
         """See `EngineWriter`."""
         inside = self.inside(container)
+        for network in inside.networks:
+            self._tell(Event("network", "connect", (network,), inside.id))
+        self._tell_of(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
         if _SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
             inside.status, inside.exit_code = "exited", 1
+            self._tell_of(inside, "die")
             inside.said.append("fwctl: open boot/sibling.json: no such file or directory")
             return
         if _CLAIMED in inside.files:
@@ -243,33 +269,42 @@ class MemoryEngine:
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
         self.inside(container).status = "running"
+        self._tell_of(self.inside(container), "unpause")
 
     def rename(self, container: str, name: str) -> None:
         """See `EngineWriter`."""
         if any(each.spec.name == name for each in self._containers.values()):
             raise ConflictError("engine-error", f"The engine could not rename a container to {name}.")
         inside = self.inside(container)
-        inside.spec = replace(inside.spec, name=name)
+        before, inside.spec = inside.spec.name, replace(inside.spec, name=name)
+        self._tell(Event("container", "rename", (name, before), inside.id))
 
     def remove(self, container: str) -> None:
         """See `EngineWriter`."""
         try:
-            del self._containers[self.inside(container).id]
+            inside = self._containers.pop(self.inside(container).id)
         except NotFoundError:
             return
+        if inside.status in {"running", "paused"}:
+            self._tell_of(inside, "die")
+        self._tell_of(inside, "destroy")
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""
         inside = self.inside(container)
-        inside.addresses.discard(inside.networks.pop(self._network(network).name, ""))
+        name = self._network(network).name
+        inside.addresses.discard(inside.networks.pop(name, ""))
+        self._tell(Event("network", "disconnect", (name,), inside.id))
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
         self.inside(container).files.update(files)
+        self._tell_of(self.inside(container), "extract-to-dir")
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
         """See `EngineWriter`."""
         inside = self._running(container, arguments[0])
+        self._tell_of(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
         match arguments:
             case ["commit"]:
                 on_line(_commit(inside))
@@ -300,18 +335,33 @@ class MemoryEngine:
         """Stop a container, as `docker stop` does."""
         inside = self.inside(container)
         inside.status, inside.addresses, inside.live = "exited", set(), {}
+        self._tell_of(inside, "die")
 
     def retag(self, reference: str, image: str | None) -> None:
         """Have a reference name another image, or none, as `docker tag` and `docker rmi` do."""
         self._images.pop(reference, None)
         if image:
             self._images[reference] = image
+        self._tell(Event("image", "untag", (reference,)))
 
     def pause(self, container: str) -> None:
         """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"
+        self._tell_of(self.inside(container), "pause")
+
+    def go_away(self) -> None:
+        """End what everybody follows, as an engine that is stopped does."""
+        while self._followers:
+            self._followers.pop().put(None)
 
     # --- the rest ---------------------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        for told in self._followers:
+            told.put(event)
+
+    def _tell_of(self, inside: _Container, action: str, words: str = "") -> None:
+        self._tell(Event("container", action, (inside.spec.name,), inside.id, words))
 
     def _running(self, container: str, verb: str) -> _Container:
         inside = self.inside(container)

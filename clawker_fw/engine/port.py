@@ -5,12 +5,14 @@ method raises `EngineError` (or its subclasses `NotFoundError`, `ConflictError`)
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from clawker_fw.model import (
     ContainerSpec,
     ContainerView,
     EngineFacts,
+    Event,
     Files,
     ImageView,
     Listed,
@@ -56,6 +58,16 @@ class EngineReader(Protocol):
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines that a container's program wrote."""
+
+    def events(self) -> AbstractContextManager[Iterator[Event]]:
+        """Follow what happens to containers, networks and images, from when the context is entered.
+
+        Looking makes no events, but for the commands that are run in containers. The iterator waits for the next
+        event, and ends when the engine goes away or the context is left, by whichever thread.
+        """
+
+    def close(self) -> None:
+        """Close the connections to it."""
 
 
 class EngineWriter(EngineReader, Protocol):

@@ -2,8 +2,9 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from clawker_fw.engine.docker import connect
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
-from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Probe, Shape, Sibling, Slots
+from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Event, Probe, Shape, Sibling, Slots
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
@@ -373,6 +374,68 @@ def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
         engine.rename(container, f"{stack.project}-envoy")
     engine.remove(container)
     engine.remove(other)
+
+
+@contextmanager
+def following(engine: EngineWriter) -> Iterator[list[Event]]:
+    """Collect what an engine tells; it stops when it is left, whoever waits for more."""
+    found: list[Event] = []
+    with engine.events() as events:
+
+        def follow() -> None:
+            for event in events:
+                found.append(event)  # noqa: PERF402 - one by one, as they come
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        yield found
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def happened(events: list[Event], container: str) -> list[str]:
+    """Return what is told of a container, its networks included."""
+    return [each.action for each in events if each.container == container]
+
+
+def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
+    """Each thing that is done to a container is told in its order, with its name and its networks."""
+    name = f"{stack.project}-coredns"
+    with following(engine) as events:
+        container = created(engine, stack, Sibling.COREDNS)
+        engine.start(container)
+        answering(engine, container)
+        engine.put_files(container, {"extra": b"x"})
+        engine.run_helper(container, ["release"], lambda _: None)
+        engine.rename(container, f"{name}-next")
+        engine.disconnect(f"{stack.project}-net", container)
+        engine.remove(container)
+        until(lambda: "destroy" in happened(events, container))
+    wanted = [
+        *("create", "connect", "start", "extract-to-dir", "exec_start", "rename", "disconnect", "die", "destroy"),
+    ]
+    told = iter(happened(events, container))
+    assert [action for action in wanted if action in told] == wanted
+    about = [each for each in events if each.container == container]
+    assert {each.names[0] for each in about if each.kind == "network"} >= {f"{stack.project}-net"}
+    (renamed,) = (each for each in about if each.action == "rename")
+    assert renamed.names == (f"{name}-next", name)
+    assert "/fw/bin/fwctl release" in {each.words for each in about if each.action == "exec_start"}
+
+
+def test_looking_is_told_as_commands_and_nothing_else(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Who follows an engine must not wake itself by looking."""
+    with following(engine) as events:
+        observe(engine, stack.project, ())
+        engine.run_helper(running[Sibling.COREDNS], ["release"], lambda _: None)
+        until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
+    ours = [each for each in events if each.container in running.values()]
+    told = {(each.action, each.words) for each in ours if each.action != "health_status"}
+    looking = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
+    assert told <= {("exec_start", words) for words in looking}
+    assert ("exec_start", "/fw/bin/fwctl probe") in told
 
 
 def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
