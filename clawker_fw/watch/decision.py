@@ -1,0 +1,144 @@
+"""What a watcher decides: which events matter, what is to be healed, what may pass by itself. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
+from clawker_fw.reconcile.diff import ANSWER
+from clawker_fw.reconcile.lock import lock_name
+from clawker_fw.stack.container import HELPER_PATH, container_names
+from clawker_fw.stack.topology import network_names
+
+
+class Trigger(StrEnum):
+    """Why a look was taken."""
+
+    START = "start"
+    EVENT = "event"
+    INTERVAL = "interval"
+    AGAIN = "again"
+
+
+class Answer(StrEnum):
+    """What a look was answered with."""
+
+    NOTHING = "nothing"
+    LEAVE = "leave"
+    SETTLE = "settle"
+    HOLD = "hold"
+    HEAL = "heal"
+    RETRY = "retry"
+
+
+class Outcome(StrEnum):
+    """How a heal ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One look, and what came of it.
+
+    `found` is what the look found, `healed` what of it was to be closed, `left` what there is afterwards, which is
+    what the `verdicts` are about: none when nothing could be looked at. `seconds` are how long all of it took,
+    `wait` how long it is until the next try.
+    """
+
+    trigger: Trigger
+    answer: Answer
+    seconds: float
+    verdicts: Mapping[Sibling, Verdict] | None = None
+    found: tuple[Finding, ...] = ()
+    healed: tuple[Finding, ...] = ()
+    left: tuple[Finding, ...] = ()
+    outcome: Outcome | None = None
+    error: FirewallError | None = None
+    wait: float | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The stack's verdict afterwards."""
+        return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
+
+
+# --- which events matter --------------------------------------------------------------------------------------
+
+_OURS_TO_RUN = {f"{HELPER_PATH} probe", f"{HELPER_PATH} health"}
+"""Commands that only look: ours, and the engine's own health check, every few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What an event has to be about to matter: our names, and what was there when we last looked."""
+
+    names: frozenset[str]
+    lock: str
+    containers: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
+
+
+def ours(project: str, seen: Observed | None = None) -> Ours:
+    """Return what is a project's own."""
+    names = {name for sibling in Sibling for name in container_names(project, sibling)}
+    names |= set(network_names(project).values())
+    if seen is None:
+        return Ours(frozenset(names), lock_name(project))
+    there = (*seen.siblings.values(), *seen.leftovers)
+    images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
+    return Ours(
+        frozenset(names),
+        lock_name(project),
+        frozenset(each.container.id for each in there),
+        frozenset(images - {""}),
+    )
+
+
+def matters(event: Event, own: Ours) -> bool:
+    """Whether an event is a reason to look."""
+    if is_lock_free(event, own):
+        return True
+    about_us = event.container in own.containers or not own.names.isdisjoint(event.names)
+    match event.kind, event.action:
+        case "image", _:
+            return not own.images.isdisjoint(event.names)
+        case "network", "connect" | "disconnect":
+            return event.container in own.containers  # an agent that comes or goes changes nothing
+        case "container", "exec_start":
+            return about_us and event.words not in _OURS_TO_RUN
+        case "container", "health_status":
+            return about_us and event.words != "healthy"
+    return about_us
+
+
+def is_lock_free(event: Event, own: Ours) -> bool:
+    """Whether somebody has just given the lock back."""
+    return event.kind == "container" and event.action == "destroy" and own.lock in event.names
+
+
+# --- what may pass by itself, and what does not work ----------------------------------------------------------
+
+
+def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
+    """Whether a sibling would be replaced for no other reason than that it does not work.
+
+    A new one may not work either, so this is what must not be done over and over. What somebody did to a sibling
+    is not of that kind, however often it is done.
+    """
+    reasons = [each for each in findings if each.sibling is sibling and each.action is Action.REPLACE]
+    return bool(reasons) and all(
+        each.layer is Layer.LIVE or each.field in {"health", "status"} for each in reasons
+    )
+
+
+def may_pass(findings: tuple[Finding, ...]) -> bool:
+    """Whether a sibling is just being started: by the engine, or so lately that it does not answer yet."""
+    return any(
+        is_unwell(findings, each.sibling)
+        and ((each.field, each.running) == ("status", "restarting") or each.field == ANSWER)
+        for each in findings
+    )

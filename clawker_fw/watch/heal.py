@@ -1,0 +1,27 @@
+"""Which differences a watcher closes by itself. The command line imports this, so it imports nothing heavy."""
+
+from enum import StrEnum
+from typing import assert_never
+
+from clawker_fw.model import Cause
+
+
+class Heal(StrEnum):
+    """Which differences a watcher closes by itself."""
+
+    TAMPER = "tamper"
+    ALL = "all"
+    NONE = "none"
+
+    @property
+    def causes(self) -> frozenset[Cause]:
+        """The causes of what is closed."""
+        match self:
+            case Heal.TAMPER:
+                return frozenset({Cause.TAMPER})
+            case Heal.ALL:
+                return frozenset(Cause)
+            case Heal.NONE:
+                return frozenset()
+            case _:
+                assert_never(self)

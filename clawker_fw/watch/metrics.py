@@ -1,0 +1,78 @@
+"""What a watcher has seen and done, in Prometheus's format. The only module that knows `prometheus_client`."""
+
+import itertools
+from collections import Counter as Tally
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.watch.decision import Answer, Decision, Outcome
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Metrics:
+    """The metrics of one watcher."""
+
+    def __init__(self, version: str, build_sha: str) -> None:
+        """Begin to count."""
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        build = Info("clawker_fw_build", "The release that watches", registry=self._registry)
+        build.info({"version": version, "stack_build_sha": build_sha})
+        self._verdict = self._gauge("verdict", "1 for what the last look said of a sibling", "sibling", "verdict")
+        self._findings = self._gauge("findings", "Differences that are left", "sibling", "layer", "cause")
+        self._looked = self._gauge("last_look_timestamp_seconds", "When a look last succeeded")
+        self._current = self._gauge("last_current_timestamp_seconds", "When the stack was last seen to be current")
+        self._healed = self._gauge("last_heal_timestamp_seconds", "When a heal last succeeded")
+        self._looks = Counter(
+            "clawker_fw_looks",
+            "Looks, by why they were taken and what they were answered with",
+            ("trigger", "decision"),
+            registry=self._registry,
+        )
+        self._heals = Counter(
+            "clawker_fw_heals",
+            "Heals, by action and how they ended",
+            ("action", "outcome"),
+            registry=self._registry,
+        )
+        self._seconds = Summary(
+            "clawker_fw_look_seconds", "Duration of looks, heals included", registry=self._registry
+        )
+        for sibling in Sibling:
+            self._set_verdict(sibling, None)
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
+
+    def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
+        for each in Verdict:
+            self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
+
+    def tell(self, decision: Decision) -> None:
+        """Take in a decision."""
+        self._looks.labels(decision.trigger.value, decision.answer.value).inc()
+        self._seconds.observe(decision.seconds)
+        for sibling in Sibling:
+            self._set_verdict(sibling, (decision.verdicts or {}).get(sibling))
+        if decision.answer is Answer.HEAL and decision.outcome:
+            for action in {each.action for each in decision.healed}:
+                self._heals.labels(action.value, decision.outcome.value).inc()
+        if decision.verdict is not None:
+            self._looked.set_to_current_time()
+            self._set_findings(decision.left)
+        if decision.verdict is Verdict.CURRENT:
+            self._current.set_to_current_time()
+        if decision.outcome is Outcome.DONE:
+            self._healed.set_to_current_time()
+
+    def _set_findings(self, left: tuple[Finding, ...]) -> None:
+        tally = Tally((each.sibling, each.layer, each.cause) for each in left)
+        for key in itertools.product(Sibling, Layer, Cause):
+            self._findings.labels(*(each.value for each in key)).set(tally[key])
+
+    def page(self) -> bytes:
+        """Return everything that was counted."""
+        return generate_latest(self._registry)

@@ -1,0 +1,146 @@
+"""A small web server for metrics and health: on this machine only, reading only."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.errors import RefusedError
+
+_SOCKET_MODE = 0o660
+_REQUEST_SECONDS = 5
+_HIGHEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A loopback address with a port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        """Return it as it is given on the command line."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Read `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    kind, _, path = text.partition(":")
+    if kind == "unix":
+        if not Path(path).is_absolute():
+            raise ValueError(f"{path!r} is no absolute path; write unix:/run/…/watch.sock")
+        return Address(path=Path(path))
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
+        raise ValueError(f"{text!r} is not on this machine only; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
+    return Address(host, int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a page answers."""
+
+    content: bytes
+    content_type: str
+    status: HTTPStatus = HTTPStatus.OK
+
+
+Pages = Mapping[str, Callable[[], Reply]]
+"""Pages by their path."""
+
+
+@contextmanager
+def served(address: Address, pages: Pages) -> Iterator[Address]:
+    """Serve pages until the context is left, and give the address: a port 0 has become a free one.
+
+    Raises:
+        RefusedError: when the address can't be had.
+    """
+    try:
+        if address.path is not None:
+            _remove_stale(address.path)
+        server = _server(address, pages)
+    except OSError as error:
+        raise RefusedError(
+            "address-refused",
+            f"{address} can't be listened on: {error.strerror or error}.",
+            hint="Choose another.",
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
+    thread.start()
+    try:
+        yield address if address.path else Address(address.host, server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        if address.path is not None:
+            address.path.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; whatever else has the path stays."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError):
+        probe.connect(str(path))
+        return
+    path.unlink(missing_ok=True)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+def _server(address: Address, pages: Pages) -> _Server:
+    class Handler(_Handler):
+        served = pages
+
+    class Server(_Server):
+        address_family = (
+            socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        )
+
+    where: Any = str(address.path) if address.path else (address.host, address.port)
+    server = Server(where, Handler)
+    if address.path is not None:
+        address.path.chmod(_SOCKET_MODE)
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _REQUEST_SECONDS
+    served: Pages
+
+    def do_GET(self) -> None:
+        """Answer with a page."""
+        page = self.served.get(self.path.partition("?")[0])
+        reply = page() if page else Reply(b"not found\n", "text/plain", HTTPStatus.NOT_FOUND)
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(reply.content)))
+        self.end_headers()
+        self.wfile.write(reply.content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: a record is a decision, not a request."""

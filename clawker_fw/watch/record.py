@@ -1,0 +1,46 @@
+"""One structured record for each decision."""
+
+import logging
+
+from clawker_fw.model import Finding, Verdict
+from clawker_fw.watch.decision import Answer, Decision, Outcome
+
+LOG = logging.getLogger("clawker_fw")
+
+_MOST_NAMED = 10
+
+
+def write(decision: Decision) -> None:
+    """Write what was found, what was done about it, and how that ended."""
+    fields: dict[str, object] = {
+        "trigger": decision.trigger.value,
+        "decision": decision.answer.value,
+        "verdict": decision.verdict.value if decision.verdict else None,
+        "found": _named(decision.found),
+    }
+    if decision.answer is Answer.HEAL:
+        fields["healed"] = _named(decision.healed)
+        fields["actions"] = sorted({each.action.value for each in decision.healed})
+        fields["outcome"] = decision.outcome.value if decision.outcome else None
+    if decision.error:
+        fields["code"] = decision.error.code
+        fields["message"] = decision.error.message
+        fields["context"] = list(decision.error.context)
+    fields["seconds"] = round(decision.seconds, 3)
+    if decision.wait is not None:
+        fields["wait"] = round(decision.wait, 3)
+    LOG.log(_level(decision), "watch_decision", extra={"fields": fields})
+
+
+def _level(decision: Decision) -> int:
+    if decision.error and decision.outcome is not Outcome.STOPPED:
+        return logging.ERROR
+    quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Answer.HEAL
+    return logging.INFO if quiet else logging.WARNING
+
+
+def _named(findings: tuple[Finding, ...]) -> list[str]:
+    """Return findings in five words each: sibling, layer, field, cause and action."""
+    lines = [f"{each.sibling} {each.layer} {each.field} {each.cause} {each.action}" for each in findings]
+    more = len(lines) - _MOST_NAMED
+    return [*lines[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]

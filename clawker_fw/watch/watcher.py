@@ -1,0 +1,263 @@
+"""The watcher: look when something has happened or the interval is over, decide, heal as `run` would, tell.
+
+Level-based like everything else: an event is only a reason to look. What is due and what is tried again stands in
+`pace.py`, what matters and what is healed in `decision.py`.
+"""
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from clawker_fw import pipeline
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError, FirewallError, StoppedError
+from clawker_fw.model import EngineFacts, Event, Finding, Sibling
+from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.steps import Wish
+from clawker_fw.watch.decision import (
+    Answer,
+    Decision,
+    Outcome,
+    Trigger,
+    is_lock_free,
+    is_unwell,
+    matters,
+    may_pass,
+    ours,
+)
+from clawker_fw.watch.follow import Inbox, News, followed
+from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.pace import SPACING, Backoff, Pace, Random
+
+SETTLE_SECONDS = 3.0
+"""How long a sibling that is just being started is left alone."""
+
+CALM_SECONDS = 600.0
+"""How long a sibling that was replaced because it did not work has to work, until that is forgotten."""
+
+_HEAL_AGAIN = (1.0, 300.0)
+_LOOK_AGAIN = (1.0, 60.0)
+_CONNECT_AGAIN = (0.1, 2.0)
+_LOCK_AGAIN = (1.0, 15.0)
+"""First and longest wait after failures, in seconds. An engine that comes back is to be noticed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the user asked for. `interval` is in seconds; without `drain_seconds` the setting holds."""
+
+    project: str
+    heal: Heal
+    interval: float
+    drain_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a watcher works: its engine, its settings, whom it tells, and its clock.
+
+    `blueprint` reads the settings anew, `require_release` raises when the code on disk is no longer the running
+    one, `progress` is called while a heal goes on.
+    """
+
+    connect: Callable[[], AbstractContextManager[EngineWriter]]
+    blueprint: Callable[[EngineFacts], Blueprint]
+    tell: Callable[[Decision], None]
+    inbox: Inbox
+    require_release: Callable[[], None] = lambda: None
+    progress: Callable[[Progress], None] = lambda _: None
+    stopping: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+    random: Random = random.random
+
+
+class Watcher:
+    """Keeps one stack current."""
+
+    def __init__(self, orders: Orders, place: Place) -> None:
+        """Take the orders; nothing is asked of an engine yet."""
+        self._orders = orders
+        self._place = place
+        self._own = ours(orders.project)
+        self._pace = Pace(orders.interval, place.random)
+        self._connecting, self._looking, self._healing, self._turn = (
+            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _LOOK_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
+        )
+        self._next = Trigger.START
+        self._tried: frozenset[tuple[Sibling, str, str]] = frozenset()
+        self._settling_since: float | None = None
+        self._unwell_at: float | None = None
+        self._unreachable = ""
+
+    def watch(self) -> None:
+        """Keep the stack current until asked to stop.
+
+        Raises:
+            RefusedError: when the release on disk is no longer the one that runs.
+        """
+        while not self._place.stopping():
+            began = self._place.clock()
+            try:
+                with (
+                    self._place.connect() as engine,
+                    followed(engine, self._on_event, lambda: self._place.inbox.put(News.GONE)),
+                ):
+                    self._pace.by(began)
+                    self._attend(engine)
+            except EngineError as error:
+                self._stay_away(error, began)
+
+    def _on_event(self, event: Event) -> None:
+        """Take in an event, in the thread that follows the engine."""
+        if is_lock_free(event, self._own):
+            self._place.inbox.put(News.LOCK_FREE)
+        elif matters(event, self._own):
+            self._place.inbox.put(News.EVENT)
+
+    def _stay_away(self, error: EngineError, began: float) -> None:
+        """Wait before an engine that can't be reached is tried again. Its absence is told once."""
+        wait = self._connecting.failed(self._place.clock())
+        if error.message != self._unreachable:
+            self._unreachable = error.message
+            seconds = self._place.clock() - began
+            self._place.tell(Decision(self._next, Answer.RETRY, seconds, error=error, wait=wait))
+        end = self._place.clock() + wait
+        while not self._place.stopping() and (left := end - self._place.clock()) > 0:
+            self._place.inbox.take(left)
+
+    def _attend(self, engine: EngineWriter) -> None:
+        """Look whenever it is due, until the engine is gone or somebody asks to stop."""
+        while not self._place.stopping():
+            while (left := self._pace.due - self._place.clock()) > 0:
+                news = self._place.inbox.take(left)
+                if News.STOP in news or News.GONE in news:
+                    self._next = Trigger.EVENT
+                    return
+                if News.LOCK_FREE in news:
+                    self._turn.succeeded()
+                if news:
+                    self._pace.by(self._place.clock())
+                    self._next = Trigger.EVENT
+            decision = self._look(engine)
+            self._place.tell(decision)
+            if decision.error and decision.error.code == "engine-unreachable":
+                return
+
+    def _again(self, seconds: float) -> None:
+        self._pace.by(self._place.clock() + seconds)
+        self._next = Trigger.AGAIN
+
+    def _look(self, engine: EngineWriter) -> Decision:
+        began, trigger = self._place.clock(), self._next
+        self._pace.look(began)
+        self._next = Trigger.INTERVAL
+        self._place.require_release()
+        try:
+            blueprint = self._place.blueprint(engine.facts())
+            seen = pipeline.look(engine, blueprint)
+        except FirewallError as error:
+            wait = self._looking.failed(began)
+            self._again(wait)
+            return Decision(trigger, Answer.RETRY, self._place.clock() - began, error=error, wait=wait)
+        self._looking.succeeded()
+        self._connecting.succeeded()
+        self._unreachable = ""
+        self._own = ours(self._orders.project, seen.observed)
+        decision = self._act_on(engine, blueprint, seen)
+        return dataclasses.replace(decision, trigger=trigger, seconds=self._place.clock() - began)
+
+    def _act_on(self, engine: EngineWriter, blueprint: Blueprint, seen: pipeline.Look) -> Decision:
+        drain = self._orders.drain_seconds
+        seconds = blueprint.settings.drain_timeout if drain is None else drain
+        wish = Wish(seconds, causes=self._orders.heal.causes)
+        closing = wish.within(seen.diff).findings
+        answer, wait = self._answer(seen.diff.findings, closing)
+        if answer is Answer.HEAL:
+            return self._heal(engine, blueprint, wish, seen)
+        if wait is not None:
+            self._again(wait)
+        found = seen.diff.findings
+        return Decision(self._next, answer, 0, seen.diff.verdicts, found, left=found, wait=wait)
+
+    def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Answer, float | None]:
+        """Return what to do about a difference, and how long to wait where that is what is to be done."""
+        now = self._place.clock()
+        if self._unwell_at is not None and now - self._unwell_at > CALM_SECONDS:
+            self._unwell_at = None
+            self._forget_failures()
+        if not may_pass(closing):
+            self._settling_since = None
+        if not found:
+            return Answer.NOTHING, None
+        if not closing:
+            return Answer.LEAVE, None
+        if may_pass(closing):
+            self._settling_since = now if self._settling_since is None else self._settling_since
+            if now - self._settling_since < SETTLE_SECONDS:
+                return Answer.SETTLE, SPACING
+        wait = self._turn.left(now)
+        if _keys(closing) <= self._tried:  # what is new is tried at once, whatever else has failed
+            wait = max(wait, self._healing.left(now))
+        return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
+
+    def _heal(self, engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: pipeline.Look) -> Decision:
+        """Close what is to be closed, as `run` would, under the same lock."""
+        closing = wish.within(seen.diff).findings
+        turn = pipeline.Turn(self._place.progress, self._place.stopping)
+        failure: FirewallError | None = None
+        wait: float | None = None
+        try:
+            seen_after = pipeline.converge(engine, blueprint, wish, turn)
+        except StoppedError as error:
+            seen_after, outcome, failure = seen, Outcome.STOPPED, error
+        except FirewallError as error:
+            seen_after, outcome, failure = seen, Outcome.FAILED, error
+            wait = self._failed(error, closing)
+            self._again(wait)
+        else:
+            outcome = Outcome.DONE
+            self._own = ours(self._orders.project, seen_after.observed)
+            self._healed(closing)
+        return Decision(
+            self._next,
+            Answer.HEAL,
+            0,
+            seen_after.diff.verdicts,
+            found=seen.diff.findings,
+            healed=closing,
+            left=seen_after.diff.findings,
+            outcome=outcome,
+            error=failure,
+            wait=wait,
+        )
+
+    def _failed(self, error: FirewallError, closing: tuple[Finding, ...]) -> float:
+        """Take in that a heal has failed, and return how long to wait. Somebody else's turn is no failure."""
+        now = self._place.clock()
+        if error.code == "lock-held":
+            return self._turn.failed(now)
+        self._tried |= _keys(closing)
+        return self._healing.failed(now)
+
+    def _healed(self, closing: tuple[Finding, ...]) -> None:
+        """Take in that a heal has succeeded. What replaces something that did not work has to work for a while."""
+        self._turn.succeeded()
+        now = self._place.clock()
+        if any(is_unwell(closing, sibling) for sibling in Sibling):
+            self._unwell_at = now
+            self._tried |= _keys(closing)
+            self._healing.failed(now)
+        elif self._unwell_at is None:
+            self._forget_failures()
+
+    def _forget_failures(self) -> None:
+        self._healing.succeeded()
+        self._tried = frozenset()
+
+
+def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:
+    return frozenset((each.sibling, each.layer.value, each.field) for each in findings)

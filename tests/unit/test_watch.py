@@ -1,0 +1,595 @@
+"""The watcher over an in-memory engine, with a clock that a script moves: when it looks, and what it does then."""
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count, pairwise
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError, RefusedError, SettingsError
+from clawker_fw.model import ContainerSpec, ContainerView, Event, Shape, Verdict
+from clawker_fw.reconcile import lock
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.release import Release
+from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
+from clawker_fw.watch.follow import Inbox, News
+from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.pace import SPACING, Backoff, Pace
+from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Place, Watcher
+from devkit import stacks
+from devkit.waiting import until
+
+ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
+INTERVAL = 30.0
+
+
+class Told(MemoryEngine):
+    """An engine that knows when everything it told has been taken in by who follows it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing told."""
+        super().__init__()
+        self.told = 0
+        self.taken = 0
+
+    def _tell(self, event: Event) -> None:
+        self.told += len(self._followers)
+        super()._tell(event)
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[Event]]:
+        """Count what is taken: the next event is asked for when the one before has been dealt with."""
+        with super().events() as events:
+
+            def counted() -> Iterator[Event]:
+                for event in events:
+                    yield event
+                    self.taken += 1
+
+            yield counted()
+
+    def settle(self) -> None:
+        """Wait until everything has been taken in, and who followed it has noticed when it went away."""
+        if self._followers:
+            until(lambda: self.taken >= self.told, every=0.0005)
+        else:
+            until(lambda: all(each.name != "engine-events" for each in threading.enumerate()), every=0.0005)
+
+
+class Script(Inbox):
+    """A clock, and what happens when; the watcher is stopped at the end."""
+
+    def __init__(self, engine: Told, end: float) -> None:
+        """Begin at 0."""
+        super().__init__()
+        self.now = 0.0
+        self.stopped = False
+        self._engine = engine
+        self._end = end
+        self._numbers = count()
+        self._actions: list[tuple[float, int, Callable[[], object]]] = []
+
+    def at(self, moment: float, action: Callable[[], object]) -> None:
+        """Have something happen at a moment."""
+        heapq.heappush(self._actions, (moment, next(self._numbers), action))
+
+    def take(self, seconds: float) -> set[News]:
+        """Let time pass until something is told, or as long as asked."""
+        self._engine.settle()
+        if found := super().take(0):
+            return found
+        target = min(self.now + seconds, self._end)
+        if self._actions and self._actions[0][0] <= target:
+            self.now, _, action = heapq.heappop(self._actions)
+            action()
+            self._engine.settle()
+            return super().take(0)
+        self.now = target
+        self.stopped = self.now >= self._end
+        return {News.STOP} if self.stopped else set()
+
+
+class Watched:
+    """A stack that is up, and a watcher that can be set on it."""
+
+    def __init__(self, release: Release, engine: Told | None = None) -> None:
+        """Bring the stack up."""
+        self.engine = engine or Told()
+        self.release = release
+        self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
+        stacks.converged(self.engine, self.wanted)
+        self.decisions: list[tuple[float, Decision]] = []
+        self.script = Script(self.engine, 0)
+        self.connect: Callable[[], AbstractContextManager[Told]] = self._connected
+        self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
+
+    def change(self, *rules: str) -> None:
+        """Have other rules wanted."""
+        self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Told]:
+        yield self.engine
+
+    def place(self) -> Place:
+        """Return where the watcher works: jitter is in the middle."""
+        return Place(
+            connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
+            blueprint=lambda _: self.blueprint(),
+            tell=lambda decision: self.decisions.append((self.script.now, decision)),
+            inbox=self.script,
+            stopping=lambda: self.script.stopped,
+            clock=lambda: self.script.now,
+            random=lambda: 0.5,
+        )
+
+    def until(
+        self, end: float, *actions: tuple[float, Callable[[], object]], heal: Heal = Heal.TAMPER
+    ) -> list[str]:
+        """Watch from 0 to the end while things happen, and return what was decided when, in words."""
+        self.script = Script(self.engine, end)
+        self.decisions = []
+        for moment, action in actions:
+            self.script.at(moment, action)
+        Watcher(Orders("clawker", heal, INTERVAL), self.place()).watch()
+        return [
+            f"{moment:g} {each.trigger} {each.answer}{f' {each.outcome}' if each.outcome else ''}"
+            for moment, each in self.decisions
+        ]
+
+    def heals(self) -> list[float]:
+        """Return when something was healed, or tried to be."""
+        return [moment for moment, decision in self.decisions if decision.answer is Answer.HEAL]
+
+    def is_current(self) -> bool:
+        """Whether nothing differs."""
+        return stacks.found(self.engine, self.wanted) == set()
+
+
+@pytest.fixture
+def watched(release: Release) -> Watched:
+    """A stack that is up."""
+    return Watched(release)
+
+
+def forget_envoy(engine: MemoryEngine) -> None:
+    """Take Envoy's label away, as one who makes it anew by hand would; nobody is told."""
+    inside = engine.inside(ENVOY)
+    kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
+    inside.spec = replace(inside.spec, labels=kept)
+
+
+# --- looking --------------------------------------------------------------------------------------------------
+
+
+def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
+    """Our own looking is no reason to look, and neither is the engine's health check."""
+
+    def check_health() -> None:
+        for container in (ENVOY, COREDNS):
+            inside = watched.engine.inside(container)
+            health = Event("container", "exec_start", (container,), inside.id, "/fw/bin/fwctl health")
+            watched.engine._tell(health)  # noqa: SLF001 - as an engine does
+
+    ticks = [(moment, check_health) for moment in range(5, 100, 5)]
+    assert watched.until(100, *ticks) == [
+        "0 start nothing",
+        "30 interval nothing",
+        "60 interval nothing",
+        "90 interval nothing",
+    ]
+
+
+TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
+    "stopped envoy": lambda engine: engine.stop(ENVOY),
+    "stopped coredns": lambda engine: engine.stop(COREDNS),
+    "paused": lambda engine: engine.pause(COREDNS),
+    "removed": lambda engine: engine.remove(ENVOY),
+    "disconnected envoy": lambda engine: engine.disconnect("clawker-net", ENVOY),
+    "disconnected coredns": lambda engine: engine.disconnect("clawker-net", COREDNS),
+    "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": b"{}"}),
+    "zone": lambda engine: engine.put_files(COREDNS, {"hot/zone/root.zone": b""}),
+    "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERS)
+def test_what_somebody_does_is_healed_at_once(name: str, watched: Watched) -> None:
+    """The event wakes the watcher, and what it says does not matter: the world is looked at."""
+    decisions = watched.until(25, (10, partial(TAMPERS[name], watched.engine)))
+    assert decisions[:2] == ["0 start nothing", "10 event heal done"]
+    assert decisions[2:] == [f"{10 + SPACING:g} event nothing"]  # what it did itself made events, too
+    assert watched.is_current()
+
+
+def test_what_nobody_tells_is_healed_by_the_interval(watched: Watched) -> None:
+    """An engine does not tell everything."""
+    decisions = watched.until(35, (10, partial(forget_envoy, watched.engine)))
+    assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
+    assert watched.is_current()
+
+
+def test_foreign_events_are_no_reason_to_look(watched: Watched) -> None:
+    """A thousand of them, of every kind, cause not a single look."""
+    names = ("clawker", "clawker-envoy-2", "agent", "clawker-net-2")
+    kinds = [
+        *(("container", action) for action in ("create", "start", "die", "destroy", "exec_start", "rename")),
+        *(("network", action) for action in ("create", "connect", "disconnect", "destroy")),
+        *(("image", action) for action in ("untag", "delete")),
+    ]
+
+    def storm() -> None:
+        for number in range(1000):
+            kind, action = kinds[number % len(kinds)]
+            watched.engine._tell(Event(kind, action, (names[number % 4],), "f" * 64))  # noqa: SLF001 - as an engine does
+
+    assert watched.until(20, (10, storm)) == ["0 start nothing"]
+
+
+def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
+    """The first event is acted on at once, the others wait their second."""
+
+    def touch() -> None:
+        inside = watched.engine.inside(ENVOY)
+        watched.engine._tell(Event("container", "exec_start", (ENVOY,), inside.id, "sh"))  # noqa: SLF001 - as an engine does
+
+    storm = [(10 + number / 100, touch) for number in range(1000)]
+    watched.until(29, *storm)
+    looks = [moment for moment, _ in watched.decisions[1:]]
+    assert looks[0] == 10
+    assert len(looks) == 11
+    assert all(later - earlier >= SPACING - 1e-9 for earlier, later in pairwise(looks))
+
+
+def test_an_agent_that_comes_or_goes_changes_nothing(watched: Watched) -> None:
+    """Only our own containers' networks matter."""
+    agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
+    actions = [
+        (5.0, partial(watched.engine.start, agent)),
+        (6.0, partial(watched.engine.disconnect, "clawker-net", agent)),
+        (7.0, partial(watched.engine.remove, agent)),
+    ]
+    assert watched.until(20, *actions) == ["0 start nothing"]
+
+
+EVENTS: list[tuple[Event, bool]] = [
+    (Event("container", "die", (ENVOY,)), True),
+    (Event("container", "die", ("other-envoy",)), False),
+    (Event("container", "rename", ("stolen", ENVOY), "f"), True),
+    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl probe"), False),
+    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
+    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl release"), True),
+    (Event("container", "health_status", (ENVOY,), "1", "healthy"), False),
+    (Event("container", "health_status", (ENVOY,), "1", "unhealthy"), True),
+    (Event("container", "create", ("clawker-lock",)), False),
+    (Event("container", "extract-to-dir", ("clawker-lock",)), False),
+    (Event("container", "destroy", ("clawker-lock",)), True),
+    (Event("network", "destroy", ("clawker-egress",)), True),
+    (Event("network", "connect", ("clawker-net",), "agent"), False),
+    (Event("network", "connect", ("bridge",), "1"), True),
+    (Event("image", "delete", ("clawker-fw/envoy:1",)), True),
+    (Event("image", "delete", ("sha256:1",)), True),
+    (Event("image", "untag", ("other:1",)), False),
+]
+
+
+@pytest.mark.parametrize(("event", "reason"), EVENTS, ids=str)
+def test_which_events_matter(event: Event, *, reason: bool) -> None:
+    """What is about one of ours, unless it only looks."""
+    own = replace(
+        ours("clawker"), containers=frozenset({"1"}), images=frozenset({"clawker-fw/envoy:1", "sha256:1"})
+    )
+    assert matters(event, own) is reason
+
+
+# --- what is healed -------------------------------------------------------------------------------------------
+
+
+def test_an_upgrade_waits_for_run(watched: Watched) -> None:
+    """Tampering is healed beside it, and the changed rule is not slipped in."""
+    watched.change("b.test")
+    before = dict(watched.engine.inside(COREDNS).files)
+    decisions = watched.until(20, (10, partial(watched.engine.stop, ENVOY)))
+    assert decisions == ["0 start leave", "10 event heal done", "11 event leave"]
+    assert dict(watched.engine.inside(COREDNS).files) == before
+    assert {cause for *_, cause, _ in stacks.found(watched.engine, watched.wanted)} == {"upgrade"}
+    assert watched.decisions[1][1].verdict is Verdict.DRIFTED
+
+
+def test_all_takes_upgrades_too(watched: Watched) -> None:
+    """A changed rule is live after an interval at the latest."""
+    decisions = watched.until(40, (10, partial(watched.change, "b.test")), heal=Heal.ALL)
+    assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
+    assert watched.is_current()
+
+
+def test_none_only_tells(watched: Watched) -> None:
+    """What differs is named, and left."""
+    assert watched.until(20, (10, partial(watched.engine.stop, ENVOY)), heal=Heal.NONE)[1:] == ["10 event leave"]
+    assert [each.field for each in watched.decisions[-1][1].found] == ["status"]
+    assert watched.engine.inside(ENVOY).status == "exited"
+
+
+@pytest.mark.parametrize(("heal", "there"), [(Heal.TAMPER, False), (Heal.ALL, True)])
+def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool) -> None:
+    """Only who is to heal everything brings a stack up: one that was taken down stays down."""
+    watched = Watched(release)
+    for name in (ENVOY, COREDNS):
+        watched.engine.remove(name)
+    for network in watched.engine.networks():
+        watched.engine.remove_network(network.id)
+    watched.until(5, heal=heal)
+    assert bool(watched.engine.containers({ENVOY})) is there
+
+
+# --- what fails -----------------------------------------------------------------------------------------------
+
+
+class NeverReady(Told):
+    """An engine in which replacements start and never answer, as long as that is asked for."""
+
+    broken = True
+
+    def start(self, container: str) -> None:
+        """Start a container whose program stays silent when it is a replacement."""
+        super().start(container)
+        inside = self.inside(container)
+        if self.broken and inside.spec.name.endswith("-next"):
+            inside.silent = "connection refused"
+
+
+def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> None:
+    """The wait doubles up to five minutes, and less than half of it is chance; success ends it."""
+    engine = NeverReady()
+    watched = Watched(release, engine)
+    end = 2000.0
+    watched.until(
+        end,
+        (10, partial(engine.disconnect, "clawker-egress", ENVOY)),
+        (end - 400, lambda: setattr(engine, "broken", False)),
+    )
+    times = watched.heals()
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    wanted = [0.75 * min(300, 2**number) for number in range(len(waits))]
+    assert all(0 <= wait - least <= SPACING for wait, least in zip(waits, wanted, strict=True))
+    assert len(waits) > 9
+    outcomes = [decision.outcome for _, decision in watched.decisions if decision.outcome]
+    assert outcomes == [*[Outcome.FAILED] * (len(outcomes) - 1), Outcome.DONE]
+    assert watched.is_current()
+
+
+def test_something_new_is_tried_at_once_although_something_else_has_failed(release: Release) -> None:
+    """A sibling that is stopped does not wait for the other one's failures, once."""
+    engine = NeverReady()
+    watched = Watched(release, engine)
+    watched.until(
+        200,
+        (10, partial(engine.disconnect, "clawker-egress", ENVOY)),
+        (100, partial(engine.stop, COREDNS)),
+    )
+    assert 100 in watched.heals()
+    assert engine.inside(COREDNS).status == "running"
+
+
+def fall_ill(engine: MemoryEngine) -> None:
+    """Have Envoy's network differ inside, and something be told."""
+    engine.inside(ENVOY).network_differences = ("a route is missing",)
+    engine.put_files(ENVOY, {"tmp": b""})
+
+
+def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Watched) -> None:
+    """A replacement that works at first, and falls ill every three seconds, is given longer and longer."""
+    illnesses = [(float(moment), partial(fall_ill, watched.engine)) for moment in range(10, 400, 3)]
+    watched.until(400, *illnesses)
+    waits = [later - earlier for earlier, later in pairwise(watched.heals())]
+    assert all(later >= earlier for earlier, later in pairwise(waits))
+    assert len(waits) < 12
+    assert waits[-1] > 90
+    assert {decision.outcome for _, decision in watched.decisions} == {None, Outcome.DONE}
+
+
+def test_what_worked_for_a_while_is_replaced_at_once_again(watched: Watched) -> None:
+    """Failures are forgotten."""
+    moments = [10.0, 50.0, 60.0 + CALM_SECONDS]
+    watched.until(moments[-1] + 10, *((moment, partial(fall_ill, watched.engine)) for moment in moments))
+    assert watched.heals() == moments
+
+
+def test_a_sibling_that_the_engine_restarts_is_left_to_it(watched: Watched) -> None:
+    """It comes back by itself, and nothing is replaced."""
+    before = watched.engine.inside(ENVOY).id
+
+    def crash() -> None:
+        watched.engine.stop(ENVOY)
+        watched.engine.inside(ENVOY).status = "restarting"
+
+    decisions = watched.until(20, (10, crash), (11.5, partial(watched.engine.start, ENVOY)))
+    assert decisions == ["0 start nothing", "10 event settle", "11 again settle", "12 event nothing"]
+    assert watched.engine.inside(ENVOY).id == before
+
+
+def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None:
+    """Patience ends."""
+
+    def crash() -> None:
+        watched.engine.stop(ENVOY)
+        watched.engine.inside(ENVOY).status = "restarting"
+
+    watched.until(20, (10, crash))
+    assert watched.heals() == [10 + SETTLE_SECONDS]
+    assert watched.is_current()
+
+
+def test_another_run_has_its_turn(watched: Watched) -> None:
+    """While the lock is held nothing is done; when it is given back, the watcher looks at once."""
+    engine = watched.engine
+
+    def hold() -> None:
+        engine.create_container(
+            ContainerSpec(
+                "clawker-lock",
+                images.lock_image(engine.facts(), watched.release.digests).reference,
+                labels.ownership_labels("clawker") | dict(lock.holder()) | {f"{labels.PREFIX}lock.process": "1 0"},
+                Shape((), (), {}),
+                {"lease": b"0"},
+            )
+        )
+
+    alive = pytest.MonkeyPatch()
+    with alive.context() as patch:
+        patch.setattr(lock, "_is_alive", lambda _: True)
+        decisions = watched.until(
+            60, (9, hold), (10, partial(engine.stop, ENVOY)), (29.5, partial(engine.remove, "clawker-lock"))
+        )
+    tries = [moment for moment in watched.heals() if moment < 29]
+    assert decisions[1] == "10 event heal failed"
+    assert watched.decisions[1][1].error is not None
+    assert watched.decisions[1][1].error.code == "lock-held"
+    assert len(tries) <= 5
+    assert "29.5 event heal done" in decisions
+    assert watched.is_current()
+
+
+def test_settings_that_cannot_be_read_leave_the_stack_alone(watched: Watched) -> None:
+    """It is told, tried again, and healed when the settings can be read again."""
+    broken = SettingsError("settings-invalid", "Half a file.")
+    good = watched.blueprint
+
+    def fail() -> Blueprint:
+        raise broken
+
+    def break_() -> None:
+        watched.blueprint = fail
+        watched.engine.stop(ENVOY)
+
+    def mend() -> None:
+        assert watched.engine.inside(ENVOY).status == "exited"
+        watched.blueprint = good
+
+    decisions = watched.until(40, (10, break_), (20, mend))
+    assert decisions[1:4] == ["10 event retry", "11 again retry", "12.5 again retry"]
+    assert watched.decisions[1][1].error is broken
+    assert watched.decisions[1][1].verdict is None
+    assert watched.is_current()
+
+
+def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
+    """Its absence is told once; when it answers, the watcher looks at once."""
+    connect, absent = watched.connect, EngineError("engine-unreachable", "The engine can't be reached.")
+
+    @contextmanager
+    def unreachable() -> Iterator[Told]:
+        if watched.script.now < 60:
+            raise absent
+        with connect() as engine:
+            yield engine
+
+    def go_away() -> None:
+        watched.connect = unreachable
+        watched.engine.stop(ENVOY)
+        watched.engine.go_away()
+
+    decisions = watched.until(80, (10, go_away))
+    assert decisions[:2] == ["0 start nothing", "10 event retry"]
+    moment, after = watched.decisions[2]
+    assert 60 <= moment <= 62
+    assert (after.answer, after.outcome) == (Answer.HEAL, Outcome.DONE)
+    assert watched.is_current()
+
+
+def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
+    """A look that gets no answer ends the connection."""
+    connections = count()
+    connect = watched.connect
+
+    @contextmanager
+    def counted() -> Iterator[Told]:
+        next(connections)
+        with connect() as engine:
+            yield engine
+
+    def fail(_: object) -> tuple[ContainerView, ...]:
+        raise EngineError("engine-unreachable", "The engine did not answer.")
+
+    watched.connect = counted
+    watched.until(
+        50,
+        (10, partial(setattr, watched.engine, "containers", fail)),
+        (35, partial(delattr, watched.engine, "containers")),
+    )
+    assert next(connections) > 1
+    assert watched.decisions[-1][1].answer is Answer.NOTHING
+
+
+def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
+    """Code of two releases is never mixed: the stack is left as it is."""
+
+    def require() -> None:
+        if watched.script.now >= 10:
+            raise RefusedError("release-changed", "Another release.")
+
+    watched.script = Script(watched.engine, 50)
+    watched.script.at(10, partial(watched.engine.stop, ENVOY))
+    place = replace(watched.place(), require_release=require)
+    with pytest.raises(RefusedError, match="Another release"):
+        Watcher(Orders("clawker", Heal.ALL, INTERVAL), place).watch()
+    assert watched.engine.inside(ENVOY).status == "exited"
+
+
+def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
+    """What is left is left to whoever comes next."""
+    place = watched.place()
+    watched.script = Script(watched.engine, 50)
+    steps = count()
+
+    def progress(_: object) -> None:
+        watched.script.stopped = next(steps) >= 1
+
+    forget_envoy(watched.engine)
+    place = replace(watched.place(), progress=progress)
+    Watcher(Orders("clawker", Heal.ALL, INTERVAL), place).watch()
+    ((_, decision),) = watched.decisions
+    assert decision.outcome is Outcome.STOPPED
+    assert watched.engine.containers({"clawker-lock", "clawker-envoy-next"}) == ()
+    assert stacks.converged(watched.engine, watched.wanted).diff.verdict is Verdict.CURRENT
+
+
+# --- time -----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_have_jitter() -> None:
+    """Many watchers do not look at the same moment."""
+    shares = iter([0.0, 0.5, 1.0])
+    pace = Pace(100, lambda: next(shares))
+    dues = []
+    for _ in range(3):
+        pace.look(0)
+        dues.append(pace.due)
+    assert dues == pytest.approx([90, 100, 110])
+
+
+def test_waits_have_jitter_and_an_end() -> None:
+    """A wait is between half of the longest and the longest; failures while waiting do not add up."""
+    for share, factor in ((0.0, 1.0), (1.0, 0.5)):
+        backoff = Backoff(1, 8, lambda share=share: share)  # type: ignore[misc]
+        now, waits = 0.0, []
+        for _ in range(6):
+            waits.append(backoff.failed(now))
+            assert backoff.failed(now) == waits[-1]
+            now += waits[-1]
+        assert waits == pytest.approx([factor * longest for longest in (1, 2, 4, 8, 8, 8)])
+        backoff.succeeded()
+        assert not backoff.waits(now)
+        assert backoff.failed(now) == pytest.approx(factor)
+
+
+def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
+    """Whoever reads the records knows when a watcher began."""
+    watched.until(1)
+    assert [each.trigger for _, each in watched.decisions] == [Trigger.START]

@@ -1,0 +1,342 @@
+"""What a watcher tells: records, metrics, the health page, and the service manager."""
+
+import json
+import logging
+import os
+import socket
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.report import log
+from clawker_fw.stack.release import Release
+from clawker_fw.watch import record
+from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
+from clawker_fw.watch.health import Health
+from clawker_fw.watch.installed import Installed
+from clawker_fw.watch.metrics import Metrics
+from clawker_fw.watch.notify import Manager
+from clawker_fw.watch.page import Address, Reply, parse_address, served
+from devkit import stacks
+
+STOPPED = Finding(Sibling.ENVOY, Layer.STATE, "status", "exited", "running", Cause.TAMPER, Action.START)
+RULE = Finding(Sibling.COREDNS, Layer.HOT, "hot/zone/root.zone", "1", "2", Cause.UPGRADE, Action.COMMIT)
+
+CURRENT = dict.fromkeys(Sibling, Verdict.CURRENT)
+DRIFTED = {**CURRENT, Sibling.COREDNS: Verdict.DRIFTED}
+
+QUIET = Decision(Trigger.INTERVAL, Answer.NOTHING, 0.2, CURRENT)
+LEFT = Decision(Trigger.START, Answer.LEAVE, 0.2, DRIFTED, (RULE,), left=(RULE,))
+HEALED = Decision(
+    Trigger.EVENT, Answer.HEAL, 1.5, DRIFTED, (STOPPED, RULE), (STOPPED,), left=(RULE,), outcome=Outcome.DONE
+)
+BLIND = Decision(
+    Trigger.AGAIN, Answer.RETRY, 0.1, error=EngineError("engine-error", "No.", context=["boom"]), wait=2.0
+)
+
+
+# --- records --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("decision", "level", "expected"),
+    [
+        (QUIET, "info", {"trigger": "interval", "decision": "nothing", "verdict": "current", "found": []}),
+        (
+            LEFT,
+            "warning",
+            {
+                "decision": "leave",
+                "verdict": "drifted",
+                "found": ["coredns hot hot/zone/root.zone upgrade commit"],
+            },
+        ),
+        (
+            HEALED,
+            "warning",
+            {
+                "healed": ["envoy state status tamper start"],
+                "actions": ["start"],
+                "outcome": "done",
+                "seconds": 1.5,
+            },
+        ),
+        (BLIND, "error", {"verdict": None, "code": "engine-error", "context": ["boom"], "wait": 2.0}),
+    ],
+    ids=lambda value: value.answer if isinstance(value, Decision) else "",
+)
+def test_a_decision_is_one_record(
+    decision: Decision, level: str, expected: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says why was looked, what was found, what was done, and how that ended."""
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write(decision)
+    (written,) = caplog.records
+    fields = json.loads(log._Formatter(as_json=True).format(written))  # noqa: SLF001 - as it is written
+    assert (fields["event"], fields["level"]) == ("watch_decision", level)
+    assert expected.items() <= fields.items()
+
+
+def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
+    """A record stays a line."""
+    many = Decision(Trigger.START, Answer.LEAVE, 0, DRIFTED, (RULE,) * 25)
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write(many)
+    assert caplog.records[0].fields["found"][-1] == "and 15 more"  # type: ignore[attr-defined]
+
+
+# --- metrics --------------------------------------------------------------------------------------------------
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Return the values that are not zero, without those of the process."""
+    lines = [line for line in metrics.page().decode().splitlines() if line.startswith("clawker_fw_")]
+    pairs = (line.rpartition(" ") for line in lines)
+    return {name: float(value) for name, _, value in pairs if float(value)}
+
+
+def test_metrics_say_what_was_seen_and_done() -> None:
+    """Verdicts, looks, heals by action and outcome, what is left, and when it went well last."""
+    metrics = Metrics("1.2", "abc")
+    for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
+        metrics.tell(decision)
+    found = samples(metrics)
+    assert found['clawker_fw_build_info{stack_build_sha="abc",version="1.2"}'] == 1
+    assert found['clawker_fw_verdict{sibling="envoy",verdict="current"}'] == 1
+    assert found['clawker_fw_verdict{sibling="coredns",verdict="drifted"}'] == 1
+    assert 'clawker_fw_verdict{sibling="coredns",verdict="current"}' not in found
+    assert found['clawker_fw_looks_total{decision="heal",trigger="event"}'] == 2
+    assert found['clawker_fw_looks_total{decision="retry",trigger="again"}'] == 1
+    assert found['clawker_fw_heals_total{action="start",outcome="done"}'] == 2
+    assert found['clawker_fw_findings{cause="upgrade",layer="hot",sibling="coredns"}'] == 1
+    assert found["clawker_fw_look_seconds_count"] == 5
+    for moment in ("look", "current", "heal"):
+        assert found[f"clawker_fw_last_{moment}_timestamp_seconds"] > 1e9
+
+
+def test_what_could_not_be_looked_at_is_unknown() -> None:
+    """A stack that nobody has looked at is never shown as current."""
+    metrics = Metrics("1.2", "abc")
+    unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
+    assert unknown <= samples(metrics).keys()
+    metrics.tell(QUIET)
+    assert unknown.isdisjoint(samples(metrics).keys())
+    metrics.tell(BLIND)
+    assert unknown <= samples(metrics).keys()
+
+
+# --- health ---------------------------------------------------------------------------------------------------
+
+
+def test_health_is_a_fresh_look_that_says_current() -> None:
+    """Nothing seen, something left, nothing readable, too old: none of it is healthy."""
+    now = [0.0]
+    health = Health(60, lambda: now[0])
+    assert not health.answer()[0]
+    for decision, healthy in ((QUIET, True), (LEFT, False), (QUIET, True), (BLIND, False), (QUIET, True)):
+        health.tell(decision)
+        assert health.answer()[0] is healthy
+    now[0] = 60
+    assert health.answer()[0]
+    now[0] = 61
+    healthy, content = health.answer()
+    assert not healthy
+    assert json.loads(content) == {"healthy": False, "verdict": "current", "code": None, "age_seconds": 61.0}
+
+
+# --- pages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464", "unix:/run/clawker-fw/watch.sock"]
+)
+def test_addresses_of_this_machine(text: str) -> None:
+    """What is given is what is listened on."""
+    assert str(parse_address(text)) == text
+
+
+def test_localhost_is_the_loopback_address() -> None:
+    """A name is not looked up."""
+    assert str(parse_address("localhost:1")) == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.0.0.0:9464", ":9464", "9464", "192.0.2.1:9464", "[::]:9464", "example.com:9464", "127.0.0.1:",
+     "127.0.0.1:x", "127.0.0.1:65536", "unix:relative.sock", "unix:", ""],
+)  # fmt: skip
+def test_addresses_that_others_could_reach(text: str) -> None:
+    """Nobody else's machine gets to see it."""
+    with pytest.raises(ValueError, match="write"):
+        parse_address(text)
+
+
+PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_pages_are_served_on_loopback(host: str) -> None:
+    """A page is there, another one is not."""
+    with served(Address(host, 0), PAGES) as address:
+        assert address.port
+        with urllib.request.urlopen(f"http://{address}/metrics?x=1") as reply:
+            assert (reply.status, reply.read(), reply.headers["Content-Type"]) == (200, b"1\n", "text/plain")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://{address}/other")
+        caught.value.close()
+        assert caught.value.code == 404
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as gone:
+        assert gone.connect_ex((host, address.port)) != 0
+
+
+class UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def connect(self) -> None:
+        """Connect to the path that is given as the host."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.host)
+
+
+def get(path: Path) -> int:
+    """Return the status of the metrics page on a unix socket."""
+    connection = UnixConnection(str(path))
+    try:
+        connection.request("GET", "/metrics", headers={"Host": "watch"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
+    """Not for everybody, gone afterwards, and one that was left behind is no obstacle."""
+    path = tmp_path / "watch.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with served(Address(path=path), PAGES):
+        assert get(path) == 200
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with pytest.raises(RefusedError), served(Address(path=path), PAGES):
+            pass
+        assert get(path) == 200
+    assert not path.exists()
+
+
+def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
+    """Nothing that somebody else has is taken away."""
+    with served(Address("127.0.0.1", 0), PAGES) as address:
+        with pytest.raises(RefusedError) as caught, served(address, PAGES):
+            pass
+        assert caught.value.code == "address-refused"
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(RefusedError), served(Address(path=file), PAGES):
+        pass
+    assert file.read_text() == "precious"
+
+
+# --- the service manager --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket that listens as systemd does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.setblocking(False)  # noqa: FBT003 - the library's
+        yield listening
+
+
+def heard(manager: socket.socket) -> list[list[str]]:
+    """Return the lines of each message that has come."""
+    messages = []
+    while True:
+        try:
+            messages.append(manager.recv(4096).decode().splitlines())
+        except BlockingIOError:
+            return messages
+
+
+def told(manager: socket.socket, **variables: str) -> Manager:
+    """Return who tells the service manager, with the variables that it gives."""
+    return Manager({"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "1000000", **variables})
+
+
+def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager: socket.socket) -> None:
+    """READY once, whatever the first look says; WATCHDOG for looks that succeed, and for progress."""
+    telling = told(manager, WATCHDOG_PID=str(os.getpid()))
+    for decision in (BLIND, QUIET, BLIND):
+        telling.tell(decision)
+    telling.alive()
+    telling.stopping()
+    assert heard(manager) == [
+        ["READY=1", "STATUS=No."],
+        ["STATUS=nothing, current", "WATCHDOG=1"],
+        ["STATUS=No."],
+        ["WATCHDOG=1"],
+        ["STOPPING=1"],
+    ]
+
+
+def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> None:
+    """Nor one that is not asked for."""
+    for variables in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": ""}):
+        telling = told(manager, **variables)
+        telling.tell(QUIET)
+        telling.alive()
+        assert heard(manager) == [["READY=1", "STATUS=nothing, current"]]
+
+
+def test_abstract_sockets_are_told_too() -> None:
+    """An address that begins with @ names one."""
+    name = f"clawker-fw-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(f"\0{name}")
+        Manager({"NOTIFY_SOCKET": f"@{name}"}).stopping()
+        assert listening.recv(100) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize("address", ["", "vsock:2:1", "/nonexistent/notify"])
+def test_nobody_to_tell_is_no_error(address: str) -> None:
+    """A watcher may be started by hand."""
+    telling = Manager({"NOTIFY_SOCKET": address})
+    telling.tell(QUIET)
+    telling.stopping()
+
+
+# --- the release ----------------------------------------------------------------------------------------------
+
+
+def changed(release: Release) -> None:
+    """Install another file over one."""
+    stacks.change_file(release.package / "cli.py", lambda text: text + b"# newer\n")
+
+
+CHANGES: dict[str, Callable[[Release], None]] = {
+    "changed": changed,
+    "template": stacks.change_corefile,
+    "removed": lambda release: (release.package / "errors.py").unlink(),
+    "added": lambda release: (release.package / "new.py").touch(),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
+    """Any file that is not what it was is another release; caches of bytecode are not."""
+    release = stacks.copied_release(tmp_path)
+    installed = Installed(release)
+    cache = release.package / "__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "cli.pyc").touch()
+    installed.require_same()
+    CHANGES[name](release)
+    with pytest.raises(RefusedError) as caught:
+        installed.require_same()
+    assert caught.value.code == "release-changed"
