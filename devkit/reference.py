@@ -58,8 +58,16 @@ def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
 
 
 def commands() -> dict[str, TyperCommand]:
-    """Return the commands by name, in the order of the help."""
-    return {name: each for name, each in program().commands.items() if isinstance(each, TyperCommand)}
+    """Return the commands by name, in the order of the help; those of a group have its name before their own."""
+    found: dict[str, TyperCommand] = {}
+    for name, each in program().commands.items():
+        if isinstance(each, TyperCommand):
+            found[name] = each
+        elif isinstance(each, TyperGroup):
+            found |= {
+                f"{name} {verb}": one for verb, one in each.commands.items() if isinstance(one, TyperCommand)
+            }
+    return found
 
 
 def commands_page() -> str:
@@ -85,7 +93,7 @@ def commands_page() -> str:
 def _options(command: TyperCommand | TyperGroup) -> str:
     rows = [
         [
-            ", ".join(map(_code, option.opts)),
+            ", ".join(map(_code, (*option.opts, *option.secondary_opts))),
             _value_of(option),
             _code(str(option.envvar or "")),
             "" if option.default in {None, False} else _code(str(option.default)),

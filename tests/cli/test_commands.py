@@ -12,7 +12,7 @@ from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
-from devkit import stacks
+from devkit import reference, stacks
 from tests.cli.conftest import Command
 
 EM_AARCH64 = 183
@@ -346,8 +346,8 @@ def test_version(command: Command) -> None:
 
 def test_every_command_has_help_with_an_example(command: Command) -> None:
     """`--help` of each command shows how it is used."""
-    for verb in ("init", "run", "status", "drift", "reload", "down"):
-        outcome = command(verb, "--help")
+    for verb in reference.commands():
+        outcome = command(*verb.split(), "--help")
         assert outcome.code == 0
         assert f"clawker-fw {verb}" in outcome.out
         assert "Example:" in outcome.out

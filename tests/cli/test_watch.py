@@ -1,0 +1,294 @@
+"""`watch` and `service` as commands."""
+
+import json
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import service
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.watch import record
+from clawker_fw.watch.decision import Decision
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decision]]:
+    """Have a watcher stopped by SIGTERM after so many decisions, and return them."""
+
+    def stop_after(number: int) -> list[Decision]:
+        decisions: list[Decision] = []
+        write = record.write
+
+        def stopping(decision: Decision) -> None:
+            write(decision)
+            decisions.append(decision)
+            if len(decisions) == number:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(record, "write", stopping)
+        return decisions
+
+    return stop_after
+
+
+def records(err: str) -> list[dict[str, object]]:
+    """Return the decisions that were written."""
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
+    return [line for line in lines if line["event"] == "watch_decision"]
+
+
+def test_watch_heals_until_it_is_stopped(
+    command: Command, memory: MemoryEngine, told: Callable[[int], list[Decision]]
+) -> None:
+    """Each decision is a record on standard error; SIGTERM is a normal end, and handlers are put back."""
+    command("run")
+    memory.stop("clawker-envoy")
+    told(2)
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = command("--log-format", "json", "watch", "--interval", "1")
+    assert outcome.code == 0
+    assert outcome.out == ""
+    first, second = records(outcome.err)
+    assert (first["decision"], first["outcome"], first["actions"]) == ("heal", "done", ["start"])
+    assert (second["decision"], second["verdict"]) == ("nothing", "current")
+    assert memory.inside("clawker-envoy").status == "running"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("heal", "decision"), [("tamper", "leave"), ("all", "heal"), ("none", "leave")])
+def test_what_is_healed_can_be_chosen(
+    heal: str, decision: str, command: Command, settings_file: Path, told: Callable[[int], list[Decision]]
+) -> None:
+    """A changed rule waits for `run` unless everything is to be healed."""
+    command("run")
+    settings_file.write_text("rules:\n  - dst: b.test\n")
+    told(1)
+    outcome = command("--log-format", "json", "watch", "--heal", heal)
+    assert outcome.code == 0
+    assert [each["decision"] for each in records(outcome.err)] == [decision]
+
+
+def test_a_settings_file_that_cannot_be_read_ends_nothing(
+    command: Command, settings_file: Path, told: Callable[[int], list[Decision]]
+) -> None:
+    """It is told with its line, and tried again."""
+    command("run")
+    settings_file.write_text("rules:\n  - dst: https://half")
+    told(2)
+    outcome = command("--log-format", "json", "watch")
+    assert outcome.code == 0
+    assert [(each["decision"], each["code"]) for each in records(outcome.err)] == [
+        ("retry", "settings-invalid")
+    ] * 2
+    assert "line 2" in str(records(outcome.err)[0]["message"])
+
+
+def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is healthy before the first look has said so, and metrics are there from the beginning."""
+    command("run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    health: list[int] = []
+
+    def ask(_: Decision) -> None:
+        """Ask before the decision is told: what is answered is about the one before."""
+        try:
+            with urllib.request.urlopen(f"http://{place}/health") as reply:
+                health.append(reply.status)
+        except urllib.error.HTTPError as error:
+            health.append(error.code)
+            error.close()
+        with urllib.request.urlopen(f"http://{place}/metrics") as reply:
+            assert b'clawker_fw_build_info{stack_build_sha="' in reply.read()
+        if len(health) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(record, "write", ask)
+    outcome = command("watch", "--interval", "1", "--listen", place)
+    assert outcome.code == 0
+    assert f"served at {place}" in outcome.err
+    assert health == [503, 200]
+
+
+def test_watch_tells_the_service_manager(
+    command: Command, told: Callable[[int], list[Decision]], tmp_path: Path
+) -> None:
+    """Ready after the first look, stopping at the end."""
+    command("run")
+    told(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        assert command("watch", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="60000000").code == 0
+        assert manager.recv(1000).decode().splitlines() == ["READY=1", "STATUS=nothing, current", "WATCHDOG=1"]
+        assert manager.recv(1000) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "0.0.0.0:9464"],
+        ["--listen", "192.0.2.1:9464"],
+        ["--listen", "unix:relative"],
+        ["--heal", "some"],
+        ["--interval", "100ms"],
+        ["--interval", "2d"],
+    ],
+)
+def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], command: Command) -> None:
+    """In particular, an address that others could reach."""
+    assert command("watch", *arguments).code == 2
+    assert command("service", "install", *arguments).code == 2
+
+
+def test_an_address_that_is_taken_is_exit_code_6(command: Command) -> None:
+    """Nothing is watched without what was asked for."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        outcome = command("watch", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert outcome.code == 6
+    assert "error[address-refused]" in outcome.err
+
+
+# --- the service ----------------------------------------------------------------------------------------------
+
+
+class Systemctl:
+    """Plays systemd: remembers what it was told, and says that everything runs that was started."""
+
+    def __init__(self) -> None:
+        """Begin with nothing running."""
+        self.calls: list[str] = []
+        self.active = "inactive"
+        self.code = 0
+
+    def run(self, command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        """Do what `subprocess.run` does."""
+        self.calls.append(" ".join(command))
+        if "restart" in command:
+            self.active = "active"
+        if "disable" in command:
+            self.active = "inactive"
+        return subprocess.CompletedProcess(command, self.code, f"{self.active}\n", "no bus\n" if self.code else "")
+
+
+@pytest.fixture
+def systemctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemctl:
+    """A machine with systemd, whose units are in the test's folder."""
+    played = Systemctl()
+    monkeypatch.setattr(subprocess, "run", played.run)
+    monkeypatch.setattr(service, "booted", lambda: True)
+    monkeypatch.setattr(service, "_SYSTEM_FOLDER", tmp_path / "units")
+    return played
+
+
+UNIT = "clawker-fw-clawker.service"
+
+
+def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
+    """Installed it runs with the options of the installation, and a second time with others; then it is gone."""
+    assert command("service", "status", "--system").code == 1
+    for heal in ("tamper", "all"):
+        outcome = command("--host", "unix:///run/other.sock", "service", "install", "--system", "--heal", heal)
+        assert outcome.code == 0, outcome.err
+        assert f"{UNIT} is started, now and at boot." in outcome.out
+        text = (tmp_path / "units" / UNIT).read_text()
+        assert f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal {heal}" in text
+    assert systemctl.calls[1:4] == [
+        "systemctl --system daemon-reload",
+        f"systemctl --system enable {UNIT}",
+        f"systemctl --system restart {UNIT}",
+    ]
+    status = command("service", "status", "--system")
+    assert (status.code, status.out) == (0, f"{UNIT}  active\n")
+    assert command("service", "uninstall", "--system").code == 0
+    assert not (tmp_path / "units" / UNIT).exists()
+    assert systemctl.calls[-2:] == [
+        f"systemctl --system disable --now {UNIT}",
+        "systemctl --system daemon-reload",
+    ]
+    assert "was not installed" in command("service", "uninstall", "--system").out
+    assert command("service", "status", "--system").code == 1
+
+
+def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
+    """It is written into the user's own folder, and the user's systemd is told."""
+    where = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert command("service", "install", "--user", **where).code == 0
+    assert (tmp_path / "config" / "systemd" / "user" / UNIT).is_file()
+    assert systemctl.calls[0] == "systemctl --user daemon-reload"
+    assert command("service", "uninstall", "--user", **where).code == 0
+
+
+def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
+    """Variables that are settings or name an engine are carried over, others are not."""
+    del systemctl
+    variables = {
+        "CLAWKER_FW_OTEL__INFRA_PORT": "4320",
+        "DOCKER_HOST": "tcp://192.0.2.1:2376",
+        "CLAWKER_FW_LOG_FORMAT": "json",
+        "OTHER": "x",
+    }
+    assert command("service", "install", "--system", **variables).code == 0
+    text = (tmp_path / "units" / UNIT).read_text()
+    assert "Environment=CLAWKER_FW_OTEL__INFRA_PORT=4320\n" in text
+    assert "Environment=DOCKER_HOST=tcp://192.0.2.1:2376\n" in text
+    assert "--log-format json" in text
+    assert "OTHER" not in text
+    assert "Environment=CLAWKER_FW_LOG_FORMAT" not in text
+
+
+def test_without_systemd_the_unit_is_written_and_that_is_said(
+    command: Command, systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is started, and `status` does not claim it."""
+    monkeypatch.setattr(service, "booted", lambda: False)
+    outcome = command("service", "install", "--system")
+    assert outcome.code == 0
+    assert "systemd does not run here" in outcome.out
+    assert (tmp_path / "units" / UNIT).is_file()
+    status = command("service", "status", "--system")
+    assert status.code == 1
+    assert "not running" in status.out
+    assert command("service", "uninstall", "--system").code == 0
+    assert systemctl.calls == []
+
+
+def test_a_foreign_unit_is_left_alone(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
+    """What somebody else wrote is neither replaced nor removed nor taken for ours."""
+    unit = tmp_path / "units" / UNIT
+    unit.parent.mkdir()
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    for verb in ("install", "uninstall", "status"):
+        outcome = command("service", verb, "--system")
+        assert outcome.code == 6
+        assert "error[foreign-unit]" in outcome.err
+    assert unit.read_text() == "[Service]\nExecStart=/bin/true\n"
+    assert systemctl.calls == []
+
+
+def test_settings_that_cannot_be_used_are_not_installed(
+    command: Command, systemctl: Systemctl, settings_file: Path, tmp_path: Path
+) -> None:
+    """A service that could only complain is not made."""
+    settings_file.write_text("rules: 1\n")
+    assert command("service", "install", "--system").code == 3
+    assert not (tmp_path / "units").exists()
+    assert systemctl.calls == []
+
+
+def test_a_service_manager_that_fails_is_exit_code_6(command: Command, systemctl: Systemctl) -> None:
+    """Its own words are shown."""
+    systemctl.code = 1
+    outcome = command("service", "install", "--system")
+    assert outcome.code == 6
+    assert "error[systemctl-failed]" in outcome.err
+    assert "no bus" in outcome.err

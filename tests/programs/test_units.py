@@ -1,0 +1,86 @@
+"""The unit of the service, as systemd reads it."""
+
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.service import MARK, Scope, Unit, quoted
+from devkit.engines import EngineError
+from devkit.units import exposure, install_systemd, verify
+
+MOST_EXPOSED = {Scope.SYSTEM: 2.5, Scope.USER: 7.0}
+"""systemd's own scale is 0 to 10; a service without any confinement has 9.6."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
+    """Have systemd's own judgement at hand."""
+    try:
+        install_systemd()
+    except EngineError as error:
+        if require_engine:
+            raise
+        pytest.skip(f"NO UNIT IS TESTED: {error}")
+
+
+def written(folder: Path, scope: Scope, *arguments: str, **variables: str) -> Path:
+    """Write a unit into a folder."""
+    unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"))
+    path = folder / unit.name
+    path.write_text(unit.text())
+    return path
+
+
+AWKWARD = ("--config", '/etc/100% $HOME; \\n/it\'s "here".yaml', "", "--project", "clawker", "watch")
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_the_unit_is_one_that_systemd_reads(scope: Scope, tmp_path: Path) -> None:
+    """Nothing in it is unknown or malformed, whatever words are in the options."""
+    path = written(tmp_path, scope, *AWKWARD, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
+    assert verify(path, scope) == (0, "")
+
+
+def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
+    """The judge that the other tests trust does judge."""
+    path = written(tmp_path, Scope.SYSTEM, "watch")
+    path.write_text(path.read_text().replace("ProtectSystem=strict", "ProtectSytem=strict"))
+    assert "ProtectSytem" in verify(path, Scope.SYSTEM)[1]
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_the_service_is_confined(scope: Scope, tmp_path: Path) -> None:
+    """There is little that it could do beside its work, by systemd's own judgement."""
+    path = written(tmp_path, scope, "watch")
+    found = exposure(path, scope)
+    assert found is None or found <= MOST_EXPOSED[scope]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("--heal", "--heal"),
+        ("/run/a.sock", "/run/a.sock"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ("50%", '"50%%"'),
+        ("$HOME", '"$$HOME"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+        ("it's", '"it\'s"'),
+    ],
+)
+def test_words_are_quoted_as_systemd_reads_them(word: str, expected: str) -> None:
+    """Specifiers and variables of systemd's are none of ours."""
+    assert quoted(word) == expected
+
+
+def test_a_line_break_is_refused() -> None:
+    """It would begin another setting of the unit."""
+    with pytest.raises(RefusedError):
+        quoted("a\nExecStart=/bin/sh")
+
+
+def test_a_unit_says_who_wrote_it(tmp_path: Path) -> None:
+    """By that it is known when it is to be replaced."""
+    assert written(tmp_path, Scope.SYSTEM).read_text().startswith(MARK)
