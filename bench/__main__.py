@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import connections, noop, replace, replace_time, restart, rules, up
+from bench import connections, noop, replace, replace_time, restart, rules, up, watch
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "replace_time": replace_time.measure,
     "up": up.measure,
     "rules": rules.measure,
+    "watch": watch.measure,
 }
 
 

@@ -1,0 +1,255 @@
+"""A watcher on a real engine: what somebody does to a stack is put right, and nothing else is touched."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import APIClient
+
+from clawker_fw.stack import coredns, listeners
+from devkit import stacks
+from devkit.engines import PrivateEngine, available, private_engine
+from devkit.firewall import Firewall, upgraded
+from devkit.hand import Hand
+from devkit.host import client
+from devkit.peers import Peers
+from devkit.waiting import until
+from devkit.watching import Watching, watching
+
+ENVOY, COREDNS = "envoy", "coredns"
+NEVER = ("--interval", "1h", "--drain-timeout", "1s")
+"""With these only events make it look."""
+
+
+@pytest.fixture(scope="module")
+def watched(shared: Firewall) -> Iterator[Watching]:
+    """A watcher on the module's stack."""
+    with watching(shared, *NEVER) as found:
+        yield found
+        assert found.stop() == 0
+
+
+@pytest.fixture
+def hand(docker: APIClient, shared: Firewall, watched: Watching) -> Hand:
+    """A hand on the stack, which is current."""
+    del watched
+    until(shared.current)
+    return Hand(docker, shared)
+
+
+def kill(hand: Hand, sibling: str) -> None:
+    """Kill a sibling, as `docker kill` does."""
+    hand.docker.kill(hand.name(sibling))
+
+
+def leave(hand: Hand, sibling: str, network: str) -> None:
+    """Take a sibling off a network."""
+    hand.docker.disconnect_container_from_network(hand.name(sibling), f"{hand.firewall.project}-{network}")
+
+
+TAMPERS: dict[str, Callable[[Hand], object]] = {
+    "killed envoy": lambda hand: kill(hand, ENVOY),
+    "killed coredns": lambda hand: kill(hand, COREDNS),
+    "stopped envoy": lambda hand: hand.docker.stop(hand.name(ENVOY)),
+    "stopped coredns": lambda hand: hand.docker.stop(hand.name(COREDNS)),
+    "paused envoy": lambda hand: hand.docker.pause(hand.name(ENVOY)),
+    "paused coredns": lambda hand: hand.docker.pause(hand.name(COREDNS)),
+    "removed envoy": lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
+    "removed coredns": lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
+    "envoy without egress": lambda hand: leave(hand, ENVOY, "egress"),
+    "envoy without agents": lambda hand: leave(hand, ENVOY, "net"),
+    "coredns without agents": lambda hand: leave(hand, COREDNS, "net"),
+    "coredns with a way out": lambda hand: hand.docker.connect_container_to_network(
+        hand.name(COREDNS), f"{hand.firewall.project}-egress"
+    ),
+    "listeners": lambda hand: hand.write(ENVOY, listeners.LISTENERS, b'{"resources": []}'),
+    "zone": lambda hand: hand.write(COREDNS, coredns.ZONE, b""),
+    "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n"),
+    "service address": lambda hand: hand.fwctl(COREDNS, "release"),
+    "limits": lambda hand: hand.docker.update_container(hand.name(COREDNS), mem_limit="64m", memswap_limit="128m"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERS)
+def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) -> None:
+    """Within seconds, by an event alone, and proven."""
+    before = len(watched.decisions)
+    TAMPERS[name](hand)
+    healed = watched.healed(since=before)
+    assert healed["trigger"] == "event"
+    until(hand.firewall.current)
+
+
+def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
+    """Health checks and our own looks are events, too, and there is no look for any of them."""
+    before = len(watched.decisions)
+
+    def checked() -> int:
+        return len({each["Start"] for each in hand.inspect(ENVOY)["State"]["Health"]["Log"]} - first)
+
+    first = {each["Start"] for each in hand.inspect(ENVOY)["State"]["Health"]["Log"]}
+    hand.firewall.drift()
+    until(lambda: checked() > 1)
+    assert [each["trigger"] for each in watched.decisions[before:]] == []
+
+
+def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching, peers: Peers) -> None:
+    """Agents come and go, strangers too."""
+    before = len(watched.decisions)
+    for _ in range(5):
+        hand.firewall.agent(peers).remove()
+        peers.start("wait", network="bridge").remove()
+    kill(hand, ENVOY)
+    watched.healed(since=before)
+    assert watched.decisions[before]["decision"] == "heal"
+
+
+def test_an_upgrade_waits_for_run(hand: Hand, watched: Watching) -> None:
+    """A rule that was changed meanwhile is not slipped in, and `run` is not hindered."""
+    before, settings = len(watched.decisions), hand.firewall.settings.read_text()
+    hand.firewall.write("other.test")
+    kill(hand, ENVOY)
+    healed = watched.healed(since=before)
+    assert (healed["actions"], healed["verdict"]) == (["start"], "drifted")
+    assert {finding[3] for finding in hand.firewall.drift().findings} == {"upgrade"}
+    assert b"other.test" not in hand.read(COREDNS)[coredns.ZONE]
+    hand.firewall.run("--lock-wait", "30s")
+    hand.firewall.settings.write_text(settings)
+    hand.firewall.run("--lock-wait", "30s")
+
+
+def test_half_a_settings_file_leaves_the_stack_alone(hand: Hand, watched: Watching) -> None:
+    """It is told, and when the file is whole again, the stack is healed."""
+    before, settings = len(watched.decisions), hand.firewall.settings.read_text()
+    hand.firewall.settings.write_text(settings[: len(settings) // 2])
+    kill(hand, ENVOY)
+    told = watched.wait(lambda each: each["decision"] == "retry", since=before)
+    assert told["code"] == "settings-invalid"
+    assert not hand.inspect(ENVOY)["State"]["Running"]
+    hand.firewall.settings.write_text(settings)
+    watched.healed(since=before)
+    until(hand.firewall.current)
+
+
+def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
+    """Both take turns: one `run` replaces everything while the watcher sees it happen, and one stack is left."""
+    hand.firewall.run("--force-recreate", "--lock-wait", "30s", "--drain-timeout", "0")
+    until(hand.firewall.current)
+    until(lambda: watched.decisions[-1]["verdict"] == "current")
+    found = hand.docker.containers(all=True, filters={"name": hand.firewall.project})
+    names = sorted(name for each in found for name in each["Names"])
+    assert names == [f"/{hand.firewall.project}-coredns", f"/{hand.firewall.project}-envoy"]
+
+
+def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """With `--heal all` a newer release is applied by its watcher, without anybody's `run`."""
+    stacks.change_corefile(stacks.copied_release(tmp_path / "newer"))
+    newer = upgraded(up, tmp_path / "newer")
+    before = docker.inspect_container(up.container(COREDNS))["Id"]
+    with watching(newer, "--heal", "all", "--drain-timeout", "0") as found:
+        assert found.healed()["trigger"] == "start"
+        assert found.stop() == 0
+    assert docker.inspect_container(up.container(COREDNS))["Id"] != before
+    assert newer.current()
+
+
+def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """It says why, and leaves the stack to the code that is on disk now."""
+    release = stacks.copied_release(tmp_path / "own")
+    own = upgraded(up, tmp_path / "own")
+    with watching(own, *NEVER) as found:
+        stacks.change_corefile(release)
+        docker.kill(up.container(ENVOY))
+        assert found.process.wait(30) == 6
+    assert [each["code"] for each in found.records if each["event"] == "error"] == ["release-changed"]
+    assert not docker.inspect_container(up.container(ENVOY))["State"]["Running"]
+
+
+def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) -> None:
+    """`down` is no tampering."""
+    with watching(up, "--interval", "1s") as found:
+        up.call("down", "--lock-wait", "30s").expect()
+        seen = len(found.decisions)
+        found.wait(lambda each: each["decision"] == "leave", since=seen)
+        assert docker.containers(all=True, filters={"name": up.project}) == []
+        assert found.stop() == 0
+    assert docker.networks(names=[up.project]) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewall, docker: APIClient) -> None:
+    """The step in hand is finished or undone, the exit code is 0, and the next `run` does what is left."""
+    with watching(up, *NEVER) as found:
+        docker.disconnect_container_from_network(up.container(ENVOY), f"{up.project}-egress")
+        until(lambda: docker.containers(all=True, filters={"name": f"{up.project}-(lock|envoy-next)"}))
+        found.process.send_signal(number)
+        assert found.process.wait(30) == 0
+    assert docker.containers(all=True, filters={"name": f"{up.project}-lock"}) == []
+    up.run("--drain-timeout", "0")
+    assert up.current()
+
+
+@pytest.fixture(scope="module")
+def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
+    """An engine that may be restarted and killed."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"ENGINE RESTARTS ARE NOT TESTED: {reason}")
+    with private_engine() as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("sibling", [ENVOY, COREDNS])
+def test_a_program_that_crashes_is_left_to_the_engine(
+    sibling: str, private: PrivateEngine, tmp_path: Path
+) -> None:
+    """The container's own restart policy brings it back; nothing is made anew."""
+    firewall = Firewall(private.host, "crash", tmp_path)
+    firewall.write("a.test")
+    firewall.run()
+    with watching(firewall, *NEVER) as found, closing(client(private.host)) as sdk:
+        before = sdk.inspect_container(firewall.container(sibling))
+        _kill_in(private, before["State"]["Pid"])
+        found.wait(_is_current, since=1)
+        until(firewall.current)
+        after = sdk.inspect_container(firewall.container(sibling))
+        assert found.stop() == 0
+    assert after["Id"] == before["Id"]
+    assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
+    firewall.call("down").expect()
+
+
+def _kill_in(engine: PrivateEngine, process: int) -> None:
+    """Kill a process by its number inside the engine's process namespace."""
+    inside = ["nsenter", f"--target={engine.init}", "--pid", "--mount"]
+    subprocess.run([*inside, "sh", "-c", f"kill -KILL {process}"], check=True)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_an_engine_that_goes_away(how: str, private: PrivateEngine, tmp_path: Path) -> None:
+    """The watcher waits for it, looks at once when it answers, and heals on as before."""
+    firewall = Firewall(private.host, "clawker", tmp_path)
+    firewall.write("a.test")
+    firewall.run()
+    with watching(firewall, *NEVER) as found, closing(client(private.host)) as sdk:
+        if how == "restart":
+            private.restart()
+        else:
+            private.kill()
+            private.start()
+        before = len(found.decisions)
+        found.wait(_is_current, since=max(1, before - 1))
+        until(firewall.current)
+        before = len(found.decisions)
+        sdk.kill(firewall.container(ENVOY))
+        found.healed(since=before)
+        until(firewall.current)
+        assert found.stop() == 0
+    firewall.call("down").expect()
+
+
+def _is_current(decision: dict[str, Any]) -> bool:
+    return bool(decision["verdict"] == "current")
