@@ -22,6 +22,7 @@ from clawker_fw.reconcile.observe import Observation, observe
 from clawker_fw.reconcile.plan import plan, teardown
 from clawker_fw.reconcile.steps import Plan, Wish
 from clawker_fw.stack import images, labels
+from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.digests import Digests
 
 LOG = logging.getLogger("clawker_fw")
@@ -56,7 +57,8 @@ class Look:
 def look(reader: EngineReader, blueprint: Blueprint, begun: Observation | None = None) -> Look:
     """Observe a stack, or finish to, and compare it with what it should be."""
     references = tuple(image.reference for image in blueprint.images.values())
-    observed = (begun or Observation(reader, blueprint.project)).finish(references)
+    begun = begun or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+    observed = begun.finish(references)
     addresses = addressing(blueprint, observed)
 
     def desired_at(other: Slots) -> Desired:

@@ -83,7 +83,7 @@ class Hand:
 
     def read(self, sibling: str) -> dict[str, bytes]:
         """Return the files in the volume."""
-        return archive.unpack(b"".join(self.docker.get_archive(self.name(sibling), VOLUME)[0]))
+        return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
     def fwctl(self, sibling: str, *arguments: str) -> None:
         """Run a verb of the helper."""

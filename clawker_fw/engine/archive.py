@@ -3,13 +3,18 @@
 import io
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
+from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Files, Probe
 from clawker_fw.stack.container import HELPER
+
+CHUNK = 1 << 16
+"""How much is read at once: small enough for an allocator to give it back."""
 
 
 def pack(files: Files) -> bytes:
@@ -30,22 +35,35 @@ def pack(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes, root: tuple[int, int] = (0, 0)) -> dict[str, bytes]:
+def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, bytes]:
     """Return the files of a tar by their path below its one top folder.
 
     A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
-    says so: it is not what we made, whatever it holds. `root` is who a container's root is for the engine.
+    says so: it is not what we made, whatever it holds. `root` is who a container's root is for the engine. A file
+    that is as it is `known` is that very object.
     """
     files: dict[str, bytes] = {}
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+    with tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
                 stream = archive.extractfile(member)
-                files[path] = _irregular(path, member, root) + (stream.read() if stream else b"")
+                content = _content(stream, known.get(path, b"")) if stream else b""
+                irregular = _irregular(path, member, root)
+                files[path] = irregular + content if irregular else content
             elif not member.isdir():
                 files[path] = f"-> {member.linkname}".encode()
     return files
+
+
+def _content(stream: IO[bytes], known: bytes) -> bytes:
+    """Read a file to its end, and keep nothing of it as long as it is the known one."""
+    same = 0
+    while chunk := stream.read(CHUNK):
+        if not known.startswith(chunk, same):
+            return b"".join((known[:same], chunk, *iter(partial(stream.read, CHUNK), b"")))
+        same += len(chunk)
+    return known if same == len(known) else known[:same]
 
 
 def _irregular(path: str, member: tarfile.TarInfo, root: tuple[int, int]) -> bytes:
@@ -82,3 +100,27 @@ def probe(answer: Mapping[str, Any]) -> Probe:
         )
     except (KeyError, TypeError) as error:
         raise EngineError("probe-unreadable", f"A probe answered in a form that is not known: {error}.") from error
+
+
+class Reading(io.RawIOBase):
+    """A readable file over an iterator of bytes."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        """Read from the first chunk on."""
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        while size < 0 or len(self._rest) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        size = len(self._rest) if size < 0 else size
+        answer, self._rest = self._rest[:size], self._rest[size:]
+        return answer

@@ -24,7 +24,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from clawker_fw.engine import archive, pulling, requirements
 from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
-from clawker_fw.engine.port import Tell
+from clawker_fw.engine.port import NOTHING, Tell
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -272,11 +272,11 @@ class DockerEngine:
             return None
         return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
 
-    def files(self, container: str) -> Files:
+    def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
         with _translated(f"read the files of container {container}"):
-            stream, _ = self._client.get_archive(container, VOLUME)
-            return archive.unpack(b"".join(stream), self._root)
+            stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
+            return archive.unpack(stream, known, self._root)
 
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""

@@ -5,7 +5,6 @@ them. It passes the same contract suite as a real engine, which is what makes it
 """
 
 import hashlib
-import io
 import itertools
 import json
 import queue
@@ -17,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from clawker_fw.engine.port import Tell
+from clawker_fw.engine import archive
+from clawker_fw.engine.port import NOTHING, Tell
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
@@ -126,9 +126,10 @@ class MemoryEngine:
             return ImageView(self._images[reference])
         return ImageView(reference) if reference in self._images.values() else None
 
-    def files(self, container: str) -> Files:
+    def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
-        return dict(self.inside(container).files)
+        found = self.inside(container).files
+        return {path: known[path] if known.get(path) == content else content for path, content in found.items()}
 
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""
@@ -170,10 +171,10 @@ class MemoryEngine:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def load_image(self, archive: Iterator[bytes], size: int, tell: Tell) -> None:
+    def load_image(self, archive_: Iterator[bytes], size: int, tell: Tell) -> None:
         """See `EngineWriter`. The listing comes before the layer, which is not kept."""
         del size
-        with tarfile.open(fileobj=_Reading(archive), mode="r|") as tar:
+        with tarfile.open(fileobj=archive.Reading(archive_), mode="r|") as tar:
             for member in tar:
                 if member.name == "manifest.json":
                     stream = tar.extractfile(member)
@@ -475,24 +476,3 @@ def _commit(inside: _Container) -> dict[str, Any]:
     inside.refused = ()
     inside.live = {name: version for name, version in versions.items() if version is not None}
     return {"committed": True, "version": wanted["version"], "rejected": [], "missing": [], "reason": ""}
-
-
-class _Reading(io.RawIOBase):
-    """A readable file over an iterator of bytes."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            self._rest += chunk
-        size = len(self._rest) if size < 0 else size
-        answer, self._rest = self._rest[:size], self._rest[size:]
-        return answer

@@ -6,6 +6,7 @@ method raises `EngineError` (or its subclasses `NotFoundError`, `ConflictError`)
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from clawker_fw.model import (
@@ -21,6 +22,9 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
 )
+
+NOTHING: Files = MappingProxyType({})
+"""No files."""
 
 Tell = Callable[[float], None]
 """Called with the share that is done, 0 to 1, while something long goes on."""
@@ -50,8 +54,11 @@ class EngineReader(Protocol):
     def image(self, reference: str) -> ImageView | None:
         """Return an image by its id, tag or digest reference; None when the engine does not have it."""
 
-    def files(self, container: str) -> Files:
-        """Return the regular files and links in a container's volume; a link reads as `-> its target`."""
+    def files(self, container: str, known: Files = NOTHING) -> Files:
+        """Return the regular files and links in a container's volume; a link reads as `-> its target`.
+
+        A file that is as it is `known` is that very object: what is large and the same everywhere is held once.
+        """
 
     def probe(self, container: str) -> Probe:
         """Ask a running container what is live in it."""

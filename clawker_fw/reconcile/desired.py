@@ -4,10 +4,12 @@ Which of its two slots a sibling is in, and which subnets the stack has, are fac
 is decided here. Same inputs, same bytes.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
@@ -68,7 +70,15 @@ class Blueprint:
     @cached_property
     def helper(self) -> bytes:
         """The program fwctl for the engine's architecture."""
-        return self.release.binary("fwctl", self.engine.architecture).read_bytes()
+        path = self.release.binary("fwctl", self.engine.architecture)
+        state = path.stat()
+        return _content(path, state.st_ino, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _content(path: Path, *_: int) -> bytes:
+    """Return a program's bytes, once for all blueprints as long as its file is the same."""
+    return path.read_bytes()
 
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:

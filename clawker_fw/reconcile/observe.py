@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
+    Files,
     Listed,
     NetworkView,
     Observed,
@@ -41,18 +42,20 @@ _ASK_EVERY = 0.1
 class Observation:
     """A look at a project's stack that has begun: all is being read that the wanted images do not matter for.
 
-    What goes away between two questions belongs to a run at work: the world is looked at once more then.
+    What goes away between two questions belongs to a run at work: the world is looked at once more then. `known`
+    are files that are expected, and too large to be held more than once.
     """
 
-    def __init__(self, reader: EngineReader, project: str) -> None:
+    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
         """Begin to read."""
         self._reader = reader
         self._project = project
+        self._known = known
         self._begin()
 
     def _begin(self) -> None:
         self._pool = ThreadPoolExecutor(_READERS)
-        self._reading = self._pool.submit(_read, self._reader, self._project, self._pool)
+        self._reading = self._pool.submit(_read, self._reader, self._project, self._known, self._pool)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return what is there. `references` are the images that the stack should be made from.
@@ -80,7 +83,7 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
-def _read(reader: EngineReader, project: str, pool: ThreadPoolExecutor) -> Observed:
+def _read(reader: EngineReader, project: str, known: Files, pool: ThreadPoolExecutor) -> Observed:
     """Read everything but the wanted images. What waits for others here has been submitted after them."""
     reading_networks = pool.submit(reader.networks)
     reading_own_images = pool.submit(reader.own_images)
@@ -89,7 +92,7 @@ def _read(reader: EngineReader, project: str, pool: ThreadPoolExecutor) -> Obser
     ours = _our_containers(listing, project)
     asking = {each: pool.submit(_probe, reader, each.id) for each in ours if each.status == "running"}
     reading_images = {each.image: pool.submit(reader.image, each.image) for each in ours}
-    reading = [pool.submit(_sibling, reader, each, kind, asking.get(each)) for each, kind in ours.items()]
+    reading = [pool.submit(_sibling, reader, each, kind, known, asking.get(each)) for each, kind in ours.items()]
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
@@ -168,10 +171,10 @@ def _subnets_of_others(
 
 
 def _sibling(
-    reader: EngineReader, listed: Listed, sibling: Sibling, asking: "Future[Probe] | None"
+    reader: EngineReader, listed: Listed, sibling: Sibling, known: Files, asking: "Future[Probe] | None"
 ) -> ObservedSibling:
     """Read one container. Its process is being asked already: that takes longest."""
-    files = {} if listed.status in _UNREADABLE else reader.files(listed.id)
+    files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:
         raise NotFoundError("not-found", f"Container {listed.name} has gone away.")

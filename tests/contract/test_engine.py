@@ -19,6 +19,7 @@ from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import coredns, images, labels, listeners
+from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.waiting import until
@@ -160,6 +161,21 @@ def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter
     files = engine.files(container)
     assert {path: files[path] for path in wanted.boot} == dict(wanted.boot)
     assert {path: files[path] for path in wanted.hot} == dict(wanted.hot)
+    engine.remove(container)
+
+
+def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired) -> None:
+    """What is as it is known is that very object; what is not is read as it is, whatever was expected."""
+    wanted = stack.siblings[Sibling.COREDNS]
+    container = created(engine, stack, Sibling.COREDNS)
+    before = dict(wanted.boot)
+    engine.put_files(container, {"boot/Corefile": before["boot/Corefile"] + b"# more\n"})
+    for end in (b"", b"x", b"# more\n# and more\n"):
+        known = {**before, "boot/Corefile": before["boot/Corefile"] + end, "bin/none": b"x"}
+        found = engine.files(container, known)
+        assert found[HELPER] is known[HELPER]
+        assert found["boot/Corefile"] == before["boot/Corefile"] + b"# more\n"
+        assert "bin/none" not in found
     engine.remove(container)
 
 

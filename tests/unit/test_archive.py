@@ -21,6 +21,6 @@ def held_by(owner: tuple[int, int]) -> bytes:
 @pytest.mark.parametrize("root", [(0, 0), (100000, 200000)])
 def test_files_belong_to_the_containers_root(root: tuple[int, int]) -> None:
     """Whoever that is for the engine; a file of anybody else is not what was made."""
-    assert archive.unpack(held_by(root), root) == {"boot/Corefile": b"x"}
-    stranger = archive.unpack(held_by((65532, 0)), root)
+    assert archive.unpack(iter([held_by(root)]), root=root) == {"boot/Corefile": b"x"}
+    stranger = archive.unpack(iter([held_by((65532, 0))]), root=root)
     assert stranger == {"boot/Corefile": b"[mode 0644, owner 65532:0]\nx"}

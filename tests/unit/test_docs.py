@@ -12,6 +12,9 @@ from clawker_fw.errors import ExitCode
 from clawker_fw.model import Action, Cause, Layer, Shape, Verdict
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack import labels
+from clawker_fw.watch.decision import Answer, Outcome, Trigger
+from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.metrics import Metrics
 from devkit import reference
 from devkit.stacks import CHECKOUT
 
@@ -109,6 +112,21 @@ def test_every_word_of_drift_is_explained(heading: str, words: list[str]) -> Non
     named = codes(section(page("docs/drift.md"), heading))
     prefix = labels.STACK_BUILD_SHA.rpartition(".")[0]
     assert {word for word in words if word not in named and word.removeprefix(prefix) not in named} == set()
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("## What it does", [*Heal, *Answer, *Outcome]),
+        ("## Records", [*Trigger]),
+        ("## Metrics and health", sorted(set(re.findall(r"clawker_fw_\w+", Metrics("1", "2").page().decode())))),
+    ],
+)
+def test_every_word_of_watch_is_explained(heading: str, words: list[str]) -> None:
+    """Whatever a watcher can say is on the page about it."""
+    named = codes(section(page("docs/watch.md"), heading))
+    derived = ("_created", "_count", "_sum")  # of what is named: Prometheus's own endings
+    assert {word for word in words if word not in named and not word.endswith(derived)} == set()
 
 
 def test_every_schema_is_linked() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import NotProvenError, RefusedError, StoppedError
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
@@ -170,9 +171,9 @@ def test_a_lock_that_could_not_be_given_back_is_taken_over_by_the_same_process(
 class Renewed(MemoryEngine):
     """An engine on which somebody elsewhere renews their lease whenever nobody looks."""
 
-    def files(self, container: str) -> Files:
+    def files(self, container: str, known: Files = NOTHING) -> Files:
         """Return the files, and change the lease after that."""
-        found = super().files(container)
+        found = super().files(container, known)
         if "lease" in found:
             self.put_files(container, {"lease": found["lease"] + b"."})
         return found
