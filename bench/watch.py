@@ -103,7 +103,7 @@ class _Heard:
 def _heals(place: Stage, result: Result) -> None:
     """Tamper in each way, with each sibling in turn."""
     firewall = place.up()
-    hand = Hand(place.docker, firewall)
+    hand = Hand(place.docker, firewall, place.peers)
     served: dict[str, list[float]] = defaultdict(list)
     proven: dict[str, list[float]] = defaultdict(list)
     with (

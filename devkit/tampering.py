@@ -298,7 +298,7 @@ STATES = (
     Tampering(
         "envoy is given another name",
         lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
-        (Sign(ENVOY, "state", "name", "rename", UPGRADE),),
+        (Sign(ENVOY, "state", "name", "rename"),),
     ),
     Tampering(
         "a replacement of coredns is left behind",

@@ -192,9 +192,10 @@ class _Comparison:
 
     def _state(self) -> Iterator[Finding]:
         container, wanted = self._container, self._wanted
-        name = container_names(self._desired.project, wanted.sibling)[0]
+        name, *others = container_names(self._desired.project, wanted.sibling)
         if container.name != name:
-            yield self._finding(Layer.STATE, "name", container.name, name, made=True, action=Action.RENAME)
+            made = container.name in others
+            yield self._finding(Layer.STATE, "name", container.name, name, made=made, action=Action.RENAME)
         if container.status != "running":
             action = {"paused": Action.UNPAUSE, "exited": Action.START, "created": Action.START}.get(
                 container.status, Action.REPLACE

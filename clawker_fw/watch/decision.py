@@ -7,8 +7,7 @@ from enum import StrEnum
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile.diff import ANSWER
-from clawker_fw.reconcile.lock import lock_name
-from clawker_fw.stack.container import HELPER_PATH, container_names
+from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
 
@@ -106,8 +105,8 @@ def matters(event: Event, own: Ours) -> bool:
     match event.kind, event.action:
         case "image", _:
             return not own.images.isdisjoint(event.names)
-        case "network", "connect" | "disconnect":
-            return event.container in own.containers  # an agent that comes or goes changes nothing
+        case "network", "disconnect":
+            return event.container in own.containers  # an agent that goes changes nothing; one that comes may
         case "container", "exec_start":
             return about_us and event.words not in _OURS_TO_RUN
         case "container", "health_status":
@@ -123,6 +122,12 @@ def is_lock_free(event: Event, own: Ours) -> bool:
 # --- what may pass by itself, and what does not work ----------------------------------------------------------
 
 
+_UNWELL = {
+    *((Layer.STATE, field) for field in ("status", "health")),
+    *((Layer.LIVE, field) for field in ("network", ANSWER)),
+}
+
+
 def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
     """Whether a sibling would be replaced for no other reason than that it does not work.
 
@@ -130,9 +135,7 @@ def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
     is not of that kind, however often it is done.
     """
     reasons = [each for each in findings if each.sibling is sibling and each.action is Action.REPLACE]
-    return bool(reasons) and all(
-        each.layer is Layer.LIVE or each.field in {"health", "status"} for each in reasons
-    )
+    return bool(reasons) and all((each.layer, each.field) in _UNWELL for each in reasons)
 
 
 def may_pass(findings: tuple[Finding, ...]) -> bool:

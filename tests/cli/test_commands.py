@@ -1,6 +1,7 @@
 """Every command by its exit code and its JSON."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, mem
         assert command(verb).code == 0
         assert memory.container("clawker-lock") is None, verb
     command("run")
-    hold()
+    parent = os.getppid()
+    hold(process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
     assert command("run").code == 0
     assert memory.container("clawker-lock")
 

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.stack import coredns, listeners
+from clawker_fw.watch.pace import SPACING
 from devkit import stacks
 from devkit.engines import PrivateEngine, available, private_engine
 from devkit.firewall import Firewall, upgraded
@@ -34,11 +36,11 @@ def watched(shared: Firewall) -> Iterator[Watching]:
 
 
 @pytest.fixture
-def hand(docker: APIClient, shared: Firewall, watched: Watching) -> Hand:
+def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -> Hand:
     """A hand on the stack, which is current."""
     del watched
     until(shared.current)
-    return Hand(docker, shared)
+    return Hand(docker, shared, peers)
 
 
 def kill(hand: Hand, sibling: str) -> None:
@@ -66,6 +68,8 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
     "coredns with a way out": lambda hand: hand.docker.connect_container_to_network(
         hand.name(COREDNS), f"{hand.firewall.project}-egress"
     ),
+    "renamed envoy": lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-stolen"),
+    "lost image": lambda hand: hand.docker.remove_image(hand.inspect(ENVOY)["Config"]["Image"], force=True),
     "listeners": lambda hand: hand.write(ENVOY, listeners.LISTENERS, b'{"resources": []}'),
     "zone": lambda hand: hand.write(COREDNS, coredns.ZONE, b""),
     "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n"),
@@ -97,15 +101,40 @@ def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> Non
     assert [each["trigger"] for each in watched.decisions[before:]] == []
 
 
-def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching, peers: Peers) -> None:
-    """Agents come and go, strangers too."""
+def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
+    """Strangers come and go, and agents go."""
+    agents = [hand.firewall.agent(hand.peers) for _ in range(3)]
+    _quiet(watched)
     before = len(watched.decisions)
-    for _ in range(5):
-        hand.firewall.agent(peers).remove()
-        peers.start("wait", network="bridge").remove()
+    for agent in agents:
+        agent.remove()
+        hand.peers.start("wait", network="bridge").remove()
     kill(hand, ENVOY)
     watched.healed(since=before)
     assert watched.decisions[before]["decision"] == "heal"
+
+
+def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watching) -> None:
+    """Who comes with the resolver's address has it for a moment, and goes on without any network."""
+    before = len(watched.decisions)
+    dns = hand.firewall.status()["agent"]["dns"]
+    agent = hand.peers.start("wait", network=f"{hand.firewall.project}-net", address=dns)
+    assert watched.healed(since=before)["actions"] == ["detach"]
+    assert hand.docker.inspect_container(agent.container)["State"]["Running"]
+    until(hand.firewall.current)
+
+
+def _quiet(watched: Watching) -> None:
+    """Return when nothing that has happened is still to be looked at."""
+    seen, since = len(watched.decisions), time.monotonic()
+
+    def is_over() -> bool:
+        nonlocal seen, since
+        if len(watched.decisions) > seen:
+            seen, since = len(watched.decisions), time.monotonic()
+        return time.monotonic() - since > 2 * SPACING
+
+    until(is_over)
 
 
 def test_an_upgrade_waits_for_run(hand: Hand, watched: Watching) -> None:

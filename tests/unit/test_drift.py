@@ -268,7 +268,7 @@ def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted:
     """A container that somebody has renamed is known by its labels, and only gets its name back."""
     before = memory.inside("clawker-envoy").id
     memory.rename("clawker-envoy", "other")
-    assert stacks.found(memory, wanted) == {("envoy", "state", "name", "upgrade", "rename")}
+    assert stacks.found(memory, wanted) == {("envoy", "state", "name", "tamper", "rename")}
     stacks.converged(memory, wanted)
     assert memory.inside("clawker-envoy").id == before
 

@@ -12,7 +12,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
-from clawker_fw.model import ContainerSpec, ContainerView, Event, Shape, Verdict
+from clawker_fw.model import ContainerSpec, Event, Listed, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack import images, labels
@@ -186,6 +186,13 @@ def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
     ]
 
 
+def intrude(engine: MemoryEngine) -> None:
+    """Have an agent take the service address."""
+    image = engine.inside(COREDNS).spec.image
+    agent = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
+    engine.start(engine.create_container(agent))
+
+
 TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "stopped envoy": lambda engine: engine.stop(ENVOY),
     "stopped coredns": lambda engine: engine.stop(COREDNS),
@@ -193,6 +200,9 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "removed": lambda engine: engine.remove(ENVOY),
     "disconnected envoy": lambda engine: engine.disconnect("clawker-net", ENVOY),
     "disconnected coredns": lambda engine: engine.disconnect("clawker-net", COREDNS),
+    "renamed": lambda engine: engine.rename(ENVOY, "stolen"),
+    "image": lambda engine: engine.retag(engine.inside(ENVOY).spec.image, None),
+    "an agent with an address of ours": intrude,
     "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": b"{}"}),
     "zone": lambda engine: engine.put_files(COREDNS, {"hot/zone/root.zone": b""}),
     "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
@@ -247,15 +257,15 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
     assert all(later - earlier >= SPACING - 1e-9 for earlier, later in pairwise(looks))
 
 
-def test_an_agent_that_comes_or_goes_changes_nothing(watched: Watched) -> None:
-    """Only our own containers' networks matter."""
+def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
+    """It may have taken an address of ours; when it goes, nothing changes."""
     agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
     actions = [
         (5.0, partial(watched.engine.start, agent)),
         (6.0, partial(watched.engine.disconnect, "clawker-net", agent)),
         (7.0, partial(watched.engine.remove, agent)),
     ]
-    assert watched.until(20, *actions) == ["0 start nothing"]
+    assert watched.until(20, *actions) == ["0 start nothing", "5 event nothing"]
 
 
 EVENTS: list[tuple[Event, bool]] = [
@@ -271,7 +281,10 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "extract-to-dir", ("clawker-lock",)), False),
     (Event("container", "destroy", ("clawker-lock",)), True),
     (Event("network", "destroy", ("clawker-egress",)), True),
-    (Event("network", "connect", ("clawker-net",), "agent"), False),
+    (Event("network", "connect", ("clawker-net",), "agent"), True),
+    (Event("network", "disconnect", ("clawker-net",), "agent"), False),
+    (Event("network", "disconnect", ("clawker-net",), "1"), True),
+    (Event("network", "connect", ("elsewhere",), "agent"), False),
     (Event("network", "connect", ("bridge",), "1"), True),
     (Event("image", "delete", ("clawker-fw/envoy:1",)), True),
     (Event("image", "delete", ("sha256:1",)), True),
@@ -325,7 +338,7 @@ def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool)
     for network in watched.engine.networks():
         watched.engine.remove_network(network.id)
     watched.until(5, heal=heal)
-    assert bool(watched.engine.containers({ENVOY})) is there
+    assert (watched.engine.container(ENVOY) is not None) is there
 
 
 # --- what fails -----------------------------------------------------------------------------------------------
@@ -380,7 +393,8 @@ def test_something_new_is_tried_at_once_although_something_else_has_failed(relea
 def fall_ill(engine: MemoryEngine) -> None:
     """Have Envoy's network differ inside, and something be told."""
     engine.inside(ENVOY).network_differences = ("a route is missing",)
-    engine.put_files(ENVOY, {"tmp": b""})
+    unhealthy = Event("container", "health_status", (ENVOY,), engine.inside(ENVOY).id, "unhealthy")
+    engine._tell(unhealthy)  # noqa: SLF001 - as an engine does
 
 
 def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Watched) -> None:
@@ -514,14 +528,14 @@ def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
         with connect() as engine:
             yield engine
 
-    def fail(_: object) -> tuple[ContainerView, ...]:
+    def fail() -> tuple[Listed, ...]:
         raise EngineError("engine-unreachable", "The engine did not answer.")
 
     watched.connect = counted
     watched.until(
         50,
-        (10, partial(setattr, watched.engine, "containers", fail)),
-        (35, partial(delattr, watched.engine, "containers")),
+        (10, partial(setattr, watched.engine, "listing", fail)),
+        (35, partial(delattr, watched.engine, "listing")),
     )
     assert next(connections) > 1
     assert watched.decisions[-1][1].answer is Answer.NOTHING
@@ -556,7 +570,7 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
     Watcher(Orders("clawker", Heal.ALL, INTERVAL), place).watch()
     ((_, decision),) = watched.decisions
     assert decision.outcome is Outcome.STOPPED
-    assert watched.engine.containers({"clawker-lock", "clawker-envoy-next"}) == ()
+    assert [watched.engine.container(name) for name in ("clawker-lock", "clawker-envoy-next")] == [None, None]
     assert stacks.converged(watched.engine, watched.wanted).diff.verdict is Verdict.CURRENT
 
 
