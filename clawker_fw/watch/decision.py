@@ -105,13 +105,21 @@ def matters(event: Event, own: Ours) -> bool:
     match event.kind, event.action:
         case "image", _:
             return not own.images.isdisjoint(event.names)
-        case "network", "disconnect":
-            return event.container in own.containers  # an agent that goes changes nothing; one that comes may
+        case "network", "connect" | "disconnect":
+            return event.container in own.containers
         case "container", "exec_start":
             return about_us and event.words not in _OURS_TO_RUN
         case "container", "health_status":
             return about_us and event.words != "healthy"
     return about_us
+
+
+def is_arrival(event: Event, own: Ours) -> bool:
+    """Whether somebody comes onto a network of ours, perhaps with an address that only a sibling may have.
+
+    The engine tells before it starts them: they are not seen before they run.
+    """
+    return (event.kind, event.action) == ("network", "connect") and not own.names.isdisjoint(event.names)
 
 
 def is_lock_free(event: Event, own: Ours) -> bool:

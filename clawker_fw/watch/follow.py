@@ -14,6 +14,7 @@ class News(Enum):
     """What can be in the inbox. How often something is in it makes no difference."""
 
     EVENT = auto()
+    ARRIVAL = auto()
     LOCK_FREE = auto()
     GONE = auto()
     STOP = auto()

@@ -23,6 +23,7 @@ from clawker_fw.watch.decision import (
     Decision,
     Outcome,
     Trigger,
+    is_arrival,
     is_lock_free,
     is_unwell,
     matters,
@@ -117,6 +118,8 @@ class Watcher:
             self._place.inbox.put(News.LOCK_FREE)
         elif matters(event, self._own):
             self._place.inbox.put(News.EVENT)
+        elif is_arrival(event, self._own):
+            self._place.inbox.put(News.ARRIVAL)
 
     def _stay_away(self, error: EngineError, began: float) -> None:
         """Wait before an engine that can't be reached is tried again. Its absence is told once."""
@@ -140,7 +143,8 @@ class Watcher:
                 if News.LOCK_FREE in news:
                     self._turn.succeeded()
                 if news:
-                    self._pace.by(self._place.clock())
+                    now = self._place.clock()
+                    self._pace.by(now + SPACING if news == {News.ARRIVAL} else now)
                     self._next = Trigger.EVENT
             decision = self._look(engine)
             self._place.tell(decision)

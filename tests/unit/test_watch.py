@@ -186,13 +186,6 @@ def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
     ]
 
 
-def intrude(engine: MemoryEngine) -> None:
-    """Have an agent take the service address."""
-    image = engine.inside(COREDNS).spec.image
-    agent = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
-    engine.start(engine.create_container(agent))
-
-
 TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "stopped envoy": lambda engine: engine.stop(ENVOY),
     "stopped coredns": lambda engine: engine.stop(COREDNS),
@@ -202,7 +195,6 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "disconnected coredns": lambda engine: engine.disconnect("clawker-net", COREDNS),
     "renamed": lambda engine: engine.rename(ENVOY, "stolen"),
     "image": lambda engine: engine.retag(engine.inside(ENVOY).spec.image, None),
-    "an agent with an address of ours": intrude,
     "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": b"{}"}),
     "zone": lambda engine: engine.put_files(COREDNS, {"hot/zone/root.zone": b""}),
     "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
@@ -258,14 +250,25 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
 
 
 def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
-    """It may have taken an address of ours; when it goes, nothing changes."""
+    """It may have taken an address of ours, which is seen when it runs; when it goes, nothing changes."""
     agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
     actions = [
         (5.0, partial(watched.engine.start, agent)),
         (6.0, partial(watched.engine.disconnect, "clawker-net", agent)),
         (7.0, partial(watched.engine.remove, agent)),
     ]
-    assert watched.until(20, *actions) == ["0 start nothing", "5 event nothing"]
+    assert watched.until(20, *actions) == ["0 start nothing", f"{5 + SPACING:g} event nothing"]
+
+
+def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None:
+    """By an event of which nothing but the network is ours."""
+    image = watched.engine.inside(COREDNS).spec.image
+    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
+    agent = watched.engine.create_container(spec)
+    watched.until(20, (5, partial(watched.engine.start, agent)))
+    assert watched.heals() == [5 + SPACING]
+    assert watched.engine.inside(agent).networks == {}
+    assert watched.is_current()
 
 
 EVENTS: list[tuple[Event, bool]] = [
@@ -281,7 +284,7 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "extract-to-dir", ("clawker-lock",)), False),
     (Event("container", "destroy", ("clawker-lock",)), True),
     (Event("network", "destroy", ("clawker-egress",)), True),
-    (Event("network", "connect", ("clawker-net",), "agent"), True),
+    (Event("network", "connect", ("clawker-net",), "agent"), False),
     (Event("network", "disconnect", ("clawker-net",), "agent"), False),
     (Event("network", "disconnect", ("clawker-net",), "1"), True),
     (Event("network", "connect", ("elsewhere",), "agent"), False),
