@@ -48,10 +48,12 @@ def followed(engine: EngineReader, tell: Callable[[Event], None], gone: Callable
     with engine.events() as events:
 
         def follow() -> None:
-            for event in events:
-                tell(event)
-            if not left.is_set():
-                gone()
+            try:
+                for event in events:
+                    tell(event)
+            finally:
+                if not left.is_set():
+                    gone()
 
         threading.Thread(target=follow, name="engine-events", daemon=True).start()
         try:
