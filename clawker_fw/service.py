@@ -256,7 +256,9 @@ def _systemctl(scope: Scope, *arguments: str) -> None:
         )
 
 
-KEPT_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
+KEPT_VARIABLES = frozenset(
+    f"DOCKER_{name}" for name in ("HOST", "CONTEXT", "CONFIG", "CERT_PATH", "TLS", "TLS_VERIFY")
+)
 """By which an engine is found, beside our own: what holds at the installation is to hold for the service."""
 
 
