@@ -1,9 +1,6 @@
 """The JSON answers. Their schemas are published in `docs/schemas/`; a change that breaks one raises `SCHEMA`."""
 
-import contextlib
 import dataclasses
-import difflib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +8,7 @@ from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling, Ve
 from clawker_fw.reconcile.attempt import Attempt
 from clawker_fw.reconcile.plan import waste
 from clawker_fw.reconcile.steps import Plan, Step, describe
+from clawker_fw.report.filediff import unified
 
 SCHEMA = 1
 
@@ -137,21 +135,7 @@ def _value(value: object) -> object:
 
 
 def unified_diff(finding: Finding) -> Iterable[str]:
-    """Return a unified diff of a finding's files, JSON spread over lines so that it can be read.
-
-    The version in Envoy's files is left out: it changes with everything else, and has findings of its own.
-    """
-    before, after = (_lines(content) for content in finding.contents or (b"", b""))
+    """Return a unified diff of a finding's files."""
     old = f"running {finding.field}" if finding.running is not None else "/dev/null"
     new = f"desired {finding.field}" if finding.desired is not None else "/dev/null"
-    yield from difflib.unified_diff(before, after, old, new, n=2)
-
-
-def _lines(content: bytes) -> list[str]:
-    text = content.decode(errors="backslashreplace")
-    if text.startswith("{") and text.count("\n") <= 1:
-        with contextlib.suppress(ValueError):
-            document = json.loads(text)
-            document.pop("version_info", None)
-            text = json.dumps(document, indent=1, sort_keys=True)
-    return [f"{line}\n" for line in text.splitlines()]
+    return unified(*(finding.contents or (b"", b"")), old, new)

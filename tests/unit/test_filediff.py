@@ -1,0 +1,70 @@
+"""Unified diffs of files: the same as the standard library's, and quick for large ones."""
+
+import difflib
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.report.filediff import unified
+
+LINES = st.lists(st.text("abc", min_size=1, max_size=2), max_size=30)
+
+
+def text(lines: list[str]) -> bytes:
+    """Return the content of a file with these lines."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def patched(before: list[str], diff: list[str]) -> list[str]:
+    """Apply a unified diff, as patch(1) does."""
+    result: list[str] = []
+    at = 0
+    for line in diff[2:]:
+        if line.startswith("@@"):
+            start, _, length = line.split()[1].removeprefix("-").partition(",")
+            to = int(start) - (length != "0")
+            result += before[at:to]
+            at = to
+        elif line.startswith("+"):
+            result.append(line[1:].rstrip("\n"))
+        else:
+            assert before[at] == line[1:].rstrip("\n")
+            if line.startswith(" "):
+                result.append(before[at])
+            at += 1
+    return result + before[at:]
+
+
+@given(LINES, LINES)
+def test_a_diff_leads_from_the_one_to_the_other(before: list[str], after: list[str]) -> None:
+    """Whatever the files: applied to the first, it gives the second; with nothing to say it is empty."""
+    diff = list(unified(text(before), text(after), "one", "other"))
+    assert patched(before, diff) == after
+    assert bool(diff) == (before != after)
+
+
+@given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
+def test_of_sorted_files_it_is_the_standard_library_s(one: set[int], other: set[int]) -> None:
+    """Where common lines are in the same order there is one shortest diff, but for what is replaced at once."""
+    before, after = ([f"{number:02}" for number in sorted(numbers)] for numbers in (one, other))
+    ours = list(unified(text(before), text(after), "one", "other"))
+    theirs = list(
+        difflib.unified_diff(
+            [f"{each}\n" for each in before], [f"{each}\n" for each in after], "one", "other", n=2
+        )
+    )
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_large_json_is_spread_over_lines_without_its_version() -> None:
+    """One name more among thousands is one line more."""
+    names = [f"host{number}.example.com" for number in range(10_000)]
+    before, after = (
+        json.dumps({"version_info": version, "resources": names + more}, separators=(",", ":")).encode()
+        for version, more in (("1", []), ("2", ["new.example.com"]))
+    )
+    diff = list(unified(before, after, "one", "other"))
+    assert '+"new.example.com"]}\n' in diff
+    assert not any("version_info" in line for line in diff)
+    assert len(diff) < 10
