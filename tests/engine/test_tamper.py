@@ -24,24 +24,26 @@ ANEW = {"create", "replace", "recreate-networks"}
 
 
 @pytest.fixture
-def hand(docker: APIClient, shared: Firewall, peers: Peers) -> Hand:
-    """A hand on the module's stack, made current again where the test before this one has failed."""
-    if not shared.current():
+def hand(docker: APIClient, shared: Firewall, peers: Peers, request: pytest.FixtureRequest) -> Hand:
+    """A hand on the module's stack, made current again where a test before this one has failed."""
+    if request.session.testsfailed:
         shared.run()
     return Hand(docker, shared, peers)
+
+
+@pytest.fixture(scope="module")
+def service(shared: Firewall) -> str:
+    """The address of the stack's DNS."""
+    return str(shared.status()["agent"]["dns"])
 
 
 WAYS = [way for ways in TAMPERINGS.values() for way in ways]
 
 
 @pytest.mark.parametrize("tampering", WAYS, ids=[way.what for way in WAYS])
-def test_tampering(tampering: Tampering, hand: Hand) -> None:
+def test_tampering(tampering: Tampering, hand: Hand, service: str) -> None:
     """Each way is found where it was done and nowhere else, and `run` closes it by the cheapest action."""
-    names = {
-        "project": hand.firewall.project,
-        "service": hand.firewall.status()["agent"]["dns"],
-        "envoy": hand.address(ENVOY),
-    }
+    names = {"project": hand.firewall.project, "service": service, "envoy": hand.address(ENVOY)}
     expected = {
         (sign.sibling, sign.layer, sign.field.format(**names), sign.cause, sign.action) for sign in tampering.signs
     }
