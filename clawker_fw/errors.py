@@ -1,6 +1,6 @@
 """Every error a user can meet: what happened, where, what to do, and the exit code.
 
-An error is raised deep with `from`, caught once in `cli.py`, and printed by `report`. It never prints and
+An error is raised deep with `from`, caught once in `cli/app.py`, and printed by `report`. It never prints and
 never exits by itself.
 
     FirewallError                      70  a bug, if nothing more precise fits

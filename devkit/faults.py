@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
 
-from clawker_fw import cli
+from clawker_fw import __main__ as program
+from clawker_fw.cli import connection
+from clawker_fw.cli.parameters import Options
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
 
@@ -123,16 +125,16 @@ class _Told(Faulty[EngineWriter]):
 def main(arguments: list[str]) -> None:
     """Run the command line with a fault."""
     fault, point, *rest = arguments
-    connect = cli.connect_engine
+    connect = connection.connect_engine
 
-    def faulty(options: cli.Options) -> EngineWriter:
+    def faulty(options: Options) -> EngineWriter:
         engine = _Told(connect(options))
         engine.arm(Fault(fault), int(point), _kill_for_good)
         return cast("EngineWriter", engine)
 
-    vars(cli)[connect.__name__] = faulty
+    vars(connection)[connect.__name__] = faulty
     sys.argv[1:] = rest
-    cli.main()
+    program.main()
 
 
 if __name__ == "__main__":

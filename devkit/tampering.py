@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.engine.archive import pack
-from clawker_fw.stack import coredns, images, labels, listeners
-from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack import images, labels, listeners
+from clawker_fw.stack.container import VOLUME, ZONE
 from devkit.hand import Body, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
@@ -420,8 +420,8 @@ def _zone(change: Callable[[bytes, Hand], bytes]) -> Callable[[Hand], None]:
     """Return the way of changing the zone so that CoreDNS takes it: with another serial."""
 
     def make(hand: Hand) -> None:
-        zone = hand.read(COREDNS)[coredns.ZONE]
-        hand.write(COREDNS, coredns.ZONE, change(zone.replace(b" 60 60 60 ", b" 61 61 61 "), hand))
+        zone = hand.read(COREDNS)[ZONE]
+        hand.write(COREDNS, ZONE, change(zone.replace(b" 60 60 60 ", b" 61 61 61 "), hand))
 
     return make
 
@@ -471,24 +471,24 @@ FILES = (
         (Sign(ENVOY, "hot", listeners.LISTENERS, "commit"),),
     ),
     Tampering(
-        f"`{coredns.ZONE}` is replaced by a link",
-        lambda hand: hand.link(COREDNS, coredns.ZONE, "/etc/hosts"),
-        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+        f"`{ZONE}` is replaced by a link",
+        lambda hand: hand.link(COREDNS, ZONE, "/etc/hosts"),
+        (Sign(COREDNS, "hot", ZONE, "commit"),),
     ),
     Tampering(
         "the zone is given a name that no rule allows",
         _zone(lambda zone, hand: zone + f"evil.test. 1 IN A {hand.address(ENVOY)}\n".encode()),
-        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+        (Sign(COREDNS, "hot", ZONE, "commit"),),
     ),
     Tampering(
         "the zone is pointed at an address where no Envoy is",
         _zone(_other_slot),
-        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+        (Sign(COREDNS, "hot", ZONE, "commit"),),
     ),
     Tampering(
         "the zone is replaced by one that can't be read",
-        lambda hand: hand.write(COREDNS, coredns.ZONE, b"this is no zone\n"),
-        (Sign(COREDNS, "hot", coredns.ZONE, "commit"),),
+        lambda hand: hand.write(COREDNS, ZONE, b"this is no zone\n"),
+        (Sign(COREDNS, "hot", ZONE, "commit"),),
     ),
 )
 

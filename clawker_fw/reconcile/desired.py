@@ -28,7 +28,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, envoy, images, labels
-from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.container import HELPER, ZONE
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
@@ -117,7 +117,7 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the slots the siblings are in. A missing Envoy belongs where the zone still points."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
-        zone = observed.siblings[Sibling.COREDNS].files.get(coredns.ZONE, b"")
+        zone = observed.siblings[Sibling.COREDNS].files.get(ZONE, b"")
         held[Sibling.ENVOY] = int(f" IN A {addresses.envoy(1)}\n".encode() in zone)
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 

@@ -11,6 +11,7 @@ VOLUME = "/fw"
 HELPER = "bin/fwctl"
 BOOT = "boot/"
 HOT = "hot/"
+ZONE = HOT + "zone/root.zone"
 STAGE = "stage/"
 COMMITTED = "state/committed.json"
 

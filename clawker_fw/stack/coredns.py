@@ -9,7 +9,6 @@ from clawker_fw.stack import container, templates, zone
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing, network_names
 
-ZONE = "hot/zone/root.zone"
 RESOURCES = ("zone",)
 
 _RELOAD_MILLISECONDS = 50
@@ -33,7 +32,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 def boot(release: Release, addressing: Addressing) -> Files:
     """Return the files read once, at start."""
-    view = {"zone_path": f"{container.VOLUME}/{ZONE}", "reload_milliseconds": _RELOAD_MILLISECONDS}
+    view = {"zone_path": f"{container.VOLUME}/{container.ZONE}", "reload_milliseconds": _RELOAD_MILLISECONDS}
     sibling = {
         "sibling": "coredns",
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
@@ -48,4 +47,4 @@ def hot(release: Release, rules: RuleSet, envoy: IPv4Address) -> tuple[Files, st
     """Return the files re-read while running, and their version."""
     owners = zone.allowed_owners(rules)
     version = templates.version_of(templates.source(release, "zone.j2"), owners, str(envoy), zone.TTL)
-    return {ZONE: templates.render(release, "zone.j2", zone.view(owners, envoy, version))}, version
+    return {container.ZONE: templates.render(release, "zone.j2", zone.view(owners, envoy, version))}, version

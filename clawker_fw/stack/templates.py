@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import jinja2
+
 from clawker_fw.stack.release import Release
 
 
 def render(release: Release, name: str, view: Mapping[str, object]) -> bytes:
     """Render a template over a prepared view."""
-    import jinja2  # noqa: PLC0415 - slow to import, and `--help` renders nothing
-
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,

@@ -1,9 +1,10 @@
 """Which differences a watcher closes by itself. The command line imports this, so it imports nothing heavy."""
 
 from enum import StrEnum
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from clawker_fw.model import Cause
+if TYPE_CHECKING:
+    from clawker_fw.model import Cause
 
 
 class Heal(StrEnum):
@@ -14,8 +15,10 @@ class Heal(StrEnum):
     NONE = "none"
 
     @property
-    def causes(self) -> frozenset[Cause]:
+    def causes(self) -> "frozenset[Cause]":
         """The causes of what is closed."""
+        from clawker_fw.model import Cause  # noqa: PLC0415
+
         match self:
             case Heal.TAMPER:
                 return frozenset({Cause.TAMPER})

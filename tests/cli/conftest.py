@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from clawker_fw import cli
+from clawker_fw.cli import app, connection
 from clawker_fw.engine.memory import MemoryEngine
 from devkit.stacks import CHECKOUT
 
@@ -61,14 +61,14 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command in the folder of the settings file; waits for real programs pass at once."""
     del settings_file
-    monkeypatch.setattr(cli, "connect_engine", lambda _: memory)
+    monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
     clock = iter(number / 100 for number in range(10**9))
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
     def run(*arguments: str, **environment: str) -> Outcome:
-        result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "140", **environment})
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140", **environment})
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import cli
+from clawker_fw.cli import connection
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
@@ -291,7 +291,7 @@ def test_an_engine_of_another_architecture(
 ) -> None:
     """The bundled Envoy is refused with the setting that solves it; with it, every program is the engine's."""
     engine = MemoryEngine("arm64")
-    monkeypatch.setattr(cli, "connect_engine", lambda _: engine)
+    monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     refused = command("run")
     assert refused.code == 3

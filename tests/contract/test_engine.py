@@ -18,8 +18,8 @@ from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Ev
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
-from clawker_fw.stack import coredns, images, labels, listeners
-from clawker_fw.stack.container import HELPER
+from clawker_fw.stack import images, labels, listeners
+from clawker_fw.stack.container import HELPER, ZONE
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.waiting import until
@@ -322,7 +322,7 @@ def test_hot_files_are_committed_live(
 
 BROKEN = {
     Sibling.ENVOY: (listeners.LISTENERS, b'{"version_info": "x", "resources": [{"@type": "nonsense"}]}'),
-    Sibling.COREDNS: (coredns.ZONE, b"this is no zone\n"),
+    Sibling.COREDNS: (ZONE, b"this is no zone\n"),
 }
 
 

@@ -24,7 +24,7 @@ def broken(rules, address):
     text = files[listeners.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
     return {**files, listeners.LISTENERS: text}, version
 listeners.render = broken
-from clawker_fw.cli import main
+from clawker_fw.__main__ import main
 main()
 """
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns
+from clawker_fw.stack.container import ZONE
 from clawker_fw.stack.release import Release
 from devkit.peers import peer_program
 from devkit.programs import free_port, machine
@@ -44,7 +45,7 @@ class Resolver:
         """Put another zone into place and return its version."""
         files, version = coredns.hot(self._release, rules, ENVOY)
         fresh = self._zone.with_name("fresh")
-        fresh.write_bytes(files[coredns.ZONE])
+        fresh.write_bytes(files[ZONE])
         fresh.replace(self._zone)
         return version
 

@@ -13,8 +13,8 @@ from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish, describe
-from clawker_fw.stack import coredns, labels, listeners
-from clawker_fw.stack.container import program_of
+from clawker_fw.stack import labels, listeners
+from clawker_fw.stack.container import ZONE, program_of
 from clawker_fw.stack.images import BuiltImage
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -138,7 +138,7 @@ MATRIX = [
      (E, "hot", "hot/rds/http-80.json", "tamper", "commit")),
     (write("clawker-envoy", **{"hot/rds/extra.json": b"{}"}),
      (E, "hot", "hot/rds/extra.json", "tamper", "commit")),
-    (write("clawker-coredns", **{coredns.ZONE: b"-> /etc/passwd"}), (C, "hot", coredns.ZONE, "tamper", "commit")),
+    (write("clawker-coredns", **{ZONE: b"-> /etc/passwd"}), (C, "hot", ZONE, "tamper", "commit")),
     (live("zone", "older"), (C, "live", "zone", "tamper", "commit")),
     (live("lds/listeners", "older"), (E, "live", "lds/listeners", "tamper", "commit")),
     (live("rds/http-80", ""), (E, "live", "rds/http-80", "tamper", "commit")),
@@ -209,7 +209,7 @@ def test_a_subtle_spoofer_is_taken_off(memory: MemoryEngine, wanted: Blueprint) 
     spoof(memory)
     assert stacks.found(memory, wanted) == {("coredns", "state", "address.10.213.8.53", "tamper", "detach")}
     steps = pipeline.plan_for(pipeline.look(memory, wanted), Wish(0))
-    assert [describe(step) for stage in steps.stages for step in stage] == [
+    assert [describe(step) for step in steps.steps] == [
         "take agent off clawker-net",
         "announce the service address for 1.25 s",
     ]

@@ -316,7 +316,7 @@ def test_nobody_to_tell_is_no_error(address: str) -> None:
 
 def changed(release: Release) -> None:
     """Install another file over one."""
-    stacks.change_file(release.package / "cli.py", lambda text: text + b"# newer\n")
+    stacks.change_file(release.package / "pipeline.py", lambda text: text + b"# newer\n")
 
 
 CHANGES: dict[str, Callable[[Release], None]] = {

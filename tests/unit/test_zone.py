@@ -7,6 +7,7 @@ from hypothesis import given
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns, zone
+from clawker_fw.stack.container import ZONE
 from clawker_fw.stack.release import Release
 from devkit.stacks import rule_set
 from devkit.strategies import names_near, rule_sets
@@ -61,7 +62,7 @@ def test_start_of_authority_is_first_and_version_last(release: Release) -> None:
     """CoreDNS looks at the first record to see a change; the last one proves that all were read."""
     _, rules = rule_set("a.test")
     files, version = coredns.hot(release, rules, ENVOY)
-    records = [line for line in files[coredns.ZONE].decode().splitlines() if not line.startswith(";")]
+    records = [line for line in files[ZONE].decode().splitlines() if not line.startswith(";")]
     assert " IN SOA " in records[0]
     assert records[-1] == f'version.clawker-fw.invalid. 1 IN TXT "{version}"'
     assert records[-2] == "a.test. 1 IN A 10.213.8.10"

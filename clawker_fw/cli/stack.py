@@ -1,0 +1,331 @@
+"""The commands that look at a stack and change it: init, run, status, drift, reload and down."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from clawker_fw.cli.app import app
+from clawker_fw.cli.parameters import DrainOption, Format, FormatOption, LockOption, Options
+from clawker_fw.errors import ExitCode
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.pipeline import Look, Turn
+    from clawker_fw.reconcile.apply import Progress
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.observe import Observation
+    from clawker_fw.reconcile.steps import Step, Wish
+
+_Result = TypeVar("_Result")
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,  # noqa: FBT002
+) -> None:
+    """Write a commented settings file.
+
+    Example: clawker-fw init && clawker-fw run
+    """
+    from clawker_fw import settings
+
+    chosen: Options = context.obj
+    path = settings.write_example(chosen.config or Path(settings.FILE_NAME), overwrite=force)
+    typer.echo(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 when there is something.")
+    ] = False,
+    force_recreate: Annotated[
+        bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
+    ] = False,
+    drain_timeout: DrainOption = None,
+    lock_wait: LockOption = 0.0,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Bring the stack to what the release, the settings and the rules say.
+
+    Shows what differs, closes it without dropping a request, and proves it. With nothing stale it changes nothing.
+
+    Example: clawker-fw run --dry-run || clawker-fw run
+    """
+    if dry_run:
+        with _looking(context.obj) as (blueprint, seen):
+            _answer_plan(seen, _wish(blueprint, drain_timeout, replace_all=force_recreate), format_)
+        return
+    with _changing(context.obj) as (engine, blueprint, seen):
+        wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
+        _converge(engine, blueprint, seen, wish, lock_wait=lock_wait, format_=format_)
+
+
+@app.command()
+def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show what runs, what is live in it, and how to attach an agent.
+
+    Example: clawker-fw status --format json | jq -r .agent.dns
+    """
+    with _looking(context.obj) as (blueprint, seen):
+        rules = len(blueprint.rules.rules)
+        if format_ is Format.JSON:
+            from clawker_fw.report import documents
+
+            _print_json(documents.status_document(seen.observed, seen.desired, seen.diff, rules))
+        else:
+            from clawker_fw.report import text
+
+            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
+
+
+@app.command()
+def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show what differs from what should be, and why. Changes nothing; exit 0 when current, 1 when not.
+
+    Example: clawker-fw drift --format json | jq -r .verdict
+    """
+    with _looking(context.obj) as (_, seen):
+        from clawker_fw.model import Verdict
+
+        if format_ is Format.JSON:
+            from clawker_fw.report import documents
+
+            _print_json(documents.drift_document(seen.diff, seen.failed_attempt))
+        else:
+            _print_difference(seen)
+            _print_verdict(seen, seen.desired.project)
+        if seen.diff.verdict is not Verdict.CURRENT:
+            raise typer.Exit(ExitCode.DRIFT)
+
+
+@app.command()
+def reload(
+    context: typer.Context,
+    *,
+    drain_timeout: DrainOption = None,
+    lock_wait: LockOption = 0.0,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Read rules and settings again and apply them live.
+
+    Changed rules are committed to the running siblings and proven; a sibling that has drifted otherwise is
+    replaced, as `run` would. The stack must be up.
+
+    Example: clawker-fw reload
+    """
+    with _changing(context.obj) as (engine, blueprint, seen):
+        from clawker_fw import pipeline
+
+        pipeline.require_up(seen)
+        _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), lock_wait=lock_wait, format_=format_)
+
+
+@app.command()
+def down(
+    context: typer.Context,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take agents that are still attached off the network.")
+    ] = False,
+    lock_wait: LockOption = 0.0,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Remove the stack: both siblings and both networks. Agents are left without a way out.
+
+    Example: clawker-fw down
+    """
+    from clawker_fw import pipeline
+    from clawker_fw.cli import connection
+    from clawker_fw.reconcile.steps import describe
+    from clawker_fw.stack.digests import Digests
+
+    chosen: Options = context.obj
+    engine = connection.connect_engine(chosen)
+    performed: list[Step] = []
+    with Digests() as digests, _turn(lock_wait, performed) as turn:
+        pipeline.take_down(engine, chosen.project, digests, turn, detach=force)
+    if format_ is Format.JSON:
+        steps = [describe(step) for step in performed]
+        _print_json({"schema": 1, "project": chosen.project, "steps": steps})
+    else:
+        typer.echo(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+
+
+@contextmanager
+def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]]":
+    """Read the settings and look at the stack, both at once: while the engine answers, the rest is imported.
+
+    A mistake in the settings is told first, whatever the engine says.
+    """
+    from clawker_fw.cli import connection
+    from clawker_fw.reconcile.observe import Observation
+
+    def begin_to_look() -> "tuple[EngineWriter, Observation]":
+        engine = connection.connect_engine(chosen)
+        return engine, Observation(engine, chosen.project)
+
+    looking = _aside(begin_to_look)
+    from clawker_fw import settings
+
+    loaded = settings.load(chosen.config, os.environ)
+    from clawker_fw import pipeline
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.stack.digests import Digests
+    from clawker_fw.stack.release import Release
+
+    with Digests() as digests:
+        release = Release.installed(digests)
+        engine, begun = looking.result()
+        blueprint = Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
+        yield engine, blueprint, pipeline.look(engine, blueprint, begun)
+
+
+@contextmanager
+def _looking(chosen: Options) -> "Iterator[tuple[Blueprint, Look]]":
+    """Do the same for a command that only looks: it gets nothing to write with."""
+    with _changing(chosen) as (_, blueprint, seen):
+        yield blueprint, seen
+
+
+def _aside(work: Callable[[], _Result]) -> "Future[_Result]":
+    """Do something in a thread that nobody waits for, unless they ask for its result."""
+    from concurrent.futures import Future
+
+    future: Future[_Result] = Future()
+
+    def work_aside() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work_aside, daemon=True).start()
+    return future
+
+
+@contextmanager
+def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
+    """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
+
+    Ctrl-C once stops after the step in hand, twice at once.
+    """
+    from clawker_fw.pipeline import Turn
+    from clawker_fw.report import text
+
+    asked = threading.Event()
+
+    def stop(*_: object) -> None:
+        if asked.is_set():
+            os._exit(ExitCode.INTERRUPTED)
+        asked.set()
+        typer.echo("Stopping after the step in hand. Again to stop at once; the next run finishes.", err=True)
+
+    def tell(progress: "Progress") -> None:
+        display(progress)
+        if progress.share >= 1:
+            performed.append(progress.step)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with text.StepDisplay(text.console(stderr=True)) as display:
+            yield Turn(tell, asked.is_set, lock_wait)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wish(blueprint: "Blueprint", drain_timeout: float | None, *, replace_all: bool = False) -> "Wish":
+    from clawker_fw.reconcile.steps import Wish
+
+    seconds = blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
+    return Wish(seconds, replace_all=replace_all)
+
+
+def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
+    """Answer a dry run."""
+    from clawker_fw import pipeline
+
+    steps = pipeline.plan_for(seen, wish)
+    if format_ is Format.JSON:
+        from clawker_fw.report import documents
+
+        _print_json(documents.plan_document(seen.diff, steps))
+    else:
+        _print_difference(seen)
+        if not steps.empty:
+            from clawker_fw.report import text
+
+            text.console().print(text.plan_report(steps))
+        _print_verdict(seen, seen.desired.project)
+    if not steps.empty:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _converge(
+    engine: "EngineWriter",
+    blueprint: "Blueprint",
+    seen: "Look",
+    wish: "Wish",
+    *,
+    lock_wait: float,
+    format_: Format,
+) -> None:
+    """Print the difference, close it, and answer with the proof."""
+    from clawker_fw import pipeline
+
+    before = seen.diff
+    performed: list[Step] = []
+    if pipeline.plan_for(seen, wish).empty:
+        pipeline.tidy(engine, seen.observed)
+    else:
+        from clawker_fw.report import text
+
+        talk = text.console(stderr=True)
+        talk.print(text.drift_report(before))
+        with _turn(lock_wait, performed) as turn:
+            seen = pipeline.converge(engine, blueprint, wish, turn, seen)
+    if format_ is Format.JSON:
+        from clawker_fw.report import documents
+
+        _print_json(documents.run_document(before, performed, seen.diff))
+    else:
+        words = "applied and proven" if performed else "nothing to do"
+        _print_verdict(seen, f"{blueprint.project}: {words}")
+
+
+def _print_difference(seen: "Look") -> None:
+    """Print what differs by sibling, and what became of the last attempt to close it."""
+    from clawker_fw.report import verdict
+
+    if not seen.diff.findings:
+        typer.echo(verdict.by_sibling(seen.diff))
+        return
+    from clawker_fw.report import text
+
+    output = text.console()
+    output.print(text.drift_report(seen.diff))
+    if seen.failed_attempt:
+        output.print(text.attempt_report(seen.failed_attempt))
+
+
+def _print_verdict(seen: "Look", words: str) -> None:
+    from clawker_fw.report import verdict
+
+    typer.echo(verdict.line(seen.diff.verdict, words))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(document, indent=2))

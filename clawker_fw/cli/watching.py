@@ -1,0 +1,312 @@
+"""The commands that keep a stack current: watch, and service, which has systemd keep it running."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli.app import app
+from clawker_fw.cli.parameters import DrainOption, Options, duration
+from clawker_fw.errors import ExitCode
+from clawker_fw.watch.heal import Heal
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.model import EngineFacts
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.service import Unit
+    from clawker_fw.stack.release import Release
+    from clawker_fw.watch.decision import Decision
+    from clawker_fw.watch.follow import Inbox
+    from clawker_fw.watch.page import Pages
+
+
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
+
+
+def _interval(text: str) -> float:
+    seconds = duration(text)
+    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
+        raise typer.BadParameter("an interval is 1s to 24h")
+    return seconds
+
+
+def _checked_address(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from clawker_fw.watch.page import parse_address
+
+    try:
+        return str(parse_address(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+HealOption = Annotated[
+    Heal,
+    typer.Option(
+        "--heal",
+        help="What is closed: what somebody changed, everything that differs, or nothing. "
+        "With `tamper`, an upgrade waits for `run`.",
+    ),
+]
+IntervalOption = Annotated[
+    float,
+    typer.Option(
+        "--interval",
+        metavar="DURATION",
+        parser=_interval,
+        help="How often to look when nothing happens, give or take a tenth.",
+    ),
+]
+ListenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="ADDRESS",
+        callback=_checked_address,
+        help="Serve /metrics and /health there: 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
+    ),
+]
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    *,
+    heal: HealOption = Heal.TAMPER,
+    interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
+    listen: ListenOption = None,
+    drain_timeout: DrainOption = None,
+) -> None:
+    """Keep the stack current until stopped.
+
+    Looks at once when something happens to it, and every interval. What differs is closed as `run` would close it.
+    One record is written for each decision.
+
+    Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
+    """
+    import time
+
+    from clawker_fw.stack.digests import Digests
+    from clawker_fw.stack.release import Release
+    from clawker_fw.watch import record
+    from clawker_fw.watch.follow import Inbox
+    from clawker_fw.watch.installed import Installed
+    from clawker_fw.watch.notify import Manager
+    from clawker_fw.watch.watcher import Orders, Place, Watcher
+
+    chosen: Options = context.obj
+    manager, inbox = Manager(os.environ), Inbox()
+    with Digests() as digests:
+        release = Release.installed(digests)
+        installed = Installed(release)
+        with _observing(listen, interval, release) as observe, _stoppable(inbox) as stopping:
+
+            def tell(decision: "Decision") -> None:
+                record.write(decision)
+                observe(decision)
+                manager.tell(decision)
+
+            place = Place(
+                connect=lambda: _connected(chosen),
+                blueprint=lambda facts: _blueprint(chosen, release, facts),
+                tell=tell,
+                inbox=inbox,
+                require_release=installed.require_same,
+                progress=lambda _: manager.alive(),
+                stopping=stopping,
+                clock=time.monotonic,
+            )
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout), place).watch()
+    manager.stopping()
+
+
+service_app = typer.Typer(
+    name="service", help="Have systemd keep `clawker-fw watch` running.", no_args_is_help=True
+)
+app.add_typer(service_app)
+
+SystemOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--system/--user",
+        help="A service of the machine, or of the user. Without either, root's is the machine's.",
+    ),
+]
+
+
+@service_app.command("install")
+def service_install(
+    context: typer.Context,
+    *,
+    system: SystemOption = None,
+    heal: HealOption = Heal.TAMPER,
+    interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
+    listen: ListenOption = None,
+    drain_timeout: DrainOption = None,
+) -> None:
+    """Write a unit for `clawker-fw watch` with these options, and start it, now and at boot.
+
+    Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
+    """
+    from clawker_fw import service
+
+    options = ["--heal", heal.value, "--interval", f"{interval:g}s"]
+    if listen:
+        options += ["--listen", listen]
+    if drain_timeout is not None:
+        options += ["--drain-timeout", f"{drain_timeout:g}s"]
+    unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
+    started = service.install(unit)
+    typer.echo(f"Wrote {unit.path}.")
+    if started:
+        typer.echo(f"{unit.name} is started, now and at boot.")
+    else:
+        typer.echo(
+            f"systemd does not run here: nothing is started. Where it does: systemctl enable --now {unit.name}"
+        )
+
+
+@service_app.command("uninstall")
+def service_uninstall(context: typer.Context, *, system: SystemOption = None) -> None:
+    """Stop the service, and remove its unit. The stack stays as it is.
+
+    Example: clawker-fw service uninstall
+    """
+    from clawker_fw import service
+
+    unit = _named_unit(context.obj, system=system)
+    typer.echo(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
+
+
+@service_app.command("status")
+def service_status(context: typer.Context, *, system: SystemOption = None) -> None:
+    """Say whether the service is installed and runs. Exit 0 when it does, 1 when not.
+
+    Example: clawker-fw service status || clawker-fw service install
+    """
+    from clawker_fw import service
+
+    unit = _named_unit(context.obj, system=system)
+    found = service.state(unit)
+    active = found.active or "not running: systemd does not run here"
+    typer.echo(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
+    if not found.installed or found.active != "active":
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+@contextmanager
+def _connected(chosen: Options) -> "Iterator[EngineWriter]":
+    """Use the engine the options name, and close the connections to it."""
+    from clawker_fw.cli import connection
+
+    engine = connection.connect_engine(chosen)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _blueprint(chosen: Options, release: "Release", facts: "EngineFacts") -> "Blueprint":
+    """Return what the stack should be, by the settings as they are now."""
+    from clawker_fw import settings
+    from clawker_fw.reconcile.desired import Blueprint
+
+    loaded = settings.load(chosen.config, os.environ)
+    return Blueprint(chosen.project, loaded.settings, loaded.rules, release, facts)
+
+
+@contextmanager
+def _observing(listen: str | None, interval: float, release: "Release") -> "Iterator[Callable[[Decision], None]]":
+    """Serve what decisions say about the stack, where that is asked for."""
+    if listen is None:
+        yield lambda _: None
+        return
+    import time
+    from http import HTTPStatus
+
+    from clawker_fw.watch import metrics, page
+    from clawker_fw.watch.health import Health
+
+    counted = metrics.Metrics(release.version, release.build_sha)
+    health = Health(2 * interval + _LOOK_SECONDS, time.monotonic)
+
+    def health_page() -> page.Reply:
+        healthy, content = health.answer()
+        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return page.Reply(content, "application/json", status)
+
+    pages: Pages = {
+        "/metrics": lambda: page.Reply(counted.page(), metrics.CONTENT_TYPE),
+        "/health": health_page,
+    }
+
+    def observe(decision: "Decision") -> None:
+        counted.tell(decision)
+        health.tell(decision)
+
+    with page.served(page.parse_address(listen), pages) as address:
+        typer.echo(f"Metrics and health are served at {address}.", err=True)
+        yield observe
+
+
+_LOOK_SECONDS = 5.0
+"""How long a look may take, for its answer to be still fresh when the next one comes."""
+
+
+@contextmanager
+def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
+    """Have SIGTERM and Ctrl-C stop a watcher after the step in hand, its normal end; Ctrl-C twice at once."""
+    from clawker_fw.watch.follow import News
+
+    asked = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            os._exit(ExitCode.INTERRUPTED)
+        asked.set()
+        inbox.put(News.STOP)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
+    """Return a project's unit, to be looked for and not to be written."""
+    from clawker_fw.service import Scope, Unit, default_scope
+
+    scope = default_scope() if system is None else Scope.SYSTEM if system else Scope.USER
+    return Unit(scope, chosen.project, (), 0)
+
+
+def _unit(
+    chosen: Options, *, system: bool | None, options: list[str], interval: float, listen: str | None
+) -> "Unit":
+    """Return a unit that runs the watcher with the options as they are here: settings have to be usable, too."""
+    from dataclasses import replace
+
+    from clawker_fw import service, settings
+    from clawker_fw.watch.page import parse_address
+
+    loaded = settings.load(chosen.config, os.environ)
+    before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
+    if loaded.source:
+        before += ["--config", str(loaded.source.absolute())]
+    for name, value in (("--host", chosen.host), ("--context", chosen.context)):
+        before += [name, value] if value else []
+    return replace(
+        _named_unit(chosen, system=system),
+        arguments=[*before, "watch", *options],
+        interval=interval,
+        variables=service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+        socket=parse_address(listen).path if listen else None,
+    )

@@ -1,0 +1,32 @@
+"""Verdicts as lines for people.
+
+A current stack needs no more; `rich` stays out of it, since importing it takes longer than what is left to do.
+"""
+
+import os
+import sys
+
+from clawker_fw.model import Diff, Verdict
+
+_BOLD = {Verdict.CURRENT: "\x1b[1;32m", Verdict.DRIFTED: "\x1b[1;33m", Verdict.UNKNOWN: "\x1b[1;31m"}
+_STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def line(verdict: Verdict, words: str) -> str:
+    """Return the one word that matters, and what it is about."""
+    return f"{_styled(verdict.value, _BOLD[verdict])}  {words}"
+
+
+def by_sibling(found: Diff) -> str:
+    """Return a line for each sibling."""
+    return "\n".join(
+        f"{_styled(sibling.value, _STRONG)}  {_styled(verdict.value, _BOLD[verdict])}"
+        for sibling, verdict in found.verdicts.items()
+    )
+
+
+def _styled(text: str, style: str) -> str:
+    """Style a text for standard output, as `rich` decides it: by NO_COLOR, FORCE_COLOR and the terminal."""
+    able = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+    wanted = not os.environ.get("NO_COLOR") and (able or os.environ.get("FORCE_COLOR"))
+    return f"{style}{text}{_PLAIN}" if wanted else text
