@@ -9,7 +9,7 @@ from bench.quiet import quiet
 from bench.stage import REPLACE, RULES, Stage
 from clawker_fw import pipeline
 from clawker_fw.engine.docker import connect
-from clawker_fw.reconcile.steps import AwaitTtl, Claim, Plan, Wish
+from clawker_fw.reconcile.steps import AwaitTtl, Claim, InTurn, Plan, Step, Wish
 from devkit import stacks
 
 RUNS = 10
@@ -56,7 +56,9 @@ def _fixed_waits(stage: Stage) -> float:
 
 def waits(steps: Plan) -> float:
     """Return the sum of a plan's fixed waits."""
-    return sum(
-        max((step.seconds for step in stage if isinstance(step, AwaitTtl | Claim)), default=0.0)
-        for stage in steps.stages
-    )
+    return sum(max((_fixed(each) for each in stage), default=0.0) for stage in steps.stages)
+
+
+def _fixed(each: Step | InTurn) -> float:
+    steps = each.steps if isinstance(each, InTurn) else (each,)
+    return sum(step.seconds for step in steps if isinstance(step, AwaitTtl | Claim))

@@ -292,7 +292,7 @@ class Endpoint:
     hardware: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A container in a list, whoever made it. `networks` maps a network's name to the place there."""
 
@@ -302,6 +302,10 @@ class Listed:
     labels: Mapping[str, str]
     status: str
     networks: Mapping[str, Endpoint]
+
+    def __hash__(self) -> int:
+        """Return that of the id: mappings have none."""
+        return hash(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +379,7 @@ class Observed:
     other networks take. `attached` maps the containers on each network that are not ours to their place there.
     `own_images` are those we made, each with the ids of the containers made from it, and `orphans` the volumes
     of ours that have lost their container. `lock` is there while somebody is at work, and when that was killed.
+    `listing` is every container of the engine but the lock's.
     """
 
     engine: EngineFacts
@@ -387,6 +392,7 @@ class Observed:
     own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     orphans: tuple[str, ...] = ()
     lock: Listed | None = None
+    listing: tuple[Listed, ...] = ()
 
     @property
     def absent(self) -> bool:

@@ -18,7 +18,7 @@ from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Lock, abandoned
-from clawker_fw.reconcile.observe import Observation, observe
+from clawker_fw.reconcile.observe import Observation, observe, unchanged
 from clawker_fw.reconcile.plan import plan, teardown
 from clawker_fw.reconcile.steps import Plan, Wish
 from clawker_fw.stack import images, labels
@@ -74,8 +74,10 @@ def plan_for(seen: Look, wish: Wish) -> Plan:
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, wish)
 
 
-def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn) -> Look:
+def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn, seen: Look | None = None) -> Look:
     """Make a stack what it should be, prove it, and return the look that proves it.
+
+    `seen` is a look of a moment ago. It is acted on unless somebody was at work, or a container has changed since.
 
     Raises:
         NotProvenError: when the stack is not current afterwards.
@@ -83,8 +85,9 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn)
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
     with Lock(engine, blueprint.project, image, turn.lock_wait) as lock:
         watch = applying.Watch(turn.tell, turn.stopping, lock.require_held)
-        for round_ in range(_ROUNDS):
+        if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = look(engine, blueprint)
+        for round_ in range(_ROUNDS):
             steps = plan_for(seen, wish)
             if steps.empty:
                 break
@@ -92,7 +95,6 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn)
             with _attempted(engine, seen):
                 applying.apply(engine, steps, built_images(blueprint), watch)
             wish = replace(wish, replace_all=False, replace_uncommitted=round_ > 0)
-        else:
             seen = look(engine, blueprint)
         with _attempted(engine, seen):
             _require_closed(seen, wish)

@@ -117,7 +117,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, wish: Wish | None = None)
     seen = pipeline.look(engine, wanted)
     if pipeline.plan_for(seen, wish).empty:
         return seen
-    return pipeline.converge(engine, wanted, wish, pipeline.Turn(lambda _: None))
+    return pipeline.converge(engine, wanted, wish, pipeline.Turn(lambda _: None), seen)
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:

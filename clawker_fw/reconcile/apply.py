@@ -21,6 +21,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    InTurn,
     Plan,
     ProvideImage,
     Release,
@@ -80,7 +81,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         try:
             watch.require_turn()
             performer.require_going(plan.stages[position:])
-            performer.side_by_side(stage)
+            performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # whatever it is: what was made for nothing is taken away
             if position in plan.undoable:
                 performer.undo(plan.rollback, error)
@@ -93,8 +94,9 @@ class _Performer:
         self._built = built
         self._tell = watch.tell
         self._stopping = watch.stopping
+        self._require_turn = watch.require_turn
 
-    def require_going(self, left: Sequence[tuple[Step, ...]]) -> None:
+    def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
         """Pass unless the user has asked to stop.
 
         Raises:
@@ -108,15 +110,20 @@ class _Performer:
                 hint="The next run finishes what is left. Agents are served meanwhile.",
             )
 
-    def side_by_side(self, stage: tuple[Step, ...]) -> None:
-        """Perform the steps of a stage at the same time; the first failure is raised when all have ended."""
-        if len(stage) == 1:
-            self._perform(stage[0])
-            return
-        with ThreadPoolExecutor(len(stage)) as pool:
-            running = [pool.submit(self._perform, step) for step in stage]
+    def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+        """Perform a stage's steps at the same time; the first failure is raised when all have ended."""
+        lanes = [each.steps if isinstance(each, InTurn) else (each,) for each in stage]
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
         for each in running:
             each.result()
+
+    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+        for position, step in enumerate(lane):
+            if position:
+                self._require_turn()
+                self.require_going([lane[position:], *after])
+            self._perform(step)
 
     def undo(self, rollback: tuple[Step, ...], error: BaseException) -> None:
         """Go back; what can't be undone is left to the next run, and added to the error about to be raised."""

@@ -1,10 +1,10 @@
 """One writer at a time, for a project on an engine.
 
 The lock lives in the engine, so that it holds across client machines: a container that is never started, whose
-name only one client can take. Its labels say who holds it, and a file in its volume is written anew while its
-holder is at work: the lease. A holder on this machine that is no longer alive is known by its process id and
-start time, and one anywhere by a lease that has not been renewed; in both cases the lock is taken over. No two
-clocks are ever compared: who waits watches the lease change, by its own clock.
+name only one client can take. Its labels say who holds it, and a file in its volume is written every few seconds
+while its holder is at work: the lease. A holder on this machine that is no longer alive is known by its process
+id and start time, and one anywhere by a lease that has not been renewed; in both cases the lock is taken over. No
+two clocks are ever compared: who waits watches the lease change, by its own clock.
 """
 
 import logging
@@ -59,6 +59,8 @@ class Lock:
         self._image = image
         self._wait = wait
         self._container = ""
+        self.waited = False
+        """Whether somebody else had it, when it was asked for."""
         self._renewals = 0
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
@@ -113,7 +115,6 @@ class Lock:
             image=self._image.reference,
             labels={**labels.ownership_labels(self._project), **holder()},
             shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
-            files={_LEASE: b"0"},
         )
         end = time.monotonic() + self._wait
         watch = _Watch()
@@ -121,6 +122,7 @@ class Lock:
             try:
                 return self._engine.create_container(spec)
             except ConflictError:
+                self.waited = True
                 held = self._engine.container(spec.name)
             if held is None:
                 continue

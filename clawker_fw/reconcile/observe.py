@@ -22,8 +22,8 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
-from clawker_fw.stack import coredns, labels
-from clawker_fw.stack.container import container_names, lock_name
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import ZONE, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
 _READERS = 12
@@ -88,7 +88,7 @@ def _read(reader: EngineReader, project: str, known: Files, pool: ThreadPoolExec
     reading_networks = pool.submit(reader.networks)
     reading_own_images = pool.submit(reader.own_images)
     reading_orphans = pool.submit(reader.orphans, project)
-    listing = reader.listing()
+    lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
     asking = {each: pool.submit(_probe, reader, each.id) for each in ours if each.status == "running"}
     reading_images = {each.image: pool.submit(reader.image, each.image) for each in ours}
@@ -118,8 +118,26 @@ def _read(reader: EngineReader, project: str, known: Files, pool: ThreadPoolExec
             for image in reading_own_images.result()
         },
         orphans=reading_orphans.result(),
-        lock=next((each for each in listing if _is_lock(each, project)), None),
+        lock=lock,
+        listing=listing,
     )
+
+
+def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
+    """Whether every container is as it was observed, and nobody was at work then.
+
+    Who asks has the lock. What it can't see is what another run has written into a volume in the meantime: who
+    acts on what was observed looks again afterwards, as always.
+    """
+    _, listing = _listing(reader, project)
+    return observed.lock is None and listing == observed.listing
+
+
+def _listing(reader: EngineReader, project: str) -> tuple[Listed | None, tuple[Listed, ...]]:
+    """Return the container that is the lock, if there is one, and all others."""
+    listing = reader.listing()
+    lock = next((each for each in listing if _is_lock(each, project)), None)
+    return lock, tuple(each for each in listing if each is not lock)
 
 
 def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, Sibling]:
@@ -219,7 +237,7 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
         if sibling is Sibling.COREDNS:
             chosen = [each for each in reversed(candidates) if each.probe and each.probe.claimed]
         else:
-            zone = serving[Sibling.COREDNS].files.get(coredns.ZONE, b"") if Sibling.COREDNS in serving else b""
+            zone = serving[Sibling.COREDNS].files.get(ZONE, b"") if Sibling.COREDNS in serving else b""
             addresses = {line.rpartition(b" IN A ")[2] for line in zone.splitlines()}
             chosen = [each for each in candidates if _agent_address(project, each).encode() in addresses]
         serving[sibling] = (chosen or candidates)[0]

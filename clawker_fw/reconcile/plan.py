@@ -6,7 +6,7 @@ does, a replacement is verified before it is used, and what served before is tak
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -34,6 +34,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    InTurn,
     Plan,
     ProvideImage,
     Release,
@@ -119,7 +120,7 @@ class _Planner:
         return next_ if old and old.container.name == proper else proper
 
     def plan(self) -> Plan:
-        before: list[list[Step]] = [
+        before: list[Sequence[Step | InTurn]] = [
             self._images(),
             self._detaches(),
             *self._leftovers(),
@@ -128,12 +129,10 @@ class _Planner:
             [self._create(sibling) for sibling in Sibling if sibling in self._made],
             [self._verify(sibling) for sibling in Sibling if sibling in self._made],
         ]
-        after: list[list[Step]] = [
+        after: list[Sequence[Step | InTurn]] = [
             self._commit(Sibling.ENVOY),
             self._commit(Sibling.COREDNS),
             *self._takeover(),
-            *self._farewell(),
-            self._reclaim(),
             self._renames(),
             self._waste(),
         ]
@@ -254,52 +253,45 @@ class _Planner:
         answers = old.probe is not None and not old.probe.error
         return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
 
-    def _takeover(self) -> list[list[Step]]:
-        """Move the service address and wait for the TTL: at once when the old resolver knows the new Envoy.
+    def _takeover(self) -> list[list[Step | InTurn]]:
+        """Move the service address, then relieve both siblings, each in its own time."""
+        relief = [_in_turn(lane) for lane in (self._relieved_coredns(), self._relieved_envoy()) if lane]
+        old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
+        if Sibling.COREDNS not in self._made:
+            asked = tuple(each for each in causes if self._asks_for_claim(each))
+            claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
+            return [[*claim, *relief]]
+        trusted = old is not None and self._trusted(old)
+        new = Role.AGENTS not in self._observed.networks  # nobody there who could remember another neighbour
+        seconds = 0 if trusted or new else ANNOUNCE_SECONDS
+        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], relief]
 
-        The old resolver gives the address up only when the new one has it: a claim that fails leaves it held.
+    def _relieved_coredns(self) -> list[Step]:
+        """Have the old resolver let the service address go, or take it away, and tell whoever still remembers it.
+
+        It gives the address up only when the new one has it: a claim that fails leaves it held.
         """
         old = self._old(Sibling.COREDNS)
-        wait: list[Step] = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
-        if Sibling.COREDNS not in self._made:
-            causes = tuple(each for each in self._causes[Sibling.COREDNS] if self._asks_for_claim(each))
-            claim: list[Step] = [Claim(old.container.id, ANNOUNCE_SECONDS, causes)] if old and causes else []
-            return [[*claim, *wait]]
-        name, causes = self._names[Sibling.COREDNS], self._causes[Sibling.COREDNS]
-        if old and self._trusted(old):
-            announce = Claim(name, ANNOUNCE_SECONDS, ())
-            return [[Claim(name, 0, causes)], [announce, Release(old.container.id), *wait]]
-        new = Role.AGENTS not in self._observed.networks  # nobody there who could remember another neighbour
-        return [[Claim(name, 0 if new else ANNOUNCE_SECONDS, causes)], wait]
+        if old is None or Sibling.COREDNS not in self._made:
+            return []
+        announce = Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
+        if self._trusted(old):
+            return [Release(old.container.id), announce, _retire(old)]
+        return [_retire(old), *([announce] if old.container.running else [])]
+
+    def _relieved_envoy(self) -> list[Step]:
+        """Wait until no agent can still hold the old Envoy's address, then for the connections that it has."""
+        old = self._old(Sibling.ENVOY)
+        if old is None or Sibling.ENVOY not in self._made:
+            return []
+        wait = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
+        drain = [self._drain(old)] if self._can_drain(old) else []
+        return [*wait, *drain, _retire(old)]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
         """Whether agents have to hear whose the service address is: also after somebody else had it."""
         mine = finding.field == f"address.{self._desired.service_address}"
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
-
-    def _reclaim(self) -> list[Step]:
-        """Announce the address once more when the old resolver could not be asked to give it up before it went."""
-        old = self._old(Sibling.COREDNS)
-        if Sibling.COREDNS in self._made and old and old.container.running and not self._trusted(old):
-            return [Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())]
-        return []
-
-    def _farewell(self) -> list[list[Step]]:
-        """Take away what has been replaced; Envoy once its connections have ended."""
-        envoy, coredns = (
-            old if (old := self._old(sibling)) and sibling in self._made else None
-            for sibling in (Sibling.ENVOY, Sibling.COREDNS)
-        )
-        first: list[Step] = []
-        last: list[Step] = []
-        if coredns:
-            first.append(_retire(coredns))
-        if envoy and self._can_drain(envoy):
-            first.append(self._drain(envoy))
-            last.append(_retire(envoy))
-        elif envoy:
-            first.append(_retire(envoy))
-        return [first, last]
 
     def _drain(self, old: ObservedSibling) -> Drain:
         return Drain(old.container.id, old.container.name, self._wish.drain_seconds)
@@ -327,6 +319,10 @@ class _Planner:
             elif old and old.container.name != proper:
                 steps.append(Rename(sibling, old.container.id, proper))
         return steps
+
+
+def _in_turn(steps: list[Step]) -> Step | InTurn:
+    return steps[0] if len(steps) == 1 else InTurn(tuple(steps))
 
 
 def _retire(old: ObservedSibling) -> Retire:
@@ -361,7 +357,7 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
     build = _Planner(bare, Slots(), lambda _: desired, found, Wish(0)).plan()
     images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
     old = (*observed.siblings.values(), *observed.leftovers)
-    taken_away: tuple[tuple[Step, ...], ...] = (
+    taken_away: tuple[tuple[Step | InTurn, ...], ...] = (
         tuple(_retire(each) for each in old),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )

@@ -4,6 +4,7 @@ A step says what is to be done and, where it closes findings, which; how it is d
 a step is one line, the same in plans, progress, JSON and the goldens of the tests.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -178,14 +179,21 @@ Step = (
 
 
 @dataclass(frozen=True, slots=True)
+class InTurn:
+    """Steps one after the other, beside the others of their stage."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages one after the other; the steps of a stage side by side.
+    """Stages one after the other; the steps of a stage side by side, but for those that are `InTurn`.
 
     `rollback` undoes everything as long as no stage from `point_of_no_return` on has begun: until then no agent
     has noticed anything.
     """
 
-    stages: tuple[tuple[Step, ...], ...]
+    stages: tuple[tuple[Step | InTurn, ...], ...]
     rollback: tuple[Step, ...]
     point_of_no_return: int
 
@@ -193,6 +201,13 @@ class Plan:
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not self.stages
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """All steps, in an order in which they could be performed."""
+        for stage in self.stages:
+            for each in stage:
+                yield from each.steps if isinstance(each, InTurn) else (each,)
 
     @property
     def undoable(self) -> range:
@@ -203,7 +218,7 @@ class Plan:
     @property
     def replaced(self) -> tuple[Sibling, ...]:
         """The siblings that get a new container."""
-        return tuple(step.sibling for stage in self.stages for step in stage if isinstance(step, Create))
+        return tuple(step.sibling for step in self.steps if isinstance(step, Create))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +245,11 @@ class Wish:
 _TAKE = "take the service address"
 
 
-def describe(step: Step) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a step
-    """Return what a step does."""
+def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a step
+    """Return what a step does, or some do in turn."""
     match step:
+        case InTurn():
+            return ", then ".join(describe(each) for each in step.steps)
         case ProvideImage():
             return f"{'load' if step.bundled else 'pull'} image {step.reference}"
         case CreateNetwork():

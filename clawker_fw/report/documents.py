@@ -25,7 +25,7 @@ def drift_document(found: Diff, failed: Attempt | None) -> dict[str, Any]:
 
 def plan_document(before: Diff, steps: Plan) -> dict[str, Any]:
     """Return the answer of a dry run: what differs, and what would be done about it."""
-    planned = [describe(step) for stage in steps.stages for step in stage]
+    planned = [describe(step) for step in steps.steps]
     return _changes(before, before.verdict, planned, changed=False)
 
 

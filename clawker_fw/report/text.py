@@ -45,11 +45,6 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def verdict_line(verdict: Verdict, words: str) -> Text:
-    """Return the one word that matters, and what it is about."""
-    return Text.assemble((verdict.value, _STYLES[verdict]), f"  {words}")
-
-
 def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
     """Return every finding by sibling, and the diffs of files below them."""
     parts: list[RenderableType] = []
@@ -109,10 +104,11 @@ def _file_diff(finding: Finding) -> RenderableType:
 
 
 def plan_report(steps: Plan) -> RenderableType:
-    """Return the steps of a plan; steps of one line are performed side by side."""
+    """Return the steps of a plan; those of a number are performed side by side."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for number, stage in enumerate(steps.stages, 1):
-        table.add_row(Text(f"{number}", style="dim"), escape(" · ".join(describe(step) for step in stage)))
+        for place, step in enumerate(stage):
+            table.add_row(Text("" if place else f"{number}", style="dim"), escape(describe(step)))
     return Group(Text("run would", style="bold"), Padding(table, (0, 0, 0, 2), expand=False))
 
 
@@ -141,7 +137,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
     summary = f"{desired.project} on engine {observed.engine.version}: {rules} {rules_word}"
     command = f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
     return Group(
-        verdict_line(found.verdict, f"{summary}, {attached} {agents_word} attached"),
+        Text.assemble(_verdict(found.verdict), f"  {summary}, {attached} {agents_word} attached"),
         Padding(table, (1, 0, 1, 2), expand=False),
         *(
             Text(f"Left over, `run` removes it: {kind.removesuffix('s')} {name}")

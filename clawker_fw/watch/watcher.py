@@ -215,7 +215,7 @@ class Watcher:
         failure: FirewallError | None = None
         wait: float | None = None
         try:
-            seen_after = pipeline.converge(engine, blueprint, wish, turn)
+            seen_after = pipeline.converge(engine, blueprint, wish, turn, seen)
         except StoppedError as error:
             seen_after, outcome, failure = seen, Outcome.STOPPED, error
         except FirewallError as error:

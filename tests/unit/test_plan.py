@@ -19,6 +19,10 @@ from clawker_fw.stack.release import Release
 from devkit import stacks
 
 ANNOUNCE = "announce the service address for 1.25 s"
+COREDNS_RELIEVED = f"release the service address, then {ANNOUNCE}, then stop and remove coredns"
+ENVOY_RELIEVED = (
+    "wait 1.25 s for the TTL of the old address, then drain envoy for up to 30 s, then stop and remove envoy"
+)
 
 Prepare = Callable[[MemoryEngine], None]
 
@@ -103,9 +107,7 @@ def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint)
         "---",
         "commit to coredns",
         "take the service address",
-        f"{ANNOUNCE} | release the service address | wait 1.25 s for the TTL of the old address",
-        "stop and remove coredns | drain envoy for up to 30 s",
-        "stop and remove envoy",
+        f"{COREDNS_RELIEVED} | {ENVOY_RELIEVED}",
         "name envoy envoy | name coredns coredns",
     ]
 
@@ -140,9 +142,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "verify envoy-next",
             "---",
             "commit to coredns",
-            "wait 1.25 s for the TTL of the old address",
-            "drain envoy for up to 30 s",
-            "stop and remove envoy",
+            ENVOY_RELIEVED,
             "name envoy envoy",
         ],
     ),
@@ -164,8 +164,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "verify coredns-next",
             "---",
             "take the service address",
-            f"{ANNOUNCE} | release the service address",
-            "stop and remove coredns",
+            COREDNS_RELIEVED,
             "name coredns coredns",
         ],
     ),
@@ -176,8 +175,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
             "verify coredns-next",
             "---",
             ANNOUNCE,
-            "stop and remove coredns",
-            ANNOUNCE,
+            f"stop and remove coredns, then {ANNOUNCE}",
             "name coredns coredns",
         ],
     ),
@@ -237,7 +235,7 @@ def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     seen = pipeline.look(memory, changed)
     steps = pipeline.plan_for(seen, Wish(0))
-    commits = [step for stage in steps.stages for step in stage if isinstance(step, Commit)]
+    commits = [step for step in steps.steps if isinstance(step, Commit)]
     assert {finding for commit in commits for finding in commit.causes} == set(seen.diff.findings)
 
 
@@ -263,7 +261,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
         "---",
         "commit to coredns",
     ]
-    (commit,) = (step for stage in steps.stages for step in stage if isinstance(step, Commit))
+    (commit,) = (step for step in steps.steps if isinstance(step, Commit))
     assert b"b.test. 1 IN A 10.213.8.11" in commit.files["stage/hot/zone/root.zone"]
 
 

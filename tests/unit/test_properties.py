@@ -69,7 +69,7 @@ def test_no_step_names_what_is_not_ours(
     blueprint = wanted(engine, release, chosen, rules)
     stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
     steps = pipeline.plan_for(pipeline.look(engine, blueprint), Wish(0, replace_all=bool(everything)))
-    for step in (each for stage in (*steps.stages, steps.rollback) for each in stage):
+    for step in (*steps.steps, *steps.rollback):
         match step:
             case Drain() | Retire() | Rename():
                 if step.container.startswith("clawker-"):

@@ -17,7 +17,6 @@ from clawker_fw.model import ContainerSpec, Shape, Verdict
 from clawker_fw.reconcile import attempt
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.steps import Wish
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.faults import READS, WRITES, Fault, Faulty, Killed
@@ -105,7 +104,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
         with suppress(Killed, FirewallError):  # what fails only ends a drain early is no failure of the run
-            pipeline.converge(cast("EngineWriter", engine), wanted, Wish(0), pipeline.Turn(lambda _: None))
+            stacks.converged(cast("EngineWriter", engine), wanted)
         if not engine.hit:
             break
         where = f"{point}: {fault} at {engine.hit}"
@@ -135,7 +134,7 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
         engine.arm(Fault.KILL, point)
         with suppress(Killed):
             wanted = _blueprint(memory, release, **scenario.wanted)
-            pipeline.converge(cast("EngineWriter", engine), wanted, Wish(0), pipeline.Turn(lambda _: None))
+            stacks.converged(cast("EngineWriter", engine), wanted)
         if not engine.hit:
             break
         _forget_lock(memory)

@@ -1,0 +1,97 @@
+"""A change that begins with a look of a moment ago: acted on while it is true, and never the proof."""
+
+from collections.abc import Callable
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import NOTHING
+from clawker_fw.model import Files, Sibling, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.lock import Lock
+from clawker_fw.reconcile.steps import Wish
+from clawker_fw.stack import images
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+
+class Counting(MemoryEngine):
+    """Counts the looks into containers."""
+
+    def __init__(self) -> None:
+        """Begin at none."""
+        super().__init__()
+        self.looks = 0
+
+    def files(self, container: str, known: Files = NOTHING) -> Files:
+        """Count."""
+        self.looks += 1
+        return super().files(container, known)
+
+
+@pytest.fixture
+def engine(release: Release) -> Counting:
+    """An engine with a stack that is up."""
+    engine = Counting()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    return engine
+
+
+@pytest.fixture
+def wanted(engine: Counting, release: Release) -> Blueprint:
+    """What the stack should be now: with another rule, and made anew."""
+    return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
+
+
+def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Look | None) -> pipeline.Look:
+    """Make the stack what is wanted, beginning with a look."""
+    return pipeline.converge(engine, wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
+
+
+def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
+    """Given one, a change looks once more, for the proof."""
+    seen = pipeline.look(engine, wanted)
+    before = engine.looks
+    assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
+    assert engine.looks - before == len(Sibling)
+
+
+def _another_run(engine: Counting, wanted: Blueprint) -> None:
+    stacks.converged(engine, wanted, Wish(0, replace_all=True))
+
+
+CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
+    "another run": _another_run,
+    "stopped": lambda engine, _: engine.stop("clawker-envoy"),
+    "removed": lambda engine, _: engine.remove("clawker-coredns"),
+    "disconnected": lambda engine, _: engine.disconnect("clawker-net", "clawker-envoy"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_has_changed_since_is_looked_at_again(engine: Counting, wanted: Blueprint, change: str) -> None:
+    """A plan is made from what is there when the lock is held."""
+    seen = pipeline.look(engine, wanted)
+    CHANGES[change](engine, wanted)
+    assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
+
+
+def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Blueprint) -> None:
+    """What was seen while another run held the lock was on its way to something else."""
+    image = images.lock_image(engine.facts(), wanted.release.digests)
+    with Lock(engine, wanted.project, image):
+        seen = pipeline.look(engine, wanted)
+    assert seen.observed.lock
+    before = engine.looks
+    converged(engine, wanted, seen)
+    assert engine.looks - before == 2 * len(Sibling)
+
+
+def test_rules_that_another_run_committed_since(engine: Counting, release: Release) -> None:
+    """No container shows them. The proof does, and what was not known of is closed in another round."""
+    same = stacks.blueprint(engine.facts(), "a.test", "c.test", release=release)
+    other = stacks.blueprint(engine.facts(), "d.test", "e.test", "f.test", release=release)
+    seen = pipeline.look(engine, same)
+    stacks.converged(engine, other)
+    assert converged(engine, same, seen).diff.verdict is Verdict.CURRENT
