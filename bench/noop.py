@@ -1,7 +1,7 @@
 """A look at a current stack, `drift` and `run` with nothing to do, beside the same calls one after the other.
 
 Everything counts from the start of the process to its end, imports included. That both make the same calls is
-checked first.
+checked first. What a look can't be quicker than is the import of the libraries, and the slowest of its calls.
 """
 
 import json
@@ -12,30 +12,35 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.figures import Result, interleaved, ratio
+from bench.figures import Bound, Result, Series, interleaved, ratio
+from bench.quiet import quiet
 from bench.stage import RULES, Stage
 from clawker_fw.engine.docker import connect
 from devkit import stacks
+from devkit.firewall import Firewall
 from devkit.stacks import environment
 
 RUNS = 15
-AT_MOST_TIMES = 1.5
+AT_MOST_TIMES = 1.0
+AT_MOST_TIMES_SLOWEST = 1.6
+HELP_AT_MOST_TIMES = 3.0
 _FOLDER = Path(__file__).parent
+_LIBRARIES = "import typer, docker, pydantic, yaml, jinja2"
 _SHOWN = 12
 
 
 def measure(stage: Stage) -> Result:
     """Compare both commands with the bare script, and with what no Python program is quicker than."""
-    firewall = stage.firewall
+    firewall, runs = stage.firewall, stage.runs or RUNS
     firewall.write(*RULES)
     firewall.run()
     facts = connect(firewall.host, None, {}).facts()
     references = [image.reference for image in stacks.blueprint(facts).images.values()]
     bare = [sys.executable, str(_FOLDER / "bare_look.py"), firewall.host, firewall.project, *references]
     drift, run = firewall.command("drift"), firewall.command("run")
-    calls = _recorded(stage, bare)
+    calls, _ = _recorded(firewall, bare)
     for command in (drift, run):
-        if (made := _recorded(stage, command)) != calls:
+        if (made := _recorded(firewall, command)[0]) != calls:
             raise AssertionError(f"not the same calls:\n{made - calls}\nagainst\n{calls - made}")
 
     def seconds(command: Sequence[str]) -> float:
@@ -46,17 +51,35 @@ def measure(stage: Stage) -> Result:
         "clawker-fw drift": drift,
         "clawker-fw run": run,
         "the same calls, bare": bare,
-        "python -c 'import docker'": [*python, "import docker"],
+        "the libraries, imported": [*python, _LIBRARIES],
+        "clawker-fw --help": firewall.command("--help"),
+        "python -c 'import typer'": [*python, "import typer"],
         "python -c pass": [*python, "pass"],
     }
-    series = interleaved(stage.runs or RUNS, {name: partial(seconds, command) for name, command in ways.items()})
+    series = interleaved(runs, {name: partial(seconds, command) for name, command in ways.items()})
+    slowest = Series("the slowest call of a drift", tuple(_slowest(firewall, drift) for _ in range(runs)))
     floor = series["the same calls, bare"]
+    least = AT_MOST_TIMES_SLOWEST * slowest.median + series["the libraries, imported"].median
     imports = _imports(drift)
     return Result(
-        series=list(series.values()),
+        series=[*series.values(), slowest],
         bounds=[
-            ratio(f"{name} / the same calls, bare", AT_MOST_TIMES, series[name], floor)
-            for name in ("clawker-fw drift", "clawker-fw run")
+            *(
+                ratio(f"{name} / the same calls, bare", AT_MOST_TIMES, series[name], floor)
+                for name in ("clawker-fw drift", "clawker-fw run")
+            ),
+            *(
+                Bound(
+                    f"{name} / ({AT_MOST_TIMES_SLOWEST} x slowest + libraries)", 1.0, series[name].median / least
+                )
+                for name in ("clawker-fw drift", "clawker-fw run")
+            ),
+            ratio(
+                "clawker-fw --help / python -c 'import typer'",
+                HELP_AT_MOST_TIMES,
+                series["clawker-fw --help"],
+                series["python -c 'import typer'"],
+            ),
         ],
         notes=[
             f"{calls.total()} calls each.",
@@ -67,12 +90,18 @@ def measure(stage: Stage) -> Result:
     )
 
 
-def _recorded(stage: Stage, command: Sequence[str]) -> Counter[str]:
-    """Return the calls that a Python command line makes to the engine."""
+def _recorded(firewall: Firewall, command: Sequence[str]) -> tuple[Counter[str], list[float]]:
+    """Return the calls that a Python command line makes to the engine, and the seconds that each takes."""
     python, *program = command
-    out = stage.firewall.folder / "calls.json"
-    stage.firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()
-    return Counter(json.loads(out.read_text()))
+    out = firewall.folder / "calls.json"
+    firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()
+    found = json.loads(out.read_text())
+    return Counter(found["calls"]), found["seconds"]
+
+
+def _slowest(firewall: Firewall, command: Sequence[str]) -> float:
+    quiet()
+    return max(_recorded(firewall, command)[1])
 
 
 def _imports(command: Sequence[str]) -> Counter[str]:

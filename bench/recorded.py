@@ -1,9 +1,15 @@
-"""Runs a Python program and keeps which calls it makes to an engine: `recorded.py OUT -m MODULE|SCRIPT …`."""
+"""Runs a Python program and keeps which calls it makes to an engine, and the seconds that each takes.
+
+`recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its answer has been read.
+"""
 
 import json
 import re
 import runpy
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,29 +20,63 @@ import requests
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
 
 
-def main(out: Path, arguments: list[str]) -> None:
-    """Run the program with these arguments, recording."""
-    calls: list[str] = []
-    send = requests.Session.send
+@contextmanager
+def recorded() -> Iterator[tuple[list[str], list[float]]]:
+    """Keep the words of each call that `requests` makes, and its seconds."""
+    words: list[str] = []
+    seconds: list[float] = []
+    ends: dict[requests.Response, Callable[[], None]] = {}
+    send, iterate, close = requests.Session.send, requests.Response.iter_content, requests.Response.close
 
     def recording(
         session: requests.Session,
         request: requests.PreparedRequest,
         **options: Any,  # noqa: ANN401 - passed on
     ) -> requests.Response:
-        calls.append(_words(request))
-        return send(session, request, **options)
+        position, began = len(words), time.perf_counter()
+        words.append(_words(request))
+        seconds.append(0.0)
 
-    try:
-        with patch.object(requests.Session, "send", recording):
+        def end() -> None:
+            seconds[position] = time.perf_counter() - began
+
+        response = send(session, request, **options)
+        end()
+        ends[response] = end
+        return response
+
+    def reading(response: requests.Response, *arguments: Any, **options: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
+        yield from iterate(response, *arguments, **options)
+        ended(response)
+
+    def ended(response: requests.Response) -> None:
+        if end := ends.pop(response, None):
+            end()
+
+    def closing(response: requests.Response) -> None:
+        close(response)
+        ended(response)
+
+    with (
+        patch.object(requests.Session, "send", recording),
+        patch.object(requests.Response, "iter_content", reading),
+        patch.object(requests.Response, "close", closing),
+    ):
+        yield words, seconds
+
+
+def main(out: Path, arguments: list[str]) -> None:
+    """Run the program with these arguments, recording."""
+    with recorded() as (words, seconds):
+        try:
             if arguments[0] == "-m":
                 sys.argv = arguments[1:]
                 runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
             else:
                 sys.argv = arguments
                 runpy.run_path(arguments[0], run_name="__main__")
-    finally:
-        out.write_text(json.dumps(calls))
+        finally:
+            out.write_text(json.dumps({"calls": words, "seconds": seconds}))
 
 
 def _words(request: requests.PreparedRequest) -> str:

@@ -60,6 +60,7 @@ class Action(StrEnum):
     CLAIM = "claim"
     START = "start"
     UNPAUSE = "unpause"
+    REATTACH = "reattach"
     RETIRE = "retire"
     RENAME = "rename"
     LOAD = "load"

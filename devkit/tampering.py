@@ -308,19 +308,22 @@ STATES = (
     Tampering(
         "envoy is taken off the way out",
         _disconnect(ENVOY, "egress"),
-        (Sign(ENVOY, "state", "networks.{project}-egress", "replace"), Sign(ENVOY, "live", "network", "replace")),
+        (
+            Sign(ENVOY, "state", "networks.{project}-egress", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
     ),
     Tampering(
         "envoy is taken off the agents' network",
         _disconnect(ENVOY, "net"),
-        (Sign(ENVOY, "state", "networks.{project}-net", "replace"),),
+        (Sign(ENVOY, "state", "networks.{project}-net", "reattach"),),
     ),
     Tampering(
         "coredns is taken off the agents' network",
         _disconnect(COREDNS, "net"),
         (
-            Sign(COREDNS, "state", "networks.{project}-net", "replace"),
-            Sign(COREDNS, "state", "service_address", "claim"),
+            Sign(COREDNS, "state", "networks.{project}-net", "reattach"),
+            Sign(COREDNS, "state", "service_address", "reattach"),
         ),
     ),
     Tampering(
@@ -344,7 +347,7 @@ STATES = (
         "an agent takes the address of an envoy that was taken off the network",
         _take_an_envoy_s_address,
         (
-            Sign(ENVOY, "state", "networks.{project}-net", "replace"),
+            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
             Sign(COREDNS, "state", "address.{envoy}", "detach"),
         ),
     ),
@@ -360,11 +363,14 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
     owner = COREDNS if end == "net" else ENVOY
     off = {
         "net": (
-            Sign(ENVOY, "state", f"networks.{name}", "replace"),
-            Sign(COREDNS, "state", f"networks.{name}", "replace"),
-            Sign(COREDNS, "state", "service_address", "claim"),
+            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
+            Sign(COREDNS, "state", f"networks.{name}", "reattach"),
+            Sign(COREDNS, "state", "service_address", "reattach"),
         ),
-        "egress": (Sign(ENVOY, "state", f"networks.{name}", "replace"), Sign(ENVOY, "live", "network", "replace")),
+        "egress": (
+            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
     }
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is made anew {what}",

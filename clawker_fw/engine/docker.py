@@ -412,6 +412,11 @@ class DockerEngine:
         with _translated(f"start container {container}"):
             self._client.start(container)
 
+    def stop(self, container: str) -> None:
+        """See `EngineWriter`."""
+        with _translated(f"stop container {container}"):
+            self._client.stop(container, timeout=_STOP_SECONDS)
+
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
         with _translated(f"unpause container {container}"):
@@ -430,6 +435,11 @@ class DockerEngine:
                 self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
             return
+
+    def connect(self, network: str, container: str, address: str) -> None:
+        """See `EngineWriter`."""
+        with _translated(f"put {container} on network {network}"):
+            self._client.connect_container_to_network(container, network, ipv4_address=address)
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""

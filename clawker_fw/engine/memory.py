@@ -290,6 +290,17 @@ class MemoryEngine:
             self._tell_of(inside, "die")
         self._tell_of(inside, "destroy")
 
+    def connect(self, network: str, container: str, address: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        name = self._network(network).name
+        inside.networks[name] = self._address(name, address)
+        networks = {**inside.spec.shape.networks, name: address}
+        inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, networks=networks))
+        if inside.status == "running":
+            inside.addresses.add(inside.networks[name])
+            self._tell(Event("network", "connect", (name,), inside.id))
+
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""
         inside = self.inside(container)
@@ -333,8 +344,10 @@ class MemoryEngine:
         raise NotFoundError("not-found", f"There is no container {container}.")
 
     def stop(self, container: str) -> None:
-        """Stop a container, as `docker stop` does."""
+        """See `EngineWriter`."""
         inside = self.inside(container)
+        if inside.status not in {"running", "paused"}:
+            return
         inside.status, inside.addresses, inside.live = "exited", set(), {}
         self._tell_of(inside, "die")
 

@@ -108,6 +108,9 @@ class EngineWriter(EngineReader, Protocol):
     def start(self, container: str) -> None:
         """Start a container that does not run."""
 
+    def stop(self, container: str) -> None:
+        """Stop a container. One that does not run is no error."""
+
     def unpause(self, container: str) -> None:
         """Let a paused container go on."""
 
@@ -116,6 +119,9 @@ class EngineWriter(EngineReader, Protocol):
 
     def remove(self, container: str) -> None:
         """Stop a container if it runs, and remove it with its volume. One that is gone is no error."""
+
+    def connect(self, network: str, container: str, address: str) -> None:
+        """Put a container on a network, at an address there."""
 
     def disconnect(self, network: str, container: str) -> None:
         """Take a container off a network."""

@@ -24,6 +24,7 @@ from clawker_fw.reconcile.steps import (
     InTurn,
     Plan,
     ProvideImage,
+    Reattach,
     Release,
     RemoveImage,
     RemoveNetwork,
@@ -171,6 +172,12 @@ class _Performer:
                 self._await_answer(step.container)
             case Unpause():
                 engine.unpause(step.container)
+                self._await_answer(step.container)
+            case Reattach():
+                engine.stop(step.container)
+                for network, address in step.networks:
+                    engine.connect(network, step.container, address)
+                engine.start(step.container)
                 self._await_answer(step.container)
             case Rename():
                 engine.rename(step.container, step.name)

@@ -227,15 +227,20 @@ class _Comparison:
                     running.get(name),
                     wanted.get(name),
                     made=f"{name}={running.get(name)}" in (made if isinstance(made, list) else ()),
-                    action=Action.REPLACE,
+                    action=Action.REATTACH if self._taken_off and name not in running else Action.REPLACE,
                 )
+
+    @property
+    def _taken_off(self) -> bool:
+        """Whether the container has lost a network, and can be put back on it."""
+        lost = set(self._wanted.shape.networks) - set(self._container.shape.networks)
+        return bool(lost) and self._container.status in {"running", "exited", "created"}
 
     def _service_address(self) -> Iterator[Finding]:
         address, probe = str(self._desired.service_address), self._seen.probe
         if probe and not (probe.claimed and address in probe.addresses):
-            yield self._finding(
-                Layer.STATE, "service_address", "not held", address, made=False, action=Action.CLAIM
-            )
+            action = Action.REATTACH if self._taken_off else Action.CLAIM
+            yield self._finding(Layer.STATE, "service_address", "not held", address, made=False, action=action)
 
     def _labels(self) -> Iterator[Finding]:
         for label in labels.DRIFT_LABELS:
@@ -356,7 +361,9 @@ class _Comparison:
             ("program", probe.program, program_of(self._container.shape)),
         ):
             if running != wanted:
-                yield self._finding(Layer.LIVE, field, running, wanted, made=False, action=Action.REPLACE)
+                lost = field == "network" and self._taken_off
+                action = Action.REATTACH if lost else Action.REPLACE
+                yield self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
 
     @property
     def _committed(self) -> tuple[str, Mapping[str, str]]:

@@ -37,6 +37,7 @@ from clawker_fw.reconcile.steps import (
     InTurn,
     Plan,
     ProvideImage,
+    Reattach,
     Release,
     RemoveImage,
     RemoveNetwork,
@@ -197,6 +198,12 @@ class _Planner:
         steps: list[Step] = []
         for sibling, old in self._observed.siblings.items():
             if sibling in self._made:
+                continue
+            lost = tuple(each for each in self._causes[sibling] if each.action is Action.REATTACH)
+            if lost:
+                there, wanted = old.container.shape.networks, self._wanted(sibling).shape.networks
+                networks = tuple((name, address) for name, address in wanted.items() if name not in there)
+                steps.append(Reattach(sibling, old.container.id, networks, lost))
                 continue
             causes = tuple(each for each in self._causes[sibling] if each.field == "status")
             for finding in causes:

@@ -149,6 +149,19 @@ class Unpause:
 
 
 @dataclass(frozen=True, slots=True)
+class Reattach:
+    """Put a container back on networks that it was taken off, at its addresses there, and have it begin anew.
+
+    What it made of the network when it started was lost with it.
+    """
+
+    sibling: Sibling
+    container: str
+    networks: tuple[tuple[str, str], ...]
+    causes: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rename:
     """Give the container that serves its proper name."""
 
@@ -174,6 +187,7 @@ Step = (
     | Retire
     | Start
     | Unpause
+    | Reattach
     | Rename
 )
 
@@ -282,6 +296,8 @@ def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return f"start {step.sibling}"
         case Unpause():
             return f"unpause {step.sibling}"
+        case Reattach():
+            return f"put {step.sibling} back on {' and '.join(name for name, _ in step.networks)}"
         case Rename():
             return f"name {step.sibling} {step.name}"
         case _:

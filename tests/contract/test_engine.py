@@ -258,6 +258,27 @@ def test_the_list_says_who_is_on_a_network(
     assert place(Sibling.COREDNS, "net") is None
 
 
+def test_a_stopped_container_is_put_back_on_a_network(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Taken off and put back, it is as it was made, and serves as before once it has begun anew."""
+    envoy, wanted = running[Sibling.ENVOY], stack.siblings[Sibling.ENVOY]
+    network = f"{stack.project}-egress"
+    before = view(engine, envoy)
+    engine.disconnect(network, envoy)
+    assert network not in view(engine, envoy).shape.networks
+    engine.stop(envoy)
+    engine.stop(envoy)
+    assert view(engine, envoy).status == "exited"
+    engine.connect(network, envoy, wanted.shape.networks[network])
+    assert dict(view(engine, envoy).shape.networks) == dict(wanted.shape.networks)
+    engine.start(envoy)
+    assert answering(engine, envoy).network == ()
+    after = view(engine, envoy)
+    assert dict(after.connected) == dict(wanted.shape.networks)
+    assert labels.shape_fields(after.shape) == labels.shape_fields(before.shape)
+
+
 def test_our_images_are_known_by_their_label(engine: EngineWriter, stack: Desired, release: Release) -> None:
     """An image of ours is listed with its tag; it stays while a container is made from it."""
     wanted = stack.siblings[Sibling.COREDNS].image

@@ -117,21 +117,28 @@ def silence(memory: MemoryEngine) -> None:
     memory.inside("clawker-coredns").silent = "timeout"
 
 
-def lose_envoy(memory: MemoryEngine) -> None:
-    """Have Envoy differ in its shape by removing a network."""
+def unlabel(container: str) -> Prepare:
+    """Return what has a sibling differ, and serve all the same."""
+
+    def prepare(memory: MemoryEngine) -> None:
+        inside = memory.inside(container)
+        kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
+        inside.spec = replace(inside.spec, labels=kept)
+
+    return prepare
+
+
+def both(first: Prepare, second: Prepare) -> Prepare:
+    """Return what does one thing after another."""
+    return lambda memory: (first(memory), second(memory))[1]  # type: ignore[func-returns-value]
+
+
+unlabel_envoy, unlabel_coredns = unlabel("clawker-envoy"), unlabel("clawker-coredns")
+
+
+def strand_envoy(memory: MemoryEngine) -> None:
+    """Take Envoy off its way out."""
     memory.disconnect("clawker-egress", "clawker-envoy")
-
-
-def unlabel_envoy(memory: MemoryEngine) -> None:
-    """Have Envoy differ, and serve all the same."""
-    inside = memory.inside("clawker-envoy")
-    kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
-    inside.spec = replace(inside.spec, labels=kept)
-
-
-def lose_coredns(memory: MemoryEngine) -> None:
-    """Have CoreDNS differ in its shape."""
-    memory.disconnect("clawker-net", "clawker-coredns")
 
 
 SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
@@ -147,7 +154,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         ],
     ),
     "an envoy that leads nowhere": (
-        lose_envoy,
+        both(unlabel_envoy, strand_envoy),
         [
             "create envoy-next",
             "verify envoy-next",
@@ -158,7 +165,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         ],
     ),
     "coredns alone, by address": (
-        lose_coredns,
+        unlabel_coredns,
         [
             "create coredns-next",
             "verify coredns-next",
@@ -181,6 +188,15 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "a stopped sibling": (lambda m: m.stop("clawker-envoy"), ["start envoy", "---"]),
     "a paused sibling": (lambda m: m.pause("clawker-coredns"), ["unpause coredns", "---"]),
+    "an envoy that was taken off a network": (strand_envoy, ["put envoy back on egress", "---"]),
+    "and was stopped, too": (
+        both(strand_envoy, lambda m: m.stop("clawker-envoy")),
+        ["put envoy back on egress", "---"],
+    ),
+    "a coredns that was taken off its network": (
+        lambda m: m.disconnect("clawker-net", "clawker-coredns"),
+        ["put coredns back on net", "---"],
+    ),
     "a missing envoy": (
         lambda m: m.remove("clawker-envoy"),
         ["create envoy", "verify envoy", "---"],
@@ -190,7 +206,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         ["create coredns", "verify coredns", "---", ANNOUNCE],
     ),
     "a stopped envoy that must be replaced": (
-        lambda m: (lose_envoy(m), m.stop("clawker-envoy"))[0],  # type: ignore[func-returns-value]
+        both(unlabel_envoy, lambda m: m.stop("clawker-envoy")),
         [
             "create envoy-next",
             "verify envoy-next",

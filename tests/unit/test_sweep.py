@@ -43,6 +43,10 @@ def _shape(name: str) -> Tamper:
     return tamper
 
 
+def _off(network: str, name: str) -> Callable[[MemoryEngine], None]:
+    return lambda memory: memory.disconnect(f"clawker-{network}", f"clawker-{name}")
+
+
 def _waste(memory: MemoryEngine) -> None:
     memory.volumes["orphan"] = "clawker"
     memory.retag("clawker-fw/envoy:old", "sha256:" + "0" * 64)
@@ -65,6 +69,8 @@ SCENARIOS = {
     "a stale envoy and another rule": Scenario(ONE, TWO, _shape("envoy")),
     "a stopped envoy": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-envoy"), served=False),
     "a stopped coredns": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-coredns"), served=False),
+    "an envoy without a way out": Scenario(ONE, ONE, _off("egress", "envoy"), served=False),
+    "a coredns off its network": Scenario(ONE, ONE, _off("net", "coredns"), served=False),
     "a missing envoy": Scenario(ONE, ONE, lambda memory: memory.remove("clawker-envoy"), served=False),
     "a renamed envoy": Scenario(ONE, ONE, lambda memory: memory.rename("clawker-envoy", "other")),
     "leftovers": Scenario(ONE, ONE, _waste),
