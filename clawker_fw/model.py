@@ -246,11 +246,15 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """Which engine this is. `architecture` is in Go's words (`amd64`, `arm64`)."""
+    """Which engine this is. `architecture` is in Go's words (`amd64`, `arm64`).
+
+    `routes` are what its machine has routes to, its own networks included, as far as that can be told.
+    """
 
     version: str
     api_version: str
     architecture: str
+    routes: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

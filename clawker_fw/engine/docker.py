@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -21,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 
-from clawker_fw.engine import archive, pulling, requirements
+from clawker_fw.engine import archive, pulling, requirements, routes
 from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
 from clawker_fw.engine.port import NOTHING, Tell
@@ -85,6 +86,8 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             context=[_innermost(error), f"named by {place.source}", *_trust(place)],
             hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
         ) from error
+    if place.address.startswith("unix://"):
+        facts = replace(facts, routes=routes.of_this_machine())
     return DockerEngine(client, facts, place.address, requirements.container_root(info))
 
 

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine import archive
@@ -76,9 +76,9 @@ class _Container:
 class MemoryEngine:
     """`EngineWriter` without an engine. Tests may also reach in, as a user with `docker` could."""
 
-    def __init__(self, architecture: str = "amd64") -> None:
+    def __init__(self, architecture: str = "amd64", routes: tuple[IPv4Network, ...] = ()) -> None:
         """Begin empty."""
-        self._facts = EngineFacts("memory", "1.41", architecture)
+        self._facts = EngineFacts("memory", "1.41", architecture, routes)
         self._networks: dict[str, NetworkView] = {}
         self._containers: dict[str, _Container] = {}
         self._images: dict[str, str] = {}

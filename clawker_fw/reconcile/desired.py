@@ -85,20 +85,19 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     """Return the subnets the stack should have: the one that is set, else the one it has, else a free one.
 
     Raises:
-        SettingsError: when the one that is set is another network's, or none is free.
+        SettingsError: when the one that is set is another network's or is routed elsewhere, or none is free.
     """
     has = {role: _subnet(network) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
+    own = [subnet for subnet in has.values() if subnet]
+    routed = [route for route in observed.engine.routes if route not in {*observed.subnets, *own}]
     if chosen and chosen != has.get(Role.AGENTS):
         _require_free(chosen, observed.subnets)
-    agents = (
-        chosen
-        or has.get(Role.AGENTS)
-        or free_subnet(Role.AGENTS, [*observed.subnets, *filter(None, has.values())])
-    )
+        _require_unrouted(chosen, routed)
+    agents = chosen or has.get(Role.AGENTS) or free_subnet(Role.AGENTS, [*observed.subnets, *own], routed)
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
-        egress = free_subnet(Role.EGRESS, [*observed.subnets, agents])
+        egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
     return Addressing(agents, egress)
 
 
@@ -108,6 +107,21 @@ def _require_free(subnet: IPv4Network, taken: tuple[IPv4Network, ...]) -> None:
         raise SettingsError(
             "subnet-taken",
             f"The subnet {subnet} overlaps what other networks of this engine have.",
+            context=overlapping,
+            hint="Choose another one with `network.subnet`, or leave it out: a free one is found then.",
+        )
+
+
+def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
+    """Pass unless the engine's machine sends what is for this subnet, or a part of it, elsewhere.
+
+    A route to more than the subnet is no obstacle: the network's own is the more specific one.
+    """
+    overlapping = [str(route) for route in routed if route.subnet_of(subnet)]
+    if overlapping:
+        raise SettingsError(
+            "subnet-routed",
+            f"The subnet {subnet} overlaps what the engine's machine has routes to.",
             context=overlapping,
             hint="Choose another one with `network.subnet`, or leave it out: a free one is found then.",
         )

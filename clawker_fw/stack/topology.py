@@ -114,16 +114,18 @@ def lower_half(network: IPv4Network) -> IPv4Network:
     return next(network.subnets())
 
 
-def free_subnet(role: Role, taken: Iterable[IPv4Network]) -> IPv4Network:
-    """Return the first subnet of the role's pools that no network of the engine overlaps.
+def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network]) -> IPv4Network:
+    """Return the first subnet of the role's pools that overlaps no network of the engine, and no route.
+
+    Where routes lead to all of them, as into a large private network, the first one is as good as any other.
 
     Raises:
         SettingsError: when there is none.
     """
-    taken = tuple(taken)
-    for candidate in _candidates(role):
-        if not any(candidate.overlaps(other) for other in taken):
-            return candidate
+    taken, routed = tuple(taken), tuple(routed)
+    free = [each for each in _candidates(role) if not any(each.overlaps(other) for other in taken)]
+    for candidate in (*(each for each in free if not any(each.overlaps(other) for other in routed)), *free):
+        return candidate
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",

@@ -98,6 +98,35 @@ def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: P
         assert firewall.current()
 
 
+_ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@"'
+
+
+def test_a_route_of_the_machine_is_not_taken_away(firewall: Firewall, docker: APIClient) -> None:
+    """A machine that has a route into where the first subnets are gets a network elsewhere."""
+    firewall.write("a.test")
+    firewall.call_raw(["unshare", "--net", "sh", "-c", _ROUTED, "sh", *firewall.command("run")]).expect()
+    assert firewall.current()
+    (network,) = docker.networks(names=[f"{firewall.project}-net"])
+    assert network["IPAM"]["Config"][0]["Subnet"].startswith("172.")
+
+
+def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
+    """Agents may take every address that is for them: those of siblings and replacements are not among them."""
+    firewall.write("a.test", network={"subnet": "10.213.255.128/25"})
+    firewall.run()
+    network = firewall.status()["agent"]["network"]
+    refused = ""
+    while not refused:
+        try:
+            peers.start("wait", network=network)
+        except errors.APIError as error:
+            refused = str(error)
+    assert "no available IPv4 addresses" in refused
+    firewall.run("--force-recreate", "--drain-timeout", "0")
+    assert firewall.current()
+    assert len(docker.inspect_network(network)["Containers"]) > 50
+
+
 def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
     """A subnet that is taken is refused before anything is made: engines let some of them pass."""
     taken = peers.start("wait", network="bridge")

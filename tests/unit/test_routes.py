@@ -1,0 +1,99 @@
+"""What the engine's machine has routes to is taken by no new network."""
+
+import sys
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine import routes
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Role
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+DEFAULT = str(IPv4Address(0))
+HEADER = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+
+
+def line(destination: str, mask: str, flags: str = "0001") -> str:
+    """Return a line as the kernel prints it: addresses as numbers in the machine's byte order."""
+
+    def number(address: str) -> str:
+        return f"{int.from_bytes(bytes(map(int, address.split('.'))), sys.byteorder):08X}"
+
+    return f"eth0\t{number(destination)}\t00000000\t{flags}\t0\t0\t0\t{number(mask)}\t0\t0\t0\n"
+
+
+def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
+    """Each destination once; default routes and those that are down say nothing."""
+    table = tmp_path / "route"
+    table.write_text(
+        HEADER
+        + line(DEFAULT, DEFAULT, "0003")
+        + line("192.0.2.0", "255.255.255.0")
+        + line("10.8.0.1", "255.255.255.255", "0005")
+        + line("192.0.2.0", "255.255.255.0")
+        + line("198.51.100.0", "255.255.255.0", "0000")
+    )
+    assert routes.of_this_machine(table) == (IPv4Network("10.8.0.1/32"), IPv4Network("192.0.2.0/24"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", HEADER.encode()])
+def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> None:
+    """No table is no routes: this is about manners, and nothing depends on it."""
+    table = tmp_path / "route"
+    if content is not None:
+        table.write_bytes(content)
+    assert routes.of_this_machine(table) == ()
+
+
+def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
+    """Return the agents' subnet of a stack that comes up on a machine with such routes."""
+    engine = MemoryEngine(routes=tuple(map(IPv4Network, routed)))
+    network = {"subnet": subnet} if subnet else {}
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)
+    seen = stacks.converged(engine, wanted)
+    return str(seen.observed.networks[Role.AGENTS].subnets[0])
+
+
+@pytest.mark.parametrize(
+    ("routed", "expected"),
+    [
+        ((), "10.213.0.0/20"),
+        (("10.213.4.0/24",), "10.213.16.0/20"),
+        (("10.0.0.0/8",), "172.24.0.0/20"),
+        (("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"), "10.213.0.0/20"),
+    ],
+)
+def test_a_free_subnet_takes_no_route_away(routed: tuple[str, ...], expected: str, release: Release) -> None:
+    """The first one that no route leads into; where routes lead everywhere, the first of all."""
+    assert agents(release, *routed) == expected
+
+
+def test_a_subnet_that_is_set_may_be_a_part_of_what_is_routed(release: Release) -> None:
+    """The network's own route is the more specific one."""
+    assert agents(release, "10.0.0.0/8", subnet="10.99.0.0/20") == "10.99.0.0/20"
+
+
+@pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
+def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
+    """What is for that part would go elsewhere. A stack that has the subnet already keeps it."""
+    with pytest.raises(SettingsError) as caught:
+        agents(release, route, subnet="10.99.0.0/20")
+    assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))
+
+
+def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
+    """Its own network's route is one of the machine's, and so may be a later one."""
+    engine = MemoryEngine(routes=(IPv4Network("10.99.0.0/20"), IPv4Network("10.99.4.0/24")))
+    quiet = MemoryEngine.facts(engine)
+    wanted = stacks.blueprint(quiet, "a.test", release=release, network={"subnet": "10.99.0.0/20"})
+    with pytest.raises(SettingsError):
+        pipeline.look(engine, wanted)
+    vars(engine)["_facts"] = MemoryEngine().facts()
+    stacks.converged(engine, wanted)
+    vars(engine)["_facts"] = quiet
+    assert stacks.found(engine, wanted) == set()
