@@ -103,7 +103,7 @@ def interleaved(rounds: int, ways: Mapping[str, Callable[[], float]]) -> dict[st
 
 
 def _shown(figure: float, unit: str) -> str:
-    decimals = {"s": 3, "ms": 1, "MiB": 1, "": 2}.get(unit, 0)
+    decimals = {"s": 3, "ms": 1, "MiB": 1, "%": 2, "": 2}.get(unit, 0)
     whole = isinstance(figure, int) or (not unit and figure.is_integer())
     text = str(int(figure)) if whole else f"{figure:.{decimals}f}"
     return f"{text} {unit}".rstrip()
