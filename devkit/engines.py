@@ -50,6 +50,9 @@ class Kind:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
+OTHER_RUNTIME = "runc-by-another-name"
+"""A second runtime that private engines have, which a container can be made with by hand."""
+
 # Both are said, because the default depends on the version.
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
@@ -158,6 +161,7 @@ class PrivateEngine:
             "exec-root": f"{self.folder}/exec",
             "pidfile": f"{self.folder}/pid",
             "cgroup-parent": f"/{self.netns}",
+            "runtimes": {OTHER_RUNTIME: {"path": "runc"}},
             # systemd would be told pids of another namespace
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
         }

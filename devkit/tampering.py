@@ -11,6 +11,7 @@ from typing import Any
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack import images, labels, listeners
 from clawker_fw.stack.container import VOLUME, ZONE
+from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
@@ -46,6 +47,10 @@ class Tampering:
     what: str
     make: Callable[[Hand], None]
     signs: tuple[Sign, ...]
+
+
+WITH_ANOTHER_RUNTIME = "with another runtime"
+"""For this an engine needs a second one."""
 
 
 # --- containers made anew -------------------------------------------------------------------------------------
@@ -160,6 +165,7 @@ CONTAINERS = (
             )
         ),
     ),
+    _anew(COREDNS, WITH_ANOTHER_RUNTIME, _host(Runtime=OTHER_RUNTIME), "runtime"),
     _anew(COREDNS, "with another name on its network", _alias, "aliases"),
     Tampering(
         "coredns is made anew at another address",
