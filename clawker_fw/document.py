@@ -114,7 +114,14 @@ class _Reader:
             return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
         if node.tag == "tag:yaml.org,2002:str":
             return node.value
-        return self._scalars.construct_object(node)  # numbers, booleans, null
+        try:
+            return self._scalars.construct_object(node)  # numbers, booleans, null
+        except (yaml.YAMLError, ValueError) as error:
+            raise SettingsError(
+                "settings-invalid",
+                f"{self._places[location]}: {node.value!r} is no value that is known here.",
+                hint="Put text in quotes, and leave tags (`!…`) out.",
+            ) from error
 
     def _require_new(self, node: yaml.CollectionNode) -> None:
         """Refuse aliases: one leads to a node a second time, and a few can stand for millions of values."""

@@ -319,6 +319,8 @@ class ContainerView:
 
     `status` is the engine's word (`created running paused restarting exited dead`), `health` is `starting`,
     `healthy`, `unhealthy` or `""`, times are RFC 3339, `connected` maps each network to the address held now.
+    `remembered` maps each network to the id that it had when the container was last on it: a stopped container
+    looks for that one when it starts, whatever else has the name by then.
     """
 
     id: str
@@ -332,6 +334,7 @@ class ContainerView:
     started: str
     exit_code: int
     connected: Mapping[str, str]
+    remembered: Mapping[str, str]
 
     @property
     def running(self) -> bool:

@@ -83,7 +83,7 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn,
         NotProvenError: when the stack is not current afterwards.
     """
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
-    with Lock(engine, blueprint.project, image, turn.lock_wait) as lock:
+    with Lock(engine, blueprint.project, image, turn.lock_wait, turn.stopping) as lock:
         watch = applying.Watch(turn.tell, turn.stopping, lock.require_held)
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = look(engine, blueprint)
@@ -142,7 +142,8 @@ def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, 
     if teardown(observed, detach=detach).empty:
         tidy(engine, observed)
         return
-    with Lock(engine, project, images.lock_image(engine.facts(), digests), turn.lock_wait) as lock:
+    image = images.lock_image(engine.facts(), digests)
+    with Lock(engine, project, image, turn.lock_wait, turn.stopping) as lock:
         steps = teardown(observe(engine, project, ()), detach=detach)
         applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping, lock.require_held))
 

@@ -36,7 +36,7 @@ OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMA
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 _MOST_SHOWN = 10
-_LONGEST_DRAIN = 86400
+LONGEST_DURATION = 86400
 
 
 def parse_duration(value: object) -> float:
@@ -70,7 +70,7 @@ def _subnet(value: object) -> IPv4Network:
 
 
 Image = Annotated[StrictStr, AfterValidator(_image)]
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=_LONGEST_DRAIN)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 
 
@@ -167,7 +167,7 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
         SettingsError: when there is no file and no environment to use instead, or anything in them is wrong.
     """
     overlay = _environment_document(environment)
-    source = named or next((path for path in search_paths() if path.exists()), None)
+    source = named or next(filter(_is_there, search_paths()), None)
     if source is None and not overlay.values:
         raise SettingsError(
             "settings-not-found",
@@ -189,6 +189,14 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
             "rules-contradict", f"{places[1]}: {error}.", context=places, hint="Keep one of the two."
         ) from error
     return Loaded(settings, rules, source)
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether there is such a file; where that can't be told, there may be."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
 
 
 def _environment_document(environment: Mapping[str, str]) -> Document:

@@ -64,8 +64,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 current or done, 1 drift or something to do, 2 usage, 3 invalid settings or rules, "
-    "4 engine unreachable or too old, 5 applied but not proven live, 6 refused, 70 bug, 130 interrupted.",
+    epilog="Exit codes: 0 current or done, 1 drift, something to do or no service, 2 usage, "
+    "3 invalid settings or rules, 4 engine unreachable or too old, 5 applied but not proven live, 6 refused, "
+    "70 bug, 130 interrupted.",
 )
 
 

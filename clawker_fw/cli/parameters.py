@@ -35,12 +35,15 @@ FormatOption = Annotated[
 
 def duration(text: str) -> float:
     """Read a duration of the command line, in seconds."""
-    from clawker_fw.settings import parse_duration
+    from clawker_fw.settings import LONGEST_DURATION, parse_duration
 
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if seconds > LONGEST_DURATION:
+        raise typer.BadParameter("a duration is at most 24h")
+    return seconds
 
 
 DrainOption = Annotated[

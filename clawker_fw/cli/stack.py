@@ -1,12 +1,12 @@
-"""The commands that look at a stack and change it: init, run, status, drift, reload and down."""
+"""The commands for one stack, which look at it and change it: init, run, status, drift, reload and down."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,16 +15,12 @@ from clawker_fw.cli.parameters import DrainOption, Format, FormatOption, LockOpt
 from clawker_fw.errors import ExitCode
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.pipeline import Look, Turn
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.steps import Step, Wish
-
-_Result = TypeVar("_Result")
 
 
 @app.command()
@@ -169,6 +165,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]
 
     A mistake in the settings is told first, whatever the engine says.
     """
+    from clawker_fw.aside import aside
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
 
@@ -176,7 +173,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]
         engine = connection.connect_engine(chosen)
         return engine, Observation(engine, chosen.project)
 
-    looking = _aside(begin_to_look)
+    looking = aside(begin_to_look)
     from clawker_fw import settings
 
     loaded = settings.load(chosen.config, os.environ)
@@ -199,22 +196,6 @@ def _looking(chosen: Options) -> "Iterator[tuple[Blueprint, Look]]":
         yield blueprint, seen
 
 
-def _aside(work: Callable[[], _Result]) -> "Future[_Result]":
-    """Do something in a thread that nobody waits for, unless they ask for its result."""
-    from concurrent.futures import Future
-
-    future: Future[_Result] = Future()
-
-    def work_aside() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
-            future.set_exception(error)
-
-    threading.Thread(target=work_aside, daemon=True).start()
-    return future
-
-
 @contextmanager
 def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
     """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
@@ -228,6 +209,7 @@ def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
 
     def stop(*_: object) -> None:
         if asked.is_set():
+            text.show_cursor()
             os._exit(ExitCode.INTERRUPTED)
         asked.set()
         typer.echo("Stopping after the step in hand. Again to stop at once; the next run finishes.", err=True)
@@ -309,7 +291,7 @@ def _print_difference(seen: "Look") -> None:
     from clawker_fw.report import verdict
 
     if not seen.diff.findings:
-        typer.echo(verdict.by_sibling(seen.diff))
+        typer.echo(verdict.by_sibling(seen.diff), color=True)
         return
     from clawker_fw.report import text
 
@@ -322,7 +304,7 @@ def _print_difference(seen: "Look") -> None:
 def _print_verdict(seen: "Look", words: str) -> None:
     from clawker_fw.report import verdict
 
-    typer.echo(verdict.line(seen.diff.verdict, words))
+    typer.echo(verdict.line(seen.diff.verdict, words), color=True)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -46,6 +46,9 @@ def _checked_address(text: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from error
 
 
+_COLLECTED_OFTEN = (700, 10, 10)
+"""When Python 3.11 looks for garbage by itself: this program may run for months."""
+
 HealOption = Annotated[
     Heal,
     typer.Option(
@@ -90,6 +93,7 @@ def watch(
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
+    import gc
     import time
 
     from clawker_fw.stack.digests import Digests
@@ -101,6 +105,8 @@ def watch(
     from clawker_fw.watch.watcher import Orders, Place, Watcher
 
     chosen: Options = context.obj
+    gc.freeze()  # what has been imported stays; what comes from now on is to go again
+    gc.set_threshold(*_COLLECTED_OFTEN)
     manager, inbox = Manager(os.environ), Inbox()
     with Digests() as digests:
         release = Release.installed(digests)
@@ -152,24 +158,26 @@ def service_install(
 ) -> None:
     """Write a unit for `clawker-fw watch` with these options, and start it, now and at boot.
 
+    A user's service is there while that user is logged in; `loginctl enable-linger` has it start at boot, too.
+
     Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
     """
     from clawker_fw import service
 
-    options = ["--heal", heal.value, "--interval", f"{interval:g}s"]
+    options = ["--heal", heal.value, "--interval", f"{interval:.3f}s"]
     if listen:
         options += ["--listen", listen]
     if drain_timeout is not None:
-        options += ["--drain-timeout", f"{drain_timeout:g}s"]
+        options += ["--drain-timeout", f"{drain_timeout:.3f}s"]
     unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
     started = service.install(unit)
     typer.echo(f"Wrote {unit.path}.")
     if started:
-        typer.echo(f"{unit.name} is started, now and at boot.")
+        moment = "boot" if unit.scope is service.Scope.SYSTEM else "login"
+        typer.echo(f"{unit.name} is started, now and at {moment}.")
     else:
-        typer.echo(
-            f"systemd does not run here: nothing is started. Where it does: systemctl enable --now {unit.name}"
-        )
+        command = f"systemctl --{unit.scope} enable --now {unit.name}"
+        typer.echo(f"systemd does not run here: nothing is started. Where it does: {command}")
 
 
 @service_app.command("uninstall")

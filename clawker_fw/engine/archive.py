@@ -4,6 +4,7 @@ import io
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -41,9 +42,12 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
     A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
     says so: it is not what we made, whatever it holds. `root` is who a container's root is for the engine. A file
     that is as it is `known` is that very object.
+
+    Raises:
+        EngineError: when it is no whole tar.
     """
     files: dict[str, bytes] = {}
-    with tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
+    with _readable(), tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
@@ -54,6 +58,14 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
             elif not member.isdir():
                 files[path] = f"-> {member.linkname}".encode()
     return files
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise EngineError("archive-unreadable", f"The files of a container can't be read: {error}.") from error
 
 
 def _content(stream: IO[bytes], known: bytes) -> bytes:
@@ -91,14 +103,14 @@ def probe(answer: Mapping[str, Any]) -> Probe:
             connections=answer["connections"],
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],
-            others=tuple(answer.get("others") or ()),
+            others=tuple(map(str, answer.get("others") or ())),
             network=tuple(answer["network"]),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
             unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"A probe answered in a form that is not known: {error}.") from error
 
 

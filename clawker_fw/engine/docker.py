@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -86,8 +86,6 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             context=[_innermost(error), f"named by {place.source}", *_trust(place)],
             hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
         ) from error
-    if place.address.startswith("unix://"):
-        facts = replace(facts, routes=routes.of_this_machine())
     return DockerEngine(client, facts, place.address, requirements.container_root(info))
 
 
@@ -231,7 +229,8 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
-        return self._facts
+        here = self.address.startswith("unix://")
+        return replace(self._facts, routes=routes.of_this_machine() if here else ())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
@@ -459,7 +458,7 @@ class DockerEngine:
         words, complaint = b"", b""
         with _translated(f"run fwctl {arguments[0]} in container {container}"):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            with closing(self._client.exec_start(identity, stream=True, demux=True)) as stream:
+            with _closed(self._client.exec_start(identity, stream=True, demux=True)) as stream:
                 for answer, talk in stream:
                     complaint += talk or b""
                     *lines, words = (words + (answer or b"")).split(b"\n")
@@ -475,6 +474,16 @@ class DockerEngine:
                 f"fwctl {arguments[0]} failed in container {container}.",
                 context=[(complaint or words).decode(errors="replace").strip() or f"exit code {code}"],
             )
+
+
+@contextmanager
+def _closed(stream: Any) -> Iterator[Any]:  # noqa: ANN401 - the SDK's CancellableStream
+    """Close an exec's stream, and its connection: socket and response hold each other, and keep that open."""
+    try:
+        yield stream
+    finally:
+        stream.close()
+        stream._response.close()  # noqa: SLF001
 
 
 def _told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:

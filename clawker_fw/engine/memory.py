@@ -56,6 +56,7 @@ class _Container:
     created: str
     files: dict[str, bytes]
     networks: dict[str, str]
+    remembered: dict[str, str] = field(default_factory=dict)
     status: str = "created"
     started: str = ""
     exit_code: int = 0
@@ -250,6 +251,10 @@ class MemoryEngine:
     def start(self, container: str) -> None:
         """See `EngineWriter`."""
         inside = self.inside(container)
+        there = {name: self._network(name).id for name in inside.networks}
+        if gone := [id_ for name, id_ in inside.remembered.items() if name in there and id_ != there[name]]:
+            raise NotFoundError("not-found", f"The engine could not start container {container}: no {gone[0]}.")
+        inside.remembered = there
         for network in inside.networks:
             self._tell(Event("network", "connect", (network,), inside.id))
         self._tell_of(inside, "start")
@@ -299,6 +304,7 @@ class MemoryEngine:
         inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, networks=networks))
         if inside.status == "running":
             inside.addresses.add(inside.networks[name])
+            inside.remembered[name] = self._network(name).id
             self._tell(Event("network", "connect", (name,), inside.id))
 
     def disconnect(self, network: str, container: str) -> None:
@@ -306,6 +312,7 @@ class MemoryEngine:
         inside = self.inside(container)
         name = self._network(network).name
         inside.addresses.discard(inside.networks.pop(name, ""))
+        inside.remembered.pop(name, None)
         self._tell(Event("network", "disconnect", (name,), inside.id))
 
     def put_files(self, container: str, files: Files) -> None:
@@ -445,6 +452,7 @@ def _view(inside: _Container) -> ContainerView:
         started=inside.started,
         exit_code=inside.exit_code,
         connected=dict(inside.networks) if inside.status in _ATTACHED else {},
+        remembered={name: inside.remembered.get(name, "") for name in inside.networks},
     )
 
 

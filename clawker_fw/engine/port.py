@@ -34,7 +34,7 @@ class EngineReader(Protocol):
     """Everything that can be looked at. `drift`, `status` and `--dry-run` hold nothing else."""
 
     def facts(self) -> EngineFacts:
-        """Return which engine this is."""
+        """Return which engine this is, and what its machine has routes to now."""
 
     def networks(self) -> tuple[NetworkView, ...]:
         """Return every network of the engine."""
@@ -78,7 +78,7 @@ class EngineReader(Protocol):
 
 
 class EngineWriter(EngineReader, Protocol):
-    """Everything that can be done. Only `apply` and the lock hold one."""
+    """Everything that can be done. What decides never holds one."""
 
     def load_image(self, archive: Iterator[bytes], size: int, tell: Tell) -> None:
         """Load an image from a tar of about `size` bytes."""

@@ -7,7 +7,8 @@ could notice is undone by the plan's own rollback.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from clawker_fw.engine.port import EngineWriter
@@ -96,6 +97,8 @@ class _Performer:
         self._tell = watch.tell
         self._stopping = watch.stopping
         self._require_turn = watch.require_turn
+        self._made: dict[str, str] = {}
+        """The ids of the containers that were made, by name: nothing else is taken away again."""
 
     def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
         """Pass unless the user has asked to stop.
@@ -106,18 +109,18 @@ class _Performer:
         if self._stopping():
             raise StoppedError(
                 "stopped",
-                "Stopped, as asked, after the step in hand.",
+                "Stopped, as asked, after what was in hand.",
                 context=[f"left: {describe(step)}" for stage in left for step in stage],
                 hint="The next run finishes what is left. Agents are served meanwhile.",
             )
 
     def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
-        """Perform a stage's steps at the same time; the first failure is raised when all have ended."""
+        """Perform a stage's steps at the same time; when all have ended, what failed is raised as one error."""
         lanes = [each.steps if isinstance(each, InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
-        for each in running:
-            each.result()
+        if failures := [error for each in running if (error := each.exception())]:
+            raise _as_one(failures)
 
     def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
         for position, step in enumerate(lane):
@@ -126,11 +129,13 @@ class _Performer:
                 self.require_going([lane[position:], *after])
             self._perform(step)
 
-    def undo(self, rollback: tuple[Step, ...], error: BaseException) -> None:
+    def undo(self, rollback: tuple[Retire, ...], error: BaseException) -> None:
         """Go back; what can't be undone is left to the next run, and added to the error about to be raised."""
         for step in rollback:
+            if step.container not in self._made:
+                continue  # it was never made, or somebody else has the name by now
             try:
-                self._perform(step)
+                self._perform(replace(step, container=self._made[step.container]))
             except FirewallError as trouble:
                 if isinstance(error, FirewallError):
                     error.context = (*error.context, f"undoing failed too: {trouble}")
@@ -152,7 +157,8 @@ class _Performer:
             case Detach():
                 engine.disconnect(step.network, step.container)
             case Create():
-                engine.start(engine.create_container(step.spec))
+                self._made[step.spec.name] = engine.create_container(step.spec)
+                engine.start(self._made[step.spec.name])
             case Verify():
                 self._verify(step)
             case Commit():
@@ -176,6 +182,8 @@ class _Performer:
             case Reattach():
                 engine.stop(step.container)
                 for network, address in step.networks:
+                    with suppress(EngineError):  # most often it is on none; but it may remember one that is gone
+                        engine.disconnect(network, step.container)
                     engine.connect(network, step.container, address)
                 engine.start(step.container)
                 self._await_answer(step.container)
@@ -214,7 +222,7 @@ class _Performer:
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
             context=[*_shortcomings(probe, step), *self._last_words(step.container)],
-            hint="It has been removed; what served before has not been touched.",
+            hint="It has been removed; what served before still serves.",
         )
 
     def _ask(self, container: str) -> Probe | None:
@@ -281,6 +289,16 @@ class _Performer:
             context=self._last_words(container),
             hint="`clawker-fw run --force-recreate` makes it anew.",
         )
+
+
+def _as_one(failures: list[BaseException]) -> BaseException:
+    """Return the first of several errors; that somebody has asked to stop comes last, with all that is left."""
+    stops = [each for each in failures if isinstance(each, StoppedError)]
+    for error in failures:
+        if not isinstance(error, StoppedError):
+            return error
+    stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
+    return stops[0]
 
 
 def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:

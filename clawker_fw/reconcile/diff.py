@@ -214,7 +214,7 @@ class _Comparison:
         return probe is not None and not probe.error and not probe.unhealthy
 
     def _networks_held(self) -> Iterator[Finding]:
-        running, wanted = dict(self._container.shape.networks), self._wanted.shape.networks
+        running, wanted = dict(self._kept_networks), self._wanted.shape.networks
         if self._container.running:
             for name, address in self._container.connected.items():
                 running[name] = running.get(name) or address
@@ -231,10 +231,26 @@ class _Comparison:
                 )
 
     @property
+    def _kept_networks(self) -> Mapping[str, str]:
+        """The networks that the container is on, or will be when it starts, with its addresses there."""
+        container = self._container
+        networks = {network.name: network.id for network in self._observed.networks.values()}
+        stopped = container.status in {"exited", "created"}
+        return {
+            name: address
+            for name, address in container.shape.networks.items()
+            if not stopped or container.remembered.get(name, "") in {"", networks.get(name, "")}
+        }
+
+    @property
     def _taken_off(self) -> bool:
-        """Whether the container has lost a network, and can be put back on it."""
-        lost = set(self._wanted.shape.networks) - set(self._container.shape.networks)
-        return bool(lost) and self._container.status in {"running", "exited", "created"}
+        """Whether the container has lost a network, and can be put back on it, where it was made to be."""
+        wanted = self._wanted.shape.networks
+        lost = set(wanted) - set(self._kept_networks)
+        recorded = self._applied.shape.get("networks") if self._applied else None
+        made = recorded if isinstance(recorded, list) else ()
+        able = self._container.status in {"running", "exited", "created"}
+        return able and bool(lost) and all(f"{name}={wanted[name]}" in made for name in lost)
 
     def _service_address(self) -> Iterator[Finding]:
         address, probe = str(self._desired.service_address), self._seen.probe

@@ -14,14 +14,14 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError, StoppedError
 from clawker_fw.model import ContainerSpec, ContainerView, Listed, Mount, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
@@ -38,6 +38,7 @@ _HELD: set[str] = set()
 _LEASE = "lease"
 _RENEW_SECONDS = LEASE_SECONDS / 4
 _LOOK_SECONDS = 0.5
+_RETRY_SECONDS = 0.02
 _PREFIX = labels.PREFIX + "lock."
 _HOST, _USER, _PROCESS, _SINCE, _COMMAND = (
     _PREFIX + name for name in ("host", "user", "process", "since", "command")
@@ -52,12 +53,20 @@ def abandoned(lock: Listed) -> bool:
 class Lock:
     """The lock of one project; hold it as a context. `wait` is in seconds, for a holder that is at work."""
 
-    def __init__(self, engine: EngineWriter, project: str, image: BuiltImage, wait: float = 0) -> None:
+    def __init__(
+        self,
+        engine: EngineWriter,
+        project: str,
+        image: BuiltImage,
+        wait: float = 0,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Name the lock; nothing is asked of the engine yet."""
         self._engine = engine
         self._project = project
         self._image = image
         self._wait = wait
+        self._stopping = stopping
         self._container = ""
         self.waited = False
         """Whether somebody else had it, when it was asked for."""
@@ -70,6 +79,7 @@ class Lock:
 
         Raises:
             RefusedError: when another run holds it, or something of that name is not ours.
+            StoppedError: when the user asked to stop while it was waited for.
         """
         if self._engine.image(self._image.reference) is None:
             self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
@@ -119,12 +129,17 @@ class Lock:
         end = time.monotonic() + self._wait
         watch = _Watch()
         while True:
+            if self._stopping():
+                raise StoppedError(
+                    "stopped", "Stopped, as asked, while another run is at work.", hint="Nothing has been done."
+                )
             try:
                 return self._engine.create_container(spec)
             except ConflictError:
                 self.waited = True
                 held = self._engine.container(spec.name)
             if held is None:
+                time.sleep(_RETRY_SECONDS)
                 continue
             self._require_ours(held)
             if not _may_be_alive(held) or watch.silent(held.id, self._lease(held.id)):

@@ -1,15 +1,16 @@
-"""observe: read everything that a decision needs from the engine, once. Nothing here compares or writes.
+"""observe: read everything that a decision needs from the engine, once. Nothing here writes.
 
 Independent questions are asked side by side; asking a process inside a container costs most.
 """
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 
+from clawker_fw.aside import aside
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
@@ -26,7 +27,6 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import ZONE, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
-_READERS = 12
 _LOOKS = 3
 _ATTACHED = {"running", "paused"}
 """States of a container in which it is on its networks."""
@@ -54,8 +54,7 @@ class Observation:
         self._begin()
 
     def _begin(self) -> None:
-        self._pool = ThreadPoolExecutor(_READERS)
-        self._reading = self._pool.submit(_read, self._reader, self._project, self._known, self._pool)
+        self._reading = aside(_read, self._reader, self._project, self._known)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return what is there. `references` are the images that the stack should be made from.
@@ -71,10 +70,9 @@ class Observation:
         return self._finish(references)
 
     def _finish(self, references: tuple[str, ...]) -> Observed:
-        with self._pool as pool:
-            reading = {reference: pool.submit(self._reader.image, reference) for reference in references}
-            observed = self._reading.result()
-            wanted = {reference: each.result() for reference, each in reading.items()}
+        reading = {reference: aside(self._reader.image, reference) for reference in references}
+        observed = self._reading.result()
+        wanted = {reference: each.result() for reference, each in reading.items()}
         return replace(observed, images={**observed.images, **wanted})
 
 
@@ -83,16 +81,16 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
-def _read(reader: EngineReader, project: str, known: Files, pool: ThreadPoolExecutor) -> Observed:
-    """Read everything but the wanted images. What waits for others here has been submitted after them."""
-    reading_networks = pool.submit(reader.networks)
-    reading_own_images = pool.submit(reader.own_images)
-    reading_orphans = pool.submit(reader.orphans, project)
+def _read(reader: EngineReader, project: str, known: Files) -> Observed:
+    """Read everything but the wanted images."""
+    reading_networks = aside(reader.networks)
+    reading_own_images = aside(reader.own_images)
+    reading_orphans = aside(reader.orphans, project)
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
-    asking = {each: pool.submit(_probe, reader, each.id) for each in ours if each.status == "running"}
-    reading_images = {each.image: pool.submit(reader.image, each.image) for each in ours}
-    reading = [pool.submit(_sibling, reader, each, kind, known, asking.get(each)) for each, kind in ours.items()]
+    asking = {each: aside(_probe, reader, each.id) for each in ours if each.status == "running"}
+    reading_images = {each.image: aside(reader.image, each.image) for each in ours}
+    reading = [aside(_sibling, reader, each, kind, known, asking.get(each)) for each, kind in ours.items()]
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
@@ -124,13 +122,14 @@ def _read(reader: EngineReader, project: str, known: Files, pool: ThreadPoolExec
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
-    """Whether every container is as it was observed, and nobody was at work then.
+    """Whether every container and our networks are as they were observed, and nobody was at work then.
 
-    Who asks has the lock. What it can't see is what another run has written into a volume in the meantime: who
-    acts on what was observed looks again afterwards, as always.
+    Who asks has the lock. What this can't see is an image that has gone, and what another run has written into a
+    volume: who acts on what was observed looks again afterwards, as always.
     """
     _, listing = _listing(reader, project)
-    return observed.lock is None and listing == observed.listing
+    networks = _our_networks(reader.networks(), project)
+    return observed.lock is None and listing == observed.listing and networks == observed.networks
 
 
 def _listing(reader: EngineReader, project: str) -> tuple[Listed | None, tuple[Listed, ...]]:

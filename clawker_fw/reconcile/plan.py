@@ -108,7 +108,13 @@ class _Planner:
         closing = {finding.action for finding in self._causes[sibling]}
         if self._wish.replace_uncommitted and Action.COMMIT in closing:
             return True
-        return Action.REPLACE in closing
+        if Action.REPLACE in closing:
+            return True
+        # A program that is started loads the files that it finds: what somebody else has put there, it must not.
+        begins = not closing.isdisjoint({Action.START, Action.REATTACH})
+        return begins and any(
+            each.layer is Layer.HOT and each.cause is Cause.TAMPER for each in self._causes[sibling]
+        )
 
     def _new_slot(self, sibling: Sibling, slot: int) -> int:
         replaced = sibling in self._made and sibling in self._observed.siblings
@@ -156,7 +162,9 @@ class _Planner:
         serving = self._old(Sibling.COREDNS)
         claimants = [each for each in left if each.probe and each.probe.claimed]
         reclaim: list[Step] = []
-        if serving and claimants:
+        if serving and self._is_relieving(serving):
+            reclaim = [Claim(serving.container.id, ANNOUNCE_SECONDS, ())]
+        elif serving and claimants:
             reclaim = [Claim(serving.container.id, 0, ())]
         return [
             reclaim,
@@ -164,6 +172,13 @@ class _Planner:
             [self._drain(each) for each in left if self._can_drain(each)],
             [Retire(each.container.id, each.container.name) for each in left],
         ]
+
+    def _is_relieving(self, serving: ObservedSibling) -> bool:
+        """Whether a run ended when CoreDNS had taken over, and before everybody was told of it for long enough."""
+        proper, _ = container_names(self._desired.project, Sibling.COREDNS)
+        return serving.container.name != proper and any(
+            each.sibling is Sibling.COREDNS and each.container.running for each in self._observed.leftovers
+        )
 
     def _images(self) -> list[Step]:
         steps: list[Step] = []
@@ -201,8 +216,9 @@ class _Planner:
                 continue
             lost = tuple(each for each in self._causes[sibling] if each.action is Action.REATTACH)
             if lost:
-                there, wanted = old.container.shape.networks, self._wanted(sibling).shape.networks
-                networks = tuple((name, address) for name, address in wanted.items() if name not in there)
+                fields = {each.field for each in lost}
+                wanted = self._wanted(sibling).shape.networks.items()
+                networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in fields)
                 steps.append(Reattach(sibling, old.container.id, networks, lost))
                 continue
             causes = tuple(each for each in self._causes[sibling] if each.field == "status")

@@ -203,12 +203,12 @@ class InTurn:
 class Plan:
     """Stages one after the other; the steps of a stage side by side, but for those that are `InTurn`.
 
-    `rollback` undoes everything as long as no stage from `point_of_no_return` on has begun: until then no agent
-    has noticed anything.
+    `rollback` takes away what was made, as long as no stage from `point_of_no_return` on has begun: until then no
+    agent has noticed anything. Its containers are the names that the new ones get.
     """
 
     stages: tuple[tuple[Step | InTurn, ...], ...]
-    rollback: tuple[Step, ...]
+    rollback: tuple[Retire, ...]
     point_of_no_return: int
 
     @property

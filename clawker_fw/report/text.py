@@ -31,15 +31,31 @@ _DIGEST_SHOWN = 12
 _PLAIN_WIDTH = 140
 
 
+class _Talk(Console):
+    """What is told beside the answer. A change goes on when nobody listens to it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent."""
+        self.quiet = True
+
+
+def show_cursor() -> None:
+    """Have the terminal show its cursor again, before the program ends in the middle of something."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+        sys.stderr.flush()
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that honours NO_COLOR, terminals and CI; without a terminal, lines are not broken."""
     stream = sys.stderr if stderr else sys.stdout
     interactive = stream.isatty() and not os.environ.get("CI")
-    return Console(
+    columns = os.environ.get("COLUMNS", "")
+    return (_Talk if stderr else Console)(
         stderr=stderr,
         highlight=False,
         soft_wrap=not interactive,
-        width=None if interactive else max(_PLAIN_WIDTH, int(os.environ.get("COLUMNS", "0") or 0)),
+        width=None if interactive else max(_PLAIN_WIDTH, int(columns) if columns.isdecimal() else 0),
         no_color=True if os.environ.get("NO_COLOR") else None,
         force_interactive=interactive,
     )

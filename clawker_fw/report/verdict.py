@@ -26,7 +26,7 @@ def by_sibling(found: Diff) -> str:
 
 
 def _styled(text: str, style: str) -> str:
-    """Style a text for standard output, as `rich` decides it: by NO_COLOR, FORCE_COLOR and the terminal."""
-    able = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-    wanted = not os.environ.get("NO_COLOR") and (able or os.environ.get("FORCE_COLOR"))
-    return f"{style}{text}{_PLAIN}" if wanted else text
+    """Style a text for standard output by NO_COLOR, FORCE_COLOR and the terminal, as `rich` does for tables."""
+    able = os.environ.get("TERM") not in {"dumb", "unknown"} and not os.environ.get("NO_COLOR")
+    wanted = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
+    return f"{style}{text}{_PLAIN}" if able and wanted else text

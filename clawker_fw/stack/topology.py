@@ -117,15 +117,19 @@ def lower_half(network: IPv4Network) -> IPv4Network:
 def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network]) -> IPv4Network:
     """Return the first subnet of the role's pools that overlaps no network of the engine, and no route.
 
-    Where routes lead to all of them, as into a large private network, the first one is as good as any other.
+    Where routes lead to all of them, as into a large private network, it is the first with the most general ones.
 
     Raises:
         SettingsError: when there is none.
     """
     taken, routed = tuple(taken), tuple(routed)
+
+    def most_special(candidate: IPv4Network) -> int:
+        return max((route.prefixlen for route in routed if route.overlaps(candidate)), default=0)
+
     free = [each for each in _candidates(role) if not any(each.overlaps(other) for other in taken)]
-    for candidate in (*(each for each in free if not any(each.overlaps(other) for other in routed)), *free):
-        return candidate
+    if free:
+        return min(free, key=most_special)
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",

@@ -18,23 +18,23 @@ class Manager:
         self._is_ready = False
 
     def tell(self, decision: Decision) -> None:
-        """Say after the first look that we are ready, and after each that succeeds that we are alive."""
+        """Say what came of a look, and after each that succeeds that we are alive."""
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
-        lines = [f"STATUS={words}"]
-        if not self._is_ready:
-            self._is_ready = True
-            lines.insert(0, "READY=1")
-        if decision.verdict is not None:
-            lines += self._sign_of_life()
-        self._say(*lines)
+        alive = self._sign_of_life() if decision.verdict is not None else []
+        self._say(*self._ready(), f"STATUS={words}", *alive)
 
     def alive(self) -> None:
         """Give a sign of life while something long goes on."""
-        self._say(*self._sign_of_life())
+        self._say(*self._ready(), *self._sign_of_life())
 
     def stopping(self) -> None:
         """Say that we are about to end."""
         self._say("STOPPING=1")
+
+    def _ready(self) -> list[str]:
+        """Say so with the first thing that is said: the first heal may take longer than a manager waits."""
+        ready, self._is_ready = self._is_ready, True
+        return [] if ready else ["READY=1"]
 
     def _sign_of_life(self) -> list[str]:
         return ["WATCHDOG=1"] if self._watchdog else []

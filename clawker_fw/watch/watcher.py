@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clawker_fw import pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, StoppedError
-from clawker_fw.model import EngineFacts, Event, Finding, Sibling
+from clawker_fw.model import Action, EngineFacts, Event, Finding, Sibling
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
@@ -89,6 +89,8 @@ class Watcher:
             Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _LOOK_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
+        self._newcomer_at = float("-inf")
+        """When whoever has come last can be seen: an engine tells of them before it starts them."""
         self._tried: frozenset[tuple[Sibling, str, str]] = frozenset()
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
@@ -144,7 +146,9 @@ class Watcher:
                     self._turn.succeeded()
                 if news:
                     now = self._place.clock()
-                    self._pace.by(now + SPACING if news == {News.ARRIVAL} else now)
+                    if News.ARRIVAL in news:
+                        self._newcomer_at = now + SPACING
+                    self._pace.by(self._newcomer_at if news == {News.ARRIVAL} else now)
                     self._next = Trigger.EVENT
             decision = self._look(engine)
             self._place.tell(decision)
@@ -159,6 +163,9 @@ class Watcher:
         began, trigger = self._place.clock(), self._next
         self._pace.look(began)
         self._next = Trigger.INTERVAL
+        if self._newcomer_at > began:
+            self._pace.by(self._newcomer_at)
+            self._next = Trigger.EVENT
         self._place.require_release()
         try:
             blueprint = self._place.blueprint(engine.facts())
@@ -251,9 +258,12 @@ class Watcher:
         """Take in that a heal has succeeded. What replaces something that did not work has to work for a while."""
         self._turn.succeeded()
         now = self._place.clock()
-        if any(is_unwell(closing, sibling) for sibling in Sibling):
+        unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
+        if unwell:
             self._unwell_at = now
-            self._tried |= _keys(closing)
+            self._tried |= _keys(
+                tuple(each for each in closing if each.sibling in unwell and each.action is Action.REPLACE)
+            )
             self._healing.failed(now)
         elif self._unwell_at is None:
             self._forget_failures()

@@ -1,11 +1,13 @@
 """One contract for every engine: what the port promises, on the in-memory engine and on a real one."""
 
+import gc
 import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -376,6 +378,25 @@ def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: 
     lines: list[dict[str, int]] = []
     engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
     assert lines[-1] == {"connections": 0}
+
+
+def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """However often it runs, and whenever garbage is collected."""
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    container = running[Sibling.COREDNS]
+    engine.probe(container)
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_files()
+        for _ in range(10):
+            engine.probe(container)
+        assert open_files() <= before
+    finally:
+        gc.enable()
 
 
 def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired) -> None:

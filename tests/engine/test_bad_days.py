@@ -98,6 +98,22 @@ def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: P
         assert firewall.current()
 
 
+@pytest.mark.parametrize("end", ["egress", "net"])
+def test_a_network_that_went_while_who_was_on_it_was_stopped(
+    end: str, firewall: Firewall, docker: APIClient
+) -> None:
+    """As `docker network prune` does it. A stopped container looks for the network that it was on, by its id."""
+    firewall.write("a.test")
+    firewall.run()
+    before = names(docker, firewall)
+    for sibling in ("envoy", "coredns"):
+        docker.stop(firewall.container(sibling), timeout=5)
+    docker.remove_network(f"{firewall.project}-{end}")
+    assert firewall.call("run").code == 0
+    assert firewall.current()
+    assert names(docker, firewall) == before
+
+
 _ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@"'
 
 

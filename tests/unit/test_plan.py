@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -9,12 +10,12 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Cause, Sibling
+from clawker_fw.model import Cause, NetworkSpec, Role, Sibling
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import Commit, Plan, Wish, describe
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, listeners
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -23,6 +24,14 @@ COREDNS_RELIEVED = f"release the service address, then {ANNOUNCE}, then stop and
 ENVOY_RELIEVED = (
     "wait 1.25 s for the TTL of the old address, then drain envoy for up to 30 s, then stop and remove envoy"
 )
+ENVOY_ANEW = [
+    "create envoy-next",
+    "verify envoy-next",
+    "---",
+    "commit to coredns",
+    "stop and remove envoy",
+    "name envoy envoy",
+]
 
 Prepare = Callable[[MemoryEngine], None]
 
@@ -141,6 +150,31 @@ def strand_envoy(memory: MemoryEngine) -> None:
     memory.disconnect("clawker-egress", "clawker-envoy")
 
 
+def change_files(memory: MemoryEngine) -> None:
+    """Put listeners into Envoy's volume that are not ours. A process that runs does not look at them."""
+    memory.put_files("clawker-envoy", {listeners.LISTENERS: b"{}"})
+
+
+def remake_the_way_out(memory: MemoryEngine) -> None:
+    """Stop Envoy, and make its egress network anew, the same in everything but its id."""
+    memory.stop("clawker-envoy")
+    seen = next(each for each in memory.networks() if each.name == "clawker-egress")
+    memory.remove_network(seen.id)
+    assert seen.ip_range
+    memory.create_network(
+        NetworkSpec(
+            seen.name,
+            Role.EGRESS,
+            seen.subnets[0],
+            IPv4Address(seen.gateway),
+            seen.ip_range,
+            seen.internal,
+            seen.options,
+            seen.labels,
+        )
+    )
+
+
 SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     "envoy alone, by name": (
         unlabel_envoy,
@@ -155,14 +189,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "an envoy that leads nowhere": (
         both(unlabel_envoy, strand_envoy),
-        [
-            "create envoy-next",
-            "verify envoy-next",
-            "---",
-            "commit to coredns",
-            "stop and remove envoy",
-            "name envoy envoy",
-        ],
+        ENVOY_ANEW,
     ),
     "coredns alone, by address": (
         unlabel_coredns,
@@ -193,6 +220,18 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         both(strand_envoy, lambda m: m.stop("clawker-envoy")),
         ["put envoy back on egress", "---"],
     ),
+    "a stopped envoy whose way out was made anew": (
+        remake_the_way_out,
+        ["put envoy back on egress", "---"],
+    ),
+    "a stopped envoy whose files were changed": (
+        both(lambda m: m.stop("clawker-envoy"), change_files),
+        ENVOY_ANEW,
+    ),
+    "an envoy off its network whose files were changed": (
+        both(strand_envoy, change_files),
+        ENVOY_ANEW,
+    ),
     "a coredns that was taken off its network": (
         lambda m: m.disconnect("clawker-net", "clawker-coredns"),
         ["put coredns back on net", "---"],
@@ -207,14 +246,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "a stopped envoy that must be replaced": (
         both(unlabel_envoy, lambda m: m.stop("clawker-envoy")),
-        [
-            "create envoy-next",
-            "verify envoy-next",
-            "---",
-            "commit to coredns",
-            "stop and remove envoy",
-            "name envoy envoy",
-        ],
+        ENVOY_ANEW,
     ),
 }
 

@@ -12,12 +12,13 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
-from clawker_fw.errors import NotProvenError, RefusedError, StoppedError
+from clawker_fw.errors import ConflictError, FirewallError, NotProvenError, RefusedError, StoppedError
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import Release as ReleaseAddress
+from clawker_fw.reconcile.steps import Verify, Wish
 from clawker_fw.report import documents
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
@@ -149,6 +150,22 @@ def test_the_lock_of_a_living_process_is_respected(
     assert memory.container("clawker-lock") is None
 
 
+def test_waiting_for_the_lock_can_be_stopped(
+    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is heard by a run that waits its turn; nothing has been done then."""
+    monkeypatch.setattr(lock, "_is_alive", lambda _: True)
+    hold(memory, lock_image, process="1 0")
+    asked = iter([False, False, True])
+    with (
+        pytest.raises(StoppedError) as caught,
+        lock.Lock(memory, "clawker", lock_image, 1000, lambda: next(asked)),
+    ):
+        pass
+    assert caught.value.exit_code == 130
+    assert [each.name for each in memory.listing()] == ["clawker-lock"]
+
+
 @pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x"])
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     process: str, memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
@@ -240,6 +257,60 @@ def test_a_wait_ends_when_the_lock_is_free(
     monkeypatch.setattr(memory, "container", container)
     with lock.Lock(memory, "clawker", lock_image, wait=1000):
         pass
+
+
+def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: Release) -> None:
+    """It was suspended; another one took its lock over, made what was missing, and is done."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def tell(progress: Progress) -> None:
+        if progress.share >= 1 and isinstance(progress.step, Verify) and "lock" not in lost:
+            lost["lock"] = True
+            for name in ("clawker-lock", "clawker-envoy", "clawker-coredns"):
+                engine.remove(name)
+            stacks.converged(engine, wanted)
+
+    lost: dict[str, bool] = {}
+    with pytest.raises(FirewallError):
+        pipeline.converge(engine, wanted, Wish(0), pipeline.Turn(tell))
+    assert stacks.found(engine, wanted) == set()
+
+
+def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
+    """It came when the look was over; the run fails, and takes away only what it has made."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        if not told:
+            engine.create_container(stacks.bare_container("clawker-envoy-next", wanted))
+        told.append(progress)
+
+    with pytest.raises(ConflictError):
+        pipeline.converge(engine, wanted, Wish(0, replace_all=True), pipeline.Turn(tell))
+    assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
+
+
+def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None:
+    """Both siblings are relieved side by side; what either has not come to is left."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    begun: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        if isinstance(progress.step, ReleaseAddress):
+            begun.append(progress)
+
+    with pytest.raises(StoppedError) as caught:
+        pipeline.converge(engine, wanted, Wish(0, replace_all=True), pipeline.Turn(tell, lambda: bool(begun)))
+    left = "\n".join(caught.value.context)
+    assert "stop and remove clawker-envoy" in left
+    assert "stop and remove clawker-coredns" in left
+    assert len(set(caught.value.context)) == len(caught.value.context)
 
 
 def _after(told: list[Progress], point: int) -> bool:

@@ -120,6 +120,17 @@ def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
     assert refused(tmp_path / "binary.yaml").code == "settings-unreadable"
 
 
+def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it can't be told whether there is a file, none is used instead of it."""
+    write("")
+
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert refused(None).code == "settings-unreadable"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "complaint"),
     [
@@ -127,6 +138,10 @@ def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
         ("rules:\n  - proto: http\n    dst: 'a b'\n", 3, "has a space"),
         ("rules:\n  - proto: http\n", 2, "`rules.dst` is missing"),
         ("rules:\n  - dst: no\n", 2, "is False, not text"),
+        ("rules:\n  - dst: !env HOST\n", 2, "'HOST' is no value that is known here"),
+        ("drain_timeout: 2020-99-99\n", 1, "'2020-99-99' is no value"),
+        ("drain_timeout: !!int x\n", 1, "'x' is no value"),
+        ("drain_timeout: =\n", 1, "'=' is no value"),
         ("rules:\n  - a.test\n", 2, "write `dst: a.test`"),
         ("rules: a.test\n", 1, "`rules` must be a list"),
         ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https' or 'http'"),

@@ -16,6 +16,7 @@ from clawker_fw.model import ContainerSpec, Event, Listed, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack import images, labels
+from clawker_fw.stack.container import ZONE
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
 from clawker_fw.watch.follow import Inbox, News
@@ -271,6 +272,31 @@ def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None
     assert watched.is_current()
 
 
+def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Watched) -> None:
+    """An engine tells of it before it starts it; a look for another reason comes too early to see it."""
+    engine = watched.engine
+    spec = ContainerSpec(
+        "agent", engine.inside(COREDNS).spec.image, {}, Shape((), (), {"clawker-net": "10.213.8.53"})
+    )
+    agent = engine.create_container(spec)
+    announced = Event("network", "connect", ("clawker-net",), agent)
+    watched.until(
+        20,
+        (5, partial(engine._tell, announced)),  # noqa: SLF001 - as an engine does
+        (5.2, partial(engine.stop, ENVOY)),
+        (5.4, partial(_set_running, engine, agent)),
+    )
+    assert watched.is_current()
+    assert engine.inside(agent).networks == {}
+    assert max(watched.heals()) <= 5.2 + 2 * SPACING
+
+
+def _set_running(engine: MemoryEngine, container: str) -> None:
+    """Have a container run without another word about it."""
+    inside = engine.inside(container)
+    inside.status, inside.addresses = "running", set(inside.networks.values())
+
+
 EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "die", (ENVOY,)), True),
     (Event("container", "die", ("other-envoy",)), False),
@@ -409,6 +435,21 @@ def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Wat
     assert len(waits) < 12
     assert waits[-1] > 90
     assert {decision.outcome for _, decision in watched.decisions} == {None, Outcome.DONE}
+
+
+def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -> None:
+    """Only what did not work is given longer: what somebody does is closed, however often."""
+    engine = watched.engine
+
+    def meddle() -> None:
+        engine.put_files(COREDNS, {ZONE: b""})
+
+    def both() -> None:
+        engine.put_files(COREDNS, {ZONE: b""})
+        fall_ill(engine)
+
+    watched.until(60, (10, both), (20, both), (30, meddle), (40, meddle))
+    assert {30.0, 40.0} <= set(watched.heals())
 
 
 def test_what_worked_for_a_while_is_replaced_at_once_again(watched: Watched) -> None:

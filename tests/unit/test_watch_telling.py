@@ -285,6 +285,14 @@ def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager
     ]
 
 
+def test_a_first_heal_that_takes_long_is_a_start_all_the_same(manager: socket.socket) -> None:
+    """A manager waits for READY no longer than for any start: the first sign of life says it, too."""
+    telling = told(manager)
+    telling.alive()
+    telling.tell(QUIET)
+    assert heard(manager) == [["READY=1", "WATCHDOG=1"], ["STATUS=nothing, current", "WATCHDOG=1"]]
+
+
 def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> None:
     """Nor one that is not asked for."""
     for variables in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": ""}):

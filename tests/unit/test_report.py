@@ -1,0 +1,90 @@
+"""What reaches a terminal, a pipe, or nobody at all."""
+
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+
+from clawker_fw.model import Verdict
+from clawker_fw.report import text, verdict
+
+GREEN = "\x1b[1;32mcurrent\x1b[0m  clawker"
+
+
+class Terminal(StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (True, {"TERM": "dumb", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colours(
+    terminal: bool,  # noqa: FBT001 - a value of the table
+    variables: dict[str, str],
+    coloured: bool,  # noqa: FBT001 - a value of the table
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Colours are for terminals, and for who asks for them; lines and tables agree on that."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if terminal else StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert verdict.line(Verdict.CURRENT, "clawker") == (GREEN if coloured else "current  clawker")
+    text.console().print("words", style="bold green")
+    assert ("32m" in stream.getvalue()) == coloured
+
+
+@pytest.mark.parametrize("columns", ["", "abc", "-1", "0", "200"])
+def test_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that makes no sense hides no error."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert text.console(stderr=True).width == max(140, int(columns) if columns.isdecimal() else 0)
+
+
+def test_a_change_goes_on_when_nobody_listens() -> None:
+    """A pipe that is closed on the other side ends what is told, and nothing else."""
+    program = """if True:
+        import sys
+        from clawker_fw.report import text
+        talk = text.console(stderr=True)
+        sys.stdin.read()
+        for _ in range(1000):
+            talk.print("x" * 1000)
+        print("done")
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stderr.close()
+        process.stdin.close()
+        assert process.stdout.read() == "done\n"
+        assert process.wait(30) == 0
+
+
+def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
+    """An engine may hang; what is asked aside ends with the program."""
+    program = "import time; from clawker_fw.aside import aside; aside(time.sleep, 600)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
