@@ -46,6 +46,11 @@ def duration(text: str) -> float:
     return seconds
 
 
+def written(seconds: float) -> str:
+    """Return a duration as it can be given on a command line, to the millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+
+
 DrainOption = Annotated[
     float | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import DrainOption, Options, duration
+from clawker_fw.cli.parameters import DrainOption, Options, duration, written
 from clawker_fw.errors import ExitCode
 from clawker_fw.watch.heal import Heal
 
@@ -164,11 +164,11 @@ def service_install(
     """
     from clawker_fw import service
 
-    options = ["--heal", heal.value, "--interval", f"{interval:.3f}s"]
+    options = ["--heal", heal.value, "--interval", written(interval)]
     if listen:
         options += ["--listen", listen]
     if drain_timeout is not None:
-        options += ["--drain-timeout", f"{drain_timeout:.3f}s"]
+        options += ["--drain-timeout", written(drain_timeout)]
     unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
     started = service.install(unit)
     typer.echo(f"Wrote {unit.path}.")
