@@ -108,6 +108,15 @@ pid=$(cat "$1" 2>/dev/null) && kill -s "$2" "$pid" 2>/dev/null || exit 0
 while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
 """
 
+# As with a service manager: the daemon is a control group beside those of its containers. Otherwise its programs
+# would count as much as all containers together. Where control groups are of the second version it stays in the
+# group of whoever starts it, as where they can't be written to.
+_START = """
+group="/sys/fs/cgroup/cpu/$NETNS/daemon"
+if [ -d /sys/fs/cgroup/cpu ]; then { mkdir -p "$group" && echo $$ >"$group/cgroup.procs"; } || :; fi
+exec "$@"
+"""
+
 # policy-rc.d keeps the package's own daemon from being started (invoke-rc.d(8)).
 _APT_INSTALL = """
 policy=/usr/sbin/policy-rc.d
@@ -214,9 +223,10 @@ class PrivateEngine:
     def start(self) -> None:
         """Start dockerd and return when its API answers."""
         with (self.folder / "log").open("ab") as log:
+            command = ["dockerd", "--config-file", f"{self.folder}/daemon.json"]
             self._daemon = subprocess.Popen(
-                [*self._nsenter(), "dockerd", "--config-file", f"{self.folder}/daemon.json"],
-                env={"PATH": PATH},
+                ["sh", "-c", _START, "sh", *self._nsenter(), *command],
+                env=self._names,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
