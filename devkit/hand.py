@@ -4,12 +4,14 @@ import io
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from docker import APIClient
 
 from clawker_fw.engine import archive
 from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.topology import Addressing
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 
@@ -105,6 +107,12 @@ class Hand:
         """Return a sibling's address on the agent network."""
         networks = self.inspect(sibling)["NetworkSettings"]["Networks"]
         return str(networks[f"{self.firewall.project}-net"]["IPAddress"])
+
+    def service(self) -> str:
+        """Return the address of the stack's DNS."""
+        (pool,) = self.docker.inspect_network(f"{self.firewall.project}-net")["IPAM"]["Config"]
+        subnet = IPv4Network(pool["Subnet"])
+        return str(Addressing(subnet, subnet).service)
 
     def remake_network(self, end: str, change: Callable[[Body], None]) -> None:
         """Make a network of the stack anew with a change; who was on it is taken off."""

@@ -6,11 +6,13 @@ The tests make each of them on a real engine; the page on tampering in the docum
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack import images, labels, listeners
 from clawker_fw.stack.container import VOLUME, ZONE
+from clawker_fw.stack.topology import lower_half
 from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body, Hand
 from devkit.peers import peer_program
@@ -406,6 +408,17 @@ def _other_gateway(body: Body) -> None:
     body["IPAM"] = {**body["IPAM"], "Config": [{**pool, "Gateway": f"{first}.254"}]}
 
 
+_LISTENING = {f"hot/{resource}.json": resource for resource in ("lds/listeners", "rds/http-443", "rds/http-80")}
+"""Envoy's hot files, and what is live of each: all of them hold addresses."""
+
+
+def _other_subnet(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    subnet = IPv4Network("10.77.0.0/20")
+    config = {**pool, "Subnet": str(subnet), "Gateway": str(subnet[1]), "IPRange": str(lower_half(subnet))}
+    body["IPAM"] = {**body["IPAM"], "Config": [config]}
+
+
 NETWORKS = (
     _network("net", "with a way out", _config(Internal=False), "internal"),
     _network("net", "with an address of the host on it", _with_an_address, "options"),
@@ -413,6 +426,27 @@ NETWORKS = (
     _network("net", "so that agents get addresses of ours", _without_ip_range, "ip_range"),
     _network("egress", "with another gateway", _other_gateway, "gateway"),
     _network("egress", "without a way out", _config(Internal=True), "internal"),
+    Tampering(
+        "the agent network is made anew with another subnet, and the settings ask for none",
+        lambda hand: hand.remake_network("net", _other_subnet),
+        (
+            *(
+                sign
+                for sibling in (ENVOY, COREDNS)
+                for sign in (
+                    Sign(sibling, "state", "networks.{project}-net", "replace"),
+                    Sign(sibling, "boot", "boot/sibling.json", "replace", UPGRADE),
+                )
+            ),
+            Sign(COREDNS, "state", "service_address", "claim"),
+            *(
+                Sign(sibling, layer, field, "commit", UPGRADE)
+                for sibling, files in ((ENVOY, _LISTENING), (COREDNS, {ZONE: "zone"}))
+                for path, resource in files.items()
+                for layer, field in (("hot", path), ("live", resource))
+            ),
+        ),
+    ),
 )
 
 

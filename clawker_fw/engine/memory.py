@@ -272,6 +272,14 @@ class MemoryEngine:
         for resource, version in _versions(inside.files).items():
             inside.live[resource] = version or ""
 
+    def stop(self, container: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        if inside.status not in {"running", "paused"}:
+            return
+        inside.status, inside.addresses, inside.live = "exited", set(), {}
+        self._tell_of(inside, "die")
+
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
         self.inside(container).status = "running"
@@ -350,20 +358,17 @@ class MemoryEngine:
                 return each
         raise NotFoundError("not-found", f"There is no container {container}.")
 
-    def stop(self, container: str) -> None:
-        """See `EngineWriter`."""
-        inside = self.inside(container)
-        if inside.status not in {"running", "paused"}:
-            return
-        inside.status, inside.addresses, inside.live = "exited", set(), {}
-        self._tell_of(inside, "die")
-
     def retag(self, reference: str, image: str | None) -> None:
         """Have a reference name another image, or none, as `docker tag` and `docker rmi` do."""
         self._images.pop(reference, None)
         if image:
             self._images[reference] = image
         self._tell(Event("image", "untag", (reference,)))
+
+    def alter_network(self, name: str, **fields: Any) -> None:  # noqa: ANN401 - those of `NetworkView`
+        """Have a network be another one, with everybody still on it."""
+        network = self._network(name)
+        self._networks[network.id] = replace(network, **fields)
 
     def pause(self, container: str) -> None:
         """Pause a container, as `docker pause` does."""

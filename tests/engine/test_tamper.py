@@ -32,21 +32,15 @@ def hand(docker: APIClient, shared: Firewall, peers: Peers, request: pytest.Fixt
     return Hand(docker, shared, peers)
 
 
-@pytest.fixture(scope="module")
-def service(shared: Firewall) -> str:
-    """The address of the stack's DNS."""
-    return str(shared.status()["agent"]["dns"])
-
-
 WAYS = [way for ways in TAMPERINGS.values() for way in ways]
 
 
 @pytest.mark.parametrize("tampering", WAYS, ids=[way.what for way in WAYS])
-def test_tampering(tampering: Tampering, hand: Hand, service: str) -> None:
+def test_tampering(tampering: Tampering, hand: Hand) -> None:
     """Each way is found where it was done and nowhere else, and `run` closes it by the cheapest action."""
     if WITH_ANOTHER_RUNTIME in tampering.what and OTHER_RUNTIME not in hand.docker.info()["Runtimes"]:
         pytest.skip("ANOTHER RUNTIME IS NOT TESTED: this engine has none")
-    names = {"project": hand.firewall.project, "service": service, "envoy": hand.address(ENVOY)}
+    names = {"project": hand.firewall.project, "service": hand.service(), "envoy": hand.address(ENVOY)}
     expected = {
         (sign.sibling, sign.layer, sign.field.format(**names), sign.cause, sign.action) for sign in tampering.signs
     }

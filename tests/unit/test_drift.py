@@ -102,6 +102,11 @@ def disconnect(network: str, container: str) -> Tamper:
     return lambda memory: memory.disconnect(network, container)
 
 
+def alter(network: str, **fields: object) -> Tamper:
+    """Return a tamper that makes a network another one."""
+    return lambda memory: memory.alter_network(network, **fields)
+
+
 def lose_service_address(memory: MemoryEngine) -> None:
     """Take the service address away inside the container, leaving the claim in its volume."""
     inside = memory.inside("clawker-coredns")
@@ -154,6 +159,14 @@ MATRIX = [
      (E, "state", "address.10.213.8.10", "tamper", "replace")),
     (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
     (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
+    (alter("clawker-net", driver="macvlan"),
+     (C, "shape", "networks.clawker-net.driver", "tamper", "recreate-networks")),
+    (alter("clawker-net", internal=False),
+     (C, "shape", "networks.clawker-net.internal", "tamper", "recreate-networks")),
+    (alter("clawker-net", options={}),
+     (C, "shape", "networks.clawker-net.options", "tamper", "recreate-networks")),
+    (alter("clawker-egress", driver="ipvlan"),
+     (E, "shape", "networks.clawker-egress.driver", "tamper", "recreate-networks")),
 ]  # fmt: skip
 
 
