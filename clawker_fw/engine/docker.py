@@ -483,7 +483,7 @@ def _closed(stream: Any) -> Iterator[Any]:  # noqa: ANN401 - the SDK's Cancellab
         yield stream
     finally:
         stream.close()
-        stream._response.close()  # noqa: SLF001
+        stream._response.close()  # noqa: SLF001 - the SDK has no other way to it
 
 
 def _told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
