@@ -16,8 +16,8 @@ from docker import APIClient, errors
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
 from bench.stage import RULES, Stage, stage
-from clawker_fw.stack import listeners
-from clawker_fw.stack.container import ZONE
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS
 from devkit.engines import INSTALLED, available, private_engine
 from devkit.hand import Hand
 from devkit.peers import Peer
@@ -54,7 +54,7 @@ def _disconnect(hand: Hand, sibling: str) -> None:
 
 
 def _change(hand: Hand, sibling: str) -> None:
-    path, content = (listeners.LISTENERS, b"{}") if sibling == "envoy" else (ZONE, b"")
+    path, content = (LISTENERS, b"{}") if sibling == "envoy" else (POLICY, b"")
     hand.write(sibling, path, content)
 
 

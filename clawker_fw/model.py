@@ -5,6 +5,7 @@ written to an engine. What must not: I/O, rendering, comparing.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -209,10 +210,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSibling:
-    """What one sibling should be, in one slot.
-
-    `version` is the digest of the hot files, and what the process must report for each of `resources`.
-    """
+    """What one sibling should be, in one slot. `live` maps each resource to the digest that must be live."""
 
     sibling: Sibling
     slot: int
@@ -221,8 +219,17 @@ class DesiredSibling:
     shape: Shape
     boot: Files = dataclasses.field(repr=False)
     hot: Files = dataclasses.field(repr=False)
-    version: str
-    resources: tuple[str, ...]
+    live: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """All that must be live, for people: see `version_of`."""
+        return version_of(self.live)
+
+
+def version_of(live: Mapping[str, str]) -> str:
+    """Return 16 hexadecimal digits that stand for the digests of all resources, for people to compare."""
+    return hashlib.sha256("".join(f"{name} {live[name]}\n" for name in sorted(live)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,16 +353,14 @@ class ContainerView:
 class Probe:
     """What `fwctl probe` says from inside a container.
 
-    `versions` maps each hot resource to the version that is live; `refused` are those of which the program has
-    refused an update since the last commit. `others` names who else answers at our addresses, as `address
-    hardware-address`; `network` lists how routes and addresses differ from what was asked. `program` is the
-    command line of the process that serves, `processes` what runs beside it. `unhealthy` is why a health check
-    would fail now, `error` why the program did not answer; both are `""` when all is well.
+    `live` maps each hot resource to the digest of what the program has loaded. `others` names who else answers at
+    our addresses, as `address hardware-address`; `network` lists how routes and addresses differ from what was
+    asked. `program` is the command line of the process that serves, `processes` what runs beside it. `unhealthy`
+    is why a health check would fail now, `error` why the program did not answer; both are `""` when all is well.
     """
 
     build: str = ""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    refused: tuple[str, ...] = ()
+    live: Mapping[str, str] = dataclasses.field(default_factory=dict)
     connections: int = 0
     addresses: tuple[str, ...] = ()
     claimed: bool = False

@@ -15,7 +15,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
+from clawker_fw.stack.coredns import POLICY, envoy_address
 from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.release import Release
 from hatch_build import compile_program
 
@@ -145,14 +147,14 @@ def change_envoy_image(release: Release) -> None:
 def change_envoy_command(release: Release) -> None:
     """Have Envoy started with another option, as a release might."""
     change_file(
-        release.package / "stack/envoy.py", lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6")
+        release.package / "stack/envoy/sibling.py",
+        lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6"),
     )
 
 
 def serving(memory: MemoryEngine) -> bool:
-    """Whether agents are served: one resolver holds the address, and its zone names an Envoy that runs."""
+    """Whether agents are served: one resolver holds the address, and sends them to an Envoy that runs."""
     running = [memory.inside(each.id) for each in memory.listing() if each.status == "running"]
-    holders = [each for each in running if "10.213.8.53" in each.addresses and "hot/zone/root.zone" in each.files]
-    envoys = {each.networks["clawker-net"] for each in running if "hot/lds/listeners.json" in each.files}
-    zones = [each.files["hot/zone/root.zone"].decode() for each in holders]
-    return bool(holders) and all(any(f" A {address}\n" in zone for address in envoys) for zone in zones)
+    holders = [each for each in running if "10.213.8.53" in each.addresses and POLICY in each.files]
+    envoys = {each.networks["clawker-net"] for each in running if LISTENERS in each.files}
+    return bool(holders) and all(envoy_address(each.files) in envoys for each in holders)

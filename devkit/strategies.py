@@ -1,5 +1,7 @@
 """Generated rules and the names worth asking about, for the property tests and the real programs."""
 
+import random
+
 from hypothesis import strategies as st
 
 from clawker_fw.rules.destination import Destination
@@ -34,6 +36,19 @@ def rules() -> st.SearchStrategy[Rule]:
 def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
     """Return rule sets."""
     return st.lists(rules(), max_size=most).map(RuleSet.of)
+
+
+def random_rules(chosen: random.Random, most: int) -> RuleSet:
+    """Return a large rule set quickly; hypothesis takes its time for more than a few rules."""
+    top = ("test", "com", "a", "wild.test")
+    entries = []
+    for _ in range(most):
+        labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
+        name = ".".join([*labels, chosen.choice(top)])
+        protocol, port = chosen.choice(tuple(Protocol)), chosen.choice(PORTS)
+        private = len(name) % 2 == 0
+        entries.append(Rule(Destination(name, chosen.random() < 0.3), protocol, port, allow_private=private))  # noqa: PLR2004
+    return RuleSet.of(entries)
 
 
 def names_near(rules: RuleSet) -> list[str]:

@@ -10,8 +10,10 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from clawker_fw.engine.archive import pack
-from clawker_fw.stack import images, labels, listeners
-from clawker_fw.stack.container import VOLUME, ZONE
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.topology import lower_half
 from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body, Hand
@@ -408,8 +410,8 @@ def _other_gateway(body: Body) -> None:
     body["IPAM"] = {**body["IPAM"], "Config": [{**pool, "Gateway": f"{first}.254"}]}
 
 
-_LISTENING = {f"hot/{resource}.json": resource for resource in ("lds/listeners", "rds/http-443", "rds/http-80")}
-"""Envoy's hot files, and what is live of each: all of them hold addresses."""
+_HOLDING_ADDRESSES = ((ENVOY, LISTENERS, "listeners"), (COREDNS, POLICY, "policy"))
+"""The hot files that hold addresses, and what is live of each."""
 
 
 def _other_subnet(body: Body) -> None:
@@ -441,8 +443,7 @@ NETWORKS = (
             Sign(COREDNS, "state", "service_address", "claim"),
             *(
                 Sign(sibling, layer, field, "commit", UPGRADE)
-                for sibling, files in ((ENVOY, _LISTENING), (COREDNS, {ZONE: "zone"}))
-                for path, resource in files.items()
+                for sibling, path, resource in _HOLDING_ADDRESSES
                 for layer, field in (("hot", path), ("live", resource))
             ),
         ),
@@ -462,21 +463,27 @@ def _write(sibling: str, path: str, content: bytes, action: str, what: str = "ch
     )
 
 
-def _zone(change: Callable[[bytes, Hand], bytes]) -> Callable[[Hand], None]:
-    """Return the way of changing the zone so that CoreDNS takes it: with another serial."""
+def _policy(change: Callable[[Any, Hand], None]) -> Callable[[Hand], None]:
+    """Return the way of changing the list of names in place: CoreDNS takes any list that it can read."""
 
     def make(hand: Hand) -> None:
-        zone = hand.read(COREDNS)[ZONE]
-        hand.write(COREDNS, ZONE, change(zone.replace(b" 60 60 60 ", b" 61 61 61 "), hand))
+        document = json.loads(hand.read(COREDNS)[POLICY])
+        change(document, hand)
+        hand.write(COREDNS, POLICY, json.dumps(document).encode())
 
     return make
 
 
-def _other_slot(zone: bytes, hand: Hand) -> bytes:
-    address = hand.address(ENVOY)
-    first, _, last = address.rpartition(".")
-    return zone.replace(address.encode(), f"{first}.{21 - int(last)}".encode())
+def _other_slot(document: Any, hand: Hand) -> None:  # noqa: ANN401 - JSON
+    first, _, last = hand.address(ENVOY).rpartition(".")
+    document["addresses"]["envoy"] = f"{first}.{21 - int(last)}"
 
+
+def _allow_a_name(hand: Hand) -> None:
+    _policy(lambda document, _: document["names"].update({"evil.test": {"at": "envoy"}}))(hand)
+
+
+_LOADED = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
 
 FILES = (
     _write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n", "replace"),
@@ -504,7 +511,7 @@ FILES = (
         lambda hand: hand.chmod(COREDNS, "boot/Corefile", 0o666),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
     ),
-    _write(ENVOY, listeners.LISTENERS, b'{"resources": []}', "commit"),
+    _write(ENVOY, LISTENERS, b'{"resources": []}', "commit"),
     _write(ENVOY, "hot/rds/extra.json", b"{}", "commit", "added"),
     Tampering(
         "a commit is left half done in coredns",
@@ -512,30 +519,24 @@ FILES = (
         (Sign(COREDNS, "hot", "stage", "commit", UPGRADE),),
     ),
     Tampering(
-        f"`{listeners.LISTENERS}` is deleted",
-        lambda hand: hand.remove(ENVOY, listeners.LISTENERS),
-        (Sign(ENVOY, "hot", listeners.LISTENERS, "commit"),),
+        f"`{LISTENERS}` is deleted",
+        lambda hand: hand.remove(ENVOY, LISTENERS),
+        (Sign(ENVOY, "hot", LISTENERS, "commit"),),
     ),
     Tampering(
-        f"`{ZONE}` is replaced by a link",
-        lambda hand: hand.link(COREDNS, ZONE, "/etc/hosts"),
-        (Sign(COREDNS, "hot", ZONE, "commit"),),
+        f"`{POLICY}` is replaced by a link",
+        lambda hand: hand.link(COREDNS, POLICY, "/etc/hosts"),
+        (Sign(COREDNS, "hot", POLICY, "commit"),),
     ),
+    Tampering("the list of names is given one that no rule allows", _allow_a_name, _LOADED),
+    Tampering("the list of names leads to an address where no Envoy is", _policy(_other_slot), _LOADED),
     Tampering(
-        "the zone is given a name that no rule allows",
-        _zone(lambda zone, hand: zone + f"evil.test. 1 IN A {hand.address(ENVOY)}\n".encode()),
-        (Sign(COREDNS, "hot", ZONE, "commit"),),
+        "the list of names is replaced by one that can't be read",
+        lambda hand: hand.write(COREDNS, POLICY, b"this is no list\n"),
+        (Sign(COREDNS, "hot", POLICY, "commit"),),
     ),
-    Tampering(
-        "the zone is pointed at an address where no Envoy is",
-        _zone(_other_slot),
-        (Sign(COREDNS, "hot", ZONE, "commit"),),
-    ),
-    Tampering(
-        "the zone is replaced by one that can't be read",
-        lambda hand: hand.write(COREDNS, ZONE, b"this is no zone\n"),
-        (Sign(COREDNS, "hot", ZONE, "commit"),),
-    ),
+    _write(COREDNS, f"good/{POLICY}", b"{}", "commit"),
+    _write(COREDNS, "state/committed.json", b"{}", "commit"),
 )
 
 
@@ -561,12 +562,19 @@ def _lead_around_the_guard(hand: Hand) -> None:
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
-def _have_an_update_refused(hand: Hand) -> None:
-    """Have Envoy read rubbish, and put the right file back where it does not look."""
-    right = hand.read(ENVOY)[listeners.LISTENERS]
-    hand.write(ENVOY, "stage/rubbish", b"{")
-    hand.move(ENVOY, "stage/rubbish", listeners.LISTENERS)
-    hand.write(ENVOY, listeners.LISTENERS, right)
+def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
+    """Return the way of having Envoy load a changed file, with the right one put back where it does not look."""
+
+    def make(hand: Hand) -> None:
+        right = hand.read(ENVOY)[path]
+        changed = right.replace(before, after)
+        if changed == right:
+            raise ValueError(f"{path} has nothing to change")
+        hand.write(ENVOY, "stage/changed", changed)
+        hand.move(ENVOY, "stage/changed", path)
+        hand.write(ENVOY, path, right)
+
+    return make
 
 
 INSIDE = (
@@ -581,9 +589,14 @@ INSIDE = (
         (Sign(COREDNS, "live", "processes", "replace"),),
     ),
     Tampering(
-        "Envoy refuses an update, though the right file lies there again",
-        _have_an_update_refused,
-        (Sign(ENVOY, "live", "refused", "commit"),),
+        "Envoy has loaded a further server name, and the right file lies there again",
+        _have_loaded(LISTENERS, b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
+        (Sign(ENVOY, "live", "listeners", "commit"),),
+    ),
+    Tampering(
+        "Envoy has loaded a further host, and the right file lies there again",
+        _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
+        (Sign(ENVOY, "live", "routes", "commit"),),
     ),
 )
 

@@ -98,8 +98,7 @@ def probe(answer: Mapping[str, Any]) -> Probe:
     try:
         return Probe(
             build=answer["build"],
-            versions=dict(answer["versions"] or {}),
-            refused=tuple(answer.get("refused") or ()),
+            live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
             connections=answer["connections"],
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],

@@ -25,7 +25,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from clawker_fw.engine import archive, pulling, requirements, routes
 from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
-from clawker_fw.engine.port import NOTHING, Tell
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -56,7 +56,6 @@ _EVENTS = {
 
 _NANOSECONDS = 1_000_000_000
 _CALL_SECONDS = 60
-_STOP_SECONDS = 5
 
 STALLED_SECONDS = 120
 """How long a pull may go on with nothing changing: a registry that is slow is waited for, a silent one is not."""
@@ -414,10 +413,10 @@ class DockerEngine:
         with _translated(f"start container {container}"):
             self._client.start(container)
 
-    def stop(self, container: str) -> None:
+    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
         """See `EngineWriter`."""
         with _translated(f"stop container {container}"):
-            self._client.stop(container, timeout=_STOP_SECONDS)
+            self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
@@ -433,7 +432,7 @@ class DockerEngine:
         """See `EngineWriter`."""
         try:
             with _translated(f"remove container {container}"):
-                self._client.stop(container, timeout=_STOP_SECONDS)
+                self._client.stop(container, timeout=STOP_SECONDS)
                 self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
             return

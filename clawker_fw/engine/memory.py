@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import queue
-import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine import archive
-from clawker_fw.engine.port import NOTHING, Tell
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
@@ -33,7 +32,8 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
 )
-from clawker_fw.stack.container import COMMITTED, HELPER_PATH, HOT, STAGE, program_of
+from clawker_fw.stack.container import COMMITTED, GOOD, HELPER_PATH, HOT, STAGE, program_of
+from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """An engine calls a container that was stopped unhealthy."""
@@ -41,9 +41,7 @@ _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 _ATTACHED = {"running", "paused"}
 """States in which a container is on its networks."""
 
-_SIBLING = "boot/sibling.json"
 _CLAIMED = "state/claimed"
-_ZONE_VERSION = re.compile(rb'^version\.clawker-fw\.invalid\. \d+ IN TXT "(.*)"$', re.MULTILINE)
 
 
 @dataclass
@@ -66,7 +64,6 @@ class _Container:
     connections: int = 0
     network_differences: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     silent: str = ""
@@ -138,8 +135,7 @@ class MemoryEngine:
         self._tell_of(inside, "exec_start", f"{HELPER_PATH} probe")
         return Probe(
             build="memory",
-            versions={} if inside.silent else dict(inside.live),
-            refused=inside.refused,
+            live={} if inside.silent else dict(inside.live),
             connections=inside.connections,
             addresses=tuple(sorted(inside.addresses)),
             claimed=_CLAIMED in inside.files,
@@ -260,20 +256,27 @@ class MemoryEngine:
         self._tell_of(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
-        if _SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
+        if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
             inside.status, inside.exit_code = "exited", 1
             self._tell_of(inside, "die")
             inside.said.append("fwctl: open boot/sibling.json: no such file or directory")
             return
         if _CLAIMED in inside.files:
             inside.addresses.add(self._service_address(inside))
-        inside.live, inside.refused, inside.processes = {}, (), ()
+        inside.live, inside.processes = {}, ()
         inside.program = program_of(inside.spec.shape)
-        for resource, version in _versions(inside.files).items():
-            inside.live[resource] = version or ""
+        resources = declared(inside.files)
+        if resources and not _start_good(inside):
+            inside.status, inside.exit_code = "exited", 1
+            self._tell_of(inside, "die")
+            inside.said.append("fwctl: the hot files are not what was committed")
+            return
+        for resource, digest in _loaded(resources, inside.files).items():
+            inside.live[resource] = digest or ""
 
-    def stop(self, container: str) -> None:
-        """See `EngineWriter`."""
+    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
+        """See `EngineWriter`. Whatever runs here stops at once."""
+        del seconds
         inside = self.inside(container)
         if inside.status not in {"running", "paused"}:
             return
@@ -415,7 +418,7 @@ class MemoryEngine:
 
     @staticmethod
     def _service_address(inside: _Container) -> str:
-        return str(json.loads(inside.files[_SIBLING])["service"]["address"])
+        return str(json.loads(inside.files[SIBLING])["service"]["address"])
 
     def _identity(self) -> str:
         return f"{next(self._numbers):064x}"
@@ -461,22 +464,27 @@ def _view(inside: _Container) -> ContainerView:
     )
 
 
-def _versions(files: Files) -> dict[str, str | None]:
-    """Return the version each hot resource would have, None for one that its program would refuse."""
-    versions: dict[str, str | None] = {}
-    for path, content in files.items():
-        if not path.startswith(HOT):
-            continue
-        name = path.removeprefix(HOT).rpartition(".")[0]
-        if path.endswith(".json"):
-            try:
-                versions[name] = str(json.loads(content)["version_info"])
-            except (ValueError, KeyError, TypeError):
-                versions[name] = None
-        else:
-            found = _ZONE_VERSION.search(content)
-            versions["zone"] = found[1].decode() if found and b" IN SOA " in content else None
-    return versions
+def _loaded(resources: Sequence[Resource], files: Files) -> dict[str, str | None]:
+    """Return the digest each resource would have, None for one that its program would refuse."""
+    found: dict[str, str | None] = {}
+    for each in resources:
+        content = files.get(f"{HOT}{each.path}", b"")
+        if each.proven:
+            found[each.name] = each.digest(content) if _readable(each, content) else None
+    return found
+
+
+def _readable(resource: Resource, content: bytes) -> bool:
+    """Whether a program can read a file: a list of names, or resources that have one."""
+    try:
+        document = json.loads(content)
+        return bool(
+            all("name" in each for each in document["resources"])
+            if resource.envoy
+            else isinstance(document["names"], dict)
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _commit(inside: _Container) -> dict[str, Any]:
@@ -484,21 +492,60 @@ def _commit(inside: _Container) -> dict[str, Any]:
     wanted = json.loads(inside.files[f"{STAGE}commit.json"])
     new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
     for file in wanted["files"]:
-        if hashlib.sha256(new[f"{HOT}{file['path']}"]).hexdigest() != file["sha256"]:
+        if hashlib.sha256(plain(new[f"{HOT}{file['path']}"])).hexdigest() != file["sha256"]:
             raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
-    versions = _versions(new)
-    refused = sorted(name for name, version in versions.items() if version != wanted["version"])
+    loaded = _loaded(declared(inside.files), {**inside.files, **new})
+    refused = sorted(name for name, digest in loaded.items() if digest != wanted["live"].get(name))
     staged = [path for path in inside.files if path.startswith(STAGE)]
     if refused:
         for path in staged:
             del inside.files[path]
-        return {"committed": False, "rejected": refused, "missing": [], "reason": "it could not be read"}
+        return {
+            "committed": False,
+            "rejected": refused,
+            "missing": [],
+            "reason": "it could not be read",
+            "hung": False,
+        }
     inside.files.update(new)
     for path in wanted["remove"]:
         inside.files.pop(f"{HOT}{path}", None)
     inside.files[COMMITTED] = inside.files[f"{STAGE}commit.json"]
     for path in staged:
         del inside.files[path]
-    inside.refused = ()
-    inside.live = {name: version for name, version in versions.items() if version is not None}
-    return {"committed": True, "version": wanted["version"], "rejected": [], "missing": [], "reason": ""}
+    _keep_good(inside)
+    inside.live = {name: digest for name, digest in loaded.items() if digest is not None}
+    return {"committed": True, "rejected": [], "missing": [], "reason": "", "hung": False}
+
+
+def _keep_good(inside: _Container) -> None:
+    """Do what `fwctl` does when what lies there has been proven: keep a copy of it."""
+    kept = {path: text for path, text in inside.files.items() if not path.startswith(GOOD)}
+    copies = {f"{GOOD}{path}": text for path, text in kept.items() if path.startswith(HOT)}
+    inside.files = {**kept, **copies, f"{GOOD}committed.json": kept[COMMITTED]}
+
+
+def _intact(files: Files, folder: str, record: str) -> bool:
+    """Whether the hot files in a folder are those that a record speaks of."""
+    try:
+        recorded = {each["path"]: each["sha256"] for each in json.loads(files[record])["files"]}
+    except (KeyError, TypeError, ValueError):
+        return False
+    present = {
+        path.removeprefix(folder): hashlib.sha256(plain(text)).hexdigest()
+        for path, text in files.items()
+        if path.startswith(folder)
+    }
+    return present == recorded
+
+
+def _start_good(inside: _Container) -> bool:
+    """Do what `fwctl serve` does first: see to it that what was proven is there. Whether there is such a set."""
+    if not _intact(inside.files, HOT, COMMITTED):
+        if not _intact(inside.files, f"{GOOD}{HOT}", f"{GOOD}committed.json"):
+            return False
+        kept = {path: text for path, text in inside.files.items() if not path.startswith(HOT)}
+        good = {path.removeprefix(GOOD): text for path, text in kept.items() if path.startswith(f"{GOOD}{HOT}")}
+        inside.files = {**kept, **good, COMMITTED: kept[f"{GOOD}committed.json"]}
+    _keep_good(inside)
+    return True

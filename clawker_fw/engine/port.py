@@ -30,6 +30,10 @@ Tell = Callable[[float], None]
 """Called with the share that is done, 0 to 1, while something long goes on."""
 
 
+STOP_SECONDS = 5
+"""How long a container may take to stop by itself."""
+
+
 class EngineReader(Protocol):
     """Everything that can be looked at. `drift`, `status` and `--dry-run` hold nothing else."""
 
@@ -108,8 +112,8 @@ class EngineWriter(EngineReader, Protocol):
     def start(self, container: str) -> None:
         """Start a container that does not run."""
 
-    def stop(self, container: str) -> None:
-        """Stop a container. One that does not run is no error."""
+    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
+        """Stop a container, and kill it after so long. One that does not run is no error."""
 
     def unpause(self, container: str) -> None:
         """Let a paused container go on."""

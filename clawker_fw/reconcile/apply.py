@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any, NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError, StoppedError
-from clawker_fw.model import Probe, Sibling
+from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -211,10 +211,8 @@ class _Performer:
         while time.monotonic() < end:
             self.require_going([(step,)])
             probe = self._ask(step.container)
-            if probe and not probe.error and not probe.network:
-                live = [probe.versions.get(resource) == step.version for resource in step.resources]
-                if all(live):
-                    return
+            if probe and not _shortcomings(probe, step):
+                return
             if probe is None and not self._alive(step.container):
                 break
             time.sleep(_ASK_EVERY)
@@ -242,12 +240,21 @@ class _Performer:
             return []
 
     def _commit(self, step: Commit) -> None:
+        before = self._engine.container(step.container)
         self._engine.put_files(step.container, step.files)
         answers: list[Any] = []
-        self._engine.run_helper(step.container, ["commit"], answers.append)
+        try:
+            self._engine.run_helper(step.container, ["commit"], answers.append)
+        except EngineError as error:
+            self._require_new_start(step, before, error)
         result = answers[-1] if answers else {}
         if result.get("committed"):
             return
+        if result.get("hung"):
+            # Only from outside can it be ended; it starts with the files that are back.
+            self._engine.stop(step.container, 0)
+            self._engine.start(step.container)
+            self._await_answer(step.container)
         refused = ", ".join(result.get("rejected") or result.get("missing") or ["everything"])
         raise NotProvenError(
             "commit-rejected",
@@ -255,6 +262,24 @@ class _Performer:
             context=[str(result.get("reason") or "no reason given")],
             hint="The rules that were live before are still live.",
         )
+
+    def _require_new_start(self, step: Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
+        """Raise what has become of a commit whose helper did not answer.
+
+        When the files have ended the program, the helper has ended with it. The engine has started both again by
+        then, or is about to, with the files that were proven last.
+        """
+        now = self._engine.container(step.container)
+        if before is None or now is None or (now.running and now.started == before.started):
+            raise error
+        words = self._last_words(step.container)
+        self._await_answer(step.container)
+        raise NotProvenError(
+            "commit-ended-program",
+            f"The new files ended {step.sibling}; it has started again with the old ones.",
+            context=words,
+            hint="The rules that were live before are live again.",
+        ) from error
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -306,7 +331,7 @@ def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
         return ["it does not run"]
     if probe.error:
         return [f"it does not answer: {probe.error}"]
-    missing = [name for name in step.resources if probe.versions.get(name) != step.version]
+    missing = [name for name, digest in step.live.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
 
 

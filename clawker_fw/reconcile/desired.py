@@ -27,9 +27,11 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, envoy, images, labels
-from clawker_fw.stack.container import HELPER, ZONE
+from clawker_fw.stack import coredns, images, labels
+from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 
@@ -128,11 +130,11 @@ def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
 
 
 def slots(observed: Observed, addresses: Addressing) -> Slots:
-    """Return the slots the siblings are in. A missing Envoy belongs where the zone still points."""
+    """Return the slots the siblings are in. A missing Envoy belongs where agents are still sent."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
-        zone = observed.siblings[Sibling.COREDNS].files.get(ZONE, b"")
-        held[Sibling.ENVOY] = int(f" IN A {addresses.envoy(1)}\n".encode() in zone)
+        sent_to = coredns.envoy_address(observed.siblings[Sibling.COREDNS].files)
+        held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 
 
@@ -162,8 +164,8 @@ def _render(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
                 boot=envoy.boot(release, project, addresses, slots.envoy),
-                hot=envoy.hot(blueprint.rules, addresses, slots.envoy),
-                resources=envoy.resources(blueprint.rules),
+                hot=envoy.hot(blueprint.rules, addresses.envoy(slots.envoy)),
+                resources=envoy.RESOURCES,
             ),
             Sibling.COREDNS: _sibling(
                 blueprint,
@@ -171,7 +173,7 @@ def _render(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns),
                 boot=coredns.boot(release, addresses),
-                hot=coredns.hot(release, blueprint.rules, addresses.envoy(slots.envoy)),
+                hot=coredns.hot(blueprint.rules, addresses.envoy(slots.envoy)),
                 resources=coredns.RESOURCES,
             ),
         },
@@ -189,8 +191,8 @@ def _sibling(
     slot: int,
     shape: Shape,
     boot: Files,
-    hot: tuple[Files, str],
-    resources: tuple[str, ...],
+    hot: Files,
+    resources: tuple[Resource, ...],
 ) -> DesiredSibling:
     image = blueprint.images[sibling]
     boot = {HELPER: blueprint.helper, **boot}
@@ -205,7 +207,6 @@ def _sibling(
         },
         shape=shape,
         boot=boot,
-        hot=hot[0],
-        version=hot[1],
-        resources=resources,
+        hot=hot,
+        live=live_digests(resources, hot),
     )

@@ -6,6 +6,7 @@ A value that differs was either made so by us and is wanted otherwise now (`upgr
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from clawker_fw.model import (
     Action,
@@ -26,7 +27,17 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import COMMITTED, HELPER, HOT, KEPT, UNFINISHED, container_names, program_of
+from clawker_fw.stack.container import (
+    COMMITTED,
+    GOOD,
+    HELPER,
+    HOT,
+    KEPT,
+    UNFINISHED,
+    container_names,
+    program_of,
+)
+from clawker_fw.stack.resources import plain
 
 ANSWER = "answer"
 """The field of the live layer that says a running program does not answer: what is live can't be known."""
@@ -326,8 +337,25 @@ class _Comparison:
         yield from self._files(Layer.BOOT, running, self._wanted.boot, made, Action.REPLACE)
 
     def _hot(self) -> Iterator[Finding]:
-        running = {path: text for path, text in self._seen.files.items() if path.startswith(HOT)}
-        yield from self._files(Layer.HOT, running, self._wanted.hot, self._committed[1], Action.COMMIT)
+        """Compare the hot files, but for the version that each commit gives them, and what is kept of them."""
+        raw = {path: text for path, text in self._seen.files.items() if path.startswith(HOT)}
+        running = {path: plain(text) for path, text in raw.items()}
+        committed = self._committed.files
+        # An earlier release recorded the digest of the whole file.
+        made = {
+            path: labels.digest(running[path]) if labels.digest(raw[path]) == digest else digest
+            for path, digest in committed.items()
+            if path in raw
+        }
+        found = list(self._files(Layer.HOT, running, self._wanted.hot, {**committed, **made}, Action.COMMIT))
+        yield from found
+        if not found and self._committed != self._wanted_commit:
+            yield self._finding(Layer.HOT, COMMITTED, "another set", "this set", made=False, action=Action.COMMIT)
+        for path, text in self._seen.files.items():
+            name = path.removeprefix(f"{GOOD}{HOT}")
+            kept = committed.get(HOT + name)
+            if committed and name != path and (digest := labels.digest(plain(text))) != kept:
+                yield self._finding(Layer.HOT, path, digest, kept, made=False, action=Action.COMMIT)
         for folder in UNFINISHED:
             if any(path.startswith(f"{folder}/") for path in self._seen.files):
                 yield self._finding(Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT)
@@ -357,20 +385,18 @@ class _Comparison:
         if probe.error:
             yield self._finding(Layer.LIVE, ANSWER, probe.error, "an answer", made=False, action=Action.REPLACE)
             return
-        committed, _ = self._committed
-        for resource in self._wanted.resources:
-            version = probe.versions.get(resource)
-            if version != self._wanted.version:
+        committed = self._committed.live
+        for resource, wanted_digest in self._wanted.live.items():
+            digest = probe.live.get(resource)
+            if digest != wanted_digest:
                 yield self._finding(
                     Layer.LIVE,
                     resource,
-                    version,
-                    self._wanted.version,
-                    made=version == committed or (version is None and committed != self._wanted.version),
+                    digest and f"sha256:{digest}",
+                    f"sha256:{wanted_digest}",
+                    made=digest == committed.get(resource),
                     action=Action.COMMIT,
                 )
-        if probe.refused:
-            yield self._finding(Layer.LIVE, "refused", probe.refused, (), made=False, action=Action.COMMIT)
         for field, running, wanted in (
             ("network", probe.network, ()),
             ("processes", probe.processes, ()),
@@ -382,18 +408,32 @@ class _Comparison:
                 yield self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
 
     @property
-    def _committed(self) -> tuple[str, Mapping[str, str]]:
-        """The version last committed, and the digest of each hot file in it; empty when that can't be read."""
+    def _committed(self) -> "_Commit":
+        """What was last committed, by the container's own record; nothing when that can't be read."""
         try:
             record = json.loads(self._seen.files[COMMITTED])
-            return record["version"], {HOT + file["path"]: f"sha256:{file['sha256']}" for file in record["files"]}
-        except (KeyError, TypeError, ValueError):
-            return "", {}
+            files = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
+            live = record.get("live", {})  # an earlier release had none
+            return _Commit(files, {str(name): str(digest) for name, digest in live.items()})
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return _Commit({}, {})
+
+    @property
+    def _wanted_commit(self) -> "_Commit":
+        return _Commit({path: labels.digest(text) for path, text in self._wanted.hot.items()}, self._wanted.live)
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A set of hot files by their digests, and the digest of each resource that is live with them."""
+
+    files: Mapping[str, str]
+    live: Mapping[str, str]
 
 
 def _is_boot(path: str) -> bool:
     folder, slash, _ = path.partition("/")
-    return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" == HOT))
+    return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" in {HOT, GOOD}))
 
 
 def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch

@@ -23,8 +23,8 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
-from clawker_fw.stack import labels
-from clawker_fw.stack.container import ZONE, container_names, lock_name
+from clawker_fw.stack import coredns, labels
+from clawker_fw.stack.container import container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
 _LOOKS = 3
@@ -222,7 +222,7 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
     """Return the container that serves as each sibling, where a run that did not end left two.
 
     CoreDNS serves when it has claimed the service address, its replacement first: it was verified before it did.
-    Envoy serves when the zone that is served points to it.
+    Envoy serves when that CoreDNS sends agents to it.
     """
     serving: dict[Sibling, ObservedSibling] = {}
     for sibling in (Sibling.COREDNS, Sibling.ENVOY):
@@ -236,9 +236,9 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
         if sibling is Sibling.COREDNS:
             chosen = [each for each in reversed(candidates) if each.probe and each.probe.claimed]
         else:
-            zone = serving[Sibling.COREDNS].files.get(ZONE, b"") if Sibling.COREDNS in serving else b""
-            addresses = {line.rpartition(b" IN A ")[2] for line in zone.splitlines()}
-            chosen = [each for each in candidates if _agent_address(project, each).encode() in addresses]
+            resolver = serving.get(Sibling.COREDNS)
+            address = coredns.envoy_address(resolver.files) if resolver else ""
+            chosen = [each for each in candidates if address and _agent_address(project, each) == address]
         serving[sibling] = (chosen or candidates)[0]
     return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}
 

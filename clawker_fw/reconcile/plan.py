@@ -1,11 +1,10 @@
 """plan: which steps close the difference, in which order, and how to go back. Pure.
 
 The order is a security property: whatever prefix of a plan has been performed, nothing passes that neither the
-old rules nor the new ones allow. Images come before anything is touched, Envoy learns of rules before the zone
+old rules nor the new ones allow. Images come before anything is touched, Envoy learns of rules before CoreDNS
 does, a replacement is verified before it is used, and what served before is taken away last.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from clawker_fw.errors import RefusedError
@@ -50,8 +49,9 @@ from clawker_fw.reconcile.steps import (
     Verify,
     Wish,
 )
-from clawker_fw.stack import zone
+from clawker_fw.stack import coredns
 from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
+from clawker_fw.stack.resources import declared
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry may refuse to change for 1 s."""
@@ -60,7 +60,6 @@ _TTL_SLACK = 0.25
 """Added to the TTL for an agent that connects a moment after it has looked a name up."""
 
 _READY_SECONDS = 15.0
-_COMMIT_SECONDS = 5.0
 
 
 def plan(
@@ -96,9 +95,10 @@ class _Planner:
         self._observed = observed
         self._wish = wish
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
+        self._desired_now = desired_at(slots)
         self._made = tuple(each for each in Sibling if self._must_be_made(each))
         new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
-        self._zone_moves = new.envoy != slots.envoy
+        self._address_changes = new.envoy != slots.envoy
         self._desired = desired_at(new)
         self._names = {each: self._new_name(each) for each in self._made}
 
@@ -106,7 +106,7 @@ class _Planner:
         if sibling not in self._observed.siblings or self._wish.replace_all:
             return True
         closing = {finding.action for finding in self._causes[sibling]}
-        if self._wish.replace_uncommitted and Action.COMMIT in closing:
+        if Action.COMMIT in closing and (self._wish.replace_uncommitted or not self._understands(sibling)):
             return True
         if Action.REPLACE in closing:
             return True
@@ -234,7 +234,7 @@ class _Planner:
 
     def _verify(self, sibling: Sibling) -> Verify:
         wanted = self._wanted(sibling)
-        return Verify(sibling, self._names[sibling], wanted.resources, wanted.version, _READY_SECONDS)
+        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS)
 
     def _commit(self, sibling: Sibling) -> list[Step]:
         """Commit hot files to the container that is there now, also to a resolver that is about to be replaced.
@@ -248,9 +248,9 @@ class _Planner:
         hot = {path: text for path, text in old.files.items() if path.startswith(HOT)}
         causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
         if sibling in self._made:
-            if sibling is Sibling.ENVOY or not self._address_moves or not self._trusted(old):
+            if sibling is Sibling.ENVOY or not self._address_moves or not self._can_be_told(old):
                 return []
-        elif not causes and not (sibling is Sibling.COREDNS and self._zone_moves):
+        elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
         return [Commit(sibling, old.container.id, staged(wanted, hot), causes)]
 
@@ -260,6 +260,15 @@ class _Planner:
             each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
         )
         return old.probe is not None and not old.probe.error and not tampered
+
+    def _understands(self, sibling: Sibling) -> bool:
+        """Whether a container reads the hot files of this release: an earlier one may have read others."""
+        old = self._observed.siblings[sibling]
+        return declared(old.files) == declared(self._desired_now.siblings[sibling].boot)
+
+    def _can_be_told(self, old: ObservedSibling) -> bool:
+        """Whether a resolver that is to be replaced can still send agents to another Envoy."""
+        return self._trusted(old) and self._understands(old.sibling)
 
     @property
     def _address_moves(self) -> bool:
@@ -284,9 +293,11 @@ class _Planner:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
             claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
             return [[*claim, *relief]]
-        trusted = old is not None and self._trusted(old)
+        # Unless the old one has been told where the new Envoy is, everybody must have come to the new one before
+        # the old Envoy goes.
+        told = old is not None and self._can_be_told(old)
         new = Role.AGENTS not in self._observed.networks  # nobody there who could remember another neighbour
-        seconds = 0 if trusted or new else ANNOUNCE_SECONDS
+        seconds = 0 if told or new else ANNOUNCE_SECONDS
         return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], relief]
 
     def _relieved_coredns(self) -> list[Step]:
@@ -307,7 +318,7 @@ class _Planner:
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
-        wait = [AwaitTtl(zone.TTL + _TTL_SLACK)] if self._address_moves else []
+        wait = [AwaitTtl(coredns.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
         return [*wait, *drain, _retire(old)]
 
@@ -420,7 +431,7 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
     """Return the container to make: everything it starts with, and the record of it."""
-    record = commit_record(wanted.version, digests(wanted.hot), (), _COMMIT_SECONDS)
+    record = commit_record(wanted.live, wanted.hot)
     return ContainerSpec(
         name=name,
         image=wanted.image.reference,
@@ -433,10 +444,5 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
 def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
     """Return the files to stage for `fwctl commit`, which takes those away that are there and not wanted."""
     remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
-    record = commit_record(wanted.version, digests(wanted.hot), remove, _COMMIT_SECONDS)
+    record = commit_record(wanted.live, wanted.hot, remove)
     return {**{f"stage/{path}": text for path, text in wanted.hot.items()}, "stage/commit.json": record}
-
-
-def digests(hot: Files) -> dict[str, str]:
-    """Return the SHA-256 of hot files by their path below `hot/`, in the order in which they go into place."""
-    return {path.removeprefix(HOT): hashlib.sha256(text).hexdigest() for path, text in hot.items()}

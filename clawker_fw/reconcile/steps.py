@@ -4,11 +4,11 @@ A step says what is to be done and, where it closes findings, which; how it is d
 a step is one line, the same in plans, progress, JSON and the goldens of the tests.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from clawker_fw.model import Cause, ContainerSpec, Diff, Files, Finding, NetworkSpec, Sibling
+from clawker_fw.model import Cause, ContainerSpec, Diff, Files, Finding, NetworkSpec, Sibling, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,11 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Wait until a new container answers with exactly the version it was given."""
+    """Wait until a new container says that exactly what it was given is live, by the digest of each resource."""
 
     sibling: Sibling
     container: str
-    resources: tuple[str, ...]
-    version: str
+    live: Mapping[str, str]
     seconds: float
 
 
@@ -279,7 +278,7 @@ def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case Create():
             return f"create and start {step.spec.name}"
         case Verify():
-            return f"verify {step.container} serves version {step.version}"
+            return f"verify {step.container} serves version {version_of(step.live)}"
         case Commit():
             return f"commit hot files to {step.sibling}"
         case Claim():

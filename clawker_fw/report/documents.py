@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling, Verdict
+from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling, Verdict, version_of
 from clawker_fw.reconcile.attempt import Attempt
 from clawker_fw.reconcile.plan import waste
 from clawker_fw.reconcile.steps import Plan, Step, describe
@@ -89,20 +89,16 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "build": (seen.probe.build or None) if seen and seen.probe else None,
         "address": (container.connected.get(agents) or None) if container else None,
         "since": (container.started or None) if container else None,
-        "live_version": live_version(observed, desired, sibling),
+        "live_version": live_version(observed, sibling),
     }
 
 
-def live_version(observed: Observed, desired: Desired, sibling: Sibling) -> str | None:
-    """Return the version that is live in every resource of a sibling, or None when there is no such version.
-
-    Envoy still names the routes of listeners that are gone; they are not asked for.
-    """
+def live_version(observed: Observed, sibling: Sibling) -> str | None:
+    """Return what is live in a sibling, in short; None when that can't be known."""
     seen = observed.siblings.get(sibling)
-    if seen is None or seen.probe is None or seen.probe.error:
+    if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
-    versions = {seen.probe.versions.get(resource, "") for resource in desired.siblings[sibling].resources}
-    return versions.pop() or None if len(versions) == 1 else None
+    return version_of(seen.probe.live)
 
 
 def _siblings(found: Diff) -> list[dict[str, Any]]:

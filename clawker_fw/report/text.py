@@ -145,7 +145,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
             (container.health if container else "") or "-",
             (container.connected.get(agents) if container else "") or "-",
             _moment(container.started) if container and container.running else "-",
-            live_version(observed, desired, sibling) or "-",
+            live_version(observed, sibling) or "-",
             _shown(container.image) if container else "-",
         )
     rules_word = "rule" if rules == 1 else "rules"

@@ -1,7 +1,7 @@
-"""The one matcher: what the rules say of a name. The zone is made by walking the same tree.
+"""The one matcher: what the rules say of a name.
 
 The most specific rule decides: the exact name first, then the nearest name above it that has a subtree rule.
-Every other form of the rules (the zone, Envoy's server names and virtual hosts) is tested against this.
+Every other form of the rules (CoreDNS's list, Envoy's server names and virtual hosts) is tested against this.
 """
 
 from collections.abc import Iterator

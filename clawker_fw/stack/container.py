@@ -1,9 +1,10 @@
 """What both siblings' containers have in common: the volume's layout, the helper, and the confinement."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Healthcheck, Mount, Shape, Sibling
+from clawker_fw.model import Files, Healthcheck, Mount, Shape, Sibling
 
 VOLUME = "/fw"
 """Where the volume with everything of ours is mounted, read-only root around it."""
@@ -11,15 +12,20 @@ VOLUME = "/fw"
 HELPER = "bin/fwctl"
 BOOT = "boot/"
 HOT = "hot/"
-ZONE = HOT + "zone/root.zone"
+GOOD = "good/"
 STAGE = "stage/"
 COMMITTED = "state/committed.json"
 
-KEPT = frozenset({COMMITTED, "state/claimed", "state/refusals.json", "state/attempt.json"})
+KEPT = frozenset({COMMITTED, "state/claimed", "state/attempt.json"})
 """What `fwctl` and a run keep in a volume, beside what a sibling is made with."""
 
-UNFINISHED = ("good", "good.new", "restore", "restore.new", "stage")
+UNFINISHED = ("good.new", "restore", "restore.new", "stage")
 """Folders that a commit needs, and takes away when it ends."""
+
+_COMMIT_SECONDS = 4.0
+_COMMIT_BYTES_A_SECOND = 2_000_000
+"""How long a program may take to prove new files, and how much longer for larger ones. After six tenths of it, one
+that does not answer is hung (`fwctl commit`): what was proven last is back and serving within 5 s."""
 
 _SERVE = ("serve", "--")
 
@@ -84,11 +90,17 @@ def program_of(shape: Shape) -> tuple[str, ...]:
     return command[command.index("--") + 1 :] if "--" in command else command
 
 
-def commit_record(version: str, hot: Mapping[str, str], remove: Sequence[str], seconds: float) -> bytes:
+def commit_record(live: Mapping[str, str], hot: Files, remove: Sequence[str] = ()) -> bytes:
     """Return what `fwctl commit` reads, and keeps as the record of what is live.
 
-    `hot` maps paths below `hot/` to hexadecimal digests, in the order in which they go into place.
+    `live` maps resources to the digest of each once it is live. `hot` are the files, in the order in which they go
+    into place, `remove` paths below `hot/` that then go. The version is that of a container that has just been
+    made: each commit takes another one.
     """
-    files = [{"path": path, "sha256": digest} for path, digest in hot.items()]
-    record = {"version": version, "files": files, "remove": list(remove), "seconds": seconds}
+    files = [
+        {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(content).hexdigest()}
+        for path, content in hot.items()
+    ]
+    seconds = round(_COMMIT_SECONDS + sum(map(len, hot.values())) / _COMMIT_BYTES_A_SECOND, 1)
+    record = {"version": "0", "live": live, "files": files, "remove": list(remove), "seconds": seconds}
     return json.dumps(record, separators=(",", ":")).encode()

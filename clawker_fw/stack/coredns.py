@@ -1,18 +1,24 @@
-"""The resolver sibling: its Corefile, its zone, its place on the agent network."""
+"""The resolver sibling: its Corefile, its list of names, its place on the agent network."""
 
 import json
 from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack import container, templates, zone
+from clawker_fw.stack import container, templates
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
-RESOURCES = ("zone",)
+TTL = 1
+"""Seconds that an answer, or a refusal, may be kept: how fast a replaced Envoy takes over."""
 
-_RELOAD_MILLISECONDS = 50
-"""How often CoreDNS looks at the zone file: 0.1 % of a core, and a change is live within a tenth of a second."""
+RESOURCES = (Resource("policy", "policy/names.json", hashed=True),)
+
+POLICY = container.HOT + RESOURCES[0].path
+
+_SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
+_ENVOY = "envoy"
 
 
 def shape(project: str, addressing: Addressing, slot: int) -> Shape:
@@ -32,19 +38,36 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 def boot(release: Release, addressing: Addressing) -> Files:
     """Return the files read once, at start."""
-    view = {"zone_path": f"{container.VOLUME}/{container.ZONE}", "reload_milliseconds": _RELOAD_MILLISECONDS}
+    view = {"policy_path": f"{container.VOLUME}/{POLICY}", "policy_socket": _SOCKET}
     sibling = {
         "sibling": "coredns",
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
+        "resources": declaration(RESOURCES),
     }
     return {
         "boot/Corefile": templates.render(release, "Corefile.j2", view),
-        "boot/sibling.json": json.dumps(sibling, indent=1, sort_keys=True).encode(),
+        SIBLING: json.dumps(sibling, indent=1, sort_keys=True).encode(),
     }
 
 
-def hot(release: Release, rules: RuleSet, envoy: IPv4Address) -> tuple[Files, str]:
-    """Return the files re-read while running, and their version."""
-    owners = zone.allowed_owners(rules)
-    version = templates.version_of(templates.source(release, "zone.j2"), owners, str(envoy), zone.TTL)
-    return {container.ZONE: templates.render(release, "zone.j2", zone.view(owners, envoy, version))}, version
+def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
+    """Return the files re-read while running: the list that the policy plugin answers from.
+
+    For each name it says what holds at the name and what holds below it; the most specific entry decides.
+    Addresses are named by what they stand for, so that another Envoy changes one line.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for rule in rules.rules:
+        entry = names.setdefault(rule.destination.name, {"at": _ENVOY})
+        if rule.destination.subtree:
+            entry["below"] = _ENVOY
+    document = {"ttl": TTL, "addresses": {_ENVOY: str(envoy)}, "names": names}
+    return {POLICY: json.dumps(document, sort_keys=True, separators=(",", ":")).encode()}
+
+
+def envoy_address(files: Files) -> str:
+    """Return the address to which a resolver with these files sends agents, "" when it can't be read."""
+    try:
+        return str(json.loads(files[POLICY])["addresses"][_ENVOY])
+    except (KeyError, TypeError, ValueError):
+        return ""

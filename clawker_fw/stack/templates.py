@@ -1,6 +1,5 @@
 """Rendering: templates print, Python decides. An undefined name in a template is an error, never empty text."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 
@@ -23,11 +22,6 @@ def render(release: Release, name: str, view: Mapping[str, object]) -> bytes:
 def source(release: Release, name: str) -> str:
     """Return a template's text."""
     return (release.templates / name).read_text(encoding="utf-8")
-
-
-def version_of(*parts: object) -> str:
-    """Return a version for content that is made from the parts: 16 hexadecimal digits of their SHA-256."""
-    return hashlib.sha256(_json(parts).encode()).hexdigest()[:16]
 
 
 def _json(value: object) -> str:

@@ -8,15 +8,14 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
-	_ "github.com/coredns/coredns/plugin/chaos"
+	_ "clawker-fw/coredns/policy"
+
 	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/file"
-	_ "github.com/coredns/coredns/plugin/log"
 )
 
 func init() {
 	// The order in which plugins see a query; CoreDNS's own list names plugins that are not here.
-	dnsserver.Directives = []string{"errors", "log", "chaos", "file"}
+	dnsserver.Directives = []string{"errors", "policy"}
 }
 
 func main() {

@@ -1,27 +1,27 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 )
 
-// Commit is stage/commit.json, and once it is live, state/committed.json: a whole set of hot files.
+// Commit is stage/commit.json, and once it is live, state/committed.json: a whole set of hot files, and the digest
+// that each proven resource has when they are live.
 type Commit struct {
-	Version string       `json:"version"`
-	Files   []StagedFile `json:"files"`  // in the order in which they go into place
-	Remove  []string     `json:"remove"` // below hot/, after the new set is live
-	Seconds float64      `json:"seconds"`
+	Version string            `json:"version"` // that of the files, never used before
+	Live    map[string]string `json:"live"`
+	Files   []StagedFile      `json:"files"`  // in the order in which they go into place
+	Remove  []string          `json:"remove"` // below hot/, after the new set is live
+	Seconds float64           `json:"seconds"`
 }
 
-// StagedFile is a path below hot/ and the SHA-256 of its content in hexadecimal.
+// StagedFile is a path below hot/ and the digest of what the file says: SHA-256 in hexadecimal, without its version.
 type StagedFile struct {
 	Path   string `json:"path"`
 	Digest string `json:"sha256"`
@@ -30,23 +30,26 @@ type StagedFile struct {
 // Result is what commit answers. A set that is not taken has been put back before the answer is given.
 type Result struct {
 	Committed bool     `json:"committed"`
-	Version   string   `json:"version"`
 	Rejected  []string `json:"rejected"` // resources that the program refused
 	Missing   []string `json:"missing"`  // resources that did not become live in time
 	Reason    string   `json:"reason"`
+	Hung      bool     `json:"hung"` // the program answers no more: only a new start brings it back
 }
 
 const pollEvery = 10 * time.Millisecond
 
-// settleFor is how long nothing more may be refused after the old files are back: a refusal that comes later would
-// be taken for somebody else's doing.
-const settleFor = 250 * time.Millisecond
+// hungAfter is the share of the time for a proof that a program may be silent. While it takes a large set over it does
+// not answer either.
+const hungAfter = 0.6
+
+// backWithin is how long the last good set may take to be live again.
+const backWithin = time.Second
 
 // commit moves the staged files into place by rename (Envoy looks at nothing else), waits for proof from the
 // program, and puts the last good set back when there is none: an update that is half applied must not stay.
-func commit(root string, program Program, now func() time.Time) (Result, error) {
-	var wanted Commit
+func commit(root string, resources []Resource, program Program, now func() time.Time) (Result, error) {
 	stage, hot := filepath.Join(root, "stage"), filepath.Join(root, "hot")
+	var wanted Commit
 	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
@@ -56,20 +59,21 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 	if err := keepGood(root); err != nil {
 		return Result{}, err
 	}
-	before, err := program.Rejections()
+	before, err := program.Rejections(resources)
 	if err != nil {
 		return Result{}, err
 	}
+	wanted.Version = newVersion()
+	if err := mark(filepath.Join(stage, "hot"), wanted.Version, wanted.paths()); err != nil {
+		return Result{}, err
+	}
 	if err := place(filepath.Join(stage, "hot"), hot, wanted.paths()); err != nil {
-		return Result{}, errors.Join(err, restore(root, wanted))
+		return Result{}, errors.Join(err, restore(root))
 	}
-	limit := now().Add(time.Duration(wanted.Seconds * float64(time.Second)))
-	result := prove(program, hot, wanted, before, limit, now)
+	seconds := time.Duration(wanted.Seconds * float64(time.Second))
+	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds}, now)
 	if !result.Committed {
-		return result, errors.Join(restore(root, wanted), settled(root, program, now), os.RemoveAll(stage))
-	}
-	if err := noteRefusals(root, program); err != nil {
-		return result, err
+		return giveBack(root, resources, program, result, now)
 	}
 	for _, path := range wanted.Remove {
 		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -80,70 +84,125 @@ func commit(root string, program Program, now func() time.Time) (Result, error) 
 	if err != nil {
 		return result, err
 	}
-	return result, errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(stage), removeUnfinished(root))
+	if err := writeFile(committedRecord(root), text); err != nil {
+		return result, err
+	}
+	return result, errors.Join(keepGood(root), removeUnfinished(root))
 }
 
-// removeUnfinished takes away what this commit has kept, and what one that died halfway has left.
+// giveBack puts the last good set back and waits until it is live. A program that does not answer any more is hung.
+func giveBack(root string, resources []Resource, program Program, result Result, now func() time.Time) (Result, error) {
+	if err := restore(root); err != nil {
+		return result, err
+	}
+	if result.Hung {
+		return result, removeUnfinished(root)
+	}
+	good, err := readCommitted(root)
+	if err != nil {
+		return result, errors.Join(err, removeUnfinished(root))
+	}
+	counts, err := program.Rejections(resources)
+	result.Hung = err != nil
+	if err == nil {
+		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin}, now).Hung
+	}
+	return result, removeUnfinished(root)
+}
+
+// removeUnfinished takes away what a commit needs, and what one that died halfway has left.
 func removeUnfinished(root string) error {
 	var failed error
-	for _, folder := range []string{goodFolder(root), restoreFolder(root)} {
-		failed = errors.Join(failed, os.RemoveAll(folder), os.RemoveAll(unfinished(folder)))
+	for _, folder := range []string{
+		filepath.Join(root, "stage"), restoreFolder(root), unfinished(restoreFolder(root)), unfinished(goodFolder(root)),
+	} {
+		failed = errors.Join(failed, os.RemoveAll(folder))
 	}
 	return failed
 }
 
-// settled waits until the program has refused nothing more for a moment, and notes what it has. One that does not
-// answer has ended, and begins to count anew.
-func settled(root string, program Program, now func() time.Time) error {
-	for quiet, before := now().Add(settleFor), -1; now().Before(quiet); time.Sleep(pollEvery) {
-		counts, err := program.Rejections()
-		if err != nil {
-			return nil
-		}
-		sum := 0
-		for _, count := range counts {
-			sum += count
-		}
-		if sum != before {
-			quiet, before = now().Add(settleFor), sum
-		}
-	}
-	return noteRefusals(root, program)
+// Proof is what has to be seen of the program: each resource live, and taken from the files of this commit.
+type Proof struct {
+	live    map[string]string
+	version string
+	before  map[string]int // refused updates until now
+	within  time.Duration
 }
 
-// prove polls until every resource has the wanted version, one of them is refused, or the time is over.
-func prove(
-	program Program, hot string, wanted Commit, before map[string]int, limit time.Time, now func() time.Time,
-) Result {
-	result := Result{Version: wanted.Version, Rejected: []string{}, Missing: []string{}}
-	expected, err := program.Expected(hot)
-	if err != nil {
-		result.Reason = err.Error()
-		return result
-	}
-	expected = without(expected, wanted.Remove)
+// prove polls until everything is live, something is refused, the program is silent for too long, or the time is over.
+func prove(program Program, resources []Resource, wanted Proof, now func() time.Time) Result {
+	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
+	answered := now()
+	limit := answered.Add(wanted.within)
 	for ; ; time.Sleep(pollEvery) {
-		versions, err := program.Versions()
+		missing, err := notLive(program, resources, wanted)
 		if err == nil {
-			result.Missing = notLive(expected, versions, wanted.Version)
-			if len(result.Missing) == 0 {
-				result.Committed = true
+			answered = now()
+			result.Missing = missing
+			if result.Committed = len(missing) == 0; result.Committed {
 				return result
 			}
 		}
-		if rejections, err := program.Rejections(); err == nil {
+		if rejections, err := program.Rejections(resources); err == nil {
+			answered = now()
 			for resource, count := range rejections {
-				if count > before[resource] {
+				if count > wanted.before[resource] {
 					result.Rejected = append(result.Rejected, resource)
 				}
 			}
 		}
 		slices.Sort(result.Rejected)
-		if len(result.Rejected) > 0 || now().After(limit) {
+		silence := now().Sub(answered)
+		result.Hung = silence.Seconds() > hungAfter*wanted.within.Seconds() || (silence > 0 && now().After(limit))
+		if len(result.Rejected) > 0 || result.Hung || now().After(limit) {
 			result.Reason = program.Reason()
 			return result
 		}
 	}
+}
+
+// notLive lists the resources that are not live as wanted. What was live before may be so by chance: where files have
+// versions, each must have been taken from the files of now.
+func notLive(program Program, resources []Resource, wanted Proof) ([]string, error) {
+	older, err := notTaken(program, resources, wanted.version)
+	if err != nil || len(older) > 0 {
+		return older, err
+	}
+	live, err := program.Live(resources)
+	if err != nil {
+		return nil, err
+	}
+	return differing(wanted.live, live), nil
+}
+
+// notTaken lists the resources that were taken from files of another version.
+func notTaken(program Program, resources []Resource, version string) ([]string, error) {
+	taken, err := program.Versions(resources)
+	if err != nil {
+		return nil, err
+	}
+	older := []string{}
+	for name, other := range taken {
+		if other != version {
+			older = append(older, name)
+		}
+	}
+	slices.Sort(older)
+	return older, nil
+}
+
+// mark gives staged files the version of this commit.
+func mark(folder, version string, paths []string) error {
+	for _, path := range paths {
+		content, err := os.ReadFile(filepath.Join(folder, path))
+		if err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(folder, path), withVersion(content, version)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // place renames each file from one tree into the other, making folders as needed.
@@ -158,90 +217,6 @@ func place(from, to string, paths []string) error {
 		}
 	}
 	return nil
-}
-
-func goodFolder(root string) string { return filepath.Join(root, "good") }
-
-func restoreFolder(root string) string { return filepath.Join(root, "restore") }
-
-func unfinished(folder string) string { return folder + ".new" }
-
-// keepGood copies the set that is live to good/. Where hot/ is not what was committed last and there is a good/,
-// a commit died halfway: what it kept is the last good set still, and what it left in hot/ was never proven.
-func keepGood(root string) error {
-	if _, err := os.Lstat(goodFolder(root)); err == nil && !intact(root) {
-		return nil
-	}
-	return copyFolder(filepath.Join(root, "hot"), goodFolder(root))
-}
-
-// intact says whether hot/ is the set that was committed last, nothing less and nothing more.
-func intact(root string) bool {
-	hot := filepath.Join(root, "hot")
-	committed, err := readCommitted(root)
-	if err != nil || committed.verify(hot) != nil {
-		return false
-	}
-	present, err := filesBelow(hot)
-	recorded := committed.paths()
-	slices.Sort(recorded)
-	slices.Sort(present)
-	return err == nil && slices.Equal(present, recorded)
-}
-
-// restore makes hot/ what good/ is: first the files that were there, those that wanted does not name before
-// the others, then away with those that were not. Until that is done good/ stays whole.
-func restore(root string, wanted Commit) error {
-	hot, good, copied := filepath.Join(root, "hot"), goodFolder(root), restoreFolder(root)
-	before, err := filesBelow(good)
-	if err != nil {
-		return err
-	}
-	order := wanted.paths()
-	slices.SortStableFunc(before, func(one, other string) int {
-		return slices.Index(order, one) - slices.Index(order, other)
-	})
-	if err := copyFolder(good, copied); err != nil {
-		return err
-	}
-	if err := place(copied, hot, before); err != nil {
-		return err
-	}
-	present, err := filesBelow(hot)
-	if err != nil {
-		return err
-	}
-	for _, path := range present {
-		if !slices.Contains(before, path) {
-			if err := os.Remove(filepath.Join(hot, path)); err != nil {
-				return err
-			}
-		}
-	}
-	return errors.Join(os.RemoveAll(copied), os.RemoveAll(good))
-}
-
-// copyFolder makes the target a whole copy, or leaves none that could be taken for one.
-func copyFolder(from, to string) error {
-	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished(to))); err != nil {
-		return err
-	}
-	if err := os.CopyFS(unfinished(to), os.DirFS(from)); err != nil {
-		return err
-	}
-	return os.Rename(unfinished(to), to)
-}
-
-// filesBelow lists the paths of what is no folder, relative to the folder.
-func filesBelow(folder string) ([]string, error) {
-	var paths []string
-	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			paths = append(paths, path)
-		}
-		return err
-	})
-	return paths, err
 }
 
 func (c Commit) verify(folder string) error {
@@ -268,42 +243,16 @@ func (c Commit) paths() []string {
 
 func (f StagedFile) verify(folder string) error {
 	if !filepath.IsLocal(f.Path) {
-		return fmt.Errorf("staged path %q leaves the folder", f.Path)
+		return fmt.Errorf("path %q leaves the folder", f.Path)
 	}
 	content, err := os.ReadFile(filepath.Join(folder, f.Path))
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(content)
-	if digest := hex.EncodeToString(sum[:]); digest != f.Digest {
-		return fmt.Errorf("staged %s has SHA-256 %s, expected %s", f.Path, digest, f.Digest)
+	if digest := digestOf(content); digest != f.Digest {
+		return fmt.Errorf("%s has SHA-256 %s, expected %s", f.Path, digest, f.Digest)
 	}
 	return nil
-}
-
-func notLive(expected []string, versions map[string]string, version string) []string {
-	missing := []string{}
-	for _, resource := range expected {
-		if versions[resource] != version {
-			missing = append(missing, resource)
-		}
-	}
-	return missing
-}
-
-// without leaves out the resources whose files are about to be removed.
-func without(resources, removed []string) []string {
-	gone := map[string]bool{}
-	for _, path := range removed {
-		gone[path[:len(path)-len(filepath.Ext(path))]] = true
-	}
-	kept := []string{}
-	for _, resource := range resources {
-		if !gone[resource] {
-			kept = append(kept, resource)
-		}
-	}
-	return kept
 }
 
 func committedRecord(root string) string { return filepath.Join(root, "state", "committed.json") }

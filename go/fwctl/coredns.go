@@ -1,83 +1,153 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// versionName is the last record of the zone file: a TXT with the version, proof that the whole file was read.
-const versionName = "version.clawker-fw.invalid."
+// policySocket is where the Corefile has CoreDNS say what is live: no address that an agent could reach.
+const policySocket = "/tmp/policy.sock"
 
-const classChaos = dnsmessage.Class(3)
+// refusedName is never allowed: .invalid is reserved (RFC 6761), and no rule can name it.
+const refusedName = "refused.clawker-fw.invalid."
 
-// coredns asks the resolver the way an agent does, over DNS.
-type coredns struct{ server string }
+const answerLimit = time.Second
 
-func (c coredns) Build() (string, error) { return c.text("version.bind.", classChaos) }
+// coredns asks the process over its socket what it has loaded, and over DNS, the way an agent does, whether it answers.
+type coredns struct{ socket, server string }
 
-func (c coredns) Versions() (map[string]string, error) {
-	version, err := c.text(versionName, dnsmessage.ClassINET)
+// policyStatus is what the policy plugin says of itself.
+type policyStatus struct {
+	Build   string `json:"build"`
+	Digest  string `json:"digest"`
+	Refused int    `json:"refused"`
+	Reason  string `json:"reason"`
+}
+
+func (c coredns) status() (policyStatus, error) {
+	var status policyStatus
+	connection, err := net.DialTimeout("unix", c.socket, answerLimit)
+	if err != nil {
+		return status, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
+		return status, err
+	}
+	if err := json.NewDecoder(connection).Decode(&status); err != nil {
+		return status, fmt.Errorf("%s: %w", c.socket, err)
+	}
+	return status, nil
+}
+
+func (c coredns) Build() (string, error) {
+	status, err := c.status()
+	return status.Build, err
+}
+
+func (c coredns) Live(resources []Resource) (map[string]string, error) {
+	if err := refuses(c.server, "udp"); err != nil {
+		return nil, err
+	}
+	status, err := c.status()
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"zone": version}, nil
+	live := map[string]string{}
+	for _, resource := range resources {
+		if resource.Hashed {
+			live[resource.Name] = status.Digest
+		}
+	}
+	return live, nil
 }
 
-// Rejections is empty: a zone that CoreDNS can't read leaves no trace but a log line, and the old version.
-func (c coredns) Rejections() (map[string]int, error) { return map[string]int{}, nil }
+func (c coredns) Versions([]Resource) (map[string]string, error) { return map[string]string{}, nil }
+
+func (c coredns) Rejections(resources []Resource) (map[string]int, error) {
+	status, err := c.status()
+	if err != nil {
+		return nil, err
+	}
+	rejections := map[string]int{}
+	for _, resource := range resources {
+		if resource.Hashed {
+			rejections[resource.Name] = status.Refused
+		}
+	}
+	return rejections, nil
+}
 
 func (c coredns) Reason() string {
-	return "CoreDNS still answers from the old zone; its log names the record it could not read"
+	status, err := c.status()
+	if err != nil {
+		return err.Error()
+	}
+	return status.Reason
 }
-
-func (c coredns) Expected(string) ([]string, error) { return []string{"zone"}, nil }
 
 func (c coredns) Connections() (int, error) { return 0, nil }
 
-func (c coredns) text(name string, class dnsmessage.Class) (string, error) {
-	parsed, err := dnsmessage.NewName(name)
-	if err != nil {
-		return "", err
-	}
+// refuses asks a resolver, over `udp` or `tcp`, for the name that is always refused, and passes when it is.
+func refuses(server, network string) error {
 	query := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
-		Questions: []dnsmessage.Question{{Name: parsed, Type: dnsmessage.TypeTXT, Class: class}},
+		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
+		Questions: []dnsmessage.Question{{
+			Name: dnsmessage.MustNewName(refusedName), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
+		}},
 	}
+	reply, err := ask(server, network, query)
+	if err != nil {
+		return fmt.Errorf("asking %s over %s: %w", server, network, err)
+	}
+	if reply.RCode != dnsmessage.RCodeNameError {
+		return fmt.Errorf("asking %s over %s: %s is answered with %s", server, network, refusedName, reply.RCode)
+	}
+	return nil
+}
+
+func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+	var reply dnsmessage.Message
 	packed, err := query.Pack()
 	if err != nil {
-		return "", err
+		return reply, err
 	}
-	connection, err := net.Dial("udp", c.server)
+	connection, err := net.DialTimeout(network, server, answerLimit)
 	if err != nil {
-		return "", err
+		return reply, err
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return "", err
+	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
+		return reply, err
+	}
+	if network == "tcp" {
+		packed = append([]byte{byte(len(packed) >> 8), byte(len(packed))}, packed...) // RFC 1035, section 4.2.2
 	}
 	if _, err := connection.Write(packed); err != nil {
-		return "", err
+		return reply, err
 	}
 	buffer := make([]byte, 1232)
 	size, err := connection.Read(buffer)
 	if err != nil {
-		return "", err
+		return reply, err
 	}
-	var reply dnsmessage.Message
-	if err := reply.Unpack(buffer[:size]); err != nil {
-		return "", err
+	message := buffer[:size]
+	if network == "tcp" {
+		if size < 2 {
+			return reply, errors.New("an answer of one byte")
+		}
+		message = message[2:]
+	}
+	if err := reply.Unpack(message); err != nil {
+		return reply, err
 	}
 	if reply.ID != query.ID {
-		return "", fmt.Errorf("%s: an answer to another query", name)
+		return reply, errors.New("an answer to another query")
 	}
-	for _, record := range reply.Answers {
-		if body, ok := record.Body.(*dnsmessage.TXTResource); ok {
-			return strings.Join(body.TXT, ""), nil
-		}
-	}
-	return "", fmt.Errorf("%s: no TXT record (%s)", name, reply.RCode)
+	return reply, nil
 }

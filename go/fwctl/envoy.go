@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,8 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,51 +77,89 @@ func (e envoy) stats(pattern string) (map[string]string, error) {
 	return values, nil
 }
 
-// Versions reads version_text of each xDS subscription, the proof of acceptance: version_info of
-// /config_dump shows updates that were refused as well.
-func (e envoy) Versions() (map[string]string, error) {
-	values, err := e.stats(`(lds|rds\..*)\.version_text$`)
+// Live reads what Envoy has loaded. A listener that is only warming up, or draining, is not among it.
+func (e envoy) Live(resources []Resource) (map[string]string, error) {
+	live := map[string]string{}
+	for _, resource := range resources {
+		if resource.Envoy == nil {
+			continue
+		}
+		loaded, err := e.loaded(*resource.Envoy)
+		if err != nil {
+			return nil, err
+		}
+		if live[resource.Name], err = canonical(loaded); err != nil {
+			return nil, err
+		}
+	}
+	return live, nil
+}
+
+func (e envoy) loaded(proof EnvoyProof) ([]map[string]any, error) {
+	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump)
+	if err != nil {
+		return nil, err
+	}
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber() // as they are written
+	if err := decoder.Decode(&dump); err != nil {
+		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
+	}
+	var found []map[string]any
+	for _, config := range dump.Configs {
+		for _, key := range proof.At {
+			config, _ = config[key].(map[string]any)
+		}
+		if config != nil {
+			found = append(found, config)
+		}
+	}
+	return found, nil
+}
+
+// Versions reads version_text of each xDS subscription, which changes only when an update was accepted: version_info
+// of /config_dump shows updates that were refused as well.
+func (e envoy) Versions(resources []Resource) (map[string]string, error) {
+	values, err := e.stats(`\.version_text$`)
 	if err != nil {
 		return nil, err
 	}
 	versions := map[string]string{}
-	for name, value := range values {
-		if resource := resourceOf(strings.TrimSuffix(name, ".version_text")); resource != "" {
-			versions[resource] = value
+	for _, resource := range resources {
+		if resource.Envoy != nil {
+			versions[resource.Name] = values[resource.Envoy.Statistics+".version_text"]
 		}
 	}
 	return versions, nil
 }
 
-func (e envoy) Rejections() (map[string]int, error) {
-	values, err := e.stats(`(lds|rds\..*)\.update_(rejected|failure)$`)
+func (e envoy) Rejections(resources []Resource) (map[string]int, error) {
+	values, err := e.stats(`\.update_(rejected|failure)$`)
 	if err != nil {
 		return nil, err
 	}
 	rejections := map[string]int{}
-	for name, value := range values {
-		stem := strings.TrimSuffix(strings.TrimSuffix(name, ".update_rejected"), ".update_failure")
-		count, err := strconv.Atoi(value)
-		if err != nil {
-			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
+	for _, resource := range resources {
+		if resource.Envoy == nil {
+			continue
 		}
-		if resource := resourceOf(stem); resource != "" {
-			rejections[resource] += count
+		for _, kind := range []string{".update_rejected", ".update_failure"} {
+			name := resource.Envoy.Statistics + kind
+			text, known := values[name]
+			if !known {
+				continue // nothing subscribes to it yet
+			}
+			count, err := strconv.Atoi(text)
+			if err != nil {
+				return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
+			}
+			rejections[resource.Name] += count
 		}
 	}
 	return rejections, nil
-}
-
-// resourceOf turns the name of a subscription's statistics into the name of the hot file without its ending:
-// listener_manager.lds -> lds/listeners, http.http-80.rds.http-80 -> rds/http-80.
-func resourceOf(scope string) string {
-	if scope == "listener_manager.lds" {
-		return "lds/listeners"
-	}
-	if _, route, found := strings.Cut(scope, ".rds."); found {
-		return "rds/" + route
-	}
-	return ""
 }
 
 func (e envoy) Reason() string {
@@ -156,18 +193,6 @@ func (e envoy) Reason() string {
 		return "Envoy could not read the file; its log says why"
 	}
 	return strings.Join(reasons, "; ")
-}
-
-func (e envoy) Expected(hot string) ([]string, error) {
-	resources := []string{"lds/listeners"}
-	routes, err := os.ReadDir(filepath.Join(hot, "rds"))
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	for _, route := range routes {
-		resources = append(resources, "rds/"+strings.TrimSuffix(route.Name(), ".json"))
-	}
-	return resources, nil
 }
 
 // Connections sums the listeners' open connections; the same number again per worker and the admin

@@ -53,7 +53,7 @@ func run(arguments []string) error {
 	case "health":
 		return health(root, sibling, sibling.program())
 	case "commit":
-		result, err := commit(root, sibling.program(), time.Now)
+		result, err := commit(root, sibling.Resources, sibling.program(), time.Now)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
+	"slices"
 	"sort"
 
 	"github.com/vishvananda/netlink"
@@ -14,7 +14,7 @@ import (
 type Report struct {
 	Sibling     string            `json:"sibling"`
 	Build       string            `json:"build"`
-	Versions    map[string]string `json:"versions"`
+	Live        map[string]string `json:"live"` // resource -> digest of what the program has loaded
 	Connections int               `json:"connections"`
 	Addresses   []string          `json:"addresses"`
 	Claimed     bool              `json:"claimed"`
@@ -22,7 +22,6 @@ type Report struct {
 	Network     []string          `json:"network"`   // how the network differs from what was asked
 	Program     []string          `json:"program"`   // the command line of the process that serves
 	Processes   []string          `json:"processes"` // what runs here and should not
-	Refused     []string          `json:"refused"`   // resources of which an update was refused
 	Unhealthy   string            `json:"unhealthy"` // why a health check would fail now, else ""
 	Error       string            `json:"error"`     // why the program did not answer, else ""
 }
@@ -30,23 +29,20 @@ type Report struct {
 // probe asks everything at once. What can't be read is told in the place where its answer would stand, or as the
 // error: it is never left out.
 func probe(root string, sibling Sibling, program Program) Report {
-	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Versions: map[string]string{}}
+	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
 	report.Network = orUnreadable(networkDifferences(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Processes = orUnreadable(strangers(processes))
 	var err error
-	if report.Versions, err = program.Versions(); err == nil {
+	if report.Live, err = program.Live(sibling.Resources); err == nil {
 		report.Build, err = program.Build()
 	}
 	if err == nil {
 		report.Connections, err = program.Connections()
 	}
-	if err == nil {
-		report.Refused, err = refusedUpdates(root, program)
-	}
-	if unhealthy := check(root, program); unhealthy != nil {
+	if unhealthy := check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()
 	}
 	if err != nil {
@@ -86,28 +82,35 @@ func addresses() []string {
 // health is the container's HEALTHCHECK. It announces our own addresses again each time, so that a neighbour
 // with a wrong entry finds them within one interval whatever happened to the network.
 func health(root string, sibling Sibling, program Program) error {
-	if err := check(root, program); err != nil {
+	if err := check(root, sibling.Resources, program); err != nil {
 		return err
 	}
 	return announceOwn(root, sibling)
 }
 
-// check fails unless everything in hot/ is live at the version that was committed.
-func check(root string, program Program) error {
+// check fails unless the program has what was committed last: by the version of the files that it has taken, or, where
+// there is none, by the digest of what it has read.
+func check(root string, resources []Resource, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
 		return err
 	}
-	versions, err := program.Versions()
+	other, err := notTaken(program, resources, committed.Version)
 	if err != nil {
 		return err
 	}
-	expected, err := program.Expected(filepath.Join(root, "hot"))
+	if len(other) > 0 {
+		return fmt.Errorf("not taken from the files that were committed: %v", other)
+	}
+	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
+	live, err := program.Live(digests)
 	if err != nil {
 		return err
 	}
-	if missing := notLive(expected, versions, committed.Version); len(missing) > 0 {
-		return fmt.Errorf("not live at version %s: %v", committed.Version, missing)
+	for _, each := range digests {
+		if live[each.Name] != committed.Live[each.Name] {
+			return fmt.Errorf("not live as committed: %s", each.Name)
+		}
 	}
 	return nil
 }

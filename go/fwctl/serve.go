@@ -17,9 +17,12 @@ const unprivileged = 65532
 // in its slot, the addresses may have moved to another hardware address, and neighbours remember the old one.
 const announcementsAtStart = 3
 
-// serve shapes the network, gives up every privilege and becomes the program. A failure before that leaves
+// serve sees to it that what was proven last is there, shapes the network, gives up every privilege and becomes the program. A failure before that leaves
 // nothing running: there is no state in which the program serves with a network that isn't guarded.
 func serve(root string, sibling Sibling, program []string) error {
+	if err := startGood(root); err != nil {
+		return err
+	}
 	if err := shapeNetwork(sibling); err != nil {
 		return err
 	}
@@ -33,12 +36,25 @@ func serve(root string, sibling Sibling, program []string) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	if err := openAllFiles(); err != nil {
+		return err
+	}
 	// Capability sets belong to a thread: the one that drops them must be the one that executes.
 	runtime.LockOSThread()
 	if err := dropPrivileges(); err != nil {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+// openAllFiles lets the program have as many open files as it may: each port and each connection takes some.
+func openAllFiles() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
 func dropPrivileges() error {

@@ -10,10 +10,11 @@ import (
 
 // Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
 type Sibling struct {
-	Name      string    `json:"sibling"`
-	Addresses []Address `json:"addresses"`
-	Tables    []Table   `json:"tables"`
-	Service   *Address  `json:"service"`
+	Name      string     `json:"sibling"`
+	Addresses []Address  `json:"addresses"`
+	Tables    []Table    `json:"tables"`
+	Service   *Address   `json:"service"`
+	Resources []Resource `json:"resources"` // the hot files, in the order in which they go into place
 }
 
 // Address is one address to have beside those the engine gave, on the interface that is in Subnet.
@@ -53,14 +54,14 @@ func readSibling(root string) (Sibling, error) {
 type Program interface {
 	// Build is the program's own words for its version.
 	Build() (string, error)
-	// Versions maps each hot resource to the version that is live; a resource with none is "".
-	Versions() (map[string]string, error)
+	// Live maps each resource to the digest of what the process has loaded; one that it has not loaded is missing.
+	Live(resources []Resource) (map[string]string, error)
+	// Versions maps each resource whose file has a version to the one that was accepted last.
+	Versions(resources []Resource) (map[string]string, error)
 	// Rejections counts the updates refused so far, by resource.
-	Rejections() (map[string]int, error)
+	Rejections(resources []Resource) (map[string]int, error)
 	// Reason is the program's explanation of its last rejection.
 	Reason() string
-	// Expected lists the resources that must be live once the files below hot/ are.
-	Expected(hot string) ([]string, error)
 	// Connections is the number of open connections from agents.
 	Connections() (int, error)
 }
@@ -69,5 +70,5 @@ func (s Sibling) program() Program {
 	if s.Name == "envoy" {
 		return newEnvoy(adminSocket)
 	}
-	return coredns{server: "127.0.0.1:53"}
+	return coredns{socket: policySocket, server: "127.0.0.1:53"}
 }

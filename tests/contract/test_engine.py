@@ -4,7 +4,7 @@ import gc
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,12 @@ from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Ev
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
-from clawker_fw.stack import images, labels, listeners
-from clawker_fw.stack.container import HELPER, ZONE
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import plain
 from devkit import stacks
 from devkit.waiting import until
 
@@ -72,14 +75,14 @@ def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
 
 
 def answering(engine: EngineWriter, container: str) -> Probe:
-    """Return a probe of a program that has begun to answer with a version."""
+    """Return a probe of a program that has begun to say what it has loaded."""
 
     def probe() -> Probe | None:
         try:
             found = engine.probe(container)
         except EngineError:
             return None
-        return found if not found.error and all(found.versions.values()) else None
+        return found if not found.error and all(found.live.values()) else None
 
     return until(probe)
 
@@ -220,14 +223,12 @@ def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> Non
 def test_running_siblings_serve_what_they_were_given(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Each resource is live at the version of the files, with the network as it was asked for."""
+    """Exactly what the files say is live, with the network as it was asked for."""
     for sibling, container in running.items():
         wanted = stack.siblings[sibling]
         probe = answering(engine, container)
-        assert {name: probe.versions[name] for name in wanted.resources} == dict.fromkeys(
-            wanted.resources, wanted.version
-        )
-        assert (probe.network, probe.others, probe.processes, probe.refused) == ((), (), (), ())
+        assert probe.live == wanted.live
+        assert (probe.network, probe.others, probe.processes) == ((), (), ())
         assert probe.program == wanted.shape.command[2:]
         assert set(wanted.shape.networks.values()) <= set(probe.addresses)
         assert not probe.claimed
@@ -336,16 +337,17 @@ def test_hot_files_are_committed_live(
             engine.put_files(container, staged(target, present))
             assert commit(engine, container)["committed"] is True
             files = engine.files(container)
-            assert {path: text for path, text in files.items() if path.startswith("hot/")} == dict(target.hot)
-            assert json.loads(files["state/committed.json"])["version"] == target.version
-            assert not any(path.startswith(("stage/", "good/")) for path in files)
-            versions = engine.probe(container).versions
-            assert all(versions[name] == target.version for name in target.resources)
+            assert {path: plain(text) for path, text in files.items() if path.startswith("hot/")} == target.hot
+            assert json.loads(files["state/committed.json"])["live"] == target.live
+            assert not any(path.startswith("stage/") for path in files)
+            good = {path.removeprefix("good/"): plain(text) for path, text in files.items() if path[:5] == "good/"}
+            assert {path: text for path, text in good.items() if path.startswith("hot/")} == target.hot
+            assert engine.probe(container).live == target.live
 
 
 BROKEN = {
-    Sibling.ENVOY: (listeners.LISTENERS, b'{"version_info": "x", "resources": [{"@type": "nonsense"}]}'),
-    Sibling.COREDNS: (ZONE, b"this is no zone\n"),
+    Sibling.ENVOY: (LISTENERS, b'{"resources":[{"@type":"nonsense"}],"version_info":"0"}'),
+    Sibling.COREDNS: (POLICY, b"this is no list\n"),
 }
 
 
@@ -356,21 +358,21 @@ def test_a_file_that_is_refused_is_put_back(
     """What was live stays live, on disk and in the process, and the answer says what was refused and why."""
     container, target = running[sibling], stack.siblings[sibling]
     path, content = BROKEN[sibling]
-    engine.put_files(container, staged(replace(target, hot={**target.hot, path: content}, version="x"), ()))
+    engine.put_files(container, staged(replace(target, hot={**target.hot, path: content}), ()))
     answer = commit(engine, container)
     assert answer["committed"] is False
     assert answer["rejected"] or answer["missing"]
     assert answer["reason"]
     files = engine.files(container)
-    assert files[path] == target.hot[path]
-    assert json.loads(files["state/committed.json"])["version"] == target.version
-    probe = until(lambda: _live(engine, container, target.version))
+    assert plain(files[path]) == target.hot[path]
+    assert json.loads(files["state/committed.json"])["live"] == target.live
+    probe = until(lambda: _live(engine, container, target.live))
     assert not probe.error
 
 
-def _live(engine: EngineWriter, container: str, version: str) -> Probe | None:
+def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Probe | None:
     probe = engine.probe(container)
-    return probe if set(probe.versions.values()) == {version} else None
+    return probe if probe.live == wanted else None
 
 
 def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:

@@ -330,7 +330,12 @@ def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: 
     named = until(recorded)  # Envoy writes its log every ten seconds
     assert named["denied-tls.test"]["details"] == "filter_chain_not_found"
     assert named["denied-http.test"]["details"] == "direct_response"
-    assert "denied-dns.test." in sdk.logs(firewall.container("coredns"), tail=50).decode()
+    resolver = sdk.logs(firewall.container("coredns"), tail=50).decode()
+    asked = [json.loads(line) for line in resolver.splitlines() if line.startswith("{")]
+    assert {"denied-dns.test"} == {each["name"] for each in asked if each["details"] == "no-rule"} & {
+        "denied-dns.test",
+        "refused.clawker-fw.invalid",
+    }
 
 
 def test_no_rules_denies_everything(world: World, tmp_path: Path, peers: Peers) -> None:

@@ -17,13 +17,13 @@ from devkit.waiting import until
 
 BROKEN_LISTENERS = """
 import sys
-from clawker_fw.stack import listeners
-render = listeners.render
+from clawker_fw.stack.envoy import sibling
+hot = sibling.hot
 def broken(rules, address):
-    files, version = render(rules, address)
-    text = files[listeners.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
-    return {**files, listeners.LISTENERS: text}, version
-listeners.render = broken
+    files = hot(rules, address)
+    text = files[sibling.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
+    return {**files, sibling.LISTENERS: text}
+sibling.hot = broken
 from clawker_fw.__main__ import main
 main()
 """
@@ -52,7 +52,8 @@ BROKEN_RELEASES = {
         release.templates / "bootstrap.yaml.j2", lambda text: text + b"no_such_field: 1\n"
     ),
     "does not start": lambda release: stacks.change_file(
-        release.package / "stack/envoy.py", lambda text: text.replace(b'"/usr/local/bin/envoy"', b'"/nonexistent"')
+        release.package / "stack/envoy/sibling.py",
+        lambda text: text.replace(b'"/usr/local/bin/envoy"', b'"/nonexistent"'),
     ),
     "answers nothing": lambda release: stacks.change_file(
         release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b"nowhere.test {\n")

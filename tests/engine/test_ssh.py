@@ -72,14 +72,14 @@ def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch
     ):
         listed = [each.name for each in near.listing()]
         files = {name: near.files(name) for name in names}
-        versions = {name: near.probe(name).versions for name in names}
+        live = {name: near.probe(name).live for name in names}
         asked = names * THREADS
         looking = [pool.submit(engine.listing) for _ in asked]
         reading = [pool.submit(engine.files, name) for name in asked]
         probing = [pool.submit(engine.probe, name) for name in asked]
         assert all([found.name for found in each.result()] == listed for each in looking)
         assert [each.result() for each in reading] == [files[name] for name in asked]
-        assert [each.result().versions for each in probing] == [versions[name] for name in asked]
+        assert [each.result().live for each in probing] == [live[name] for name in asked]
 
 
 def test_ssh_by_context(up: Firewall, door: Door, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from docker import APIClient
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.model import EngineFacts
-from clawker_fw.stack import labels, listeners
+from clawker_fw.stack import labels
+from clawker_fw.stack.envoy.sibling import hot
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.engines import OTHER_RUNTIME
@@ -86,11 +87,11 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    for path, content in listeners.render(wanted.rules, IPv4Address(envoy))[0].items():
+    for path, content in hot(wanted.rules, IPv4Address(envoy)).items():
         hand.write(ENVOY, path, content)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
-    assert {finding[1] for finding in findings} == {"live"}
-    assert {finding[2] for finding in findings} == {"lds/listeners", "rds/http-443", "rds/http-80"}
+    live = {(finding[1], finding[2]) for finding in findings}
+    assert live == {("live", "listeners"), ("live", "routes"), ("hot", "state/committed.json")}
     firewall.run()
     assert firewall.current()
     firewall.settings.write_text(before)
@@ -136,7 +137,7 @@ def test_another_build_sha_replaces_both(shared: Firewall, docker: APIClient, tm
     """A stack brought up with one build SHA, and again with another, gets two new containers and two records."""
     before = {sibling: docker.inspect_container(shared.container(sibling))["Id"] for sibling in (ENVOY, COREDNS)}
     release = stacks.copied_release(tmp_path)
-    stacks.change_file(release.package / "stack/zone.py", lambda text: text + b"# another build\n")
+    stacks.change_file(release.package / "stack/coredns.py", lambda text: text + b"# another build\n")
     outcome = upgraded(shared, tmp_path).call("--log-format", "json", "run", "--drain-timeout", "1").expect()
     after = {sibling: docker.inspect_container(shared.container(sibling))["Id"] for sibling in (ENVOY, COREDNS)}
     assert all(before[sibling] != after[sibling] for sibling in before)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack import listeners
-from clawker_fw.stack.container import ZONE
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.watch.pace import SPACING
 from devkit import stacks
 from devkit.engines import PrivateEngine, available, private_engine
@@ -71,8 +71,8 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
     ),
     "renamed envoy": lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-stolen"),
     "lost image": lambda hand: hand.docker.remove_image(hand.inspect(ENVOY)["Config"]["Image"], force=True),
-    "listeners": lambda hand: hand.write(ENVOY, listeners.LISTENERS, b'{"resources": []}'),
-    "zone": lambda hand: hand.write(COREDNS, ZONE, b""),
+    "listeners": lambda hand: hand.write(ENVOY, LISTENERS, b'{"resources": []}'),
+    "zone": lambda hand: hand.write(COREDNS, POLICY, b""),
     "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n"),
     "service address": lambda hand: hand.fwctl(COREDNS, "release"),
     "limits": lambda hand: hand.docker.update_container(hand.name(COREDNS), mem_limit="64m", memswap_limit="128m"),
@@ -146,7 +146,7 @@ def test_an_upgrade_waits_for_run(hand: Hand, watched: Watching) -> None:
     healed = watched.healed(since=before)
     assert (healed["actions"], healed["verdict"]) == (["start"], "drifted")
     assert {finding[3] for finding in hand.firewall.drift().findings} == {"upgrade"}
-    assert b"other.test" not in hand.read(COREDNS)[ZONE]
+    assert b"other.test" not in hand.read(COREDNS)[POLICY]
     hand.firewall.run("--lock-wait", "30s")
     hand.firewall.settings.write_text(settings)
     hand.firewall.run("--lock-wait", "30s")

@@ -6,6 +6,7 @@ Only what would happen after the decision is replaced: a chain answers with its 
 import contextlib
 import http.client
 import json
+import secrets
 import socket
 import ssl
 import subprocess
@@ -22,14 +23,19 @@ from clawker_fw.model import Sibling
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol
-from clawker_fw.stack import images, listeners
+from clawker_fw.stack import images
+from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import Resource, discovery_response
 from devkit.programs import free_port, machine
 from devkit.stacks import rule_set
 from devkit.strategies import PORTS, names_near, rule_sets
 from devkit.waiting import until
 
 HERE = IPv4Address("127.0.0.1")
+
+MANY_PORTS = range(21000, 22000)
+"""As many ports as there may be, below those that the machine gives away."""
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 
@@ -51,7 +57,7 @@ class Proxy:
                 "lds_config": {
                     "resource_api_version": "V3",
                     "path_config_source": {
-                        "path": str(folder / listeners.LISTENERS),
+                        "path": str(folder / LISTENERS),
                         "watched_directory": {"path": str(folder / "hot/lds")},
                     },
                 }
@@ -66,20 +72,21 @@ class Proxy:
                 [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
             )
 
-    def serve(self, rules: RuleSet) -> str:
-        """Put other hot files into place and return their version."""
-        files, version = listeners.render(rules, HERE)
-        for path, content in files.items():
+    def serve(self, rules: RuleSet) -> None:
+        """Put other hot files into place, in the order in which a commit does it."""
+        version = secrets.token_hex(8)
+        for path, content in hot(rules, HERE).items():
             document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
             fresh = self.folder / "fresh"
-            fresh.write_text(json.dumps(document))
+            fresh.write_text(json.dumps({**document, "version_info": version}))
             fresh.replace(self.folder / path)
-        return version
+        self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        if "filter_chains" in resource:
+        """Have chains and routes say what they are, instead of going on."""
+        if "address" in resource:
             address = resource["address"]["socket_address"]
             address["port_value"] = self.ports[address["port_value"]]
             for chain in resource["filter_chains"]:
@@ -91,27 +98,31 @@ class Proxy:
                 if (target := route.pop("route", None)) is not None:
                     route["direct_response"] = {"status": 200, "body": {"inline_string": target["cluster"]}}
 
-    def serves(self, version: str, rules: RuleSet) -> bool:
-        """Whether every resource of the rules is live at a version; those of listeners that are gone linger."""
+    def admin(self, path: str) -> bytes:
+        """Ask the admin interface."""
         connection = http.client.HTTPConnection("admin")
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(str(self.folder / "admin"))
-            connection.request("GET", "/stats?filter=version_text$")
-            lines = connection.getresponse().read().decode().splitlines()
-        except OSError:
-            return False
+            connection.request("GET", path)
+            return connection.getresponse().read()
         finally:
             connection.close()
+
+    def serves(self) -> bool:
+        """Whether every resource was taken from the files of now."""
+        try:
+            lines = self.admin("/stats?filter=version_text$").decode().splitlines()
+        except OSError:
+            return False
         live = dict(line.replace('"', "").split(": ") for line in lines)
-        routes = (f"http.http-{port}.rds.http-{port}" for port in rules.ports)
-        wanted = (f"{scope}.version_text" for scope in ("listener_manager.lds", *routes))
-        return all(live.get(name) == version for name in wanted)
+        proofs = [resource.envoy.statistics for resource in RESOURCES if resource.envoy]
+        return all(live.get(f"{name}.version_text") == self.version for name in proofs)
 
     def chain(self, name: str, port: int) -> str:
         """Return the chain that a TLS connection with a server name ends up in, "" when it is refused."""
         hello = ssl.MemoryBIO()
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with contextlib.suppress(ssl.SSLWantReadError):
             context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
         with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
@@ -131,13 +142,17 @@ class Proxy:
         return body if response.status == 200 else "refused"
 
 
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Proxy]:
-    """The proxy, for all tests here."""
+def _program(release: Release) -> Path:
     bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
     program = next(entry.source for entry in bundled.entries if entry.path == "usr/local/bin/envoy")
     assert program is not None
-    started = Proxy(tmp_path_factory.mktemp("envoy"), program)
+    return program
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Proxy]:
+    """The proxy, for all tests here."""
+    started = Proxy(tmp_path_factory.mktemp("envoy"), _program(release))
     yield started
     started.process.terminate()
     started.process.wait()
@@ -147,8 +162,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 @given(rule_sets(8))
 def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None:
     """For every name near the rules, on every port, over both protocols."""
-    version = proxy.serve(rules)
-    until(lambda: proxy.serves(version, rules))
+    proxy.serve(rules)
+    until(proxy.serves)
     matcher = Matcher(rules)
     for name in names_near(rules)[:40]:
         for port in rules.ports:
@@ -163,8 +178,8 @@ def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None
 def test_many_names_share_chains(proxy: Proxy) -> None:
     """Beyond 256 rules on a port, chains are shared, and names are told apart as before."""
     _, rules = rule_set(*(f"n{number}.many.test" for number in range(300)), ".sub.many.test")
-    version = proxy.serve(rules)
-    until(lambda: proxy.serves(version, rules))
+    proxy.serve(rules)
+    until(proxy.serves)
     assert proxy.chain("n1.many.test", 443).startswith("tls ")
     assert proxy.chain("x.sub.many.test", 443).startswith("tls ")
     assert proxy.chain("n300.many.test", 443) == ""
@@ -182,12 +197,94 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(listeners.render(rules, HERE)[0][listeners.LISTENERS])
+    document = json.loads(hot(rules, HERE)[LISTENERS])
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 
-def test_the_version_is_the_same_for_the_same_rules_only(proxy: Proxy) -> None:
-    """A version stands for a content."""
-    del proxy
-    assert listeners.render(rule_set("a.test")[1], HERE)[1] == listeners.render(rule_set("A.test")[1], HERE)[1]
-    assert listeners.render(rule_set("a.test")[1], HERE)[1] != listeners.render(rule_set(".a.test")[1], HERE)[1]
+def test_the_refusal_names_the_port(proxy: Proxy) -> None:
+    """Who is refused by the one table of routes is told on which port, and that it was the firewall."""
+    proxy.serve(rule_set({"dst": "a.test", "proto": "http"})[1])
+    until(proxy.serves)
+    for port in (80, 443):
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[port], timeout=5)
+        connection.request("GET", "/", headers={"Host": "b.test"})
+        response = connection.getresponse()
+        text = f"clawker-fw: no rule allows this host over http on port {proxy.ports[port]}\n"
+        assert (response.status, response.read().decode()) == (403, text)
+        connection.close()
+
+
+class Loading(Proxy):
+    """An Envoy that is given our files as they are; only the numbers of ports differ."""
+
+    def _decide_only(self, resource: dict[str, Any]) -> None:
+        """Leave everything but the port, where it is not one of many that are free."""
+        if "address" in resource:
+            address = resource["address"]["socket_address"]
+            if address["port_value"] not in MANY_PORTS:
+                address["port_value"] = self.ports[address["port_value"]]
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
+    """The proxy that loads our files."""
+    started = Loading(tmp_path_factory.mktemp("loading"), _program(release))
+    yield started
+    started.process.terminate()
+    started.process.wait()
+
+
+def loaded(proxy: Proxy, resource: Resource) -> str:
+    """Return the digest of what Envoy has loaded of a resource, as `fwctl` makes it."""
+    assert resource.envoy is not None
+    found = []
+    for entry in json.loads(proxy.admin(f"/config_dump?resource={resource.envoy.dump}")).get("configs", []):
+        for key in resource.envoy.at:
+            entry = entry.get(key, {})  # noqa: PLW2901 - one level down
+        if entry:
+            found.append(entry)
+    return resource.digest(discovery_response(found))
+
+
+def written(proxy: Proxy, resource: Resource) -> str:
+    """Return the digest of what our file says of a resource."""
+    return resource.digest(
+        discovery_response(json.loads((proxy.folder / "hot" / resource.path).read_bytes())["resources"])
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rule_sets(20))
+def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: RuleSet) -> None:
+    """Our files are in canonical form: what Envoy shows of them is equal, whatever the rules are."""
+    loading.serve(rules)
+    until(loading.serves)
+    for resource in RESOURCES:
+        until(lambda: loaded(loading, resource) == written(loading, resource))  # noqa: B023 - asked at once
+
+
+def test_envoy_shows_what_differs(loading: Loading) -> None:
+    """One further name in what is loaded is another digest."""
+    loading.serve(rule_set("a.test", {"dst": "h.test", "proto": "http"})[1])
+    until(loading.serves)
+    before = {each.name: loaded(loading, each) for each in RESOURCES}
+    loading.serve(rule_set("a.test", "b.test", {"dst": "h.test", "proto": "http"})[1])
+    until(loading.serves)
+    after = {each.name: loaded(loading, each) for each in RESOURCES}
+    assert {name for name in before if before[name] != after[name]} == {"listeners"}
+
+
+def test_a_thousand_ports(loading: Loading) -> None:
+    """As many ports as there may be are taken, by one process that watches two files."""
+    rules = rule_set(
+        *({"dst": f"h{port}.test", "proto": ("http", "https")[port % 2], "port": port} for port in MANY_PORTS)
+    )[1]
+    loading.serve(rules)
+    until(loading.serves, 60)
+    for resource in RESOURCES:
+        assert loaded(loading, resource) == written(loading, resource)
+    descriptors = Path(f"/proc/{loading.process.pid}/fd")
+    watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
+    assert len(watched) == len(RESOURCES)
+    loading.serve(RuleSet())
+    until(loading.serves, 60)

@@ -13,8 +13,10 @@ from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish, describe
-from clawker_fw.stack import labels, listeners
-from clawker_fw.stack.container import ZONE, program_of
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import COMMITTED, program_of
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.images import BuiltImage
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -93,7 +95,7 @@ def relabel(label: str, value: str | None) -> Tamper:
 
 def live(resource: str, version: str) -> Tamper:
     """Return a tamper after which a process serves something else than what lies on its disk."""
-    container = "clawker-coredns" if resource == "zone" else "clawker-envoy"
+    container = "clawker-coredns" if resource == "policy" else "clawker-envoy"
     return lambda memory: memory.inside(container).live.update({resource: version})
 
 
@@ -138,19 +140,19 @@ MATRIX = [
      (E, "boot", "boot/bootstrap.yaml", "tamper", "replace")),
     (write("clawker-envoy", **{"boot/extra": b"x"}), (E, "boot", "boot/extra", "tamper", "replace")),
     (write("clawker-envoy", **{"bin/fwctl": b"x"}), (E, "boot", "bin/fwctl", "tamper", "replace")),
-    (write("clawker-envoy", **{listeners.LISTENERS: b"{}"}), (E, "hot", listeners.LISTENERS, "tamper", "commit")),
-    (write("clawker-envoy", **{"hot/rds/http-80.json": None}),
-     (E, "hot", "hot/rds/http-80.json", "tamper", "commit")),
+    (write("clawker-envoy", **{LISTENERS: b"{}"}), (E, "hot", LISTENERS, "tamper", "commit")),
+    (write("clawker-envoy", **{ROUTES: None}), (E, "hot", ROUTES, "tamper", "commit")),
     (write("clawker-envoy", **{"hot/rds/extra.json": b"{}"}),
      (E, "hot", "hot/rds/extra.json", "tamper", "commit")),
-    (write("clawker-coredns", **{ZONE: b"-> /etc/passwd"}), (C, "hot", ZONE, "tamper", "commit")),
-    (live("zone", "older"), (C, "live", "zone", "tamper", "commit")),
-    (live("lds/listeners", "older"), (E, "live", "lds/listeners", "tamper", "commit")),
-    (live("rds/http-80", ""), (E, "live", "rds/http-80", "tamper", "commit")),
+    (write("clawker-coredns", **{POLICY: b"-> /etc/passwd"}), (C, "hot", POLICY, "tamper", "commit")),
+    (live("policy", "older"), (C, "live", "policy", "tamper", "commit")),
+    (live("listeners", "older"), (E, "live", "listeners", "tamper", "commit")),
+    (live("routes", ""), (E, "live", "routes", "tamper", "commit")),
     (write("clawker-envoy", **{"state/extra": b"x"}), (E, "boot", "state/extra", "tamper", "replace")),
     (write("clawker-envoy", extra=b"x"), (E, "boot", "extra", "tamper", "replace")),
-    (write("clawker-envoy", **{"good/lds/listeners.json": b"x"}), (E, "hot", "good", "upgrade", "commit")),
-    (inside("clawker-envoy", refused=("lds/listeners",)), (E, "live", "refused", "tamper", "commit")),
+    (write("clawker-envoy", **{"restore/lds/listeners.json": b"x"}), (E, "hot", "restore", "upgrade", "commit")),
+    (write("clawker-envoy", **{f"good/{LISTENERS}": b"x"}), (E, "hot", f"good/{LISTENERS}", "tamper", "commit")),
+    (write("clawker-envoy", **{COMMITTED: b"{}"}), (E, "hot", COMMITTED, "tamper", "commit")),
     (inside("clawker-envoy", processes=("7: /bin/sh",)), (E, "live", "processes", "tamper", "replace")),
     (inside("clawker-envoy", program=("/bin/sh",)), (E, "live", "program", "tamper", "replace")),
     (inside("clawker-envoy", network_differences=("rule 100 is missing",)),
@@ -331,11 +333,11 @@ def test_a_changed_rule_is_an_upgrade_committed_live(memory: MemoryEngine, wante
     changed = stacks.blueprint(memory.facts(), "b.test", {"dst": "c.test", "port": 8443}, release=wanted.release)
     findings = stacks.found(memory, changed)
     assert {(cause, action) for *_, cause, action in findings} == {("upgrade", "commit")}
-    assert ("envoy", "hot", "hot/rds/http-8443.json", "upgrade", "commit") in findings
+    assert ("envoy", "hot", LISTENERS, "upgrade", "commit") in findings
+    assert ("envoy", "live", "listeners", "upgrade", "commit") in findings
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
     assert {name: memory.inside(name).id for name in before} == before
-    stacks.converged(memory, wanted)
-    assert "hot/rds/http-8443.json" not in memory.inside("clawker-envoy").files
+    assert b"8443" in memory.inside("clawker-envoy").files[LISTENERS]
 
 
 def append(path: str) -> Callable[[Release], None]:

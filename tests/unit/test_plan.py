@@ -1,5 +1,6 @@
 """Plans as canonical text: which steps, side by side or one after the other, and how to go back."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -15,7 +16,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import Commit, Plan, Wish, describe
-from clawker_fw.stack import labels, listeners
+from clawker_fw.stack import labels
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -152,7 +155,7 @@ def strand_envoy(memory: MemoryEngine) -> None:
 
 def change_files(memory: MemoryEngine) -> None:
     """Put listeners into Envoy's volume that are not ours. A process that runs does not look at them."""
-    memory.put_files("clawker-envoy", {listeners.LISTENERS: b"{}"})
+    memory.put_files("clawker-envoy", {LISTENERS: b"{}"})
 
 
 def remake_the_way_out(memory: MemoryEngine) -> None:
@@ -259,21 +262,21 @@ def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Bl
     assert planned(memory, wanted) == expected
 
 
-def test_rules_go_to_envoy_before_the_zone(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_rules_go_to_envoy_before_coredns(memory: MemoryEngine, wanted: Blueprint) -> None:
     """No name resolves before Envoy knows what to do with it."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     assert planned(memory, changed) == ["---", "commit to envoy", "commit to coredns"]
 
 
-def test_a_zone_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_a_list_of_names_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Only what differs is committed."""
-    memory.inside("clawker-coredns").files["hot/zone/root.zone"] = b""
+    memory.inside("clawker-coredns").files[POLICY] = b""
     assert planned(memory, wanted) == ["---", "commit to coredns"]
 
 
 def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A process that serves something else after a commit is made anew."""
-    memory.inside("clawker-envoy").live["lds/listeners"] = "older"
+    memory.inside("clawker-envoy").live["listeners"] = "older"
     assert planned(memory, wanted)[1] == "commit to envoy"
     assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
 
@@ -299,7 +302,7 @@ def test_what_is_not_wished_for_is_left(memory: MemoryEngine, wanted: Blueprint)
 
 
 def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The zone follows an Envoy that moves, with the rules of now: Envoy has them before the zone does."""
+    """CoreDNS follows an Envoy that moves, with the rules of now: Envoy has them before CoreDNS does."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     unlabel_envoy(memory)
     steps = pipeline.plan_for(pipeline.look(memory, changed), Wish(0, causes=TAMPER))
@@ -310,7 +313,8 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
         "commit to coredns",
     ]
     (commit,) = (step for step in steps.steps if isinstance(step, Commit))
-    assert b"b.test. 1 IN A 10.213.8.11" in commit.files["stage/hot/zone/root.zone"]
+    policy = json.loads(commit.files[f"stage/{POLICY}"])
+    assert (policy["addresses"], policy["names"]) == ({"envoy": "10.213.8.11"}, {"b.test": {"at": "envoy"}})
 
 
 def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:

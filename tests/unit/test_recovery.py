@@ -103,7 +103,7 @@ class Refusing(MemoryEngine):
 
 
 def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
-    """What was live is live still, in Envoy and in the zone, and the error says who refused what."""
+    """What was live is live still, in Envoy and in CoreDNS, and the error says who refused what."""
     engine = Refusing()
     first = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, first)
@@ -111,7 +111,7 @@ def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, changed)
     assert caught.value.code == "commit-rejected"
-    assert "lds/listeners" in caught.value.message
+    assert "listeners" in caught.value.message
     assert stacks.found(engine, first) == set()
 
 

@@ -11,7 +11,7 @@ from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
-CHANGED = ["stack/zone.py", "templates/Corefile.j2", "templates/zone.j2", "bin/fwctl-linux-arm64"]
+CHANGED = ["stack/coredns.py", "templates/Corefile.j2", "templates/Corefile.j2", "bin/fwctl-linux-arm64"]
 
 
 @pytest.mark.parametrize("path", CHANGED)

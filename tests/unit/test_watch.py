@@ -16,7 +16,7 @@ from clawker_fw.model import ContainerSpec, Event, Listed, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.container import ZONE
+from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
 from clawker_fw.watch.follow import Inbox, News
@@ -197,7 +197,7 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "renamed": lambda engine: engine.rename(ENVOY, "stolen"),
     "image": lambda engine: engine.retag(engine.inside(ENVOY).spec.image, None),
     "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": b"{}"}),
-    "zone": lambda engine: engine.put_files(COREDNS, {"hot/zone/root.zone": b""}),
+    "zone": lambda engine: engine.put_files(COREDNS, {POLICY: b""}),
     "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
 }
 
@@ -442,10 +442,10 @@ def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -
     engine = watched.engine
 
     def meddle() -> None:
-        engine.put_files(COREDNS, {ZONE: b""})
+        engine.put_files(COREDNS, {POLICY: b""})
 
     def both() -> None:
-        engine.put_files(COREDNS, {ZONE: b""})
+        engine.put_files(COREDNS, {POLICY: b""})
         fall_ill(engine)
 
     watched.until(60, (10, both), (20, both), (30, meddle), (40, meddle))

@@ -27,7 +27,7 @@ from clawker_fw.watch.page import Address, Reply, parse_address, served
 from devkit import stacks
 
 STOPPED = Finding(Sibling.ENVOY, Layer.STATE, "status", "exited", "running", Cause.TAMPER, Action.START)
-RULE = Finding(Sibling.COREDNS, Layer.HOT, "hot/zone/root.zone", "1", "2", Cause.UPGRADE, Action.COMMIT)
+RULE = Finding(Sibling.COREDNS, Layer.HOT, "hot/policy/names.json", "1", "2", Cause.UPGRADE, Action.COMMIT)
 
 CURRENT = dict.fromkeys(Sibling, Verdict.CURRENT)
 DRIFTED = {**CURRENT, Sibling.COREDNS: Verdict.DRIFTED}
@@ -55,7 +55,7 @@ BLIND = Decision(
             {
                 "decision": "leave",
                 "verdict": "drifted",
-                "found": ["coredns hot hot/zone/root.zone upgrade commit"],
+                "found": ["coredns hot hot/policy/names.json upgrade commit"],
             },
         ),
         (

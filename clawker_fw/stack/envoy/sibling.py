@@ -1,14 +1,36 @@
-"""The proxy sibling: its bootstrap, its network, and how it is confined. The listeners are in `listeners.py`."""
+"""The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
+from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack import container, listeners, templates
+from clawker_fw.stack import container, templates
+from clawker_fw.stack.envoy import routes
+from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
 from clawker_fw.stack.topology import PRIVATE_RANGES, SPECIAL_RANGES, Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
+
+_ROUTES = Resource(
+    "routes",
+    "rds/routes.json",
+    envoy=EnvoyProof("dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}"),
+)
+_LISTENERS = Resource(
+    "listeners",
+    "lds/listeners.json",
+    envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
+)
+
+RESOURCES = (_ROUTES, _LISTENERS)
+"""Routes go into place before the listeners that use them. Each has a folder of its own: Envoy reads every
+resource in a folder again when a file in it is renamed."""
+
+LISTENERS, ROUTES = (container.HOT + each.path for each in (_LISTENERS, _ROUTES))
 
 _GUARDED_TABLE, _EXEMPT_TABLE = 101, 102
 _DRAIN_SECONDS = 5
@@ -46,32 +68,34 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 def boot(release: Release, project: str, addressing: Addressing, slot: int) -> Files:
     """Return the files read once, at start."""
-    folder, _, _ = listeners.LISTENERS.rpartition("/")
+    folder, _, _ = LISTENERS.rpartition("/")
     view = {
         "admin_socket": ADMIN_SOCKET,
         "node": f"{project}-envoy",
-        "listeners_path": f"{container.VOLUME}/{listeners.LISTENERS}",
+        "listeners_path": f"{container.VOLUME}/{LISTENERS}",
         "listeners_folder": f"{container.VOLUME}/{folder}",
-        "dns_cache": listeners.DNS_CACHE,
+        "dns_cache": DNS_CACHE,
         "clusters": [
-            {"name": listeners.GUARDED, "source": str(addressing.guarded(slot))},
-            {"name": listeners.EXEMPT, "source": str(addressing.exempt(slot))},
+            {"name": GUARDED, "source": str(addressing.guarded(slot))},
+            {"name": EXEMPT, "source": str(addressing.exempt(slot))},
         ],
     }
+    sibling = {**_network(addressing, slot), "resources": declaration(RESOURCES)}
     return {
         "boot/bootstrap.yaml": templates.render(release, "bootstrap.yaml.j2", view),
-        "boot/sibling.json": json.dumps(_network(addressing, slot), indent=1, sort_keys=True).encode(),
+        SIBLING: json.dumps(sibling, indent=1, sort_keys=True).encode(),
     }
 
 
-def hot(rules: RuleSet, addressing: Addressing, slot: int) -> tuple[Files, str]:
-    """Return the files re-read while running, in the order in which they go into place, and their version."""
-    return listeners.render(rules, addressing.envoy(slot))
+def hot(rules: RuleSet, address: IPv4Address) -> Files:
+    """Return the files re-read while running, in the order in which they go into place.
 
-
-def resources(rules: RuleSet) -> tuple[str, ...]:
-    """Return what must be live at the version: the listeners, and each port's routes."""
-    return ("lds/listeners", *(f"rds/{listeners.route_name(port)}" for port in rules.ports))
+    `address` is Envoy's on the agent network.
+    """
+    return {
+        ROUTES: discovery_response([routes.table(rules)]),
+        LISTENERS: discovery_response(listeners(rules, address, _ROUTES.path)),
+    }
 
 
 def _network(addressing: Addressing, slot: int) -> dict[str, object]:

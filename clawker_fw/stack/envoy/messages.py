@@ -1,0 +1,69 @@
+"""What Envoy's configuration is written with: extensions and access logs, as JSON values in canonical form.
+
+Field names are those of the Envoy v3 API reference.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+Json = dict[str, Any]
+
+TYPES = "type.googleapis.com/envoy"
+
+GUARDED, EXEMPT = "guarded", "exempt"
+"""The two clusters: by the source address of one nothing private can be reached, by that of the other it can."""
+
+PORT = "clawker_fw.port"
+"""The filter state that holds the port an agent has connected to: nothing that an agent sends can change it."""
+
+DNS_CACHE: Mapping[str, Any] = {
+    "name": "world",
+    "dns_lookup_family": "V4_ONLY",
+    "max_hosts": 65536,
+    "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
+    "typed_dns_resolver_config": {
+        "name": "envoy.network.dns_resolver.cares",
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        },
+    },
+}
+
+LOG_FIELDS = {
+    "time": "%START_TIME%",
+    "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "port": "%DOWNSTREAM_LOCAL_PORT%",
+    "name": "%REQUESTED_SERVER_NAME%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+}
+
+UPSTREAM_FIELDS = {"upstream": "%UPSTREAM_HOST%", "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"}
+
+FAILURES: Json = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF"]}}
+"""What could not be reached: the connection failed, no host, too often, no DNS."""
+
+
+def access_log(filter_: Json, fields: Mapping[str, str]) -> Json:
+    """Write refusals and failures to standard output, one JSON object a line."""
+    stdout = extension(
+        "envoy.access_loggers.stdout",
+        "access_loggers.stream.v3.StdoutAccessLog",
+        log_format={"json_format": dict(fields)},
+    )
+    return {**stdout, "filter": filter_}
+
+
+def filter_state(key: str, text: str, **fields: str) -> Json:
+    """Return a value that a filter sets for the filters after it."""
+    return {"object_key": key, "format_string": {"text_format_source": {"inline_string": text}}, **fields}
+
+
+def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON
+    """Return one of Envoy's extensions with its configuration."""
+    return typed(name, f"{TYPES}.extensions.{kind}", **config)
+
+
+def typed(name: str, type_: str, **config: Any) -> Json:  # noqa: ANN401 - JSON
+    """Return a named configuration of a type, written out in full."""
+    return {"name": name, "typed_config": {"@type": type_, **config}}

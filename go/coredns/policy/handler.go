@@ -1,0 +1,73 @@
+package policy
+
+import (
+	"context"
+	"io"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/request"
+	"github.com/miekg/dns"
+)
+
+// payload is the UDP size that we announce: no answer of ours is nearly that long (RFC 6891, DNS flag day 2020).
+const payload = 1232
+
+// Handler answers every query from the list in force. No other plugin comes after it.
+type Handler struct {
+	source   *Source
+	refusals io.Writer
+}
+
+// Name is what the Corefile calls it.
+func (h Handler) Name() string { return "policy" }
+
+// ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record, and no data of any other
+// type; every other name does not exist (RFC 2308). There are no transfers, updates or notifications.
+func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
+	list := h.source.List()
+	reply := new(dns.Msg)
+	reply.SetReply(query)
+	reply.Authoritative = true
+	question := request.Request{W: writer, Req: query}
+	switch address, allowed := list.Address(question.Name()); {
+	case query.Opcode != dns.OpcodeQuery:
+		reply.Rcode = dns.RcodeNotImplemented
+	case len(query.Question) != 1:
+		reply.Rcode = dns.RcodeFormatError
+	case question.QClass() != dns.ClassINET, question.QType() == dns.TypeAXFR, question.QType() == dns.TypeIXFR:
+		reply.Rcode = dns.RcodeRefused
+	case !allowed:
+		reply.Rcode = dns.RcodeNameError
+		reply.Ns = authority(list.ttl)
+	case question.QType() == dns.TypeA:
+		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
+		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: address.AsSlice()}}
+	default:
+		reply.Ns = authority(list.ttl)
+	}
+	if query.IsEdns0() != nil {
+		reply.SetEdns0(payload, false)
+		if reply.Rcode == dns.RcodeNameError {
+			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no rule allows this name"}
+			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
+		}
+	}
+	if err := writer.WriteMsg(reply); err != nil {
+		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
+	}
+	if reply.Rcode != dns.RcodeSuccess {
+		if err := recordRefusal(h.refusals, writer.RemoteAddr(), reply); err != nil {
+			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
+		}
+	}
+	return dns.RcodeSuccess, nil // with any other code the server would take it for unanswered in some cases
+}
+
+// authority is the start of authority of the root, by which a negative answer may be kept for the TTL.
+func authority(ttl uint32) []dns.RR {
+	return []dns.RR{&dns.SOA{
+		Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
+		Ns:  "ns.clawker-fw.invalid.", Mbox: "hostmaster.clawker-fw.invalid.",
+		Serial: 1, Refresh: 60, Retry: 60, Expire: 60, Minttl: ttl,
+	}}
+}
