@@ -25,7 +25,7 @@ from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import plain
+from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks
 from devkit.waiting import until
 
@@ -358,7 +358,9 @@ def test_a_file_that_is_refused_is_put_back(
     """What was live stays live, on disk and in the process, and the answer says what was refused and why."""
     container, target = running[sibling], stack.siblings[sibling]
     path, content = BROKEN[sibling]
-    engine.put_files(container, staged(replace(target, hot={**target.hot, path: content}), ()))
+    hot = {**target.hot, path: content}
+    broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
+    engine.put_files(container, staged(broken, ()))
     answer = commit(engine, container)
     assert answer["committed"] is False
     assert answer["rejected"] or answer["missing"]
