@@ -26,7 +26,7 @@ from pydantic import (
 
 from clawker_fw.document import Document, read_document
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.rules.ruleset import ContradictionError, RuleSet
+from clawker_fw.rules.ruleset import ContradictionError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry
 
 FILE_NAME = "clawker-fw.yaml"
@@ -187,6 +187,12 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
         places = [merged.place(("rules", position)) for position in error.positions]
         raise SettingsError(
             "rules-contradict", f"{places[1]}: {error}.", context=places, hint="Keep one of the two."
+        ) from error
+    except TooManyError as error:
+        raise SettingsError(
+            "rules-too-many",
+            f"{merged.source}: {error}.",
+            hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
     return Loaded(settings, rules, source)
 

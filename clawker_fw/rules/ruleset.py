@@ -6,6 +6,14 @@ from functools import cached_property
 
 from clawker_fw.rules.schema import Protocol, Rule
 
+MOST_RULES = 100_000
+MOST_PORTS = 1_000
+"""What both siblings take live within seconds, in the memory that they have (docs/how-it-works.md)."""
+
+
+class TooManyError(ValueError):
+    """There are more rules, or ports in them, than a stack can have."""
+
 
 class ContradictionError(ValueError):
     """Two rules for the same destination, protocol and port disagree about private addresses."""
@@ -31,6 +39,7 @@ class RuleSet:
 
         Raises:
             ContradictionError: when two entries differ in `allow_private` only.
+            TooManyError: when there are more than a stack can have.
         """
         seen: dict[object, tuple[int, Rule]] = {}
         for position, rule in enumerate(entries):
@@ -38,7 +47,11 @@ class RuleSet:
             first, other = seen.setdefault(key, (position, rule))
             if other != rule:
                 raise ContradictionError(first, position, rule)
-        return cls(tuple(sorted(rule for _, rule in seen.values())))
+        rules = cls(tuple(sorted(rule for _, rule in seen.values())))
+        for what, most in (("rules", MOST_RULES), ("ports", MOST_PORTS)):
+            if (count := len(getattr(rules, what))) > most:
+                raise TooManyError(f"there are {count:,} {what}, and {most:,} is the most")
+        return rules
 
     @cached_property
     def ports(self) -> tuple[int, ...]:

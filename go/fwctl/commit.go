@@ -137,24 +137,29 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 	for ; ; time.Sleep(pollEvery) {
 		missing, err := notLive(program, resources, wanted)
 		if err == nil {
-			answered = now()
 			result.Missing = missing
 			if result.Committed = len(missing) == 0; result.Committed {
 				return result
 			}
-		}
-		if rejections, err := program.Rejections(resources); err == nil {
-			answered = now()
-			for resource, count := range rejections {
-				if count > wanted.before[resource] {
-					result.Rejected = append(result.Rejected, resource)
+			var rejections map[string]int
+			if rejections, err = program.Rejections(resources); err == nil {
+				answered = now()
+				for resource, count := range rejections {
+					if count > wanted.before[resource] {
+						result.Rejected = append(result.Rejected, resource)
+					}
 				}
 			}
 		}
 		slices.Sort(result.Rejected)
+		over := now().After(limit)
 		silence := now().Sub(answered)
-		result.Hung = silence.Seconds() > hungAfter*wanted.within.Seconds() || (silence > 0 && now().After(limit))
-		if len(result.Rejected) > 0 || result.Hung || now().After(limit) {
+		if err != nil && (over || silence.Seconds() > hungAfter*wanted.within.Seconds()) {
+			result.Hung = true
+			result.Reason = "it does not answer any more: " + err.Error()
+			return result
+		}
+		if len(result.Rejected) > 0 || over {
 			result.Reason = program.Reason()
 			return result
 		}

@@ -25,11 +25,23 @@ func newEnvoy(socket string) envoy {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", socket)
 	}
-	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 5 * time.Second}}
+	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
+// An Envoy that takes over a large set answers nobody meanwhile; one that is asked for all of it takes a while, too.
+const (
+	statsWithin = time.Second
+	dumpWithin  = 5 * time.Second
+)
+
 func (e envoy) do(method, path string) ([]byte, error) {
-	request, err := http.NewRequest(method, "http://admin"+path, nil)
+	limit := statsWithin
+	if strings.HasPrefix(path, "/config_dump") {
+		limit = dumpWithin
+	}
+	limited, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(limited, method, "http://admin"+path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.matcher import Matcher
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import images
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
@@ -34,8 +34,8 @@ from devkit.waiting import until
 
 HERE = IPv4Address("127.0.0.1")
 
-MANY_PORTS = range(21000, 22000)
-"""As many ports as there may be, below those that the machine gives away."""
+MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
+"""As many ports as there may be beside 80 and 443, below those that the machine gives away."""
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
-from clawker_fw.errors import ConflictError, FirewallError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.errors import ConflictError, EngineError, FirewallError, NotProvenError, RefusedError, StoppedError
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
@@ -100,6 +102,55 @@ class Refusing(MemoryEngine):
                 if file["path"] == "lds/listeners.json":
                     file["sha256"] = hashlib.sha256(b"{}").hexdigest()
             staged["stage/commit.json"] = json.dumps(parsed).encode()
+
+
+class Hanging(MemoryEngine):
+    """An engine whose Envoy answers no more once it has read what is committed, until it is started anew."""
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """Put the old files back, and say that the program is silent."""
+        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
+            super().run_helper(container, arguments, on_line)
+            return
+        self.inside(container).silent = "no answer"
+        answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
+        on_line({**answer, "hung": True})
+
+    def start(self, container: str) -> None:
+        """Answer again."""
+        super().start(container)
+        self.inside(container).silent = ""
+
+
+class Ending(Hanging):
+    """An engine whose Envoy is ended by what is committed, and with it the helper; both start again."""
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """End, and start again."""
+        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
+            super().run_helper(container, arguments, on_line)
+            return
+        self.stop(container)
+        self.start(container)
+        raise EngineError("helper-failed", "fwctl commit failed: it ended with 137.")
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Hanging, "commit-rejected"), (Ending, "commit-ended-program")])
+def test_a_file_that_stops_a_program_is_no_outage(kind: type[Hanging], code: str, release: Release) -> None:
+    """A program that hangs is started anew, one that has ended starts again: with what was live before."""
+    engine = kind()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+    before = engine.inside("clawker-envoy")
+    identity, started = before.id, before.started
+    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, changed)
+    assert caught.value.code == code
+    after = engine.inside("clawker-envoy")
+    assert (after.id, after.status, after.silent) == (identity, "running", "")
+    assert after.started != started
+    assert {layer for _, layer, *_ in stacks.found(engine, first)} <= {"hot"}
 
 
 def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from clawker_fw import settings
 from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.rules.ruleset import MOST_PORTS
 
 Write = Callable[[str], Path]
 
@@ -207,6 +208,16 @@ def test_several_mistakes_are_told_at_once(write: Write) -> None:
     assert "12 mistakes" in error.message
     assert len(error.context) == 11
     assert error.context[-1] == "and 2 more"
+
+
+def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
+    """What no proxy could take live is told when the rules are read; as many as there may be are fine."""
+    ports = range(1000, 1000 + MOST_PORTS - 2)
+    entries = [f"  - {{dst: a.test, port: {port}}}" for port in ports]
+    assert len(settings.load(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
+    error = refused(write("\n".join(["rules:", *entries, "  - {dst: a.test, port: 999}"])))
+    assert (error.code, error.exit_code) == ("rules-too-many", 3)
+    assert "1,001 ports, and 1,000 is the most" in error.message
 
 
 def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
