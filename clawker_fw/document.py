@@ -54,20 +54,28 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_document(path: Path) -> Document:
-    """Read a settings file. An empty one is a mapping without keys.
+def read_text(path: Path) -> str:
+    """Read a settings file.
 
     Raises:
-        SettingsError: when it can't be read, is not YAML, or does not hold a mapping.
+        SettingsError: when it can't be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SettingsError(
             "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+
+
+def document_of(text: str, path: Path) -> Document:
+    """Return what the text of a settings file says. An empty one is a mapping without keys.
+
+    Raises:
+        SettingsError: when it is not YAML, or does not hold a mapping.
+    """
     values, places = parse(text, str(path))
     if values is None:
         values = {}

@@ -10,6 +10,7 @@ never exits by itself.
     │   └── ConflictError               4  the name is taken
     ├── NotProvenError                  5  applied but not proven live; what served before still serves
     ├── RefusedError                    6  not ours to touch, or somebody else is at work
+    │   └── LockLostError               6  another run has taken over in the middle of this one
     └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
@@ -78,6 +79,10 @@ class RefusedError(FirewallError):
     """The tool declines: a resource is not ours, or another run holds the lock."""
 
     exit_code = ExitCode.REFUSED
+
+
+class LockLostError(RefusedError):
+    """Another run has taken the lock over: from here on everything is its to do, and to undo."""
 
 
 class StoppedError(FirewallError):

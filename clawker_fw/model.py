@@ -327,7 +327,8 @@ class ContainerView:
     `status` is the engine's word (`created running paused restarting exited dead`), `health` is `starting`,
     `healthy`, `unhealthy` or `""`, times are RFC 3339, `connected` maps each network to the address held now.
     `remembered` maps each network to the id that it had when the container was last on it: a stopped container
-    looks for that one when it starts, whatever else has the name by then.
+    looks for that one when it starts, whatever else has the name by then. `restarts` is how often the engine has
+    started it again by itself, since somebody did; `exit_code` is that of the last end, 0 while it runs.
     """
 
     id: str
@@ -340,6 +341,7 @@ class ContainerView:
     created: str
     started: str
     exit_code: int
+    restarts: int
     connected: Mapping[str, str]
     remembered: Mapping[str, str]
 
@@ -374,7 +376,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ObservedSibling:
-    """A container that serves, or served, as a sibling. `probe` is None when the container does not run."""
+    """A container that serves, or served, as a sibling. `probe` is None when, and only when, it does not run."""
 
     sibling: Sibling
     container: ContainerView
@@ -414,6 +416,16 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A failed attempt: when it ended (RFC 3339, UTC), and the error that ended it."""
+
+    at: str
+    code: str
+    message: str
+    context: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened on an engine: a reason to look, and no more than that.
 
@@ -448,10 +460,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """All findings, and the verdict on each sibling."""
+    """All findings, and the verdict on each sibling.
+
+    `warnings` are sentences on what was seen and may be a lie: people are told, and nothing else follows.
+    """
 
     findings: tuple[Finding, ...]
     verdicts: Mapping[Sibling, Verdict]
+    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

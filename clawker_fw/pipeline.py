@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import FirewallError, NotProvenError, RefusedError, StoppedError
-from clawker_fw.model import Desired, Diff, Observed, Sibling, Slots, Verdict
+from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
@@ -40,8 +40,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a stack: what is, what should be in the slots it is in, and the difference."""
+    """One look at a stack: what is, what should be in the slots it is in, and the difference.
 
+    What should be follows from the `blueprint`, as it was read for this look.
+    """
+
+    blueprint: Blueprint
     observed: Observed
     slots: Slots
     desired: Desired
@@ -49,7 +53,7 @@ class Look:
     desired_at: Callable[[Slots], Desired]
 
     @property
-    def failed_attempt(self) -> attempts.Attempt | None:
+    def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, when there is one still and it failed."""
         return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
 
@@ -66,7 +70,7 @@ def look(reader: EngineReader, blueprint: Blueprint, begun: Observation | None =
 
     now = slots(observed, addresses)
     wanted = desired_at(now)
-    return Look(observed, now, wanted, diff(observed, wanted), desired_at)
+    return Look(blueprint, observed, now, wanted, diff(observed, wanted), desired_at)
 
 
 def plan_for(seen: Look, wish: Wish) -> Plan:
@@ -74,17 +78,24 @@ def plan_for(seen: Look, wish: Wish) -> Plan:
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, wish)
 
 
-def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn, seen: Look | None = None) -> Look:
+def converge(
+    engine: EngineWriter, read: Callable[[], Blueprint], wish: Wish, turn: Turn, seen: Look | None = None
+) -> Look:
     """Make a stack what it should be, prove it, and return the look that proves it.
 
-    `seen` is a look of a moment ago. It is acted on unless somebody was at work, or a container has changed since.
+    What it should be is read again once the lock is held: whoever had it before may have applied other settings.
+    `seen` is a look of a moment ago. It is acted on unless somebody was at work, or a container or the settings
+    have changed since.
 
     Raises:
         NotProvenError: when the stack is not current afterwards.
     """
+    blueprint = seen.blueprint if seen else read()
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
     with Lock(engine, blueprint.project, image, turn.lock_wait, turn.stopping) as lock:
         watch = applying.Watch(turn.tell, turn.stopping, lock.require_held)
+        if (now := read()) != blueprint:
+            blueprint, seen = now, None
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = look(engine, blueprint)
         for round_ in range(_ROUNDS):
@@ -105,10 +116,13 @@ def converge(engine: EngineWriter, blueprint: Blueprint, wish: Wish, turn: Turn,
 
 @contextmanager
 def _attempted(engine: EngineWriter, seen: Look) -> Iterator[None]:
-    """Leave word of an attempt that fails, for who looks next. One that was stopped on purpose has not failed."""
+    """Leave word of an attempt that fails, for who looks next.
+
+    One that was stopped on purpose has not failed, and one that has lost the lock has nothing to say any more.
+    """
     try:
         yield
-    except StoppedError:
+    except (StoppedError, LockLostError):
         raise
     except FirewallError as error:
         attempts.keep(engine, seen.observed, attempts.failed(error))

@@ -5,6 +5,7 @@ inside, settings are frozen values. A file that can't be read is an error, never
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pydantic import (
     ValidationError,
 )
 
-from clawker_fw.document import Document, read_document
+from clawker_fw.document import Document, document_of, read_text
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import ContradictionError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry
@@ -159,15 +160,22 @@ def search_paths() -> tuple[Path, ...]:
 
 
 def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings.
+    """Read the settings. What says the same as the last time is the very object of that time.
 
     `named` is the file the user named, by option or `CLAWKER_FW_CONFIG`; without one the search path is used.
 
     Raises:
         SettingsError: when there is no file and no environment to use instead, or anything in them is wrong.
     """
-    overlay = _environment_document(environment)
+    variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
     source = named or next(filter(_is_there, search_paths()), None)
+    return _loaded(source, read_text(source) if source else "", variables)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(source: Path | None, text: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
+    """Return what a settings file's text and the environment say; thousands of rules take a while to check."""
+    overlay = _environment_document(dict(variables))
     if source is None and not overlay.values:
         raise SettingsError(
             "settings-not-found",
@@ -175,7 +183,7 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
             context=[f"looked for {path}" for path in search_paths()],
             hint="Write one with `clawker-fw init`, or name one with `--config`.",
         )
-    document = read_document(source) if source else Document({}, {}, "the environment")
+    document = document_of(text, source) if source else Document({}, {}, "the environment")
     merged = document.overlaid(overlay)
     try:
         settings = Settings.model_validate(merged.values)

@@ -119,7 +119,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, wish: Wish | None = None)
     seen = pipeline.look(engine, wanted)
     if pipeline.plan_for(seen, wish).empty:
         return seen
-    return pipeline.converge(engine, wanted, wish, pipeline.Turn(lambda _: None), seen)
+    return pipeline.converge(engine, lambda: wanted, wish, pipeline.Turn(lambda _: None), seen)
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:

@@ -1,9 +1,10 @@
 """The commands for one stack, which look at it and change it: init, run, status, drift, reload and down."""
 
+import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.steps import Step, Wish
+
+LOG = logging.getLogger("clawker_fw")
 
 
 @app.command()
@@ -60,12 +63,12 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     if dry_run:
-        with _looking(context.obj) as (blueprint, seen):
-            _answer_plan(seen, _wish(blueprint, drain_timeout, replace_all=force_recreate), format_)
+        with _looking(context.obj) as seen:
+            _answer_plan(seen, _wish(seen, drain_timeout, replace_all=force_recreate), format_)
         return
-    with _changing(context.obj) as (engine, blueprint, seen):
-        wish = _wish(blueprint, drain_timeout, replace_all=force_recreate)
-        _converge(engine, blueprint, seen, wish, lock_wait=lock_wait, format_=format_)
+    with _changing(context.obj) as (engine, read, seen):
+        wish = _wish(seen, drain_timeout, replace_all=force_recreate)
+        _converge(engine, read, seen, wish, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -74,8 +77,8 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
-    with _looking(context.obj) as (blueprint, seen):
-        rules = len(blueprint.rules.rules)
+    with _looking(context.obj) as seen:
+        rules = len(seen.blueprint.rules.rules)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
@@ -92,7 +95,7 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with _looking(context.obj) as (_, seen):
+    with _looking(context.obj) as seen:
         from clawker_fw.model import Verdict
 
         if format_ is Format.JSON:
@@ -121,11 +124,11 @@ def reload(
 
     Example: clawker-fw reload
     """
-    with _changing(context.obj) as (engine, blueprint, seen):
+    with _changing(context.obj) as (engine, read, seen):
         from clawker_fw import pipeline
 
         pipeline.require_up(seen)
-        _converge(engine, blueprint, seen, _wish(blueprint, drain_timeout), lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, _wish(seen, drain_timeout), lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -160,10 +163,11 @@ def down(
 
 
 @contextmanager
-def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]]":
+def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Look]]":
     """Read the settings and look at the stack, both at once: while the engine answers, the rest is imported.
 
-    A mistake in the settings is told first, whatever the engine says.
+    A mistake in the settings is told first, whatever the engine says. With the look comes what reads the settings
+    anew: a change may have to wait for its turn, and they may be others by then.
     """
     from clawker_fw.aside import aside
     from clawker_fw.cli import connection
@@ -176,7 +180,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]
     looking = aside(begin_to_look)
     from clawker_fw import settings
 
-    loaded = settings.load(chosen.config, os.environ)
+    settings.load(chosen.config, os.environ)
     from clawker_fw import pipeline
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.stack.digests import Digests
@@ -185,15 +189,22 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Blueprint, Look]
     with Digests() as digests:
         release = Release.installed(digests)
         engine, begun = looking.result()
-        blueprint = Blueprint(chosen.project, loaded.settings, loaded.rules, release, engine.facts())
-        yield engine, blueprint, pipeline.look(engine, blueprint, begun)
+
+        def read() -> Blueprint:
+            now = settings.load(chosen.config, os.environ)
+            return Blueprint(chosen.project, now.settings, now.rules, release, engine.facts())
+
+        seen = pipeline.look(engine, read(), begun)
+        for warning in seen.diff.warnings:
+            LOG.warning("address_disputed", extra={"fields": {"message": warning}})
+        yield engine, read, seen
 
 
 @contextmanager
-def _looking(chosen: Options) -> "Iterator[tuple[Blueprint, Look]]":
+def _looking(chosen: Options) -> "Iterator[Look]":
     """Do the same for a command that only looks: it gets nothing to write with."""
-    with _changing(chosen) as (_, blueprint, seen):
-        yield blueprint, seen
+    with _changing(chosen) as (_, _, seen):
+        yield seen
 
 
 @contextmanager
@@ -227,10 +238,10 @@ def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
         signal.signal(signal.SIGINT, before)
 
 
-def _wish(blueprint: "Blueprint", drain_timeout: float | None, *, replace_all: bool = False) -> "Wish":
+def _wish(seen: "Look", drain_timeout: float | None, *, replace_all: bool = False) -> "Wish":
     from clawker_fw.reconcile.steps import Wish
 
-    seconds = blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
+    seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
     return Wish(seconds, replace_all=replace_all)
 
 
@@ -256,7 +267,7 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
 
 def _converge(
     engine: "EngineWriter",
-    blueprint: "Blueprint",
+    read: "Callable[[], Blueprint]",
     seen: "Look",
     wish: "Wish",
     *,
@@ -276,14 +287,14 @@ def _converge(
         talk = text.console(stderr=True)
         talk.print(text.drift_report(before))
         with _turn(lock_wait, performed) as turn:
-            seen = pipeline.converge(engine, blueprint, wish, turn, seen)
+            seen = pipeline.converge(engine, read, wish, turn, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
         _print_json(documents.run_document(before, performed, seen.diff))
     else:
         words = "applied and proven" if performed else "nothing to do"
-        _print_verdict(seen, f"{blueprint.project}: {words}")
+        _print_verdict(seen, f"{seen.blueprint.project}: {words}")
 
 
 def _print_difference(seen: "Look") -> None:

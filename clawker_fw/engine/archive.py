@@ -12,7 +12,9 @@ from typing import IO, Any
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Files, Probe
-from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.container import HELPER, VOLUME
+
+_FOLDER_MODE = 0o755
 
 CHUNK = 1 << 16
 """How much is read at once: small enough for an allocator to give it back."""
@@ -28,7 +30,7 @@ def pack(files: Files) -> bytes:
                 if folder not in folders:
                     folders.add(folder)
                     header = tarfile.TarInfo(str(folder))
-                    header.type, header.mode = tarfile.DIRTYPE, 0o755
+                    header.type, header.mode = tarfile.DIRTYPE, _FOLDER_MODE
                     archive.addfile(header)
             header = tarfile.TarInfo(path)
             header.size, header.mode = len(content), _mode(path)
@@ -40,7 +42,8 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
     """Return the files of a tar by their path below its one top folder.
 
     A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
-    says so: it is not what we made, whatever it holds. `root` is who a container's root is for the engine. A file
+    says so: it is not what we made, whatever it holds. A folder has no entry unless its owner or mode is another:
+    then one whose path is absolute, which no file's is. `root` is who a container's root is for the engine. A file
     that is as it is `known` is that very object.
 
     Raises:
@@ -53,9 +56,12 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
             if member.isfile():
                 stream = archive.extractfile(member)
                 content = _content(stream, known.get(path, b"")) if stream else b""
-                irregular = _irregular(path, member, root)
+                irregular = _irregular(_mode(path), member, root)
                 files[path] = irregular + content if irregular else content
-            elif not member.isdir():
+            elif member.isdir():
+                if irregular := _irregular(_FOLDER_MODE, member, root):
+                    files[f"{VOLUME}/{path}".rstrip("/")] = irregular
+            else:
                 files[path] = f"-> {member.linkname}".encode()
     return files
 
@@ -78,9 +84,9 @@ def _content(stream: IO[bytes], known: bytes) -> bytes:
     return known if same == len(known) else known[:same]
 
 
-def _irregular(path: str, member: tarfile.TarInfo, root: tuple[int, int]) -> bytes:
+def _irregular(wanted: int, member: tarfile.TarInfo, root: tuple[int, int]) -> bytes:
     mode, owner = stat.S_IMODE(member.mode), (member.uid, member.gid)
-    if (mode, owner) == (_mode(path), root):
+    if (mode, owner) == (wanted, root):
         return b""
     return f"[mode {mode:04o}, owner {member.uid}:{member.gid}]\n".encode()
 

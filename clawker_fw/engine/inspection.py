@@ -45,6 +45,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         created=raw["Created"],
         started=state.get("StartedAt", ""),
         exit_code=state.get("ExitCode", 0),
+        restarts=raw.get("RestartCount", 0),
         connected={name: endpoint.get("IPAddress") or "" for name, endpoint in networks.items()},
         remembered={name: endpoint.get("NetworkID") or "" for name, endpoint in networks.items()},
     )

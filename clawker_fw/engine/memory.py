@@ -58,6 +58,7 @@ class _Container:
     status: str = "created"
     started: str = ""
     exit_code: int = 0
+    restarts: int = 0
     said: list[str] = field(default_factory=list)
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
@@ -257,7 +258,9 @@ class MemoryEngine:
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
         if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
-            inside.status, inside.exit_code = "exited", 1
+            again = inside.spec.shape.restart == "always"
+            inside.status, inside.exit_code = "restarting" if again else "exited", 1
+            inside.restarts += again
             self._tell_of(inside, "die")
             inside.said.append("fwctl: open boot/sibling.json: no such file or directory")
             return
@@ -373,6 +376,11 @@ class MemoryEngine:
         network = self._network(name)
         self._networks[network.id] = replace(network, **fields)
 
+    def double_network(self, name: str) -> None:
+        """Make another network of the same name, as engines before 25 do for whoever does not ask them to look."""
+        identity = self._identity()
+        self._networks[identity] = replace(self._network(name), id=identity)
+
     def pause(self, container: str) -> None:
         """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"
@@ -459,6 +467,7 @@ def _view(inside: _Container) -> ContainerView:
         created=inside.created,
         started=inside.started,
         exit_code=inside.exit_code,
+        restarts=inside.restarts,
         connected=dict(inside.networks) if inside.status in _ATTACHED else {},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
     )

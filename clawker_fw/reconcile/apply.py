@@ -1,7 +1,7 @@
 """apply: perform the steps of a plan on an engine. It decides nothing but when a step has failed.
 
 A step is described by the plan; here stands how it is done and how long it may take. What fails before an agent
-could notice is undone by the plan's own rollback.
+could notice is undone by the plan's own rollback, unless another run has taken over: what was made may serve then.
 """
 
 import time
@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, FirewallError, NotFoundError, NotProvenError, StoppedError
+from clawker_fw.errors import (
+    EngineError,
+    FirewallError,
+    LockLostError,
+    NotFoundError,
+    NotProvenError,
+    StoppedError,
+)
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -130,12 +137,19 @@ class _Performer:
             self._perform(step)
 
     def undo(self, rollback: tuple[Retire, ...], error: BaseException) -> None:
-        """Go back; what can't be undone is left to the next run, and added to the error about to be raised."""
+        """Go back; what can't be undone is left to the next run, and added to the error about to be raised.
+
+        A run that has lost the lock, or can't tell whether it has, removes nothing: whoever has taken over may
+        have put into service what was made here.
+        """
         for step in rollback:
             if step.container not in self._made:
                 continue  # it was never made, or somebody else has the name by now
             try:
+                self._require_turn()
                 self._perform(replace(step, container=self._made[step.container]))
+            except LockLostError:
+                return
             except FirewallError as trouble:
                 if isinstance(error, FirewallError):
                     error.context = (*error.context, f"undoing failed too: {trouble}")

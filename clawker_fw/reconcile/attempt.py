@@ -7,24 +7,12 @@ it along; otherwise the next attempt that succeeds ends it.
 import dataclasses
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
-from clawker_fw.model import Observed
-
-ATTEMPT = "state/attempt.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A failed attempt: when it ended (RFC 3339, UTC), and the error that ended it."""
-
-    at: str
-    code: str
-    message: str
-    context: tuple[str, ...]
+from clawker_fw.model import Attempt, Observed
+from clawker_fw.stack.container import ATTEMPT, read_attempt
 
 
 def failed(error: FirewallError) -> Attempt:
@@ -35,11 +23,11 @@ def failed(error: FirewallError) -> Attempt:
 
 def last(observed: Observed) -> Attempt | None:
     """Return the last attempt when it failed; None when it did not, or nothing tells."""
-    found = []
+    found: list[Attempt] = []
     for seen in observed.siblings.values():
-        with suppress(KeyError, TypeError, ValueError):
-            record = json.loads(seen.files[ATTEMPT])
-            found.append(Attempt(record["at"], record["code"], record["message"], tuple(record["context"])))
+        with suppress(ValueError):
+            attempt = read_attempt(seen.files.get(ATTEMPT, b"{}"))
+            found += [attempt] if attempt else []
     return max(found, key=lambda attempt: attempt.at, default=None)
 
 

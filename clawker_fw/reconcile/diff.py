@@ -28,6 +28,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
+    ATTEMPT,
     COMMITTED,
     GOOD,
     HELPER,
@@ -36,8 +37,12 @@ from clawker_fw.stack.container import (
     UNFINISHED,
     container_names,
     program_of,
+    read_attempt,
 )
 from clawker_fw.stack.resources import plain
+
+RESTARTS = "restarts"
+"""The field of the state that says a program ends as often as the engine starts it."""
 
 ANSWER = "answer"
 """The field of the live layer that says a running program does not answer: what is live can't be known."""
@@ -60,6 +65,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
     return Diff(
         tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
         {sibling: _verdict([each for each in findings if each.sibling is sibling]) for sibling in Sibling},
+        _warnings(observed, desired),
     )
 
 
@@ -77,30 +83,40 @@ def _leftover(seen: ObservedSibling) -> Finding:
 
 
 def _intruders(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
-    """Find whoever else has an address of ours: by the engine's word, or because it answers there.
+    """Find whoever else has an address of ours, by the engine's word: nobody but the engine can give one out.
 
     An agent that is taken for the resolver or the proxy can tell other agents anything.
     """
-    found: dict[str, tuple[Value, Action]] = {}
     for role, places in observed.attached.items():
         if _OWNER[role] is sibling:
             for name, place in places.items():
                 if place.address in desired.reserved[role]:
-                    found[place.address] = (name, Action.DETACH)
-    seen = observed.siblings.get(sibling)
-    for other in seen.probe.others if seen and seen.probe else ():
-        address, _, hardware = other.partition(" ")
-        names = [
-            name
-            for places in observed.attached.values()
-            for name, place in places.items()
-            if place.hardware == hardware
-        ]
-        service = address == str(desired.service_address)
-        alone = (hardware, Action.CLAIM if service else Action.REPLACE)
-        found.setdefault(address, (names[0], Action.DETACH) if names else alone)
-    for address, (holder, action) in found.items():
-        yield Finding(sibling, Layer.STATE, f"address.{address}", holder, None, Cause.TAMPER, action)
+                    field = f"address.{place.address}"
+                    yield Finding(sibling, Layer.STATE, field, name, None, Cause.TAMPER, Action.DETACH)
+
+
+def _warnings(observed: Observed, desired: Desired) -> tuple[str, ...]:
+    """Tell who else answers ARP at an address of ours, where the engine knows of nobody.
+
+    Whoever may send raw packets can answer so, in anybody's name and for as long as they like. If that were a
+    finding, an agent could have its neighbours taken off the network, siblings replaced, and every proof fail.
+    """
+    known = {place.address for places in observed.attached.values() for place in places.values()}
+    return tuple(
+        _rumour(address, hardware, observed, desired)
+        for seen in observed.siblings.values()
+        for address, _, hardware in (other.partition(" ") for other in (seen.probe.others if seen.probe else ()))
+        if address not in known
+    )
+
+
+def _rumour(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
+    ours = "the service address" if address == str(desired.service_address) else "an address of ours"
+    names = sorted(
+        name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware
+    )
+    whose = f", which is that of {names[0]} or of somebody who pretends to be it" if names else ""
+    return f"Somebody else answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."
 
 
 def _absent(sibling: Sibling, observed: Observed) -> Finding:
@@ -212,6 +228,11 @@ class _Comparison:
                 container.status, Action.REPLACE
             )
             yield self._finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
+        # An engine counts for as long as somebody has not started it by hand: what has recovered is no loop.
+        if container.restarts and (container.status == "restarting" or (container.running and not self._answers)):
+            code = "" if container.running else f", exit code {container.exit_code}"
+            running = f"{container.restarts}{code}"
+            yield self._finding(Layer.STATE, RESTARTS, running, None, made=False, action=Action.REPLACE)
         if container.running and container.health == "unhealthy" and not self._healthy_by_now:
             yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
         yield from self._networks_held()
@@ -219,10 +240,16 @@ class _Comparison:
             yield from self._service_address()
 
     @property
+    def _answers(self) -> bool:
+        """Whether the sibling's program answers."""
+        probe = self._seen.probe
+        return probe is not None and not probe.error
+
+    @property
     def _healthy_by_now(self) -> bool:
         """Whether the sibling itself says so: an engine calls a paused one unhealthy until its next check."""
         probe = self._seen.probe
-        return probe is not None and not probe.error and not probe.unhealthy
+        return probe is not None and self._answers and not probe.unhealthy
 
     def _networks_held(self) -> Iterator[Finding]:
         running, wanted = dict(self._kept_networks), self._wanted.shape.networks
@@ -281,6 +308,12 @@ class _Comparison:
                     made=running is not None,
                     action=Action.REPLACE,
                 )
+        if self._applied is None:
+            yield self._unreadable(Layer.LABELS, labels.APPLIED, Action.REPLACE)
+
+    def _unreadable(self, layer: Layer, field: str, action: Action) -> Finding:
+        """Return the finding that a record which we have made can't be read."""
+        return self._finding(layer, field, "unreadable", "a record", made=False, action=action)
 
     def _image(self) -> Iterator[Finding]:
         """Compare the image's id with the wanted one, and what the engine has under the wanted reference.
@@ -335,6 +368,10 @@ class _Comparison:
         running = {path: text for path, text in self._seen.files.items() if _is_boot(path)}
         made = self._applied.boot if self._applied else {}
         yield from self._files(Layer.BOOT, running, self._wanted.boot, made, Action.REPLACE)
+        try:
+            read_attempt(self._seen.files.get(ATTEMPT, b"{}"))
+        except ValueError:
+            yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE)
 
     def _hot(self) -> Iterator[Finding]:
         """Compare the hot files, but for the version that each commit gives them, and what is kept of them."""
@@ -380,10 +417,11 @@ class _Comparison:
 
     def _live(self) -> Iterator[Finding]:
         probe = self._seen.probe
-        if probe is None:
+        if probe is None and not self._container.running:
             return
-        if probe.error:
-            yield self._finding(Layer.LIVE, ANSWER, probe.error, "an answer", made=False, action=Action.REPLACE)
+        if probe is None or probe.error:
+            silence = probe.error if probe else "it was not asked"
+            yield self._finding(Layer.LIVE, ANSWER, silence, "an answer", made=False, action=Action.REPLACE)
             return
         committed = self._committed.live
         for resource, wanted_digest in self._wanted.live.items():
@@ -415,7 +453,7 @@ class _Comparison:
             files = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
             live = record.get("live", {})  # an earlier release had none
             return _Commit(files, {str(name): str(digest) for name, digest in live.items()})
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return _Commit({}, {})
 
     @property

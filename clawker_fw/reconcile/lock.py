@@ -5,8 +5,13 @@ name only one client can take. Its labels say who holds it, and a file in its vo
 while its holder is at work: the lease. A holder on this machine that is no longer alive is known by its process
 id and start time, and one anywhere by a lease that has not been renewed; in both cases the lock is taken over. No
 two clocks are ever compared: who waits watches the lease change, by its own clock.
+
+An engine may be slow, for one of the two or for both. So a renewal never waits for the one before it to arrive, a
+holder says in a label for how long it may be silent, by how long the engine took to answer it, and whoever waits
+adds the time that the engine takes to answer the question.
 """
 
+import itertools
 import logging
 import os
 import platform
@@ -20,8 +25,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from clawker_fw.aside import aside
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError, StoppedError
+from clawker_fw.errors import (
+    ConflictError,
+    EngineError,
+    LockLostError,
+    NotFoundError,
+    RefusedError,
+    StoppedError,
+)
 from clawker_fw.model import ContainerSpec, ContainerView, Listed, Mount, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
@@ -37,11 +50,16 @@ _HELD: set[str] = set()
 
 _LEASE = "lease"
 _RENEW_SECONDS = LEASE_SECONDS / 4
+_LEASE_ANSWERS = 4
+"""A lease lasts for at least so many answers of the engine, as long as the one that its holder has waited for."""
+_LONGEST_LEASE = 120.0
+_LONGEST_IDENTITY = 10
+"""Digits of a process id; more are none."""
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.02
 _PREFIX = labels.PREFIX + "lock."
-_HOST, _USER, _PROCESS, _SINCE, _COMMAND = (
-    _PREFIX + name for name in ("host", "user", "process", "since", "command")
+_HOST, _USER, _PROCESS, _SINCE, _COMMAND, _SILENCE = (
+    _PREFIX + name for name in ("host", "user", "process", "since", "command", "lease")
 )
 
 
@@ -70,7 +88,6 @@ class Lock:
         self._container = ""
         self.waited = False
         """Whether somebody else had it, when it was asked for."""
-        self._renewals = 0
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -81,9 +98,12 @@ class Lock:
             RefusedError: when another run holds it, or something of that name is not ours.
             StoppedError: when the user asked to stop while it was waited for.
         """
-        if self._engine.image(self._image.reference) is None:
+        asked = time.monotonic()
+        there = self._engine.image(self._image.reference)
+        answered = time.monotonic() - asked
+        if there is None:
             self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
-        self._container = self._acquire()
+        self._container = self._acquire(min(max(LEASE_SECONDS, _LEASE_ANSWERS * answered), _LONGEST_LEASE))
         _HELD.add(self._container)
         self._renewer.start()
         return self
@@ -101,29 +121,35 @@ class Lock:
         """Pass while the lock is ours.
 
         Raises:
-            RefusedError: when another client has taken it over, because we were silent for too long.
+            LockLostError: when another client has taken it over, because we were silent for too long.
         """
         held = self._engine.container(lock_name(self._project))
         if held is None or held.id != self._container:
-            raise RefusedError(
+            raise LockLostError(
                 "lock-lost",
                 "Another run has taken the lock over, because this one was not heard of for too long.",
                 hint="Run again: what was begun is finished then.",
             )
 
     def _renew(self) -> None:
-        while not self._ended.wait(_RENEW_SECONDS):
-            self._renewals += 1
-            try:
-                self._engine.put_files(self._container, {_LEASE: str(self._renewals).encode()})
-            except EngineError as error:
+        """Send a sign of life at an interval, whether the last one has arrived or not."""
+        for number in itertools.count(1):
+            aside(self._send, str(number).encode())
+            if self._ended.wait(_RENEW_SECONDS):
+                return
+
+    def _send(self, sign: bytes) -> None:
+        try:
+            self._engine.put_files(self._container, {_LEASE: sign})
+        except EngineError as error:
+            if not self._ended.is_set():
                 LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
 
-    def _acquire(self) -> str:
+    def _acquire(self, silence: float) -> str:
         spec = ContainerSpec(
             name=lock_name(self._project),
             image=self._image.reference,
-            labels={**labels.ownership_labels(self._project), **holder()},
+            labels={**labels.ownership_labels(self._project), **holder(), _SILENCE: f"{silence:.0f}"},
             shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
         )
         end = time.monotonic() + self._wait
@@ -142,7 +168,8 @@ class Lock:
                 time.sleep(_RETRY_SECONDS)
                 continue
             self._require_ours(held)
-            if not _may_be_alive(held) or watch.silent(held.id, self._lease(held.id)):
+            asked = time.monotonic()
+            if not _may_be_alive(held) or watch.silent(held, self._lease(held.id), asked):
                 self._engine.remove(held.id)
             elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
                 time.sleep(_LOOK_SECONDS)
@@ -170,15 +197,26 @@ class _Watch:
     def __init__(self) -> None:
         self._seen: tuple[str, bytes] | None = None
         self._since = time.monotonic()
+        self._slowest = 0.0
         self.renewed = False
 
-    def silent(self, container: str, lease: bytes) -> bool:
-        """Take in what the lease says now; whether it has not changed for a whole lease."""
+    def silent(self, held: ContainerView, lease: bytes, asked: float) -> bool:
+        """Take in what the lease says now; whether it has not changed for a whole lease.
+
+        `asked` is when the engine was asked for it: while it is slow to answer us, it is so for the holder.
+        """
         now = time.monotonic()
-        if self._seen != (container, lease):
-            self.renewed = self._seen is not None and self._seen[0] == container
-            self._seen, self._since = (container, lease), now
-        return now - self._since >= LEASE_SECONDS
+        self._slowest = max(self._slowest, now - asked)
+        if self._seen != (held.id, lease):
+            self.renewed = self._seen is not None and self._seen[0] == held.id
+            self._seen, self._since = (held.id, lease), now
+        return now - self._since >= _lease_seconds(held) + self._slowest
+
+
+def _lease_seconds(held: ContainerView) -> float:
+    """Return for how long a holder may be silent; no label makes that endless."""
+    stated = held.labels.get(_SILENCE, "")
+    return min(max(LEASE_SECONDS, float(stated) if stated.isdecimal() else 0), _LONGEST_LEASE)
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:
@@ -229,7 +267,8 @@ def _machine() -> str:
 
 def _is_alive(process: str) -> bool:
     identity, _, started = process.partition(" ")
-    return _started(int(identity)) == started if identity.isdigit() else False
+    known = identity.isascii() and identity.isdigit() and len(identity) <= _LONGEST_IDENTITY
+    return known and _started(int(identity)) == started
 
 
 def _started(process: int) -> str:

@@ -39,11 +39,16 @@ _ANSWER_WITHIN = 2.0
 _ASK_EVERY = 0.1
 
 
+class _ChangedError(Exception):
+    """A container was in another state when it was inspected than when it was listed."""
+
+
 class Observation:
     """A look at a project's stack that has begun: all is being read that the wanted images do not matter for.
 
-    What goes away between two questions belongs to a run at work: the world is looked at once more then. `known`
-    are files that are expected, and too large to be held more than once.
+    What goes away between two questions, or is in another state by the second one, belongs to a run at work or is
+    just being started: the world is looked at once more then. What changes all the time is taken as it was found
+    last: if it runs then, it is asked. `known` are files that are expected, too large to be held more than once.
     """
 
     def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
@@ -53,8 +58,8 @@ class Observation:
         self._known = known
         self._begin()
 
-    def _begin(self) -> None:
-        self._reading = aside(_read, self._reader, self._project, self._known)
+    def _begin(self, *, last: bool = False) -> None:
+        self._reading = aside(_read, self._reader, self._project, self._known, last=last)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return what is there. `references` are the images that the stack should be made from.
@@ -63,10 +68,10 @@ class Observation:
             RefusedError: when something with one of our names is not ours.
             EngineError: when the engine can't be read; what is unreadable is never taken for absent.
         """
-        for _ in range(_LOOKS - 1):
-            with suppress(NotFoundError):
+        for look in range(1, _LOOKS):
+            with suppress(NotFoundError, _ChangedError):
                 return self._finish(references)
-            self._begin()
+            self._begin(last=look + 1 == _LOOKS)
         return self._finish(references)
 
     def _finish(self, references: tuple[str, ...]) -> Observed:
@@ -81,8 +86,8 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
-def _read(reader: EngineReader, project: str, known: Files) -> Observed:
-    """Read everything but the wanted images."""
+def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
+    """Read everything but the wanted images. What does not hold still is taken as it is in the last look."""
     reading_networks = aside(reader.networks)
     reading_own_images = aside(reader.own_images)
     reading_orphans = aside(reader.orphans, project)
@@ -90,7 +95,9 @@ def _read(reader: EngineReader, project: str, known: Files) -> Observed:
     ours = _our_containers(listing, project)
     asking = {each: aside(_probe, reader, each.id) for each in ours if each.status == "running"}
     reading_images = {each.image: aside(reader.image, each.image) for each in ours}
-    reading = [aside(_sibling, reader, each, kind, known, asking.get(each)) for each, kind in ours.items()]
+    reading = [
+        aside(_sibling, reader, each, kind, known, asking.get(each), last=last) for each, kind in ours.items()
+    ]
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
@@ -140,15 +147,21 @@ def _listing(reader: EngineReader, project: str) -> tuple[Listed | None, tuple[L
 
 
 def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, Sibling]:
-    """Return the siblings' containers, by name or, if somebody has renamed one, by label."""
+    """Return the siblings' containers: what is ours is what its label says, whatever somebody has called it.
+
+    Only where the label says nothing does the name.
+    """
     names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
     ours: dict[Listed, Sibling] = {}
     for each in listing:
         if each.name in names:
             _require_ours("container", each.name, each.labels, project)
-            ours[each] = names[each.name]
-        elif labels.is_ours(each.labels, project) and each.labels.get(labels.SIBLING) in set(Sibling):
-            ours[each] = Sibling(each.labels[labels.SIBLING])
+        if labels.is_ours(each.labels, project):
+            kind = each.labels.get(labels.SIBLING)
+            if kind in set(Sibling):
+                ours[each] = Sibling(kind)
+            elif each.name in names:
+                ours[each] = names[each.name]
     return ours
 
 
@@ -173,11 +186,24 @@ def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str) 
 def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role, NetworkView]:
     ours: dict[Role, NetworkView] = {}
     for role, name in network_names(project).items():
-        for network in networks:
-            if network.name == name:
-                _require_ours("network", name, network.labels, project)
-                ours[role] = network
+        named = [network for network in networks if network.name == name]
+        if len(named) > 1:
+            raise RefusedError(
+                "network-ambiguous",
+                f"There are {len(named)} networks called {name}, and a name has to stand for one.",
+                context=[
+                    f"{network.id}, {network.driver}, made by {_maker(network, project)}" for network in named
+                ],
+                hint="Remove the one that is not used: `docker network rm ID`.",
+            )
+        for network in named:
+            _require_ours("network", name, network.labels, project)
+            ours[role] = network
     return ours
+
+
+def _maker(network: NetworkView, project: str) -> str:
+    return "this firewall" if labels.is_ours(network.labels, project) else "somebody else"
 
 
 def _subnets_of_others(
@@ -188,20 +214,31 @@ def _subnets_of_others(
 
 
 def _sibling(
-    reader: EngineReader, listed: Listed, sibling: Sibling, known: Files, asking: "Future[Probe] | None"
+    reader: EngineReader,
+    listed: Listed,
+    sibling: Sibling,
+    known: Files,
+    asking: "Future[Probe] | None",
+    *,
+    last: bool,
 ) -> ObservedSibling:
     """Read one container. Its process is being asked already: that takes longest."""
     files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:
         raise NotFoundError("not-found", f"Container {listed.name} has gone away.")
+    if container.status != listed.status and not last:
+        raise _ChangedError
+    probe = None
+    if container.running:
+        probe = asking.result() if asking else _probe(reader, listed.id)
     slot = container.labels.get(labels.SLOT, "0")
     return ObservedSibling(
         sibling,
         container,
         int(slot) if slot in {"0", "1"} else 0,
         files,
-        asking.result() if asking and container.running else None,
+        probe,
     )
 
 

@@ -121,7 +121,10 @@ class _Planner:
         return 1 - slot if replaced else slot
 
     def _new_name(self, sibling: Sibling) -> str:
-        """Return the one of a sibling's two names that the container which serves does not have."""
+        """Return the one of a sibling's two names that the container which serves does not have.
+
+        Nobody else has it by then: leftovers are taken away before, and the other sibling has to give it up.
+        """
         proper, next_ = container_names(self._desired.project, sibling)
         old = self._old(sibling)
         return next_ if old and old.container.name == proper else proper
@@ -131,6 +134,7 @@ class _Planner:
             self._images(),
             self._detaches(),
             *self._leftovers(),
+            self._displaced(),
             self._networks(),
             self._woken(),
             [self._create(sibling) for sibling in Sibling if sibling in self._made],
@@ -201,6 +205,16 @@ class _Planner:
                         network, name = self._observed.networks[role], str(finding.running)
                         steps[role, name] = Detach(network.id, network.name, name, (finding,))
         return list(steps.values())
+
+    def _displaced(self) -> list[Step]:
+        """Have a sibling that is called as the other one should be give that name up; its label tells it."""
+        names = {each: container_names(self._desired.project, each) for each in Sibling}
+        return [
+            Rename(sibling, old.container.id, f"{names[sibling][0]}-{old.container.id[:12]}")
+            for sibling, old in self._observed.siblings.items()
+            for other in Sibling
+            if other is not sibling and old.container.name in names[other]
+        ]
 
     def _networks(self) -> list[Step]:
         return [

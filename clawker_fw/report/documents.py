@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clawker_fw.model import Desired, Diff, Finding, Observed, Role, Sibling, Verdict, version_of
-from clawker_fw.reconcile.attempt import Attempt
+from clawker_fw.model import Attempt, Desired, Diff, Finding, Observed, Role, Sibling, Verdict, version_of
 from clawker_fw.reconcile.plan import waste
 from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report.filediff import unified
@@ -19,6 +18,7 @@ def drift_document(found: Diff, failed: Attempt | None) -> dict[str, Any]:
         "schema": SCHEMA,
         "verdict": found.verdict.value,
         "siblings": _siblings(found),
+        "warnings": list(found.warnings),
         "failed_attempt": dataclasses.asdict(failed) | {"context": list(failed.context)} if failed else None,
     }
 
@@ -41,6 +41,7 @@ def _changes(before: Diff, verdict: Verdict, steps: list[str], *, changed: bool)
         "changed": changed,
         "steps": steps,
         "siblings": _siblings(before),
+        "warnings": list(before.warnings),
     }
 
 
@@ -57,6 +58,7 @@ def status_document(observed: Observed, desired: Desired, found: Diff, rules: in
             "attached": sorted(observed.attached.get(Role.AGENTS, ())),
         },
         "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
+        "warnings": list(found.warnings),
         "rules": rules,
         "leftovers": leftovers(observed, desired),
     }

@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
+from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.attempt import Attempt
 from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report.documents import leftovers, live_version, unified_diff
 

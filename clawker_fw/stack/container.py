@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Files, Healthcheck, Mount, Shape, Sibling
+from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Shape, Sibling
 
 VOLUME = "/fw"
 """Where the volume with everything of ours is mounted, read-only root around it."""
@@ -15,8 +15,9 @@ HOT = "hot/"
 GOOD = "good/"
 STAGE = "stage/"
 COMMITTED = "state/committed.json"
+ATTEMPT = "state/attempt.json"
 
-KEPT = frozenset({COMMITTED, "state/claimed", "state/attempt.json"})
+KEPT = frozenset({COMMITTED, "state/claimed", ATTEMPT})
 """What `fwctl` and a run keep in a volume, beside what a sibling is made with."""
 
 UNFINISHED = ("good.new", "restore", "restore.new", "stage")
@@ -104,3 +105,22 @@ def commit_record(live: Mapping[str, str], hot: Files, remove: Sequence[str] = (
     seconds = round(_COMMIT_SECONDS + sum(map(len, hot.values())) / _COMMIT_BYTES_A_SECOND, 1)
     record = {"version": "0", "live": live, "files": files, "remove": list(remove), "seconds": seconds}
     return json.dumps(record, separators=(",", ":")).encode()
+
+
+def read_attempt(note: bytes) -> Attempt | None:
+    """Return the failed attempt that a note tells of; None when it tells of none.
+
+    Raises:
+        ValueError: when it is no such note.
+    """
+    try:
+        read = json.loads(note)
+        if read == {}:
+            return None
+        attempt = Attempt(read["at"], read["code"], read["message"], tuple(read["context"]))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(note) from error
+    texts = (attempt.at, attempt.code, attempt.message, *attempt.context)
+    if not isinstance(read["context"], list) or not all(isinstance(each, str) for each in texts):
+        raise ValueError(note)
+    return attempt

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from clawker_fw.model import Files, Image, Shape, Sibling
 
@@ -73,12 +74,20 @@ def applied_label(image: Image, shape: Shape, boot: Files) -> str:
 
 
 def read_applied(labels: Mapping[str, str]) -> Applied | None:
-    """Read the record back; None when there is none that can be read."""
-    try:
+    """Read the record back; None when there is none that can be read: anybody can write anything into a label."""
+    with suppress(KeyError, TypeError, ValueError, RecursionError):
         record = json.loads(labels[APPLIED])
-        return Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
-    except (KeyError, TypeError, ValueError):
-        return None
+        applied = Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
+        whole = (
+            isinstance(applied.image, str)
+            and isinstance(record["image_ids"], list)
+            and all(isinstance(each, str) for each in applied.image_ids)
+            and isinstance(applied.shape, dict)
+            and isinstance(applied.boot, dict)
+            and all(isinstance(each, str) for each in applied.boot.values())
+        )
+        return applied if whole else None
+    return None
 
 
 def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
-from clawker_fw.reconcile.diff import ANSWER
+from clawker_fw.reconcile.diff import ANSWER, RESTARTS
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
@@ -44,8 +44,8 @@ class Decision:
     """One look, and what came of it.
 
     `found` is what the look found, `healed` what of it was to be closed, `left` what there is afterwards, which is
-    what the `verdicts` are about: none when nothing could be looked at. `seconds` are how long all of it took,
-    `wait` how long it is until the next try.
+    what the `verdicts` are about: none when nothing could be looked at. `warnings` are told, and no reason to do
+    anything. `seconds` are how long all of it took, `wait` how long it is until the next try.
     """
 
     trigger: Trigger
@@ -58,6 +58,7 @@ class Decision:
     outcome: Outcome | None = None
     error: FirewallError | None = None
     wait: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -131,7 +132,7 @@ def is_lock_free(event: Event, own: Ours) -> bool:
 
 
 _UNWELL = {
-    *((Layer.STATE, field) for field in ("status", "health")),
+    *((Layer.STATE, field) for field in ("status", "health", RESTARTS)),
     *((Layer.LIVE, field) for field in ("network", ANSWER)),
 }
 

@@ -26,6 +26,8 @@ def write(decision: Decision) -> None:
         fields["code"] = decision.error.code
         fields["message"] = decision.error.message
         fields["context"] = list(decision.error.context)
+    if decision.warnings:
+        fields["warnings"] = list(decision.warnings)
     fields["seconds"] = round(decision.seconds, 3)
     if decision.wait is not None:
         fields["wait"] = round(decision.wait, 3)
@@ -35,7 +37,7 @@ def write(decision: Decision) -> None:
 def _level(decision: Decision) -> int:
     if decision.error and decision.outcome is not Outcome.STOPPED:
         return logging.ERROR
-    quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Answer.HEAL
+    quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Answer.HEAL and not decision.warnings
     return logging.INFO if quiet else logging.WARNING
 
 

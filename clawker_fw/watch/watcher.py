@@ -168,8 +168,7 @@ class Watcher:
             self._next = Trigger.EVENT
         self._place.require_release()
         try:
-            blueprint = self._place.blueprint(engine.facts())
-            seen = pipeline.look(engine, blueprint)
+            seen = pipeline.look(engine, self._place.blueprint(engine.facts()))
         except FirewallError as error:
             wait = self._looking.failed(began)
             self._again(wait)
@@ -178,17 +177,19 @@ class Watcher:
         self._connecting.succeeded()
         self._unreachable = ""
         self._own = ours(self._orders.project, seen.observed)
-        decision = self._act_on(engine, blueprint, seen)
-        return dataclasses.replace(decision, trigger=trigger, seconds=self._place.clock() - began)
+        decision = self._act_on(engine, seen)
+        return dataclasses.replace(
+            decision, trigger=trigger, seconds=self._place.clock() - began, warnings=seen.diff.warnings
+        )
 
-    def _act_on(self, engine: EngineWriter, blueprint: Blueprint, seen: pipeline.Look) -> Decision:
+    def _act_on(self, engine: EngineWriter, seen: pipeline.Look) -> Decision:
         drain = self._orders.drain_seconds
-        seconds = blueprint.settings.drain_timeout if drain is None else drain
+        seconds = seen.blueprint.settings.drain_timeout if drain is None else drain
         wish = Wish(seconds, causes=self._orders.heal.causes)
         closing = wish.within(seen.diff).findings
         answer, wait = self._answer(seen.diff.findings, closing)
         if answer is Answer.HEAL:
-            return self._heal(engine, blueprint, wish, seen)
+            return self._heal(engine, wish, seen)
         if wait is not None:
             self._again(wait)
         found = seen.diff.findings
@@ -215,14 +216,14 @@ class Watcher:
             wait = max(wait, self._healing.left(now))
         return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
 
-    def _heal(self, engine: EngineWriter, blueprint: Blueprint, wish: Wish, seen: pipeline.Look) -> Decision:
+    def _heal(self, engine: EngineWriter, wish: Wish, seen: pipeline.Look) -> Decision:
         """Close what is to be closed, as `run` would, under the same lock."""
         closing = wish.within(seen.diff).findings
         turn = pipeline.Turn(self._place.progress, self._place.stopping)
         failure: FirewallError | None = None
         wait: float | None = None
         try:
-            seen_after = pipeline.converge(engine, blueprint, wish, turn, seen)
+            seen_after = pipeline.converge(engine, lambda: self._place.blueprint(engine.facts()), wish, turn, seen)
         except StoppedError as error:
             seen_after, outcome, failure = seen, Outcome.STOPPED, error
         except FirewallError as error:

@@ -45,6 +45,7 @@ func verbs() []verb {
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},
 		{"remove", "PATH", "delete a file", declareRemove},
+		{"spoof", "ADDRESS HARDWARE", "answer ARP for an address with a hardware address until SIGTERM", declareSpoof},
 		{"wait", "", "sleep until SIGTERM", declareWait},
 	}
 }
@@ -125,7 +126,7 @@ func (v verb) writeUsage(flags *flag.FlagSet) {
 func writeHelp(out io.Writer) {
 	fmt.Fprint(out, "usage: peer VERB [arguments] [flags]; peer VERB -h lists the flags\n\n")
 	for _, verb := range verbs() {
-		fmt.Fprintf(out, "  %-9s  %-12s  %s\n", verb.name, verb.arguments, verb.summary)
+		fmt.Fprintf(out, "  %-9s  %-16s  %s\n", verb.name, verb.arguments, verb.summary)
 	}
 }
 

@@ -46,7 +46,7 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Look | None) -> pipeline.Look:
     """Make the stack what is wanted, beginning with a look."""
-    return pipeline.converge(engine, wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
+    return pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import NotProvenError, RefusedError
+from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Wish, describe
+from clawker_fw.reconcile.steps import Wish
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
 from clawker_fw.stack.coredns import POLICY
@@ -59,14 +59,6 @@ def take(address: str) -> Tamper:
         memory.start(memory.create_container(spec))
 
     return tamper
-
-
-def spoof(memory: MemoryEngine) -> None:
-    """Have an agent answer at the address of DNS, which the engine does not know of."""
-    take("")(memory)
-    (agent,) = (each for each in memory.listing() if each.name == "agent")
-    answering = f"10.213.8.53 {agent.networks['clawker-net'].hardware}"
-    memory.inside("clawker-coredns").others = (answering,)
 
 
 def write(container: str, **changes: bytes | None) -> Tamper:
@@ -157,8 +149,6 @@ MATRIX = [
     (inside("clawker-envoy", program=("/bin/sh",)), (E, "live", "program", "tamper", "replace")),
     (inside("clawker-envoy", network_differences=("rule 100 is missing",)),
      (E, "live", "network", "tamper", "replace")),
-    (inside("clawker-envoy", others=("10.213.8.10 02:00:00:00:00:99",)),
-     (E, "state", "address.10.213.8.10", "tamper", "replace")),
     (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
     (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
     (alter("clawker-net", driver="macvlan"),
@@ -217,26 +207,6 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     envoy.unhealthy = "not live at version 1"
     assert stacks.found(memory, wanted) == {("envoy", "state", "health", "tamper", "replace")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
-
-
-def test_a_subtle_spoofer_is_taken_off(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Who answers at an address of ours is known by its hardware address, and then heard no more."""
-    spoof(memory)
-    assert stacks.found(memory, wanted) == {("coredns", "state", "address.10.213.8.53", "tamper", "detach")}
-    steps = pipeline.plan_for(pipeline.look(memory, wanted), Wish(0))
-    assert [describe(step) for step in steps.steps] == [
-        "take agent off clawker-net",
-        "announce the service address for 1.25 s",
-    ]
-
-
-def test_an_unknown_spoofer_can_only_be_outshouted(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Without a container to blame, the address is announced; while somebody still answers, nothing is proven."""
-    memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
-    assert stacks.found(memory, wanted) == {("coredns", "state", "address.10.213.8.53", "tamper", "claim")}
-    with pytest.raises(NotProvenError):
-        stacks.converged(memory, wanted)
-    assert pipeline.look(memory, wanted).diff.verdict is Verdict.DRIFTED
 
 
 def test_an_image_that_lost_its_tag_is_loaded_again(memory: MemoryEngine, wanted: Blueprint) -> None:

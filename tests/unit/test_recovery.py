@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +16,21 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
-from clawker_fw.errors import ConflictError, EngineError, FirewallError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.errors import (
+    ConflictError,
+    EngineError,
+    FirewallError,
+    LockLostError,
+    NotProvenError,
+    RefusedError,
+    StoppedError,
+)
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.steps import Create, Verify, Wish
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
-from clawker_fw.reconcile.steps import Verify, Wish
 from clawker_fw.report import documents
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
@@ -217,7 +227,7 @@ def test_waiting_for_the_lock_can_be_stopped(
     assert [each.name for each in memory.listing()] == ["clawker-lock"]
 
 
-@pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x"])
+@pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x", "\u00b2 1", "9" * 5000 + " 1"])
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     process: str, memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
 ) -> None:
@@ -292,6 +302,75 @@ def test_a_lease_is_renewed_while_its_holder_works(
         until(lambda: memory.files("clawker-lock").get("lease", b"1") != b"1")
 
 
+def test_a_renewal_does_not_wait_for_the_one_before(
+    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an engine that takes longer to take a sign of life than a lease lasts, they arrive at their interval."""
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    stuck = threading.Event()
+    calls = count()
+
+    def put_files(container: str, files: Files) -> None:
+        if next(calls) == 0:
+            stuck.wait()
+        MemoryEngine.put_files(memory, container, files)
+
+    monkeypatch.setattr(memory, "put_files", put_files)
+    try:
+        with lock.Lock(memory, "clawker", lock_image):
+            until(lambda: memory.files("clawker-lock").get("lease", b"") not in {b"", b"1"})
+    finally:
+        stuck.set()
+
+
+@pytest.mark.parametrize(
+    ("stated", "answer", "silent"),
+    [
+        ("", 0, 10),
+        ("x", 0, 10),
+        ("3", 0, 10),
+        ("40", 0, 40),
+        ("9" * 400, 0, 120),
+        ("", 8, 18),
+        ("40", 8, 48),
+    ],
+)
+def test_how_long_a_holder_may_be_silent(
+    stated: str, answer: float, silent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it has said, and as the engine takes to answer whoever asks; no label makes that endless."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    engine = MemoryEngine()
+    engine.retag("x", "sha256:x")
+    lease = {"dev.clawker.lock.lease": stated} if stated else {}
+    held = engine.container(engine.create_container(ContainerSpec("clawker-lock", "x", lease, Shape((), (), {}))))
+    assert held
+    watch = lock._Watch()  # noqa: SLF001 - by its own clock
+    assert not watch.silent(held, b"1", clock.now)
+    clock.now = silent - 0.1
+    assert not watch.silent(held, b"1", clock.now - answer)
+    clock.now = silent + 0.1
+    assert watch.silent(held, b"1", clock.now - answer)
+    assert not watch.silent(held, b"2", clock.now)
+
+
+def test_a_lease_is_as_long_as_the_engine_is_slow(
+    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is told by the holder, who knows how long it waits for answers itself."""
+    clock = iter([0.0, 9.0])
+    last = SimpleNamespace(at=9.0)
+
+    def monotonic() -> float:
+        last.at = next(clock, last.at)
+        return float(last.at)
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda _: None))
+    with lock.Lock(memory, "clawker", lock_image):
+        assert memory.inside("clawker-lock").spec.labels["dev.clawker.lock.lease"] == "36"
+
+
 def test_a_wait_ends_when_the_lock_is_free(
     memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,8 +403,48 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
 
     lost: dict[str, bool] = {}
     with pytest.raises(FirewallError):
-        pipeline.converge(engine, wanted, Wish(0), pipeline.Turn(tell))
+        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
     assert stacks.found(engine, wanted) == set()
+
+
+def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
+    """It was suspended after it had made both siblings; another one adopted them, and they serve."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    adopted: dict[str, str] = {}
+
+    def tell(progress: Progress) -> None:
+        if progress.share >= 1 and isinstance(progress.step, Create) and len(engine.listing()) > 2 and not adopted:
+            engine.remove("clawker-lock")
+            stacks.converged(engine, wanted)
+            adopted.update({each.name: each.id for each in engine.listing()})
+
+    with pytest.raises(LockLostError):
+        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
+    assert adopted
+    assert {each.name: each.id for each in engine.listing()} == adopted
+    assert stacks.found(engine, wanted) == set()
+    assert pipeline.look(engine, wanted).failed_attempt is None
+
+
+def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that does not say who holds the lock may have given it to somebody else."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def unsaid(name: str) -> ContainerView | None:
+        raise EngineError("engine-unreachable", f"The engine did not answer when asked about {name}.")
+
+    def tell(progress: Progress) -> None:
+        if isinstance(progress.step, Create):
+            monkeypatch.setattr(engine, "container", unsaid)
+
+    with pytest.raises(EngineError) as caught:
+        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
+    assert any("undoing failed too" in line for line in caught.value.context)
+    assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 
 
 def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
@@ -341,7 +460,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
         told.append(progress)
 
     with pytest.raises(ConflictError):
-        pipeline.converge(engine, wanted, Wish(0, replace_all=True), pipeline.Turn(tell))
+        pipeline.converge(engine, lambda: wanted, Wish(0, replace_all=True), pipeline.Turn(tell))
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
@@ -357,11 +476,17 @@ def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None
             begun.append(progress)
 
     with pytest.raises(StoppedError) as caught:
-        pipeline.converge(engine, wanted, Wish(0, replace_all=True), pipeline.Turn(tell, lambda: bool(begun)))
+        pipeline.converge(
+            engine, lambda: wanted, Wish(0, replace_all=True), pipeline.Turn(tell, lambda: bool(begun))
+        )
     left = "\n".join(caught.value.context)
     assert "stop and remove clawker-envoy" in left
     assert "stop and remove clawker-coredns" in left
     assert len(set(caught.value.context)) == len(caught.value.context)
+
+
+def _itself(wanted: Blueprint) -> Blueprint:
+    return wanted
 
 
 def _after(told: list[Progress], point: int) -> bool:
@@ -377,7 +502,7 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         told: list[Progress] = []
         turn = pipeline.Turn(told.append, partial(_after, told, point))
         with pytest.raises(StoppedError) as caught:
-            pipeline.converge(engine, first, Wish(0, replace_all=True), turn)
+            pipeline.converge(engine, partial(_itself, first), Wish(0, replace_all=True), turn)
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
         assert stacks.serving(engine), point

@@ -14,9 +14,9 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import ContainerSpec, Shape, Verdict
-from clawker_fw.reconcile import attempt
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
+from clawker_fw.stack.container import ATTEMPT
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.faults import READS, WRITES, Fault, Faulty, Killed
@@ -161,7 +161,7 @@ def _everything(memory: MemoryEngine) -> object:
     """Return all that there is, but for the word that is left of the attempt."""
     containers = {each.name: copy.deepcopy(memory.inside(each.name)) for each in memory.listing()}
     for inside in containers.values():
-        inside.files.pop(attempt.ATTEMPT, None)
+        inside.files.pop(ATTEMPT, None)
     return containers, memory.networks(), dict(memory.volumes)
 
 

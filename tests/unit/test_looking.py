@@ -1,0 +1,313 @@
+"""No verdict from a look that has missed something: changing states, wrong names, records that say nothing."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import ContainerSpec, Listed, Shape, Sibling, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.diff import diff
+from clawker_fw.reconcile.steps import Wish
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import ATTEMPT, COMMITTED
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
+
+
+class Flapping(MemoryEngine):
+    """An engine whose list says of Envoy that it is being started again, though it runs when it is inspected."""
+
+    def __init__(self) -> None:
+        """Say the truth until told otherwise."""
+        super().__init__()
+        self.lies = 0
+
+    def listing(self) -> tuple[Listed, ...]:
+        """List Envoy in the state in which it was a moment ago."""
+        found = super().listing()
+        if self.lies <= 0:
+            return found
+        self.lies -= 1
+        return tuple(replace(each, status="restarting") if each.name == ENVOY else each for each in found)
+
+
+@pytest.fixture
+def engine(release: Release) -> Flapping:
+    """An engine with a stack that is up."""
+    engine = Flapping()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    return engine
+
+
+@pytest.fixture
+def wanted(engine: Flapping, release: Release) -> Blueprint:
+    """What that stack should be."""
+    return stacks.blueprint(engine.facts(), "a.test", release=release)
+
+
+# --- states ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lies", [0, 1, 2, 1000])
+def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> None:
+    """Whatever the list said a moment before: a process that serves something else is never `current`."""
+    engine.lies = lies
+    assert pipeline.look(engine, wanted).diff.verdict is Verdict.CURRENT
+    engine.inside(ENVOY).live = dict.fromkeys(engine.inside(ENVOY).live, "other")
+    engine.lies = lies
+    seen = pipeline.look(engine, wanted)
+    assert seen.observed.siblings[Sibling.ENVOY].probe is not None
+    assert seen.diff.verdict is Verdict.DRIFTED
+
+
+def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
+    """Nothing that was not asked is taken for what it should be."""
+    seen = pipeline.look(engine, wanted)
+    unasked = {kind: replace(each, probe=None) for kind, each in seen.observed.siblings.items()}
+    assert diff(seen.observed, seen.desired).verdict is Verdict.CURRENT
+    assert diff(replace(seen.observed, siblings=unasked), seen.desired).verdict is Verdict.UNKNOWN
+
+
+def _running(seen: pipeline.Look, field: str) -> object:
+    return next(each.running for each in seen.diff.findings if each.field == field)
+
+
+def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
+    """How often it was started again, and the exit code; caught while it runs, it still does not work."""
+    envoy = engine.inside(ENVOY)
+    kept = envoy.files.pop("boot/sibling.json")
+    engine.stop(ENVOY)
+    for _ in range(2):
+        engine.start(ENVOY)
+    seen = pipeline.look(engine, wanted)
+    assert (_running(seen, "status"), _running(seen, "restarts")) == ("restarting", "2, exit code 1")
+    envoy.files["boot/sibling.json"] = kept
+    engine.start(ENVOY)
+    envoy.silent = "connection refused"
+    seen = pipeline.look(engine, wanted)
+    assert (seen.diff.verdict, _running(seen, "restarts")) == (Verdict.DRIFTED, "2")
+    envoy.silent = ""
+    assert pipeline.look(engine, wanted).diff.verdict is Verdict.CURRENT
+    envoy.silent = "connection refused"
+    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
+
+
+# --- settings -------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint, release: Release) -> None:
+    """Rules that were removed while this run looked do not come back with it."""
+    older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
+    seen = pipeline.look(engine, older)
+    assert seen.diff.verdict is Verdict.DRIFTED
+    after = pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
+    assert after.blueprint == wanted
+    assert stacks.found(engine, wanted) == set()
+    assert not any(b"removed.test" in text for text in engine.inside(COREDNS).files.values())
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+def _exchange(engine: MemoryEngine) -> None:
+    engine.rename(ENVOY, "other")
+    engine.rename(COREDNS, ENVOY)
+    engine.rename("other", COREDNS)
+
+
+def _next_of_the_other(engine: MemoryEngine) -> None:
+    engine.rename(ENVOY, f"{COREDNS}-next")
+
+
+def _coredns_is_gone(engine: MemoryEngine) -> None:
+    engine.remove(COREDNS)
+    engine.rename(ENVOY, COREDNS)
+
+
+def _a_second_envoy_as_coredns(engine: MemoryEngine) -> None:
+    engine.rename(COREDNS, "other")
+    spec = engine.inside(ENVOY).spec
+    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    engine.create_container(replace(spec, name=COREDNS, shape=replace(spec.shape, networks=networks)))
+
+
+def _no_kind(engine: MemoryEngine) -> None:
+    inside = engine.inside(COREDNS)
+    inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.SIBLING: "router"})
+
+
+NAMES: dict[str, Callable[[MemoryEngine], None]] = {
+    "exchanged": _exchange,
+    "the other's next": _next_of_the_other,
+    "one is gone, the other has its name": _coredns_is_gone,
+    "a leftover of the wrong kind": _a_second_envoy_as_coredns,
+}
+
+
+@pytest.mark.parametrize("wish", [Wish(0), Wish(0, replace_all=True)], ids=["closed", "made anew"])
+@pytest.mark.parametrize("names", NAMES)
+def test_names_are_put_right_by_one_run(
+    names: str,
+    wish: Wish,
+    engine: Flapping,
+    wanted: Blueprint,
+) -> None:
+    """A container is what its label says, whatever it is called, also where both siblings are made anew."""
+    NAMES[names](engine)
+    assert pipeline.look(engine, wanted).diff.verdict is Verdict.DRIFTED
+    after = stacks.converged(engine, wanted, wish)
+    assert after.diff.verdict is Verdict.CURRENT
+    assert [each.name for each in engine.listing()] == [COREDNS, ENVOY]
+    assert engine.inside(ENVOY).spec.labels[labels.SIBLING] == "envoy"
+    assert stacks.serving(engine)
+
+
+def test_exchanged_names_replace_nobody(engine: Flapping, wanted: Blueprint) -> None:
+    """Both serve on under their wrong names, and are only renamed."""
+    before = {ENVOY: engine.inside(ENVOY).id, COREDNS: engine.inside(COREDNS).id}
+    _exchange(engine)
+    assert stacks.found(engine, wanted) == {
+        (sibling, "state", "name", "tamper", "rename") for sibling in ("envoy", "coredns")
+    }
+    stacks.converged(engine, wanted)
+    assert {name: engine.inside(name).id for name in before} == before
+
+
+def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprint) -> None:
+    """A name stands for one network; which one is meant is for people to say, so both are named."""
+    engine.double_network("clawker-net")
+    ids = [network.id for network in engine.networks() if network.name == "clawker-net"]
+    with pytest.raises(RefusedError) as caught:
+        pipeline.look(engine, wanted)
+    assert caught.value.code == "network-ambiguous"
+    assert len(ids) == len(caught.value.context) == 2
+    assert all(any(id_ in line for line in caught.value.context) for id_ in ids)
+
+
+# --- who answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sibling", [ENVOY, COREDNS])
+@pytest.mark.parametrize("address", ["10.213.8.10", "10.213.8.20", "10.213.8.53"])
+def test_an_answer_on_the_wire_does_nothing_to_anybody(
+    address: str, sibling: str, engine: Flapping, wanted: Blueprint
+) -> None:
+    """Whoever may send raw packets can answer in a neighbour's name: it is told, and the verdict stays."""
+    spec = ContainerSpec("victim", engine.inside(ENVOY).image, {}, Shape((), (), {"clawker-net": ""}))
+    engine.start(engine.create_container(spec))
+    (victim,) = (each for each in engine.listing() if each.name == "victim")
+    hardware = victim.networks["clawker-net"].hardware
+    for named, words in (
+        (hardware, "that of victim or of somebody who"),
+        ("02:00:00:00:00:99", "hardware"),
+    ):
+        engine.inside(sibling).others = (f"{address} {named}",)
+        seen = pipeline.look(engine, wanted)
+        assert seen.diff.verdict is Verdict.CURRENT
+        assert pipeline.plan_for(seen, Wish(0)).empty
+        (warning,) = seen.diff.warnings
+        assert all(text in warning for text in (address, named, words))
+
+
+# --- records --------------------------------------------------------------------------------------------------
+
+KNOWN = ("image", "image_ids", "shape", "boot", "networks", "version", "files", "path", "sha256", "at", "context")
+KEYS = st.sampled_from(KNOWN)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=5),
+    max_leaves=12,
+)
+RECORDS = st.one_of(
+    JSON.map(json.dumps),
+    st.text(max_size=20),
+    st.just("[" * 100_000),
+    st.just("9" * 5_000),
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys((*KNOWN, "code", "message"), JSON),
+    ).map(json.dumps),
+)
+
+
+@pytest.fixture(scope="module")
+def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
+    """A stack that is up, for tests that put back what they change."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    return engine, wanted
+
+
+@given(RECORDS)
+def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Blueprint], text: str) -> None:
+    """It is a finding, or a record that can be read; never an error."""
+    engine, wanted = still
+    envoy = engine.inside(ENVOY)
+    kept = envoy.spec
+    envoy.spec = replace(kept, labels={**kept.labels, labels.APPLIED: text})
+    try:
+        if labels.read_applied(envoy.spec.labels) is None:
+            assert ("envoy", "labels", labels.APPLIED, "tamper", "replace") in stacks.found(engine, wanted)
+        else:
+            stacks.found(engine, wanted)
+    finally:
+        envoy.spec = kept
+
+
+@given(RECORDS, st.sampled_from([COMMITTED, ATTEMPT]))
+def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Blueprint], text: str, path: str) -> None:
+    """Neither the record of the last commit nor the note of the last attempt can stop a look."""
+    engine, wanted = still
+    files = engine.inside(ENVOY).files
+    kept = dict(files)
+    files[path] = text.encode(errors="surrogatepass")
+    try:
+        seen = pipeline.look(engine, wanted)
+        assert seen.failed_attempt is None
+    finally:
+        files.clear()
+        files.update(kept)
+
+
+@pytest.mark.parametrize("path", [COMMITTED, ATTEMPT])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"version": 1, "files": []}', b'{"at": 1}'])
+def test_a_record_that_says_nothing_is_a_finding(
+    path: str, content: bytes, engine: Flapping, wanted: Blueprint
+) -> None:
+    """It is not what we wrote, and `run` closes it."""
+    engine.inside(ENVOY).files[path] = content
+    layer, action = {COMMITTED: ("hot", "commit"), ATTEMPT: ("boot", "replace")}[path]
+    assert stacks.found(engine, wanted) == {("envoy", layer, path, "tamper", action)}
+    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_a_record_of_nothing_in_the_label_is_closed(engine: Flapping, wanted: Blueprint) -> None:
+    """Without what a container was made with, tampering can't be told from an upgrade: it is made anew."""
+    for sibling in (ENVOY, COREDNS):
+        inside = engine.inside(sibling)
+        inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.APPLIED: "[]"})
+    assert {field for _, _, field, *_ in stacks.found(engine, wanted)} == {labels.APPLIED}
+    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_what_is_ours_and_of_no_kind_is_what_it_is_called(engine: Flapping, wanted: Blueprint) -> None:
+    """A label that names no sibling leaves the name to tell."""
+    _no_kind(engine)
+    assert stacks.found(engine, wanted) == set()
+
+
+def test_a_folder_with_another_mode_is_a_finding(engine: Flapping, wanted: Blueprint) -> None:
+    """Whoever may write into a folder may exchange its files; the folder is made anew with its container."""
+    engine.inside(ENVOY).files["/fw/hot/lds"] = b"[mode 0777, owner 0:0]\n"
+    assert stacks.found(engine, wanted) == {("envoy", "boot", "/fw/hot/lds", "tamper", "replace")}
+    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
