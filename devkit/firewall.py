@@ -80,9 +80,10 @@ class Firewall:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
-        return self._start(self.command(*arguments))
+        return self.start_raw(self.command(*arguments))
 
-    def _start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
+    def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
+        """Start a whole command line and return at once."""
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
         return subprocess.Popen(
             list(command),
@@ -100,7 +101,7 @@ class Firewall:
     def call_raw(self, command: Sequence[str]) -> Outcome:
         """Run a whole command line to its end."""
         began = time.monotonic()
-        process = self._start(command)
+        process = self.start_raw(command)
         out, err = process.communicate(timeout=120)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 

@@ -61,6 +61,12 @@ class Hand:
         header.mode, header.size = mode, len(content)
         self._put(sibling, header, content)
 
+    def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
+        """Give a folder in the volume another mode or owner."""
+        header = tarfile.TarInfo(path)
+        header.type, header.mode, header.uid = tarfile.DIRTYPE, mode, owner
+        self._put(sibling, header, b"")
+
     def _put(self, sibling: str, header: tarfile.TarInfo, content: bytes) -> None:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:

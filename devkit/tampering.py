@@ -11,7 +11,7 @@ from typing import Any
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.topology import lower_half
@@ -186,6 +186,11 @@ CONTAINERS = (
         lambda hand: hand.recreate(ENVOY, _label(labels.OTEL_INFRA_PORT, "1")),
         (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", UPGRADE),),
     ),
+    Tampering(
+        "coredns is made anew with a record that can't be read of what it was made with",
+        lambda hand: hand.recreate(COREDNS, _label(labels.APPLIED, '{"applied": []}')),
+        (Sign(COREDNS, "labels", labels.APPLIED, "replace"),),
+    ),
 )
 
 
@@ -269,6 +274,17 @@ def _take_an_envoy_s_address(hand: Hand) -> None:
     hand.peers.start("wait", network=network, address=address)
 
 
+def _exchange_names(hand: Hand) -> None:
+    hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other")
+    hand.docker.rename(hand.name(COREDNS), hand.name(ENVOY))
+    hand.docker.rename(f"{hand.firewall.project}-other", hand.name(COREDNS))
+
+
+def _have_the_other_s_name(hand: Hand) -> None:
+    hand.docker.remove_container(hand.name(COREDNS), force=True, v=True)
+    hand.docker.rename(hand.name(ENVOY), hand.name(COREDNS))
+
+
 STATES = (
     Tampering(
         "envoy is stopped",
@@ -309,6 +325,16 @@ STATES = (
         "envoy is given another name",
         lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
         (Sign(ENVOY, "state", "name", "rename"),),
+    ),
+    Tampering(
+        "envoy and coredns exchange their names",
+        _exchange_names,
+        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "name", "rename")),
+    ),
+    Tampering(
+        "coredns is removed, and envoy given its name",
+        _have_the_other_s_name,
+        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "container", "create")),
     ),
     Tampering(
         "a replacement of coredns is left behind",
@@ -510,6 +536,22 @@ FILES = (
         "`boot/Corefile` is given another mode",
         lambda hand: hand.chmod(COREDNS, "boot/Corefile", 0o666),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
+    ),
+    Tampering(
+        "the folder `hot/zone` is given another mode",
+        lambda hand: hand.open_folder(COREDNS, "hot/policy", mode=0o777),
+        (Sign(COREDNS, "boot", f"{VOLUME}/hot/policy", "replace"),),
+    ),
+    Tampering(
+        "the volume of envoy is given another owner",
+        lambda hand: hand.open_folder(ENVOY, ".", owner=65532),
+        (Sign(ENVOY, "boot", VOLUME, "replace"),),
+    ),
+    _write(COREDNS, ATTEMPT, b"[]", "replace", "one that can't be read"),
+    Tampering(
+        f"`{COMMITTED}` of coredns is one that can't be read",
+        lambda hand: hand.write(COREDNS, COMMITTED, b'{"version": 1}'),
+        (Sign(COREDNS, "hot", COMMITTED, "commit"),),
     ),
     _write(ENVOY, LISTENERS, b'{"resources": []}', "commit"),
     _write(ENVOY, "hot/rds/extra.json", b"{}", "commit", "added"),

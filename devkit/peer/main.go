@@ -45,7 +45,7 @@ func verbs() []verb {
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},
 		{"remove", "PATH", "delete a file", declareRemove},
-		{"spoof", "ADDRESS HARDWARE", "answer ARP for an address with a hardware address until SIGTERM", declareSpoof},
+		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
 		{"wait", "", "sleep until SIGTERM", declareWait},
 	}
 }

@@ -1,4 +1,4 @@
-// The verb spoof: answer for somebody else's address, as a container that may send raw packets can.
+// The verb spoof: claim somebody else's address, as a container that may send raw packets can.
 package main
 
 import (
@@ -44,7 +44,8 @@ func declareSpoof(*flag.FlagSet) action {
 	}
 }
 
-// spoof answers every ARP request for the address on eth0 with the hardware address, whoever's that is.
+// spoof answers every ARP probe for the address on eth0 with the hardware address, whoever's that is. Only whoever
+// looks for others at its own address sends probes: nobody else's traffic is led astray.
 func spoof(ctx context.Context, address netip.Addr, hardware net.HardwareAddr, out *printer) error {
 	link, err := net.InterfaceByName("eth0")
 	if err != nil {
@@ -74,7 +75,7 @@ func spoof(ctx context.Context, address netip.Addr, hardware net.HardwareAddr, o
 		if err != nil {
 			return err
 		}
-		answer := arpAnswer(frame[:size], address, hardware)
+		answer := arpAnswer(frame[:size], address, hardware, link.HardwareAddr)
 		if answer == nil {
 			continue
 		}
@@ -86,18 +87,21 @@ func spoof(ctx context.Context, address netip.Addr, hardware net.HardwareAddr, o
 	return nil
 }
 
-// arpAnswer returns the frame that answers a request for the address, or nil when it is none. It goes to whoever asked.
-func arpAnswer(frame []byte, address netip.Addr, hardware net.HardwareAddr) []byte {
+// arpAnswer returns the frame that answers a probe for the address (RFC 5227: a request from nobody yet), or nil when
+// it is none. It is sent to whoever asked, from our own hardware address: a bridge learns nothing wrong by it.
+func arpAnswer(frame []byte, address netip.Addr, hardware, own net.HardwareAddr) []byte {
 	if len(frame) < arpLength || binary.BigEndian.Uint16(frame[12:]) != arpEtherType ||
 		binary.BigEndian.Uint16(frame[20:]) != arpRequest {
 		return nil
 	}
-	if asked, _ := netip.AddrFromSlice(frame[38:42]); asked != address {
+	sender, _ := netip.AddrFromSlice(frame[28:32])
+	asked, _ := netip.AddrFromSlice(frame[38:42])
+	if asked != address || !sender.IsUnspecified() {
 		return nil
 	}
 	answer := append([]byte(nil), frame[:arpLength]...)
 	copy(answer[0:6], frame[6:12])
-	copy(answer[6:12], hardware)
+	copy(answer[6:12], own)
 	binary.BigEndian.PutUint16(answer[20:], arpReply)
 	copy(answer[22:28], hardware)
 	copy(answer[28:32], address.AsSlice())

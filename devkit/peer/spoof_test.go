@@ -10,18 +10,23 @@ import (
 // TestAnAnswerNamesWhomItWasToldTo shows the frame that goes back, and that nobody else's question gets one.
 func TestAnAnswerNamesWhomItWasToldTo(t *testing.T) {
 	asker, victim := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	own := net.HardwareAddr{2, 0, 0, 0, 0, 5}
 	request := bytes.Join([][]byte{
 		bytes.Repeat([]byte{0xff}, 6), asker, {8, 6, 0, 1, 8, 0, 6, 4, 0, 1},
-		asker, {10, 0, 0, 1}, make([]byte, 6), {10, 0, 0, 53},
+		asker, {0, 0, 0, 0}, make([]byte, 6), {10, 0, 0, 53},
 	}, nil)
 	want := bytes.Join([][]byte{
-		asker, victim, {8, 6, 0, 1, 8, 0, 6, 4, 0, 2},
-		victim, {10, 0, 0, 53}, asker, {10, 0, 0, 1},
+		asker, own, {8, 6, 0, 1, 8, 0, 6, 4, 0, 2},
+		victim, {10, 0, 0, 53}, asker, {0, 0, 0, 0},
 	}, nil)
-	if got := arpAnswer(request, netip.MustParseAddr("10.0.0.53"), victim); !bytes.Equal(got, want) {
+	if got := arpAnswer(request, netip.MustParseAddr("10.0.0.53"), victim, own); !bytes.Equal(got, want) {
 		t.Errorf("answered\n%x, want\n%x", got, want)
 	}
-	if got := arpAnswer(request, netip.MustParseAddr("10.0.0.54"), victim); got != nil {
+	if got := arpAnswer(request, netip.MustParseAddr("10.0.0.54"), victim, own); got != nil {
 		t.Errorf("answered for an address that nobody asked for: %x", got)
+	}
+	copy(request[28:], []byte{10, 0, 0, 1})
+	if got := arpAnswer(request, netip.MustParseAddr("10.0.0.53"), victim, own); got != nil {
+		t.Errorf("answered somebody who has an address already: %x", got)
 	}
 }

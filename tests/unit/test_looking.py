@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw import pipeline
@@ -248,6 +248,7 @@ def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
     return engine, wanted
 
 
+@settings(deadline=None)
 @given(RECORDS)
 def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Blueprint], text: str) -> None:
     """It is a finding, or a record that can be read; never an error."""
@@ -264,6 +265,7 @@ def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Bluep
         envoy.spec = kept
 
 
+@settings(deadline=None)
 @given(RECORDS, st.sampled_from([COMMITTED, ATTEMPT]))
 def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Blueprint], text: str, path: str) -> None:
     """Neither the record of the last commit nor the note of the last attempt can stop a look."""

@@ -1,0 +1,199 @@
+"""On a real engine: no verdict from a look that missed something, and nothing done to those who only seem to."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from docker import APIClient
+
+from clawker_fw.engine.docker import connect
+from clawker_fw.errors import RefusedError
+from clawker_fw.reconcile import lock
+from clawker_fw.reconcile.lock import Lock
+from clawker_fw.stack import images
+from devkit import stacks
+from devkit.firewall import Firewall
+from devkit.hand import Hand
+from devkit.peers import Peers
+from devkit.slow import slow
+from devkit.waiting import until
+
+SUSPENDED = """
+import os, signal
+from clawker_fw.reconcile import apply
+verify = apply._Performer._verify
+def suspended(self, step):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    verify(self, step)
+apply._Performer._verify = suspended
+from clawker_fw.__main__ import main
+main()
+"""
+"""A run that suspends itself when it has made its containers, before it has proven them."""
+
+
+def _is_stopped(process: "subprocess.Popen[str]") -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
+    """Another one adopts what it has made and finishes; when it goes on, it leaves alone what serves by then."""
+    first = firewall.start_raw([sys.executable, "-c", SUSPENDED, *firewall.command("run")[3:]])
+    until(lambda: _is_stopped(first))
+    made = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
+    firewall.run("--lock-wait", "60")
+    assert firewall.current()
+    firewall.origin(peers, ["a.test", "h.test"])
+    agent = firewall.agent(peers)
+    assert agent.get("https://a.test/").ok
+
+    def goes_on() -> bool:
+        os.kill(first.pid, signal.SIGCONT)  # once for each of the two threads that verify
+        return first.poll() is not None
+
+    until(goes_on)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 6, err
+    assert "error[lock-lost]" in err
+    for name, identity in made.items():
+        assert docker.inspect_container(firewall.container(name))["Id"] == identity
+    assert firewall.drift().expect().json["failed_attempt"] is None
+    assert agent.get("https://a.test/").ok
+
+
+def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, host: str) -> None:
+    """A rule that was removed before the run's turn came is not brought back by it."""
+    up.origin(peers, ["a.test", "h.test", "b.test"])
+    agent = up.agent(peers)
+    before = up.settings.read_text()
+    up.write({"dst": "a.test", "allow_private": True}, {"dst": "b.test", "allow_private": True})
+    with closing(connect(host, None, {})) as engine:
+        release = stacks.installed_release()
+        with Lock(engine, up.project, images.lock_image(engine.facts(), release.digests)):
+            waiting = up.start("run", "--lock-wait", "60", "--format", "json")
+            assert waiting.stderr is not None
+            told = next(line for line in waiting.stderr if "b.test" in line)
+            up.settings.write_text(before)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert told
+    assert up.current()
+    assert agent.get("https://a.test/").ok
+    assert agent.get("https://b.test/").kind == "dns-nxdomain"
+    up.write({"dst": "a.test", "allow_private": True}, {"dst": "b.test", "allow_private": True})
+    up.run()
+    assert agent.get("https://b.test/").ok
+
+
+def test_a_holder_at_work_on_a_slow_engine_keeps_its_lock(clean_project: str, host: str) -> None:
+    """Each call takes longer than a lease lasts; signs of life arrive all the same, for others to see."""
+    pace = SimpleNamespace(seconds=0.0)
+    release = stacks.installed_release()
+    with (
+        slow(host, lambda: pace.seconds) as address,
+        closing(connect(address, None, {})) as engine,
+        closing(connect(host, None, {})) as other,
+    ):
+        image = images.lock_image(engine.facts(), release.digests)
+        pace.seconds = lock.LEASE_SECONDS + 2
+        with Lock(engine, clean_project, image) as held:
+            waiter = Lock(other, clean_project, image, wait=2 * pace.seconds)
+            with pytest.raises(RefusedError) as caught, waiter:
+                pass
+            assert caught.value.code == "lock-held"
+            held.require_held()
+            pace.seconds = 0.0  # to give it back
+
+
+def test_a_holder_that_is_silent_loses_its_lock(
+    clean_project: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without its signs of life, the same holder is taken for gone after a lease."""
+    monkeypatch.setattr(Lock, "_renew", lambda self: self._ended.wait())
+    release = stacks.installed_release()
+    with closing(connect(host, None, {})) as engine:
+        image = images.lock_image(engine.facts(), release.digests)
+        with Lock(engine, clean_project, image) as held:
+            with (
+                Lock(engine, clean_project, image, wait=3 * lock.LEASE_SECONDS),
+                pytest.raises(RefusedError) as caught,
+            ):
+                held.require_held()
+            assert caught.value.code == "lock-lost"
+
+
+def test_a_spoofer_can_accuse_nobody(up: Firewall, peers: Peers, docker: APIClient) -> None:
+    """An agent that answers for the resolver in a neighbour's name has nothing done to anybody; it is told."""
+    up.origin(peers, ["a.test", "h.test"])
+    victim = up.agent(peers)
+    network = f"{up.project}-net"
+    hardware = docker.inspect_container(victim.container)["NetworkSettings"]["Networks"][network]["MacAddress"]
+    hand = Hand(docker, up, peers)
+    before = {name: docker.inspect_container(up.container(name))["Id"] for name in ("envoy", "coredns")}
+    for address in (hand.service(), hand.address("coredns"), hand.address("envoy")):
+        spoofer = up.agent(peers, "spoof", address, hardware)
+        until(lambda: any(line["event"] == "ready" for line in spoofer.said()))  # noqa: B023 - called at once
+        drift = up.drift().expect().json
+        assert any(line["event"] == "answered" for line in spoofer.said())
+        assert (drift["verdict"], len(drift["warnings"])) == ("current", 1)
+        assert address in drift["warnings"][0]
+        assert hardware in drift["warnings"][0]
+        assert up.run().json["steps"] == []
+        spoofer.remove()
+    assert {name: docker.inspect_container(up.container(name))["Id"] for name in before} == before
+    assert victim.get("https://a.test/").ok
+    # Whom the engine itself has given the address is taken off, and nobody else.
+    stranger = peers.start("wait", network=network, address=hand.service())
+    field = f"address.{hand.service()}"
+    assert ("coredns", "state", field, "tamper", "detach") in up.drift().findings
+    up.run()
+    assert network not in docker.inspect_container(stranger.container)["NetworkSettings"]["Networks"]
+    assert victim.get("https://a.test/").ok
+
+
+def test_a_crash_loop_is_seen(up: Firewall, peers: Peers, docker: APIClient) -> None:
+    """An Envoy that ends as soon as it is started is never current; `drift` says how often, and how it ended."""
+    hand = Hand(docker, up, peers)
+    hand.write("envoy", "boot/bootstrap.yaml", b"no: config\n")
+    docker.kill(hand.name("envoy"))
+    docker.start(hand.name("envoy"))
+    seen: list[str] = []
+
+    def told() -> bool:
+        drift = up.drift().expect(1).json
+        assert drift["siblings"][0]["verdict"] != "current"
+        fields = {each["field"]: each["running"] for each in drift["siblings"][0]["findings"]}
+        seen.append(fields.get("restarts", ""))
+        return "exit code 1" in seen[-1]
+
+    until(told)
+    up.run("--drain-timeout", "1")
+    assert up.current()
+
+
+def test_a_look_while_containers_come_and_go(up: Firewall, docker: APIClient) -> None:
+    """A stack with other rules than the wanted ones is never called current, however often it is restarted."""
+    up.write({"dst": "other.test"})
+    over = threading.Event()
+
+    def restart() -> None:
+        while not over.is_set():
+            docker.restart(up.container("envoy"), timeout=0)
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    try:
+        for _ in range(10):
+            envoy = up.drift().json["siblings"][0]
+            assert envoy["verdict"] != "current", envoy
+    finally:
+        over.set()
+        restarting.join()
+    up.run("--drain-timeout", "1")
+    assert up.current()
