@@ -538,14 +538,14 @@ FILES = (
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
     ),
     Tampering(
-        "the folder `hot/zone` is given another mode",
+        "the folder `hot/policy` of coredns is given another mode",
         lambda hand: hand.open_folder(COREDNS, "hot/policy", mode=0o777),
         (Sign(COREDNS, "boot", f"{VOLUME}/hot/policy", "replace"),),
     ),
     Tampering(
-        "the volume of envoy is given another owner",
-        lambda hand: hand.open_folder(ENVOY, ".", owner=65532),
-        (Sign(ENVOY, "boot", VOLUME, "replace"),),
+        "the folder `hot` of envoy is given another owner",
+        lambda hand: hand.open_folder(ENVOY, "hot", owner=65532),
+        (Sign(ENVOY, "boot", f"{VOLUME}/hot", "replace"),),
     ),
     _write(COREDNS, ATTEMPT, b"[]", "replace", "one that can't be read"),
     Tampering(

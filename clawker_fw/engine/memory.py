@@ -246,8 +246,10 @@ class MemoryEngine:
         return identity
 
     def start(self, container: str) -> None:
-        """See `EngineWriter`."""
+        """See `EngineWriter`. What ends at once is started once more, as far as can be seen."""
         inside = self.inside(container)
+        if inside.status != "restarting":
+            inside.restarts = 0
         there = {name: self._network(name).id for name in inside.networks}
         if gone := [id_ for name, id_ in inside.remembered.items() if name in there and id_ != there[name]]:
             raise NotFoundError("not-found", f"The engine could not start container {container}: no {gone[0]}.")
@@ -281,7 +283,7 @@ class MemoryEngine:
         """See `EngineWriter`. Whatever runs here stops at once."""
         del seconds
         inside = self.inside(container)
-        if inside.status not in {"running", "paused"}:
+        if inside.status not in {"running", "paused", "restarting"}:
             return
         inside.status, inside.addresses, inside.live = "exited", set(), {}
         self._tell_of(inside, "die")

@@ -426,6 +426,29 @@ def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter,
     engine.remove(container)
 
 
+def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:
+    """An engine starts it anew, and says how often; whoever starts it by hand begins to count again."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    container = engine.create_container(replace(wanted, files=helper))
+    assert view(engine, wanted.name).restarts == 0
+    engine.start(container)
+
+    def waiting() -> ContainerView | None:
+        found = view(engine, wanted.name)
+        return found if found.status == "restarting" else None
+
+    found = until(waiting)
+    assert found.restarts > 0
+    assert found.exit_code == 1
+    engine.stop(container)
+    engine.put_files(container, wanted.files)
+    engine.start(container)
+    answering(engine, container)
+    assert view(engine, wanted.name).restarts == 0
+    engine.remove(container)
+
+
 def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
     """Another name is the same container; a taken one is a conflict."""
     container = created(engine, stack, Sibling.COREDNS)

@@ -312,7 +312,7 @@ def test_a_renewal_does_not_wait_for_the_one_before(
 
     def put_files(container: str, files: Files) -> None:
         if next(calls) == 0:
-            stuck.wait()
+            stuck.wait(20)
         MemoryEngine.put_files(memory, container, files)
 
     monkeypatch.setattr(memory, "put_files", put_files)
