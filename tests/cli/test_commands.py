@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from clawker_fw.reconcile import lock
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
-from tests.cli.conftest import Command
+from tests.cli.conftest import SETTINGS, Command
 
 EM_AARCH64 = 183
 """What an ELF file for arm64 says of itself (elf.h)."""
@@ -168,6 +169,55 @@ def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: Me
     before = memory.inside("clawker-envoy").id
     assert command("reload", CLAWKER_FW_OTEL__INFRA_PORT="4320").code == 0
     assert memory.inside("clawker-envoy").id != before
+
+
+def test_settings_that_change_while_a_run_waits_for_its_turn(
+    command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read again with the lock in hand: what was removed from the file meanwhile is not applied."""
+    command("run")
+    settings_file.write_text(SETTINGS + "  - dst: removed.test\n")
+    assert "removed.test" in command("drift").out
+    create = memory.create_container
+
+    def create_container(spec: ContainerSpec) -> str:
+        if spec.name == "clawker-lock":
+            settings_file.write_text(SETTINGS)
+        return create(spec)
+
+    monkeypatch.setattr(memory, "create_container", create_container)
+    outcome = command("run", "--format", "json")
+    assert (outcome.code, outcome.json["steps"], outcome.json["verdict"]) == (0, [], "current")
+    assert not any(b"removed.test" in text for text in memory.inside("clawker-coredns").files.values())
+
+
+def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -> None:
+    """It is told beside the answer and in it, and neither the verdict nor the exit code depends on it."""
+    command("run")
+    assert command("drift", "--format", "json").valid("drift")["warnings"] == []
+    memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
+    for verb in ("drift", "status", "run"):
+        outcome = command("--log-format", "json", verb, "--format", "json")
+        answer = outcome.valid(verb)
+        assert (outcome.code, answer["verdict"]) == (0, "current")
+        (warning,) = answer["warnings"]
+        assert "02:00:00:00:00:99" in warning
+        (record,) = (json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"'))
+        assert (record["event"], record["message"]) == ("address_disputed", warning)
+
+
+@pytest.mark.parametrize("record", ["[]", '{"applied": 1}', '{"image_ids": 1}', "\0", "[" * 100_000])
+def test_a_record_that_can_not_be_read_is_no_bug(record: str, command: Command, memory: MemoryEngine) -> None:
+    """Whatever somebody has written into a label or a volume: drift, and closed by one run."""
+    command("run")
+    envoy = memory.inside("clawker-envoy")
+    envoy.spec = replace(envoy.spec, labels={**envoy.spec.labels, labels.APPLIED: record})
+    for path in ("state/committed.json", "state/attempt.json"):
+        memory.inside("clawker-coredns").files[path] = record.encode()
+    answer = command("drift", "--format", "json")
+    assert (answer.code, answer.valid("drift")["verdict"]) == (1, "drifted")
+    assert command("run").code == 0
+    assert command("drift").code == 0
 
 
 def test_reload_needs_a_stack_that_is_up(command: Command) -> None:

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from docker import APIClient
+from docker import APIClient, errors
 
 from devkit.engines import KINDS, PrivateEngine, available, private_engine
 from devkit.firewall import Firewall
@@ -33,6 +33,9 @@ RULES: tuple[dict[str, Any], ...] = (
 )
 
 ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
+
+NO_DUPLICATES_SINCE = 25
+"""The first engine that never makes two networks of one name."""
 
 BACK_SECONDS = 15
 """How long a restart may take to be over for agents. A neighbour entry that is wrong would take half a minute."""
@@ -223,6 +226,24 @@ def test_engine_restart_needs_nobody(site: Site) -> None:
     until(site.firewall.current, BACK_SECONDS)
     assert site.idle()
     assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
+
+
+def test_two_networks_of_one_name(site: Site) -> None:
+    """Engines before 25 make a second one for whoever asks: both are named, nothing is done; later ones refuse."""
+    name = "clawker-net"
+    if int(site.docker.version()["Version"].partition(".")[0]) >= NO_DUPLICATES_SINCE:
+        with pytest.raises(errors.APIError):
+            site.docker.create_network(name, check_duplicate=False)
+        return
+    made = site.docker.create_network(name, check_duplicate=False)["Id"]
+    both = {each["Id"] for each in site.docker.networks(names=[f"^{name}$"])}
+    assert len(both) == 2
+    for verb in ("drift", "run", "down"):
+        outcome = site.firewall.call(verb).expect(6)
+        assert "error[network-ambiguous]" in outcome.err
+        assert all(identity in outcome.err for identity in both)
+    site.docker.remove_network(made)
+    site.firewall.drift().expect()
 
 
 def test_down_leaves_nothing(site: Site) -> None:
