@@ -1,6 +1,5 @@
 """On a real engine: no verdict from a look that missed something, and nothing done to those who only seem to."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -38,6 +37,10 @@ main()
 """A run that suspends itself when it has made its containers, before it has proven them."""
 
 
+SUSPENDED_WITHIN = 90
+"""Seconds for a first run: an engine that has just been started has to load the images."""
+
+
 def _is_stopped(process: "subprocess.Popen[str]") -> bool:
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
@@ -45,20 +48,23 @@ def _is_stopped(process: "subprocess.Popen[str]") -> bool:
 def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
     """Another one adopts what it has made and finishes; when it goes on, it leaves alone what serves by then."""
     first = firewall.start_raw([sys.executable, "-c", SUSPENDED, *firewall.command("run")[3:]])
-    until(lambda: _is_stopped(first))
-    made = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
-    firewall.run("--lock-wait", "60")
-    assert firewall.current()
-    firewall.origin(peers, ["a.test", "h.test"])
-    agent = firewall.agent(peers)
-    assert agent.get("https://a.test/").ok
+    try:
+        until(lambda: _is_stopped(first), SUSPENDED_WITHIN)
+        made = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
+        firewall.run("--lock-wait", "60")
+        assert firewall.current()
+        firewall.origin(peers, ["a.test", "h.test"])
+        agent = firewall.agent(peers)
+        assert agent.get("https://a.test/").ok
 
-    def goes_on() -> bool:
-        os.kill(first.pid, signal.SIGCONT)  # once for each of the two threads that verify
-        return first.poll() is not None
+        def goes_on() -> bool:
+            first.send_signal(signal.SIGCONT)  # once for each of the two threads that verify
+            return first.poll() is not None
 
-    until(goes_on)
-    _, err = first.communicate(timeout=60)
+        until(goes_on)
+    finally:
+        first.kill()
+        _, err = first.communicate(timeout=60)
     assert first.returncode == 6, err
     assert "error[lock-lost]" in err
     for name, identity in made.items():
