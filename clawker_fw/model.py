@@ -356,9 +356,11 @@ class Probe:
     """What `fwctl probe` says from inside a container.
 
     `live` maps each hot resource to the digest of what the program has loaded. `others` names who else answers at
-    our addresses, as `address hardware-address`; `network` lists how routes and addresses differ from what was
-    asked. `program` is the command line of the process that serves, `processes` what runs beside it. `unhealthy`
-    is why a health check would fail now, `error` why the program did not answer; both are `""` when all is well.
+    our addresses, as `address hardware-address`; `network` lists how the network differs from what was asked,
+    `engine_files` how files differ that the engine gives every container. `agents_see` maps siblings to what
+    agents see of them and should not, as CoreDNS finds out. `program` is the command line of the process that
+    serves, `processes` what runs beside it. `unhealthy` is why a health check would fail now, `error` why the
+    program did not answer; both are `""` when all is well.
     """
 
     build: str = ""
@@ -368,6 +370,8 @@ class Probe:
     claimed: bool = False
     others: tuple[str, ...] = ()
     network: tuple[str, ...] = ()
+    engine_files: tuple[str, ...] = ()
+    agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     unhealthy: str = ""

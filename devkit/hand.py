@@ -14,6 +14,8 @@ from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.topology import Addressing
 from devkit.firewall import Firewall
 from devkit.peers import Peers
+from devkit.tools import run_inside
+from devkit.waiting import until
 
 Body = dict[str, Any]
 """A container's configuration as `POST /containers/create` takes it."""
@@ -97,6 +99,26 @@ class Hand:
         """Run a verb of the helper."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
+
+    def inside(self, sibling: str, script: str) -> None:
+        """Run a shell script in a sibling's network, as an administrator of the engine's machine can."""
+        run_inside(self.docker, self.name(sibling), script)
+
+    def append(self, sibling: str, file: str, line: str) -> None:
+        """Add a line to a file that the engine gives: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""
+        place = self.inspect(sibling)[file]
+        run_inside(self.docker, self.name(sibling), f"echo '{line}' >>/file", {"/file": place})
+
+    def deafen(self) -> None:
+        """Have Envoy stop listening, and wait until it has: what is live in it stays as it was."""
+        self.fwctl("envoy", "drain", "0")
+        until(lambda: not self.healthy("coredns"))
+
+    def healthy(self, sibling: str) -> bool:
+        """Run a sibling's health check."""
+        identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", "health"])["Id"]
+        self.docker.exec_start(identity)
+        return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
 
     def recipe(self, sibling: str) -> Recipe:
         """Return what a sibling's container could be made anew from: its own `docker inspect`, and its files."""

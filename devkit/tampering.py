@@ -66,6 +66,12 @@ def _anew(sibling: str, what: str, change: Callable[[Body], None], *fields: str)
     return Tampering(f"{sibling} is made anew {what}", lambda hand: hand.recreate(sibling, change), signs)
 
 
+def _anew_with_files(what: str, change: Callable[[Body], None], field: str) -> Tampering:
+    """Return the way of making Envoy anew so that the engine writes other files into it."""
+    signs = (Sign(ENVOY, "shape", field, "replace"), Sign(ENVOY, "live", "engine_files", "replace"))
+    return Tampering(f"envoy is made anew {what}", lambda hand: hand.recreate(ENVOY, change), signs)
+
+
 def _host(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's
     return lambda body: body["HostConfig"].update(fields)
 
@@ -138,18 +144,26 @@ CONTAINERS = (
     _anew(COREDNS, "without no-new-privileges", _host(SecurityOpt=None), "security_options"),
     _anew(ENVOY, "without seccomp", _more_host("SecurityOpt", "seccomp=unconfined"), "security_options"),
     _anew(COREDNS, "without masks over /proc", _host(MaskedPaths=[], ReadonlyPaths=[]), "system_paths"),
-    _anew(COREDNS, "with other sysctls", _without_sysctls, "sysctls"),
+    Tampering(
+        "coredns is made anew with other sysctls",
+        lambda hand: hand.recreate(COREDNS, _without_sysctls),
+        (Sign(COREDNS, "shape", "sysctls", "replace"), Sign(COREDNS, "live", "network", "replace")),
+    ),
     _anew(COREDNS, "with a device", _host(Devices=[_DEVICE]), "devices"),
     _anew(COREDNS, "with a rule for devices", _host(DeviceCgroupRules=["c 1:5 r"]), "device_rules"),
     _anew(ENVOY, "with another DNS server", _host(Dns=["192.0.2.1"]), "dns"),
-    _anew(ENVOY, "with a search domain", _host(DnsSearch=["example.com"]), "dns_search"),
-    _anew(ENVOY, "with options for DNS", _host(DnsOptions=["ndots:9"]), "dns_options"),
-    _anew(ENVOY, "with a name in its hosts file", _host(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts"),
+    _anew_with_files("with a search domain", _host(DnsSearch=["example.com"]), "dns_search"),
+    _anew_with_files("with options for DNS", _host(DnsOptions=["ndots:9"]), "dns_options"),
+    _anew_with_files("with a name in its hosts file", _host(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts"),
     _anew(COREDNS, "with a further group", _host(GroupAdd=["100"]), "groups"),
     _anew(ENVOY, "with a published port", _published, "ports"),
     _anew(ENVOY, "with all ports published", _host(PublishAllPorts=True), "publish_all"),
     _anew(COREDNS, "in the host's IPC namespace", _host(IpcMode="host"), "ipc_mode", "security_options"),
-    _anew(COREDNS, "in the host's UTS namespace", _host(UTSMode="host"), "uts_mode"),
+    Tampering(
+        "coredns is made anew in the host's UTS namespace",
+        lambda hand: hand.recreate(COREDNS, _host(UTSMode="host")),
+        (Sign(COREDNS, "shape", "uts_mode", "replace"), Sign(COREDNS, "live", "engine_files", "replace")),
+    ),
     _anew(COREDNS, "with a limit on processors", _host(NanoCpus=500_000_000), "processors"),
     _anew(ENVOY, "with more memory", _host(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
     _anew(COREDNS, "with another limit on processes", _host(PidsLimit=64), "pids"),
@@ -174,7 +188,10 @@ CONTAINERS = (
     Tampering(
         "coredns is made anew at another address",
         lambda hand: hand.recreate(COREDNS, _other_address),
-        (Sign(COREDNS, "state", "networks.{project}-net", "replace"),),
+        (
+            Sign(COREDNS, "state", "networks.{project}-net", "replace"),
+            Sign(COREDNS, "live", "network", "replace"),
+        ),
     ),
     Tampering(
         "coredns is made anew without one of the three labels",
@@ -352,7 +369,10 @@ STATES = (
     Tampering(
         "envoy is taken off the agents' network",
         _disconnect(ENVOY, "net"),
-        (Sign(ENVOY, "state", "networks.{project}-net", "reattach"),),
+        (
+            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
     ),
     Tampering(
         "coredns is taken off the agents' network",
@@ -360,6 +380,7 @@ STATES = (
         (
             Sign(COREDNS, "state", "networks.{project}-net", "reattach"),
             Sign(COREDNS, "state", "service_address", "reattach"),
+            Sign(COREDNS, "live", "network", "reattach"),
         ),
     ),
     Tampering(
@@ -367,7 +388,10 @@ STATES = (
         lambda hand: hand.docker.connect_container_to_network(
             hand.name(COREDNS), f"{hand.firewall.project}-egress"
         ),
-        (Sign(COREDNS, "state", "networks.{project}-egress", "replace"),),
+        (
+            Sign(COREDNS, "state", "networks.{project}-egress", "replace"),
+            Sign(COREDNS, "live", "network", "replace"),
+        ),
     ),
     Tampering(
         "coredns gives the service address up",
@@ -384,6 +408,7 @@ STATES = (
         _take_an_envoy_s_address,
         (
             Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
             Sign(COREDNS, "state", "address.{envoy}", "detach"),
         ),
     ),
@@ -400,8 +425,10 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
     off = {
         "net": (
             Sign(ENVOY, "state", f"networks.{name}", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
             Sign(COREDNS, "state", f"networks.{name}", "reattach"),
             Sign(COREDNS, "state", "service_address", "reattach"),
+            Sign(COREDNS, "live", "network", "reattach"),
         ),
         "egress": (
             Sign(ENVOY, "state", f"networks.{name}", "reattach"),
@@ -464,6 +491,7 @@ NETWORKS = (
                 for sign in (
                     Sign(sibling, "state", "networks.{project}-net", "replace"),
                     Sign(sibling, "boot", "boot/sibling.json", "replace", UPGRADE),
+                    Sign(sibling, "live", "network", "replace"),
                 )
             ),
             Sign(COREDNS, "state", "service_address", "claim"),
@@ -642,6 +670,117 @@ INSIDE = (
     ),
 )
 
+# --- the network inside ---------------------------------------------------------------------------------------
+
+
+def _inside(sibling: str, what: str, script: str) -> Tampering:
+    """Return the way of changing a sibling's network from the engine's machine, while it runs."""
+    return Tampering(
+        what, lambda hand: hand.inside(sibling, script), (Sign(sibling, "live", "network", "replace"),)
+    )
+
+
+_WAY_OUT = "set -- $(ip route show default); gateway=$3 interface=$5; "
+_DIVERT = "OUTPUT -p tcp --dport 443 -j DNAT --to-destination 203.0.113.66"
+_DROP = "INPUT -p tcp --dport 443 -j DROP"
+
+
+def _given(sibling: str, what: str, file: str, line: str) -> Tampering:
+    """Return the way of changing a file of the engine's that a container sees."""
+    return Tampering(
+        what,
+        lambda hand: hand.append(sibling, file, line),
+        (Sign(sibling, "live", "engine_files", "replace"),),
+    )
+
+
+GIVEN = (
+    _given(ENVOY, "envoy's hosts file gets a name", "HostsPath", "192.0.2.1 a.test"),
+    _given(ENVOY, "envoy's resolver file gets a search domain", "ResolvConfPath", "search example.com"),
+    _given(COREDNS, "coredns' host name file gets a line", "HostnamePath", "example.com"),
+)
+
+INSIDE_NETWORK = (
+    _inside(ENVOY, "forwarding is switched on in envoy's network", "echo 1 >/proc/sys/net/ipv4/ip_forward"),
+    _inside(
+        COREDNS,
+        "coredns' interface is told to answer for no address",
+        "echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore",
+    ),
+    _inside(ENVOY, "a packet filter in envoy's network drops what agents send", f"iptables-nft -I {_DROP}"),
+    _inside(
+        ENVOY,
+        "a packet filter of the older kind in envoy's network drops what agents send",
+        f"iptables-legacy -I {_DROP}",
+    ),
+    _inside(ENVOY, "a packet filter in envoy's network diverts the way out", f"iptables-nft -t nat -I {_DIVERT}"),
+    _inside(
+        ENVOY,
+        "a packet filter of the older kind in envoy's network diverts the way out",
+        f"iptables-legacy -t nat -I {_DIVERT}",
+    ),
+    Tampering(
+        "a packet filter in coredns' network drops by default",
+        lambda hand: hand.inside(COREDNS, "iptables-nft -P INPUT DROP"),
+        (Sign(COREDNS, "live", "network", "replace"), Sign(COREDNS, "live", "answer", "replace")),
+    ),
+    _inside(
+        ENVOY,
+        "a packet filter leads envoy to another resolver than the engine's",
+        "for filter in nft legacy; do iptables-$filter -t nat -I OUTPUT -d 127.0.0.11 -p udp --dport 53 "
+        "-j DNAT --to-destination 203.0.113.66:53; done",
+    ),
+    _inside(
+        ENVOY,
+        "the engine's packet filter for its resolver is taken away in envoy's network",
+        "for filter in nft legacy; do iptables-$filter -t nat -F; done",
+    ),
+    _inside(ENVOY, "the main table in envoy's network loses its default route", "ip route del default"),
+    _inside(
+        ENVOY,
+        "the main table in envoy's network gets a further route",
+        _WAY_OUT + "ip route add 198.51.100.0/24 via $gateway",
+    ),
+    _inside(
+        COREDNS,
+        "a rule and a table that nobody asked for are added in coredns' network",
+        "ip rule add priority 32000 lookup 7; ip route add blackhole 10.0.0.0/8 table 7",
+    ),
+    _inside(
+        ENVOY,
+        "another hardware address is written down for envoy's gateway",
+        _WAY_OUT + "ip neighbour replace $gateway lladdr 02:00:00:00:00:66 nud permanent dev $interface",
+    ),
+    _inside(
+        ENVOY,
+        "envoy's interface to the world is throttled",
+        _WAY_OUT + "tc qdisc add dev $interface root tbf rate 8kbit burst 1600 latency 1s",
+    ),
+    _inside(
+        COREDNS,
+        "an address that nobody asked for is added in coredns' network",
+        "ip address add 10.66.0.1/32 dev eth0",
+    ),
+    _inside(
+        ENVOY,
+        "an interface that nobody asked for is added in envoy's network",
+        "ip link add extra type veth peer name further; ip link set extra up",
+    ),
+    _inside(
+        ENVOY,
+        "an IPsec policy in envoy's network blocks what agents send",
+        "ip xfrm policy add dir in src 10.66.0.0/16 action block",
+    ),
+)
+
+SEEN_BY_AGENTS = (
+    Tampering(
+        "envoy is told to stop listening",
+        Hand.deafen,
+        (Sign(ENVOY, "live", "agents_see", "replace"),),
+    ),
+)
+
 TAMPERINGS: Mapping[str, Sequence[Tampering]] = {
     "States": STATES,
     "Containers": CONTAINERS,
@@ -649,4 +788,7 @@ TAMPERINGS: Mapping[str, Sequence[Tampering]] = {
     "Networks": NETWORKS,
     "Files": FILES,
     "Inside, while it runs": INSIDE,
+    "The network inside": INSIDE_NETWORK,
+    "Files that the engine gives": GIVEN,
+    "Seen by agents alone": SEEN_BY_AGENTS,
 }

@@ -110,6 +110,10 @@ def probe(answer: Mapping[str, Any]) -> Probe:
             claimed=answer["claimed"],
             others=tuple(map(str, answer.get("others") or ())),
             network=tuple(answer["network"]),
+            agents_see={
+                str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
+            },
+            engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
             unhealthy=answer.get("unhealthy", "it can't tell"),

@@ -528,6 +528,8 @@ def _host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         cap_drop=list(shape.capabilities_dropped),
         security_opt=list(shape.security_options),
         sysctls=dict(shape.sysctls),
+        dns_search=list(shape.dns_search) or None,
+        dns_opt=list(shape.dns_options) or None,
         tmpfs=dict(shape.tmpfs),
         ipc_mode=shape.ipc_mode or None,
         mem_limit=shape.memory or None,

@@ -64,6 +64,8 @@ class _Container:
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
     network_differences: tuple[str, ...] = ()
+    engine_files: tuple[str, ...] = ()
+    agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
@@ -142,6 +144,8 @@ class MemoryEngine:
             claimed=_CLAIMED in inside.files,
             others=inside.others,
             network=inside.network_differences,
+            engine_files=inside.engine_files,
+            agents_see=dict(inside.agents_see),
             program=inside.program,
             processes=inside.processes,
             unhealthy=inside.unhealthy,

@@ -172,7 +172,7 @@ def _render(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 Sibling.COREDNS,
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns),
-                boot=coredns.boot(release, addresses),
+                boot=coredns.boot(release, addresses, slots.coredns),
                 hot=coredns.hot(blueprint.rules, addresses.envoy(slots.envoy)),
                 resources=coredns.RESOURCES,
             ),

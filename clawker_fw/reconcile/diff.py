@@ -30,6 +30,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
     ATTEMPT,
     COMMITTED,
+    EYE,
     GOOD,
     HELPER,
     HOT,
@@ -194,13 +195,28 @@ class _Comparison:
         self._applied = labels.read_applied(seen.container.labels)
 
     def findings(self) -> Iterator[Finding]:
-        yield from self._state()
-        yield from self._labels()
-        yield from self._image()
-        yield from self._shape()
-        yield from self._boot()
-        yield from self._hot()
-        yield from self._live()
+        found = [
+            *self._state(),
+            *self._labels(),
+            *self._image(),
+            *self._shape(),
+            *self._boot(),
+            *self._hot(),
+            *self._live(),
+        ]
+        yield from found or self._as_agents_see()
+
+    def _as_agents_see(self) -> Iterator[Finding]:
+        """Tell what agents see of a sibling that is right in every other way.
+
+        CoreDNS sees it for them. What it sees from a network that differs, or elsewhere, says nothing of Envoy.
+        """
+        eye = self._observed.siblings.get(Sibling.COREDNS)
+        wanted = self._desired.siblings[Sibling.COREDNS].hot.get(EYE)
+        if eye is None or eye.probe is None or eye.probe.network or eye.files.get(EYE) != wanted:
+            return
+        if seen := eye.probe.agents_see.get(self._wanted.sibling.value):
+            yield self._finding(Layer.LIVE, "agents_see", seen, (), made=False, action=Action.REPLACE)
 
     def _finding(
         self,
@@ -422,6 +438,8 @@ class _Comparison:
         if probe is None or probe.error:
             silence = probe.error if probe else "it was not asked"
             yield self._finding(Layer.LIVE, ANSWER, silence, "an answer", made=False, action=Action.REPLACE)
+            if probe and probe.network:  # by which the program may not be reached
+                yield self._surroundings("network", probe.network, ())
             return
         committed = self._committed.live
         for resource, wanted_digest in self._wanted.live.items():
@@ -437,13 +455,17 @@ class _Comparison:
                 )
         for field, running, wanted in (
             ("network", probe.network, ()),
+            ("engine_files", probe.engine_files, ()),
             ("processes", probe.processes, ()),
             ("program", probe.program, program_of(self._container.shape)),
         ):
             if running != wanted:
-                lost = field == "network" and self._taken_off
-                action = Action.REATTACH if lost else Action.REPLACE
-                yield self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
+                yield self._surroundings(field, running, wanted)
+
+    def _surroundings(self, field: str, running: tuple[str, ...], wanted: tuple[str, ...]) -> Finding:
+        lost = field == "network" and self._taken_off
+        action = Action.REATTACH if lost else Action.REPLACE
+        return self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
 
     @property
     def _committed(self) -> "_Commit":

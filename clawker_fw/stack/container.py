@@ -13,6 +13,7 @@ HELPER = "bin/fwctl"
 BOOT = "boot/"
 HOT = "hot/"
 GOOD = "good/"
+EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
@@ -45,6 +46,31 @@ _SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
 }
 
+_SETTINGS = {
+    # Of net.ipv4.conf: what decides about packets and addresses on an interface. Hosts differ in it, and a
+    # container inherits it, so each is set, for all interfaces and for every single one.
+    "accept_local": 0,
+    "accept_redirects": 0,  # a neighbour may not tell us another way
+    "accept_source_route": 0,
+    "arp_accept": 0,
+    "arp_announce": 0,
+    "arp_filter": 0,
+    "arp_ignore": 0,
+    "forwarding": 0,
+    "proxy_arp": 0,
+    "proxy_arp_pvlan": 0,
+    "route_localnet": 0,  # nobody reaches what listens on loopback
+    "rp_filter": 1,  # a source address that would be answered elsewhere is false
+}
+
+RESOLVER = "127.0.0.11"
+"""Where the engine's own resolver is, inside every container: its packet filter leads there."""
+
+REFUSED_NAME = "refused.clawker-fw.invalid"
+"""No rule can allow it: `fwctl` asks for it, to see that agents are refused."""
+
+_DNS_OPTION = "ndots:0"
+
 
 def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
     """Return what a sibling's container is called, and what its replacement is called until it takes over."""
@@ -61,9 +87,9 @@ def shape(
     networks: Mapping[str, str],
     *,
     memory_mebibytes: int,
-    sysctls: Mapping[str, str],
+    settings: Mapping[str, int],
 ) -> Shape:
-    """Return the shape of a sibling that runs `program` at the given addresses."""
+    """Return the shape of a sibling: its program, its addresses, and its own settings of interfaces."""
     return Shape(
         entrypoint=(HELPER_PATH,),
         command=(*_SERVE, *program),
@@ -72,17 +98,43 @@ def shape(
         mounts=(Mount("volume", VOLUME),),
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
         read_only=True,
+        dns_search=(".",),  # none: a container inherits those of its host, and a name would be tried below them
+        dns_options=(_DNS_OPTION,),
         capabilities_added=_HELPER_CAPABILITIES,
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
-        sysctls={**_SYSCTLS, **sysctls},
+        sysctls=_sysctls(settings),
         ipc_mode="private",
         memory=memory_mebibytes * _MEBIBYTE,
         pids=128,
         restart="always",
-        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=3.0, retries=3, start_period=10.0),
+        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "10m"},
     )
+
+
+def network(
+    sibling: Sibling, interfaces: Sequence[Mapping[str, str]], settings: Mapping[str, int]
+) -> dict[str, object]:
+    """Return what `boot/sibling.json` says of both siblings' networks.
+
+    `interfaces` are those that the engine gives: address, subnet, and the gateway of the way out. `fwctl serve`
+    makes the network so, and `fwctl probe` expects it to be so and nothing else.
+    """
+    return {
+        "sibling": sibling.value,
+        "interfaces": list(interfaces),
+        "settings": {**_SETTINGS, **settings},
+        "sysctls": _sysctls(settings),
+        "resolver": RESOLVER,
+        "resolv_conf": [f"nameserver {RESOLVER}", f"options {_DNS_OPTION}"],
+    }
+
+
+def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
+    """Return the settings of a namespace. `forwarding` of all interfaces is `ip_forward` by another name."""
+    of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name != "forwarding"}
+    return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
 
 
 def program_of(shape: Shape) -> tuple[str, ...]:

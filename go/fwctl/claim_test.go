@@ -17,7 +17,7 @@ import (
 var service = netip.MustParseAddr("10.213.8.53")
 
 func newResolver() Sibling {
-	return Sibling{Name: "coredns", Service: &Address{service, agentNet}}
+	return Sibling{Name: "coredns", Interfaces: newSibling().Interfaces, Service: &Address{service, agentNet}}
 }
 
 // A gratuitous ARP request is broadcast, and the sender and the target it asks for are both the address.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sort"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,13 +13,24 @@ import (
 const (
 	firstRulePriority = 100
 	localRulePriority = 200 // the kernel's own local rule is at 0, before anything we could add
+
+	// Where the kernel puts its rules for the other two tables.
+	mainRulePriority    = 32766
+	defaultRulePriority = 32767
 )
 
-// shapeNetwork gives the interfaces their further addresses and the guarded sources their routing tables.
+// shapeNetwork gives the interfaces their settings and further addresses, and the guarded sources their routing
+// tables. A way out that nobody asked for is closed.
 //
 // The kernel's local table normally comes first, which would let a guarded source reach loopback and our own
 // addresses whatever its table says; it is moved behind our rules (policy routing: ip-rule(8)).
 func shapeNetwork(sibling Sibling) error {
+	if err := setInterfaces(sibling.Settings); err != nil {
+		return err
+	}
+	if err := closeOtherWays(sibling.Interfaces); err != nil {
+		return err
+	}
 	for _, address := range sibling.Addresses {
 		link, err := linkIn(address.Subnet)
 		if err != nil {
@@ -55,6 +65,44 @@ func shapeNetwork(sibling Sibling) error {
 		return fmt.Errorf("moving the local rule: %w", err)
 	}
 	return nil
+}
+
+// closeOtherWays deletes default routes by a network that has no gateway for us: some engines give a container one
+// on an internal network, too.
+func closeOtherWays(interfaces []Interface) error {
+	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("reading the routes: %w", err)
+	}
+	for _, each := range interfaces {
+		if each.Gateway != nil {
+			continue
+		}
+		link, err := linkIn(each.Subnet)
+		if errors.Is(err, errNoInterface) {
+			continue // no way at all
+		}
+		if err != nil {
+			return err
+		}
+		for _, route := range routes {
+			if route.LinkIndex != link.Attrs().Index || !isDefault(route) {
+				continue
+			}
+			if err := netlink.RouteDel(&route); err != nil {
+				return fmt.Errorf("deleting the route %s: %w", route, err)
+			}
+		}
+	}
+	return nil
+}
+
+func isDefault(route netlink.Route) bool {
+	if route.Dst == nil {
+		return true
+	}
+	bits, _ := route.Dst.Mask.Size()
+	return bits == 0 && route.Dst.IP.IsUnspecified()
 }
 
 func addRule(rule *netlink.Rule) error {
@@ -101,114 +149,6 @@ func (t Table) routes() ([]netlink.Route, error) {
 		routes = append(routes, netlink.Route{Table: t.ID, Dst: ipNet(prefix), Type: unix.RTN_UNREACHABLE})
 	}
 	return routes, nil
-}
-
-// networkDifferences says in words how the kernel's rules, tables and addresses differ from what was asked.
-func networkDifferences(sibling Sibling) ([]string, error) {
-	differences := []string{}
-	for _, address := range sibling.Addresses {
-		_, err := linkHolding(address.Address)
-		if errors.Is(err, errNoInterface) {
-			differences = append(differences, fmt.Sprintf("address %s is missing", address.Address))
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	if len(sibling.Tables) == 0 {
-		return differences, nil
-	}
-	rules, err := netlink.RuleList(unix.AF_INET)
-	if err != nil {
-		return nil, err
-	}
-	expected := map[string]bool{describeRule(*localRule(localRulePriority)): true}
-	for index, table := range sibling.Tables {
-		expected[describeRule(*table.rule(index))] = true
-	}
-	for _, rule := range rules {
-		if rule.Priority > localRulePriority {
-			continue // the kernel's main and default rules, which come after ours have decided
-		}
-		text := describeRule(rule)
-		if !expected[text] {
-			differences = append(differences, "rule "+text+" is not ours")
-		}
-		delete(expected, text)
-	}
-	for text := range expected {
-		differences = append(differences, "rule "+text+" is missing")
-	}
-	for _, table := range sibling.Tables {
-		found, err := table.differences()
-		if err != nil {
-			return nil, err
-		}
-		differences = append(differences, found...)
-	}
-	sort.Strings(differences)
-	return differences, nil
-}
-
-func (t Table) differences() ([]string, error) {
-	wanted, err := t.routes()
-	if err != nil {
-		return nil, err
-	}
-	present, err := netlink.RouteListFiltered(
-		unix.AF_INET, &netlink.Route{Table: t.ID}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, err
-	}
-	expected := map[string]bool{}
-	for _, route := range wanted {
-		expected[describeRoute(route)] = true
-	}
-	var differences []string
-	for _, route := range present {
-		text := describeRoute(route)
-		if !expected[text] {
-			differences = append(differences, fmt.Sprintf("route %s in table %d is not ours", text, t.ID))
-		}
-		delete(expected, text)
-	}
-	for text := range expected {
-		differences = append(differences, fmt.Sprintf("route %s in table %d is missing", text, t.ID))
-	}
-	return differences, nil
-}
-
-func describeRule(rule netlink.Rule) string {
-	source := "all"
-	if rule.Src != nil {
-		source = rule.Src.String()
-	}
-	text := fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
-	plain := netlink.NewRule()
-	plain.Priority, plain.Src, plain.Table = rule.Priority, rule.Src, rule.Table
-	plain.Family, plain.Protocol = rule.Family, rule.Protocol // who made it, which decides nothing
-	if rule != *plain {
-		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, ...
-	}
-	return text
-}
-
-func describeRoute(route netlink.Route) string {
-	destination := "default"
-	if route.Dst != nil && route.Dst.String() != "0.0.0.0/0" {
-		destination = route.Dst.String()
-	}
-	if route.Tos != 0 {
-		destination += fmt.Sprintf(" tos %d", route.Tos)
-	}
-	switch {
-	case route.Type == unix.RTN_UNREACHABLE:
-		return "unreachable " + destination
-	case route.Type != unix.RTN_UNICAST:
-		return fmt.Sprintf("%s of type %d", destination, route.Type)
-	case route.Gw != nil:
-		return fmt.Sprintf("%s via %s on interface %d", destination, route.Gw, route.LinkIndex)
-	}
-	return fmt.Sprintf("%s connected on interface %d", destination, route.LinkIndex)
 }
 
 // errNoInterface tells that an address is not here from not knowing whether it is.

@@ -12,18 +12,20 @@ import (
 
 // Report is what probe answers: everything that only the inside of a container knows.
 type Report struct {
-	Sibling     string            `json:"sibling"`
-	Build       string            `json:"build"`
-	Live        map[string]string `json:"live"` // resource -> digest of what the program has loaded
-	Connections int               `json:"connections"`
-	Addresses   []string          `json:"addresses"`
-	Claimed     bool              `json:"claimed"`
-	Others      []string          `json:"others"`    // who else answers at an address of ours
-	Network     []string          `json:"network"`   // how the network differs from what was asked
-	Program     []string          `json:"program"`   // the command line of the process that serves
-	Processes   []string          `json:"processes"` // what runs here and should not
-	Unhealthy   string            `json:"unhealthy"` // why a health check would fail now, else ""
-	Error       string            `json:"error"`     // why the program did not answer, else ""
+	Sibling     string              `json:"sibling"`
+	Build       string              `json:"build"`
+	Live        map[string]string   `json:"live"` // resource -> digest of what the program has loaded
+	Connections int                 `json:"connections"`
+	Addresses   []string            `json:"addresses"`
+	Claimed     bool                `json:"claimed"`
+	Others      []string            `json:"others"`       // who else answers at an address of ours
+	Network     []string            `json:"network"`      // how the network differs from what was asked
+	AgentsSee   map[string][]string `json:"agents_see"`   // what agents see of each sibling and should not
+	Files       []string            `json:"engine_files"` // how the files that the engine gives differ
+	Program     []string            `json:"program"`      // the command line of the process that serves
+	Processes   []string            `json:"processes"`    // what runs here and should not
+	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, else ""
+	Error       string              `json:"error"`        // why the program did not answer, else ""
 }
 
 // probe asks everything at once. What can't be read is told in the place where its answer would stand, or as the
@@ -32,7 +34,9 @@ func probe(root string, sibling Sibling, program Program) Report {
 	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
-	report.Network = orUnreadable(networkDifferences(sibling))
+	report.Network = networkDifferences(sibling)
+	report.AgentsSee = agentsSee(root, sibling)
+	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Processes = orUnreadable(strangers(processes))
 	var err error
@@ -79,13 +83,17 @@ func addresses() []string {
 	return found
 }
 
-// health is the container's HEALTHCHECK. It announces our own addresses again each time, so that a neighbour
-// with a wrong entry finds them within one interval whatever happened to the network.
+// health is the container's HEALTHCHECK. CoreDNS's says as well whether agents can reach Envoy. It announces our own
+// addresses again each time, so that a neighbour with a wrong entry finds them within one interval whatever happened
+// to the network.
 func health(root string, sibling Sibling, program Program) error {
 	if err := check(root, sibling.Resources, program); err != nil {
 		return err
 	}
-	return announceOwn(root, sibling)
+	if err := announceOwn(root, sibling); err != nil {
+		return err
+	}
+	return agentsAreServed(root, sibling)
 }
 
 // check fails unless the program has what was committed last: by the version of the files that it has taken, or, where

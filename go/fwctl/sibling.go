@@ -10,11 +10,23 @@ import (
 
 // Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
 type Sibling struct {
-	Name      string     `json:"sibling"`
-	Addresses []Address  `json:"addresses"`
-	Tables    []Table    `json:"tables"`
-	Service   *Address   `json:"service"`
-	Resources []Resource `json:"resources"` // the hot files, in the order in which they go into place
+	Name       string            `json:"sibling"`
+	Interfaces []Interface       `json:"interfaces"`
+	Addresses  []Address         `json:"addresses"`
+	Tables     []Table           `json:"tables"`
+	Service    *Address          `json:"service"`
+	Resolver   *netip.Addr       `json:"resolver"`    // the engine's own, to which its packet filter leads
+	ResolvConf []string          `json:"resolv_conf"` // what the program finds in this file of the engine's
+	Sysctls    map[string]string `json:"sysctls"`     // of the whole namespace: the engine sets them
+	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which they go into place
+	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*): serve sets them
+}
+
+// Interface is one that the engine gives: its address, its network, and the way out where there is one.
+type Interface struct {
+	Address netip.Addr   `json:"address"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Gateway *netip.Addr  `json:"gateway"`
 }
 
 // Address is one address to have beside those the engine gave, on the interface that is in Subnet.

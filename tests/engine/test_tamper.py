@@ -79,6 +79,24 @@ def _settled(firewall: Firewall, expected: set[tuple[str, str, str, str, str]]) 
     return drift if drift.findings == expected or not starting else None
 
 
+def test_health_says_what_agents_see(hand: Hand) -> None:
+    """An Envoy that agents can't reach makes CoreDNS unhealthy within 10 s, and Envoy is what `run` replaces."""
+
+    def health() -> str:
+        return str(hand.inspect(COREDNS)["State"]["Health"]["Status"])
+
+    until(lambda: health() == "healthy")
+    before = containers(hand)
+    hand.deafen()
+    until(lambda: health() == "unhealthy", 10)
+    assert hand.firewall.drift().findings == {(ENVOY, "live", "agents_see", "tamper", "replace")}
+    hand.firewall.run("--drain-timeout", "1")
+    assert hand.firewall.current()
+    assert containers(hand)[COREDNS] == before[COREDNS]
+    assert containers(hand)[ENVOY] != before[ENVOY]
+    until(lambda: health() == "healthy", 10)
+
+
 def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     """Files that are right on disk prove nothing: Envoy is asked what it has loaded."""
     firewall = hand.firewall

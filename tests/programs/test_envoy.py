@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import images
+from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, extension
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
@@ -42,6 +43,10 @@ _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_
 
 class Proxy:
     """A running Envoy whose hot files can be replaced as `fwctl commit` does it."""
+
+    clusters: Sequence[Mapping[str, Any]] = tuple(
+        {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
+    )
 
     def __init__(self, folder: Path, program: Path) -> None:
         """Start it without listeners."""
@@ -62,7 +67,7 @@ class Proxy:
                     },
                 }
             },
-            "static_resources": {"clusters": [{"name": name, "type": "STATIC"} for name in ("guarded", "exempt")]},
+            "static_resources": {"clusters": list(self.clusters)},
         }
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"
@@ -225,6 +230,23 @@ class Loading(Proxy):
                 address["port_value"] = self.ports[address["port_value"]]
 
 
+class Resolving(Loading):
+    """One that goes on after the decision: it looks names up, and nobody answers."""
+
+    clusters = tuple(
+        {
+            "name": name,
+            "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": extension(
+                "envoy.clusters.dynamic_forward_proxy",
+                "clusters.dynamic_forward_proxy.v3.ClusterConfig",
+                dns_cache_config=DNS_CACHE,
+            ),
+        }
+        for name in (GUARDED, EXEMPT)
+    )
+
+
 @pytest.fixture(scope="module")
 def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
     """The proxy that loads our files."""
@@ -272,6 +294,30 @@ def test_envoy_shows_what_differs(loading: Loading) -> None:
     until(loading.serves)
     after = {each.name: loaded(loading, each) for each in RESOURCES}
     assert {name for name in before if before[name] != after[name]} == {"listeners"}
+
+
+def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, release: Release) -> None:
+    """However a name is spelt, the same rule is for it, and Envoy remembers it once."""
+    _, rules = rule_set("a.test", {"dst": "a.test", "proto": "http"})
+    proxy.serve(rules)
+    until(proxy.serves)
+    for name in ("a.test", "A.TEST", "a.Test"):
+        assert proxy.chain(name, 443) == "tls a.test guarded"
+        assert proxy.route(name, 80) == "guarded"
+    assert proxy.route("b.test", 80) == "refused"
+    resolving = Resolving(tmp_path, _program(release))
+    try:
+        resolving.serve(rules)
+        until(resolving.serves)
+        for name in ("a.test", "A.TEST", "a.Test:80", "a.test."):
+            assert resolving.route(name, 80) == "refused"  # nobody has an address for it
+        for name in ("a.test", "A.TEST"):
+            assert resolving.chain(name, 443) == ""
+        (counted,) = resolving.admin("/stats?filter=host_added").decode().splitlines()
+    finally:
+        resolving.process.terminate()
+        resolving.process.wait()
+    assert counted == "dns_cache.world.host_added: 2"  # once for each port
 
 
 def test_a_thousand_ports(loading: Loading) -> None:

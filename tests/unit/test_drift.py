@@ -149,6 +149,8 @@ MATRIX = [
     (inside("clawker-envoy", program=("/bin/sh",)), (E, "live", "program", "tamper", "replace")),
     (inside("clawker-envoy", network_differences=("rule 100 is missing",)),
      (E, "live", "network", "tamper", "replace")),
+    (inside("clawker-envoy", engine_files=("/etc/hosts: 192.0.2.1 a.test is not ours",)),
+     (E, "live", "engine_files", "tamper", "replace")),
     (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
     (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
     (alter("clawker-net", driver="macvlan"),
@@ -197,6 +199,22 @@ def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wa
     envoy.program = program_of(envoy.spec.shape)
     assert stacks.found(memory, wanted) == {("envoy", "shape", field, "tamper", "replace")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """CoreDNS sees it, the finding is on who does not answer, and only where nothing else explains it."""
+    coredns, envoy = memory.inside("clawker-coredns"), memory.inside("clawker-envoy")
+    coredns.agents_see = {"coredns": (), "envoy": ("10.213.8.10:443 over https: no answer",)}
+    assert stacks.found(memory, wanted) == {(E, "live", "agents_see", "tamper", "replace")}
+    envoy.network_differences = ("eth0 is down",)
+    assert stacks.found(memory, wanted) == {(E, "live", "network", "tamper", "replace")}
+    envoy.network_differences, coredns.network_differences = (), ("eth0 is down",)
+    assert stacks.found(memory, wanted) == {(C, "live", "network", "tamper", "replace")}
+    coredns.network_differences = ()
+    coredns.agents_see = {"coredns": ("10.213.8.53:53 over tcp: no answer",), "envoy": ()}
+    assert stacks.found(memory, wanted) == {(C, "live", "agents_see", "tamper", "replace")}
+    coredns.agents_see = {"coredns": (), "envoy": ()}
+    assert stacks.found(memory, wanted) == set()
 
 
 def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blueprint) -> None:
@@ -268,6 +286,17 @@ def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     assert stacks.found(memory, wanted) == {("envoy", "state", field, "upgrade", "retire")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
     assert memory.container("clawker-envoy-next") is None
+
+
+def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A packet filter can be why it does not answer: what is known outranks what is not."""
+    memory.inside("clawker-envoy").silent = "no answer"
+    memory.inside("clawker-envoy").network_differences = ("a rule is not ours",)
+    assert stacks.found(memory, wanted) == {
+        (E, "live", "answer", "tamper", "replace"),
+        (E, "live", "network", "tamper", "replace"),
+    }
+    assert pipeline.look(memory, wanted).diff.verdict is Verdict.DRIFTED
 
 
 def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:

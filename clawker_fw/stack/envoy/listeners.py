@@ -32,6 +32,25 @@ MOST_CHAINS = 256
 """Up to so many rules a port have a filter chain each; beyond it, names share that many chains by hash."""
 
 
+_NOT_OUR_SERVER_NAME: Json = {
+    "extension_filter": extension(
+        "envoy.access_loggers.extension_filters.cel",
+        "access_loggers.filters.cel.v3.ExpressionFilter",
+        expression=f"connection.requested_server_name != '{container.REFUSED_NAME}'",
+    ),
+}
+_NOT_OUR_HOST: Json = {
+    "header_filter": {
+        "header": {
+            "name": ":authority",
+            "string_match": {"exact": container.REFUSED_NAME},
+            "invert_match": True,
+        },
+    },
+}
+"""Who asks for the refused name is CoreDNS's helper, all the time: it is not logged."""
+
+
 def listeners(rules: RuleSet, address: IPv4Address, routes_path: str) -> list[Json]:
     """Return a listener for each port.
 
@@ -65,7 +84,12 @@ def _listener(address: IPv4Address, port: int, rules: tuple[Rule, ...], routes_p
         "name": f"port-{port}",
         "stat_prefix": f"port-{port}",
         "address": {"socket_address": {"address": str(address), "port_value": port}},
-        "access_log": [access_log({"response_flag_filter": {"flags": ["NR"]}}, LOG_FIELDS)],
+        "access_log": [
+            access_log(
+                {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["NR"]}}, _NOT_OUR_SERVER_NAME]}},
+                LOG_FIELDS,
+            ),
+        ],
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
         ],
@@ -183,7 +207,16 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
                 "envoy.filters.http.set_filter_state",
                 "filters.http.set_filter_state.v3.Config",
                 on_request_headers=[
-                    filter_state("envoy.upstream.dynamic_host", "%REQ(:AUTHORITY)%"),
+                    filter_state(
+                        "envoy.upstream.dynamic_host",
+                        # As in TLS, where Envoy does it by itself: the cache of names tells upper case from lower.
+                        "%CEL(request.headers[':authority'].lowerAscii())%",
+                        extension(
+                            "envoy.formatter.cel",
+                            "formatter.cel.v3.Cel",
+                            cel_config={"enable_string_functions": True},
+                        ),
+                    ),
                     filter_state("envoy.upstream.dynamic_port", str(port)),
                 ],
             ),
@@ -214,7 +247,7 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
         },
         access_log=[
             access_log(
-                {"or_filter": {"filters": [refused, FAILURES]}},
+                {"and_filter": {"filters": [{"or_filter": {"filters": [refused, FAILURES]}}, _NOT_OUR_HOST]}},
                 {**LOG_FIELDS, "name": "%REQ(:AUTHORITY)%"} | UPSTREAM_FIELDS,
             ),
         ],

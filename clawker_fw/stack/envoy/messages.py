@@ -54,9 +54,12 @@ def access_log(filter_: Json, fields: Mapping[str, str]) -> Json:
     return {**stdout, "filter": filter_}
 
 
-def filter_state(key: str, text: str, **fields: str) -> Json:
+def filter_state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
     """Return a value that a filter sets for the filters after it."""
-    return {"object_key": key, "format_string": {"text_format_source": {"inline_string": text}}, **fields}
+    source: Json = {"text_format_source": {"inline_string": text}}
+    if formatters:
+        source["formatters"] = list(formatters)
+    return {"object_key": key, "format_string": source, **fields}
 
 
 def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON

@@ -3,7 +3,7 @@
 import json
 from ipaddress import IPv4Address
 
-from clawker_fw.model import Files, Role, Shape
+from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import routes
@@ -62,7 +62,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             names[Role.EGRESS]: str(addressing.egress_primary(slot)),
         },
         memory_mebibytes=1024,
-        sysctls={},
+        settings={},
     )
 
 
@@ -111,8 +111,12 @@ def _network(addressing: Addressing, slot: int) -> dict[str, object]:
     refused_to_exempt = {str(network) for network in (*SPECIAL_RANGES, agents)} | own
     common = {"gateway": str(addressing.egress_gateway), "subnet": str(egress)}
     guarded, exempt = str(addressing.guarded(slot)), str(addressing.exempt(slot))
+    interfaces = [
+        {"address": str(addressing.envoy(slot)), "subnet": str(agents)},
+        {"address": str(addressing.egress_primary(slot)), **common},
+    ]
     return {
-        "sibling": "envoy",
+        **container.network(Sibling.ENVOY, interfaces, {}),
         "addresses": [{"address": address, "subnet": str(egress)} for address in (guarded, exempt)],
         "tables": [
             {

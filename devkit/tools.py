@@ -1,0 +1,69 @@
+"""This machine's own network tools in an image: what an administrator does inside a container's network.
+
+A container shares a network with another one, so this works on any engine, wherever it is.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from docker import APIClient
+
+from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.images import BuiltImage, Entry
+from devkit.engines import PATH, install
+from devkit.peers import BUILT
+
+_PACKAGES = {"ip": "iproute2", "tc": "iproute2", "iptables-nft": "iptables", "iptables-legacy": "iptables"}
+_PROGRAMS = ("sh", *_PACKAGES)
+_REFERENCE = "clawker-fw/tools"
+
+
+def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
+    """Run a shell script in the network of a running container, with files of the engine's machine bound in.
+
+    Raises:
+        RuntimeError: with what the script has written, when it fails.
+    """
+    host = client.create_host_config(
+        network_mode=f"container:{container}",
+        cap_add=["NET_ADMIN", "NET_RAW"],
+        tmpfs={"/run": ""},  # where a lock is
+        binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],
+    )
+    host |= {"MaskedPaths": [], "ReadonlyPaths": []}  # so that /proc/sys can be written to
+    made = client.create_container(_image(client), ["sh", "-ec", script], host_config=host)["Id"]
+    try:
+        client.start(made)
+        code = client.wait(made, timeout=60)["StatusCode"]
+        if code != 0:
+            said = client.logs(made).decode(errors="replace")
+            raise RuntimeError(f"{script!r} ended with {code}: {said}")
+    finally:
+        client.remove_container(made, force=True)
+
+
+def _image(client: APIClient) -> str:
+    """Return the image, made of what is installed here and loaded unless it is there."""
+    install(_PACKAGES)
+    entries = tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(_files())))
+    with Digests(BUILT / "digests.json") as digests:
+        image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], entries, digests, labels={})
+        if not client.images(image.reference):
+            for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
+                if "error" in line:
+                    raise RuntimeError(line["error"])
+    return image.reference
+
+
+def _files() -> Iterator[Path]:
+    """Find the programs, and the libraries that each of them needs."""
+    for name in _PROGRAMS:
+        program = Path(shutil.which(name, path=PATH) or name)
+        yield program
+        listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+        yield from map(Path, re.findall(r"(/\S+) \(0x", listed))
+    extensions = next(Path("/usr/lib").glob("*/xtables"))
+    yield from extensions.glob("*.so")

@@ -1,0 +1,443 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// changesTolerated is how often a part is read again that has changed while it was read.
+const changesTolerated = 3
+
+// namespace is what the kernel says of this network namespace: interfaces and their addresses, of both families.
+type namespace struct {
+	links     []netlink.Link
+	addresses []netlink.Addr
+}
+
+// networkDifferences says in sentences how this network namespace differs from what was asked. Whatever decides about
+// a packet is read whole, and each part of it is either expected or a difference. What can't be read is one, too.
+func networkDifferences(sibling Sibling) []string {
+	differences := []string{}
+	seen, err := readNamespace()
+	if err != nil {
+		return append(differences, "unreadable: interfaces: "+err.Error())
+	}
+	for _, part := range []struct {
+		name    string
+		compare func(Sibling, *namespace) ([]string, error)
+	}{
+		{"interfaces", interfaceDifferences},
+		{"queues", queueDifferences},
+		{"addresses", addressDifferences},
+		{"routes", routeDifferences},
+		{"rules", ruleDifferences},
+		{"neighbours", neighbourDifferences},
+		{"settings", settingDifferences},
+		{"packet filter", filterDifferences},
+		{"IPsec policies", policyDifferences},
+	} {
+		found, err := part.compare(sibling, seen)
+		for range changesTolerated {
+			if !errors.Is(err, netlink.ErrDumpInterrupted) {
+				break
+			}
+			found, err = part.compare(sibling, seen)
+		}
+		differences = append(differences, found...)
+		if err != nil {
+			text := strings.ReplaceAll(err.Error(), "\n", "; ")
+			differences = append(differences, fmt.Sprintf("unreadable: %s: %s", part.name, text))
+		}
+	}
+	slices.Sort(differences)
+	return slices.Compact(differences)
+}
+
+func readNamespace() (*namespace, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := netlink.AddrList(nil, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	return &namespace{links, addresses}, nil
+}
+
+// name is what an interface is called.
+func (n *namespace) name(index int) string {
+	for _, link := range n.links {
+		if link.Attrs().Index == index {
+			return link.Attrs().Name
+		}
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// holding is the interface that has an address, or is in a subnet: nil when there is none.
+func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
+	for _, address := range n.addresses {
+		ip, ok := netip.AddrFromSlice(address.IP.To4())
+		if !ok || !matches(ip) || netlink.Scope(address.Scope) == netlink.SCOPE_HOST {
+			continue
+		}
+		for _, link := range n.links {
+			if link.Attrs().Index == address.LinkIndex {
+				return link
+			}
+		}
+	}
+	return nil
+}
+
+func (n *namespace) withAddress(address netip.Addr) netlink.Link {
+	return n.holding(func(other netip.Addr) bool { return other == address })
+}
+
+func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
+
+// nameIn is what the interface in a subnet is called, and words for it when there is none.
+func (n *namespace) nameIn(subnet netip.Prefix) string {
+	if link := n.in(subnet); link != nil {
+		return link.Attrs().Name
+	}
+	return fmt.Sprintf("the interface in %s", subnet)
+}
+
+// expectation is what should be there. What only may be there is optional.
+type expectation struct {
+	required map[string]bool
+	optional map[string]bool
+}
+
+func expecting(texts ...string) *expectation {
+	expected := &expectation{map[string]bool{}, map[string]bool{}}
+	expected.add(texts...)
+	return expected
+}
+
+func (e *expectation) add(texts ...string) {
+	for _, text := range texts {
+		e.required[text] = true
+	}
+}
+
+func (e *expectation) allow(texts ...string) {
+	for _, text := range texts {
+		e.optional[text] = true
+	}
+}
+
+func (e *expectation) differences(found []string) []string {
+	var differences []string
+	for _, text := range found {
+		if !e.required[text] && !e.optional[text] {
+			differences = append(differences, text+" is not ours")
+		}
+	}
+	for text := range e.required {
+		if !slices.Contains(found, text) {
+			differences = append(differences, text+" is missing")
+		}
+	}
+	return differences
+}
+
+// interfaceDifferences finds what is up and not ours, and what of ours does not let packets pass as it is.
+func interfaceDifferences(sibling Sibling, seen *namespace) ([]string, error) {
+	var differences []string
+	ours := map[int]bool{}
+	for _, each := range sibling.Interfaces {
+		link := seen.withAddress(each.Address)
+		if link == nil {
+			differences = append(differences, fmt.Sprintf("the interface with %s is missing", each.Address))
+			continue
+		}
+		ours[link.Attrs().Index] = true
+		for _, problem := range problems(link) {
+			differences = append(differences, fmt.Sprintf("%s %s", link.Attrs().Name, problem))
+		}
+	}
+	for _, link := range seen.links {
+		attributes := link.Attrs()
+		switch {
+		case attributes.Flags&net.FlagLoopback != 0:
+			for _, problem := range problems(link) {
+				differences = append(differences, fmt.Sprintf("%s %s", attributes.Name, problem))
+			}
+		case !ours[attributes.Index] && attributes.Flags&net.FlagUp != 0:
+			differences = append(differences, fmt.Sprintf("interface %s is not ours", attributes.Name))
+		}
+	}
+	return differences, nil
+}
+
+func problems(link netlink.Link) []string {
+	attributes := link.Attrs()
+	var found []string
+	switch {
+	case attributes.Flags&net.FlagUp == 0:
+		found = append(found, "is down")
+	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
+		found = append(found, "has nobody at its other end")
+	}
+	if attributes.RawFlags&unix.IFF_NOARP != 0 {
+		found = append(found, "asks for no addresses")
+	}
+	if attributes.MasterIndex != 0 {
+		found = append(found, "belongs to another interface")
+	}
+	if attributes.Xdp != nil && attributes.Xdp.Attached {
+		found = append(found, "has a program that filters (XDP)")
+	}
+	return found
+}
+
+// queueDifferences finds whatever delays, drops or diverts at an interface: virtual ones have no queue by themselves.
+func queueDifferences(_ Sibling, seen *namespace) ([]string, error) {
+	queues, err := netlink.QdiscList(nil)
+	if err != nil {
+		return nil, err
+	}
+	var differences []string
+	for _, queue := range queues {
+		if queue.Type() != "noqueue" {
+			differences = append(differences,
+				fmt.Sprintf("queue %s on %s is not ours", queue.Type(), seen.name(queue.Attrs().LinkIndex)))
+		}
+	}
+	return differences, nil
+}
+
+func addressDifferences(sibling Sibling, seen *namespace) ([]string, error) {
+	expected := expecting("address 127.0.0.1/8 on lo of scope host")
+	expected.allow("address ::1/128 on lo of scope host")
+	for _, each := range sibling.Interfaces {
+		name := seen.nameIn(each.Subnet)
+		expected.add(fmt.Sprintf("address %s/%d on %s", each.Address, each.Subnet.Bits(), name))
+	}
+	for _, each := range sibling.Addresses {
+		expected.add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
+	}
+	if sibling.Service != nil { // whether it is held is told by itself; given up, it stays for who still comes
+		service := sibling.Service
+		expected.allow(
+			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
+			fmt.Sprintf("address %s/32 on lo of scope host", service.Address),
+		)
+	}
+	var found []string
+	for _, address := range seen.addresses {
+		text := fmt.Sprintf("address %s on %s", address.IPNet, seen.name(address.LinkIndex))
+		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
+			text += " of scope " + scope.String()
+		}
+		if address.Peer != nil && address.Peer.String() != address.IPNet.String() {
+			text += " towards " + address.Peer.String()
+		}
+		found = append(found, text)
+	}
+	return expected.differences(found), nil
+}
+
+func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
+	expected := expecting()
+	sentence := func(table int, text string) string { return fmt.Sprintf("route %s in table %d", text, table) }
+	main := func(text string) { expected.add(sentence(unix.RT_TABLE_MAIN, text)) }
+	for _, each := range sibling.Interfaces {
+		name := seen.nameIn(each.Subnet)
+		main(fmt.Sprintf("%s on %s from %s", each.Subnet.Masked(), name, each.Address))
+		if each.Gateway != nil {
+			main(fmt.Sprintf("default via %s on %s", each.Gateway, name))
+		}
+	}
+	for _, table := range sibling.Tables {
+		name := seen.nameIn(table.Subnet)
+		expected.add(sentence(table.ID, fmt.Sprintf("default via %s on %s", table.Gateway, name)))
+		if table.Connected {
+			expected.add(sentence(table.ID, fmt.Sprintf("%s on %s", table.Subnet.Masked(), name)))
+		}
+		for _, prefix := range table.Unreachable {
+			expected.add(sentence(table.ID, "unreachable "+prefix.String()))
+		}
+	}
+	for _, address := range seen.addresses {
+		expectLocal(expected, seen, address)
+	}
+	found, err := netlink.RouteListFiltered(
+		unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for _, route := range found {
+		texts = append(texts, sentence(route.Table, seen.describeRoute(route)))
+	}
+	return expected.differences(texts), nil
+}
+
+// expectLocal adds what the kernel's own table has for an address. Older kernels have a broadcast route for a subnet's
+// first address, too. The addresses themselves are compared elsewhere.
+func expectLocal(expected *expectation, seen *namespace, address netlink.Addr) {
+	ip, ok := netip.AddrFromSlice(address.IP.To4())
+	if !ok {
+		return
+	}
+	bits, _ := address.Mask.Size()
+	subnet := netip.PrefixFrom(ip, bits).Masked()
+	from := fmt.Sprintf("on %s from %s", seen.name(address.LinkIndex), ip)
+	local := func(form string, place any) string {
+		return fmt.Sprintf("route %s %s %s in table %d", form, place, from, unix.RT_TABLE_LOCAL)
+	}
+	expected.add(local("local", netip.PrefixFrom(ip, 32)))
+	if ip.IsLoopback() {
+		expected.add(local("local", subnet))
+	}
+	if bits < 31 {
+		expected.add(local("broadcast", netip.PrefixFrom(lastOf(subnet), 32)))
+		expected.allow(local("broadcast", netip.PrefixFrom(subnet.Addr(), 32)))
+	}
+}
+
+// lastOf is the highest address of an IPv4 prefix.
+func lastOf(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().As4()
+	for bit := prefix.Bits(); bit < 32; bit++ {
+		bytes[bit/8] |= 1 << (7 - bit%8)
+	}
+	return netip.AddrFrom4(bytes)
+}
+
+var routeTypes = map[int]string{
+	unix.RTN_LOCAL: "local ", unix.RTN_BROADCAST: "broadcast ", unix.RTN_UNREACHABLE: "unreachable ",
+	unix.RTN_UNICAST: "", unix.RTN_ANYCAST: "anycast ", unix.RTN_MULTICAST: "multicast ",
+	unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ", unix.RTN_NAT: "nat ",
+}
+
+func (n *namespace) describeRoute(route netlink.Route) string {
+	text, known := routeTypes[route.Type]
+	if !known {
+		text = fmt.Sprintf("type %d ", route.Type)
+	}
+	if isDefault(route) {
+		text += "default"
+	} else {
+		text += route.Dst.String()
+	}
+	if route.Gw != nil {
+		text += " via " + route.Gw.String()
+	}
+	if route.LinkIndex != 0 {
+		text += " on " + n.name(route.LinkIndex)
+	}
+	if route.Src != nil {
+		text += " from " + route.Src.String()
+	}
+	if route.Tos != 0 {
+		text += fmt.Sprintf(" tos %d", route.Tos)
+	}
+	if route.Priority != 0 {
+		text += fmt.Sprintf(" metric %d", route.Priority)
+	}
+	plain := netlink.Route{
+		Type: route.Type, Dst: route.Dst, Gw: route.Gw, LinkIndex: route.LinkIndex, Src: route.Src, Tos: route.Tos,
+		Priority: route.Priority, Table: route.Table,
+		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // decide nothing here
+	}
+	if !reflect.DeepEqual(route, plain) {
+		text += " with further attributes" // several ways, encapsulation, a size, ...
+	}
+	return text
+}
+
+func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
+	sentence := func(rule netlink.Rule) string { return "rule " + describeRule(rule) }
+	local := 0
+	if len(sibling.Tables) > 0 {
+		local = localRulePriority
+	}
+	expected := expecting(
+		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
+		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
+	for index, table := range sibling.Tables {
+		expected.add(sentence(*table.rule(index)))
+	}
+	rules, err := netlink.RuleList(unix.AF_INET)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, rule := range rules {
+		found = append(found, sentence(rule))
+	}
+	return expected.differences(found), nil
+}
+
+func kernelRule(priority, table int) netlink.Rule {
+	rule := localRule(priority)
+	rule.Table = table
+	return *rule
+}
+
+func describeRule(rule netlink.Rule) string {
+	source := "all"
+	if rule.Src != nil {
+		source = rule.Src.String()
+	}
+	text := fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
+	plain := netlink.NewRule()
+	plain.Priority, plain.Src, plain.Table = rule.Priority, rule.Src, rule.Table
+	plain.Family, plain.Protocol = rule.Family, rule.Protocol // who made it, which decides nothing
+	if !reflect.DeepEqual(rule, *plain) {
+		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, another action, ...
+	}
+	return text
+}
+
+// neighbourDifferences finds hardware addresses that were written down by hand: such an entry is never asked for
+// again, so packets to a gateway or an agent go wherever it says. And whom we would answer for as a proxy.
+func neighbourDifferences(_ Sibling, seen *namespace) ([]string, error) {
+	var differences []string
+	for _, link := range seen.links {
+		if link.Attrs().Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, list := range []func(int, int) ([]netlink.Neigh, error){netlink.NeighList, netlink.NeighProxyList} {
+			neighbours, err := list(link.Attrs().Index, unix.AF_INET)
+			if err != nil {
+				return differences, err
+			}
+			for _, each := range neighbours {
+				proxy := each.Flags&netlink.NTF_PROXY != 0
+				if !proxy && (each.State&netlink.NUD_PERMANENT == 0) {
+					continue
+				}
+				differences = append(differences,
+					fmt.Sprintf("neighbour %s on %s is not ours", each.IP, seen.name(each.LinkIndex)))
+			}
+		}
+	}
+	return differences, nil
+}
+
+// policyDifferences finds policies by which the kernel would encrypt, or drop, what passes.
+func policyDifferences(Sibling, *namespace) ([]string, error) {
+	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil // a kernel without any
+	}
+	var differences []string
+	for _, policy := range policies {
+		differences = append(differences, fmt.Sprintf("IPsec policy %s to %s is not ours", policy.Src, policy.Dst))
+	}
+	return differences, err
+}

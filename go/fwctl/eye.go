@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The agents' eye: CoreDNS's container is on the agents' network, so what it sees there of CoreDNS and Envoy is what
+// agents see. It asks for a name that no rule can allow, and has to be refused as an agent would be.
+
+// refusedHost is refusedName as clients write it. Neither sibling logs it.
+const refusedHost = "refused.clawker-fw.invalid"
+
+// refusalWords begin Envoy's answer to a request for a host that no rule allows.
+const refusalWords = "clawker-fw: no rule allows this host"
+
+const (
+	eyeTimeout  = time.Second // for an answer from a neighbour, on a busy machine
+	eyePatience = time.Second
+	eyesAtOnce  = 64
+	// portsEachCheck bounds what a health check asks, which is made all the time: with more ports, others each time.
+	portsEachCheck = 32
+)
+
+// Eye is hot/eye/envoy.json: where agents find Envoy.
+type Eye struct {
+	Address netip.Addr `json:"address"`
+	Ports   []int      `json:"ports"`
+}
+
+func readEye(root string) (Eye, error) {
+	var eye Eye
+	path := filepath.Join(root, "hot", "eye", "envoy.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return eye, err
+	}
+	if err := json.Unmarshal(content, &eye); err != nil {
+		return eye, fmt.Errorf("%s: %w", path, err)
+	}
+	return eye, nil
+}
+
+// agentsSee says in sentences what agents see of each sibling that they should not. Only CoreDNS can say.
+func agentsSee(root string, sibling Sibling) map[string][]string {
+	if sibling.Service == nil {
+		return map[string][]string{}
+	}
+	seen := map[string][]string{"coredns": {}, "envoy": {}}
+	if claimed(root) {
+		seen["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
+	}
+	eye, err := readEye(root)
+	if err != nil {
+		seen["envoy"] = []string{"unreadable: " + err.Error()}
+		return seen
+	}
+	seen["envoy"] = seenForAWhile(eye)
+	return seen
+}
+
+// agentsAreServed is what a health check asks: Envoy, at some of many ports.
+func agentsAreServed(root string, sibling Sibling) error {
+	if sibling.Service == nil {
+		return nil
+	}
+	eye, err := readEye(root)
+	if err != nil {
+		return err
+	}
+	rand.Shuffle(len(eye.Ports), func(i, j int) { eye.Ports[i], eye.Ports[j] = eye.Ports[j], eye.Ports[i] })
+	eye.Ports = eye.Ports[:min(len(eye.Ports), portsEachCheck)]
+	if found := seenForAWhile(eye); len(found) > 0 {
+		return fmt.Errorf("agents see of envoy: %s", strings.Join(found, "; "))
+	}
+	return nil
+}
+
+// seenOfResolver asks an address for the refused name, over UDP and TCP (RFC 7766).
+func seenOfResolver(server netip.AddrPort) []string {
+	found := []string{}
+	for _, transport := range []string{"udp", "tcp"} {
+		if err := refuses(server.String(), transport); err != nil {
+			found = append(found, fmt.Sprintf("%s over %s: %s", server, transport, reason(err)))
+		}
+	}
+	return found
+}
+
+// seenForAWhile is what stays so: an Envoy that has just been started, or told to listen at another port, needs a
+// moment.
+func seenForAWhile(eye Eye) []string {
+	for end := time.Now().Add(eyePatience); ; time.Sleep(pollEvery) {
+		found := seenOfEnvoy(eye)
+		if len(found) == 0 || time.Now().After(end) {
+			return found
+		}
+	}
+}
+
+// seenOfEnvoy connects to each port, side by side, as a client of HTTP and as one of TLS.
+func seenOfEnvoy(eye Eye) []string {
+	var group sync.WaitGroup
+	var lock sync.Mutex
+	found := []string{}
+	room := make(chan struct{}, eyesAtOnce)
+	for _, port := range eye.Ports {
+		place := netip.AddrPortFrom(eye.Address, uint16(port)).String()
+		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
+			group.Add(1)
+			room <- struct{}{}
+			go func() {
+				defer func() { <-room; group.Done() }()
+				if err := ask(place); err != nil {
+					lock.Lock()
+					defer lock.Unlock()
+					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
+				}
+			}()
+		}
+	}
+	group.Wait()
+	slices.Sort(found)
+	return found
+}
+
+func dialEnvoy(place string) (net.Conn, error) {
+	connection, err := net.DialTimeout("tcp", place, eyeTimeout)
+	if err == nil {
+		err = connection.SetDeadline(time.Now().Add(eyeTimeout))
+	}
+	return connection, err
+}
+
+// refusedOverHTTP passes when the host is refused in Envoy's words.
+func refusedOverHTTP(place string) error {
+	connection, err := dialEnvoy(place)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	request, err := http.NewRequest(http.MethodGet, "http://"+refusedHost+"/", nil)
+	if err != nil {
+		return err
+	}
+	request.Close = true
+	if err := request.Write(connection); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(connection), request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body := make([]byte, len(refusalWords))
+	if _, err := io.ReadFull(response.Body, body); response.StatusCode != http.StatusForbidden || err != nil ||
+		string(body) != refusalWords {
+		return fmt.Errorf("%d for a name that no rule allows", response.StatusCode)
+	}
+	return nil
+}
+
+// refusedOverTLS passes when the connection is closed as soon as the server name is known.
+func refusedOverTLS(place string) error {
+	connection, err := dialEnvoy(place)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	// Nothing is sent after the handshake, which must not succeed: whose certificate it would be does not matter.
+	err = tls.Client(connection, &tls.Config{ServerName: refusedHost, InsecureSkipVerify: true}).Handshake()
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil
+	}
+	if err == nil {
+		return errors.New("a connection for a name that no rule allows")
+	}
+	return err
+}
+
+// reason is an error without addresses and ports of our own, which differ each time.
+func reason(err error) string {
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		return "no answer"
+	}
+	var failure syscall.Errno
+	if errors.As(err, &failure) {
+		return failure.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// answering is a port of loopback on which each connection is handed to a function, and closed.
+func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				serve(connection)
+			}()
+		}
+	}()
+	return netip.MustParseAddrPort(listener.Addr().String())
+}
+
+// likeEnvoy refuses as Envoy does: TLS by closing, HTTP in words.
+func likeEnvoy(words string) func(net.Conn) {
+	return func(connection net.Conn) {
+		buffer := make([]byte, 4096)
+		size, _ := connection.Read(buffer)
+		if size > 0 && buffer[0] == 'G' {
+			io.WriteString(connection, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n"+words)
+		}
+	}
+}
+
+func eyeOn(place netip.AddrPort) Eye { return Eye{place.Addr(), []int{int(place.Port())}} }
+
+// An Envoy that refuses over both protocols is as agents should see it.
+func TestEyeOnARefusal(t *testing.T) {
+	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
+
+	if found := seenOfEnvoy(eyeOn(place)); len(found) > 0 {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Anything but the refusal is told: nobody there, silence, another server's words, or being let through.
+func TestEyeOnAnythingElse(t *testing.T) {
+	gone := answering(t, func(net.Conn) {})
+	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
+	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
+	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go server.Serve(listener)
+
+	for name, each := range map[string]struct {
+		place netip.AddrPort
+		words []string
+	}{
+		"closes at once": {gone, []string{"over http: "}},
+		"silent":         {silent, []string{"over http: no answer", "over https: no answer"}},
+		"another":        {other, []string{"over http: 403 for a name that no rule allows"}},
+		"lets through": {
+			netip.MustParseAddrPort(listener.Addr().String()),
+			[]string{"over http: 200 for a name that no rule allows", "over https: "},
+		},
+		"nobody": {
+			netip.MustParseAddrPort("127.0.0.1:1"),
+			[]string{"over http: connection refused", "over https: connection refused"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := seenOfEnvoy(eyeOn(each.place))
+			if len(found) != len(each.words) {
+				t.Fatalf("got %q", found)
+			}
+			for index, words := range each.words {
+				if !strings.Contains(found[index], words) {
+					t.Errorf("got %q, expected %q", found[index], words)
+				}
+			}
+		})
+	}
+}
+
+// A resolver that knows the refused name, or does not answer over one of the two transports, is told.
+func TestEyeOnAResolver(t *testing.T) {
+	refusing := serveDNS(t, resolver(nil))
+	place := netip.MustParseAddrPort(refusing.server)
+
+	found := seenOfResolver(place)
+
+	if !slices.Equal(found, []string{refusing.server + " over tcp: connection refused"}) {
+		t.Errorf("got %q", found)
+	}
+	knowing := serveDNS(t, resolver(map[string][]string{dnsmessage.ClassINET.String() + " " + refusedName: {}}))
+	found = seenOfResolver(netip.MustParseAddrPort(knowing.server))
+	if len(found) != 2 || !strings.Contains(found[0], "is answered with RCodeSuccess") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Where Envoy is stands in a file: one that can't be read is told, and no health check passes.
+func TestEyeThatIsUnreadable(t *testing.T) {
+	root := t.TempDir()
+	if seen := agentsSee(root, newResolver())["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") {
+		t.Errorf("got %q", seen)
+	}
+	if err := agentsAreServed(root, newResolver()); err == nil {
+		t.Error("healthy")
+	}
+	if err := agentsAreServed(root, newSibling()); err != nil {
+		t.Errorf("Envoy has no eye: %v", err)
+	}
+}

@@ -1,0 +1,372 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// The packet filter of a namespace is read as sentences: one for each rule, and for each chain that does not accept
+// what no rule has decided. The only rules that belong here are those by which the engine leads to its own resolver.
+// Depending on its host they are nftables' (this file) or those of the older iptables (filter_older.go).
+
+// filterDifferences finds every rule that is not the engine's, and whether those of the engine are there.
+func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
+	found, err := filterRules()
+	if err != nil {
+		return nil, err
+	}
+	older, err := olderRules()
+	found = append(found, older...)
+	known, missing := engineRules(sibling.Resolver), []string{}
+	if known != nil {
+		missing = append(missing, "tcp", "udp")
+	}
+	var differences []string
+	for _, rule := range found {
+		var match []string
+		if known != nil {
+			match = known.FindStringSubmatch(rule.text())
+		}
+		if match == nil {
+			differences = append(differences, fmt.Sprintf("%s is not ours", rule))
+			continue
+		}
+		missing = slices.DeleteFunc(missing, func(protocol string) bool { return protocol == match[1] })
+	}
+	for _, protocol := range missing {
+		differences = append(differences, fmt.Sprintf("the way to the engine's resolver by %s is missing", protocol))
+	}
+	return differences, err
+}
+
+// engineRules are what the engine adds for its resolver, which listens on ports of its own choice.
+func engineRules(resolver *netip.Addr) *regexp.Regexp {
+	if resolver == nil {
+		return nil
+	}
+	place := regexp.QuoteMeta(resolver.String())
+	return regexp.MustCompile(strings.ReplaceAll(`^ip nat (?:`+
+		`OUTPUT: to PLACE, jump DOCKER_OUTPUT`+
+		`|POSTROUTING: to PLACE, jump DOCKER_POSTROUTING`+
+		`|DOCKER_OUTPUT: protocol (tcp|udp), to PLACE, to port 53, dnat to PLACE:\d+`+
+		`|DOCKER_POSTROUTING: from PLACE, from port \d+, protocol (?:tcp|udp), snat to :53`+
+		`)$`, "PLACE", place))
+}
+
+// filterRule is one rule, or a chain's policy: where it is, and what it does in words that engineRules knows.
+type filterRule struct {
+	filter string // nftables or iptables
+	place  string // family, table and chain
+	words  []string
+}
+
+// text is the rule in one line. The conditions are sorted: how they are ordered depends on who wrote them down.
+func (r filterRule) text() string {
+	words := slices.Clone(r.words)
+	slices.Sort(words[:max(0, len(words)-1)])
+	return r.place + ": " + strings.Join(words, ", ")
+}
+
+func (r filterRule) String() string { return r.filter + " rule " + r.text() }
+
+func (r *filterRule) say(format string, values ...any) {
+	if text := fmt.Sprintf(format, values...); !slices.Contains(r.words, text) {
+		r.words = append(r.words, text)
+	}
+}
+
+func (r *filterRule) sayProtocol(number byte) {
+	name, known := map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[number]
+	if !known {
+		name = fmt.Sprint(number)
+	}
+	r.say("protocol %s", name)
+}
+
+// What nftables says by netlink (linux/netfilter/nf_tables.h).
+const (
+	nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+	nftNewChain  = nftSubsystem | unix.NFT_MSG_NEWCHAIN
+	nftGetChain  = nftSubsystem | unix.NFT_MSG_GETCHAIN
+	nftNewRule   = nftSubsystem | unix.NFT_MSG_NEWRULE
+	nftGetRule   = nftSubsystem | unix.NFT_MSG_GETRULE
+
+	nftDrop = 0 // a chain's policy
+)
+
+var nftFamilies = map[byte]string{
+	unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev",
+	unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_IPV6: "ip6",
+}
+
+// filterRules lists the rules of nftables, of every family.
+func filterRules() ([]filterRule, error) {
+	chains, err := askNftables(nftGetChain, nftNewChain)
+	if err != nil {
+		return nil, err
+	}
+	var found []filterRule
+	for _, chain := range chains {
+		policy := chain.attributes[unix.NFTA_CHAIN_POLICY]
+		if len(policy) == 4 && binary.BigEndian.Uint32(policy) == nftDrop {
+			place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
+			found = append(found, filterRule{"nftables", place, []string{"drop what no rule accepts"}})
+		}
+	}
+	rules, err := askNftables(nftGetRule, nftNewRule)
+	if err != nil {
+		return nil, err
+	}
+	for _, each := range rules {
+		rule := filterRule{filter: "nftables", place: each.place(unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN)}
+		if err := rule.read(each.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
+			return nil, fmt.Errorf("%s: %w", rule.place, err)
+		}
+		found = append(found, rule)
+	}
+	return found, nil
+}
+
+type nftObject struct {
+	family     byte
+	attributes attributes
+}
+
+func (o nftObject) place(table, chain int) string {
+	return fmt.Sprintf("%s %s %s", nftFamilies[o.family], o.attributes.text(table), o.attributes.text(chain))
+}
+
+// askNftables lists objects of all families. A kernel without nftables has none.
+func askNftables(question, answer int) ([]nftObject, error) {
+	request := nl.NewNetlinkRequest(question, unix.NLM_F_DUMP)
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_UNSPEC, Version: unix.NFNETLINK_V0})
+	messages, err := request.Execute(unix.NETLINK_NETFILTER, uint16(answer))
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var objects []nftObject
+	for _, message := range messages {
+		if len(message) < nl.SizeofNfgenmsg {
+			return nil, errors.New("an answer that is too short")
+		}
+		read, err := readAttributes(message[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, nftObject{message[0], read})
+	}
+	return objects, nil
+}
+
+// attributeNumber is the part of an attribute's type that is its number (netlink(7)).
+const attributeNumber = 0x3fff
+
+// attributes are netlink's, by number; a nested one holds further ones.
+type attributes map[int][]byte
+
+func readAttributes(data []byte) (attributes, error) {
+	list, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return nil, err
+	}
+	found := attributes{}
+	for _, each := range list {
+		found[int(each.Attr.Type&attributeNumber)] = each.Value
+	}
+	return found, nil
+}
+
+func (a attributes) text(number int) string { return strings.TrimRight(string(a[number]), "\x00") }
+
+func (a attributes) number(number int) int {
+	if len(a[number]) != 4 {
+		return -1
+	}
+	return int(int32(binary.BigEndian.Uint32(a[number])))
+}
+
+// read puts a rule's expressions into words. What it does not know is a word, too: no rule of the engine has it.
+func (r *filterRule) read(expressions []byte) error {
+	list, err := nl.ParseRouteAttr(expressions)
+	if err != nil {
+		return err
+	}
+	loaded := map[int]string{} // what a register holds: a part of the packet, or a value
+	for _, each := range list {
+		expression, err := readAttributes(each.Value)
+		if err != nil {
+			return err
+		}
+		data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
+		if err != nil {
+			return err
+		}
+		switch name := expression.text(unix.NFTA_EXPR_NAME); name {
+		case "counter":
+		case "payload":
+			loaded[data.number(unix.NFTA_PAYLOAD_DREG)] = fmt.Sprintf("%d+%d:%d", data.number(unix.NFTA_PAYLOAD_BASE),
+				data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
+		case "meta":
+			loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
+		case "cmp":
+			value, err := readAttributes(data[unix.NFTA_CMP_DATA])
+			if err != nil {
+				return err
+			}
+			part := loaded[data.number(unix.NFTA_CMP_SREG)]
+			r.sayComparison(part, data.number(unix.NFTA_CMP_OP), value[unix.NFTA_DATA_VALUE])
+		case "immediate":
+			value, err := readAttributes(data[unix.NFTA_IMMEDIATE_DATA])
+			if err != nil {
+				return err
+			}
+			loaded[data.number(unix.NFTA_IMMEDIATE_DREG)] = string(value[unix.NFTA_DATA_VALUE])
+			if err := r.sayVerdict(value[unix.NFTA_DATA_VERDICT]); err != nil {
+				return err
+			}
+		case "nat":
+			r.sayNat(data, loaded)
+		case "match":
+			r.sayMatch(data.text(unix.NFTA_MATCH_NAME), data[unix.NFTA_MATCH_INFO])
+		case "target":
+			r.sayTarget(data.text(unix.NFTA_TARGET_NAME), data.number(unix.NFTA_TARGET_REV), data[unix.NFTA_TARGET_INFO])
+		default:
+			r.say("%s", name)
+		}
+	}
+	return nil
+}
+
+// Parts of a packet, as payload expressions name them: header, offset and length.
+const (
+	partSource          = "1+12:4"
+	partDestination     = "1+16:4"
+	partProtocol        = "1+9:1"
+	partSourcePort      = "2+0:2"
+	partDestinationPort = "2+2:2"
+	metaProtocol        = "meta 16"
+)
+
+func (r *filterRule) sayComparison(part string, operation int, value []byte) {
+	switch {
+	case operation != unix.NFT_CMP_EQ:
+		r.say("compare %s by %d with %x", part, operation, value)
+	case part == partSource && len(value) == 4:
+		r.say("from %s", netip.AddrFrom4([4]byte(value)))
+	case part == partDestination && len(value) == 4:
+		r.say("to %s", netip.AddrFrom4([4]byte(value)))
+	case (part == partProtocol || part == metaProtocol) && len(value) == 1:
+		r.sayProtocol(value[0])
+	case part == partSourcePort && len(value) == 2:
+		r.say("from port %d", binary.BigEndian.Uint16(value))
+	case part == partDestinationPort && len(value) == 2:
+		r.say("to port %d", binary.BigEndian.Uint16(value))
+	default:
+		r.say("%s is %x", part, value)
+	}
+}
+
+func (r *filterRule) sayVerdict(data []byte) error {
+	if data == nil {
+		return nil
+	}
+	verdict, err := readAttributes(data)
+	if err != nil {
+		return err
+	}
+	chain := verdict.text(unix.NFTA_VERDICT_CHAIN)
+	switch code := verdict.number(unix.NFTA_VERDICT_CODE); code {
+	case unix.NFT_JUMP:
+		r.say("jump %s", chain)
+	case unix.NFT_GOTO:
+		r.say("goto %s", chain)
+	case nftDrop:
+		r.say("drop")
+	case 1:
+		r.say("accept")
+	default:
+		r.say("verdict %d", code)
+	}
+	return nil
+}
+
+func (r *filterRule) sayNat(data attributes, loaded map[int]string) {
+	kind := map[int]string{unix.NFT_NAT_SNAT: "snat", unix.NFT_NAT_DNAT: "dnat"}[data.number(unix.NFTA_NAT_TYPE)]
+	address, port := "", ""
+	if value := loaded[data.number(unix.NFTA_NAT_REG_ADDR_MIN)]; len(value) == 4 {
+		address = netip.AddrFrom4([4]byte([]byte(value))).String()
+	}
+	if value := loaded[data.number(unix.NFTA_NAT_REG_PROTO_MIN)]; len(value) >= 2 {
+		port = fmt.Sprint(binary.BigEndian.Uint16([]byte(value)))
+	}
+	r.say("%s to %s:%s", kind, address, port)
+	for _, end := range [][2]int{
+		{unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX}, {unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX},
+	} {
+		if data[end[1]] != nil && data.number(end[0]) != data.number(end[1]) {
+			r.say("and further places")
+		}
+	}
+}
+
+// sayMatch puts a match of iptables into words (linux/netfilter/xt_tcpudp.h): ports, and nothing else of a header.
+func (r *filterRule) sayMatch(name string, info []byte) {
+	rest := map[string]int{"tcp": 4, "udp": 1}[name]
+	if rest == 0 || len(info) < 8+rest || slices.ContainsFunc(info[8:8+rest], func(each byte) bool { return each != 0 }) {
+		r.say("match %s %x", name, info)
+		return
+	}
+	r.say("protocol %s", name)
+	for index, word := range []string{"from", "to"} {
+		first, last := binary.NativeEndian.Uint16(info[4*index:]), binary.NativeEndian.Uint16(info[4*index+2:])
+		if first != 0 || last != 0xffff {
+			if first == last {
+				r.say("%s port %d", word, first)
+			} else {
+				r.say("%s ports %d-%d", word, first, last)
+			}
+		}
+	}
+}
+
+// sayTarget puts a target of iptables into words (linux/netfilter/nf_nat.h): of address translation, two forms.
+func (r *filterRule) sayTarget(name string, revision int, info []byte) {
+	var flags uint32
+	var addresses [][]byte
+	var ports [][]byte
+	switch kind := name == "DNAT" || name == "SNAT"; {
+	case kind && revision == 0 && len(info) >= 20 && binary.NativeEndian.Uint32(info) == 1:
+		flags = binary.NativeEndian.Uint32(info[4:])
+		addresses, ports = [][]byte{info[8:12], info[12:16]}, [][]byte{info[16:18], info[18:20]}
+	case kind && revision > 0 && len(info) >= 40:
+		flags = binary.NativeEndian.Uint32(info)
+		addresses, ports = [][]byte{info[4:8], info[20:24]}, [][]byte{info[36:38], info[38:40]}
+	default:
+		r.say("%s %x", name, info)
+		return
+	}
+	const mapAddresses, mapPorts = 1, 2
+	place := ""
+	if flags&mapAddresses != 0 {
+		place = netip.AddrFrom4([4]byte(addresses[0])).String()
+	}
+	place += ":"
+	if flags&mapPorts != 0 {
+		place += fmt.Sprint(binary.BigEndian.Uint16(ports[0]))
+	}
+	r.say("%s to %s", strings.ToLower(name), place)
+	if string(addresses[0]) != string(addresses[1]) || string(ports[0]) != string(ports[1]) {
+		r.say("and further places")
+	}
+}
