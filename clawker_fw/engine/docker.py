@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from clawker_fw.engine import archive, pulling, requirements, routes
 from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
+from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
@@ -457,10 +458,10 @@ class DockerEngine:
         words, complaint = b"", b""
         with _translated(f"run fwctl {arguments[0]} in container {container}"):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            with _closed(self._client.exec_start(identity, stream=True, demux=True)) as stream:
-                for answer, talk in stream:
-                    complaint += talk or b""
-                    *lines, words = (words + (answer or b"")).split(b"\n")
+            with closing(outputs(self._client.exec_start(identity, stream=True))) as written:
+                for answer, talk in written:
+                    complaint += talk
+                    *lines, words = (words + answer).split(b"\n")
                     for line in lines:
                         try:
                             on_line(json.loads(line))
@@ -473,16 +474,6 @@ class DockerEngine:
                 f"fwctl {arguments[0]} failed in container {container}.",
                 context=[(complaint or words).decode(errors="replace").strip() or f"exit code {code}"],
             )
-
-
-@contextmanager
-def _closed(stream: Any) -> Iterator[Any]:  # noqa: ANN401 - the SDK's CancellableStream
-    """Close an exec's stream, and its connection: socket and response hold each other, and keep that open."""
-    try:
-        yield stream
-    finally:
-        stream.close()
-        stream._response.close()  # noqa: SLF001 - the SDK has no other way to it
 
 
 def _told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:

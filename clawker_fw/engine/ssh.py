@@ -13,7 +13,6 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from http.client import HTTPException
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -133,14 +132,6 @@ class _Socket(socket.socket):
         made._complaints = complaints
         weakref.finalize(made, _end, process, complaints)
         return made
-
-    def makefile(self, *_: Any, **__: Any) -> BufferedReader:  # type: ignore[override]  # noqa: ANN401
-        """Return a reader that takes no more than it is asked for.
-
-        What follows the headers of an exec is read from the socket itself, by the SDK; over ssh it often arrives
-        together with them, and must not be left behind in a buffer.
-        """
-        return BufferedReader(super().makefile("rb", buffering=0), 1)
 
     def __del__(self) -> None:
         """Close: the SDK leaves the sockets of exec streams to the garbage collector."""

@@ -2,6 +2,7 @@
 
 import json
 import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,6 +45,12 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            made.asked.append(self.path)
+            found = made.answers[self.path]
+            self.wfile.write(found)
 
         def address_string(self) -> str:
             return "a socket has no address"
@@ -114,3 +121,21 @@ def test_credentials_that_make_no_sense(auths: dict[str, Any], engine: Engine, t
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     assert refused(engine.address).code == "docker-config-invalid"
     assert engine.asked == []
+
+
+def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None:
+    """The answer of a quick program may arrive at once with the engine's, when this machine is busy."""
+
+    def frame(stream: int, content: bytes) -> bytes:
+        return struct.pack(">BxxxL", stream, len(content)) + content
+
+    began = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+    upgraded = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    written = frame(1, b'{"released": ') + frame(2, b"a word") + frame(1, b"true}\n")
+    engine.answers["/v1.51/containers/a/exec"] = began + b'{"Id": "e1"}'
+    engine.answers["/v1.51/exec/e1/start"] = upgraded + written
+    engine.answers["/v1.51/exec/e1/json"] = {"ExitCode": 0}
+    said: list[Any] = []
+    with closing(connect(engine.address, None, {})) as connected:
+        connected.run_helper("a", ["release"], said.append)
+    assert said == [{"released": True}]
