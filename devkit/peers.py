@@ -7,25 +7,55 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, NetworkingConfig
 
+from clawker_fw.engine.outputs import outputs
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.images import BuiltImage, Entry
+from devkit.floor import Lock
 from hatch_build import compile_program
 
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
 
+@cache
 def peer_program(architecture: str) -> Path:
-    """Compile the program; Go's own cache makes a second time quick."""
+    """Compile the program, once a process."""
     target = BUILT / f"peer-linux-{architecture}"
-    compile_program(SOURCE, target, architecture)
+    with Lock(BUILT / "peer.lock"):  # another process may be at it
+        compile_program(SOURCE, target, architecture)
     return target
+
+
+@cache
+def _image(architecture: str) -> BuiltImage:
+    entries = (Entry("peer", peer_program(architecture), 0o755),)
+    return BuiltImage("clawker-fw/peer", "dev", architecture, entries, Digests(BUILT / "digests.json"), labels={})
+
+
+_loaded: dict[str, str] = {}
+"""The id of the image on each engine that has been given it."""
+
+
+def _load(client: APIClient, image: BuiltImage) -> None:
+    """Give an engine the image, unless it has got it from this process and has kept it."""
+    with suppress(errors.ImageNotFound):
+        if _identity(client, image) == _loaded.get(client.base_url):
+            return
+    for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
+        if "error" in line:
+            raise RuntimeError(line["error"])
+    _loaded[client.base_url] = _identity(client, image)
+
+
+def _identity(client: APIClient, image: BuiltImage) -> str:
+    return str(client.inspect_image(image.reference)["Id"])  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -62,9 +92,9 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         identity = self.client.exec_create(self.container, ["/peer", *arguments])["Id"]
-        output, _ = self.client.exec_start(identity, demux=True)
+        output = b"".join(written for written, _ in outputs(self.client.exec_start(identity, stream=True)))
         code = self.client.exec_inspect(identity)["ExitCode"]
-        return Answer(code, tuple(json.loads(line) for line in (output or b"").splitlines()))
+        return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
 
     def get(self, url: str, *options: str) -> Answer:
         """Request a URL once, on a new connection."""
@@ -101,13 +131,8 @@ class Peers:
 
     def __init__(self, client: APIClient) -> None:
         """Compile the program for the engine and load its image."""
-        architecture = client.version()["Arch"]
-        with Digests(BUILT / "digests.json") as digests:
-            entries = (Entry("peer", peer_program(architecture), 0o755),)
-            image = BuiltImage("clawker-fw/peer", "dev", architecture, entries, digests, labels={})
-            for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
-                if "error" in line:
-                    raise RuntimeError(line["error"])
+        image = _image(client.version()["Arch"])
+        _load(client, image)
         self.client = client
         self._image = image.reference
         self._started: list[Peer] = []

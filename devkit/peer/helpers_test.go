@@ -59,7 +59,7 @@ func runFor[T any](t *testing.T, wantCode int, arguments ...string) T {
 // startOrigin serves one HTTP and one HTTPS port and returns the beginnings of their URLs.
 func startOrigin(t *testing.T, names string) (plain, secure string, ready originReady) {
 	t.Helper()
-	origin, err := newOrigin(names, ports{0}, ports{0})
+	origin, err := newOrigin(names, "", ports{0}, ports{0})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ func verbs() []verb {
 		{"load", "URL...", "make requests in an open loop and measure what they met", declareLoad},
 		{"keepalive", "URL", "repeat a request on one connection and count what breaks it", declareKeepalive},
 		{"download", "URL", "read one response to its end", declareDownload},
+		{"raw", "ADDRESS:PORT", "send bytes and read what comes back", declareRaw},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},

@@ -35,11 +35,27 @@ type echo struct {
 	Method        string      `json:"method"`
 	Target        string      `json:"target"` // as in the request line
 	Host          string      `json:"host"`
-	Port          int         `json:"port"` // that it arrived on
-	SNI           *string     `json:"sni"`  // null without TLS, empty when none was sent
+	Address       string      `json:"address"` // that it arrived at
+	Port          int         `json:"port"`    // that it arrived on
+	SNI           *string     `json:"sni"`     // null without TLS, empty when none was sent
 	Protocol      string      `json:"proto"`
 	Headers       http.Header `json:"headers"`
 	RemoteAddress string      `json:"remote_address"`
+}
+
+// seenConnection and seenRequest are printed by an origin that is asked to tell what it sees: whether somebody was
+// refused is decided by what those have seen who should not have been reached.
+type seenConnection struct {
+	Event         string `json:"event"`
+	Name          string `json:"name"`
+	Address       string `json:"address"`
+	Port          int    `json:"port"`
+	RemoteAddress string `json:"remote_address"`
+}
+
+type seenRequest struct {
+	Event string `json:"event"`
+	echo
 }
 
 func declareOrigin(flags *flag.FlagSet) action {
@@ -47,6 +63,8 @@ func declareOrigin(flags *flag.FlagSet) action {
 	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when neither list is given")
 	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when neither list is given")
 	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
+	address := flags.String("address", "", "listen at this `ADDRESS` alone")
+	tell := flags.Bool("tell", false, "print every connection and every request")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		if err := noArguments(positional); err != nil {
@@ -55,13 +73,16 @@ func declareOrigin(flags *flag.FlagSet) action {
 		if len(plain)+len(secure) == 0 {
 			plain, secure = ports{80}, ports{443}
 		}
-		origin, err := newOrigin(*names, plain, secure)
+		origin, err := newOrigin(*names, *address, plain, secure)
 		if err != nil {
 			return false, err
 		}
 		defer origin.server.Close()
-		ended := origin.serve()
 		out.print(origin.ready)
+		if *tell {
+			origin.tellTo(out)
+		}
+		ended := origin.serve()
 		select {
 		case <-ctx.Done():
 			return true, nil
@@ -78,7 +99,7 @@ type origin struct {
 	ready         originReady
 }
 
-func newOrigin(names string, plain, secure ports) (*origin, error) {
+func newOrigin(names, address string, plain, secure ports) (*origin, error) {
 	all := strings.FieldsFunc(names, func(char rune) bool { return char == ',' })
 	certificate, pem, err := selfSigned(all)
 	if err != nil {
@@ -104,20 +125,39 @@ func newOrigin(names string, plain, secure ports) (*origin, error) {
 	if len(secure) > 0 {
 		origin.ready.Certificate = pem
 	}
-	if origin.plain, err = listenAll(plain, &origin.ready.HTTP); err != nil {
+	if origin.plain, err = listenAll(address, plain, &origin.ready.HTTP); err != nil {
 		return nil, err
 	}
-	if origin.secure, err = listenAll(secure, &origin.ready.HTTPS); err != nil {
+	if origin.secure, err = listenAll(address, secure, &origin.ready.HTTPS); err != nil {
 		return nil, err
 	}
 	return origin, nil
 }
 
-// listenAll opens the ports on every address and appends those it got.
-func listenAll(wanted ports, got *[]uint16) ([]net.Listener, error) {
+// tellTo prints each connection when it is accepted and each request when its head has been read.
+func (o *origin) tellTo(out *printer) {
+	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
+		if local, ok := conn.LocalAddr().(*net.TCPAddr); ok && state == http.StateNew {
+			out.print(seenConnection{
+				"connection", o.ready.Name, addressOf(local), local.Port, conn.RemoteAddr().String(),
+			})
+		}
+	}
+	answer := o.server.Handler
+	o.server.Handler = http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+		out.print(seenRequest{"request", echoOf(request, o.ready.Name)})
+		answer.ServeHTTP(writer, request)
+	})
+}
+
+// addressOf is an address as it is written everywhere else, also when a socket is for both families.
+func addressOf(local *net.TCPAddr) string { return local.AddrPort().Addr().Unmap().String() }
+
+// listenAll opens the ports at an address, at every one without it, and appends those it got.
+func listenAll(address string, wanted ports, got *[]uint16) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, port := range wanted {
-		listener, err := net.Listen("tcp", ":"+strconv.Itoa(int(port)))
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +207,7 @@ func echoOf(request *http.Request, name string) echo {
 		Headers: request.Header, RemoteAddress: request.RemoteAddr,
 	}
 	if local != nil {
-		answer.Port = local.Port
+		answer.Address, answer.Port = addressOf(local), local.Port
 	}
 	if request.TLS != nil {
 		answer.SNI = &request.TLS.ServerName

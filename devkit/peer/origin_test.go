@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,5 +78,33 @@ func TestOriginCertificateAndProtocols(t *testing.T) {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}
+	}
+}
+
+// What an origin tells is every connection, also one that says nothing, and every request, with the address it came to.
+func TestOriginTells(t *testing.T) {
+	origin, err := newOrigin("a.test", "127.0.0.1", ports{0}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told bytes.Buffer
+	origin.tellTo(&printer{writer: &told})
+	origin.serve()
+	plain := fmt.Sprintf("127.0.0.1:%d", origin.ready.HTTP[0])
+	runFor[probeResult](t, exitDone, "probe-tcp", plain)
+	runFor[getResult](t, exitDone, "get", "http://"+plain+"/here")
+	_ = origin.server.Close()
+	lines := strings.Split(strings.TrimSpace(told.String()), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("%q", lines)
+	}
+	for _, line := range lines[:2] {
+		if got := decode[seenConnection](t, line); got.Event != "connection" || got.Address != "127.0.0.1" {
+			t.Errorf("%+v", got)
+		}
+	}
+	last := decode[seenRequest](t, lines[2])
+	if last.Event != "request" || last.Target != "/here" || last.Address != "127.0.0.1" || last.Name != "a.test" {
+		t.Errorf("%+v", last)
 	}
 }

@@ -24,6 +24,14 @@ def peers(docker: APIClient) -> Iterator[Peers]:
     started.remove_all()
 
 
+@pytest.fixture(scope="module")
+def module_peers(docker: APIClient) -> Iterator[Peers]:
+    """Origins and agents for all tests of a module."""
+    started = Peers(docker)
+    yield started
+    started.remove_all()
+
+
 @pytest.fixture
 def firewall(host: str, clean_project: str, tmp_path: Path) -> Firewall:
     """A stack that is not up yet, with one name allowed over each protocol."""

@@ -1,24 +1,27 @@
-"""What agents can reach, and what they can't, on a real engine with real programs."""
+"""What agents can reach, and what they can't, on a real engine with real programs.
+
+A refusal is judged by those who were not to be reached: `devkit.witness`.
+"""
 
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devkit.engines import PrivateEngine, available, private_engine
+from devkit.engines import available, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
-from devkit.peers import Peer, Peers, peer_program
+from devkit.peers import Peer, Peers
+from devkit.programs import machine
 from devkit.waiting import until
+from devkit.witness import Teller, Witnesses
+from devkit.world import NAMESERVER, WORLD, World, world_around
 
-WORLD = "203.0.113.10"
-"""The origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
-
-NAMESERVER = "203.0.113.53"
+PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.0.1", "gateway": "10.214.0.1"}
+"""Where the world's origin is, too, and where no agent may get."""
 
 ZONE = {
     "pub.test": [WORLD],
@@ -51,42 +54,20 @@ RULES: list[str | dict[str, Any]] = [
 ]  # fmt: skip
 
 
-class World:
-    """A private engine whose network holds an origin with a public address, and the DNS that knows it."""
-
-    def __init__(self, engine: PrivateEngine, stack: ExitStack) -> None:
-        """Add the addresses and start the programs."""
-        self.engine = engine
-        program = str(peer_program("amd64"))
-        for address in (WORLD, NAMESERVER, "10.9.9.9", "100.64.0.1", "169.254.169.254"):
-            engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
-        self._stack = stack
-        self._program = program
-        self.serve("origin", "--http", "80,8080,2222", "--https", "443,8443")
-
-    def serve(self, *arguments: str) -> None:
-        """Run the peer program in the engine's network until the end."""
-        argv = self.engine.network_argv(self._program, *arguments)
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        self._stack.callback(process.communicate)
-        self._stack.callback(process.terminate)
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "ready"
-
-    def resolve(self, zone: dict[str, list[str]]) -> None:
-        """Answer names to everybody who asks the engine's resolver."""
-        entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
-        self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries)
-
-
 @pytest.fixture(scope="module")
-def world(require_engine: bool) -> Iterator[World]:  # noqa: FBT001 - a fixture
+def world(
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
     """The world, for all tests here."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"ENFORCEMENT IS NOT TESTED: {reason}")
-    with ExitStack() as stack:
-        engine = stack.enter_context(private_engine(dns=[NAMESERVER]))
-        yield World(engine, stack)
+    with (
+        private_engine(dns=[NAMESERVER]) as engine,
+        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as made,
+    ):
+        made.add(*(address for name, address in PRIVATE.items() if name != "gateway"))
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +90,48 @@ def peers(world: World, firewall: Firewall) -> Iterator[Peers]:
 
 @pytest.fixture(scope="module")
 def agent(firewall: Firewall, peers: Peers, world: World) -> Peer:
-    """An agent, whose own address and Envoy's are in the world's DNS as well."""
-    made = firewall.agent(peers)
+    """An agent, which also serves; its own address and Envoy's are in the world's DNS as well."""
+    made = firewall.agent(peers, "origin", "--name", "agent", "--http", "80", "--https", "443", "--tell")
     status = firewall.status()
     own = {
         "agent.test": [made.address(status["agent"]["network"])],
         "self.test": [status["siblings"][0]["address"]],
-        "gateway.test": ["10.214.0.1"],
+        "gateway.test": [PRIVATE["gateway"]],
     }
     doubles = {"agent2.test": own["agent.test"], "self2.test": own["self.test"]}
     world.resolve(ZONE | own | doubles | {"loop2.test": ["127.0.0.1"], "private2.test": ["10.9.9.9"]})
     return made
+
+
+@pytest.fixture(scope="module")
+def neighbour(firewall: Firewall, peers: Peers) -> Peer:
+    """A container on the way out, beside Envoy, which no firewall keeps from anything."""
+    del firewall
+    return peers.start("wait", network="clawker-egress")
+
+
+@pytest.fixture(scope="module")
+def process(firewall: Firewall, peers: Peers) -> int:
+    """The number of Envoy's process, as the engine counts."""
+    return process_of(firewall, "envoy", peers)
+
+
+@pytest.fixture(scope="module")
+def loopback(process: int, world: World) -> Teller:
+    """An origin on Envoy's own loopback."""
+    options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
+    return world.serve("origin", "--name", "loopback", *options, process=process)
+
+
+@pytest.fixture(scope="module")
+def witnesses(world: World, loopback: Teller, agent: Peer) -> Witnesses:
+    """All who could be reached: the world, Envoy's loopback, and an agent."""
+    return Witnesses([world.origin, loopback, agent])
+
+
+def process_of(firewall: Firewall, sibling: str, peers: Peers) -> int:
+    """Return the number of a sibling's first process, as the engine counts."""
+    return int(peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"])
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +158,7 @@ def test_what_a_rule_allows_gets_through(url: str, agent: Peer) -> None:
     answer = agent.get(url)
     assert answer.ok, answer
     seen = json.loads(answer.last["body"])
+    assert (seen["name"], seen["address"]) == ("world", WORLD)
     assert seen["remote_address"].startswith("10.214.0."), "not through Envoy"
 
 
@@ -161,33 +174,38 @@ def test_the_origin_sees_the_host_as_the_agent_wrote_it(agent: Peer) -> None:
 @pytest.mark.parametrize(
     "name", ["denied.test", "x.pub.test", "test", "ub.test", "xpub.test", "wild.test.evil", "clawker-fw.invalid"]
 )
-def test_other_names_do_not_exist(name: str, agent: Peer) -> None:
+def test_other_names_do_not_exist(name: str, agent: Peer, envoy: str, witnesses: Witnesses) -> None:
     """No rule, no name: not for addresses, not for any other type."""
     for kind in ("A", "AAAA", "TXT", "MX", "ANY"):
         answer = agent.ask("resolve", name, "--type", kind)
         assert not answer.last["answers"], (name, kind)
-    assert agent.get(f"https://{name}/").kind == "dns-nxdomain"
+    assert agent.ask("resolve", "pub.test").last["answers"] == [envoy]
+    refused = witnesses.refused(lambda: agent.get(f"https://{name}/"), agent, "https://pub.test")
+    assert refused.kind == "dns-nxdomain"
 
 
-def test_an_allowed_name_has_no_other_records(agent: Peer) -> None:
+def test_an_allowed_name_has_no_other_records(agent: Peer, envoy: str) -> None:
     """An allowed name answers with Envoy's address and nothing else, so that no client looks for another way."""
+    assert agent.ask("resolve", "pub.test", "--type", "A").last["answers"] == [envoy]
     for kind in ("AAAA", "TXT", "MX", "HTTPS", "SVCB", "ANY"):
         answer = agent.ask("resolve", "pub.test", "--type", kind)
         assert answer.last["rcode"] == "NOERROR"
         assert not answer.last["answers"], kind
 
 
-def test_dns_is_no_tunnel(agent: Peer, firewall: Firewall) -> None:
+def test_dns_is_no_tunnel(agent: Peer, neighbour: Peer, firewall: Firewall, envoy: str) -> None:
     """No query leaves: the world's resolver is not reached, and ours knows only the zone."""
     service = firewall.status()["agent"]["dns"]
     for server in (service, "127.0.0.11"):
         answer = agent.ask("resolve", "aGVsbG8.denied.test", "--server", f"{server}:53", "--type", "TXT")
         assert answer.last["rcode"] == "NXDOMAIN"
-    outside = agent.ask("resolve", "denied.test", "--server", f"{NAMESERVER}:53", "--timeout", "1s")
-    assert not outside.ok
+        assert agent.ask("resolve", "pub.test", "--server", f"{server}:53").last["answers"] == [envoy]
+    question = ("resolve", "denied.test", "--server", f"{NAMESERVER}:53", "--timeout", "1s")
+    assert neighbour.ask(*question).last["answers"] == [WORLD]
+    assert not agent.ask(*question).ok
 
 
-REFUSED = {"reset", "closed", "tls"}
+REFUSED = {"reset", "closed"}
 
 
 @pytest.mark.parametrize(
@@ -204,105 +222,145 @@ REFUSED = {"reset", "closed", "tls"}
         ("https://evil-wild.test/", []),
     ],
 )
-def test_tls_to_other_names_is_refused(url: str, options: list[str], agent: Peer, envoy: str) -> None:
+def test_tls_to_other_names_is_refused(
+    url: str, options: list[str], agent: Peer, envoy: str, witnesses: Witnesses
+) -> None:
     """An agent that knows Envoy's address gets no further without an allowed server name on its own port."""
-    answer = agent.get(url, "--connect", envoy, *options)
-    assert answer.kind in REFUSED, answer
+    refused = witnesses.refused(
+        lambda: agent.get(url, "--connect", envoy, *options), agent, "https://pub.test", "--connect", envoy
+    )
+    assert refused.kind in REFUSED, refused
 
 
 @pytest.mark.parametrize(
-    ("url", "options"),
+    ("url", "host"),
     [
-        ("http://denied.test/", []),
-        ("http://pub.test/", ["--host", "denied.test"]),
-        ("http://pub.test/", ["--host", "pub.test.denied.test"]),
-        ("http://wild.test/", []),
-        ("http://web.test:8080/", []),
-        ("http://pub.test:443/", []),
-        ("http://pub.test/", ["--host", "pub.test", "--absolute-form", "--header", "X: y"]),
+        ("http://denied.test/", "denied.test"),
+        ("http://pub.test/", "denied.test"),
+        ("http://pub.test/", "pub.test.denied.test"),
+        ("http://wild.test/", "wild.test"),
+        ("http://web.test:8080/", "web.test:8080"),
+        ("http://pub.test:443/", "pub.test:443"),
     ],
 )
-def test_http_to_other_hosts_is_refused_in_words(url: str, options: list[str], agent: Peer, envoy: str) -> None:
+def test_http_to_other_hosts_is_refused_in_words(
+    url: str, host: str, agent: Peer, envoy: str, witnesses: Witnesses
+) -> None:
     """An answer of 403 says that the firewall refused, and why."""
-    answer = agent.get(url, "--connect", envoy, *options)
-    if "--absolute-form" in options:
-        assert answer.ok  # the same host in absolute form is allowed
-        return
-    assert answer.last["status"] == 403
-    assert "no rule allows this host over http" in answer.last["body"]
+    refused = witnesses.refused(
+        lambda: agent.get(url, "--connect", envoy, "--host", host), agent, "http://pub.test", "--connect", envoy
+    )
+    assert refused.last["status"] == 403
+    assert "no rule allows this host over http" in refused.last["body"]
 
 
 def test_the_port_in_a_host_header_is_not_believed(agent: Peer, envoy: str) -> None:
     """`Host: pub.test:2222` reaches port 80, not what listens on 2222."""
     answer = agent.get("http://pub.test/", "--connect", envoy, "--host", "pub.test:2222")
     assert answer.ok
-    assert json.loads(answer.last["body"])["port"] == 80
+    seen = json.loads(answer.last["body"])
+    assert (seen["name"], seen["address"], seen["port"]) == ("world", WORLD, 80)
 
 
 def test_other_ports_are_closed(agent: Peer, envoy: str) -> None:
     """Envoy listens on the ports of the rules and on no other; its admin interface is on none."""
+    for port in (80, 443, 8080, 8443):
+        assert agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok, port
     for port in (22, 53, 2222, 9901, 15000, 19000):
-        assert not agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok
+        found = agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s")
+        assert found.last["error"] == "connect-refused", port
 
 
-@pytest.mark.parametrize("name", ["loop", "local", "private", "shared", "self", "agent", "gateway"])
-def test_private_addresses_are_refused(name: str, agent: Peer) -> None:
-    """A name that resolves to loopback, link-local, private or our own addresses goes nowhere."""
-    answer = agent.get(f"http://{name}.test/")
-    assert answer.last["status"] == 503, answer
-    if name not in {"self", "agent", "gateway"}:
-        assert agent.get(f"https://{name}.test/").kind in REFUSED
+@pytest.mark.parametrize("name", PRIVATE)
+def test_private_addresses_are_refused(name: str, agent: Peer, neighbour: Peer, witnesses: Witnesses) -> None:
+    """A name that resolves to a private, shared or link-local address goes nowhere, though somebody is there."""
+    assert json.loads(neighbour.get(f"http://{PRIVATE[name]}/").last["body"])["address"] == PRIVATE[name]
+    refused = witnesses.refused(lambda: agent.get(f"http://{name}.test/"), agent, "http://pub.test")
+    assert refused.last["status"] == 503, refused
+    if name != "gateway":
+        refused = witnesses.refused(lambda: agent.get(f"https://{name}.test/"), agent, "https://pub.test")
+        assert refused.kind in REFUSED
+
+
+def test_loopback_is_refused(agent: Peer, process: int, world: World, witnesses: Witnesses) -> None:
+    """A name that resolves to loopback does not reach what listens on Envoy's."""
+    command = world.argv("get", "http://127.0.0.1/", process=process)
+    there = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(json.loads(there.stdout)["body"])["name"] == "loopback"
+    for name in ("loop", "loop2"):
+        refused = witnesses.refused(lambda: agent.get(f"http://{name}.test/"), agent, "http://pub.test")  # noqa: B023 - asked at once
+        assert refused.last["status"] == 503, refused
+    refused = witnesses.refused(lambda: agent.get("https://loop.test/"), agent, "https://pub.test")
+    assert refused.kind in REFUSED
+
+
+def test_agents_and_envoy_are_refused(
+    agent: Peer, firewall: Firewall, peers: Peers, envoy: str, witnesses: Witnesses
+) -> None:
+    """A name that resolves to an agent's address or to Envoy's goes nowhere, also where private ones may be."""
+    other = firewall.agent(peers)
+    for address in (agent.address("clawker-net"), envoy):
+        assert other.ask("probe-tcp", f"{address}:80").ok
+    other.remove()
+    for name in ("agent", "self", "agent2", "self2"):
+        refused = witnesses.refused(lambda: agent.get(f"http://{name}.test/"), agent, "http://pub.test")  # noqa: B023 - asked at once
+        assert refused.last["status"] == 503, refused
 
 
 def test_the_world_is_reached_though_a_private_address_is_offered_too(agent: Peer) -> None:
     """Of a name with a private and a public address, only the public one is ever connected to."""
     for _ in range(5):
-        seen = json.loads(agent.get("http://mixed.test/").last["body"])
-        assert seen["host"] == "mixed.test"
-    assert agent.get("https://mixed.test/").ok
+        for scheme in ("http", "https"):
+            seen = json.loads(agent.get(f"{scheme}://mixed.test/").last["body"])
+            assert (seen["host"], seen["address"]) == ("mixed.test", WORLD)
 
 
-def test_allow_private_allows_private_and_not_ours(agent: Peer) -> None:
-    """Such a rule reaches private addresses, but neither loopback, nor agents, nor Envoy itself."""
-    assert agent.get("http://private2.test/").ok
-    for name in ("loop2", "agent2", "self2"):
-        assert agent.get(f"http://{name}.test/").last["status"] == 503
+def test_allow_private_allows_private(agent: Peer) -> None:
+    """Such a rule reaches private addresses."""
+    seen = json.loads(agent.get("http://private2.test/").last["body"])
+    assert (seen["name"], seen["address"]) == ("world", PRIVATE["private"])
 
 
-def test_agents_have_no_other_way_out(agent: Peer, world: World) -> None:
-    """No address but the siblings' and other agents' can be reached: not the world, not the host."""
-    for target in (
-        f"{WORLD}:80",
-        f"{WORLD}:443",
-        f"{NAMESERVER}:53",
-        "10.214.0.1:80",
-        "10.213.0.1:80",
-        "10.9.9.9:80",
-    ):
-        answer = agent.ask("probe-tcp", target, "--timeout", "1s")
-        assert not answer.ok, target
-    for interface in json.loads(world.engine.run_in_network(["ip", "-j", "address"]).stdout):
-        for address in interface["addr_info"]:
-            if address["family"] == "inet":
-                target = f"{address['local']}:80"
-                assert target.startswith("127.") or not agent.ask("probe-tcp", target, "--timeout", "1s").ok
+def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, world: World, envoy: str) -> None:
+    """Of the addresses that somebody beside Envoy can connect to, an agent can connect to none."""
+    addresses = {
+        address["local"]
+        for interface in json.loads(world.engine.run_in_network(["ip", "-j", "address"]).stdout)
+        for address in interface["addr_info"]
+        if address["family"] == "inet" and not address["local"].startswith("127.")
+    }
+    assert {WORLD, NAMESERVER, *PRIVATE.values()} <= addresses
+    for target in (*(f"{address}:80" for address in sorted(addresses)), f"{WORLD}:443", f"{NAMESERVER}:53"):
+        assert neighbour.ask("probe-tcp", target, "--timeout", "1s").ok, target
+        assert not agent.ask("probe-tcp", target, "--timeout", "1s").ok, target
+    assert agent.ask("probe-tcp", f"{envoy}:80", "--timeout", "1s").ok
 
 
-def test_nobody_comes_in_by_the_way_out(firewall: Firewall, peers: Peers) -> None:
-    """A container on the egress network finds no listener at any of Envoy's addresses there."""
-    outsider = peers.start("wait", network="clawker-egress")
-    egress = firewall.status()["siblings"][0]
-    assert egress["address"]
-    for address in ("10.214.0.138", "10.214.0.148", "10.214.0.158"):
+def test_nobody_comes_in_by_the_way_out(
+    neighbour: Peer, process: int, world: World, agent: Peer, envoy: str
+) -> None:
+    """A container on the egress network finds Envoy's addresses there, and no listener at any of them."""
+    there = ["nsenter", f"--net={world.engine.root}/proc/{process}/ns/net", "ip", "-j", "address"]
+    addresses = [
+        address["local"]
+        for interface in json.loads(subprocess.run(there, capture_output=True, check=True).stdout)
+        for address in interface["addr_info"]
+        if address["local"].startswith("10.214.")
+    ]
+    assert len(addresses) == 3
+    world.serve("origin", "--address", addresses[0], "--http", "81", process=process)
+    assert neighbour.ask("probe-tcp", f"{addresses[0]}:81", "--timeout", "1s").ok
+    for address in addresses:
         for port in (80, 443, 8443):
-            assert not outsider.ask("probe-tcp", f"{address}:{port}", "--timeout", "1s").ok
-    outsider.remove()
+            assert not neighbour.ask("probe-tcp", f"{address}:{port}", "--timeout", "1s").ok, (address, port)
+    for port in (80, 443, 8443):
+        assert agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok, port
 
 
 def test_envoy_is_no_router(firewall: Firewall, world: World, peers: Peers) -> None:
     """Both siblings' kernels drop packets that are not for them, also where the host itself forwards."""
     for sibling in ("envoy", "coredns"):
-        pid = peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"]
+        pid = process_of(firewall, sibling, peers)
         command = ["nsenter", f"--net={world.engine.root}/proc/{pid}/ns/net"]
         read = subprocess.run([*command, "cat", "/proc/sys/net/ipv4/ip_forward"], capture_output=True, check=True)
         assert read.stdout.strip() == b"0"
@@ -338,24 +396,35 @@ def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: 
     }
 
 
-def test_no_rules_denies_everything(world: World, tmp_path: Path, peers: Peers) -> None:
-    """A stack without rules answers no name and forwards nothing."""
+def test_no_rules_denies_everything(
+    world: World, tmp_path: Path, agent: Peer, peers: Peers, witnesses: Witnesses
+) -> None:
+    """A stack without rules answers no name and forwards nothing, until there is a rule."""
     firewall = Firewall(world.engine.host, "empty", tmp_path)
     firewall.write()
     firewall.run()
-    agent = firewall.agent(peers)
+    fenced = firewall.agent(peers)
     envoy = firewall.status()["siblings"][0]["address"]
-    assert agent.get("https://pub.test/").kind == "dns-nxdomain"
-    assert agent.get("https://pub.test/", "--connect", envoy).kind in REFUSED
-    assert agent.get("http://pub.test/", "--connect", envoy).last["status"] == 403
-    agent.remove()
+    assert (
+        witnesses.refused(lambda: fenced.get("https://pub.test/"), agent, "https://pub.test").kind
+        == "dns-nxdomain"
+    )
+    direct = ("--connect", envoy)
+    refused = witnesses.refused(lambda: fenced.get("https://pub.test/", *direct), agent, "https://pub.test")
+    assert refused.kind in REFUSED
+    refused = witnesses.refused(lambda: fenced.get("http://pub.test/", *direct), agent, "http://pub.test")
+    assert refused.last["status"] == 403
+    firewall.write("pub.test")
+    firewall.call("reload").expect()
+    assert json.loads(fenced.get("https://pub.test/").last["body"])["address"] == WORLD
+    fenced.remove()
     firewall.call("down").expect()
 
 
 def test_privileges_are_gone(firewall: Firewall, world: World, peers: Peers) -> None:
     """The programs run as nobody, without any capability, in a read-only container."""
     for sibling in ("envoy", "coredns"):
-        pid = peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"]
+        pid = process_of(firewall, sibling, peers)
         status = (world.engine.root / "proc" / str(pid) / "status").read_text()
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
         assert fields["Uid"].split() == fields["Gid"].split() == ["65532"] * 4

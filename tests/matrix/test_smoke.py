@@ -17,13 +17,10 @@ from docker import APIClient, errors
 from devkit.engines import KINDS, PrivateEngine, available, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
-from devkit.peers import Peer, Peers, peer_program
+from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
-
-WORLD = "203.0.113.10"
-"""An origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
-
-NAMESERVER = "203.0.113.53"
+from devkit.witness import Witnesses
+from devkit.world import NAMESERVER, WORLD, World, world_around
 
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "pub.test"},
@@ -52,9 +49,16 @@ class Site:
     docker: APIClient
     peers: Peers
     firewall: Firewall
+    world: World
     origin: Peer
     agent: Peer
     neighbour: Peer
+
+    def refused(self, url: str, control: str, *way: str, sni: str | None = None) -> Answer:
+        """Return the answer of a request that reaches nobody, while an allowed one arrives the same way."""
+        witnesses = Witnesses([self.world.origin, self.origin])
+        named = () if sni is None else ("--sni", sni)
+        return witnesses.refused(lambda: self.agent.get(url, *way, *named), self.agent, control, *way)
 
     def serves(self) -> bool:
         """Whether every allowed request passes."""
@@ -87,41 +91,28 @@ def site(
     with ExitStack() as stack:
         engine = stack.enter_context(private_engine(kind, dns=[NAMESERVER]))
         docker = stack.enter_context(closing(client(engine.host)))
-        _serve_world(engine, docker.version()["Arch"], stack)
+        world = stack.enter_context(
+            world_around(engine, tmp_path_factory.mktemp("said"), docker.version()["Arch"])
+        )
+        world.resolve({"pub.test": [WORLD], "denied.test": [WORLD]})
         firewall = Firewall(engine.host, "clawker", tmp_path_factory.mktemp("site"))
         firewall.write(*RULES)
         firewall.run()
 
         peers = Peers(docker)
         docker.create_network("elsewhere")
-        origin = firewall.origin(peers, ["a.test", "b.test", "h.test"], "--http", "80,8080", "--https", "443")
+        ports = ("--http", "80,8080", "--https", "443")
+        origin = firewall.origin(peers, ["a.test", "b.test", "h.test"], "--name", "origin", *ports, "--tell")
         yield Site(
             engine=engine,
             docker=docker,
             peers=peers,
             firewall=firewall,
+            world=world,
             origin=origin,
             agent=firewall.agent(peers),
             neighbour=peers.origin("elsewhere", (), "--http", "80"),
         )
-
-
-def _serve_world(engine: PrivateEngine, architecture: str, stack: ExitStack) -> None:
-    """Run an origin and the world's DNS in the engine's own network, until the end."""
-    for address in (WORLD, NAMESERVER):
-        engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
-    program = str(peer_program(architecture))
-    for arguments in (
-        ("origin", "--http", "80", "--https", "443"),
-        ("dns", "--listen", f"{NAMESERVER}:53", "--zone", f"pub.test={WORLD},denied.test={WORLD}"),
-    ):
-        process = subprocess.Popen(
-            engine.network_argv(program, *arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        stack.callback(process.communicate)
-        stack.callback(process.terminate)
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "ready"
 
 
 def test_up_from_nothing_is_current(site: Site) -> None:
@@ -136,21 +127,23 @@ def test_up_from_nothing_is_current(site: Site) -> None:
 
 def test_allowed_requests_pass(site: Site) -> None:
     """An agent started as `status` says reaches what the rules allow: in the world, and where they say private."""
+    private = ("origin", site.origin.address("clawker-egress"))
     for url in ALLOWED:
         answer = site.agent.get(url)
         assert answer.ok, (url, answer.last)
+        seen = json.loads(answer.last["body"])
+        assert (seen["name"], seen["address"]) == (("world", WORLD) if "pub.test" in url else private), url
 
 
 def test_everything_else_is_refused(site: Site) -> None:
     """Nothing but the rules' names passes, on their ports and by their protocol, also at Envoy's address."""
-    envoy = site.firewall.status()["siblings"][0]["address"]
-    assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
-    assert site.agent.get("https://pub.test/", "--connect", envoy).ok
+    direct = ("--connect", site.firewall.status()["siblings"][0]["address"])
+    assert site.refused("https://denied.test/", "https://pub.test").kind == "dns-nxdomain"
     for url in ("https://denied.test/", "https://h.test/", "https://pub.test:80/", "https://pub.test:8080/"):
-        assert site.agent.get(url, "--connect", envoy).kind in {"reset", "closed"}, url
+        assert site.refused(url, "https://pub.test", *direct).kind in {"reset", "closed"}, url
     for url in ("http://denied.test/", "http://pub.test/"):
-        assert site.agent.get(url, "--connect", envoy).last["status"] == 403, url
-    assert site.agent.get("https://pub.test/", "--connect", envoy, "--sni", "").kind in {"reset", "closed"}
+        assert site.refused(url, "http://h.test", *direct).last["status"] == 403, url
+    assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in {"reset", "closed"}
 
 
 def test_no_other_way_out(site: Site) -> None:
@@ -159,11 +152,13 @@ def test_no_other_way_out(site: Site) -> None:
         ip_network(site.docker.inspect_network(name)["IPAM"]["Config"][0]["Subnet"])
         for name in ("elsewhere", "clawker-egress", "clawker-net")
     )
-    outside = {f"{address}:80" for address in (WORLD, elsewhere[1], egress[1])}
+    outside = {f"{address}:80" for address in (WORLD, elsewhere[1], egress[1], agents[1])}
     for target in outside:
         assert site.neighbour.ask("probe-tcp", target).ok, target
-    outside |= {f"{site.neighbour.address('elsewhere')}:80", f"{site.origin.address('clawker-egress')}:80"}
-    for target in (*outside, f"{agents[1]}:80"):
+    beside = {f"{site.neighbour.address('elsewhere')}:80", f"{site.origin.address('clawker-egress')}:80"}
+    for target in beside:
+        subprocess.run(site.world.argv("probe-tcp", target), check=True, capture_output=True)
+    for target in (*outside, *beside):
         assert not site.agent.ask("probe-tcp", target, "--timeout", "500ms").ok, target
     addresses = site.agent.ask("netinfo").last["addresses"]
     assert [ip_network(address, strict=False) for address in addresses] == [agents]
@@ -185,6 +180,7 @@ def test_rules_change_live(site: Site) -> None:
     assert site.made()["containers"] == containers
 
 
+@pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
     """Both siblings are replaced under 200 requests per second: none fails, none takes long, nothing is left.
 

@@ -1,0 +1,61 @@
+// The verb raw: bytes as they are written, for requests that no client would send.
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// rawResult is what came back. Whether that is a refusal is for those to say who could have been reached.
+type rawResult struct {
+	OK    bool     `json:"ok"` // the bytes were sent
+	Reply string   `json:"reply"`
+	Ended bool     `json:"ended"` // by the other side, before the time was over
+	Error *failure `json:"error"`
+}
+
+func declareRaw(flags *flag.FlagSet) action {
+	bytes := flags.String("hex", "", "the bytes to send, in `HEXADECIMAL`")
+	timeout := flags.Duration("timeout", time.Second, "limit for all; an answer that goes on is cut")
+	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
+		address, err := oneArgument(positional, "ADDRESS:PORT")
+		if err != nil {
+			return false, err
+		}
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return false, usageError(err.Error())
+		}
+		sent, err := hex.DecodeString(*bytes)
+		if err != nil || len(sent) == 0 {
+			return false, usageError("expected --hex with bytes")
+		}
+		result := sendRaw(ctx, destination{host: host, port: port}, sent, *timeout)
+		out.print(result)
+		return result.OK, nil
+	}
+}
+
+func sendRaw(ctx context.Context, to destination, sent []byte, timeout time.Duration) rawResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, _, err := open(ctx, to)
+	if err != nil {
+		return rawResult{Error: failureOf(err)}
+	}
+	defer conn.abandon()
+	release := conn.within(ctx)
+	defer release()
+	if _, err := conn.Write(sent); err != nil {
+		return rawResult{Error: failureOf(inStage(ctx, stageHTTP, err))}
+	}
+	var reply head
+	_, err = io.Copy(&reply, conn.reader)
+	return rawResult{OK: true, Reply: reply.kept.String(), Ended: !errors.Is(err, os.ErrDeadlineExceeded)}
+}

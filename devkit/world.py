@@ -1,0 +1,82 @@
+"""The world around a private engine: an origin at public addresses and the DNS that knows it, in its network."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from devkit.engines import PrivateEngine
+from devkit.peers import peer_program
+from devkit.waiting import until
+
+WORLD = "203.0.113.10"
+"""The origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
+
+NAMESERVER = "203.0.113.53"
+"""What the engine is told to ask."""
+
+
+class Program:
+    """The peer program at work in the engine's network. What it says goes into a file, so that it never waits."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        self._path = path
+
+    def said(self) -> tuple[dict[str, Any], ...]:
+        """Return the whole lines that it has written so far."""
+        whole, _, _ = self._path.read_bytes().rpartition(b"\n")
+        return tuple(json.loads(line) for line in whole.splitlines())
+
+
+class World:
+    """An engine's world. `origin` is at every address that the engine's network has, and tells what it sees."""
+
+    def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
+        """Add addresses, and start the origin."""
+        self.engine = engine
+        self._folder = folder
+        self._program = str(peer_program(architecture))
+        self._stack = stack
+        self.add(WORLD, NAMESERVER)
+        self.origin = self.serve(
+            "origin", "--name", "world", "--http", "80,8080,2222", "--https", "443,8443", "--tell"
+        )
+
+    def add(self, *addresses: str) -> None:
+        """Have further addresses in the engine's network."""
+        for address in addresses:
+            self.engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+
+    def argv(self, *arguments: str, process: int | None = None) -> list[str]:
+        """Give the command line of the peer program in the engine's network, or in that of a process in it."""
+        if process is None:
+            return self.engine.network_argv(self._program, *arguments)
+        return ["nsenter", f"--net={self.engine.root}/proc/{process}/ns/net", self._program, *arguments]
+
+    def serve(self, *arguments: str, process: int | None = None) -> Program:
+        """Run the peer program until the end."""
+        path = self._folder / f"{len(list(self._folder.iterdir()))}.log"
+        with path.open("wb") as log:
+            running = subprocess.Popen(self.argv(*arguments, process=process), stdout=log)
+        self._stack.callback(running.wait)
+        self._stack.callback(running.terminate)
+        program = Program(path)
+        until(lambda: running.poll() is not None or any(line["event"] == "ready" for line in program.said()))
+        if running.poll() is not None:
+            raise RuntimeError(f"{arguments} has ended with {running.returncode}")
+        return program
+
+    def resolve(self, zone: Mapping[str, Sequence[str]]) -> None:
+        """Answer names to everybody who asks the engine's resolver."""
+        entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
+        self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries)
+
+
+@contextmanager
+def world_around(engine: PrivateEngine, folder: Path, architecture: str) -> Iterator[World]:
+    """Have a world around an engine for a while; the folder is empty and takes what its programs say."""
+    with ExitStack() as stack:
+        yield World(engine, folder, architecture, stack)
