@@ -8,6 +8,9 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "docs", "build"]
 
+SIDE_BY_SIDE = ("--numprocesses", "3", "--dist", "loadgroup")
+"""Three workers for two processors: tests with engines mostly wait."""
+
 GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer")
 
 
@@ -32,19 +35,19 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run everything that needs no Docker engine."""
     folders = [f"tests/{name}" for name in ("unit", "golden", "cli", "programs")]
-    session.run("pytest", *folders, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *folders, *session.posargs)
 
 
 @nox.session
 def engine(session: nox.Session) -> None:
     """Run the contract suite and everything that needs a real engine."""
-    session.run("pytest", "--require-engine", "tests/contract", "tests/engine", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "--require-engine", "tests/contract", "tests/engine", *session.posargs)
 
 
 @nox.session
 def engine_matrix(session: nox.Session) -> None:
     """Run a smoke set, and registries, on every kind of engine that is supported."""
-    session.run("pytest", "--require-engine", "tests/matrix", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "--require-engine", "tests/matrix", *session.posargs)
 
 
 @nox.session

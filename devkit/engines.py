@@ -27,7 +27,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devkit.floor import Lock
+
 ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
+APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
 # A login that became root without `-` lacks the folders in which Debian has what is started here.
@@ -422,11 +425,17 @@ def install_client() -> None:
 def engine_root(suite: str) -> Path:
     """Give a root folder with the engine of a Debian suite, built at the first use (about half a minute)."""
     root = ENGINE_ROOTS / suite
+    if not root.exists():
+        with Lock(ENGINE_ROOTS / f"{suite}.lock"):  # another process may be at it
+            _build_root(suite, root)
+    return root
+
+
+def _build_root(suite: str, root: Path) -> None:
     if root.exists():
-        return root
+        return
     install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
     _say(f"building the {suite} engine in {root}")
-    ENGINE_ROOTS.mkdir(parents=True, exist_ok=True)
     # Whatever has its final name is complete: an interrupted one never gets it.
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=ENGINE_ROOTS) as building:
         # Outside of a namespace, an interrupted debootstrap leaves /proc and /sys mounted in what we delete.
@@ -434,9 +443,7 @@ def engine_root(suite: str) -> Path:
         # The script fits all suites, and an old debootstrap does not know the names of newer ones.
         what = [suite, f"{building}/{suite}", _mirror(), "/usr/share/debootstrap/scripts/sid"]
         _run([*command, "--include=docker.io,iptables", *what], timeout=900)
-        if not root.exists():
-            Path(building, suite).rename(root)
-    return root
+        Path(building, suite).rename(root)
 
 
 def _mirror() -> str:
@@ -454,7 +461,17 @@ def _mirror() -> str:
 
 def install(wanted: Mapping[str, str]) -> None:
     """Install the packages of those programs (or files) that are missing."""
-    packages = [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
+    if _missing(wanted):
+        with Lock(APT_LOCK):  # another process may be at it, and then nothing is missing any more
+            _install(_missing(wanted))
+        _installed_version.cache_clear()
+
+
+def _missing(wanted: Mapping[str, str]) -> list[str]:
+    return [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
+
+
+def _install(packages: Sequence[str]) -> None:
     if not packages:
         return
     names = " ".join(packages)
@@ -463,7 +480,6 @@ def install(wanted: Mapping[str, str]) -> None:
         raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
     _say(f"installing {names}")
     _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
-    _installed_version.cache_clear()
 
 
 def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:

@@ -1,8 +1,9 @@
-"""What all tests share: the command line options and the release under test."""
+"""What all tests share: the command line options, who runs beside whom, and the release under test."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import count
 
 import pytest
 from docker import APIClient
@@ -10,6 +11,7 @@ from docker import APIClient
 from clawker_fw.stack.release import Release
 from devkit.engines import available
 from devkit.firewall import remove_project
+from devkit.floor import Floor
 from devkit.host import client, reachable, some_engine
 from devkit.stacks import installed_release
 
@@ -20,6 +22,69 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-engine", action="store_true", help="fail where a test needs an engine and has none"
     )
     parser.addoption("--update-goldens", action="store_true", help="write the goldens anew; read the diff")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to have several workers write one file."""
+    if config.getoption("--update-goldens") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("goldens are written by one process: leave out -n")
+
+
+SHARERS = 24
+"""So many tests share what a module has made once. The next ones may be another worker's, who makes its own."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say who stays together on one worker, in this order; all others go wherever there is time.
+
+    Those that share a fixture share a worker. On an engine that was there before the tests there can be one worker
+    only: every `run` takes away images that nothing is made from, whoever has made them.
+    """
+    one_engine = hasattr(config, "workerinput") and reachable() is not None
+    sharers: dict[str, Iterator[int]] = {}
+    for item in items:
+        if one_engine and _needs_engine(item):
+            item.add_marker(pytest.mark.xdist_group("engine"))
+        elif shared := _shared(item):
+            number = next(sharers.setdefault(shared, count()))
+            item.add_marker(pytest.mark.xdist_group(f"{shared} {number // SHARERS}"))
+        elif _alone(item):
+            item.add_marker(pytest.mark.xdist_group("alone"))  # in a row, for the sake of the others
+
+
+def _needs_engine(item: pytest.Item) -> bool:
+    contract = item.nodeid.startswith("tests/contract/")  # asks for the engine while it runs
+    return isinstance(item, pytest.Function) and (contract or "host" in item.fixturenames)
+
+
+def _shared(item: pytest.Item) -> str:
+    """Name what a test shares with others of its module; "" if nothing."""
+    if not isinstance(item, pytest.Function):
+        return ""
+    fixtures = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - there is no other way to learn of scopes
+    shared = sorted(name for name, defined in fixtures.items() if defined[-1].scope in {"module", "package"})
+    callspec = getattr(item, "callspec", None)
+    kinds = [str(callspec.params[name]) for name in shared if callspec and name in callspec.params]
+    return " ".join((item.nodeid.partition("::")[0], *kinds)) if shared else ""
+
+
+_floor = Floor()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Let a test that is marked `alone` run while no other does; several in a row wait for that once."""
+    alone = _alone(item)
+    _floor.enter(alone=alone)
+    try:
+        return (yield)
+    finally:
+        if not (alone and nextitem and _alone(nextitem)):
+            _floor.leave()
+
+
+def _alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -24,12 +25,18 @@ def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> list[Path]:
-    """Two wheels: one built in an environment of its own, as `pip install .` does, and one in this one."""
+    """Two wheels: one built in an environment of its own, as `pip install .` does, and one in this one.
+
+    Each is built in a copy: building writes programs that others run meanwhile.
+    """
     isolated, here = tmp_path_factory.mktemp("isolated"), tmp_path_factory.mktemp("here")
+    sources = [tmp_path_factory.mktemp("sources") / name for name in ("isolated", "here")]
+    for source in sources:
+        shutil.copytree(CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "bin", "__pycache__", "_build"))
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     environment = {**os.environ, "PATH": path_without_go}
-    subprocess.run([*pip, isolated, "."], cwd=CHECKOUT, env=environment, check=True)
-    subprocess.run([*pip, here, "--no-build-isolation", "."], cwd=CHECKOUT, check=True)
+    subprocess.run([*pip, isolated, "."], cwd=sources[0], env=environment, check=True)
+    subprocess.run([*pip, here, "--no-build-isolation", "."], cwd=sources[1], check=True)
     return [next(folder.glob("*.whl")) for folder in (isolated, here)]
 
 

@@ -35,6 +35,7 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
+@pytest.mark.alone
 def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
     """An engine that takes half a second for everything is waited for, and agents notice nothing of it."""
     up.origin(peers, ["a.test", "h.test"])

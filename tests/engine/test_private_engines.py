@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,9 +107,16 @@ def test_owner_killed_without_a_trace() -> None:
     _wait_for(lambda: _traces(engine) == [])
 
 
-def test_up_outlives_its_command_until_down(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for those of an engine's sockets."""
+    with tempfile.TemporaryDirectory(prefix="short-", dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def test_up_outlives_its_command_until_down(short_path: Path) -> None:
     """The commands for shell scripts start an engine that stays, say where it is, and destroy it."""
-    engine = PrivateEngine(tmp_path / "e")
+    engine = PrivateEngine(short_path / "e")
     assert _devkit("up", engine.folder, "--kind", KIND) == f"{engine.host}\n"
     try:
         assert engine.version()
@@ -117,14 +125,14 @@ def test_up_outlives_its_command_until_down(tmp_path: Path) -> None:
     assert _traces(engine) == []
 
 
-def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_folder_is_left_alone(short_path: Path) -> None:
     """A folder that has something else in it is neither taken for an engine nor deleted."""
-    precious = tmp_path / "precious"
+    precious = short_path / "precious"
     precious.touch()
-    with pytest.raises(EngineError, match="not empty"), private_engine(KIND, folder=tmp_path):
+    with pytest.raises(EngineError, match="not empty"), private_engine(KIND, folder=short_path):
         pass
     with pytest.raises(EngineError, match="not the folder of an engine"):
-        PrivateEngine(tmp_path).destroy()
+        PrivateEngine(short_path).destroy()
     assert precious.exists()
 
 

@@ -24,6 +24,7 @@ def loading(firewall: Firewall, peers: Peers) -> Peer:
     return agent
 
 
+@pytest.mark.alone
 def test_both_siblings_are_replaced_without_a_failed_request(
     up: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
 ) -> None:
@@ -43,6 +44,7 @@ def test_both_siblings_are_replaced_without_a_failed_request(
     assert summary["sent"] > 200
 
 
+@pytest.mark.alone
 def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     """A rule that comes and goes beside them does not disturb the others."""
     up.origin(peers, ["a.test", "h.test"])
@@ -60,6 +62,7 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     assert agent.stop().last["failed"] == 0
 
 
+@pytest.mark.alone
 def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
     up.origin(peers, ["a.test", "h.test"])

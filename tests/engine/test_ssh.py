@@ -54,6 +54,7 @@ def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
     assert door.logins() == 6
 
 
+@pytest.mark.alone
 def test_ssh_is_not_slow(up: Firewall, door: Door) -> None:
     """A look at everything takes little longer than on the spot."""
     near = min(up.drift().expect().seconds for _ in range(3))
