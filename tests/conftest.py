@@ -40,7 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Those that share a fixture share a worker. On an engine that was there before the tests there can be one worker
     only: every `run` takes away images that nothing is made from, whoever has made them.
     """
-    one_engine = hasattr(config, "workerinput") and reachable() is not None
+    wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
+    one_engine = wanted and reachable() is not None
     sharers: dict[str, Iterator[int]] = {}
     for item in items:
         if one_engine and _needs_engine(item):

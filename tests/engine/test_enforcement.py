@@ -433,16 +433,15 @@ def test_privileges_are_gone(firewall: Firewall, world: World, peers: Peers) -> 
 
 
 def test_a_rule_taken_away_ends_its_connections(
-    firewall: Firewall, agent: Peer, peers: Peers, world: World
+    firewall: Firewall, agent: Peer, peers: Peers, witnesses: Witnesses
 ) -> None:
     """Connections of a rule that is gone are cut after the drain time, and no others are."""
-    del world
     stays = firewall.agent(peers, "download", "https://wild.test/bytes?seconds=9&rate=100000")
     goes = firewall.agent(peers, "download", "https://pub.test/bytes?seconds=20&rate=100000")
     assert agent.get("https://pub.test/").ok
     firewall.write(*[rule for rule in RULES if rule != "pub.test"])
     firewall.call("reload").expect()
-    assert not agent.get("https://pub.test/").ok
+    witnesses.refused(lambda: agent.get("https://pub.test/"), agent, "https://wild.test")
     assert stays.finish().last["ok"]
     assert not goes.finish().last["ok"]
     firewall.write(*RULES)

@@ -109,6 +109,7 @@ def test_a_foreign_network_is_refused_and_untouched(role: str, firewall: Firewal
     assert docker.inspect_network(made)["Id"] == made
     assert docker.containers(all=True, filters={"name": firewall.project}) == []
     docker.remove_network(made)
+    firewall.run()
 
 
 def test_two_runs_at_once(firewall: Firewall) -> None:

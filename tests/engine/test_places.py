@@ -96,6 +96,7 @@ def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path
     """An engine of another authority is refused, and so are we without a certificate; what is there is named."""
     stranger = certify(tmp_path / "stranger")[1]
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(stranger)}
+    secured.call(firewall, "status", **{**said, "DOCKER_CERT_PATH": str(secured.client)}).expect()
     assert "CERTIFICATE_VERIFY_FAILED" in secured.call(firewall, "status", **said).expect(4).err
     # `requests` alone would take its own variable for the better authority.
     other = {**said, "REQUESTS_CA_BUNDLE": str(secured.client / "ca.pem")}

@@ -1,5 +1,6 @@
 """Engines that can't carry the firewall are refused at once, by what a real one says of itself."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,15 +13,24 @@ from devkit.podman import podman
 from devkit.rootless import rootless_engine
 
 
-@pytest.mark.parametrize("command", ["run", "drift", "status", "reload", "down"])
-def test_podman(command: str, require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
-    """Whatever the command: the error says that it is Podman, why not, and what to do."""
+@pytest.fixture(scope="module")
+def podman_address(
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """Podman, for all commands."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"PODMAN IS NOT TESTED: {reason}")
-    with podman(tmp_path) as address:
-        firewall = Firewall(address, "clawker", tmp_path)
-        firewall.write("a.test")
-        refused = firewall.call(command).expect(4).err
+    with podman(tmp_path_factory.mktemp("podman")) as address:
+        yield address
+
+
+@pytest.mark.parametrize("command", ["run", "drift", "status", "reload", "down"])
+def test_podman(command: str, podman_address: str, tmp_path: Path) -> None:
+    """Whatever the command: the error says that it is Podman, why not, and what to do."""
+    firewall = Firewall(podman_address, "clawker", tmp_path)
+    firewall.write("a.test")
+    refused = firewall.call(command).expect(4).err
     assert "error[engine-is-podman]" in refused
     assert "its own DNS server" in refused.replace("\n", " ")
     assert "hint: Use a rootful Docker engine" in refused
