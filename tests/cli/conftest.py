@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,8 +63,8 @@ def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.Monke
     """Run a command in the folder of the settings file; waits for real programs pass at once."""
     del settings_file
     monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
-    clock = iter(number / 100 for number in range(10**9))
-    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
+    clock = count()  # several threads may ask at once
+    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 

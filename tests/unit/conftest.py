@@ -1,5 +1,6 @@
 """The in-memory engine, and time that does not pass."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ def memory() -> MemoryEngine:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the waits for real programs pass at once; a hundred questions take a second of this clock."""
-    clock = iter(number / 100 for number in range(10**9))
-    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock))
+    clock = count()  # several threads may ask at once
+    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
