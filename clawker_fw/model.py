@@ -38,8 +38,9 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why something differs: we want another thing now, or it is not what we made."""
+    """Why something differs: the settings or the release want another thing now, or it is not what we made."""
 
+    SETTINGS = "settings"
     UPGRADE = "upgrade"
     TAMPER = "tamper"
 
@@ -86,13 +87,15 @@ class Image:
 
     `ids` are the ids it can have on an engine when they are known beforehand: the config digest (classic image
     store) and the manifest digest (containerd image store). They are empty for a registry reference, whose id
-    only an engine that has pulled it knows.
+    only an engine that has pulled it knows. `version` is None where the reference does not tell; `oldest` is the
+    oldest version that this release is made for, None for any.
     """
 
     sibling: Sibling
     reference: str
     ids: tuple[str, ...]
-    version: str
+    version: str | None
+    oldest: str | None = None
 
     @property
     def bundled(self) -> bool:
@@ -450,7 +453,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One difference. `contents` are the running and the desired content where the values are files' digests."""
+    """One difference.
+
+    `contents` are the running and the desired content where the values are files' digests; `versions` are those of
+    the running and the desired program where the values are ids of images, None where that can't be told.
+    """
 
     sibling: Sibling
     layer: Layer
@@ -460,18 +467,15 @@ class Finding:
     cause: Cause
     action: Action
     contents: tuple[bytes, bytes] | None = dataclasses.field(default=None, repr=False)
+    versions: tuple[str | None, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """All findings, and the verdict on each sibling.
-
-    `warnings` are sentences on what was seen and may be a lie: people are told, and nothing else follows.
-    """
+    """All findings, and the verdict on each sibling."""
 
     findings: tuple[Finding, ...]
     verdicts: Mapping[Sibling, Verdict]
-    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -5,7 +5,6 @@ settings, rules ──> desired ──┐
 engine ──> observe ───────────┘
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,17 +14,18 @@ from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, Refu
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
 from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import replacement
+from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
 from clawker_fw.reconcile.diff import diff
-from clawker_fw.reconcile.lock import Lock, abandoned
+from clawker_fw.reconcile.lock import Holder, Lock, abandoned, at_work
 from clawker_fw.reconcile.observe import Observation, observe, unchanged
-from clawker_fw.reconcile.plan import plan, teardown
-from clawker_fw.reconcile.steps import Plan, Wish
-from clawker_fw.stack import images, labels
+from clawker_fw.reconcile.plan import plan, teardown, unused_references, without_images
+from clawker_fw.reconcile.steps import InTurn, Plan, Step, Wish
+from clawker_fw.stack import images
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.digests import Digests
 
-LOG = logging.getLogger("clawker_fw")
 _ROUNDS = 3
 
 
@@ -56,6 +56,16 @@ class Look:
     def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, when there is one still and it failed."""
         return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
+
+    @property
+    def busy(self) -> Holder | None:
+        """Who was changing the stack at that moment, so that what was seen may be half done."""
+        return at_work(self.observed.lock)
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What somebody should know although it is no difference."""
+        return advice(self.observed, self.desired)
 
 
 def look(reader: EngineReader, blueprint: Blueprint, begun: Observation | None = None) -> Look:
@@ -102,7 +112,7 @@ def converge(
             steps = plan_for(seen, wish)
             if steps.empty:
                 break
-            _record_drift(seen, steps)
+            watch = replace(watch, beginning=_recorder(seen, steps))
             with _attempted(engine, seen):
                 applying.apply(engine, steps, built_images(blueprint), watch)
             wish = replace(wish, replace_all=False, replace_uncommitted=round_ > 0)
@@ -146,8 +156,12 @@ def tidy(engine: EngineWriter, observed: Observed) -> None:
         engine.remove(observed.lock.id)
 
 
-def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool) -> None:
-    """Remove a stack: containers, volumes and networks; its images stay, for the next time.
+def take_down(
+    engine: EngineWriter, project: str, digests: Digests, turn: Turn, *, detach: bool, everything: bool = False
+) -> tuple[str, ...]:
+    """Remove a stack: containers, volumes and networks; with `everything`, also the images that nothing uses then.
+
+    Return the images of ours that are left and that nothing uses.
 
     Raises:
         RefusedError: when agents are attached and are not to be taken off.
@@ -155,11 +169,16 @@ def take_down(engine: EngineWriter, project: str, digests: Digests, turn: Turn, 
     observed = observe(engine, project, ())
     if teardown(observed, detach=detach).empty:
         tidy(engine, observed)
-        return
-    image = images.lock_image(engine.facts(), digests)
-    with Lock(engine, project, image, turn.lock_wait, turn.stopping) as lock:
-        steps = teardown(observe(engine, project, ()), detach=detach)
-        applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping, lock.require_held))
+    else:
+        image = images.lock_image(engine.facts(), digests)
+        with Lock(engine, project, image, turn.lock_wait, turn.stopping) as lock:
+            steps = teardown(observe(engine, project, ()), detach=detach)
+            applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping, lock.require_held))
+    observed = observe(engine, project, ())
+    if everything and observed.lock is None and not (steps := without_images(observed)).empty:
+        applying.apply(engine, steps, {}, applying.Watch(turn.tell, turn.stopping))
+        observed = observe(engine, project, ())
+    return unused_references(observed)
 
 
 def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:
@@ -186,15 +205,11 @@ def require_up(seen: Look) -> None:
         )
 
 
-def _record_drift(seen: Look, steps: Plan) -> None:
-    """Write one record for each sibling that is replaced because it has drifted."""
-    for sibling in steps.replaced:
-        if sibling not in seen.observed.siblings or not seen.diff.of(sibling):
-            continue
-        container = seen.observed.siblings[sibling].container
-        fields: dict[str, str | None] = {"container": container.name}
-        for label in labels.DRIFT_LABELS:
-            name = label.rpartition(".")[2]
-            fields[f"desired_{name}"] = seen.desired.siblings[sibling].labels[label]
-            fields[f"running_{name}"] = container.labels.get(label)
-        LOG.warning("firewall_container_spec_drift", extra={"fields": fields})
+def _recorder(seen: Look, steps: Plan) -> Callable[[tuple[Step | InTurn, ...]], None]:
+    """Return what writes a record for each sibling that has been replaced because it had drifted."""
+
+    def beginning(stage: tuple[Step | InTurn, ...]) -> None:
+        for sibling in replacement.replaced(seen.observed, steps, stage):
+            replacement.record(sibling, seen.observed, seen.desired, seen.diff)
+
+    return beginning

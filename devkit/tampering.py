@@ -21,7 +21,7 @@ from devkit.peers import peer_program
 from devkit.stacks import installed_release
 
 ENVOY, COREDNS = "envoy", "coredns"
-TAMPER, UPGRADE = "tamper", "upgrade"
+TAMPER, UPGRADE, SETTINGS = "tamper", "upgrade", "settings"
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ CONTAINERS = (
     Tampering(
         "envoy is made anew with another value in one of the three labels",
         lambda hand: hand.recreate(ENVOY, _label(labels.OTEL_INFRA_PORT, "1")),
-        (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", UPGRADE),),
+        (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", SETTINGS),),
     ),
     Tampering(
         "coredns is made anew with a record that can't be read of what it was made with",
@@ -490,13 +490,13 @@ NETWORKS = (
                 for sibling in (ENVOY, COREDNS)
                 for sign in (
                     Sign(sibling, "state", "networks.{project}-net", "replace"),
-                    Sign(sibling, "boot", "boot/sibling.json", "replace", UPGRADE),
+                    Sign(sibling, "boot", "boot/sibling.json", "replace", SETTINGS),
                     Sign(sibling, "live", "network", "replace"),
                 )
             ),
             Sign(COREDNS, "state", "service_address", "claim"),
             *(
-                Sign(sibling, layer, field, "commit", UPGRADE)
+                Sign(sibling, layer, field, "commit", SETTINGS)
                 for sibling, path, resource in _HOLDING_ADDRESSES
                 for layer, field in (("hot", path), ("live", resource))
             ),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.steps import Step, Wish
+    from clawker_fw.report.documents import Left
 
 LOG = logging.getLogger("clawker_fw")
 
@@ -82,10 +83,14 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
-            _print_json(documents.status_document(seen.observed, seen.desired, seen.diff, rules))
+            document = documents.status_document(
+                seen.observed, seen.desired, seen.diff, rules, busy=seen.busy, warnings=seen.advice
+            )
+            _print_json(document)
         else:
             from clawker_fw.report import text
 
+            _print_notices(seen)
             text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
 
 
@@ -101,8 +106,12 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
-            _print_json(documents.drift_document(seen.diff, seen.failed_attempt))
+            document = documents.drift_document(
+                seen.diff, seen.failed_attempt, busy=seen.busy, warnings=seen.advice
+            )
+            _print_json(document)
         else:
+            _print_notices(seen)
             _print_difference(seen)
             _print_verdict(seen, seen.desired.project)
         if seen.diff.verdict is not Verdict.CURRENT:
@@ -138,28 +147,46 @@ def down(
     force: Annotated[
         bool, typer.Option("--force", help="Take agents that are still attached off the network.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also remove our images that nothing uses, and the cache of digests.")
+    ] = False,
     lock_wait: LockOption = 0.0,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove the stack: both siblings and both networks. Agents are left without a way out.
 
+    Images and a cache stay for the next `run`, unless `--all` is given; what is left is named.
+
     Example: clawker-fw down
     """
     from clawker_fw import pipeline
     from clawker_fw.cli import connection
-    from clawker_fw.reconcile.steps import describe
     from clawker_fw.stack.digests import Digests
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
     performed: list[Step] = []
     with Digests() as digests, _turn(lock_wait, performed) as turn:
-        pipeline.take_down(engine, chosen.project, digests, turn, detach=force)
+        images = pipeline.take_down(engine, chosen.project, digests, turn, detach=force, everything=everything)
+    if everything:
+        digests.forget()
+    from clawker_fw.report import documents
+
+    left = documents.Left(images, digests.path if digests.path.exists() else None)
     if format_ is Format.JSON:
-        steps = [describe(step) for step in performed]
-        _print_json({"schema": 1, "project": chosen.project, "steps": steps})
+        _print_json(documents.down_document(chosen.project, performed, left))
     else:
         typer.echo(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+        _print_left(left)
+
+
+def _print_left(left: "Left") -> None:
+    """Print what `down` has left, and how it goes."""
+    things = [*(f"image {name}" for name in left.images), *([f"cache {left.cache}"] if left.cache else [])]
+    for thing in things:
+        typer.echo(f"Left for the next run: {thing}")
+    if things:
+        typer.echo("`clawker-fw down --all` removes that, too.")
 
 
 @contextmanager
@@ -194,10 +221,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
             now = settings.load(chosen.config, os.environ)
             return Blueprint(chosen.project, now.settings, now.rules, release, engine.facts())
 
-        seen = pipeline.look(engine, read(), begun)
-        for warning in seen.diff.warnings:
-            LOG.warning("address_disputed", extra={"fields": {"message": warning}})
-        yield engine, read, seen
+        yield engine, read, pipeline.look(engine, read(), begun)
 
 
 @contextmanager
@@ -253,8 +277,9 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(documents.plan_document(seen.diff, steps))
+        _print_json(documents.plan_document(seen.diff, steps, seen.advice))
     else:
+        _print_notices(seen)
         _print_difference(seen)
         if not steps.empty:
             from clawker_fw.report import text
@@ -291,8 +316,9 @@ def _converge(
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(documents.run_document(before, performed, seen.diff))
+        _print_json(documents.run_document(before, performed, seen.diff, seen.advice))
     else:
+        _print_warnings(seen)
         words = "applied and proven" if performed else "nothing to do"
         _print_verdict(seen, f"{seen.blueprint.project}: {words}")
 
@@ -310,6 +336,22 @@ def _print_difference(seen: "Look") -> None:
     output.print(text.drift_report(seen.diff))
     if seen.failed_attempt:
         output.print(text.attempt_report(seen.failed_attempt))
+
+
+def _print_notices(seen: "Look") -> None:
+    """Print who is changing the stack just now, and what somebody should know although it is no difference."""
+    from clawker_fw.report import verdict
+
+    if holder := seen.busy:
+        typer.echo(verdict.busy(holder))
+    _print_warnings(seen)
+
+
+def _print_warnings(seen: "Look") -> None:
+    from clawker_fw.report import verdict
+
+    for advice in seen.advice:
+        typer.echo(verdict.warning(advice), color=True)
 
 
 def _print_verdict(seen: "Look", words: str) -> None:

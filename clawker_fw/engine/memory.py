@@ -72,6 +72,7 @@ class _Container:
     silent: str = ""
     health: str = ""
     unhealthy: str = ""
+    build: str = "memory"
 
 
 class MemoryEngine:
@@ -137,7 +138,7 @@ class MemoryEngine:
         inside = self._running(container, "probe")
         self._tell_of(inside, "exec_start", f"{HELPER_PATH} probe")
         return Probe(
-            build="memory",
+            build=inside.build,
             live={} if inside.silent else dict(inside.live),
             connections=inside.connections,
             addresses=tuple(sorted(inside.addresses)),

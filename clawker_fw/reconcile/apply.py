@@ -69,12 +69,14 @@ Tell = Callable[[Progress], None]
 class Watch:
     """What is asked while a plan is performed: what to tell, whether to stop, and whether it is still our turn.
 
-    `require_turn` raises when it is not; `stopping` says that the user has asked to stop.
+    `require_turn` raises when it is not; `stopping` says that the user has asked to stop. `beginning` is told of
+    each stage of the plan before it is performed.
     """
 
     tell: Tell
     stopping: Callable[[], bool] = lambda: False
     require_turn: Callable[[], None] = lambda: None
+    beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
 
 
 def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], watch: Watch) -> None:
@@ -90,6 +92,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         try:
             watch.require_turn()
             performer.require_going(plan.stages[position:])
+            watch.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # whatever it is: what was made for nothing is taken away
             if position in plan.undoable:

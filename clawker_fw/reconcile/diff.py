@@ -1,7 +1,8 @@
 """diff: compare what is with what should be, layer by layer. Pure.
 
-A value that differs was either made so by us and is wanted otherwise now (`upgrade`), or is not what we made
-(`tamper`). What we made stands in the container's label and, for hot files, in the record of the last commit.
+A value that differs is not what we made (`tamper`), or it is, and something else is wanted now: by the settings or
+the rules when this very release made it (`settings`), else by another release (`upgrade`). What we made, and which
+release did, stands in the container's labels and, for hot files, in the record of the last commit.
 """
 
 import json
@@ -26,7 +27,7 @@ from clawker_fw.model import (
     Value,
     Verdict,
 )
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import (
     ATTEMPT,
     COMMITTED,
@@ -66,7 +67,6 @@ def diff(observed: Observed, desired: Desired) -> Diff:
     return Diff(
         tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
         {sibling: _verdict([each for each in findings if each.sibling is sibling]) for sibling in Sibling},
-        _warnings(observed, desired),
     )
 
 
@@ -94,30 +94,6 @@ def _intruders(sibling: Sibling, observed: Observed, desired: Desired) -> Iterat
                 if place.address in desired.reserved[role]:
                     field = f"address.{place.address}"
                     yield Finding(sibling, Layer.STATE, field, name, None, Cause.TAMPER, Action.DETACH)
-
-
-def _warnings(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Tell who else answers ARP at an address of ours, where the engine knows of nobody.
-
-    Whoever may send raw packets can answer so, in anybody's name and for as long as they like. If that were a
-    finding, an agent could have its neighbours taken off the network, siblings replaced, and every proof fail.
-    """
-    known = {place.address for places in observed.attached.values() for place in places.values()}
-    return tuple(
-        _rumour(address, hardware, observed, desired)
-        for seen in observed.siblings.values()
-        for address, _, hardware in (other.partition(" ") for other in (seen.probe.others if seen.probe else ()))
-        if address not in known
-    )
-
-
-def _rumour(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
-    ours = "the service address" if address == str(desired.service_address) else "an address of ours"
-    names = sorted(
-        name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware
-    )
-    whose = f", which is that of {names[0]} or of somebody who pretends to be it" if names else ""
-    return f"Somebody else answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."
 
 
 def _absent(sibling: Sibling, observed: Observed) -> Finding:
@@ -151,7 +127,7 @@ def _networks(sibling: Sibling, observed: Observed, desired: Desired) -> Iterato
             if running != wanted:
                 # A subnet is only wanted otherwise when the setting has changed; what does not follow never is.
                 follows = field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,)
-                cause = Cause.UPGRADE if follows else Cause.TAMPER
+                cause = Cause.SETTINGS if follows else Cause.TAMPER
                 yield Finding(
                     sibling,
                     Layer.SHAPE,
@@ -193,6 +169,9 @@ class _Comparison:
         self._container = seen.container
         self._wanted: DesiredSibling = desired.siblings[seen.sibling]
         self._applied = labels.read_applied(seen.container.labels)
+        made_by = seen.container.labels.get(labels.STACK_BUILD_SHA)
+        same_release = made_by == self._wanted.labels[labels.STACK_BUILD_SHA]
+        self._reason = Cause.SETTINGS if same_release else Cause.UPGRADE
 
     def findings(self) -> Iterator[Finding]:
         found = [
@@ -228,17 +207,30 @@ class _Comparison:
         made: bool,
         action: Action,
         contents: tuple[bytes, bytes] | None = None,
+        reason: Cause | None = None,
+        versions: tuple[str | None, str | None] | None = None,
     ) -> Finding:
-        """Return a finding; `made` is whether the running value is what we made."""
-        cause = Cause.UPGRADE if made else Cause.TAMPER
-        return Finding(self._wanted.sibling, layer, field, running, desired, cause, action, contents)
+        """Return a finding.
+
+        `made` is whether the running value is what we made, and `reason` why something else is wanted now; without
+        one, that follows from which release made the container.
+        """
+        cause = (reason or self._reason) if made else Cause.TAMPER
+        return Finding(self._wanted.sibling, layer, field, running, desired, cause, action, contents, versions)
 
     def _state(self) -> Iterator[Finding]:
         container, wanted = self._container, self._wanted
         name, *others = container_names(self._desired.project, wanted.sibling)
         if container.name != name:
-            made = container.name in others
-            yield self._finding(Layer.STATE, "name", container.name, name, made=made, action=Action.RENAME)
+            yield self._finding(
+                Layer.STATE,
+                "name",
+                container.name,
+                name,
+                made=container.name in others,
+                action=Action.RENAME,
+                reason=Cause.UPGRADE,
+            )
         if container.status != "running":
             action = {"paused": Action.UNPAUSE, "exited": Action.START, "created": Action.START}.get(
                 container.status, Action.REPLACE
@@ -359,7 +351,27 @@ class _Comparison:
             known[0] if known else wanted.reference,
             made=made,
             action=Action.REPLACE,
+            reason=self._why_image(),
+            versions=self._versions(),
         )
+
+    def _why_image(self) -> Cause:
+        """Return why another image is wanted: what a release bundles is its own, everything else a setting."""
+        bundled = self._wanted.image.bundled and self._applied is not None and bool(self._applied.image_ids)
+        return Cause.UPGRADE if bundled else Cause.SETTINGS
+
+    def _versions(self) -> tuple[str | None, str | None]:
+        """Return the versions of the running and the wanted program.
+
+        Our CoreDNS is told by the release that built it: with the same CoreDNS, its plugins may be others.
+        """
+        wanted, applied, probe = self._wanted.image, self._applied, self._seen.probe
+        ours = applied is not None and self._container.image in applied.image_ids
+        told = versions.of_build(probe.build) if probe else None
+        recorded = versions.of_reference(applied.image) if applied and (ours or not applied.image_ids) else None
+        if wanted.sibling is Sibling.COREDNS and wanted.bundled:
+            return (recorded, wanted.version) if ours else (told, None)
+        return told or recorded, wanted.version
 
     def _shape(self) -> Iterator[Finding]:
         running = labels.shape_fields(self._container.shape)
@@ -411,7 +423,9 @@ class _Comparison:
                 yield self._finding(Layer.HOT, path, digest, kept, made=False, action=Action.COMMIT)
         for folder in UNFINISHED:
             if any(path.startswith(f"{folder}/") for path in self._seen.files):
-                yield self._finding(Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT)
+                yield self._finding(
+                    Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
+                )
 
     def _files(
         self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,27 @@ _PREFIX = labels.PREFIX + "lock."
 _HOST, _USER, _PROCESS, _SINCE, _COMMAND, _SILENCE = (
     _PREFIX + name for name in ("host", "user", "process", "since", "command", "lease")
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, in its own words; `since` is RFC 3339, `process` an id on that host."""
+
+    host: str
+    user: str
+    process: str
+    since: str
+    command: str
+
+
+def at_work(lock: Listed | None) -> Holder | None:
+    """Return who holds a lock; None when nobody does, or nobody who is still alive."""
+    if lock is None or abandoned(lock):
+        return None
+    host, user, process, since, command = (
+        lock.labels.get(label, "?") for label in (_HOST, _USER, _PROCESS, _SINCE, _COMMAND)
+    )
+    return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
 
 
 def abandoned(lock: Listed) -> bool:

@@ -387,6 +387,19 @@ def waste(observed: Observed, desired: Desired, retired: Collection[str]) -> tup
     )
 
 
+def unused_references(observed: Observed) -> tuple[str, ...]:
+    """Return the images of ours, of any release, that no container is made from."""
+    unused = (image for image, users in observed.own_images.items() if not users)
+    held = observed.lock.image if observed.lock else ""
+    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
+
+
+def without_images(observed: Observed) -> Plan:
+    """Return what takes these images away."""
+    steps = tuple(RemoveImage(name) for name in unused_references(observed))
+    return Plan((steps,) if steps else (), rollback=(), point_of_no_return=0)
+
+
 def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
     """Make both networks anew, and everything on them: only when no agent is there to be cut off."""
     agents = sorted({name for names in observed.attached.values() for name in names})

@@ -2,54 +2,193 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, assert_never
 
-from clawker_fw.model import Attempt, Desired, Diff, Finding, Observed, Role, Sibling, Verdict, version_of
+from clawker_fw.model import (
+    Attempt,
+    Desired,
+    Diff,
+    Finding,
+    Observed,
+    ObservedSibling,
+    Role,
+    Sibling,
+    Verdict,
+    version_of,
+)
+from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.plan import waste
-from clawker_fw.reconcile.steps import Plan, Step, describe
+from clawker_fw.reconcile.steps import (
+    AwaitTtl,
+    Claim,
+    Commit,
+    Create,
+    CreateNetwork,
+    Detach,
+    Drain,
+    Plan,
+    ProvideImage,
+    Reattach,
+    Release,
+    RemoveImage,
+    RemoveNetwork,
+    RemoveVolume,
+    Rename,
+    Retire,
+    Start,
+    Step,
+    Unpause,
+    Verify,
+    describe,
+)
 from clawker_fw.report.filediff import unified
+from clawker_fw.stack import labels, versions
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def drift_document(found: Diff, failed: Attempt | None) -> dict[str, Any]:
-    """Return the answer of `drift`; `failed` is the last attempt to close the difference, when it failed."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Left:
+    """What `down` has not removed: our images that nothing is made from, and the cache if there is one."""
+
+    images: tuple[str, ...]
+    cache: Path | None
+
+
+def drift_document(
+    found: Diff, failed: Attempt | None, *, busy: Holder | None, warnings: Sequence[Advice]
+) -> dict[str, Any]:
+    """Return the answer of `drift`.
+
+    `failed` is the last attempt to close the difference, when it failed; `busy` is who is changing the stack.
+    """
     return {
         "schema": SCHEMA,
         "verdict": found.verdict.value,
+        "busy": _busy(busy),
+        "warnings": _warnings(warnings),
         "siblings": _siblings(found),
-        "warnings": list(found.warnings),
         "failed_attempt": dataclasses.asdict(failed) | {"context": list(failed.context)} if failed else None,
     }
 
 
-def plan_document(before: Diff, steps: Plan) -> dict[str, Any]:
+def _busy(holder: Holder | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(holder) if holder else None
+
+
+def _warnings(warnings: Sequence[Advice]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(each) for each in warnings]
+
+
+def plan_document(before: Diff, steps: Plan, warnings: Sequence[Advice]) -> dict[str, Any]:
     """Return the answer of a dry run: what differs, and what would be done about it."""
-    planned = [describe(step) for step in steps.steps]
-    return _changes(before, before.verdict, planned, changed=False)
+    return _changes(before, before.verdict, steps.steps, warnings, changed=False)
 
 
-def run_document(before: Diff, performed: Sequence[Step], after: Diff) -> dict[str, Any]:
+def run_document(
+    before: Diff, performed: Sequence[Step], after: Diff, warnings: Sequence[Advice]
+) -> dict[str, Any]:
     """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards."""
-    return _changes(before, after.verdict, [describe(step) for step in performed], changed=bool(performed))
+    return _changes(before, after.verdict, performed, warnings, changed=bool(performed))
 
 
-def _changes(before: Diff, verdict: Verdict, steps: list[str], *, changed: bool) -> dict[str, Any]:
+def _changes(
+    before: Diff, verdict: Verdict, steps: Iterable[Step], warnings: Sequence[Advice], *, changed: bool
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "verdict": verdict.value,
         "changed": changed,
-        "steps": steps,
+        "warnings": _warnings(warnings),
+        "steps": [_step(step) for step in steps],
         "siblings": _siblings(before),
-        "warnings": list(before.warnings),
     }
 
 
-def status_document(observed: Observed, desired: Desired, found: Diff, rules: int) -> dict[str, Any]:
+def down_document(project: str, performed: Sequence[Step], left: Left) -> dict[str, Any]:
+    """Return the answer of `down`: what was done, and what was left."""
+    return {
+        "schema": SCHEMA,
+        "project": project,
+        "steps": [_step(step) for step in performed],
+        "left": {"images": list(left.images), "cache": str(left.cache) if left.cache else None},
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    """Return a step: its kind, what it is about, and the line that people read."""
+    kind, fields = _kind(step)
+    return {"kind": kind, **fields, "text": describe(step)}
+
+
+def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR0912 - one case a step
+    """Return what a program needs to know of a step; a kind has the same fields always."""
+    match step:
+        case ProvideImage():
+            kind = "load-image" if step.bundled else "pull-image"
+            return kind, {"sibling": step.sibling.value, "image": step.reference}
+        case RemoveImage():
+            return "remove-image", {"image": step.reference}
+        case CreateNetwork():
+            return "create-network", {"network": step.spec.name, "subnet": str(step.spec.subnet)}
+        case RemoveNetwork():
+            return "remove-network", {"network": step.name}
+        case RemoveVolume():
+            return "remove-volume", {"volume": step.volume}
+        case Detach():
+            return "detach", {"container": step.container, "network": step.name}
+        case Create():
+            return "create", {"sibling": step.sibling.value, "container": step.spec.name}
+        case Verify():
+            return "verify", {
+                "sibling": step.sibling.value,
+                "container": step.container,
+                "version": step.version,
+            }
+        case Commit():
+            return "commit", {"sibling": step.sibling.value}
+        case Claim():
+            return "claim", {"sibling": Sibling.COREDNS.value, "seconds": step.seconds}
+        case Release():
+            return "release", {"sibling": Sibling.COREDNS.value}
+        case AwaitTtl():
+            return "wait", {"seconds": step.seconds}
+        case Drain():
+            return "drain", {"container": step.name, "seconds": step.seconds}
+        case Retire():
+            return "remove", {"container": step.name}
+        case Start():
+            return "start", {"sibling": step.sibling.value}
+        case Unpause():
+            return "unpause", {"sibling": step.sibling.value}
+        case Reattach():
+            return "reattach", {
+                "sibling": step.sibling.value,
+                "networks": [name for name, _ in step.networks],
+            }
+        case Rename():
+            return "rename", {"sibling": step.sibling.value, "container": step.name}
+        case _:
+            assert_never(step)
+
+
+def status_document(
+    observed: Observed,
+    desired: Desired,
+    found: Diff,
+    rules: int,
+    *,
+    busy: Holder | None,
+    warnings: Sequence[Advice],
+) -> dict[str, Any]:
     """Return the answer of `status`."""
     return {
         "schema": SCHEMA,
         "verdict": found.verdict.value,
+        "busy": _busy(busy),
+        "warnings": _warnings(warnings),
         "project": desired.project,
         "engine": {"version": observed.engine.version, "architecture": observed.engine.architecture},
         "agent": {
@@ -58,7 +197,6 @@ def status_document(observed: Observed, desired: Desired, found: Diff, rules: in
             "attached": sorted(observed.attached.get(Role.AGENTS, ())),
         },
         "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
-        "warnings": list(found.warnings),
         "rules": rules,
         "leftovers": leftovers(observed, desired),
     }
@@ -89,10 +227,21 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "health": (container.health or None) if container else None,
         "image": container.image if container else None,
         "build": (seen.probe.build or None) if seen and seen.probe else None,
+        "version": program_version(seen) if seen else None,
         "address": (container.connected.get(agents) or None) if container else None,
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
     }
+
+
+def program_version(seen: ObservedSibling) -> str | None:
+    """Return the version of a sibling's program: by its own word, else by its image; None when neither tells."""
+    told = versions.of_build(seen.probe.build) if seen.probe else None
+    applied = labels.read_applied(seen.container.labels)
+    if told or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
+        return told  # the tag of a resolver that we made is our own version
+    made = not applied.image_ids or seen.container.image in applied.image_ids
+    return versions.of_reference(applied.image) if made else None
 
 
 def live_version(observed: Observed, sibling: Sibling) -> str | None:
@@ -123,6 +272,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause.value,
         "action": finding.action.value,
     }
+    if finding.versions:
+        document["versions"] = dict(zip(("running", "desired"), finding.versions, strict=True))
     if finding.contents:
         document["diff"] = "".join(unified_diff(finding))
     return document

@@ -20,7 +20,7 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import Plan, Step, describe
-from clawker_fw.report.documents import leftovers, live_version, unified_diff
+from clawker_fw.report.documents import leftovers, live_version, program_version, unified_diff
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
@@ -65,12 +65,25 @@ def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
     parts: list[RenderableType] = []
     for sibling in Sibling:
         findings = found.of(sibling)
-        parts.append(Text.assemble((f"{sibling}", "bold"), "  ", _verdict(found.verdicts[sibling])))
+        versions = "".join(f"  {line}" for line in map(_versions, findings) if line)
+        parts.append(Text.assemble((f"{sibling}", "bold"), "  ", _verdict(found.verdicts[sibling]), versions))
         if findings:
             parts.append(Padding(_table(findings), (0, 0, 0, 2), expand=False))
         if files:
             parts += [_file_diff(each) for each in findings if each.contents]
     return Group(*parts)
+
+
+_PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
+
+
+def _versions(finding: Finding) -> str:
+    """Return which version another image would bring; "" where that can't be told."""
+    running, desired = finding.versions or (None, None)
+    if running is None or desired is None:
+        return ""
+    change = f"{running} → {desired}" if running != desired else f"{running}, another build of it"
+    return f"{_PROGRAMS[finding.sibling]} {change}"
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -145,7 +158,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff, rules: int)
             (container.connected.get(agents) if container else "") or "-",
             _moment(container.started) if container and container.running else "-",
             live_version(observed, sibling) or "-",
-            _shown(container.image) if container else "-",
+            " ".join((program_version(seen) or "", _shown(seen.container.image))).strip() if seen else "-",
         )
     rules_word = "rule" if rules == 1 else "rules"
     agents_word = "agent" if attached == 1 else "agents"

@@ -7,6 +7,8 @@ import os
 import sys
 
 from clawker_fw.model import Diff, Verdict
+from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.lock import Holder
 
 _BOLD = {Verdict.CURRENT: "\x1b[1;32m", Verdict.DRIFTED: "\x1b[1;33m", Verdict.UNKNOWN: "\x1b[1;31m"}
 _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -15,6 +17,22 @@ _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
 def line(verdict: Verdict, words: str) -> str:
     """Return the one word that matters, and what it is about."""
     return f"{_styled(verdict.value, _BOLD[verdict])}  {words}"
+
+
+def busy(holder: Holder) -> str:
+    """Return who is changing the stack just now: what is shown beside it may be half done."""
+    who = f"{holder.user} on {holder.host}, process {holder.process}"
+    return _printable(f"Busy: `{holder.command}` is changing this stack since {holder.since} ({who}).")
+
+
+def warning(advice: Advice) -> str:
+    """Return one warning."""
+    return f"{_styled('warning', _BOLD[Verdict.DRIFTED])}[{advice.code}]: {_printable(advice.message)}"
+
+
+def _printable(text: str) -> str:
+    """Return text that others have written without what could steer a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def by_sibling(found: Diff) -> str:

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from clawker_fw.rules import suffixes
+
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
 
@@ -48,9 +50,24 @@ def parse_destination(text: str) -> Destination:
         raise ValueError(f"{text!r} is an address; rules name hosts")
     if last_label == "invalid":
         raise ValueError(f"{text!r} can never exist: .invalid is reserved (RFC 6761)")
-    if subtree and "." not in name:
-        raise ValueError(f"{text!r} would allow a whole top-level domain")
     return Destination(name, subtree)
+
+
+def objection(destination: Destination) -> str:
+    """Return why a destination is most likely a mistake, as a sentence about it without an end; "" for none.
+
+    Who means it can say so: nothing in it breaks.
+    """
+    name, subtree = destination.name, destination.subtree
+    if name.rpartition(".")[2] == "localhost":
+        return "is the machine of whoever asks (RFC 6761), for Envoy its own container, which it never connects to"
+    if subtree and "." not in name:
+        return "would allow a whole top-level domain"
+    if subtree and suffixes.is_shared(name):
+        return f"would allow everybody who has a name below {name}, a public suffix"
+    if suffixes.is_registry(name):
+        return "is a public suffix, below which others have their names, and no host"
+    return ""
 
 
 def _to_ascii(name: str) -> str:

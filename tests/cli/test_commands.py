@@ -2,8 +2,11 @@
 
 import json
 import os
+import platform
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from clawker_fw.reconcile import lock
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
-from tests.cli.conftest import SETTINGS, Command
+from tests.cli.conftest import SETTINGS, Command, Outcome
 
 EM_AARCH64 = 183
 """What an ELF file for arm64 says of itself (elf.h)."""
@@ -43,7 +46,8 @@ def test_the_way_of_a_newcomer(command: Command) -> None:
 
     down = command("down", "--format", "json")
     assert down.code == 0
-    assert "remove network clawker-net" in down.valid("down")["steps"]
+    steps = down.valid("down")["steps"]
+    assert {"kind": "remove-network", "network": "clawker-net", "text": "remove network clawker-net"} in steps
     assert command("status", "--format", "json").valid("status")["siblings"][0]["state"] == "missing"
     assert "was not up" in command("down").out
 
@@ -68,7 +72,9 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
     assert left == {"containers": [], "images": [], "volumes": ["0123456789abcdef"]}
     assert "Left over, `run` removes it: volume 0123456789abcdef" in command("status").out
     assert command("run", "--dry-run").code == 1
-    assert command("run", "--format", "json").valid("run")["steps"] == ["remove volume 0123456789ab"]
+    assert command("run", "--format", "json").valid("run")["steps"] == [
+        {"kind": "remove-volume", "volume": "0123456789abcdef", "text": "remove volume 0123456789ab"}
+    ]
     assert memory.volumes == {}
 
 
@@ -159,7 +165,10 @@ def test_reload_commits_rules_live(command: Command, settings_file: Path, memory
     settings_file.write_text("rules:\n  - dst: b.test\n")
     reload = command("reload", "--format", "json")
     assert reload.code == 0
-    assert reload.valid("run")["steps"] == ["commit hot files to envoy", "commit hot files to coredns"]
+    assert reload.valid("run")["steps"] == [
+        {"kind": "commit", "sibling": sibling, "text": f"commit hot files to {sibling}"}
+        for sibling in ("envoy", "coredns")
+    ]
     assert memory.inside("clawker-envoy").id == before
 
 
@@ -197,13 +206,13 @@ def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -
     assert command("drift", "--format", "json").valid("drift")["warnings"] == []
     memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
     for verb in ("drift", "status", "run"):
-        outcome = command("--log-format", "json", verb, "--format", "json")
+        outcome = command(verb, "--format", "json")
         answer = outcome.valid(verb)
         assert (outcome.code, answer["verdict"]) == (0, "current")
         (warning,) = answer["warnings"]
-        assert "02:00:00:00:00:99" in warning
-        (record,) = (json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"'))
-        assert (record["event"], record["message"]) == ("address_disputed", warning)
+        assert warning["code"] == "address-disputed"
+        assert "02:00:00:00:00:99" in warning["message"]
+        assert "02:00:00:00:00:99" in command(verb).out
 
 
 @pytest.mark.parametrize("record", ["[]", '{"applied": 1}', '{"image_ids": 1}', "\0", "[" * 100_000])
@@ -228,20 +237,162 @@ def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
     assert "clawker-fw run" in reload.err
 
 
+def spec_drifts(outcome: Outcome) -> list[Any]:
+    """Return the records of replacements for drift."""
+    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
+    return [each for each in records if each["event"] == "firewall_container_spec_drift"]
+
+
 @pytest.mark.parametrize("verb", ["run", "reload"])
 def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
     """One structured record a sibling, with both values of each of the three labels."""
     command("run")
-    outcome = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
-    drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
+    drifted = spec_drifts(command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320"))
     assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
+    assert {each["reason"] for each in drifted} == {f"labels {labels.OTEL_INFRA_PORT}"}
     for each in drifted:
         assert (each["running_otel_infra_port"], each["desired_otel_infra_port"]) == ("4319", "4320")
         assert each["running_infra_certs_ready"] == each["desired_infra_certs_ready"] == "false"
         assert each["running_stack_build_sha"] == each["desired_stack_build_sha"]
     text = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
     assert "event=firewall_container_spec_drift container=clawker-envoy" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda envoy: envoy.files.update({"boot/bootstrap.yaml": b"x"}), "boot boot/bootstrap.yaml"),
+        (lambda envoy: setattr(envoy, "image", "sha256:" + "0" * 64), "image id"),
+        (
+            lambda envoy: setattr(envoy, "spec", replace(envoy.spec, shape=replace(envoy.spec.shape, user="1"))),
+            "shape user",
+        ),
+        (lambda envoy: setattr(envoy, "silent", "connection refused"), None),
+        (lambda envoy: setattr(envoy, "processes", ("7: /bin/sh",)), None),
+    ],
+)
+def test_a_record_is_for_what_a_sibling_is(
+    change: Callable[[Any], None], reason: str | None, command: Command, memory: MemoryEngine
+) -> None:
+    """Not for a sibling that is replaced because of what it does; it says which fields differ."""
+    command("run")
+    before = memory.inside("clawker-envoy").id
+    change(memory.inside("clawker-envoy"))
+    drifted = spec_drifts(command("--log-format", "json", "run"))
+    assert [each["reason"] for each in drifted] == ([reason] if reason else [])
+    assert memory.inside("clawker-envoy").id != before
+
+
+def test_an_attempt_that_is_rolled_back_leaves_no_record(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was replaced; when it is, the record comes once for each sibling."""
+    command("run")
+    start = memory.start
+
+    def start_silent(container: str) -> None:
+        start(container)
+        memory.inside(container).silent = "connection refused"
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "start", start_silent)
+        failed = command("--log-format", "json", "run", CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    assert failed.code == 5
+    assert spec_drifts(failed) == []
+    assert len(spec_drifts(command("--log-format", "json", "run", CLAWKER_FW_OTEL__INFRA_PORT="4320"))) == 2
+
+
+def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngine) -> None:
+    """Who looks meanwhile sees half of it: the answer says so, and who it is; a holder that is gone is none."""
+    command("run")
+    assert command("drift", "--format", "json").valid("drift")["busy"] is None
+    assert "Busy" not in command("drift").out
+    image = memory.inside("clawker-envoy").image
+    parent = os.getppid()
+
+    def hold(process: str, command_line: str) -> str:
+        held_by = {
+            **lock.holder(),
+            f"{labels.PREFIX}lock.process": process,
+            f"{labels.PREFIX}lock.command": command_line,
+        }
+        everything = labels.ownership_labels("clawker") | held_by
+        return memory.create_container(ContainerSpec("clawker-lock", image, everything, Shape((), (), {})))
+
+    held = hold(f"{parent} {lock._started(parent)}", "clawker-fw run \x1b[31m")  # noqa: SLF001 - as in its labels
+    mine = lock.holder()
+    for verb in ("drift", "status"):
+        busy = command(verb, "--format", "json").valid(verb)["busy"]
+        assert busy == {
+            "host": platform.node(),
+            "user": mine[f"{labels.PREFIX}lock.user"],
+            "process": str(parent),
+            "since": busy["since"],
+            "command": "clawker-fw run \x1b[31m",
+        }
+        told = command(verb).out
+        assert "Busy: `clawker-fw run \N{REPLACEMENT CHARACTER}[31m` is changing this stack since 20" in told
+        assert f"process {parent}" in told
+    memory.remove(held)
+    hold("999999999 1", "clawker-fw run")
+    assert command("drift", "--format", "json").valid("drift")["busy"] is None
+
+
+def test_down_says_what_it_leaves_and_takes_it_with_all(
+    command: Command, memory: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that nothing uses, and the cache; never those from which another stack is made."""
+    cache = tmp_path / "cache" / "digests.json"
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: cache.parent)
+    command("run")
+    command("--project", "other", "run")
+    (cache.parent).mkdir(exist_ok=True)
+    cache.write_text("{}")
+    ours = {memory.inside(f"clawker-{sibling}").spec.image for sibling in Sibling}
+
+    down = command("down", "--format", "json").valid("down")
+    assert [name.partition(":")[0] for name in down["left"]["images"]] == ["clawker-fw/lock"]
+    assert down["left"]["cache"] == str(cache)
+    told = command("--project", "other", "down").out
+    assert told.startswith("other is down.\n")
+    for thing in (*(f"image {name}" for name in ours), f"cache {cache}"):
+        assert f"Left for the next run: {thing}\n" in told
+    assert "`clawker-fw down --all` removes that, too." in told
+
+    command("--project", "other", "run")
+    clean = command("down", "--all", "--format", "json").valid("down")
+    assert clean["left"] == {"images": [], "cache": None}
+    assert [step["image"].partition(":")[0] for step in clean["steps"]] == ["clawker-fw/lock"]
+    assert {memory.inside(f"other-{sibling}").spec.image for sibling in Sibling} == ours
+    assert not cache.parent.exists()
+    assert command("--project", "other", "drift").code == 0
+
+    assert "Left" not in command("--project", "other", "down", "--all").out
+    assert memory.own_images() == ()
+    assert command("run").code == 0
+
+
+def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """In the answer of every command that looks at it, in words and as JSON; it is told by its version."""
+    reference = f"registry.test/envoy:v1.9.0@sha256:{'0' * 64}"
+    settings_file.write_text(settings_file.read_text() + f"images:\n  envoy: {reference}\n")
+    command("run")
+    assert command("drift", "--format", "json").valid("drift")["warnings"] == []
+    memory.inside("clawker-envoy").build = "6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL"
+    for verb, schema in (("drift", "drift"), ("status", "status"), ("run", "run"), ("run --dry-run", "run")):
+        (warning,) = command(*verb.split(), "--format", "json").valid(schema)["warnings"]
+        assert warning["code"] == "envoy-outdated"
+        told = command(*verb.split())
+        assert told.code == 0
+        assert "warning[envoy-outdated]: Envoy 1.9.0 is older than 1." in told.out, verb
+    status = command("status", "--format", "json").json["siblings"][0]
+    assert status["version"] == "1.9.0"
+    settings_file.write_text(settings_file.read_text().replace("1.9.0", "1.41.0").replace("0" * 64, "1" * 64))
+    assert "envoy  drifted  Envoy 1.9.0 → 1.41.0" in command("drift").out
+    found = command("drift", "--format", "json").valid("drift")["siblings"][0]["findings"]
+    assert [each["versions"] for each in found if each["layer"] == "image"] == [
+        {"running": "1.9.0", "desired": "1.41.0"}
+    ]
 
 
 def test_coming_up_is_not_drift(command: Command) -> None:

@@ -148,8 +148,8 @@ def test_a_spoofer_can_accuse_nobody(up: Firewall, peers: Peers, docker: APIClie
         drift = up.drift().expect().json
         assert any(line["event"] == "answered" for line in spoofer.said())
         assert (drift["verdict"], len(drift["warnings"])) == ("current", 1)
-        assert address in drift["warnings"][0]
-        assert hardware in drift["warnings"][0]
+        assert address in drift["warnings"][0]["message"]
+        assert hardware in drift["warnings"][0]["message"]
         assert up.run().json["steps"] == []
         spoofer.remove()
     assert {name: docker.inspect_container(up.container(name))["Id"] for name in before} == before

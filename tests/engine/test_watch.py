@@ -138,14 +138,14 @@ def _quiet(watched: Watching) -> None:
     until(is_over)
 
 
-def test_an_upgrade_waits_for_run(hand: Hand, watched: Watching) -> None:
+def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
     """A rule that was changed meanwhile is not slipped in, and `run` is not hindered."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
     hand.firewall.write("other.test")
     kill(hand, ENVOY)
     healed = watched.healed(since=before)
     assert (healed["actions"], healed["verdict"]) == (["start"], "drifted")
-    assert {finding[3] for finding in hand.firewall.drift().findings} == {"upgrade"}
+    assert {finding[3] for finding in hand.firewall.drift().findings} == {"settings"}
     assert b"other.test" not in hand.read(COREDNS)[POLICY]
     hand.firewall.run("--lock-wait", "30s")
     hand.firewall.settings.write_text(settings)

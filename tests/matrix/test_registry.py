@@ -156,19 +156,20 @@ def refused(engine: DockerEngine, reference: str) -> EngineError:
 
 
 def test_images_by_digest(firewall: Firewall, site: Site) -> None:
-    """They are pulled first of all, run, and are compared by digest; another digest is an upgrade."""
+    """They are pulled first of all, run, and are compared by digest; another digest is another setting."""
     envoy, newer, coredns = (site.references[name] for name in ("envoy", "newer", "coredns"))
     firewall.write("a.test", images={"envoy": envoy, "coredns": coredns})
     steps = firewall.run().json["steps"]
-    assert set(steps[:2]) == {f"pull image {envoy}", f"pull image {coredns}"}
+    assert [step["kind"] for step in steps[:2]] == ["pull-image", "pull-image"]
+    assert {step["image"] for step in steps[:2]} == {envoy, coredns}
     assert firewall.current()
     assert firewall.run().json["changed"] is False
     firewall.write("a.test", images={"envoy": newer, "coredns": coredns})
-    assert firewall.drift().findings == {("envoy", "image", "id", "upgrade", "replace")}
+    assert firewall.drift().findings == {("envoy", "image", "id", "settings", "replace")}
     firewall.run("--drain-timeout", "1")
     assert firewall.current()
     firewall.write("a.test")
-    assert ("envoy", "image", "id", "upgrade", "replace") in firewall.drift().findings
+    assert ("envoy", "image", "id", "settings", "replace") in firewall.drift().findings
     firewall.run("--drain-timeout", "1")
     assert firewall.current()
 
@@ -191,7 +192,8 @@ def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site
 def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
     """The digest of an index names the engine's own variant; the running container is compared with the index."""
     firewall.write("a.test", images={"coredns": site.references["index"]})
-    assert f"pull image {site.references['index']}" in firewall.run().json["steps"]
+    pulled = [step["image"] for step in firewall.run().json["steps"] if step["kind"] == "pull-image"]
+    assert pulled == [site.references["index"]]
     assert firewall.current()
     assert firewall.run().json["changed"] is False
     firewall.write("a.test", images={"coredns": site.references["coredns"]})
@@ -227,6 +229,7 @@ def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_pat
         firewall.run()
     assert firewall.current()
     again = firewall.run("--force-recreate", "--drain-timeout", "1").json["steps"]
+    assert [step["kind"] for step in again].count("create") == 2
     assert not [step for step in again if "image" in step]
     firewall.call("down").expect()
     firewall.run()

@@ -10,7 +10,7 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, Verdict
+from clawker_fw.model import ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
 from clawker_fw.stack import labels
@@ -122,7 +122,7 @@ MATRIX = [
     (disconnect("clawker-net", "clawker-envoy"), (E, "state", "networks.clawker-net", "tamper", "reattach")),
     (disconnect("clawker-net", "clawker-coredns"), (C, "state", "networks.clawker-net", "tamper", "reattach")),
     (lose_service_address, (C, "state", "service_address", "tamper", "claim")),
-    (relabel(labels.OTEL_INFRA_PORT, "1"), (C, "labels", labels.OTEL_INFRA_PORT, "upgrade", "replace")),
+    (relabel(labels.OTEL_INFRA_PORT, "1"), (C, "labels", labels.OTEL_INFRA_PORT, "settings", "replace")),
     (relabel(labels.STACK_BUILD_SHA, None), (C, "labels", labels.STACK_BUILD_SHA, "tamper", "replace")),
     (relabel(labels.INFRA_CERTS_READY, None), (C, "labels", labels.INFRA_CERTS_READY, "tamper", "replace")),
     (other_image, (C, "image", "id", "tamper", "replace")),
@@ -315,25 +315,25 @@ def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted:
         ({"drain_timeout": 5}, set()),
     ],
 )
-def test_a_changed_setting_is_an_upgrade(
+def test_a_changed_setting_is_told_as_one(
     change: dict[str, Any], layers: set[tuple[str, str]], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
     """What a sibling is changes with the settings that it is made of, and with no others."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, **change)
     findings = stacks.found(memory, changed)
     assert {(sibling, layer) for sibling, layer, *_ in findings} == layers
-    assert {cause for *_, cause, _ in findings} <= {"upgrade"}
+    assert {cause for *_, cause, _ in findings} <= {"settings"}
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
 
 
-def test_a_changed_rule_is_an_upgrade_committed_live(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_a_changed_rule_is_a_setting_committed_live(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Rules change without a new container."""
     before = {name: memory.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     changed = stacks.blueprint(memory.facts(), "b.test", {"dst": "c.test", "port": 8443}, release=wanted.release)
     findings = stacks.found(memory, changed)
-    assert {(cause, action) for *_, cause, action in findings} == {("upgrade", "commit")}
-    assert ("envoy", "hot", LISTENERS, "upgrade", "commit") in findings
-    assert ("envoy", "live", "listeners", "upgrade", "commit") in findings
+    assert {(cause, action) for *_, cause, action in findings} == {("settings", "commit")}
+    assert ("envoy", "hot", LISTENERS, "settings", "commit") in findings
+    assert ("envoy", "live", "listeners", "settings", "commit") in findings
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
     assert {name: memory.inside(name).id for name in before} == before
     assert b"8443" in memory.inside("clawker-envoy").files[LISTENERS]
@@ -379,13 +379,81 @@ def test_an_upgraded_release_is_seen_by_content(
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
 
 
+def test_a_rule_changed_with_the_release_is_an_upgrade(
+    memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
+) -> None:
+    """What another release made is replaced by this one's, whatever the settings have become meanwhile."""
+    upgraded = stacks.copied_release(tmp_path)
+    stacks.change_corefile(upgraded)
+    changed = stacks.blueprint(memory.facts(), "b.test", release=upgraded, otel={"infra_port": 4320})
+    findings = stacks.found(memory, changed)
+    assert ("coredns", "labels", labels.OTEL_INFRA_PORT, "upgrade", "replace") in findings
+    assert {cause for *_, cause, _ in findings} == {"upgrade"}
+    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = b"{}"
+    assert ("envoy", "hot", "hot/lds/listeners.json", "tamper", "commit") in stacks.found(memory, changed)
+    assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
+    assert wanted.release.build_sha != upgraded.build_sha
+
+
+def test_a_chosen_image_is_a_setting_whatever_the_release(
+    memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
+) -> None:
+    """What a release bundles comes with it; another reference comes from the settings alone."""
+    upgraded = stacks.copied_release(tmp_path)
+    stacks.change_corefile(upgraded)
+    reference = "proxy:v1.41.0@sha256:" + "1" * 64
+    changed = stacks.blueprint(memory.facts(), *RULES, release=upgraded, images={"envoy": reference})
+    findings = stacks.found(memory, changed)
+    assert ("envoy", "image", "id", "settings", "replace") in findings
+    assert ("envoy", "labels", labels.STACK_BUILD_SHA, "upgrade", "replace") in findings
+    stacks.converged(memory, changed)
+    assert ("envoy", "image", "id", "settings", "replace") in stacks.found(memory, wanted)
+
+
+def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, release: Release) -> None:
+    """By the program's own word or by what it was made from, and not at all where neither tells."""
+
+    def versions(**images: str) -> dict[str, tuple[str | None, str | None] | None]:
+        changed = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
+        found = pipeline.look(memory, changed).diff.findings
+        return {each.sibling.value: each.versions for each in found if each.layer is Layer.IMAGE}
+
+    bundled = wanted.images[Sibling.ENVOY].version
+    digest = "@sha256:" + "1" * 64
+    assert versions(envoy=f"proxy:v1.41.0{digest}") == {"envoy": (bundled, "1.41.0")}
+    memory.inside("clawker-envoy").build = "6f0b1e9a/1.39.3/Clean/RELEASE/BoringSSL"
+    assert versions(envoy=f"proxy:v1.41.0{digest}") == {"envoy": ("1.39.3", "1.41.0")}
+    assert versions(envoy=f"proxy{digest}") == {"envoy": ("1.39.3", None)}
+    memory.inside("clawker-coredns").build = "CoreDNS-1.14.0"
+    assert versions(coredns=f"resolver:1.15.1{digest}") == {"coredns": ("1.14.0", "1.15.1")}
+    assert versions() == {}
+
+
+def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine, release: Release) -> None:
+    """It is no drift, since the settings want it, and goes with a newer one; our own is never warned of."""
+
+    def warned(build: str, **images: str) -> list[str]:
+        blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
+        stacks.converged(memory, blueprint)
+        memory.inside("clawker-envoy").build = build
+        seen = pipeline.look(memory, blueprint)
+        assert seen.diff.verdict is Verdict.CURRENT
+        return [each.code for each in seen.advice]
+
+    reference = "proxy@sha256:" + "1" * 64
+    assert warned("6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL", envoy=reference) == ["envoy-outdated"]
+    assert warned("6f0b1e9a/99.0.0/Clean/RELEASE/BoringSSL", envoy=reference) == []
+    assert warned("memory", envoy=reference) == []
+    assert warned("6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL") == []
+
+
 def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A network is never remade under an agent; without agents it is."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
     memory.start(agent)
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
     field = "networks.clawker-net.subnet"
-    assert ("coredns", "shape", field, "upgrade", "recreate-networks") in stacks.found(memory, changed)
+    assert ("coredns", "shape", field, "settings", "recreate-networks") in stacks.found(memory, changed)
     with pytest.raises(RefusedError) as caught:
         stacks.converged(memory, changed)
     assert caught.value.code == "network-in-use"

@@ -214,8 +214,9 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(
         seen = pipeline.look(engine, wanted)
         assert seen.diff.verdict is Verdict.CURRENT
         assert pipeline.plan_for(seen, Wish(0)).empty
-        (warning,) = seen.diff.warnings
-        assert all(text in warning for text in (address, named, words))
+        (warning,) = seen.advice
+        assert warning.code == "address-disputed"
+        assert all(text in warning.message for text in (address, named, words))
 
 
 # --- records --------------------------------------------------------------------------------------------------

@@ -333,18 +333,18 @@ def test_which_events_matter(event: Event, *, reason: bool) -> None:
 # --- what is healed -------------------------------------------------------------------------------------------
 
 
-def test_an_upgrade_waits_for_run(watched: Watched) -> None:
+def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
     """Tampering is healed beside it, and the changed rule is not slipped in."""
     watched.change("b.test")
     before = dict(watched.engine.inside(COREDNS).files)
     decisions = watched.until(20, (10, partial(watched.engine.stop, ENVOY)))
     assert decisions == ["0 start leave", "10 event heal done", "11 event leave"]
     assert dict(watched.engine.inside(COREDNS).files) == before
-    assert {cause for *_, cause, _ in stacks.found(watched.engine, watched.wanted)} == {"upgrade"}
+    assert {cause for *_, cause, _ in stacks.found(watched.engine, watched.wanted)} == {"settings"}
     assert watched.decisions[1][1].verdict is Verdict.DRIFTED
 
 
-def test_all_takes_upgrades_too(watched: Watched) -> None:
+def test_all_takes_changed_rules_too(watched: Watched) -> None:
     """A changed rule is live after an interval at the latest."""
     decisions = watched.until(40, (10, partial(watched.change, "b.test")), heal=Heal.ALL)
     assert decisions[:2] == ["0 start nothing", "30 interval heal done"]

@@ -1,0 +1,76 @@
+"""Rules for names that are nobody's, or everybody's: refused with the reason, unless they are meant."""
+
+from pathlib import Path
+
+import pytest
+from publicsuffixlist import PublicSuffixList
+
+from clawker_fw import settings
+from clawker_fw.errors import SettingsError
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.suffixes import is_registry, is_shared
+
+NO_HOST = "is a public suffix, below which others have their names, and no host"
+
+
+@pytest.mark.parametrize(
+    ("dst", "reason"),
+    [
+        ("localhost", "is the machine of whoever asks"),
+        (".localhost", "is the machine of whoever asks"),
+        ("a.localhost", "is the machine of whoever asks"),
+        ("com", NO_HOST),
+        ("CO.UK.", NO_HOST),
+        ("рф", NO_HOST),
+        ("xn--p1ai", NO_HOST),
+        (".com", "would allow a whole top-level domain"),
+        (".test", "would allow a whole top-level domain"),
+        (".co.uk", "would allow everybody who has a name below co.uk"),
+        (".github.io", "would allow everybody who has a name below github.io"),
+        (".anything.ck", "would allow everybody"),
+        ("kobe.jp", NO_HOST),
+    ],
+)
+def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) -> None:
+    """The error says why, and what to write; with that, the rule is read."""
+    with pytest.raises(ValueError, match=reason) as caught:
+        RuleEntry(dst=dst)
+    assert "add `force: true` to the rule" in str(caught.value)
+    forced = RuleEntry(dst=dst, force=True).rule()
+    assert str(forced.destination) == RuleEntry(dst=dst, force=True).dst
+
+
+@pytest.mark.parametrize(
+    "dst",
+    [
+        *("a.test", ".a.test", "intranet", "example.com", ".example.com", "bbc.co.uk", ".bbc.co.uk"),
+        *("me.github.io", ".me.github.io", "www.ck", ".www.ck", "city.kobe.jp"),
+        *("github.io", "s3.amazonaws.com"),  # hosts of those who let others have names below
+    ],
+)
+def test_hosts_and_what_is_below_them_are_read(dst: str) -> None:
+    """Names of one owner, names that no registry knows, and hosts that are there although others are below."""
+    assert RuleEntry(dst=dst).rule() == RuleEntry(dst=dst, force=True).rule()
+
+
+def test_the_list_is_read_as_its_package_reads_it() -> None:
+    """For each of its 10,000 lines, itself and one label more: is that a public suffix, and a registry's?"""
+    everything = PublicSuffixList(accept_unknown=False)
+    registries = PublicSuffixList(accept_unknown=False, only_icann=True)
+    names = [name.lstrip("!*.") for name in everything._publicsuffix]  # noqa: SLF001 - all that there are
+    assert len(names) > 9_000
+    for name in names:
+        for each in (name, f"x.{name}"):
+            assert is_shared(each) == everything.is_public(each), each
+            assert is_registry(each) == registries.is_public(each), each
+
+
+def test_the_error_names_the_line(tmp_path: Path) -> None:
+    """As every mistake in a settings file does; the other rules are not at fault."""
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n")
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path, {})
+    assert "line 3: '.github.io' would allow everybody" in caught.value.message
+    path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n    force: true\n")
+    assert len(settings.load(path, {}).rules.rules) == 2
