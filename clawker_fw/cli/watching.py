@@ -54,7 +54,7 @@ HealOption = Annotated[
     typer.Option(
         "--heal",
         help="What is closed: what somebody changed, everything that differs, or nothing. "
-        "With `tamper`, an upgrade waits for `run`.",
+        "With `tamper`, changed settings and upgrades wait for `run`.",
     ),
 ]
 IntervalOption = Annotated[

@@ -26,7 +26,7 @@ HOSTS_THAT_MAY_BE_NAMED = {
     *("example.com", "example.net", "example.org"),
     *("github.com", "golang.org"),  # in the names of Go modules
     *("w3.org", "googleapis.com"),  # in the names of formats
-    "github.io",  # a public suffix
+    *("github.io", "publicsuffix.org"),  # a public suffix, and the list of all
     "textualize.io",  # in every picture that rich writes
 }
 

@@ -1,0 +1,85 @@
+"""The JSON answers as values: what a program reads of a step."""
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import get_args
+
+import jsonschema
+import pytest
+
+from clawker_fw.model import ContainerSpec, NetworkSpec, Role, Shape, Sibling
+from clawker_fw.reconcile.steps import (
+    AwaitTtl,
+    Claim,
+    Commit,
+    Create,
+    CreateNetwork,
+    Detach,
+    Drain,
+    ProvideImage,
+    Reattach,
+    Release,
+    RemoveImage,
+    RemoveNetwork,
+    RemoveVolume,
+    Rename,
+    Retire,
+    Start,
+    Step,
+    Unpause,
+    Verify,
+    describe,
+)
+from clawker_fw.report.documents import Left, down_document
+from devkit.stacks import CHECKOUT
+
+ENVOY = Sibling.ENVOY
+SUBNET = IPv4Network("10.1.0.0/24")
+NETWORK = NetworkSpec("x-net", Role.AGENTS, SUBNET, IPv4Address("10.1.0.1"), SUBNET, True, {}, {})  # noqa: FBT003
+CREATED = ContainerSpec("x-envoy-next", "image", {}, Shape((), (), {}))
+
+STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
+    (ProvideImage(ENVOY, "a:1", bundled=True), {"kind": "load-image", "sibling": "envoy", "image": "a:1"}),
+    (ProvideImage(ENVOY, "a:1", bundled=False), {"kind": "pull-image", "sibling": "envoy", "image": "a:1"}),
+    (CreateNetwork(NETWORK), {"kind": "create-network", "network": "x-net", "subnet": "10.1.0.0/24"}),
+    (RemoveNetwork("id", "x-net"), {"kind": "remove-network", "network": "x-net"}),
+    (RemoveImage("a:1"), {"kind": "remove-image", "image": "a:1"}),
+    (RemoveVolume("0123456789abcdef"), {"kind": "remove-volume", "volume": "0123456789abcdef"}),
+    (Detach("id", "x-net", "agent"), {"kind": "detach", "container": "agent", "network": "x-net"}),
+    (Create(ENVOY, CREATED, ()), {"kind": "create", "sibling": "envoy", "container": "x-envoy-next"}),
+    (
+        Verify(ENVOY, "x-envoy-next", ("lds",), "12", 15),
+        {"kind": "verify", "sibling": "envoy", "container": "x-envoy-next", "version": "12"},
+    ),
+    (Commit(ENVOY, "id", {}, ()), {"kind": "commit", "sibling": "envoy"}),
+    (Claim("id", 1.25, ()), {"kind": "claim", "sibling": "coredns", "seconds": 1.25}),
+    (Release("id"), {"kind": "release", "sibling": "coredns"}),
+    (AwaitTtl(1.25), {"kind": "wait", "seconds": 1.25}),
+    (Drain("id", "x-envoy", 30), {"kind": "drain", "container": "x-envoy", "seconds": 30}),
+    (Retire("id", "x-envoy"), {"kind": "remove", "container": "x-envoy"}),
+    (Start(ENVOY, "id", ()), {"kind": "start", "sibling": "envoy"}),
+    (Unpause(ENVOY, "id", ()), {"kind": "unpause", "sibling": "envoy"}),
+    (
+        Reattach(ENVOY, "id", (("x-net", "10.1.0.2"),), ()),
+        {"kind": "reattach", "sibling": "envoy", "networks": ["x-net"]},
+    ),
+    (Rename(ENVOY, "id", "x-envoy"), {"kind": "rename", "sibling": "envoy", "container": "x-envoy"}),
+)
+
+
+def test_every_step_is_tried() -> None:
+    """The list above has all that there are."""
+    assert {type(step) for step, _ in STEPS} == set(get_args(Step))
+
+
+@pytest.mark.parametrize(("step", "fields"), STEPS, ids=[str(fields["kind"]) for _, fields in STEPS])
+@pytest.mark.parametrize("answer", ["run", "down"])
+def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object]) -> None:
+    """Its kind, what it is about, and the line for people; the schema of its kind takes it, and nothing less."""
+    (shown,) = down_document("x", [step], Left((), None))["steps"]
+    assert shown == {**fields, "text": describe(step)}
+    schema = json.loads((CHECKOUT / "docs" / "schemas" / f"{answer}.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema["$defs"]["step"])
+    validator.validate(shown)
+    for field in shown:
+        assert not validator.is_valid({name: value for name, value in shown.items() if name != field})
