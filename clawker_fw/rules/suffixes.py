@@ -23,7 +23,7 @@ def is_shared(name: str) -> bool:
     return _is_listed(name, registries) or _is_listed(name, private)
 
 
-def _is_listed(name: str, lines: frozenset[bytes]) -> bool:
+def _is_listed(name: str, lines: set[bytes]) -> bool:
     """Whether a name in lower case is a public suffix.
 
     A rule `*.ck` makes one of every name below `ck` but those with an exception, and of `ck` itself.
@@ -46,11 +46,11 @@ def _unicode(name: str) -> str:
 
 
 @functools.cache
-def _lists() -> tuple[frozenset[bytes], frozenset[bytes]]:
+def _lists() -> tuple[set[bytes], set[bytes]]:
     """Return the lines of the list's two sections; comments match no name."""
     package = importlib.util.find_spec("publicsuffixlist")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("The package publicsuffixlist is not installed.")
     content = Path(package.origin).with_name("public_suffix_list.dat").read_bytes()
     registries, _, private = content.partition(_PRIVATE)
-    return frozenset(registries.split(b"\n")), frozenset(private.split(b"\n"))
+    return set(registries.split(b"\n")), set(private.split(b"\n"))

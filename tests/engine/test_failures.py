@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
+from clawker_fw.stack.labels import PURPOSE
 from devkit import stacks
 from devkit.firewall import Firewall, upgraded
 from devkit.peers import Peers
@@ -239,3 +241,41 @@ def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> N
     assert docker.containers(all=True, filters={"name": up.project}) == []
     assert docker.networks(names=[up.project]) == []
     assert "was not up" in up.call("down").expect().out
+
+
+def test_down_all_leaves_no_image_either(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """Plain `down` names our images and the cache, `--all` takes them; images in use and others' stay."""
+    up = replace(up, variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    other = replace(up, project=f"{up.project}x")
+    other.run()
+    used = {docker.inspect_container(other.container(sibling))["Image"] for sibling in ("envoy", "coredns")}
+    up.call("down", "--all").expect()
+    assert used <= {image["Id"] for image in docker.images()}
+    assert other.current()
+
+    foreign = {image["Id"] for image in docker.images() if PURPOSE not in (image["Labels"] or {})}
+    left = other.call("down", "--format", "json").expect().json["left"]
+    assert {name.partition(":")[0] for name in left["images"]} >= {"clawker-fw/envoy", "clawker-fw/coredns"}
+    assert Path(left["cache"]).is_relative_to(tmp_path)
+    assert other.call("down", "--all", "--format", "json").expect().json["left"] == {"images": [], "cache": None}
+    there = {image["Id"] for image in docker.images()}
+    assert foreign <= there
+    assert there.isdisjoint(used)
+    up.run()
+    assert up.current()
+
+
+def test_who_looks_while_somebody_is_at_work_is_told(up: Firewall) -> None:
+    """What is seen then may be half done: the answer names the holder, and nobody afterwards."""
+    run = up.start("run", "--force-recreate", "--drain-timeout", "3")
+
+    def busy() -> dict[str, str] | None:
+        found: dict[str, str] | None = up.drift().json["busy"]
+        return found
+
+    holder = until(busy, 60)
+    assert holder["process"] == str(run.pid)
+    assert "--force-recreate" in holder["command"]
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert busy() is None
