@@ -145,7 +145,7 @@ def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR
             return "verify", {
                 "sibling": step.sibling.value,
                 "container": step.container,
-                "version": step.version,
+                "live": {name: f"sha256:{digest}" for name, digest in step.live.items()},
             }
         case Commit():
             return "commit", {"sibling": step.sibling.value}

@@ -178,11 +178,9 @@ class Watcher:
         self._unreachable = ""
         self._own = ours(self._orders.project, seen.observed)
         decision = self._act_on(engine, seen)
+        warnings = tuple(each.message for each in seen.advice)
         return dataclasses.replace(
-            decision,
-            trigger=trigger,
-            seconds=self._place.clock() - began,
-            warnings=tuple(each.message for each in seen.advice),
+            decision, trigger=trigger, seconds=self._place.clock() - began, warnings=warnings
         )
 
     def _act_on(self, engine: EngineWriter, seen: pipeline.Look) -> Decision:

@@ -48,8 +48,8 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
     (Detach("id", "x-net", "agent"), {"kind": "detach", "container": "agent", "network": "x-net"}),
     (Create(ENVOY, CREATED, ()), {"kind": "create", "sibling": "envoy", "container": "x-envoy-next"}),
     (
-        Verify(ENVOY, "x-envoy-next", ("lds",), "12", 15),
-        {"kind": "verify", "sibling": "envoy", "container": "x-envoy-next", "version": "12"},
+        Verify(ENVOY, "x-envoy-next", {"listeners": "1"}, 15),
+        {"kind": "verify", "sibling": "envoy", "container": "x-envoy-next", "live": {"listeners": "sha256:1"}},
     ),
     (Commit(ENVOY, "id", {}, ()), {"kind": "commit", "sibling": "envoy"}),
     (Claim("id", 1.25, ()), {"kind": "claim", "sibling": "coredns", "seconds": 1.25}),
