@@ -211,9 +211,10 @@ class MemoryEngine:
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
-        if any(network.name == spec.name for network in self._networks.values()):
+        there = self.networks()  # a copy: two are made side by side
+        if any(network.name == spec.name for network in there):
             raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
-        if any(spec.subnet.overlaps(other) for network in self._networks.values() for other in network.subnets):
+        if any(spec.subnet.overlaps(other) for network in there for other in network.subnets):
             raise EngineError("engine-error", f"The engine could not create network {spec.name}: it overlaps.")
         identity = self._identity()
         self._networks[identity] = NetworkView(
