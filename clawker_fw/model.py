@@ -189,6 +189,24 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where settings come from. `path` is the file's, `""` for the environment alone; `host` is whose file it is.
+
+    `project` is the one that the file names, `digest` tells what the settings say from what others do.
+    """
+
+    path: str
+    host: str
+    project: str | None
+    digest: str
+
+    def __str__(self) -> str:
+        """Return it as people are told."""
+        meant = f", for project {self.project}" if self.project else ""
+        return f"{self.path or 'the environment'} on {self.host}{meant}"
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """A container to make: everything the engine has to be told, and the files it starts with."""
 
@@ -213,7 +231,10 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSibling:
-    """What one sibling should be, in one slot. `live` maps each resource to the digest that must be live."""
+    """What one sibling should be, in one slot. `live` maps each resource to the digest that must be live.
+
+    `kept` is what a new container starts with beside its files, and what may differ.
+    """
 
     sibling: Sibling
     slot: int
@@ -223,6 +244,7 @@ class DesiredSibling:
     boot: Files = dataclasses.field(repr=False)
     hot: Files = dataclasses.field(repr=False)
     live: Mapping[str, str]
+    kept: Files = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def version(self) -> str:
@@ -258,13 +280,21 @@ class Desired:
 class EngineFacts:
     """Which engine this is. `architecture` is in Go's words (`amd64`, `arm64`).
 
-    `routes` are what its machine has routes to, its own networks included, as far as that can be told.
+    `routes` are what its machine has routes to, its own networks included, as far as that can be told. `endpoint`
+    is its address, and `named_by` who named it.
     """
 
     version: str
     api_version: str
     architecture: str
     routes: tuple[IPv4Network, ...] = ()
+    endpoint: str = ""
+    named_by: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether its files are this machine's: as far as its address tells."""
+        return self.endpoint.startswith("unix://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +307,7 @@ class ImageView:
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """An image that we made, of whichever release; `references` are its tags."""
+    """An image that we made, of whichever release; `references` are the tags we gave it, at least one."""
 
     id: str
     references: tuple[str, ...]
@@ -309,7 +339,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A container in a list, whoever made it. `networks` maps a network's name to the place there."""
+    """A container in a list, whoever made it. `networks` maps a network's name to the place there.
+
+    Of its `mounts`, a volume's source is the folder on the host, where the engine tells it.
+    """
 
     id: str
     name: str
@@ -317,6 +350,7 @@ class Listed:
     labels: Mapping[str, str]
     status: str
     networks: Mapping[str, Endpoint]
+    mounts: tuple[Mount, ...] = ()
 
     def __hash__(self) -> int:
         """Return that of the id: mappings have none."""

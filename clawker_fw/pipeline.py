@@ -14,6 +14,7 @@ from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, Refu
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import apply as applying
 from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile import replacement
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired, slots
@@ -99,6 +100,7 @@ def converge(
 
     Raises:
         NotProvenError: when the stack is not current afterwards.
+        RefusedError: when it was made from another settings file, or another run is at work.
     """
     blueprint = seen.blueprint if seen else read()
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
@@ -108,6 +110,7 @@ def converge(
             blueprint, seen = now, None
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = look(engine, blueprint)
+        require_settings(seen, wish)
         for round_ in range(_ROUNDS):
             steps = plan_for(seen, wish)
             if steps.empty:
@@ -121,6 +124,7 @@ def converge(
             _require_closed(seen, wish)
         if seen.diff.verdict is Verdict.CURRENT:
             attempts.keep(engine, seen.observed, None)
+            origins.keep(engine, seen.observed, blueprint.origin)
     return seen
 
 
@@ -150,8 +154,15 @@ def _require_closed(seen: Look, wish: Wish) -> None:
         )
 
 
-def tidy(engine: EngineWriter, observed: Observed) -> None:
-    """Take away the lock of a run that was killed as it gave it back: who has nothing to do takes none over."""
+def tidy(engine: EngineWriter, seen: Look) -> None:
+    """Do what needs no lock when a stack is as it should be, so that whoever has nothing to do takes none."""
+    _remove_abandoned_lock(engine, seen.observed)
+    if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
+        origins.keep(engine, seen.observed, seen.blueprint.origin)
+
+
+def _remove_abandoned_lock(engine: EngineWriter, observed: Observed) -> None:
+    """Take away the lock of a run that was killed as it gave it back."""
     if observed.lock and abandoned(observed.lock):
         engine.remove(observed.lock.id)
 
@@ -168,7 +179,7 @@ def take_down(
     """
     observed = observe(engine, project, ())
     if teardown(observed, detach=detach).empty:
-        tidy(engine, observed)
+        _remove_abandoned_lock(engine, observed)
     else:
         image = images.lock_image(engine.facts(), digests)
         with Lock(engine, project, image, turn.lock_wait, turn.stopping) as lock:
@@ -188,6 +199,16 @@ def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:
         for sibling, image in blueprint.images.items()
         if image.bundled
     }
+
+
+def require_settings(seen: Look, wish: Wish) -> None:
+    """Pass when a stack was made from these settings, or is to be taken over by them.
+
+    Raises:
+        RefusedError: when it was made from another settings file.
+    """
+    if not wish.adopt:
+        origins.require_same(seen.observed, seen.blueprint.origin)
 
 
 def require_up(seen: Look) -> None:

@@ -6,6 +6,7 @@ inside, settings are frozen values. A file that can't be read is an error, never
 
 import difflib
 import functools
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any
 
-import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,8 +29,8 @@ from clawker_fw.document import Document, document_of, read_text
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import ContradictionError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
-FILE_NAME = "clawker-fw.yaml"
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "VERSION", "FORMAT"})
 """Variables with our prefix that stand for command line options, not for settings."""
@@ -70,6 +70,13 @@ def _subnet(value: object) -> IPv4Network:
     return network
 
 
+def _project(name: str) -> str:
+    if re.fullmatch(PROJECT_NAME, name):
+        return name
+    raise ValueError(f"{name!r} is no name of a project: {PROJECT_FORM}")
+
+
+Project = Annotated[StrictStr, AfterValidator(_project)]
 Image = Annotated[StrictStr, AfterValidator(_image)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
@@ -110,7 +117,11 @@ class Settings(_Section):
     """Everything that can be set."""
 
     rules: tuple[RuleEntry, ...] = Field(
-        default=(), description="The allowed destinations. None: everything is denied."
+        description="The allowed destinations. `[]` denies everything; it has to be said."
+    )
+    project: Project | None = Field(
+        default=None,
+        description="Which stack these settings are for: part of every name. Left out, it is `clawker`.",
     )
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
@@ -123,11 +134,25 @@ class Settings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that have been read and checked. `source` is the file they came from, if any."""
+    """Settings that have been read and checked.
+
+    `source` is the file they came from, if any, and `found` where that was, `""` when the user named it.
+    """
 
     settings: Settings
     rules: RuleSet
     source: Path | None
+    found: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The settings file, and what it includes."""
+        return (self.source.absolute(),) if self.source else ()
+
+    @property
+    def digest(self) -> str:
+        """What tells these settings from others, however they are written."""
+        return hashlib.sha256(self.settings.model_dump_json().encode()).hexdigest()
 
 
 def example() -> str:
@@ -156,7 +181,7 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
 
 def search_paths() -> tuple[Path, ...]:
     """Return where a settings file is looked for when none is named, in order."""
-    return Path(FILE_NAME), platformdirs.user_config_path("clawker-fw") / FILE_NAME
+    return Path(FILE_NAME), users_file()
 
 
 def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
@@ -168,12 +193,12 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
         SettingsError: when there is no file and no environment to use instead, or anything in them is wrong.
     """
     variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
-    source = named or next(filter(_is_there, search_paths()), None)
-    return _loaded(source, read_text(source) if source else "", variables)
+    source, found = find(named)
+    return _loaded(source, found, read_text(source) if source else "", variables)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(source: Path | None, text: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
+def _loaded(source: Path | None, found: str, text: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
     """Return what a settings file's text and the environment say; thousands of rules take a while to check."""
     overlay = _environment_document(dict(variables))
     if source is None and not overlay.values:
@@ -202,15 +227,7 @@ def _loaded(source: Path | None, text: str, variables: tuple[tuple[str, str], ..
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    return Loaded(settings, rules, source)
-
-
-def _is_there(path: Path) -> bool:
-    """Say whether there is such a file; where that can't be told, there may be."""
-    try:
-        return path.exists()
-    except OSError as error:
-        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+    return Loaded(settings, rules, source, found)
 
 
 def _environment_document(environment: Mapping[str, str]) -> Document:
@@ -241,7 +258,10 @@ def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Itera
 
 
 def _settings_error(error: ValidationError, document: Document) -> SettingsError:
-    problems = [_problem(details, document) for details in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    # Rules that are missing are told of when nothing else is wrong: with a mistyped key they are the same mistake.
+    others = [each for each in found if (each["type"], each["loc"]) != ("missing", ("rules",))]
+    problems = [_problem(details, document) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
     hint = next((hint for _, _, hint in problems if hint), "")
     if len(sentences) == 1:
@@ -265,6 +285,9 @@ def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa:
         case "extra_forbidden":
             near = [known.rpartition(".")[2] for known in _siblings_of(location)]
             sentence, hint = f"`{key}` is no setting", _did_you_mean(str(location[-1]), near, "")
+        case "missing" if location == ("rules",):
+            sentence = "`rules` is missing, so it is not known what to allow"
+            hint = "Write `rules: []` to deny everything, or list what agents may reach."
         case "missing":
             sentence = f"`{key}` is missing"
         case "string_type":

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, create_model
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from clawker_fw import cli, errors, settings
+from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.schema import RuleEntry
 from devkit.tampering import TAMPERINGS
@@ -119,7 +119,7 @@ def _value_of(option: TyperOption) -> str:
 
 _SETTINGS = f"""\
 A value is looked for on the command line, in the environment, in the settings file, and else it is the default.
-The file is the one that `--config` or `{settings.ENVIRONMENT_PREFIX}CONFIG` names, else `{settings.FILE_NAME}`
+The file is that which `--config` or `{settings.ENVIRONMENT_PREFIX}CONFIG` names, else `{settings_file.FILE_NAME}`
 in the current folder, else the one of that name in the user's config folder. A variable holds YAML.
 
 A key that is not known is an error, and so is a file that can't be read: neither is ever taken for "no rules".

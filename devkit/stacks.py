@@ -118,6 +118,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, wish: Wish | None = None)
     wish = wish or Wish(drain_seconds=0)
     seen = pipeline.look(engine, wanted)
     if pipeline.plan_for(seen, wish).empty:
+        pipeline.tidy(engine, seen)
         return seen
     return pipeline.converge(engine, lambda: wanted, wish, pipeline.Turn(lambda _: None), seen)
 

@@ -52,13 +52,13 @@ class Watching:
 
 @contextmanager
 def watching(firewall: Firewall, *options: str) -> Iterator[Watching]:
-    """Have a stack watched for a while; the first look has been taken when this begins."""
+    """Have a stack watched for a while; it has been looked at, by settled settings, when this begins."""
     process = firewall.start("--log-format", "json", "watch", *options)
     found = Watching(process)
     reader = threading.Thread(target=found.read, daemon=True)
     reader.start()
     try:
-        found.wait(lambda _: True)
+        found.wait(lambda each: each.get("code") != "settings-changing")
         yield found
     finally:
         try:

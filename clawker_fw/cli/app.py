@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
+from clawker_fw import settings_file
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.errors import ExitCode, FirewallError
 
@@ -78,10 +79,21 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback sig
         raise typer.Exit
 
 
-def _checked_project(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
-        raise typer.BadParameter("a project's name is 1 to 40 of a-z, 0-9, - and _, and begins with a-z or 0-9")
+def _checked_project(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(settings_file.PROJECT_NAME, name):
+        raise typer.BadParameter(settings_file.PROJECT_FORM)
     return name
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """Return by what each option was given: its own name, or its variable's."""
+    found: dict[str, str] = {}
+    for each in context.command.params:
+        source = context.get_parameter_source(each.name or "")
+        if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
+            variable = isinstance(each, TyperOption) and source.name == "ENVIRONMENT" and each.envvar
+            found[each.name or ""] = str(variable or each.opts[0])
+    return found
 
 
 @app.callback()
@@ -96,11 +108,13 @@ def options(
         ),
     ] = None,
     project: Annotated[
-        str,
+        str | None,
         typer.Option(
-            envvar="CLAWKER_FW_PROJECT", callback=_checked_project, help="Which stack: part of every name."
+            envvar="CLAWKER_FW_PROJECT",
+            callback=_checked_project,
+            help="Which stack: part of every name. Without it: `project` in the settings file, then clawker.",
         ),
-    ] = "clawker",
+    ] = None,
     host: Annotated[
         str | None,
         typer.Option(envvar="CLAWKER_FW_HOST", help="The Docker engine, e.g. unix:///var/run/docker.sock."),
@@ -131,4 +145,4 @@ def options(
     from clawker_fw.report import log
 
     log.configure(as_json=log_format is Format.JSON, debug=debug)
-    context_.obj = Options(config, project, host, context, log_format, debug)
+    context_.obj = Options(config, project, host, context, log_format, debug, _given(context_))

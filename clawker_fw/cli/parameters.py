@@ -1,11 +1,15 @@
 """The options before a command, and those that several commands have: how they read, and what they may be."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clawker_fw import settings_file
 
 
 class Format(StrEnum):
@@ -17,14 +21,20 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """The options before the command."""
+    """The options before the command. `given` says by what each was given: an option's name or a variable's."""
 
     config: Path | None = None
-    project: str = "clawker"
+    named_project: str | None = None
     host: str | None = None
     context: str | None = None
     log_format: Format = Format.TEXT
     debug: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def project(self) -> str:
+        """Which stack: the one that is named, else the one that the settings file is for."""
+        return self.named_project or settings_file.project(self.config)
 
 
 FormatOption = Annotated[
@@ -59,6 +69,10 @@ DrainOption = Annotated[
         parser=duration,
         help="How long open connections of a replaced Envoy may go on, instead of the setting. E.g. 5s, 2m.",
     ),
+]
+AdoptOption = Annotated[
+    bool,
+    typer.Option("--adopt", help="Take over a stack that was made from another settings file."),
 ]
 LockOption = Annotated[
     float,

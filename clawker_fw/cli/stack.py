@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clawker_fw.cli import given
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import DrainOption, Format, FormatOption, LockOption, Options
+from clawker_fw.cli.parameters import AdoptOption, DrainOption, Format, FormatOption, LockOption, Options
 from clawker_fw.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ def init(
 
     Example: clawker-fw init && clawker-fw run
     """
-    from clawker_fw import settings
+    from clawker_fw import settings, settings_file
 
     chosen: Options = context.obj
-    path = settings.write_example(chosen.config or Path(settings.FILE_NAME), overwrite=force)
+    path = settings.write_example(chosen.config or Path(settings_file.FILE_NAME), overwrite=force)
     typer.echo(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
 
 
@@ -53,6 +54,7 @@ def run(
     force_recreate: Annotated[
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
     ] = False,
+    adopt: AdoptOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = 0.0,
     format_: FormatOption = Format.TEXT,
@@ -65,10 +67,10 @@ def run(
     """
     if dry_run:
         with _looking(context.obj) as seen:
-            _answer_plan(seen, _wish(seen, drain_timeout, replace_all=force_recreate), format_)
+            _answer_plan(seen, _wish(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_)
         return
     with _changing(context.obj) as (engine, read, seen):
-        wish = _wish(seen, drain_timeout, replace_all=force_recreate)
+        wish = _wish(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
         _converge(engine, read, seen, wish, lock_wait=lock_wait, format_=format_)
 
 
@@ -86,12 +88,14 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
             document = documents.status_document(
                 seen.observed, seen.desired, seen.diff, rules, busy=seen.busy, warnings=seen.advice
             )
-            _print_json(document)
+            _print_json(_with_sources(document, seen))
         else:
-            from clawker_fw.report import text
+            from clawker_fw.report import sources, text
 
             _print_notices(seen)
             text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
+            for line in sources.lines(seen.blueprint, seen.observed):
+                typer.echo(line)
 
 
 @app.command()
@@ -109,7 +113,7 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
             document = documents.drift_document(
                 seen.diff, seen.failed_attempt, busy=seen.busy, warnings=seen.advice
             )
-            _print_json(document)
+            _print_json(_with_sources(document, seen))
         else:
             _print_notices(seen)
             _print_difference(seen)
@@ -122,6 +126,7 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 def reload(
     context: typer.Context,
     *,
+    adopt: AdoptOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = 0.0,
     format_: FormatOption = Format.TEXT,
@@ -137,7 +142,8 @@ def reload(
         from clawker_fw import pipeline
 
         pipeline.require_up(seen)
-        _converge(engine, read, seen, _wish(seen, drain_timeout), lock_wait=lock_wait, format_=format_)
+        wish = _wish(seen, drain_timeout, adopt=adopt)
+        _converge(engine, read, seen, wish, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -205,11 +211,9 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
         return engine, Observation(engine, chosen.project)
 
     looking = aside(begin_to_look)
-    from clawker_fw import settings
-
-    settings.load(chosen.config, os.environ)
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
-    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
@@ -217,9 +221,8 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
         release = Release.installed(digests)
         engine, begun = looking.result()
 
-        def read() -> Blueprint:
-            now = settings.load(chosen.config, os.environ)
-            return Blueprint(chosen.project, now.settings, now.rules, release, engine.facts())
+        def read() -> "Blueprint":
+            return given.blueprint(chosen, given.load(chosen), release, engine.facts())
 
         yield engine, read, pipeline.look(engine, read(), begun)
 
@@ -262,22 +265,24 @@ def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
         signal.signal(signal.SIGINT, before)
 
 
-def _wish(seen: "Look", drain_timeout: float | None, *, replace_all: bool = False) -> "Wish":
+def _wish(seen: "Look", drain_timeout: float | None, *, replace_all: bool = False, adopt: bool = False) -> "Wish":
     from clawker_fw.reconcile.steps import Wish
 
     seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
-    return Wish(seconds, replace_all=replace_all)
+    return Wish(seconds, replace_all=replace_all, adopt=adopt)
 
 
 def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
     """Answer a dry run."""
     from clawker_fw import pipeline
 
+    pipeline.require_settings(seen, wish)
+    given.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, wish)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(documents.plan_document(seen.diff, steps, seen.advice))
+        _print_json(_with_sources(documents.plan_document(seen.diff, steps, seen.advice), seen))
     else:
         _print_notices(seen)
         _print_difference(seen)
@@ -302,10 +307,12 @@ def _converge(
     """Print the difference, close it, and answer with the proof."""
     from clawker_fw import pipeline
 
+    pipeline.require_settings(seen, wish)
+    given.warn_of_exposure(seen)
     before = seen.diff
     performed: list[Step] = []
     if pipeline.plan_for(seen, wish).empty:
-        pipeline.tidy(engine, seen.observed)
+        pipeline.tidy(engine, seen)
     else:
         from clawker_fw.report import text
 
@@ -316,7 +323,7 @@ def _converge(
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(documents.run_document(before, performed, seen.diff, seen.advice))
+        _print_json(_with_sources(documents.run_document(before, performed, seen.diff, seen.advice), seen))
     else:
         _print_warnings(seen)
         words = "applied and proven" if performed else "nothing to do"
@@ -358,6 +365,14 @@ def _print_verdict(seen: "Look", words: str) -> None:
     from clawker_fw.report import verdict
 
     typer.echo(verdict.line(seen.diff.verdict, words), color=True)
+
+
+def _with_sources(document: dict[str, Any], seen: "Look") -> dict[str, Any]:
+    """Return an answer that also says by which settings, and on which engine."""
+    from clawker_fw.report import sources
+
+    where = sources.document(seen.blueprint, seen.observed)
+    return {**document, **where, "engine": {**document.get("engine", {}), **where["engine"]}}
 
 
 def _print_json(document: dict[str, Any]) -> None:

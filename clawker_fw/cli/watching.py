@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw.cli import given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import DrainOption, Options, duration, written
 from clawker_fw.errors import ExitCode
@@ -102,6 +103,7 @@ def watch(
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
+    from clawker_fw.watch.steady import Steady
     from clawker_fw.watch.watcher import Orders, Place, Watcher
 
     chosen: Options = context.obj
@@ -118,9 +120,20 @@ def watch(
                 observe(decision)
                 manager.tell(decision)
 
+            steady, warned = Steady(time.monotonic), threading.Event()
+
+            def blueprint(facts: "EngineFacts") -> "Blueprint":
+                """Return what the stack should be, by the settings as they are now."""
+                loaded = given.load(chosen)
+                if not warned.is_set():
+                    given.warn_of_project(chosen, loaded)
+                    warned.set()
+                steady.require(loaded.files)
+                return given.blueprint(chosen, loaded, release, facts)
+
             place = Place(
                 connect=lambda: _connected(chosen),
-                blueprint=lambda facts: _blueprint(chosen, release, facts),
+                blueprint=blueprint,
                 tell=tell,
                 inbox=inbox,
                 require_release=installed.require_same,
@@ -220,15 +233,6 @@ def _connected(chosen: Options) -> "Iterator[EngineWriter]":
         engine.close()
 
 
-def _blueprint(chosen: Options, release: "Release", facts: "EngineFacts") -> "Blueprint":
-    """Return what the stack should be, by the settings as they are now."""
-    from clawker_fw import settings
-    from clawker_fw.reconcile.desired import Blueprint
-
-    loaded = settings.load(chosen.config, os.environ)
-    return Blueprint(chosen.project, loaded.settings, loaded.rules, release, facts)
-
-
 @contextmanager
 def _observing(listen: str | None, interval: float, release: "Release") -> "Iterator[Callable[[Decision], None]]":
     """Serve what decisions say about the stack, where that is asked for."""
@@ -305,7 +309,8 @@ def _unit(
     from clawker_fw import service, settings
     from clawker_fw.watch.page import parse_address
 
-    loaded = settings.load(chosen.config, os.environ)
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]

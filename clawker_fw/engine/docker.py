@@ -23,7 +23,14 @@ from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 
 from clawker_fw.engine import archive, pulling, requirements, routes
-from clawker_fw.engine.inspection import container_view, event_view, listed, network_view
+from clawker_fw.engine.inspection import (
+    container_view,
+    event_view,
+    image_form,
+    is_own_volume,
+    listed,
+    network_view,
+)
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
@@ -43,7 +50,7 @@ from clawker_fw.model import (
     Probe,
     Shape,
 )
-from clawker_fw.stack import labels
+from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
 
 _EVENTS = {
@@ -74,7 +81,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     try:
         first = _client(place, requirements.OLDEST_API)
         version = _version(first)
-        facts = requirements.facts(place.address, version)
+        facts = replace(requirements.facts(place.address, version), endpoint=place.address, named_by=place.source)
         client = _client(place, facts.api_version)
         client.adapters = first.adapters  # and with them the connections that are open
         info = client.info()
@@ -229,8 +236,7 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
-        here = self.address.startswith("unix://")
-        return replace(self._facts, routes=routes.of_this_machine() if here else ())
+        return replace(self._facts, routes=routes.of_this_machine() if self._facts.local else ())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
@@ -253,17 +259,24 @@ class DockerEngine:
         return view if container in {view.id, view.name} else None
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """See `EngineReader`."""
+        """See `EngineReader`. Labels only say which images to look at."""
+        found: list[OwnImage] = []
         with _translated("list its images"):
-            found = self._client.images(filters={"label": f"{labels.MANAGED}=true"})
-        return tuple(OwnImage(raw["Id"], tuple(sorted(raw.get("RepoTags") or ()))) for raw in found)
+            wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
+            listing = self._client.images(filters={"label": wanted})
+        for listed_ in listing:
+            with suppress(NotFoundError), _translated(f"inspect image {listed_['Id']}"):
+                form = image_form(self._client.inspect_image(listed_["Id"]))  # type: ignore[no-untyped-call]
+                if references := built.our_references(form):
+                    found.append(OwnImage(form.id, references))
+        return tuple(found)
 
     def orphans(self, project: str) -> tuple[str, ...]:
         """See `EngineReader`."""
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with _translated("list its volumes"):
             found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
-        return tuple(sorted(raw["Name"] for raw in found or ()))
+        return tuple(sorted(raw["Name"] for raw in found or () if is_own_volume(raw, project)))
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""

@@ -10,8 +10,15 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from clawker_fw.model import ContainerView, Endpoint, Event, Healthcheck, Listed, Mount, NetworkView, Shape
+from clawker_fw.stack import built, labels
 
 _NANOSECONDS = 1_000_000_000
+
+_ANONYMOUS = "com.docker.volume.anonymous"
+"""The label by which newer engines remember that nobody has named a volume."""
+
+_MADE_UP = re.compile("[0-9a-f]{64}")
+"""The name that an engine makes up for a volume."""
 
 _USUAL_RUNTIMES = {None, "", "runc", "io.containerd.runc.v2"}
 """What an engine calls its own runtime, unless it has been given another default."""
@@ -124,7 +131,7 @@ def _capabilities(names: list[str] | None) -> tuple[str, ...]:
 
 def _mount(raw: Mapping[str, Any]) -> Mount:
     """Read a mount. An anonymous volume's name, which the engine made up, says nothing."""
-    anonymous = raw["Type"] == "volume" and re.fullmatch(r"[0-9a-f]{64}", raw.get("Name", ""))
+    anonymous = raw["Type"] == "volume" and _MADE_UP.fullmatch(raw.get("Name", ""))
     source = "" if anonymous else raw.get("Name") or raw.get("Source") or ""
     return Mount(raw["Type"], raw["Destination"], source, read_only=not raw.get("RW", True))
 
@@ -155,6 +162,15 @@ def listed(raw: Mapping[str, Any]) -> Listed:
             name: Endpoint(endpoint.get("IPAddress") or "", endpoint.get("MacAddress") or "")
             for name, endpoint in networks.items()
         },
+        mounts=tuple(
+            Mount(
+                each["Type"],
+                each.get("Destination", ""),
+                each.get("Source") or "",
+                read_only=not each.get("RW", True),
+            )
+            for each in raw.get("Mounts") or ()
+        ),
     )
 
 
@@ -174,6 +190,28 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
         options=raw.get("Options") or {},
         labels=raw.get("Labels") or {},
     )
+
+
+def image_form(raw: Mapping[str, Any]) -> built.Form:
+    """Read what tells whose an image is."""
+    config = raw.get("Config") or {}
+    return built.Form(
+        id=raw["Id"],
+        references=tuple(raw.get("RepoTags") or ()),
+        labels=config.get("Labels") or {},
+        architecture=raw.get("Architecture") or "",
+        system=raw.get("Os") or "",
+        created=raw.get("Created") or "",
+        layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
+        extras=tuple(built.extras(config)),
+    )
+
+
+def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
+    """Whether a volume is one that we have an engine make with a container: without a name, and without more."""
+    found = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
+    plain = (raw.get("Driver"), raw.get("Options") or {}) == ("local", {})
+    return plain and found == labels.ownership_labels(project) and bool(_MADE_UP.fullmatch(raw["Name"]))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine import archive
+from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -32,6 +33,7 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
 )
+from clawker_fw.stack import built
 from clawker_fw.stack.container import COMMITTED, GOOD, HELPER_PATH, HOT, STAGE, program_of
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
 
@@ -80,11 +82,13 @@ class MemoryEngine:
 
     def __init__(self, architecture: str = "amd64", routes: tuple[IPv4Network, ...] = ()) -> None:
         """Begin empty."""
-        self._facts = EngineFacts("memory", "1.41", architecture, routes)
+        self._facts = EngineFacts(
+            "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
+        )
         self._networks: dict[str, NetworkView] = {}
         self._containers: dict[str, _Container] = {}
         self._images: dict[str, str] = {}
-        self._own_images: set[str] = set()
+        self._forms: dict[str, built.Form] = {}
         self.volumes: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._followers: list[queue.SimpleQueue[Event | None]] = []
@@ -112,11 +116,11 @@ class MemoryEngine:
 
     def own_images(self) -> tuple[OwnImage, ...]:
         """See `EngineReader`."""
-        references: dict[str, list[str]] = {identity: [] for identity in self._own_images}
-        for reference, identity in self._images.items():
-            if identity in references:
-                references[identity].append(reference)
-        return tuple(OwnImage(identity, tuple(sorted(tags))) for identity, tags in references.items())
+        tagged = {
+            identity: sorted(tag for tag, of in self._images.items() if of == identity) for identity in self._forms
+        }
+        forms = (replace(form, references=tuple(tagged[identity])) for identity, form in self._forms.items())
+        return tuple(OwnImage(form.id, tags) for form in forms if (tags := built.our_references(form)))
 
     def orphans(self, project: str) -> tuple[str, ...]:
         """See `EngineReader`. Here a volume only exists with its container, unless a test leaves one."""
@@ -175,20 +179,22 @@ class MemoryEngine:
     # --- writing ----------------------------------------------------------------------------------------------
 
     def load_image(self, archive_: Iterator[bytes], size: int, tell: Tell) -> None:
-        """See `EngineWriter`. The listing comes before the layer, which is not kept."""
+        """See `EngineWriter`. Listing and configs come before the layers, which are not kept."""
         del size
+        listing, blobs = [], {}
         with tarfile.open(fileobj=archive.Reading(archive_), mode="r|") as tar:
             for member in tar:
-                if member.name == "manifest.json":
-                    stream = tar.extractfile(member)
-                    listing = json.loads(stream.read() if stream else b"[]")
+                stream = tar.extractfile(member)
+                blobs[member.name] = stream.read() if stream else b""
+                listing = json.loads(blobs.get("manifest.json", b"[]"))
+                if listing and all(image["Config"] in blobs for image in listing):
                     break
             else:
                 raise EngineError("engine-error", "The engine could not load an image.")
         for image in listing:
             identity = image["Config"].replace("blobs/", "").replace("/", ":")
             self._images |= dict.fromkeys(image["RepoTags"], identity)
-            self._own_images.add(identity)
+            self._forms[identity] = image_form({"Id": identity, **_inspected(json.loads(blobs[image["Config"]]))})
         tell(1.0)
 
     def pull_image(self, reference: str, tell: Tell) -> None:
@@ -203,7 +209,7 @@ class MemoryEngine:
             return
         self._images.pop(reference, None)
         if identity not in self._images.values():
-            self._own_images.discard(identity)
+            self._forms.pop(identity, None)
 
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
@@ -443,6 +449,17 @@ class MemoryEngine:
         return f"2026-01-01T00:00:{next(self._numbers):09.6f}Z"
 
 
+def _inspected(config: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's config as `docker inspect` shows it."""
+    return {
+        "Config": config.get("config"),
+        "Architecture": config.get("architecture"),
+        "Os": config.get("os"),
+        "Created": config.get("created"),
+        "RootFS": {"Layers": config["rootfs"]["diff_ids"]},
+    }
+
+
 def _listed(inside: _Container) -> Listed:
     """Return a container in short; its hardware address follows from its id."""
     attached = inside.status in _ATTACHED
@@ -457,6 +474,7 @@ def _listed(inside: _Container) -> Listed:
             name: Endpoint(address, hardware) if attached else Endpoint("", "")
             for name, address in inside.networks.items()
         },
+        mounts=inside.spec.shape.mounts,
     )
 
 

@@ -50,10 +50,10 @@ class EngineReader(Protocol):
         """Return the container of exactly this name or id, whoever made it; None when there is none."""
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """Return the images that carry our label, of whichever release."""
+        """Return the images that are exactly as we make them, of whichever release, with the tags we gave them."""
 
     def orphans(self, project: str) -> tuple[str, ...]:
-        """Return the volumes with the project's labels that no container has any more; sorted."""
+        """Return the volumes that were made with containers of the project, and that none has any more; sorted."""
 
     def image(self, reference: str) -> ImageView | None:
         """Return an image by its id, tag or digest reference; None when the engine does not have it."""

@@ -20,6 +20,7 @@ from clawker_fw.model import (
     Image,
     NetworkView,
     Observed,
+    Origin,
     Role,
     Shape,
     Sibling,
@@ -28,7 +29,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, images, labels
-from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
@@ -45,6 +46,12 @@ class Blueprint:
     release: Release
     engine: EngineFacts
     infra_certs_ready: bool = False
+    origin: Origin | None = None
+    """Where the settings come from; None: that is not recorded."""
+    files: tuple[Path, ...] = ()
+    """The files that decide what the settings are: whoever can write one, decides."""
+    named_by: str = ""
+    """Who said which settings to use."""
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -209,4 +216,5 @@ def _sibling(
         boot=boot,
         hot=hot,
         live=live_digests(resources, hot),
+        kept={ORIGIN: origin_record(blueprint.origin)} if blueprint.origin else {},
     )

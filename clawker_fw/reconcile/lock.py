@@ -58,10 +58,7 @@ _LONGEST_IDENTITY = 10
 """Digits of a process id; more are none."""
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.02
-_PREFIX = labels.PREFIX + "lock."
-_HOST, _USER, _PROCESS, _SINCE, _COMMAND, _SILENCE = (
-    _PREFIX + name for name in ("host", "user", "process", "since", "command", "lease")
-)
+_SILENCE = f"{labels.PREFIX}lock.lease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +76,7 @@ def at_work(lock: Listed | None) -> Holder | None:
     """Return who holds a lock; None when nobody does, or nobody who is still alive."""
     if lock is None or abandoned(lock):
         return None
-    host, user, process, since, command = (
-        lock.labels.get(label, "?") for label in (_HOST, _USER, _PROCESS, _SINCE, _COMMAND)
-    )
+    host, user, process, since, command = (lock.labels.get(label, "?") for label in labels.LOCK)
     return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
 
 
@@ -205,7 +200,7 @@ class Lock:
             return b""
 
     def _require_ours(self, held: ContainerView) -> None:
-        if not labels.is_ours(held.labels, self._project):
+        if not labels.is_ours(held.labels, self._project, *labels.LOCK):
             raise RefusedError(
                 "foreign-container",
                 f"There is a container called {held.name} that this firewall did not make.",
@@ -242,39 +237,40 @@ def _lease_seconds(held: ContainerView) -> float:
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:
-    host, process = held.labels.get(_HOST, ""), held.labels.get(_PROCESS, "")
+    host, process = held.labels.get(labels.LOCK_HOST, ""), held.labels.get(labels.LOCK_PROCESS, "")
+    user = held.labels.get(labels.LOCK_USER, "?")
     return RefusedError(
         "lock-held",
         f"Another run is at work on {project}.",
         context=[
-            f"{held.labels.get(_COMMAND, '?')}, since {held.labels.get(_SINCE, '?')}",
-            f"by {held.labels.get(_USER, '?')} on {host.partition(' ')[0]}, process {process.partition(' ')[0]}",
+            f"{held.labels.get(labels.LOCK_COMMAND, '?')}, since {held.labels.get(labels.LOCK_SINCE, '?')}",
+            f"by {user} on {host.partition(' ')[0]}, process {process.partition(' ')[0]}",
         ],
         hint="Wait for it, or have this run wait with --lock-wait. A holder that is gone is noticed by itself.",
     )
 
 
 def _is_here(held: ContainerView | Listed) -> bool:
-    return held.labels.get(_HOST) == holder()[_HOST]
+    return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
 
 
 def _may_be_alive(held: ContainerView | Listed) -> bool:
     """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
     if not _is_here(held):
         return True
-    if held.labels.get(_PROCESS) == holder()[_PROCESS]:
+    if held.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
         return held.id in _HELD
-    return _is_alive(held.labels.get(_PROCESS, ""))
+    return _is_alive(held.labels.get(labels.LOCK_PROCESS, ""))
 
 
 def holder() -> Mapping[str, str]:
     """Return the labels that say who this process is."""
     return {
-        _HOST: f"{platform.node()} {_machine()}",
-        _USER: os.environ.get("USER") or str(os.getuid()),
-        _PROCESS: f"{os.getpid()} {_started(os.getpid())}",
-        _SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
-        _COMMAND: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        labels.LOCK_HOST: f"{platform.node()} {_machine()}",
+        labels.LOCK_USER: os.environ.get("USER") or str(os.getuid()),
+        labels.LOCK_PROCESS: f"{os.getpid()} {_started(os.getpid())}",
+        labels.LOCK_SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
+        labels.LOCK_COMMAND: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 

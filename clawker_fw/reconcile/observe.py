@@ -155,30 +155,27 @@ def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, S
     ours: dict[Listed, Sibling] = {}
     for each in listing:
         if each.name in names:
-            _require_ours("container", each.name, each.labels, project)
-        if labels.is_ours(each.labels, project):
-            kind = each.labels.get(labels.SIBLING)
-            if kind in set(Sibling):
-                ours[each] = Sibling(kind)
-            elif each.name in names:
-                ours[each] = names[each.name]
+            _require_ours("container", each.name, each.labels, project, labels.SIBLING)
+        elif not labels.is_ours(each.labels, project, *labels.MADE_WITH):
+            continue
+        kind = each.labels[labels.SIBLING]
+        if kind in set(Sibling):
+            ours[each] = Sibling(kind)
+        elif each.name in names:
+            ours[each] = names[each.name]
     return ours
 
 
 def _is_lock(listed: Listed, project: str) -> bool:
-    return listed.name == lock_name(project) and labels.is_ours(listed.labels, project)
+    return listed.name == lock_name(project) and labels.is_ours(listed.labels, project, *labels.LOCK)
 
 
-def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str) -> None:
-    if not labels.is_ours(found, project):
+def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str, *further: str) -> None:
+    if missing := labels.lacking(found, project, *further):
         raise RefusedError(
             f"foreign-{kind}",
             f"There is a {kind} called {name} that this firewall did not make.",
-            context=[
-                f"It lacks the label {key}={value}"
-                for key, value in labels.ownership_labels(project).items()
-                if found.get(key) != value
-            ],
+            context=[f"It lacks the label {label}" for label in missing],
             hint="Rename or remove it, or choose another name for this stack with --project.",
         )
 
@@ -197,7 +194,7 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
                 hint="Remove the one that is not used: `docker network rm ID`.",
             )
         for network in named:
-            _require_ours("network", name, network.labels, project)
+            _require_ours("network", name, network.labels, project, labels.ROLE)
             ours[role] = network
     return ours
 

@@ -350,7 +350,7 @@ class _Planner:
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
         images = waste(self._observed, self._desired, retired)
-        names = [reference for image in images for reference in image.references or (image.id,)]
+        names = [reference for image in images for reference in image.references]
         return [
             *(RemoveImage(name) for name in names),
             *(RemoveVolume(volume) for volume in self._observed.orphans),
@@ -464,7 +464,7 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
         image=wanted.image.reference,
         labels=wanted.labels,
         shape=wanted.shape,
-        files={**wanted.boot, **wanted.hot, COMMITTED: record},
+        files={**wanted.boot, **wanted.hot, **wanted.kept, COMMITTED: record},
     )
 
 

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from clawker_fw.model import Cause, ContainerSpec, Diff, Files, Finding, NetworkSpec, Sibling, version_of
+from clawker_fw.model import (
+    Action,
+    Cause,
+    ContainerSpec,
+    Diff,
+    Files,
+    Finding,
+    NetworkSpec,
+    Sibling,
+    version_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,15 +254,31 @@ class Wish:
     """Replace what a commit should have closed: the process did not take it."""
     causes: frozenset[Cause] = frozenset(Cause)
     """Close only what differs for these causes; what is made or committed for them is made as it should be now."""
+    actions: frozenset[Action] = frozenset(Action)
+    """Close only what these actions close, and nothing of a sibling that somebody has changed otherwise, too."""
+    adopt: bool = False
+    """Take over a stack that was made from another settings file."""
 
     @property
     def everything(self) -> bool:
         """Whether all is to be put in order, whatever made it differ."""
-        return self.causes == frozenset(Cause)
+        return (self.causes, self.actions) == (frozenset(Cause), frozenset(Action))
 
     def within(self, found: Diff) -> Diff:
         """Return the part of a difference that is to be closed."""
-        return replace(found, findings=tuple(each for each in found.findings if each.cause in self.causes))
+        beyond = {
+            each.sibling
+            for each in found.findings
+            if each.action not in self.actions and each.cause is Cause.TAMPER
+        }
+        return replace(
+            found,
+            findings=tuple(
+                each
+                for each in found.findings
+                if each.cause in self.causes and each.action in self.actions and each.sibling not in beyond
+            ),
+        )
 
 
 _TAKE = "take the service address"

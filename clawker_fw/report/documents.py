@@ -207,9 +207,7 @@ def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
     return {
         "containers": [each.container.name for each in observed.leftovers],
         "images": sorted(
-            reference
-            for image in waste(observed, desired, frozenset())
-            for reference in image.references or (image.id,)
+            reference for image in waste(observed, desired, frozenset()) for reference in image.references
         ),
         "volumes": list(observed.orphans),
     }

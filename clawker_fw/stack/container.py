@@ -1,10 +1,11 @@
 """What both siblings' containers have in common: the volume's layout, the helper, and the confinement."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Shape, Sibling
+from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Origin, Shape, Sibling
 
 VOLUME = "/fw"
 """Where the volume with everything of ours is mounted, read-only root around it."""
@@ -18,7 +19,10 @@ STAGE = "stage/"
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
-KEPT = frozenset({COMMITTED, "state/claimed", ATTEMPT})
+ORIGIN = "state/origin.json"
+"""Which settings the stack is made from."""
+
+KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT})
 """What `fwctl` and a run keep in a volume, beside what a sibling is made with."""
 
 UNFINISHED = ("good.new", "restore", "restore.new", "stage")
@@ -176,3 +180,8 @@ def read_attempt(note: bytes) -> Attempt | None:
     if not isinstance(read["context"], list) or not all(isinstance(each, str) for each in texts):
         raise ValueError(note)
     return attempt
+
+
+def origin_record(origin: Origin) -> bytes:
+    """Return what is kept of where the settings come from."""
+    return json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode()

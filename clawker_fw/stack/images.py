@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Image, Sibling
-from clawker_fw.stack import labels, versions
+from clawker_fw.stack import built, versions
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.release import Release
 
@@ -52,7 +52,7 @@ class Entry:
 class BuiltImage:
     """An image we make. Everything but the layer's bytes is small and made on demand.
 
-    By its labels a later release knows an image that is ours, and may go when nothing is made from it.
+    By its form (`built.py`) a later release knows that it is ours, and may go when nothing is made from it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class BuiltImage:
     architecture: str
     entries: tuple[Entry, ...]
     digests: Digests
-    labels: Mapping[str, str] = field(default_factory=lambda: {labels.MANAGED: "true", labels.PURPOSE: "firewall"})
+    labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
 
     @cached_property
     def _layer_digest(self) -> str:
@@ -94,20 +94,11 @@ class BuiltImage:
 
     @cached_property
     def _config(self) -> bytes:
-        return _json(
-            {
-                "architecture": self.architecture,
-                "config": {"Labels": dict(self.labels)},
-                "created": "1970-01-01T00:00:00Z",
-                "history": [{"created": "1970-01-01T00:00:00Z", "created_by": f"clawker-fw {self.version}"}],
-                "os": "linux",
-                "rootfs": {"diff_ids": [f"sha256:{self._layer_digest}"], "type": "layers"},
-            },
-        )
+        return built.config(self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels)
 
     @cached_property
     def _manifest(self) -> bytes:
-        return _json(
+        return built.canonical(
             {
                 "schemaVersion": 2,
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -125,17 +116,17 @@ class BuiltImage:
     @property
     def ids(self) -> tuple[str, str]:
         """The id in the classic image store and the one in the containerd image store."""
-        return _digest(self._config), _digest(self._manifest)
+        return built.digest(self._config), built.digest(self._manifest)
 
     @property
     def reference(self) -> str:
-        """The tag it is loaded under; the tag names the content, so two releases never fight over it."""
-        return f"{self.name}:{self.version}-{self.ids[0].removeprefix('sha256:')[:12]}"
+        """The tag it is loaded under."""
+        return built.reference(self.name, self.version, self.ids[0])
 
     def archive(self) -> Iterator[bytes]:
         """Yield the tar that `docker load` takes."""
         repository, tag = self.reference.rsplit(":", 1)
-        index = _json(
+        index = built.canonical(
             {
                 "schemaVersion": 2,
                 "manifests": [
@@ -150,10 +141,10 @@ class BuiltImage:
             },
         )
         layer_path = f"blobs/sha256/{self._layer_digest}"
-        listing = _json(
+        listing = built.canonical(
             [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
         )
-        yield from _member("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        yield from _member("oci-layout", built.canonical({"imageLayoutVersion": "1.0.0"}))
         yield from _member("index.json", index)
         yield from _member("manifest.json", listing)
         yield from _member(_blob_path(self._config), self._config)
@@ -206,8 +197,8 @@ def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFac
     if setting != "bundled":
         oldest = _pinned_envoy() if sibling is Sibling.ENVOY else None
         return Image(sibling, setting, (), versions.of_reference(setting), oldest)
-    built = bundled(sibling, release, engine)
-    return Image(sibling, built.reference, built.ids, built.version)
+    made = bundled(sibling, release, engine)
+    return Image(sibling, made.reference, made.ids, made.version)
 
 
 def _pinned_envoy() -> str | None:
@@ -303,17 +294,9 @@ def _member(path: str, content: bytes) -> Iterable[bytes]:
     yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def _blob_path(content: bytes) -> str:
-    return f"blobs/{_digest(content).replace(':', '/')}"
+    return f"blobs/{built.digest(content).replace(':', '/')}"
 
 
 def _descriptor(media_type: str, content: bytes) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+    return {"mediaType": media_type, "digest": built.digest(content), "size": len(content)}

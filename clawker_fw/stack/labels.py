@@ -21,8 +21,18 @@ INFRA_CERTS_READY = PREFIX + "firewall.infra_certs_ready"
 OTEL_INFRA_PORT = PREFIX + "firewall.otel_infra_port"
 STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
 
+LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND = (
+    f"{PREFIX}lock.{name}" for name in ("host", "user", "process", "since", "command")
+)
+
 OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
+
+LOCK = (LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND)
+"""What the container that is the lock has beside the labels of ownership."""
+
+MADE_WITH = (SIBLING, SLOT, APPLIED, *DRIFT_LABELS)
+"""What a sibling has beside them. Only one that has all of it is known by its labels, whatever its name is."""
 
 
 def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_sha: str) -> dict[str, str]:
@@ -44,9 +54,15 @@ def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
     return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}
 
 
-def is_ours(labels: Mapping[str, str], project: str) -> bool:
-    """Whether a resource belongs to the project's firewall."""
-    return all(labels.get(key) == value for key, value in ownership_labels(project).items())
+def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
+    """Whether a resource is of the project's firewall: it has every label of ownership, and `further` keys."""
+    return not lacking(found, project, *further)
+
+
+def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
+    """Return the labels that something would need to be ours and does not have."""
+    wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
+    return (*wrong, *(key for key in further if key not in found))
 
 
 @functools.lru_cache(maxsize=32)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clawker_fw.errors import FirewallError
+from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile.diff import ANSWER, RESTARTS
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
@@ -57,6 +57,8 @@ class Decision:
     left: tuple[Finding, ...] = ()
     outcome: Outcome | None = None
     error: FirewallError | None = None
+    unused: SettingsError | None = None
+    """Why the settings as they are now are not used; what was applied before is enforced."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
 
@@ -64,6 +66,10 @@ class Decision:
     def verdict(self) -> Verdict | None:
         """The stack's verdict afterwards."""
         return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
+
+
+WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
+"""What puts a stack back to what it was, whatever the settings say by now."""
 
 
 # --- which events matter --------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from clawker_fw.watch.decision import Answer, Decision, Outcome
 LOG = logging.getLogger("clawker_fw")
 
 _MOST_NAMED = 10
+_IN_PASSING = "settings-changing"
+"""The code of an error that an ordinary edit of the settings makes."""
 
 
 def write(decision: Decision) -> None:
@@ -28,6 +30,13 @@ def write(decision: Decision) -> None:
         fields["context"] = list(decision.error.context)
     if decision.warnings:
         fields["warnings"] = list(decision.warnings)
+    if decision.unused:
+        fields["settings_unused"] = {
+            "code": decision.unused.code,
+            "message": decision.unused.message,
+            "context": list(decision.unused.context),
+            "hint": decision.unused.hint,
+        }
     fields["seconds"] = round(decision.seconds, 3)
     if decision.wait is not None:
         fields["wait"] = round(decision.wait, 3)
@@ -35,7 +44,11 @@ def write(decision: Decision) -> None:
 
 
 def _level(decision: Decision) -> int:
+    if decision.error and decision.error.code == _IN_PASSING:
+        return logging.INFO
     if decision.error and decision.outcome is not Outcome.STOPPED:
+        return logging.ERROR
+    if decision.unused and decision.unused.code != _IN_PASSING:
         return logging.ERROR
     quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Answer.HEAL and not decision.warnings
     return logging.INFO if quiet else logging.WARNING

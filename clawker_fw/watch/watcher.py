@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 from clawker_fw import pipeline
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, FirewallError, StoppedError
+from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
 from clawker_fw.model import Action, EngineFacts, Event, Finding, Sibling
+from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Wish
 from clawker_fw.watch.decision import (
+    WITHOUT_SETTINGS,
     Answer,
     Decision,
     Outcome,
@@ -33,6 +35,7 @@ from clawker_fw.watch.decision import (
 from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.pace import SPACING, Backoff, Pace, Random
+from clawker_fw.watch.trust import Trust
 
 SETTLE_SECONDS = 3.0
 """How long a sibling that is just being started is left alone."""
@@ -95,6 +98,7 @@ class Watcher:
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
         self._unreachable = ""
+        self._trust = Trust()
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
@@ -168,29 +172,78 @@ class Watcher:
             self._next = Trigger.EVENT
         self._place.require_release()
         try:
-            seen = pipeline.look(engine, self._place.blueprint(engine.facts()))
+            work = self._take_in(engine)
         except FirewallError as error:
-            wait = self._looking.failed(began)
-            self._again(wait)
-            return Decision(trigger, Answer.RETRY, self._place.clock() - began, error=error, wait=wait)
-        self._looking.succeeded()
+            return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
         self._connecting.succeeded()
         self._unreachable = ""
-        self._own = ours(self._orders.project, seen.observed)
-        decision = self._act_on(engine, seen)
-        warnings = tuple(each.message for each in seen.advice)
+        self._own = ours(self._orders.project, work.seen.observed)
+        decision = self._act_on(engine, work)
+        warnings = tuple(each.message for each in work.seen.advice)
         return dataclasses.replace(
             decision, trigger=trigger, seconds=self._place.clock() - began, warnings=warnings
         )
 
-    def _act_on(self, engine: EngineWriter, seen: pipeline.Look) -> Decision:
+    def _retry(self, error: FirewallError) -> Decision:
+        """Look again after a while: longer each time."""
+        wait = self._looking.failed(self._place.clock())
+        self._again(wait)
+        return Decision(self._next, Answer.RETRY, 0, error=error, wait=wait)
+
+    def _take_in(self, engine: EngineWriter) -> "_Work":
+        """Read the settings and look; or look by what they said before, when they can't be used as they are.
+
+        Raises:
+            FirewallError: when it is not known what the stack should be, or it can't be looked at.
+        """
+        facts = engine.facts()
+        try:
+            fresh = self._place.blueprint(facts)
+        except SettingsError as error:
+            work = self._by_what_was_good(engine, facts, error)
+            # An agent that can write the settings can also break them, and gains nothing by it.
+            return work if self._trust.is_open else dataclasses.replace(work, actions=WITHOUT_SETTINGS)
+        seen = pipeline.look(engine, fresh)
+        origins.require_same(seen.observed, fresh.origin)
+        try:
+            self._trust.accept(fresh, seen.observed)
+        except SettingsError as error:
+            return self._by_what_was_good(engine, facts, error)
+        return _Work(seen)
+
+    def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: SettingsError) -> "_Work":
+        """Look by the last good settings.
+
+        Raises:
+            SettingsError: when there are none.
+        """
+        good = self._trust.good(facts)
+        if good is None:
+            raise error
+        seen = pipeline.look(engine, good)
+        self._trust.notice(seen.observed, good)
+        return _Work(seen, error)
+
+    def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
-        seconds = seen.blueprint.settings.drain_timeout if drain is None else drain
-        wish = Wish(seconds, causes=self._orders.heal.causes)
+        seconds = work.seen.blueprint.settings.drain_timeout if drain is None else drain
+        wish = Wish(seconds, causes=self._orders.heal.causes, actions=work.actions)
+        decision = self._decide(engine, work, wish)
+        if not work.unread:
+            self._looking.succeeded()
+            return dataclasses.replace(decision, unused=work.unused)
+        # Whether the stack is what it should be can't be said; what was done about it can.
+        if decision.answer is Answer.HEAL:
+            self._again(SPACING)
+            return dataclasses.replace(decision, verdicts=None, unused=work.unused)
+        return self._retry(work.unread)
+
+    def _decide(self, engine: EngineWriter, work: "_Work", wish: Wish) -> Decision:
+        seen = work.seen
         closing = wish.within(seen.diff).findings
         answer, wait = self._answer(seen.diff.findings, closing)
         if answer is Answer.HEAL:
-            return self._heal(engine, wish, seen)
+            return self._heal(engine, wish, work)
         if wait is not None:
             self._again(wait)
         found = seen.diff.findings
@@ -217,14 +270,27 @@ class Watcher:
             wait = max(wait, self._healing.left(now))
         return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
 
-    def _heal(self, engine: EngineWriter, wish: Wish, seen: pipeline.Look) -> Decision:
+    def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
+        """Return what the settings say once the lock is held, or the last good ones when they are not to be used.
+
+        Raises:
+            SettingsError: when they have changed meanwhile, and are not to be used.
+        """
+        if work.unused:
+            return work.seen.blueprint
+        fresh = self._place.blueprint(engine.facts())
+        self._trust.accept(fresh, work.seen.observed)
+        return fresh
+
+    def _heal(self, engine: EngineWriter, wish: Wish, work: "_Work") -> Decision:
         """Close what is to be closed, as `run` would, under the same lock."""
+        seen = work.seen
         closing = wish.within(seen.diff).findings
         turn = pipeline.Turn(self._place.progress, self._place.stopping)
         failure: FirewallError | None = None
         wait: float | None = None
         try:
-            seen_after = pipeline.converge(engine, lambda: self._place.blueprint(engine.facts()), wish, turn, seen)
+            seen_after = pipeline.converge(engine, lambda: self._settings_of(engine, work), wish, turn, seen)
         except StoppedError as error:
             seen_after, outcome, failure = seen, Outcome.STOPPED, error
         except FirewallError as error:
@@ -273,6 +339,20 @@ class Watcher:
     def _forget_failures(self) -> None:
         self._healing.succeeded()
         self._tried = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One look, and what may be done about it. `unused` is why it was not taken by the settings of now."""
+
+    seen: pipeline.Look
+    unused: SettingsError | None = None
+    actions: frozenset[Action] = frozenset(Action)
+
+    @property
+    def unread(self) -> SettingsError | None:
+        """Why it is not known what the settings say now."""
+        return self.unused if self.actions == WITHOUT_SETTINGS else None
 
 
 def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:

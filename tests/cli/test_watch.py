@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,9 +14,16 @@ import pytest
 
 from clawker_fw import service
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.watch import record
+from clawker_fw.watch import record, steady
 from clawker_fw.watch.decision import Decision
+from devkit.waiting import until
 from tests.cli.conftest import Command
+
+
+@pytest.fixture(autouse=True)
+def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a settings file as it is: these tests have just written theirs."""
+    monkeypatch.setattr(steady, "STEADY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -88,6 +96,45 @@ def test_a_settings_file_that_cannot_be_read_ends_nothing(
         ("retry", "settings-invalid")
     ] * 2
     assert "line 2" in str(records(outcome.err)[0]["message"])
+
+
+def test_settings_that_have_just_been_changed_are_not_applied_yet(
+    command: Command,
+    settings_file: Path,
+    told: Callable[[int], list[Decision]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be half of a file: that is told, and it is applied when it has stayed as it is."""
+    command("run")
+    monkeypatch.setattr(steady, "STEADY_SECONDS", 1.0)
+    settings_file.write_text("rules:\n  - dst: b.test\n")
+    decisions = told(1)
+    assert command("--log-format", "json", "watch", "--heal", "all").code == 0
+    assert [each.error.code for each in decisions if each.error] == ["settings-changing"]
+    assert command("drift").code == 1
+    until(lambda: time.time() - settings_file.stat().st_ctime > 1)
+    told(1)
+    outcome = command("--log-format", "json", "watch", "--heal", "all")
+    assert [each["outcome"] for each in records(outcome.err)] == ["done"]
+    assert command("drift").code == 0
+
+
+def test_an_emptied_settings_file_cuts_nobody(
+    command: Command, settings_file: Path, memory: MemoryEngine, told: Callable[[int], list[Decision]]
+) -> None:
+    """Whatever is to be healed, an empty file is none that denies everything; one that says so does."""
+    command("run")
+    before = dict(memory.inside("clawker-coredns").files)
+    for text in ("", "drain_timeout: 5s\n"):
+        settings_file.write_text(text)
+        told(1)
+        (told_of,) = records(command("--log-format", "json", "watch", "--heal", "all").err)
+        assert (told_of["decision"], told_of["code"]) == ("retry", "settings-invalid")
+        assert dict(memory.inside("clawker-coredns").files) == before
+    settings_file.write_text("rules: []\n")
+    told(1)
+    command("watch", "--heal", "all")
+    assert dict(memory.inside("clawker-coredns").files) != before
 
 
 def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """One contract for every engine: what the port promises, on the in-memory engine and on a real one."""
 
 import gc
+import itertools
 import json
 import re
 import threading
@@ -20,7 +21,7 @@ from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Ev
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
-from clawker_fw.stack import images, labels
+from clawker_fw.stack import built, images, labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -282,7 +283,7 @@ def test_a_stopped_container_is_put_back_on_a_network(
     assert labels.shape_fields(after.shape) == labels.shape_fields(before.shape)
 
 
-def test_our_images_are_known_by_their_label(engine: EngineWriter, stack: Desired, release: Release) -> None:
+def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired, release: Release) -> None:
     """An image of ours is listed with its tag; it stays while a container is made from it."""
     wanted = stack.siblings[Sibling.COREDNS].image
     image = next(each for each in engine.own_images() if wanted.reference in each.references)
@@ -295,8 +296,8 @@ def test_our_images_are_known_by_their_label(engine: EngineWriter, stack: Desire
     engine.remove_image(wanted.reference)
     assert engine.image(wanted.reference) is None
     assert image not in engine.own_images()
-    built = images.bundled(Sibling.COREDNS, release, engine.facts())
-    engine.load_image(built.archive(), built.archive_size, lambda _: None)
+    again = images.bundled(Sibling.COREDNS, release, engine.facts())
+    engine.load_image(again.archive(), again.archive_size, lambda _: None)
 
 
 def test_the_service_address_can_be_claimed_and_released(
@@ -534,3 +535,36 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
         if network.name.startswith(f"{stack.project}-"):
             engine.remove_network(network.id)
     assert not [network for network in engine.networks() if network.name.startswith(f"{stack.project}-")]
+
+
+# --- what is not ours -----------------------------------------------------------------------------------------
+
+
+def foreign_images(engine: EngineWriter, release: Release) -> dict[str, images.BuiltImage]:
+    """Return images that are almost ours: with each part of our labels, more labels, or another name."""
+    every = tuple(built.LABELS.items())
+    parts = [dict(part) for size in range(len(every)) for part in itertools.combinations(every, size)]
+    made = {
+        **{f"labels {sorted(part)}": ("clawker-fw/lock", part) for part in parts},
+        "more labels": ("clawker-fw/lock", {**built.LABELS, "dev.clawker.project": "clawker"}),
+        "another name": ("clawker-agent/base", dict(built.LABELS)),
+    }
+    architecture = engine.facts().architecture
+    return {
+        why: images.BuiltImage(name, "foreign", architecture, (), release.digests, found)
+        for why, (name, found) in made.items()
+    }
+
+
+def test_images_of_others_are_not_ours_whatever_they_are_labelled(engine: EngineWriter, release: Release) -> None:
+    """An image with our labels alone is another program's; one of exactly our form is listed, by our tag alone."""
+    ours = images.lock_image(engine.facts(), release.digests)
+    foreign = foreign_images(engine, release)
+    for image in (ours, *foreign.values()):
+        engine.load_image(image.archive(), image.archive_size, lambda _: None)
+    listed = {reference: each for each in engine.own_images() for reference in each.references}
+    assert listed[ours.reference].id in ours.ids
+    assert {why: image.reference for why, image in foreign.items() if image.reference in listed} == {}
+    for image in foreign.values():
+        assert engine.image(image.reference)
+        engine.remove_image(image.reference)

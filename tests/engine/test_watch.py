@@ -14,6 +14,7 @@ from docker import APIClient
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.watch.pace import SPACING
+from clawker_fw.watch.steady import STEADY_SECONDS
 from devkit import stacks
 from devkit.engines import PrivateEngine, available, private_engine
 from devkit.firewall import Firewall, upgraded
@@ -142,6 +143,7 @@ def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
     """A rule that was changed meanwhile is not slipped in, and `run` is not hindered."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
     hand.firewall.write("other.test")
+    until(lambda: time.time() - hand.firewall.settings.stat().st_ctime > STEADY_SECONDS)
     kill(hand, ENVOY)
     healed = watched.healed(since=before)
     assert (healed["actions"], healed["verdict"]) == (["start"], "drifted")
@@ -152,14 +154,19 @@ def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
     hand.firewall.run("--lock-wait", "30s")
 
 
-def test_half_a_settings_file_leaves_the_stack_alone(hand: Hand, watched: Watching) -> None:
-    """It is told, and when the file is whole again, the stack is healed."""
+def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) -> None:
+    """It is told, and when the file is whole again, all is healed. What is only stopped is started before."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
     hand.firewall.settings.write_text(settings[: len(settings) // 2])
-    kill(hand, ENVOY)
+    kill(hand, COREDNS)
+    started = watched.healed(since=before)
+    assert (started["actions"], started["verdict"]) == (["start"], None)
+    assert started["settings_unused"]["code"] == "settings-invalid"
+    hand.docker.remove_container(hand.name(ENVOY), force=True, v=True)
+    before = len(watched.decisions)
     told = watched.wait(lambda each: each["decision"] == "retry", since=before)
     assert told["code"] == "settings-invalid"
-    assert not hand.inspect(ENVOY)["State"]["Running"]
+    assert hand.docker.containers(all=True, filters={"name": hand.name(ENVOY)}) == []
     hand.firewall.settings.write_text(settings)
     watched.healed(since=before)
     until(hand.firewall.current)

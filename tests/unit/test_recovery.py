@@ -25,7 +25,7 @@ from clawker_fw.errors import (
     RefusedError,
     StoppedError,
 )
-from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
+from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Sibling, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
@@ -94,7 +94,8 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     engine.heal()
     assert stacks.converged(engine, wanted).failed_attempt is None
     for name in ("clawker-envoy", "clawker-coredns"):
-        engine.inside(name).spec = replace(engine.inside(name).spec, labels={**labels.ownership_labels("clawker")})
+        bare = labels.sibling_labels("clawker", Sibling(name.removeprefix("clawker-")), 0)
+        engine.inside(name).spec = replace(engine.inside(name).spec, labels=bare)
     assert pipeline.look(engine, wanted).failed_attempt is None
 
 

@@ -34,9 +34,21 @@ def refused(path: Path | None, **environment: str) -> SettingsError:
     return caught.value
 
 
-def test_an_empty_file_denies_everything(write: Write) -> None:
-    """No rules is a decision: it is in a file that says so."""
-    loaded = settings.load(write(""), {})
+@pytest.mark.parametrize(
+    "text", ["", "# all of it is a comment\n", "rules:\n", "rules: ~\n", "drain_timeout: 5s\n"]
+)
+def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
+    """An empty file may be one that is just being written: denying everything has to be said, and how is told."""
+    error = refused(write(text))
+    assert "`rules` is missing" in error.message
+    assert str(write(text)) in error.message
+    assert "`rules: []`" in error.hint
+    assert settings.load(write(text.replace("rules:", "#") + "\nrules: []\n"), {}).rules.rules == ()
+
+
+def test_no_rules_denies_everything(write: Write) -> None:
+    """No rules is a decision: it is in a file that says so. Everything else has a default."""
+    loaded = settings.load(write("rules: []"), {})
     assert loaded.rules.rules == ()
     assert loaded.settings.otel.infra_port == 4319
     assert loaded.settings.drain_timeout == 30
@@ -44,7 +56,7 @@ def test_an_empty_file_denies_everything(write: Write) -> None:
 
 def test_the_example_is_the_defaults(write: Write) -> None:
     """What `init` writes changes nothing until it is edited."""
-    assert settings.load(write(settings.example()), {}).settings == settings.Settings()
+    assert settings.load(write(settings.example()), {}).settings == settings.Settings(rules=())
 
 
 def test_the_example_names_every_setting() -> None:
@@ -76,9 +88,9 @@ def test_the_environment_alone_is_enough(write: Write) -> None:
     assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
 
 
-@pytest.mark.parametrize("key", list(settings.setting_keys()))
+@pytest.mark.parametrize("key", [key for key in settings.setting_keys() if key != "project"])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
-    """Each key can be set by a variable named after it."""
+    """Each key can be set by a variable named after it; that of `project` is the option's, which comes first."""
     values = {
         "rules": "[]",
         "network.subnet": "10.1.0.0/20",
@@ -88,14 +100,14 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "drain_timeout": "5s",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
-    settings.load(write(""), {variable: values[key]})
+    settings.load(write("rules: []"), {variable: values[key]})
 
 
 def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
     """The current folder comes before the user's config folder."""
-    here = write("drain_timeout: 1\n")
+    here = write("rules: []\ndrain_timeout: 1\n")
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "clawker-fw.yaml").write_text("drain_timeout: 2\n")
+    (tmp_path / "home" / "clawker-fw.yaml").write_text("rules: []\ndrain_timeout: 2\n")
     assert settings.load(None, {}).settings.drain_timeout == 1
     here.unlink()
     assert settings.load(None, {}).settings.drain_timeout == 2

@@ -4,17 +4,20 @@ import heapq
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
-from clawker_fw.model import ContainerSpec, Event, Listed, Shape, Verdict
+from clawker_fw.model import ContainerSpec, Event, Listed, Mount, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.release import Release
@@ -514,27 +517,221 @@ def test_another_run_has_its_turn(watched: Watched) -> None:
     assert watched.is_current()
 
 
-def test_settings_that_cannot_be_read_leave_the_stack_alone(watched: Watched) -> None:
-    """It is told, tried again, and healed when the settings can be read again."""
-    broken = SettingsError("settings-invalid", "Half a file.")
-    good = watched.blueprint
+class Unreadable:
+    """Settings that can't be read for a while."""
 
-    def fail() -> Blueprint:
-        raise broken
+    def __init__(self, watched: Watched, error: SettingsError) -> None:
+        """Begin with those that can."""
+        self._watched = watched
+        self._good = watched.blueprint
+        self._error = error
 
-    def break_() -> None:
-        watched.blueprint = fail
-        watched.engine.stop(ENVOY)
+    def _fail(self) -> Blueprint:
+        raise self._error
+
+    def begin(self, *then: Callable[[], object]) -> None:
+        """Have them be unreadable from now on, and let something happen."""
+        self._watched.blueprint = self._fail
+        for action in then:
+            action()
+
+    def end(self) -> None:
+        """Have them be as they were."""
+        self._watched.blueprint = self._good
+
+
+BROKEN = SettingsError("settings-invalid", "Half a file.")
+
+
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, watched: Watched) -> None:
+    """What is stopped, paused or taken off its network is put back; that the settings can't be read is told."""
+    unreadable = Unreadable(watched, BROKEN)
+    engine = watched.engine
+    decisions = watched.until(
+        40,
+        (10, partial(unreadable.begin, partial(engine.stop, ENVOY))),
+        (15, partial(engine.pause, COREDNS)),
+        (20, partial(engine.disconnect, "clawker-net", COREDNS)),
+        heal=heal,
+    )
+    assert decisions[1] == "10 event heal done"
+    for moment, decision in watched.decisions[1:]:
+        assert decision.verdict is None, moment
+        assert BROKEN in (decision.error, decision.unused)
+    unreadable.end()
+    assert watched.is_current()
+
+
+def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> None:
+    """A program that would load what somebody has put there is not started, and nothing is made anew."""
+    unreadable = Unreadable(watched, BROKEN)
+    engine = watched.engine
+
+    def tamper() -> None:
+        engine.stop(COREDNS)
+        engine.put_files(COREDNS, {POLICY: b"forged"})
+        engine.remove(ENVOY)
 
     def mend() -> None:
-        assert watched.engine.inside(ENVOY).status == "exited"
-        watched.blueprint = good
+        assert engine.inside(COREDNS).status == "exited"
+        assert engine.container(ENVOY) is None
+        unreadable.end()
 
-    decisions = watched.until(40, (10, break_), (20, mend))
+    decisions = watched.until(60, (10, partial(unreadable.begin, tamper)), (20, mend))
     assert decisions[1:4] == ["10 event retry", "11 again retry", "12.5 again retry"]
-    assert watched.decisions[1][1].error is broken
+    assert watched.decisions[1][1].error is BROKEN
     assert watched.decisions[1][1].verdict is None
     assert watched.is_current()
+
+
+def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> None:
+    """A watcher that starts with them does not know what the stack was made to be."""
+    unreadable = Unreadable(watched, BROKEN)
+    unreadable.begin(partial(watched.engine.stop, ENVOY))
+    watched.until(9)
+    assert {decision.answer for _, decision in watched.decisions} == {Answer.RETRY}
+    assert watched.engine.inside(ENVOY).status == "exited"
+    unreadable.end()
+    watched.until(9)
+    assert watched.is_current()
+
+
+# --- settings that an agent can write -------------------------------------------------------------------------
+
+
+@dataclass
+class Shared:
+    """A stack whose settings file lies in a folder that an agent has mounted."""
+
+    watched: Watched
+    file: Path
+
+    def wants(self, *rules: str) -> None:
+        """Have the file say other rules."""
+        wanted = stacks.blueprint(self.watched.engine.facts(), *rules, release=self.watched.release)
+        digest = " ".join(rules)
+        self.watched.wanted = replace(wanted, origin=origin(self.file, None, digest), files=(self.file,))
+
+    def live(self) -> bytes:
+        """Return what the resolver has been given."""
+        return bytes(self.watched.engine.inside(COREDNS).files[POLICY])
+
+
+class MakeShared(Protocol):
+    """Makes a stack whose settings file an agent has mounted."""
+
+    def __call__(self, *, read_only: bool) -> Shared:
+        """Make one."""
+
+
+@pytest.fixture
+def shared(watched: Watched, tmp_path: Path) -> MakeShared:
+    """Make one, up by its file, with an agent that can or can't write there."""
+
+    def made(*, read_only: bool) -> Shared:
+        stack = Shared(watched, tmp_path / "clawker-fw.yaml")
+        stack.file.touch()
+        stack.wants("a.test")
+        stacks.converged(watched.engine, watched.wanted)
+        agent = stacks.bare_container("agent", watched.wanted, "clawker-net")
+        mounts = (Mount("bind", "/work", str(tmp_path), read_only=read_only),)
+        watched.engine.start(
+            watched.engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts)))
+        )
+        return stack
+
+    return made
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, read_only: bool) -> None:  # noqa: FBT001 - a parameter
+    """It is told with container and mount, and what was is enforced on; a file it can't write is applied."""
+    stack = shared(read_only=read_only)
+    watched = stack.watched
+    before = stack.live()
+    watched.until(
+        70, (10, lambda: stack.wants("evil.test")), (35, partial(watched.engine.stop, ENVOY)), heal=Heal.ALL
+    )
+    last = watched.decisions[-1][1]
+    if read_only:
+        assert stack.live() != before
+        assert last.unused is None
+        assert watched.is_current()
+        return
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert last.unused is not None
+    assert last.unused.code == "settings-open"
+    assert last.unused.context == (f"agent can write {stack.file}: {stack.file.parent} is mounted at /work",)
+
+
+def test_an_agent_that_writes_and_goes_is_remembered(shared: MakeShared) -> None:
+    """Its change is no person's when it is gone; once that is undone, a person's change is taken again."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+
+    def write_and_go() -> None:
+        stack.wants("evil.test")
+        watched.engine.remove("agent")
+
+    def nothing_applied() -> None:
+        assert stack.live() == before
+        stack.wants("a.test")
+
+    watched.until(
+        170, (10, write_and_go), (80, nothing_applied), (120, lambda: stack.wants("more.test")), heal=Heal.ALL
+    )
+    assert "settings-open" in {each.unused.code for _, each in watched.decisions if each.unused}
+    assert watched.decisions[-1][1].unused is None
+    assert stack.live() != before
+    assert watched.is_current()
+
+
+def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> None:
+    """What an agent can write, it can also make unreadable: everything is healed by what was good."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    unreadable = Unreadable(watched, BROKEN)
+    before = stack.live()
+
+    def tamper() -> None:
+        watched.engine.put_files(COREDNS, {POLICY: b"forged"})
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, partial(unreadable.begin, tamper)))
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert watched.decisions[-1][1].unused is BROKEN
+
+
+def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: MakeShared) -> None:
+    """The stack remembers what was applied; when a person has applied the change, it is one no more."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+    stack.wants("evil.test")
+    watched.until(10, heal=Heal.ALL)
+    assert {decision.error.code for _, decision in watched.decisions if decision.error} == {"settings-open"}
+    assert stack.live() == before
+    stacks.converged(watched.engine, watched.wanted)
+    assert stack.live() != before
+    watched.engine.stop(ENVOY)
+    watched.until(10, heal=Heal.ALL)
+    assert watched.decisions[-1][1].unused is None
+    assert watched.is_current()
+
+
+def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp_path: Path) -> None:
+    """Two files never fight over a stack: the second watcher only tells."""
+    stack = shared(read_only=True)
+    before = stack.live()
+    stack.file = tmp_path / "other.yaml"
+    stack.wants("other.test")
+    stack.watched.until(10, heal=Heal.ALL)
+    assert {decision.error.code for _, decision in stack.watched.decisions if decision.error} == {"settings-other"}
+    assert stack.live() == before
 
 
 def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:

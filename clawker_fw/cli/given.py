@@ -1,0 +1,90 @@
+"""The settings that the options name, as every command reads them, and what has to be said of them."""
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clawker_fw.cli.parameters import Options
+from clawker_fw.errors import SettingsError
+
+if TYPE_CHECKING:
+    from clawker_fw.model import EngineFacts
+    from clawker_fw.pipeline import Look
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.settings import Loaded
+    from clawker_fw.stack.release import Release
+
+
+def load(chosen: Options) -> "Loaded":
+    """Read the settings for the project that has been chosen.
+
+    Raises:
+        SettingsError: also when the file turns out to be for another project than was thought.
+    """
+    from clawker_fw import settings
+    from clawker_fw.settings_file import DEFAULT_PROJECT
+
+    loaded = settings.load(chosen.config, os.environ)
+    meant = loaded.settings.project
+    if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
+        raise SettingsError(
+            "project-changed",
+            f"{loaded.source} is for project {meant or DEFAULT_PROJECT}, and this is about {chosen.project}.",
+            hint="Write `project: NAME` in a line of its own, without a space before it; "
+            "a command that goes on has to be started anew after a change.",
+        )
+    return loaded
+
+
+def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
+    """Say when a project was named, and the file is for another one."""
+    meant = loaded.settings.project
+    if chosen.named_project and meant and meant != chosen.named_project:
+        _warn(
+            "project_overridden",
+            message=f"{chosen.given.get('project', '--project')} names "
+            f"{chosen.project}, and that is used; {loaded.source} is for {meant}.",
+            project=chosen.project,
+            settings_project=meant,
+        )
+
+
+def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":
+    """Return what the stack should be by these settings."""
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.origin import origin
+
+    facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
+    made_from = origin(loaded.source, loaded.settings.project, loaded.digest)
+    return Blueprint(
+        chosen.project,
+        loaded.settings,
+        loaded.rules,
+        release,
+        facts,
+        origin=made_from,
+        files=loaded.files,
+        named_by=loaded.found or chosen.given.get("config", "--config"),
+    )
+
+
+def warn_of_exposure(seen: "Look") -> None:
+    """Say when an agent could change what is about to be applied."""
+    from clawker_fw.reconcile.exposure import HINT, exposures
+
+    for each in exposures(seen.observed, seen.blueprint.files):
+        _warn(
+            "settings_open",
+            message=f"{each}.",
+            container=each.container,
+            mount=each.source,
+            target=each.target,
+            file=each.file,
+            hint=HINT,
+        )
+
+
+def _warn(event: str, **fields: str) -> None:
+    import logging
+
+    logging.getLogger("clawker_fw").warning(event, extra={"fields": fields})

@@ -1,0 +1,90 @@
+"""Whether an agent could write the settings.
+
+It could when its container has their file, or a folder on the way to it, mounted so that it can be written. This
+is the only look at this machine's own files. It says something only where the engine is this machine's, too:
+paths mean the same there.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from clawker_fw.model import Mount, Observed, Role
+
+HINT = "Mount it read-only, or keep the settings file where no agent's mount reaches, and name it with --config."
+
+_MOST_LINKS = 40
+"""As many as the kernel follows (path_resolution(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """A mount by which a container can change a settings file. `source` is on the host, `target` inside."""
+
+    container: str
+    source: str
+    target: str
+    file: str
+
+    def __str__(self) -> str:
+        """Return it as people are told."""
+        return f"{self.container} can write {self.file}: {self.source} is mounted at {self.target}"
+
+
+def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
+    """Return every way in which a container on the agent network can write one of the files."""
+    if not observed.engine.local:
+        return ()
+    attached = observed.attached.get(Role.AGENTS, {})
+    mounts = [
+        (each.name, mount)
+        for each in observed.listing
+        if each.name in attached
+        for mount in each.mounts
+        if mount.source.startswith("/") and not mount.read_only
+    ]
+    return tuple(_found(mounts, files) if mounts else ())
+
+
+def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
+    for file in files:
+        passed = ways(file)
+        identities = {identity for way in passed if (identity := _identity(way))}
+        for container, mount in mounts:
+            source = os.path.realpath(mount.source)
+            if Path(source) in passed or _identity(Path(source)) in identities:
+                yield Exposure(container, mount.source, mount.target, str(file))
+
+
+def ways(file: Path) -> set[Path]:
+    """Return everything that decides what a path leads to: the file, each link on the way, all folders of both."""
+    passed: set[Path] = set()
+    left, links = list(Path(os.path.abspath(file)).parts), 0  # noqa: PTH100 - pathlib does not take `..` away
+    at = Path(left.pop(0))
+    passed.add(at)
+    while left:
+        part = left.pop(0)
+        step = at.parent if part == ".." else at / part
+        passed.add(step)
+        target = ""
+        with suppress(OSError):
+            target = str(step.readlink())
+        if target and links < _MOST_LINKS:
+            links += 1
+            parts = Path(target).parts
+            at = Path(parts[0]) if target.startswith("/") else at
+            left = [*(parts[1:] if target.startswith("/") else parts), *left]
+        else:
+            at = step
+    return passed
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file or folder a path leads to, by whichever mount; None when that can't be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

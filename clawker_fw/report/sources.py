@@ -1,0 +1,42 @@
+"""Where an answer comes from: the settings file, the engine, who named them, and who could change the former."""
+
+from typing import Any
+
+from clawker_fw.model import Observed
+from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.exposure import HINT, exposures
+
+
+def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, Any]]:
+    """Return what every JSON answer says of it: `settings` and `engine`."""
+    now = blueprint.origin
+    return {
+        "settings": {
+            "path": (now.path or None) if now else None,
+            "source": blueprint.named_by,
+            "made_from": [
+                {"path": each.path or None, "host": each.host, "project": each.project}
+                for each in origins.recorded(observed)
+            ],
+            "open": [
+                {"container": each.container, "mount": each.source, "target": each.target, "file": each.file}
+                for each in exposures(observed, blueprint.files)
+            ],
+        },
+        "engine": {"endpoint": blueprint.engine.endpoint, "source": blueprint.engine.named_by},
+    }
+
+
+def lines(blueprint: Blueprint, observed: Observed) -> tuple[str, ...]:
+    """Return what `status` says of it to people."""
+    now, engine = blueprint.origin, blueprint.engine
+    path = (now.path if now else "") or "none: the environment alone"
+    found = exposures(observed, blueprint.files)
+    return (
+        f"Settings  {path} ({blueprint.named_by})",
+        f"Engine    {engine.endpoint} ({engine.named_by})",
+        *(f"Made from another settings file: {each}" for each in origins.others(observed, now)),
+        *(f"The settings are open: {each}." for each in found),
+        *([HINT] if found else []),
+    )

@@ -1,0 +1,244 @@
+"""Which settings a command uses, for which project, whose stack it is, and who else could write them."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Mount
+from clawker_fw.stack.container import ORIGIN
+from devkit import stacks
+from tests.cli.conftest import SETTINGS, Command
+
+
+@pytest.fixture(autouse=True)
+def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Look for no settings but those of the test."""
+    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
+
+
+def names(memory: MemoryEngine) -> set[str]:
+    """Return the containers that are there."""
+    return {each.name for each in memory.listing()}
+
+
+def told(err: str, event: str) -> dict[str, str]:
+    """Return the record of an event: whoever else still listens to the log writes it, too."""
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
+    return next(line for line in lines if line["event"] == event)
+
+
+# --- project --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["project: mine", "project:   'mine'  # whose", 'project: "mine"\r'])
+def test_the_file_names_the_project(
+    written: str, command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """Every command is about the stack that the file is for, `down` too."""
+    settings_file.write_text(f"{SETTINGS}{written}\n")
+    assert command("run").code == 0
+    assert names(memory) == {"mine-envoy", "mine-coredns"}
+    assert command("status", "--format", "json").valid("status")["project"] == "mine"
+    assert command("drift").code == 0
+    assert command("reload").code == 0
+    assert command("down", "--format", "json").valid("down")["project"] == "mine"
+    assert names(memory) == set()
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_a_project_that_is_named_comes_first(
+    variable: bool,  # noqa: FBT001 - a parameter
+    command: Command,
+    settings_file: Path,
+    memory: MemoryEngine,
+) -> None:
+    """Option and variable win over the file, and say so; when both mean the same, nothing is said."""
+    settings_file.write_text(f"{SETTINGS}project: mine\n")
+    arguments, environment = ([], {"CLAWKER_FW_PROJECT": "other"}) if variable else (["--project", "other"], {})
+    outcome = command("--log-format", "json", *arguments, "run", **environment)
+    assert outcome.code == 0
+    assert names(memory) == {"other-envoy", "other-coredns"}
+    message = told(outcome.err, "project_overridden")["message"]
+    assert "CLAWKER_FW_PROJECT" in message if variable else "--project" in message
+    assert "other" in message
+    assert f"{settings_file.name} is for mine" in message
+    assert "project_overridden" not in command("--project", "mine", "drift").err
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("project: No Name\nrules: []\n", "line 1"),
+        ("rules: []\nproject:\n  mine\n", "line 2"),
+        ("{rules: [], project: mine}\n", "project: NAME"),
+        ("rules: []\n'project': mine\n", "project: NAME"),
+        ("rules: []\nproject: 5five!\n", "line 2"),
+    ],
+)
+def test_a_project_that_could_be_misread_is_refused(
+    text: str, line: str, command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """Nothing is done to a stack that may not be the one that is meant."""
+    settings_file.write_text(text)
+    outcome = command("run")
+    assert outcome.code == 3
+    assert line in outcome.err.replace("\n", " ")
+    assert names(memory) == set()
+
+
+def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """It is not known which project is meant, unless it is named."""
+    command("run")
+    settings_file.write_bytes(b"\xff\xfe")
+    refused = command("down")
+    assert refused.code == 3
+    assert "--project" in refused.err
+    assert names(memory)
+    assert command("--project", "clawker", "down").code == 0
+    assert names(memory) == set()
+
+
+# --- whose stack it is ----------------------------------------------------------------------------------------
+
+
+def test_another_settings_file_has_to_adopt_a_stack(
+    command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
+) -> None:
+    """`run` and `reload` are refused with both files named; with `--adopt` the stack is the other file's."""
+    settings_file.write_text(f"{SETTINGS}project: clawker\n")
+    command("run")
+    before = dict(memory.inside("clawker-coredns").files)
+    other = tmp_path / "elsewhere" / "clawker-fw.yaml"
+    other.parent.mkdir()
+    other.write_text("rules:\n  - dst: other.test\n")
+    for verb in (["run"], ["run", "--dry-run"], ["reload"], ["run", "--force-recreate"]):
+        refused = command("--config", str(other), *verb)
+        assert refused.code == 6, verb
+        assert "error[settings-other]" in refused.err
+        text = refused.err.replace("\n", "")
+        assert f"made from {settings_file} on {os.uname().nodename}, for project clawker" in text
+        assert f"now given {other} on {os.uname().nodename}" in text
+        assert "--adopt" in text
+    assert dict(memory.inside("clawker-coredns").files) == before
+    answer = command("--config", str(other), "drift", "--format", "json").valid("drift")
+    (made_from,) = answer["settings"]["made_from"]
+    assert made_from == {"path": str(settings_file), "host": os.uname().nodename, "project": "clawker"}
+    assert f"Made from another settings file: {settings_file}" in command("--config", str(other), "status").out
+
+    assert command("--config", str(other), "reload", "--adopt").code == 0
+    assert command("--config", str(other), "run").code == 0
+    assert command("run").code == 6
+    assert command("run", "--adopt").code == 0
+    assert command("run").code == 0
+
+
+def test_a_stack_remembers_through_every_replacement(
+    command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
+) -> None:
+    """New containers are born with it; when nothing but it has changed, nothing is replaced."""
+    command("run")
+    command("run", "--force-recreate")
+    for sibling in ("envoy", "coredns"):
+        assert json.loads(memory.inside(f"clawker-{sibling}").files[ORIGIN])["path"] == str(settings_file)
+    memory.remove("clawker-envoy")
+    assert command("run").code == 0
+    containers = {each.id for each in memory.listing()}
+    other = tmp_path / "other.yaml"
+    other.write_text(SETTINGS)
+    assert command("--config", str(other), "run").code == 6
+    adopted = command("--config", str(other), "run", "--adopt", "--format", "json").valid("run")
+    assert (adopted["changed"], adopted["verdict"]) == (False, "current")
+    assert {each.id for each in memory.listing()} == containers
+    assert command("drift").code == 0
+    assert command("run").code == 6
+
+
+def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory: MemoryEngine) -> None:
+    """An earlier release kept no record: its stack is not drifted for that, and the next `run` writes one."""
+    command("run")
+    for sibling in ("envoy", "coredns"):
+        del memory.inside(f"clawker-{sibling}").files[ORIGIN]
+    assert command("drift", "--format", "json").valid("drift")["settings"]["made_from"] == []
+    assert command("run", "--format", "json").valid("run")["changed"] is False
+    assert len(command("drift", "--format", "json").json["settings"]["made_from"]) == 1
+
+
+def test_the_same_file_by_another_name_is_the_same(command: Command, settings_file: Path, tmp_path: Path) -> None:
+    """A link, or another way to write the path, is no other file."""
+    command("run")
+    link = tmp_path / "link.yaml"
+    link.symlink_to(settings_file)
+    for way in (str(link), f"{tmp_path}/../{tmp_path.name}/{settings_file.name}"):
+        assert command("--config", way, "run").code == 0
+
+
+# --- where an answer comes from -------------------------------------------------------------------------------
+
+
+def test_answers_say_what_they_are_about(
+    command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
+) -> None:
+    """Each answer names the settings file and the engine, and who named them."""
+    ways: list[tuple[list[str], dict[str, str], str]] = [
+        ([], {}, "the current folder"),
+        (["--config", str(settings_file)], {}, "--config"),
+        ([], {"CLAWKER_FW_CONFIG": str(settings_file)}, "CLAWKER_FW_CONFIG"),
+    ]
+    for options, environment, source in ways:
+        for schema, verb in (("run", "run"), ("drift", "drift"), ("status", "status"), ("run", "reload")):
+            answer = command(*options, verb, "--format", "json", **environment).valid(schema)
+            assert (answer["settings"]["path"], answer["settings"]["source"]) == (str(settings_file), source)
+            assert answer["engine"]["endpoint"] == memory.facts().endpoint
+            assert answer["engine"]["source"] == "the default"
+        assert f"Settings  {settings_file} ({source})" in command(*options, "status", **environment).out
+    hosts: list[tuple[list[str], dict[str, str], str]] = [
+        (["--host", "unix:///x"], {}, "--host"),
+        ([], {"CLAWKER_FW_HOST": "unix:///x"}, "CLAWKER_FW_HOST"),
+    ]
+    for options, environment, source in hosts:
+        answer = command(*options, "drift", "--format", "json", **environment).valid("drift")
+        assert answer["engine"]["source"] == source
+    (tmp_path / "home").mkdir()
+    settings_file.rename(tmp_path / "home" / settings_file.name)
+    assert command("drift", "--format", "json").json["settings"]["source"] == "the user's config folder"
+    (tmp_path / "home" / settings_file.name).unlink()
+    answer = command("drift", "--format", "json", CLAWKER_FW_RULES="[]").valid("drift")["settings"]
+    assert (answer["path"], answer["source"]) == (None, "the environment")
+
+
+# --- open -----------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_an_agent_can_write_are_told(
+    command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """`status` says so with container and mount, `run` and `reload` warn with the fix; read-only is fine."""
+    command("run")
+    wanted = stacks.blueprint(memory.facts(), "a.test")
+    folder = str(settings_file.parent)
+
+    def attach(*, read_only: bool) -> None:
+        agent = stacks.bare_container("agent", wanted, "clawker-net")
+        mounts = (Mount("bind", "/work", folder, read_only=read_only),)
+        memory.start(memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+
+    attach(read_only=True)
+    assert command("status", "--format", "json").valid("status")["settings"]["open"] == []
+    assert "settings_open" not in command("run").err
+    memory.remove("agent")
+    attach(read_only=False)
+    (found,) = command("status", "--format", "json").valid("status")["settings"]["open"]
+    assert found == {"container": "agent", "mount": folder, "target": "/work", "file": str(settings_file)}
+    text = command("status").out
+    assert f"The settings are open: agent can write {settings_file}: {folder} is mounted at /work." in text
+    assert "Mount it read-only" in text
+    for verb in ("run", "reload"):
+        outcome = command("--log-format", "json", verb)
+        assert outcome.code == 0
+        record = told(outcome.err, "settings_open")
+        assert (record["level"], record["container"], record["mount"]) == ("warning", "agent", folder)
+        assert "--config" in record["hint"]

@@ -1,0 +1,139 @@
+"""What is not ours is never removed, changed or taken off a network, however much it looks like ours."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from docker import APIClient
+from docker.types import Mount
+
+from clawker_fw.stack import built, images, labels
+from devkit import stacks
+from devkit.firewall import Firewall
+from devkit.peers import Peers
+
+
+def parts(found: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return every proper subset of labels."""
+    pairs = tuple(found.items())
+    return [dict(part) for size in range(len(pairs)) for part in itertools.combinations(pairs, size)]
+
+
+class Foreign:
+    """Images, volumes, networks and containers of somebody else, each with some of our labels."""
+
+    def __init__(self, docker: APIClient, peers: Peers, project: str) -> None:
+        """Make them."""
+        self._docker = docker
+        self.images = [self._load(part) for part in parts(built.LABELS)]
+        self.images.append(self._load(built.LABELS, "clawker-agent/base"))
+        self.images.append(self._load({**built.LABELS, labels.PROJECT: project}))
+        ours = labels.ownership_labels(project)
+        self.volumes = [
+            self._docker.create_volume(name=f"{project}-data{number}", labels=part)["Name"]
+            for number, part in enumerate([*parts(ours), ours])
+        ]
+        self.networks = [
+            self._docker.create_network(f"{project}-theirs{number}", labels=part, internal=True)["Id"]
+            for number, part in enumerate([*parts(ours), ours])
+        ]
+        sibling = {**ours, labels.SIBLING: "envoy", labels.SLOT: "0"}
+        some = [ours, {**ours, labels.SIBLING: "coredns"}, sibling, {labels.SIBLING: "envoy"}, {}]
+        self.containers = [self._container(peers, part) for part in some]
+
+    def _load(self, found: Mapping[str, str], name: str = "clawker-fw/lock") -> str:
+        release = stacks.installed_release()
+        image = images.BuiltImage(name, "theirs", self._docker.version()["Arch"], (), release.digests, dict(found))
+        list(self._docker.load_image(image.archive()))  # type: ignore[no-untyped-call]
+        return image.reference
+
+    def _container(self, peers: Peers, found: Mapping[str, str]) -> str:
+        config: Any = self._docker.inspect_container(peers.start("wait", network="none").container)["Config"]
+        identity = self._docker.create_container(config["Image"], command=["/peer", "wait"], labels=dict(found))[
+            "Id"
+        ]
+        self._docker.start(identity)
+        return str(identity)
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as it is now; what is gone makes an error."""
+        return {
+            "images": [self._docker.inspect_image(each)["Id"] for each in self.images],  # type: ignore[no-untyped-call]
+            "volumes": [self._docker.inspect_volume(each) for each in self.volumes],
+            "networks": [self._docker.inspect_network(each) for each in self.networks],
+            "containers": [
+                (found["State"]["StartedAt"], found["State"]["Running"], found["NetworkSettings"]["Networks"])
+                for found in map(self._docker.inspect_container, self.containers)
+            ],
+        }
+
+    def remove(self) -> None:
+        """Take it away."""
+        for container in self.containers:
+            self._docker.remove_container(container, force=True, v=True)
+        for network in self.networks:
+            self._docker.remove_network(network)
+        for volume in self.volumes:
+            self._docker.remove_volume(volume)
+        for image in self.images:
+            self._docker.remove_image(image)
+
+
+@pytest.fixture
+def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[Foreign]:
+    """What somebody else has on the engine."""
+    theirs = Foreign(docker, peers, firewall.project)
+    yield theirs
+    theirs.remove()
+
+
+def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, foreign: Foreign) -> None:
+    """Coming up, replacing, tidying and going down leave it as it is; an image and a volume of ours go."""
+    before = foreign.state()
+    old = images.BuiltImage(
+        "clawker-fw/lock", "0", docker.version()["Arch"], (), stacks.installed_release().digests
+    )
+    list(docker.load_image(old.archive()))  # type: ignore[no-untyped-call]
+    mount = Mount("/fw", None, labels=labels.ownership_labels(firewall.project))
+    holder = docker.create_container(
+        old.reference, entrypoint=["none"], host_config=docker.create_host_config(mounts=[mount])
+    )
+    lost = holder["Id"]
+    (volume,) = [each["Name"] for each in docker.inspect_container(lost)["Mounts"]]
+    docker.remove_container(lost, v=False)
+    assert firewall.run().json["steps"]
+    firewall.run("--force-recreate")
+    left = {tag for image in docker.images() for tag in image["RepoTags"] or ()}
+    assert old.reference not in left
+    assert volume not in {each["Name"] for each in docker.volumes()["Volumes"]}
+    assert foreign.state() == before
+    firewall.call("down").expect()
+    assert foreign.state() == before
+
+
+@pytest.mark.parametrize("kind", ["container", "network"])
+def test_a_name_of_ours_that_is_somebody_elses(
+    kind: str, firewall: Firewall, docker: APIClient, peers: Peers
+) -> None:
+    """With each part of our labels it is refused and left alone; when it is out of the way, the stack comes up."""
+    peer = peers.start("wait", network="none")
+    ours = labels.ownership_labels(firewall.project)
+    for part in [*parts(ours), ours]:
+        if kind == "network":
+            name = f"{firewall.project}-net"
+            docker.create_network(name, labels=part)
+        else:
+            name = f"{firewall.project}-envoy"
+            docker.create_container(
+                docker.inspect_container(peer.container)["Config"]["Image"],
+                ["/peer", "wait"],
+                name=name,
+                labels=part,
+            )
+        for command in ("run", "down"):
+            refused = firewall.call(command).expect(6)
+            assert f"error[foreign-{kind}]" in refused.err
+        (docker.remove_network if kind == "network" else docker.remove_container)(name)
+    firewall.run()
+    assert firewall.current()

@@ -1,0 +1,100 @@
+"""Whose an image is: by its form, not by its labels alone."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from clawker_fw.engine.inspection import is_own_volume
+from clawker_fw.model import EngineFacts
+from clawker_fw.stack import built, images, labels
+from clawker_fw.stack.release import Release
+
+
+@pytest.fixture
+def form(release: Release) -> built.Form:
+    """The smallest image of ours, as an engine shows it."""
+    image = images.lock_image(EngineFacts("1", "1.41", "amd64"), release.digests)
+    layer = f"sha256:{image._layer_digest}"  # noqa: SLF001 - what an engine works out by itself
+    return built.Form(
+        image.ids[0], (image.reference,), built.LABELS, "amd64", "linux", "1970-01-01T00:00:00Z", (layer,)
+    )
+
+
+def test_an_image_of_ours_is_known_by_its_form(form: built.Form) -> None:
+    """It is ours on either image store: the tag names the config, whatever the engine calls the image."""
+    assert built.our_references(form) == form.references
+    assert built.our_references(replace(form, id="sha256:" + "0" * 64)) == form.references
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {"labels": dict(part)}
+            for size in range(len(built.LABELS))
+            for part in itertools.combinations(built.LABELS.items(), size)
+        ),
+        {"labels": {**built.LABELS, "dev.clawker.project": "clawker"}},
+        {"labels": {**built.LABELS, labels.PURPOSE: "agent"}},
+        {"references": ()},
+        {"references": ("clawker-fw/lock:1-000000000000",)},
+        {"references": ("example/lock:1",)},
+        {"architecture": "arm64"},
+        {"system": "windows"},
+        {"created": "2026-01-01T00:00:00Z"},
+        {"layers": ("sha256:" + "1" * 64,)},
+        {"layers": ()},
+        {"extras": ("Cmd",)},
+    ],
+)
+def test_an_image_of_another_form_is_not_ours(change: dict[str, object], form: built.Form) -> None:
+    """Each part counts: labels and no more of them, tag, platform, time, layers, settings."""
+    assert built.our_references(form) == form.references
+    assert built.our_references(replace(form, **change)) == ()  # type: ignore[arg-type]
+
+
+def test_a_tag_that_somebody_has_added_is_theirs(form: built.Form) -> None:
+    """Only what we gave is ours to take."""
+    theirs = "registry.example/backup:1"
+    assert built.our_references(replace(form, references=(theirs, *form.references))) == form.references
+
+
+def test_what_an_engine_shows_for_a_plain_config_is_no_setting() -> None:
+    """Empty fields and those an engine fills in by itself say nothing; a command does."""
+    shown = {
+        "Hostname": "x",
+        "Env": None,
+        "Cmd": None,
+        "Labels": dict(built.LABELS),
+        "WorkingDir": "",
+        "Image": "y",
+    }
+    assert list(built.extras(shown)) == []
+    assert list(built.extras({**shown, "Cmd": ["sh"]})) == ["Cmd"]
+
+
+VOLUME = {"Name": "a" * 64, "Driver": "local", "Options": None, "Labels": labels.ownership_labels("clawker")}
+
+
+@pytest.mark.parametrize(
+    ("change", "ours"),
+    [
+        ({}, True),
+        ({"Labels": {**labels.ownership_labels("clawker"), "com.docker.volume.anonymous": ""}}, True),
+        ({"Labels": labels.ownership_labels("other")}, False),
+        *(
+            ({"Labels": dict(part)}, False)
+            for size in range(3)
+            for part in itertools.combinations(labels.ownership_labels("clawker").items(), size)
+        ),
+        ({"Labels": None}, False),
+        ({"Labels": {**labels.ownership_labels("clawker"), "more": "1"}}, False),
+        ({"Name": "precious"}, False),
+        ({"Driver": "nfs"}, False),
+        ({"Options": {"type": "none", "o": "bind", "device": "/srv"}}, False),
+    ],
+)
+def test_a_volume_of_ours_has_no_name_and_nothing_else(change: dict[str, object], ours: bool) -> None:  # noqa: FBT001 - a row
+    """Only what came with one of our containers may go: somebody's own volume has a name, or other labels."""
+    assert is_own_volume({**VOLUME, **change}, "clawker") is ours

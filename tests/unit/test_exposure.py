@@ -1,0 +1,104 @@
+"""Which mounts let a container write the settings."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Mount, Observed
+from clawker_fw.reconcile.exposure import exposures
+from clawker_fw.reconcile.observe import observe
+from devkit import stacks
+
+Look = Callable[..., Observed]
+
+
+@pytest.fixture
+def look() -> Look:
+    """Return what is seen of a stack with an agent that has these mounts."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test")
+    stacks.converged(engine, wanted)
+
+    def seen(*mounts: Mount, network: str | None = "clawker-net") -> Observed:
+        agent = stacks.bare_container("agent", wanted, network)
+        engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+        return observe(engine, "clawker", ())
+
+    return seen
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A settings file in a folder of its own."""
+    path = tmp_path / "work" / "project" / "clawker-fw.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("rules: []\n")
+    return path
+
+
+def bind(source: Path, *, read_only: bool = False) -> Mount:
+    """Return a bind mount."""
+    return Mount("bind", "/inside", str(source), read_only=read_only)
+
+
+@pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "..", "../..", "../../../../../../.."])
+def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Look) -> None:
+    """A writable mount of the file, its folder or any above is told with container and mount."""
+    source = Path(os.path.normpath(file.parent / place))
+    (found,) = exposures(look(bind(source)), (file,))
+    assert (found.container, found.source, found.target, found.file) == (
+        "agent",
+        str(source),
+        "/inside",
+        str(file),
+    )
+
+
+def test_what_cannot_be_written_is_no_matter(file: Path, look: Look) -> None:
+    """Neither a mount that is read-only, nor one beside the file or below another folder."""
+    beside = file.parent / "beside"
+    beside.mkdir()
+    assert (
+        exposures(look(bind(file.parent, read_only=True), bind(beside), bind(file.parent / "other")), (file,))
+        == ()
+    )
+
+
+def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Look) -> None:
+    """Only those whose way out the settings decide."""
+    assert exposures(look(bind(file.parent), network=None), (file,)) == ()
+
+
+def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Look) -> None:
+    """Who can write what a link points to counts, and who can replace a link; a mount may be named by one, too."""
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "middle").symlink_to(file.parent)
+    named = tmp_path / "home"
+    named.mkdir()
+    (named / "clawker-fw.yaml").symlink_to("../links/middle/clawker-fw.yaml")
+    (tmp_path / "alias").symlink_to(file.parent)
+    observed = look(bind(file.parent), bind(links), bind(named), bind(tmp_path / "alias"), bind(tmp_path / "none"))
+    found = {each.source for each in exposures(observed, (named / "clawker-fw.yaml",))}
+    assert found == {str(path) for path in (file.parent, links, named, tmp_path / "alias")}
+
+
+def test_each_file_counts(file: Path, tmp_path: Path, look: Look) -> None:
+    """All that decides what the settings are is compared."""
+    other = tmp_path / "shared" / "rules.yaml"
+    other.parent.mkdir()
+    other.touch()
+    (found,) = exposures(look(bind(other.parent)), (file, other))
+    assert found.file == str(other)
+
+
+def test_an_engine_elsewhere_says_nothing(file: Path, look: Look) -> None:
+    """The same path is another file there."""
+    observed = look(bind(file.parent))
+    assert exposures(observed, (file,))
+    remote = replace(observed, engine=replace(observed.engine, endpoint="tcp://192.0.2.1:2376"))
+    assert exposures(remote, (file,)) == ()

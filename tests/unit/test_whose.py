@@ -1,0 +1,93 @@
+"""What is ours has every label that we put on it; what lacks one is somebody else's, and stays as it is."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import NetworkView, Sibling
+from clawker_fw.reconcile import lock
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.steps import Wish
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+OWNERSHIP = labels.ownership_labels("clawker")
+
+
+def parts(found: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Yield every proper subset of labels."""
+    for size in range(len(found)):
+        yield from map(dict, itertools.combinations(found.items(), size))
+
+
+@pytest.fixture
+def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
+    """A stack that is up."""
+    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
+    stacks.converged(memory, blueprint)
+    return blueprint
+
+
+def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Under a name of its own, with all but one of them, or only those of ownership; with all of them it goes."""
+    every = dict(memory.inside("clawker-envoy").spec.labels)
+    some = [{key: text for key, text in every.items() if key != missing} for missing in every]
+    some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP)]
+    spec = stacks.bare_container("theirs", wanted, "clawker-net")
+    theirs = [
+        memory.create_container(replace(spec, name=f"theirs{number}", labels=found))
+        for number, found in enumerate(some)
+    ]
+    for container in theirs:
+        memory.start(container)
+    before = [memory.container(container) for container in theirs]
+    ours = memory.create_container(replace(spec, name="renamed", labels=every))
+    assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
+    stacks.converged(memory, wanted, Wish(0, replace_all=True))
+    assert memory.container(ours) is None
+    assert [memory.container(container) for container in theirs] == before
+
+
+@pytest.mark.parametrize("part", [*parts(OWNERSHIP), OWNERSHIP], ids=str)
+@pytest.mark.parametrize("name", ["clawker-envoy", "clawker-coredns-next", "clawker-lock", "clawker-net"])
+def test_a_name_of_ours_without_our_labels_is_refused(
+    name: str, part: dict[str, str], memory: MemoryEngine, release: Release
+) -> None:
+    """It is not known what it is, so nothing is done to it, however long it is silent."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    image = images.lock_image(memory.facts(), release.digests)
+    memory.load_image(image.archive(), image.archive_size, lambda _: None)
+    before: object
+    if name == "clawker-net":
+        stacks.converged(memory, wanted)
+        memory.alter_network(name, labels=part)
+        before = network(memory, name)
+    else:
+        spec = stacks.bare_container(name, wanted)
+        memory.create_container(replace(spec, image=image.reference, labels=part))
+        before = memory.container(name)
+    with pytest.raises(RefusedError) as refused:
+        stacks.converged(memory, wanted, Wish(0, replace_all=True))
+    assert refused.value.code.startswith("foreign-")
+    assert before == (network(memory, name) if name == "clawker-net" else memory.container(name))
+
+
+def network(memory: MemoryEngine, name: str) -> NetworkView:
+    """Return the network of a name."""
+    return next(each for each in memory.networks() if each.name == name)
+
+
+def test_what_we_make_has_every_label(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The control: siblings, networks and the lock are known again."""
+    observed = observe(memory, wanted.project, ())
+    assert set(observed.siblings) == set(Sibling)
+    assert len(observed.networks) == 2
+    for seen in observed.siblings.values():
+        assert labels.is_ours(seen.container.labels, "clawker", *labels.MADE_WITH)
+    assert labels.is_ours({**OWNERSHIP, **lock.holder()}, "clawker", *labels.LOCK)
