@@ -14,7 +14,10 @@ def main() -> None:
     """
     gc.set_threshold(_ALLOCATIONS)
     from clawker_fw.cli import app  # noqa: PLC0415 - the import is what is made quicker
+    from clawker_fw.report import log, terminal  # noqa: PLC0415 - the same
 
+    terminal.guard()
+    log.capture()
     try:
         app(prog_name="clawker-fw")
     finally:

@@ -4,6 +4,7 @@ An error is raised deep with `from`, caught once in `cli/app.py`, and printed by
 never exits by itself.
 
     FirewallError                      70  a bug, if nothing more precise fits
+    ├── UsageError                      2  a command line that makes no sense
     ├── SettingsError                   3  settings or rules that can't be used
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
     │   ├── NotFoundError               4  what was asked for is not on the engine
@@ -11,6 +12,7 @@ never exits by itself.
     ├── NotProvenError                  5  applied but not proven live; what served before still serves
     ├── RefusedError                    6  not ours to touch, or somebody else is at work
     │   └── LockLostError               6  another run has taken over in the middle of this one
+    ├── OutputError                    74  done, but its answer can't be written
     └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
@@ -19,7 +21,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes, which are part of the interface (`2` is the command line parser's own)."""
+    """The exit codes, which are part of the interface (70 and 74 are those of sysexits.h)."""
 
     CURRENT = 0
     DRIFT = 1
@@ -29,6 +31,7 @@ class ExitCode(IntEnum):
     NOT_PROVEN = 5
     REFUSED = 6
     BUG = 70
+    OUTPUT = 74
     INTERRUPTED = 130
 
 
@@ -47,6 +50,12 @@ class FirewallError(Exception):
         self.message = message
         self.context = tuple(context)
         self.hint = hint
+
+
+class UsageError(FirewallError):
+    """A command line that makes no sense; nothing has been done."""
+
+    exit_code = ExitCode.USAGE
 
 
 class SettingsError(FirewallError):
@@ -83,6 +92,12 @@ class RefusedError(FirewallError):
 
 class LockLostError(RefusedError):
     """Another run has taken the lock over: from here on everything is its to do, and to undo."""
+
+
+class OutputError(FirewallError):
+    """What was asked for is done, but the answer could not be written."""
+
+    exit_code = ExitCode.OUTPUT
 
 
 class StoppedError(FirewallError):

@@ -18,6 +18,14 @@ Files = Mapping[str, bytes]
 """Paths relative to the volume's root, with `/` between parts, to contents."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which rules a stack has, without the rules: how many, and the digest of their canonical form."""
+
+    count: int
+    digest: str
+
+
 class Sibling(StrEnum):
     """The two containers that enforce."""
 
@@ -244,6 +252,7 @@ class DesiredSibling:
     boot: Files = dataclasses.field(repr=False)
     hot: Files = dataclasses.field(repr=False)
     live: Mapping[str, str]
+    rules: Rules
     kept: Files = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -271,6 +280,11 @@ class Desired:
     networks: Mapping[Role, NetworkSpec]
     siblings: Mapping[Sibling, DesiredSibling]
     images: tuple[str, ...]
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that both siblings serve."""
+        return self.siblings[Sibling.ENVOY].rules
 
 
 # --- what is --------------------------------------------------------------------------------------------------

@@ -88,6 +88,16 @@ def _alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have what a test has written say half a character in another way: workers can't hand it on as it is."""
+    report = yield
+    report.sections = [
+        (heading, text.encode(errors="backslashreplace").decode()) for heading, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def require_engine(request: pytest.FixtureRequest) -> bool:
     """Whether a missing engine is a failure."""

@@ -1,35 +1,94 @@
 """The program as a whole: the options before a command, and where every error ends, once."""
 
+import itertools
+import os
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import settings_file
+from clawker_fw.cli import usage
 from clawker_fw.cli.parameters import Format, Options
-from clawker_fw.errors import ExitCode, FirewallError
+from clawker_fw.errors import ExitCode, FirewallError, StoppedError
+from clawker_fw.report import log, terminal
+
+PROGRAM = "clawker-fw"
+_COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
+_SHELLS = ("bash", "zsh", "fish")
+_COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
 
 
-class _Commands(TyperGroup):
-    """The commands; every error ends here, once, printed as the options ask."""
+class Commands(TyperGroup):
+    """A group of commands. Without one, its help is shown."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
+        """Read what comes before the command."""
+        if not args and not ctx.resilient_parsing and not log.as_json():
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
+
+
+class Program(Commands):
+    """The program; every error ends here, once, printed as the options ask."""
+
+    def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
+        """Run a command line, and exit."""
+        arguments = _completed(sys.argv[1:] if args is None else args)
+        log.configure(as_json=_asks_for_json(arguments), debug=False)
+        sys.exit(self._exit_code(arguments))
+
+    def _exit_code(self, arguments: list[str]) -> int:
+        try:
+            try:
+                return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
+            except FirewallError as error:
+                return _failed(error)
+            except typer.Abort:
+                return _failed(_interrupted())
+            except typer.TyperException as error:
+                return _failed(usage.mistake(self, arguments, error))
+            except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+                return _failed(_bug(error))
+        except KeyboardInterrupt:  # while an error was being told
+            return ExitCode.INTERRUPTED
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except FirewallError as error:
-            failure = error
         except KeyboardInterrupt:
-            typer.echo("Interrupted. What was begun is finished by the next run.", err=True)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
-            raise
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
-            failure = _bug(error)
-        _print_failure(failure, ctx.obj or Options())
-        raise typer.Exit(failure.exit_code)
+            raise _interrupted() from None
+
+
+def _completed(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which completion is for a shell: where none is named, the user's."""
+    if _COMPLETE_VARIABLE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
+    if arguments and arguments[-1] in _COMPLETION_OPTIONS:
+        return [*arguments, Path(os.environ.get("SHELL") or _SHELLS[0]).name]
+    return list(arguments)
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether records are to be JSON, as far as that can be told of a command line that may make no sense."""
+    said = os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
+    for option, value in itertools.pairwise([*arguments, ""]):
+        name, equals, rest = option.partition("=")
+        if name == "--log-format":
+            said = rest if equals else value
+    return said == Format.JSON
+
+
+def _interrupted() -> FirewallError:
+    return StoppedError("interrupted", "Interrupted.", hint="What was begun is finished by the next run.")
 
 
 def _bug(error: Exception) -> FirewallError:
@@ -42,32 +101,28 @@ def _bug(error: Exception) -> FirewallError:
     return failure
 
 
-def _print_failure(error: FirewallError, chosen: "Options") -> None:
-    import logging
+def _failed(error: FirewallError) -> int:
+    """Tell an error, and return the exit code."""
+    if log.as_json():
+        log.error(error, debug=log.debugging())
+    else:
+        from clawker_fw.report import text
 
-    logger = logging.getLogger("clawker_fw")
-    trace = error if chosen.debug else None
-    if chosen.log_format is Format.JSON:
-        fields = {"code": error.code, "message": error.message, "context": error.context, "hint": error.hint}
-        logger.error("error", extra={"fields": fields}, exc_info=trace)
-        return
-    from clawker_fw.report import text
-
-    if trace:
-        logger.error("error", exc_info=trace)
-    text.print_error(error, text.console(stderr=True))
+        text.print_error(error, text.console(stderr=True), debug=log.debugging())
+    return error.exit_code
 
 
 app = typer.Typer(
-    cls=_Commands,
-    name="clawker-fw",
+    cls=Program,
+    name=PROGRAM,
     help="An egress firewall for containers on a Docker host, kept provably current.",
-    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 current or done, 1 drift, something to do or no service, 2 usage, "
     "3 invalid settings or rules, 4 engine unreachable or too old, 5 applied but not proven live, 6 refused, "
-    "70 bug, 130 interrupted.",
+    "70 bug, 74 done but the answer could not be written, 130 interrupted.",
 )
 
 
@@ -75,7 +130,30 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback sig
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"clawker-fw {version('clawker-fw')}")
+        terminal.answer(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+def _checked_shell(shell: str | None) -> str | None:
+    if shell and shell not in _SHELLS:
+        raise typer.BadParameter(f"there is completion for {', '.join(_SHELLS)}, not for {shell}")
+    return shell
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell := _checked_shell(shell):
+        from typer._completion_shared import get_completion_script
+
+        terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=_COMPLETE_VARIABLE, shell=shell))
+        raise typer.Exit
+
+
+def _install_completion(shell: str | None) -> None:
+    if shell := _checked_shell(shell):
+        from typer._completion_shared import install
+
+        _, path = install(shell, PROGRAM, _COMPLETE_VARIABLE)
+        terminal.answer(f"Wrote {path}. A new {shell} completes commands.")
         raise typer.Exit
 
 
@@ -104,6 +182,7 @@ def options(
         Path | None,
         typer.Option(
             envvar="CLAWKER_FW_CONFIG",
+            metavar="PATH",
             help="The settings file. Without it: ./clawker-fw.yaml, then the one in the user's config folder.",
         ),
     ] = None,
@@ -111,23 +190,55 @@ def options(
         str | None,
         typer.Option(
             envvar="CLAWKER_FW_PROJECT",
+            metavar="NAME",
             callback=_checked_project,
             help="Which stack: part of every name. Without it: `project` in the settings file, then clawker.",
         ),
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(envvar="CLAWKER_FW_HOST", help="The Docker engine, e.g. unix:///var/run/docker.sock."),
+        typer.Option(
+            envvar="CLAWKER_FW_HOST",
+            metavar="ADDRESS",
+            help="The Docker engine, e.g. unix:///var/run/docker.sock.",
+        ),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(envvar="CLAWKER_FW_CONTEXT", help="The docker context to use.")
+        str | None,
+        typer.Option(envvar="CLAWKER_FW_CONTEXT", metavar="NAME", help="The docker context to use."),
     ] = None,
     log_format: Annotated[
-        Format, typer.Option(envvar="CLAWKER_FW_LOG_FORMAT", help="How log records are written.")
+        Format,
+        typer.Option(
+            envvar="CLAWKER_FW_LOG_FORMAT",
+            metavar="text|json",
+            help="How everything on standard error is written. With json, each line is a record.",
+        ),
     ] = Format.TEXT,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="CLAWKER_FW_DEBUG", help="Log everything, and show tracebacks.")
     ] = False,
+    show_completion: Annotated[  # noqa: ARG001 - handled by its callback
+        str | None,
+        typer.Option(
+            "--show-completion",
+            metavar="SHELL",
+            callback=_show_completion,
+            is_eager=True,
+            help="Print what has bash, zsh or fish complete commands, and exit. "
+            "Without SHELL: for the one in use.",
+        ),
+    ] = None,
+    install_completion: Annotated[  # noqa: ARG001 - handled by its callback
+        str | None,
+        typer.Option(
+            "--install-completion",
+            metavar="SHELL",
+            callback=_install_completion,
+            is_eager=True,
+            help="Write that to where the shell looks for it, and exit.",
+        ),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
         typer.Option(
@@ -142,7 +253,5 @@ def options(
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
         raise typer.BadParameter("an engine is named by --host or by --context, not by both")
-    from clawker_fw.report import log
-
     log.configure(as_json=log_format is Format.JSON, debug=debug)
     context_.obj = Options(config, project, host, context, log_format, debug, _given(context_))

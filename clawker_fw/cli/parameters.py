@@ -39,7 +39,12 @@ class Options:
 
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", envvar="CLAWKER_FW_FORMAT", help="How the answer on standard output is written."),
+    typer.Option(
+        "--format",
+        envvar="CLAWKER_FW_FORMAT",
+        metavar="text|json",
+        help="How the answer on standard output is written.",
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import AdoptOption, DrainOption, Format, FormatOption, LockOption, Options
 from clawker_fw.errors import ExitCode
+from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
-    from clawker_fw.reconcile.steps import Step, Wish
+    from clawker_fw.reconcile.steps import Wish
     from clawker_fw.report.documents import Left
+    from clawker_fw.report.log import StepRecords
+    from clawker_fw.report.text import StepDisplay
+
+_STOPPING = (
+    "Finishing the current step, then stopping. Press Ctrl-C again to stop immediately; "
+    "the next run completes the rest."
+)
 
 LOG = logging.getLogger("clawker_fw")
 
@@ -41,7 +49,7 @@ def init(
 
     chosen: Options = context.obj
     path = settings.write_example(chosen.config or Path(settings_file.FILE_NAME), overwrite=force)
-    typer.echo(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
+    terminal.answer(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
 
 
 @app.command()
@@ -56,10 +64,10 @@ def run(
     ] = False,
     adopt: AdoptOption = False,
     drain_timeout: DrainOption = None,
-    lock_wait: LockOption = 0.0,
+    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Bring the stack to what the release, the settings and the rules say.
+    """Bring the stack to what release, settings and rules say.
 
     Shows what differs, closes it without dropping a request, and proves it. With nothing stale it changes nothing.
 
@@ -71,7 +79,7 @@ def run(
         return
     with _changing(context.obj) as (engine, read, seen):
         wish = _wish(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
-        _converge(engine, read, seen, wish, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, wish, context.obj, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -81,21 +89,20 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
     with _looking(context.obj) as seen:
-        rules = len(seen.blueprint.rules.rules)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
             document = documents.status_document(
-                seen.observed, seen.desired, seen.diff, rules, busy=seen.busy, warnings=seen.advice
+                seen.observed, seen.desired, seen.diff, busy=seen.busy, warnings=seen.advice
             )
             _print_json(_with_sources(document, seen))
         else:
             from clawker_fw.report import sources, text
 
             _print_notices(seen)
-            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, rules))
+            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff))
             for line in sources.lines(seen.blueprint, seen.observed):
-                typer.echo(line)
+                terminal.answer(line)
 
 
 @app.command()
@@ -128,7 +135,7 @@ def reload(
     *,
     adopt: AdoptOption = False,
     drain_timeout: DrainOption = None,
-    lock_wait: LockOption = 0.0,
+    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Read rules and settings again and apply them live.
@@ -143,7 +150,7 @@ def reload(
 
         pipeline.require_up(seen)
         wish = _wish(seen, drain_timeout, adopt=adopt)
-        _converge(engine, read, seen, wish, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, wish, context.obj, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -156,7 +163,7 @@ def down(
     everything: Annotated[
         bool, typer.Option("--all", help="Also remove our images that nothing uses, and the cache of digests.")
     ] = False,
-    lock_wait: LockOption = 0.0,
+    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove the stack: both siblings and both networks. Agents are left without a way out.
@@ -171,8 +178,8 @@ def down(
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
-    performed: list[Step] = []
-    with Digests() as digests, _turn(lock_wait, performed) as turn:
+    performed: list[Progress] = []
+    with Digests() as digests, _teller(chosen) as teller, _turn(teller, lock_wait, performed) as turn:
         images = pipeline.take_down(engine, chosen.project, digests, turn, detach=force, everything=everything)
     if everything:
         digests.forget()
@@ -182,7 +189,7 @@ def down(
     if format_ is Format.JSON:
         _print_json(documents.down_document(chosen.project, performed, left))
     else:
-        typer.echo(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+        terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         _print_left(left)
 
 
@@ -190,9 +197,9 @@ def _print_left(left: "Left") -> None:
     """Print what `down` has left, and how it goes."""
     things = [*(f"image {name}" for name in left.images), *([f"cache {left.cache}"] if left.cache else [])]
     for thing in things:
-        typer.echo(f"Left for the next run: {thing}")
+        terminal.answer(f"Left for the next run: {thing}")
     if things:
-        typer.echo("`clawker-fw down --all` removes that, too.")
+        terminal.answer("`clawker-fw down --all` removes that, too.")
 
 
 @contextmanager
@@ -234,33 +241,40 @@ def _looking(chosen: Options) -> "Iterator[Look]":
         yield seen
 
 
+def _teller(chosen: Options) -> "StepDisplay | StepRecords":
+    """Return what tells on standard error what differs, and what is done about it."""
+    if chosen.log_format is Format.JSON:
+        return log.StepRecords()
+    from clawker_fw.report import text
+
+    return text.StepDisplay(text.console(stderr=True))
+
+
 @contextmanager
-def _turn(lock_wait: float, performed: "list[Step]") -> "Iterator[Turn]":
-    """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
+def _turn(teller: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]") -> "Iterator[Turn]":
+    """Tell of the steps of a change, note those that are done, and have Ctrl-C stop it.
 
     Ctrl-C once stops after the step in hand, twice at once.
     """
     from clawker_fw.pipeline import Turn
-    from clawker_fw.report import text
 
     asked = threading.Event()
 
     def stop(*_: object) -> None:
         if asked.is_set():
-            text.show_cursor()
+            terminal.show_cursor()
             os._exit(ExitCode.INTERRUPTED)
         asked.set()
-        typer.echo("Stopping after the step in hand. Again to stop at once; the next run finishes.", err=True)
+        log.notice("stopping", _STOPPING)
 
     def tell(progress: "Progress") -> None:
-        display(progress)
+        teller(progress)
         if progress.share >= 1:
-            performed.append(progress.step)
+            performed.append(progress)
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        with text.StepDisplay(text.console(stderr=True)) as display:
-            yield Turn(tell, asked.is_set, lock_wait)
+        yield Turn(tell, asked.is_set, lock_wait)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -300,6 +314,7 @@ def _converge(
     read: "Callable[[], Blueprint]",
     seen: "Look",
     wish: "Wish",
+    chosen: Options,
     *,
     lock_wait: float,
     format_: Format,
@@ -310,15 +325,12 @@ def _converge(
     pipeline.require_settings(seen, wish)
     given.warn_of_exposure(seen)
     before = seen.diff
-    performed: list[Step] = []
+    performed: list[Progress] = []
     if pipeline.plan_for(seen, wish).empty:
         pipeline.tidy(engine, seen)
     else:
-        from clawker_fw.report import text
-
-        talk = text.console(stderr=True)
-        talk.print(text.drift_report(before))
-        with _turn(lock_wait, performed) as turn:
+        with _teller(chosen) as teller, _turn(teller, lock_wait, performed) as turn:
+            teller.difference(before)
             seen = pipeline.converge(engine, read, wish, turn, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
@@ -335,7 +347,7 @@ def _print_difference(seen: "Look") -> None:
     from clawker_fw.report import verdict
 
     if not seen.diff.findings:
-        typer.echo(verdict.by_sibling(seen.diff), color=True)
+        terminal.answer_styled(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -350,7 +362,7 @@ def _print_notices(seen: "Look") -> None:
     from clawker_fw.report import verdict
 
     if holder := seen.busy:
-        typer.echo(verdict.busy(holder))
+        terminal.answer(verdict.busy(holder))
     _print_warnings(seen)
 
 
@@ -358,13 +370,13 @@ def _print_warnings(seen: "Look") -> None:
     from clawker_fw.report import verdict
 
     for advice in seen.advice:
-        typer.echo(verdict.warning(advice), color=True)
+        terminal.answer_styled(verdict.warning(advice))
 
 
 def _print_verdict(seen: "Look", words: str) -> None:
     from clawker_fw.report import verdict
 
-    typer.echo(verdict.line(seen.diff.verdict, words), color=True)
+    terminal.answer_styled(verdict.line(seen.diff.verdict, words))
 
 
 def _with_sources(document: dict[str, Any], seen: "Look") -> dict[str, Any]:
@@ -378,4 +390,4 @@ def _with_sources(document: dict[str, Any], seen: "Look") -> dict[str, Any]:
 def _print_json(document: dict[str, Any]) -> None:
     import json
 
-    typer.echo(json.dumps(document, indent=2))
+    terminal.answer(json.dumps(document, indent=2))

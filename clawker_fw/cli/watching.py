@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.parameters import DrainOption, Options, duration, written
 from clawker_fw.errors import ExitCode
+from clawker_fw.report import log, terminal
 from clawker_fw.watch.heal import Heal
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ HealOption = Annotated[
     Heal,
     typer.Option(
         "--heal",
+        metavar="tamper|all|none",
         help="What is closed: what somebody changed, everything that differs, or nothing. "
         "With `tamper`, changed settings and upgrades wait for `run`.",
     ),
@@ -146,7 +148,10 @@ def watch(
 
 
 service_app = typer.Typer(
-    name="service", help="Have systemd keep `clawker-fw watch` running.", no_args_is_help=True
+    cls=Commands,
+    name="service",
+    help="Have systemd keep `clawker-fw watch` running.",
+    rich_markup_mode=None,
 )
 app.add_typer(service_app)
 
@@ -169,9 +174,10 @@ def service_install(
     listen: ListenOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
-    """Write a unit for `clawker-fw watch` with these options, and start it, now and at boot.
+    """Start `clawker-fw watch` with these options, now and at boot.
 
-    A user's service is there while that user is logged in; `loginctl enable-linger` has it start at boot, too.
+    Writes a unit for systemd. A user's service is there while that user is logged in; `loginctl enable-linger` has
+    it start at boot, too.
 
     Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
     """
@@ -184,13 +190,13 @@ def service_install(
         options += ["--drain-timeout", written(drain_timeout)]
     unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
     started = service.install(unit)
-    typer.echo(f"Wrote {unit.path}.")
+    terminal.answer(f"Wrote {unit.path}.")
     if started:
         moment = "boot" if unit.scope is service.Scope.SYSTEM else "login"
-        typer.echo(f"{unit.name} is started, now and at {moment}.")
+        terminal.answer(f"{unit.name} is started, now and at {moment}.")
     else:
         command = f"systemctl --{unit.scope} enable --now {unit.name}"
-        typer.echo(f"systemd does not run here: nothing is started. Where it does: {command}")
+        terminal.answer(f"systemd does not run here: nothing is started. Where it does: {command}")
 
 
 @service_app.command("uninstall")
@@ -202,7 +208,7 @@ def service_uninstall(context: typer.Context, *, system: SystemOption = None) ->
     from clawker_fw import service
 
     unit = _named_unit(context.obj, system=system)
-    typer.echo(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
+    terminal.answer(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
 
 
 @service_app.command("status")
@@ -216,7 +222,7 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
     unit = _named_unit(context.obj, system=system)
     found = service.state(unit)
     active = found.active or "not running: systemd does not run here"
-    typer.echo(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
+    terminal.answer(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
     if not found.installed or found.active != "active":
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -263,7 +269,7 @@ def _observing(listen: str | None, interval: float, release: "Release") -> "Iter
         health.tell(decision)
 
     with page.served(page.parse_address(listen), pages) as address:
-        typer.echo(f"Metrics and health are served at {address}.", err=True)
+        log.notice("metrics_served", f"Metrics and health are served at {address}.")
         yield observe
 
 

@@ -5,12 +5,14 @@ With `ssh.py` the only module that imports `docker`: raw JSON, SDK types and err
 """
 
 import json
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -53,6 +55,8 @@ from clawker_fw.model import (
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
 
+LOG = logging.getLogger("clawker_fw")
+
 _EVENTS = {
     "type": ["container", "network", "image"],
     "event": [
@@ -64,6 +68,8 @@ _EVENTS = {
 
 _NANOSECONDS = 1_000_000_000
 _CALL_SECONDS = 60
+_SILENT_SECONDS = 5
+"""How long an engine is waited for without a word."""
 
 STALLED_SECONDS = 120
 """How long a pull may go on with nothing changing: a registry that is slow is waited for, a silent one is not."""
@@ -87,13 +93,74 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         info = client.info()
         requirements.require_abilities(place.address, info)
     except (errors.DockerException, requests.RequestException, OSError) as error:
-        raise EngineError(
-            "engine-unreachable",
-            f"The Docker engine at {place.address} can't be reached.",
-            context=[_innermost(error), f"named by {place.source}", *_trust(place)],
-            hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
-        ) from error
+        raise _unreachable(place, error) from error
     return DockerEngine(client, facts, place.address, requirements.container_root(info))
+
+
+def _unreachable(place: Place, error: Exception) -> EngineError:
+    """Return why an engine can't be reached, with what helps against it."""
+    reason = _innermost(error)
+    context = [str(reason), f"named by {place.source}", *_trust(place)]
+    if isinstance(reason, PermissionError):
+        return EngineError(
+            "engine-denied",
+            f"You may not use the Docker engine at {place.address}.",
+            context=[*context, *_owner(place)],
+            hint="Run this as root, or as a member of the group that the socket belongs to.",
+        )
+    if isinstance(error, requests.Timeout) or isinstance(reason, TimeoutError):
+        return EngineError(
+            "engine-silent",
+            f"The Docker engine at {place.address} is there, and does not answer.",
+            context=[f"waited {_CALL_SECONDS} s", *context],
+            hint="It hangs, or has far too much to do: see its log, and restart it.",
+        )
+    return EngineError(
+        "engine-unreachable",
+        f"The Docker engine at {place.address} can't be reached.",
+        context=context,
+        hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
+    )
+
+
+def _owner(place: Place) -> list[str]:
+    """Return whom an engine's socket belongs to, where that can be seen."""
+    try:
+        path = Path(place.address.removeprefix("unix://"))
+        return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
+    except (OSError, KeyError):
+        return []
+
+
+class _Client(APIClient):
+    """Says who is waited for when an engine is silent. Only what is asked: what is to be done may take long."""
+
+    address = ""
+    silent = False
+
+    def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
+        """Send a request."""
+        if request.method != "GET":
+            return super().send(request, **options)
+        timer = threading.Timer(_SILENT_SECONDS, self._tell)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().send(request, **options)
+        finally:
+            timer.cancel()
+        self.silent = False
+        return answer
+
+    def _tell(self) -> None:
+        """Tell once, until it answers again."""
+        if not self.silent:
+            self.silent = True
+            words = (
+                f"Waiting for the Docker engine at {self.address}, which has not answered for {_SILENT_SECONDS} s."
+            )
+            fields = {"address": self.address, "seconds": _SILENT_SECONDS}
+            LOG.warning("engine_silent", extra={"words": words, "fields": fields})
 
 
 def _version(client: APIClient) -> Mapping[str, Any]:
@@ -118,7 +185,7 @@ def _client(place: Place, version: str) -> APIClient:
         options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
     try:
-        client = APIClient(base_url=address, version=version, timeout=_CALL_SECONDS, **options)
+        client = _Client(base_url=address, version=version, timeout=_CALL_SECONDS, **options)
     except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
             "docker-config-invalid",
@@ -126,6 +193,7 @@ def _client(place: Place, version: str) -> APIClient:
             context=[str(error)],
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
+    client.address = place.address
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
     elif place.tls:
@@ -156,10 +224,10 @@ def _trust(place: Place) -> list[str]:
     return [f"TLS by the files in {place.tls.folder}{''.join(f', without {name}' for name in missing)}"]
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost(error: BaseException) -> BaseException:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return str(error)
+    return error
 
 
 def _heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
@@ -214,7 +282,7 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
         raise EngineError(
             "engine-unreachable",
             f"The engine did not answer when asked to {what}.",
-            context=[_innermost(error)],
+            context=[str(_innermost(error))],
         ) from error
 
 

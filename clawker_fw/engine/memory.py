@@ -65,6 +65,8 @@ class _Container:
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
+    lingering: int = 0
+    """Connections that are still open when a drain ends."""
     network_differences: tuple[str, ...] = ()
     engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -205,7 +207,7 @@ class MemoryEngine:
     def remove_image(self, reference: str) -> None:
         """See `EngineWriter`."""
         identity = self._images.get(reference, reference)
-        if any(each.image == identity for each in self._containers.values()):
+        if any(each.image == identity for each in tuple(self._containers.values())):
             return
         self._images.pop(reference, None)
         if identity not in self._images.values():
@@ -240,13 +242,13 @@ class MemoryEngine:
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
         name = self._network(network).name
-        if any(name in each.networks and each.status in _ATTACHED for each in self._containers.values()):
+        if any(name in each.networks and each.status in _ATTACHED for each in tuple(self._containers.values())):
             raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
         self._tell(Event("network", "destroy", (self._networks.pop(network).name,)))
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`."""
-        if any(each.spec.name == spec.name for each in self._containers.values()):
+        if any(each.spec.name == spec.name for each in tuple(self._containers.values())):
             raise ConflictError("engine-error", f"The engine could not create container {spec.name}.")
         image = self.image(spec.image)
         if image is None:
@@ -307,7 +309,7 @@ class MemoryEngine:
 
     def rename(self, container: str, name: str) -> None:
         """See `EngineWriter`."""
-        if any(each.spec.name == name for each in self._containers.values()):
+        if any(each.spec.name == name for each in tuple(self._containers.values())):
             raise ConflictError("engine-error", f"The engine could not rename a container to {name}.")
         inside = self.inside(container)
         before, inside.spec = inside.spec.name, replace(inside.spec, name=name)
@@ -362,8 +364,9 @@ class MemoryEngine:
                 inside.files.pop(_CLAIMED, None)
                 inside.addresses.discard(self._service_address(inside))
             case ["drain", _]:
-                inside.connections = 0
-                on_line({"connections": 0})
+                on_line({"connections": inside.connections})
+                inside.connections = inside.lingering
+                on_line({"connections": inside.lingering})
             case _:
                 raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
 
@@ -373,7 +376,7 @@ class MemoryEngine:
         """Return a container's state by its id or name."""
         if container in self._containers:
             return self._containers[container]
-        for each in self._containers.values():
+        for each in tuple(self._containers.values()):
             if each.spec.name == container:
                 return each
         raise NotFoundError("not-found", f"There is no container {container}.")
@@ -430,7 +433,7 @@ class MemoryEngine:
 
     def _address(self, network: str, wanted: str) -> str:
         view = self._network(network)
-        taken = {each.networks.get(view.name) for each in self._containers.values()}
+        taken = {each.networks.get(view.name) for each in tuple(self._containers.values())}
         if wanted:
             if wanted in taken or IPv4Address(wanted) not in view.subnets[0]:
                 raise EngineError("engine-error", f"The engine could not give out {wanted}: already in use.")

@@ -55,7 +55,10 @@ _LAST_WORDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Something has happened to a step: it began (0.0), goes on, or is done (1.0). `note` is for people."""
+    """Something has happened to a step: it began (0.0), goes on, or is done (1.0).
+
+    `note` is for people: how far it is, and of one that is done, what is to be known about how it went.
+    """
 
     step: Step
     share: float
@@ -159,7 +162,7 @@ class _Performer:
 
     def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
         self._tell(Progress(step, 0.0))
-        engine = self._engine
+        engine, outcome = self._engine, ""
         match step:
             case ProvideImage():
                 self._provide(step)
@@ -187,7 +190,7 @@ class _Performer:
             case AwaitTtl():
                 self._wait(step.seconds)
             case Drain():
-                self._drain(step)
+                outcome = self._drain(step)
             case Retire():
                 engine.remove(step.container)
             case Start():
@@ -208,7 +211,7 @@ class _Performer:
                 engine.rename(step.container, step.name)
             case _:
                 assert_never(step)
-        self._tell(Progress(step, 1.0))
+        self._tell(Progress(step, 1.0, outcome))
 
     def _provide(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
@@ -303,18 +306,23 @@ class _Performer:
         while (left := end - time.monotonic()) > 0 and not self._stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
-    def _drain(self, step: Drain) -> None:
+    def _drain(self, step: Drain) -> str:
+        """Wait for open connections, and return how that ended: those that are left are cut by what comes next."""
+        left = 0
+
         def on_line(line: Mapping[str, int]) -> None:
+            nonlocal left
             self.require_going([(step,)])
             left = line["connections"]
-            noun = "connection" if left == 1 else "connections"
-            self._tell(Progress(step, 0.5, f"{left} {noun} left"))
+            self._tell(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
             self._engine.run_helper(step.container, ["drain", str(step.seconds)], on_line)
         except EngineError as error:
             # It is about to be taken away, and another one serves: a drain that fails ends early.
-            self._tell(Progress(step, 0.9, f"ended early: {error}"))
+            ended = f"ended early: {error}"
+            return f"{ended} {_connections(left)} cut" if left else ended
+        return f"{_connections(left)} cut" if left else ""
 
     def _await_answer(self, container: str) -> None:
         end = time.monotonic() + _ANSWER_SECONDS
@@ -341,6 +349,10 @@ def _as_one(failures: list[BaseException]) -> BaseException:
             return error
     stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
     return stops[0]
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection" if number == 1 else f"{number} connections"
 
 
 def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:

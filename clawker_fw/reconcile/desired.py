@@ -22,6 +22,7 @@ from clawker_fw.model import (
     Observed,
     Origin,
     Role,
+    Rules,
     Shape,
     Sibling,
     Slots,
@@ -216,5 +217,6 @@ def _sibling(
         boot=boot,
         hot=hot,
         live=live_digests(resources, hot),
+        rules=Rules(len(blueprint.rules.rules), blueprint.rules.digest),
         kept={ORIGIN: origin_record(blueprint.origin)} if blueprint.origin else {},
     )

@@ -458,7 +458,7 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
     """Return the container to make: everything it starts with, and the record of it."""
-    record = commit_record(wanted.live, wanted.hot)
+    record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return ContainerSpec(
         name=name,
         image=wanted.image.reference,
@@ -471,5 +471,5 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
 def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
     """Return the files to stage for `fwctl commit`, which takes those away that are there and not wanted."""
     remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
-    record = commit_record(wanted.live, wanted.hot, remove)
+    record = commit_record(wanted.live, wanted.hot, wanted.rules, remove)
     return {**{f"stage/{path}": text for path, text in wanted.hot.items()}, "stage/commit.json": record}

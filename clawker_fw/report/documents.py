@@ -13,11 +13,13 @@ from clawker_fw.model import (
     Observed,
     ObservedSibling,
     Role,
+    Rules,
     Sibling,
     Verdict,
     version_of,
 )
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.plan import waste
 from clawker_fw.reconcile.steps import (
@@ -45,6 +47,7 @@ from clawker_fw.reconcile.steps import (
 )
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
+from clawker_fw.stack.container import recorded_rules
 
 SCHEMA = 2
 
@@ -84,18 +87,26 @@ def _warnings(warnings: Sequence[Advice]) -> list[dict[str, Any]]:
 
 def plan_document(before: Diff, steps: Plan, warnings: Sequence[Advice]) -> dict[str, Any]:
     """Return the answer of a dry run: what differs, and what would be done about it."""
-    return _changes(before, before.verdict, steps.steps, warnings, changed=False)
+    return _changes(before, before.verdict, steps.steps, [], warnings, changed=False)
 
 
 def run_document(
-    before: Diff, performed: Sequence[Step], after: Diff, warnings: Sequence[Advice]
+    before: Diff, performed: Sequence[Progress], after: Diff, warnings: Sequence[Advice]
 ) -> dict[str, Any]:
     """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards."""
-    return _changes(before, after.verdict, performed, warnings, changed=bool(performed))
+    steps = [done.step for done in performed]
+    notes = [{"step": describe(done.step), "note": done.note} for done in performed if done.note]
+    return _changes(before, after.verdict, steps, notes, warnings, changed=bool(performed))
 
 
 def _changes(
-    before: Diff, verdict: Verdict, steps: Iterable[Step], warnings: Sequence[Advice], *, changed: bool
+    before: Diff,
+    verdict: Verdict,
+    steps: Iterable[Step],
+    notes: Sequence[dict[str, str]],
+    warnings: Sequence[Advice],
+    *,
+    changed: bool,
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -103,16 +114,17 @@ def _changes(
         "changed": changed,
         "warnings": _warnings(warnings),
         "steps": [_step(step) for step in steps],
+        "notes": list(notes),
         "siblings": _siblings(before),
     }
 
 
-def down_document(project: str, performed: Sequence[Step], left: Left) -> dict[str, Any]:
+def down_document(project: str, performed: Sequence[Progress], left: Left) -> dict[str, Any]:
     """Return the answer of `down`: what was done, and what was left."""
     return {
         "schema": SCHEMA,
         "project": project,
-        "steps": [_step(step) for step in performed],
+        "steps": [_step(done.step) for done in performed],
         "left": {"images": list(left.images), "cache": str(left.cache) if left.cache else None},
     }
 
@@ -178,12 +190,12 @@ def status_document(
     observed: Observed,
     desired: Desired,
     found: Diff,
-    rules: int,
     *,
     busy: Holder | None,
     warnings: Sequence[Advice],
 ) -> dict[str, Any]:
-    """Return the answer of `status`."""
+    """Return the answer of `status`. Without a stack there is nothing to attach an agent to."""
+    live = live_rules(observed)
     return {
         "schema": SCHEMA,
         "verdict": found.verdict.value,
@@ -195,9 +207,13 @@ def status_document(
             "network": desired.networks[Role.AGENTS].name,
             "dns": str(desired.service_address),
             "attached": sorted(observed.attached.get(Role.AGENTS, ())),
-        },
+        }
+        if attachable(observed)
+        else None,
         "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
-        "rules": rules,
+        "rules": desired.rules.count,
+        "live_rules": None if live is None else live.count,
+        "other_rules": None if live is None else live != desired.rules,
         "leftovers": leftovers(observed, desired),
     }
 
@@ -248,6 +264,23 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
     if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
     return version_of(seen.probe.live)
+
+
+def attachable(observed: Observed) -> bool:
+    """Whether there is a network, and both siblings on it, to attach an agent to."""
+    return Role.AGENTS in observed.networks and all(each in observed.siblings for each in Sibling)
+
+
+def live_rules(observed: Observed) -> Rules | None:
+    """Return which rules the siblings serve, or None when that is not known: one is silent, or serves no set.
+
+    Told by the record of Envoy's last commit, if that is what it serves: every change of a rule changes Envoy's
+    files. The records of earlier releases don't tell.
+    """
+    if None in {live_version(observed, sibling) for sibling in Sibling}:
+        return None
+    envoy = observed.siblings[Sibling.ENVOY]
+    return recorded_rules(envoy.files, envoy.probe.live if envoy.probe else {})
 
 
 def _siblings(found: Diff) -> list[dict[str, Any]]:

@@ -1,43 +1,176 @@
-"""Structured log records on standard error: `event=… key=value`, or one JSON object a line."""
+"""Records on standard error: `event=… key=value`, or with `--log-format json` one JSON object a line.
+
+With JSON everything on standard error is a record: steps, what differs, errors, and what is said to people beside.
+"""
 
 import json
 import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.report.terminal import visible
+
+if TYPE_CHECKING:
+    from clawker_fw.model import Diff
+    from clawker_fw.reconcile.apply import Progress
+
+LOG = logging.getLogger("clawker_fw")
+_WARNINGS = logging.getLogger("py.warnings")
 
 
 class _Formatter(logging.Formatter):
-    """Puts an event and its fields into one line."""
+    """Puts an event and its fields into one line; a record that has words for people is just these, as text."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
+        words = getattr(record, "words", "")
+        if words and not self._as_json:
+            return visible(words)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **({"message": words} if words else {}),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
         if self._as_json:
-            return json.dumps(fields)
-        return " ".join(f"{key}={_plain(value)}" for key, value in fields.items())
+            if record.exc_info:
+                fields["traceback"] = self.formatException(record.exc_info)
+            return json.dumps(fields, default=str)
+        line = " ".join(f"{visible(key)}={_plain(value)}" for key, value in fields.items())
+        return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error now: while a spinner turns there, `rich` keeps the two apart."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        logging.Handler.__init__(self)
+        self.as_json = as_json
+        self.setFormatter(_Formatter(as_json=as_json))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # as logging's own handler of last resort has it
+        return sys.stderr
 
 
 def _plain(value: object) -> str:
     """Return a value for a text line; one that could be read in two ways is quoted as JSON does it."""
     text = str(value)
-    clean = text and not any(character.isspace() or character in '"=' for character in text)
-    return text if isinstance(value, str) and clean else json.dumps(value)
+    clean = text and text.isprintable() and not any(each.isspace() or each in '"=' for each in text)
+    return text if isinstance(value, str) and clean else json.dumps(value, default=str)
+
+
+def traceback(error: BaseException) -> str:
+    """Return where an error comes from, as lines to be read."""
+    import traceback as standard  # noqa: PLC0415 - only who asks for it needs it
+
+    return visible("".join(standard.format_exception(error)).rstrip(), keep="\n")
 
 
 def configure(*, as_json: bool, debug: bool) -> None:
     """Send our records to standard error, and with `debug` those of the libraries too."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(as_json=as_json))
-    logger = logging.getLogger() if debug else logging.getLogger("clawker_fw")
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    everything = logging.getLogger()
+    for logger in (everything, LOG, _WARNINGS):
+        for handler in [each for each in logger.handlers if isinstance(each, _Handler)]:
+            logger.removeHandler(handler)
+    for logger in (everything,) if debug else (LOG, _WARNINGS):
+        logger.addHandler(_Handler(as_json=as_json))
+    LOG.setLevel(logging.DEBUG if debug else logging.INFO)
+    everything.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def as_json() -> bool:
+    """Whether everything on standard error is to be a record."""
+    return any(handler.as_json for handler in _handlers())
+
+
+def debugging() -> bool:
+    """Whether everything is to be told."""
+    return LOG.isEnabledFor(logging.DEBUG)
+
+
+def _handlers() -> Iterator[_Handler]:
+    for logger in (logging.getLogger(), LOG):
+        yield from (each for each in logger.handlers if isinstance(each, _Handler))
+
+
+def capture() -> None:
+    """Have what libraries warn of, and what fails in a thread of its own, be records, too."""
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _thread_failed
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    LOG.error("thread_failed", exc_info=failed.exc_value)
+
+
+def error(failure: FirewallError, *, debug: bool) -> None:
+    """Write an error as a record."""
+    fields = {
+        "code": failure.code,
+        "message": failure.message,
+        "context": list(failure.context),
+        "hint": failure.hint,
+    }
+    LOG.error("error", extra={"fields": fields}, exc_info=failure if debug else None)
+
+
+def notice(event: str, words: str) -> None:
+    """Say something to whoever watches."""
+    LOG.info(event, extra={"words": words})
+
+
+class StepRecords:
+    """Writes a record for everything that differs, and one for each step when it is done."""
+
+    def __init__(self) -> None:
+        """Begin with no step."""
+        self._began: dict[int, float] = {}
+
+    def __enter__(self) -> Self:
+        """Begin to write."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing has to be put back."""
+
+    def difference(self, found: "Diff") -> None:
+        """Write what differs."""
+        for each in found.findings:
+            fields = {
+                "sibling": each.sibling.value,
+                "layer": each.layer.value,
+                "field": each.field,
+                "running": each.running,
+                "desired": each.desired,
+                "cause": each.cause.value,
+                "action": each.action.value,
+            }
+            LOG.info("finding", extra={"fields": fields})
+
+    def __call__(self, progress: "Progress") -> None:
+        """Take in what has happened to a step."""
+        from clawker_fw.reconcile.steps import describe  # noqa: PLC0415 - whoever calls has it
+
+        key = id(progress.step)
+        began = self._began.setdefault(key, time.monotonic())
+        if progress.share < 1:
+            return
+        del self._began[key]
+        fields: dict[str, object] = {
+            "step": describe(progress.step),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})

@@ -6,58 +6,108 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.padding import Padding
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import Plan, Step, describe
-from clawker_fw.report.documents import leftovers, live_version, program_version, unified_diff
+from clawker_fw.report import terminal
+from clawker_fw.report.documents import (
+    attachable,
+    leftovers,
+    live_rules,
+    live_version,
+    program_version,
+    unified_diff,
+)
+from clawker_fw.report.log import traceback
+from clawker_fw.report.terminal import visible
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _LONGEST_DIFF = 40
 _LONGEST_VALUE = 60
 _DIGEST_SHOWN = 12
-_PLAIN_WIDTH = 140
+_GAP = 2
+_INDENT = 2
+_SPINNER = 2
+_USUAL_WIDTH = 80
+_ANY_WIDTH = 1_000_000
+"""Without a terminal, lines are as long as they have to be."""
 
 
-class _Talk(Console):
-    """What is told beside the answer. A change goes on when nobody listens to it any more."""
+class _Console(Console):
+    """Prints every line whole, at any width, and nothing foreign as it is.
+
+    A terminal breaks a line that is too long for it, and joins it again when it is copied; a line break of ours
+    would become a part of the value.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed, made visible: whatever is printed comes by here."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(visible(segment.text, keep="\n"), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Fall silent."""
+        """Fall silent: a change goes on when nobody listens."""
         self.quiet = True
 
 
-def show_cursor() -> None:
-    """Have the terminal show its cursor again, before the program ends in the middle of something."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")
-        sys.stderr.flush()
-
-
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that honours NO_COLOR, terminals and CI; without a terminal, lines are not broken."""
-    stream = sys.stderr if stderr else sys.stdout
-    interactive = stream.isatty() and not os.environ.get("CI")
-    columns = os.environ.get("COLUMNS", "")
-    return (_Talk if stderr else Console)(
+    """Return a console that honours NO_COLOR, terminals and CI."""
+    interactive = terminal.understands_escapes(sys.stderr if stderr else sys.stdout) and not os.environ.get("CI")
+    # `rich` prints nothing at a width of 0.
+    width = _USUAL_WIDTH if re.fullmatch("0+", os.environ.get("COLUMNS", "")) else None
+    return _Console(
         stderr=stderr,
         highlight=False,
-        soft_wrap=not interactive,
-        width=None if interactive else max(_PLAIN_WIDTH, int(columns) if columns.isdecimal() else 0),
+        soft_wrap=True,
+        width=width if interactive else _ANY_WIDTH,
         no_color=True if os.environ.get("NO_COLOR") else None,
         force_interactive=interactive,
     )
+
+
+class _Rows:
+    """Rows below headings; where they are too wide, each row is a paragraph with a line for each value."""
+
+    def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
+        """Take values; a text without style is one."""
+        self._headings = headings
+        self._rows = [[each if isinstance(each, Text) else Text(visible(each)) for each in row] for row in rows]
+
+    def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterable[Text]:
+        """Yield lines."""
+        lines = [[Text(each, "dim") for each in self._headings], *self._rows]
+        widths = [max(each.cell_len for each in column) for column in zip(*lines, strict=True)]
+        if _INDENT + sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
+            yield from (_joined(line, widths) for line in lines)
+            return
+        widest = max(map(len, self._headings))
+        for row in self._rows:
+            for position, (heading, value) in enumerate(zip(self._headings, row, strict=True)):
+                yield _joined([Text(heading, "dim"), value], [widest, 0], _INDENT * (2 if position else 1))
+
+
+def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
+    """Return one line of cells that are filled up to their widths."""
+    line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
+    for cell, width in zip(cells, widths, strict=True):
+        line.append_text(cell)
+        line.append(" " * (width - cell.cell_len + _GAP))
+    line.rstrip()
+    return line
 
 
 def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
@@ -68,7 +118,7 @@ def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
         versions = "".join(f"  {line}" for line in map(_versions, findings) if line)
         parts.append(Text.assemble((f"{sibling}", "bold"), "  ", _verdict(found.verdicts[sibling]), versions))
         if findings:
-            parts.append(Padding(_table(findings), (0, 0, 0, 2), expand=False))
+            parts.append(_table(findings))
         if files:
             parts += [_file_diff(each) for each in findings if each.contents]
     return Group(*parts)
@@ -90,21 +140,21 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(verdict.value, style=_STYLES[verdict])
 
 
-def _table(findings: tuple[Finding, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("layer", "field", "running", "desired", "cause", "run would"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings:
-        cause_style = "red" if finding.cause is Cause.TAMPER else "cyan"
-        table.add_row(
-            finding.layer.value,
-            escape(finding.field.removeprefix("dev.clawker.firewall.")),
-            escape(_shown(finding.running)),
-            escape(_shown(finding.desired)),
-            Text(finding.cause.value, style=cause_style),
-            finding.action.value,
-        )
-    return table
+def _table(findings: tuple[Finding, ...]) -> _Rows:
+    return _Rows(
+        ("layer", "field", "running", "desired", "cause", "run would"),
+        [
+            (
+                finding.layer.value,
+                finding.field.removeprefix("dev.clawker.firewall."),
+                _shown(finding.running),
+                _shown(finding.desired),
+                Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
+                finding.action.value,
+            )
+            for finding in findings
+        ],
+    )
 
 
 def _shown(value: object) -> str:
@@ -121,10 +171,11 @@ def _shown(value: object) -> str:
 def _file_diff(finding: Finding) -> RenderableType:
     lines = list(unified_diff(finding))
     more = len(lines) - _LONGEST_DIFF
-    body = Text(no_wrap=True)
+    body = Text(no_wrap=True, overflow="ignore")
     for line in lines[:_LONGEST_DIFF]:
         style = next((style for start, style in _DIFF_STYLES.items() if line.startswith(start)), "")
-        body.append(f"  {line}", style)
+        shown = visible(line.removesuffix("\n"))
+        body.append(f"  {shown}\n", style)
     if more > 0:
         body.append(f"  … and {more} more lines", "dim")
     body.rstrip()
@@ -133,54 +184,70 @@ def _file_diff(finding: Finding) -> RenderableType:
 
 def plan_report(steps: Plan) -> RenderableType:
     """Return the steps of a plan; those of a number are performed side by side."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for number, stage in enumerate(steps.stages, 1):
-        for place, step in enumerate(stage):
-            table.add_row(Text("" if place else f"{number}", style="dim"), escape(describe(step)))
-    return Group(Text("run would", style="bold"), Padding(table, (0, 0, 0, 2), expand=False))
+    width = len(str(len(steps.stages)))
+    lines = [
+        _joined([Text("" if place else f"{number}", "dim"), Text(visible(describe(step)))], [width, 0])
+        for number, stage in enumerate(steps.stages, 1)
+        for place, step in enumerate(stage)
+    ]
+    return Group(Text("run would", style="bold"), *lines)
 
 
-def status_report(observed: Observed, desired: Desired, found: Diff, rules: int) -> RenderableType:
+def status_report(observed: Observed, desired: Desired, found: Diff) -> RenderableType:
     """Return the state of both siblings, and how to attach an agent."""
+    engine = visible(f"{desired.project} on engine {observed.engine.version}")
+    left = [
+        Text(visible(f"Left over, `run` removes it: {kind.removesuffix('s')} {name}"))
+        for kind, names in leftovers(observed, desired).items()
+        for name in names
+    ]
+    if observed.absent:
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. `clawker-fw run` brings it up."), *left)
     agents = desired.networks[Role.AGENTS].name
-    attached = len(observed.attached.get(Role.AGENTS, ()))
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("sibling", "verdict", "state", "health", "address", "since", "live version", "image"):
-        table.add_column(heading, overflow="fold")
+    attached = _counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
+    rows: list[list[Text | str]] = []
     for sibling in Sibling:
         seen = observed.siblings.get(sibling)
         container = seen.container if seen else None
-        table.add_row(
-            sibling.value,
-            _verdict(found.verdicts[sibling]),
-            container.status if container else "missing",
-            (container.health if container else "") or "-",
-            (container.connected.get(agents) if container else "") or "-",
-            _moment(container.started) if container and container.running else "-",
-            live_version(observed, sibling) or "-",
-            " ".join((program_version(seen) or "", _shown(seen.container.image))).strip() if seen else "-",
+        rows.append(
+            [
+                sibling.value,
+                _verdict(found.verdicts[sibling]),
+                container.status if container else "missing",
+                (container.health if container else "") or "-",
+                (container.connected.get(agents) if container else "") or "-",
+                _moment(container.started) if container and container.running else "-",
+                live_version(observed, sibling) or "-",
+                " ".join((program_version(seen) or "", _shown(seen.container.image))).strip() if seen else "-",
+            ]
         )
-    rules_word = "rule" if rules == 1 else "rules"
-    agents_word = "agent" if attached == 1 else "agents"
-    summary = f"{desired.project} on engine {observed.engine.version}: {rules} {rules_word}"
-    command = f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
-    return Group(
-        Text.assemble(_verdict(found.verdict), f"  {summary}, {attached} {agents_word} attached"),
-        Padding(table, (1, 0, 1, 2), expand=False),
-        *(
-            Text(f"Left over, `run` removes it: {kind.removesuffix('s')} {name}")
-            for kind, names in leftovers(observed, desired).items()
-            for name in names
-        ),
-        Text.assemble("Attach an agent:  ", (command, "bold")),
-    )
+    headings = ("sibling", "verdict", "state", "health", "address", "since", "live version", "image")
+    live = live_rules(observed)
+    rules = "rules not known" if live is None else f"{_counted(live.count, 'rule')} live"
+    parts: list[RenderableType] = [
+        Text.assemble(_verdict(found.verdict), f"  {engine}: {rules}, {attached} attached"),
+    ]
+    if live is not None and live != desired.rules:
+        other = _counted(desired.rules.count, "rule")
+        parts.append(Text(f"The settings have other rules ({other}): `clawker-fw reload` applies them."))
+    parts += [Text(""), _Rows(headings, rows), Text(""), *left]
+    if attachable(observed):
+        command = (
+            f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
+        )
+        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
+    return Group(*parts)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def attempt_report(attempt: Attempt) -> RenderableType:
     """Return when the last attempt failed, and why."""
     return Group(
-        Text.assemble(("The last attempt failed", "bold red"), f" at {attempt.at}: {attempt.message}"),
-        *(Text(f"  {line}") for line in attempt.context),
+        Text.assemble(("The last attempt failed", "bold red"), visible(f" at {attempt.at}: {attempt.message}")),
+        *(Text(visible(f"  {line}")) for line in attempt.context),
     )
 
 
@@ -189,13 +256,16 @@ def _moment(timestamp: str) -> str:
     return timestamp.partition(".")[0].replace("T", " ") + "Z"
 
 
-def print_error(error: FirewallError, target: Console) -> None:
-    """Print one error: its code and sentence, where, and what to do."""
-    target.print(Text.assemble((f"error[{error.code}]", "bold red"), f": {error.message}"))
-    for line in error.context:
-        target.print(Text(f"  {line}"))
+def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
+    """Print one error: its code and sentence, where, and what to do; and with `debug` where it was raised."""
+    if debug:
+        target.print(Text(traceback(error)))
+    target.print(Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}")))
+    for each in error.context:
+        for line in each.splitlines():
+            target.print(Text(visible(f"  {line}")))
     if error.hint:
-        target.print(Text.assemble(("hint", "bold"), f": {error.hint}"))
+        target.print(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
 
 
 class StepDisplay:
@@ -207,6 +277,10 @@ class StepDisplay:
         self._status = Status("", console=target) if target.is_interactive else None
         self._running: dict[int, tuple[Step, float, str]] = {}
         self._lock = threading.Lock()
+
+    def difference(self, found: Diff) -> None:
+        """Show what differs."""
+        self._console.print(drift_report(found))
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -226,21 +300,26 @@ class StepDisplay:
         with self._lock:
             key = id(progress.step)
             if progress.share >= 1:
-                _, began, note = self._running.pop(key, (progress.step, time.monotonic(), ""))
-                self._done(progress.step, time.monotonic() - began, progress.note or note)
+                _, began, _ = self._running.pop(key, (progress.step, time.monotonic(), ""))
+                self._done(progress.step, time.monotonic() - began, progress.note)
             else:
                 began = self._running[key][1] if key in self._running else time.monotonic()
                 note = progress.note or (f"{progress.share:.0%}" if progress.share else "")
                 self._running[key] = (progress.step, began, note)
             if self._status:
-                self._status.update(" · ".join(_line(step, note) for step, _, note in self._running.values()))
+                lines = (_line(step, note) for step, _, note in self._running.values())
+                shown = Text(" · ".join(lines), no_wrap=True)
+                shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
+                self._status.update(shown)
 
     def _done(self, step: Step, seconds: float, note: str) -> None:
-        tail = f"  {note}" if note and not note.endswith("%") else ""
+        tail = f"  {note}" if note else ""
         self._console.print(
-            Text.assemble(("done", "green"), f"  {seconds:6.2f} s  {describe(step)}", (tail, "dim"))
+            Text.assemble(
+                ("done", "green"), visible(f"  {seconds:6.2f} s  {describe(step)}"), (visible(tail), "dim")
+            )
         )
 
 
 def _line(step: Step, note: str) -> str:
-    return escape(f"{describe(step)} {note}".rstrip())
+    return visible(f"{describe(step)} {note}".rstrip())

@@ -9,6 +9,7 @@ import sys
 from clawker_fw.model import Diff, Verdict
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.lock import Holder
+from clawker_fw.report.terminal import visible
 
 _BOLD = {Verdict.CURRENT: "\x1b[1;32m", Verdict.DRIFTED: "\x1b[1;33m", Verdict.UNKNOWN: "\x1b[1;31m"}
 _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -16,23 +17,18 @@ _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 def line(verdict: Verdict, words: str) -> str:
     """Return the one word that matters, and what it is about."""
-    return f"{_styled(verdict.value, _BOLD[verdict])}  {words}"
+    return f"{_styled(verdict.value, _BOLD[verdict])}  {visible(words)}"
 
 
 def busy(holder: Holder) -> str:
     """Return who is changing the stack just now: what is shown beside it may be half done."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"
-    return _printable(f"Busy: `{holder.command}` is changing this stack since {holder.since} ({who}).")
+    return visible(f"Busy: `{holder.command}` is changing this stack since {holder.since} ({who}).")
 
 
 def warning(advice: Advice) -> str:
     """Return one warning."""
-    return f"{_styled('warning', _BOLD[Verdict.DRIFTED])}[{advice.code}]: {_printable(advice.message)}"
-
-
-def _printable(text: str) -> str:
-    """Return text that others have written without what could steer a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return f"{_styled('warning', _BOLD[Verdict.DRIFTED])}[{advice.code}]: {visible(advice.message)}"
 
 
 def by_sibling(found: Diff) -> str:

@@ -1,5 +1,6 @@
 """The canonical set of rules: no duplicates, one order, no contradictions."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,12 @@ class RuleSet:
         """Every port that some rule names, and the two defaults, so that refusals there are recorded."""
         defaults = {protocol.default_port for protocol in Protocol}
         return tuple(sorted(defaults | {rule.port for rule in self.rules}))
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the rules in canonical form: equal for equal rules, however they are written."""
+        lines = (f"{r.destination} {r.protocol} {r.port} {r.allow_private}\n" for r in self.rules)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def on(self, port: int, protocol: Protocol) -> tuple[Rule, ...]:
         """Return the rules for one port and protocol, in canonical order."""

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Origin, Shape, Sibling
+from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Origin, Rules, Shape, Sibling
 
 VOLUME = "/fw"
 """Where the volume with everything of ours is mounted, read-only root around it."""
@@ -147,19 +147,26 @@ def program_of(shape: Shape) -> tuple[str, ...]:
     return command[command.index("--") + 1 :] if "--" in command else command
 
 
-def commit_record(live: Mapping[str, str], hot: Files, remove: Sequence[str] = ()) -> bytes:
+def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Sequence[str] = ()) -> bytes:
     """Return what `fwctl commit` reads, and keeps as the record of what is live.
 
     `live` maps resources to the digest of each once it is live. `hot` are the files, in the order in which they go
     into place, `remove` paths below `hot/` that then go. The version is that of a container that has just been
-    made: each commit takes another one.
+    made: each commit takes another one. `rules` are for `status`; `fwctl` only keeps them.
     """
     files = [
         {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(content).hexdigest()}
         for path, content in hot.items()
     ]
     seconds = round(_COMMIT_SECONDS + sum(map(len, hot.values())) / _COMMIT_BYTES_A_SECOND, 1)
-    record = {"version": "0", "live": live, "files": files, "remove": list(remove), "seconds": seconds}
+    record = {
+        "version": "0",
+        "live": live,
+        "files": files,
+        "remove": list(remove),
+        "seconds": seconds,
+        "rules": {"count": rules.count, "sha256": rules.digest},
+    }
     return json.dumps(record, separators=(",", ":")).encode()
 
 
@@ -185,3 +192,13 @@ def read_attempt(note: bytes) -> Attempt | None:
 def origin_record(origin: Origin) -> bytes:
     """Return what is kept of where the settings come from."""
     return json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode()
+
+
+def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
+    """Return which rules the last commit's record names; None when it does not say, or other things are live."""
+    try:
+        record = json.loads(files[COMMITTED])
+        rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))
+        return rules if record["live"] == dict(live) else None
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,7 +1,9 @@
 """A small web server for metrics and health: on this machine only, reading only."""
 
+import logging
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.errors import RefusedError
+
+LOG = logging.getLogger("clawker_fw")
 
 _SOCKET_MODE = 0o660
 _REQUEST_SECONDS = 5
@@ -110,6 +114,11 @@ def _remove_stale(path: Path) -> None:
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Record that an answer has failed: most often whoever asked has gone meanwhile."""
+        del request, client_address
+        LOG.debug("page_failed", exc_info=sys.exc_info())
 
 
 def _server(address: Address, pages: Pages) -> _Server:

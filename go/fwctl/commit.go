@@ -19,6 +19,7 @@ type Commit struct {
 	Files   []StagedFile      `json:"files"`  // in the order in which they go into place
 	Remove  []string          `json:"remove"` // below hot/, after the new set is live
 	Seconds float64           `json:"seconds"`
+	Rules   json.RawMessage   `json:"rules,omitempty"` // those that the files are made of: kept for who asks
 }
 
 // StagedFile is a path below hot/ and the digest of what the file says: SHA-256 in hexadecimal, without its version.

@@ -201,6 +201,7 @@ func impatient() func() time.Time {
 func TestCommitSucceeds(t *testing.T) {
 	root, _ := newVolume(t)
 	wanted, files := set("2", routes, added, listeners)
+	wanted.Rules = json.RawMessage(`{"count":3}`)
 	stage(t, root, wanted, files)
 
 	result, err := commit(root, newReader(t, root), time.Now)
@@ -211,6 +212,9 @@ func TestCommitSucceeds(t *testing.T) {
 	expect(t, filepath.Join(root, "hot"), files)
 	expectAbsent(t, root, "stage", "good", "restore")
 	committed, err := readCommitted(root)
+	if string(committed.Rules) != `{"count":3}` {
+		t.Errorf("the record has forgotten the rules: %s", committed.Rules)
+	}
 	if err != nil || committed.Version != "2" || !slices.Equal(committed.Files, wanted.Files) {
 		t.Errorf("the record is %+v, %v", committed, err)
 	}

@@ -331,7 +331,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
             "command": "clawker-fw run \x1b[31m",
         }
         told = command(verb).out
-        assert "Busy: `clawker-fw run \N{REPLACEMENT CHARACTER}[31m` is changing this stack since 20" in told
+        assert "Busy: `clawker-fw run \\x1b[31m` is changing this stack since 20" in told
         assert f"process {parent}" in told
     memory.remove(held)
     hold("999999999 1", "clawker-fw run")

@@ -201,7 +201,7 @@ def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Stopping after the step in hand" in err
+    assert "Finishing the current step, then stopping." in err
     assert "  left: " in err
     assert "Traceback" not in err
     assert up.project + "-lock" not in str(_names(docker, up))
@@ -214,7 +214,7 @@ def test_interrupted_twice(up: Firewall) -> None:
     process = begun(up)
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
-    next(line for line in process.stderr if "Stopping" in line)
+    next(line for line in process.stderr if "then stopping" in line)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=5)
     assert process.returncode == 130

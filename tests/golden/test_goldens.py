@@ -91,7 +91,7 @@ def shown(renderable: RenderableType) -> bytes:
     """Return what somebody without colours sees."""
     console = Console(width=120, no_color=True, highlight=False, force_terminal=False)
     with console.capture() as capture:
-        console.print(renderable)
+        console.print(renderable, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).encode() + b"\n"
 
 

@@ -1,11 +1,14 @@
 """Connecting: what is asked of an engine, and what becomes of its answers."""
 
 import json
+import os
+import socket
 import socketserver
 import struct
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,10 +16,14 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.aside import aside
+from clawker_fw.engine import docker
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
+from devkit.waiting import until
 
 VERSION = {"Version": "28.5.2", "ApiVersion": "1.51", "Os": "linux", "Arch": "amd64", "Components": []}
+NOBODY = 65534
 INFO: dict[str, Any] = {"MemoryLimit": True, "PidsLimit": True, "KernelVersion": "6.1.0"}
 
 
@@ -27,18 +34,21 @@ class Engine:
     address: str
     answers: dict[str, Any]
     asked: list[str] = field(default_factory=list)
+    answering: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that fits, until a test changes its answers."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    socket = tmp_path / "s"
-    made = Engine(f"unix://{socket}", {"/version": dict(VERSION), "/v1.51/info": dict(INFO)})
+    path = tmp_path / "s"
+    made = Engine(f"unix://{path}", {"/version": dict(VERSION), "/v1.51/info": dict(INFO)})
+    made.answering.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(self.path)
+            made.answering.wait(30)
             found = made.answers.get(self.path)
             body = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(404 if found is None else 200)
@@ -58,10 +68,11 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
         def log_message(self, *_: Any) -> None:  # noqa: ANN401 - http.server's own
             """Be silent."""
 
-    with socketserver.ThreadingUnixStreamServer(str(socket), Handler) as server:
+    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.02])
         thread.start()
         yield made
+        made.answering.set()
         server.shutdown()
         thread.join()
 
@@ -139,3 +150,72 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
     with closing(connect(engine.address, None, {})) as connected:
         connected.run_helper("a", ["release"], said.append)
     assert said == [{"released": True}]
+
+
+def waited(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was said while an engine was waited for."""
+    return [vars(each)["words"] for each in caplog.records if each.message == "engine_silent"]
+
+
+def test_an_engine_that_hangs(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said who is waited for, once, while waiting goes on; and then that it is there and does not answer."""
+    monkeypatch.setattr(docker, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(docker, "_CALL_SECONDS", 1.0)
+    engine.answering.clear()
+    error = refused(engine.address)
+    assert error.code == "engine-silent"
+    assert "waited 1.0 s" in error.context
+    words = f"Waiting for the Docker engine at {engine.address}, which has not answered for 0.2 s."
+    assert waited(caplog) == [words]
+
+
+def test_an_engine_that_is_slow(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it answers after all, everything goes on; one that is quick is not spoken of."""
+    monkeypatch.setattr(docker, "_SILENT_SECONDS", 0.2)
+    with closing(connect(engine.address, None, {})):
+        assert waited(caplog) == []
+    engine.answering.clear()
+    connecting = aside(connect, engine.address, None, {})
+    until(lambda: waited(caplog))
+    assert not connecting.done()
+    engine.answering.set()
+    with closing(connecting.result(30)) as connected:
+        assert connected.facts().version == "28.5.2"
+    assert len(waited(caplog)) == 1
+
+
+def test_a_socket_that_is_not_for_everybody() -> None:
+    """It is said whose it is: starting an engine would not help."""
+    user = os.geteuid()
+    refused("unix:///nowhere")  # imports what an error needs, while everything can be read
+    with ExitStack() as afterwards:
+        folder = Path(afterwards.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o711)
+        path = folder / "s"
+        listening = afterwards.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0o600 if user == 0 else 0)
+        owner = f"{path} belongs to user {path.owner()} and group {path.group()}"
+        if user == 0:
+            os.seteuid(NOBODY)
+            afterwards.callback(os.seteuid, user)
+        error = refused(f"unix://{path}")
+    assert error.code == "engine-denied"
+    assert owner in error.context
+    assert "group" in error.hint
+
+
+def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No engine, nothing that listens, and one that hangs: each has advice of its own, as far as that differs."""
+    monkeypatch.setattr(docker, "_CALL_SECONDS", 0.3)
+    engine.answering.clear()
+    silent = refused(engine.address)
+    absent = refused(f"unix://{tmp_path}/nothing")
+    assert (silent.code, absent.code) == ("engine-silent", "engine-unreachable")
+    assert "restart" in silent.hint
+    assert "Start it" in absent.hint

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from clawker_fw.model import ContainerSpec, NetworkSpec, Role, Shape, Sibling
+from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -76,7 +77,7 @@ def test_every_step_is_tried() -> None:
 @pytest.mark.parametrize("answer", ["run", "down"])
 def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object]) -> None:
     """Its kind, what it is about, and the line for people; the schema of its kind takes it, and nothing less."""
-    (shown,) = down_document("x", [step], Left((), None))["steps"]
+    (shown,) = down_document("x", [Progress(step, 1.0)], Left((), None))["steps"]
     assert shown == {**fields, "text": describe(step)}
     schema = json.loads((CHECKOUT / "docs" / "schemas" / f"{answer}.schema.json").read_text())
     validator = jsonschema.Draft202012Validator(schema["$defs"]["step"])

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Verdict
 from clawker_fw.report import text, verdict
 
@@ -50,11 +51,20 @@ def test_colours(
     assert ("32m" in stream.getvalue()) == coloured
 
 
-@pytest.mark.parametrize("columns", ["", "abc", "-1", "0", "200"])
-def test_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that makes no sense hides no error."""
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("columns", ["", "abc", "-1", "0", "00", "20", "200"])
+def test_any_width(
+    columns: str,
+    terminal: bool,  # noqa: FBT001 - a value of the table
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line is never broken or cut, whatever a variable says; one that makes no sense hides no error."""
     monkeypatch.setenv("COLUMNS", columns)
-    assert text.console(stderr=True).width == max(140, int(columns) if columns.isdecimal() else 0)
+    stream = Terminal() if terminal else StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    line = "word " * 1000 + "w" * 1000
+    text.print_error(FirewallError("code", line), text.console(stderr=True))
+    assert line in stream.getvalue()
 
 
 def test_a_change_goes_on_when_nobody_listens() -> None:

@@ -1,8 +1,12 @@
 """Rule sets and the matcher: duplicates, contradictions, and which rule decides."""
 
+from dataclasses import fields, replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import ContradictionError, RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
@@ -66,3 +70,19 @@ def test_what_is_allowed_resolves(rules: RuleSet) -> None:
     for name in names_near(rules):
         allowed = any(matcher.decide(name, protocol, port) for protocol in Protocol for port in rules.ports)
         assert matcher.resolves(name) == allowed
+
+
+def test_the_digest_tells_rules_apart() -> None:
+    """Equal for equal rules however they are written, and another one when any field of any rule is another."""
+    _, rules = rule_set("a.test", "b.test")
+    assert rules.digest == rule_set("B.TEST", "a.test", "a.test")[1].digest
+    rule = rules.rules[0]
+    other: dict[str, Any] = {
+        "destination": Destination("a.test", subtree=True),
+        "protocol": Protocol.HTTP,
+        "port": 8443,
+        "allow_private": True,
+    }
+    assert set(other) == {each.name for each in fields(rule)}
+    changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}
+    assert len(changed | {rules.digest, RuleSet(rules.rules[:1]).digest}) == len(other) + 2

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from clawker_fw import settings
+from clawker_fw.document import parse
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 
@@ -65,11 +67,41 @@ def test_the_example_names_every_setting() -> None:
         assert f"{key.rpartition('.')[2]}:" in settings.example()
 
 
-def test_what_the_example_suggests_is_valid(write: Write) -> None:
-    """Its commented rules can be used by taking the comment signs away."""
-    lines = settings.example().replace("rules: []", "rules:").splitlines()
-    text = "\n".join(line[1:] if re.match(r"#  (- |  )\w+:", line) else line for line in lines)
-    assert len(settings.load(write(text), {}).rules.rules) == 4
+def uncommented(wanted: Callable[[int], bool]) -> str:
+    """Return what `init` writes, without the comment signs in the lines that are wanted."""
+    lines = settings.example().splitlines()
+    return "\n".join(
+        re.sub(r"#(?! )", "", line, count=1) if wanted(number) else line for number, line in enumerate(lines)
+    )
+
+
+def suggestions() -> list[int]:
+    """Return the numbers of the lines that are settings behind a comment sign."""
+    lines = settings.example().splitlines()
+    return [number for number, line in enumerate(lines) if re.match(r"\s*#[^ ]", line)]
+
+
+@pytest.mark.parametrize("number", suggestions())
+def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
+    """Alone, it is valid, and says something else than the defaults."""
+    loaded = settings.load(write(uncommented(lambda each: each == number)), {})
+    assert loaded.settings != settings.Settings(rules=())
+
+
+def test_the_whole_example_can_be_uncommented(write: Write) -> None:
+    """All of them together are valid, and none hides another."""
+    assert len(suggestions()) == 6
+    loaded = settings.load(write(uncommented(lambda _: True)), {})
+    assert len(loaded.rules.rules) == 4
+    assert str(loaded.settings.network.subnet) == "10.213.0.0/20"
+
+
+def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings() -> None:
+    """What has a space behind the comment sign does not read as a key and a value."""
+    for line in settings.example().splitlines():
+        if re.match(r"\s*# ", line):
+            with suppress(SettingsError):
+                assert not isinstance(parse(line.strip().removeprefix("#"), "")[0], dict), line
 
 
 def test_the_environment_comes_before_the_file(write: Write) -> None:

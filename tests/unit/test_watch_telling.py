@@ -5,6 +5,8 @@ import logging
 import os
 import socket
 import stat
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
 from clawker_fw.watch.page import Address, Reply, parse_address, served
 from devkit import stacks
+from devkit.waiting import until
 
 STOPPED = Finding(Sibling.ENVOY, Layer.STATE, "status", "exited", "running", Cause.TAMPER, Action.START)
 RULE = Finding(Sibling.COREDNS, Layer.HOT, "hot/policy/names.json", "1", "2", Cause.UPGRADE, Action.COMMIT)
@@ -348,3 +351,25 @@ def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         installed.require_same()
     assert caught.value.code == "release-changed"
+
+
+def test_whoever_goes_before_the_answer_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is written of it, least of all a traceback that is no record; others are answered."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def slow() -> Reply:
+        asked.set()
+        gone.wait(10)
+        return Reply(b"x" * 10_000_000, "text/plain")
+
+    with served(
+        parse_address("127.0.0.1:0"), {"/slow": slow, "/": lambda: Reply(b"here", "text/plain")}
+    ) as address:
+        with socket.create_connection((address.host, address.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+            assert asked.wait(10)
+        gone.set()
+        assert urllib.request.urlopen(f"http://{address}/", timeout=10).read() == b"here"
+        until(lambda: not any("process_request_thread" in each.name for each in threading.enumerate()))
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,75 @@
+"""Mistakes on the command line, each with the command line that was probably meant."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from clawker_fw.errors import UsageError
+
+
+def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperException) -> UsageError:
+    """Return an error of the parser as one of ours."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    path = context.command_path if context else str(program.name)
+    usage = [context.get_usage()] if context else []
+    option = getattr(error, "option_name", None)
+    meant = reordered(program, arguments) if option else None
+    if option and meant:
+        where = "before" if context and context.parent else "after"
+        hint = f"`{option}` goes {where} the command: {program.name} {shlex.join(meant)}"
+        return UsageError("usage", f"No such option here: {option}.", context=usage, hint=hint)
+    message = error.format_message().replace("Value error, ", "")  # pydantic's own word before ours
+    sentence = message[:1].upper() + message[1:].rstrip(".")
+    return UsageError("usage", f"{sentence}.", context=usage, hint=f"`{path} --help` shows what there is.")
+
+
+def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None:
+    """Return a command line with each option where it belongs; None when it has one that belongs nowhere."""
+    path: list[str] = []
+    command: object = program
+    left, options = list(arguments), []
+    while left:
+        token = left.pop(0)
+        name, equals, _ = token.partition("=")
+        if not token.startswith("-"):
+            if not isinstance(command, TyperGroup) or token not in command.commands:
+                return None
+            path.append(token)
+            command = command.commands[token]
+            continue
+        known = _anywhere(program).get(name)
+        if known is None:
+            return None
+        takes_next = not known.is_flag and not equals and left
+        options.append((name, [token, left.pop(0)] if takes_next else [token]))
+    if not isinstance(command, TyperCommand):
+        return None
+    before, after = _options(program), _options(command)
+    if any(name not in before and name not in after for name, _ in options):
+        return None
+    return [
+        *(word for name, words in options if name in before for word in words),
+        *path,
+        *(word for name, words in options if name not in before for word in words),
+    ]
+
+
+def _options(command: object) -> Mapping[str, TyperOption]:
+    """Return a command's own options by each of their names."""
+    found = command.params if isinstance(command, TyperCommand | TyperGroup) else []
+    return {
+        name: each
+        for each in found
+        if isinstance(each, TyperOption)
+        for name in (*each.opts, *each.secondary_opts)
+    }
+
+
+def _anywhere(command: TyperGroup) -> dict[str, TyperOption]:
+    """Return the options of a group and of everything in it."""
+    found: dict[str, TyperOption] = {}
+    for each in command.commands.values():
+        found |= _anywhere(each) if isinstance(each, TyperGroup) else _options(each)
+    return found | dict(_options(command))

@@ -1,0 +1,20 @@
+"""The whole program as a process of its own, over an engine in memory: `program.py [RULE]... -- ARGUMENTS`.
+
+With rules before the `--`, a stack with these is up.
+"""
+
+import sys
+
+from clawker_fw.__main__ import main
+from clawker_fw.cli import connection
+from clawker_fw.engine.memory import MemoryEngine
+from devkit import stacks
+
+if __name__ == "__main__":
+    split = sys.argv.index("--")
+    memory = MemoryEngine()
+    if rules := sys.argv[1:split]:
+        stacks.converged(memory, stacks.blueprint(memory.facts(), *rules))
+    connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    sys.argv = ["clawker-fw", *sys.argv[split + 1 :]]
+    main()

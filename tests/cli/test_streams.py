@@ -1,0 +1,227 @@
+"""What a terminal, a pipe, a full disk or nobody gets of the whole program."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from devkit.stacks import CHECKOUT
+
+PROGRAM = Path(__file__).with_name("program.py")
+UP = ("a.test",)
+ATTACH = "docker run --rm -it --network clawker-net --dns 10.213.8.53 --cap-drop NET_RAW IMAGE"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with settings, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clawker-fw.yaml").write_text("rules:\n  - dst: a.test\n")
+    return tmp_path
+
+
+def command(up: Sequence[str], *arguments: str) -> list[str]:
+    """Return the command line of the program."""
+    return [sys.executable, str(PROGRAM), *up, "--", *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment of the program."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "FORCE_COLOR"}}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "TERM": "xterm", **variables}
+
+
+def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run the program on a terminal of its own, and return its exit code and all that it has written."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    process = subprocess.Popen(
+        command(up, *arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**variables)
+    )
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 65536):
+            written += part
+    os.close(ours)
+    return process.wait(60), written.decode()
+
+
+def screen(written: str) -> list[str]:
+    """Return the lines that are to be seen in the end, by what moves a cursor and erases lines."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row -= int(part[2:-1] or 1)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+def plain(written: str) -> list[str]:
+    """Return lines without colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "").splitlines()
+
+
+@pytest.mark.parametrize("columns", [20, 60, 300])
+def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
+    """A terminal breaks what is too long, and joins it again when it is copied; we never break it."""
+    code, written = on_terminal(columns, UP, "status")
+    assert code == 0
+    assert f"Attach an agent:  {ATTACH}" in plain(written)
+
+
+def test_the_attach_line_is_one_line_in_a_pipe() -> None:
+    """Whatever a variable says of a width."""
+    done = subprocess.run(
+        command(UP, "status"), env=environment(COLUMNS="40"), capture_output=True, text=True, check=True
+    )
+    assert f"Attach an agent:  {ATTACH}" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("verb", ["status", "drift", "run"])
+def test_no_value_is_split_at_sixty_columns(verb: str) -> None:
+    """Each value of the JSON answer stands on one line of the text, as it does where there is room for a table."""
+    _, narrow = on_terminal(60, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    _, wide = on_terminal(400, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    words = [word for line in plain(wide) for word in re.split(r"\s{2,}", line.strip()) if word]
+    table = [word for word in words if not re.search(r"done|\d\.\d\d s|[⠀-⣿]", word)]
+    assert len(table) > 20
+    lines = plain(narrow)
+    for word in table:
+        assert any(word in line for line in lines), word
+
+
+def test_records_do_not_run_into_the_spinner() -> None:
+    """A record that is written while steps are shown has a line of its own."""
+    code, written = on_terminal(300, UP, "run", CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    assert code == 0
+    assert re.search("[⠀-⣿]", written), "there was no spinner"
+    records = [line for line in screen(written) if "firewall_container_spec_drift" in line]
+    assert len(records) == 2
+    for record in records:
+        assert re.fullmatch(r"time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+", record)
+
+
+@pytest.mark.parametrize("verb", ["run", "drift", "nope", "--help"])
+def test_a_dumb_terminal_gets_no_escape_sequence(verb: str) -> None:
+    """One that understands them does, so that this shows something."""
+    _, written = on_terminal(100, UP, verb, TERM="dumb", CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    assert written
+    assert "\x1b" not in written
+    if verb != "--help":
+        _, written = on_terminal(100, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
+        assert "\x1b" in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["init", "--force"], 0),
+        (["drift"], 0),
+        (["status", "--format", "json"], 0),
+        (["run", "--dry-run", "--force-recreate"], 1),
+    ],
+)
+def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
+    """A full disk is an error that says so; who reads no further, or not at all, changes no exit code."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(UP, *arguments), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 74
+    assert done.stderr.startswith("error[output-failed]: The answer can't be written: No space left on device.\n")
+    assert "bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone = subprocess.run(
+        command(UP, *arguments), env=environment(), stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (gone.returncode, gone.stderr) == (code, "")
+
+    shell = ["sh", "-c", '"$@" >&-', "sh", *command(UP, *arguments)]
+    closed = subprocess.run(shell, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (code, "")
+
+
+def test_head() -> None:
+    """The first line of a long answer is there, and nothing else."""
+    line = 'set -o pipefail; "$@" | head -1'
+    shell = ["bash", "-c", line, "bash", *command((), "run", "--dry-run", "--format", "json")]
+    done = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "{\n", "")
+
+
+@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
+def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
+    """A change goes on, and its answer is whole."""
+    shell = ["sh", "-c", f'"$@" {end}', "sh", *command(UP, "run", "--format", "json")]
+    variables = environment(CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    done = subprocess.run(shell, env=variables, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["changed"] is True
+
+
+def test_characters_that_an_encoding_has_not() -> None:
+    """They are written as escapes, and hide no answer."""
+    done = subprocess.run(
+        command(UP, "drift"),
+        env=environment(PYTHONIOENCODING="ascii", CLAWKER_FW_OTEL__INFRA_PORT="4320"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "otel_infra_port" in done.stdout
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
+    """A warning, and an error that nobody waits for: with JSON, objects; as text, lines that can be read."""
+    program = """if True:
+        import threading, warnings
+        from clawker_fw.report import log, terminal
+        terminal.guard()
+        log.capture()
+        log.configure(as_json=%r, debug=False)
+        warnings.warn("old")
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program % (log_format == "json")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "old" in done.stderr
+    if log_format == "json":
+        records = [json.loads(line) for line in done.stderr.splitlines()]
+        assert [each["event"] for each in records[1:]] == ["thread_failed"]
+        assert "ZeroDivisionError" in records[1]["traceback"]
+    else:
+        assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"

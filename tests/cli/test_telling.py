@@ -1,0 +1,264 @@
+"""What the command line says: hints, records, completion, help, and how it counts rules."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Sibling
+from clawker_fw.report import log
+from clawker_fw.stack.container import COMMITTED
+from devkit import reference
+from tests.cli.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("run --project x", "--project x run"),
+        ("run --dry-run --project=x", "--project=x run --dry-run"),
+        ("drift --format json --debug --host unix:///s", "--debug --host unix:///s drift --format json"),
+        ("--format json run", "run --format json"),
+        ("--format=json --project x status", "--project x status --format=json"),
+        ("--lock-wait 3s --format json down --force", "down --lock-wait 3s --format json --force"),
+        ("service install --project 'a b' --heal all", "--project 'a b' service install --heal all"),
+        ("service --user status", "service status --user"),
+    ],
+)
+def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -> None:
+    """The hint is the line that was meant, and that line is understood."""
+    outcome = command(*shlex.split(line))
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].endswith(f"the command: clawker-fw {meant}")
+    again = command(*shlex.split(meant))
+    assert "No such option" not in again.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["run --nope", "--nope run", "--project x drift --lock-wait 3s", "run --project x --nope", "--format json"],
+)
+def test_an_option_that_has_no_place(line: str, command: Command) -> None:
+    """No line is suggested that would be refused as well; the help is."""
+    outcome = command(*shlex.split(line))
+    assert outcome.code == 2
+    assert "No such option" in outcome.err
+    assert outcome.err.splitlines()[-1].endswith("--help` shows what there is.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run"], 0),
+        (["reload"], 0),
+        (["down"], 0),
+        (["nope"], 2),
+        (["run", "--nope"], 2),
+        (["--nope"], 2),
+        (["run", "--lock-wait", "soon"], 2),
+        (["--project", "Not Allowed", "run"], 2),
+        ([], 2),
+        (["service"], 2),
+        (["--config", "nowhere.yaml", "run"], 3),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_every_line_beside_the_answer_is_a_record(
+    arguments: list[str],
+    code: int,
+    by_variable: bool,  # noqa: FBT001 - a value of the table
+    command: Command,
+) -> None:
+    """With `--log-format json`, wherever that is said; as text, the same command writes other lines."""
+    changed = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320"}
+    command("run")
+    if by_variable:
+        outcome = command(*arguments, **changed, CLAWKER_FW_LOG_FORMAT="json")
+    else:
+        outcome = command("--log-format", "json", *arguments, **changed)
+    assert outcome.code == code
+    records = [json.loads(line) for line in outcome.err.splitlines()]
+    assert records
+    assert all({"time", "level", "event"} <= set(each) for each in records)
+
+    command("run")
+    assert not command(*arguments, **changed).err.startswith("{")
+
+
+def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEngine) -> None:
+    """A program that reads standard error knows what a person does."""
+    command("run")
+    memory.inside("clawker-envoy").lingering = 2
+    outcome = command("--log-format", "json", "run", "--format", "json", CLAWKER_FW_OTEL__INFRA_PORT="4320")
+    records = [json.loads(line) for line in outcome.err.splitlines()]
+    found = [each for each in records if each["event"] == "finding"]
+    assert [(each["sibling"], each["field"], each["running"], each["desired"]) for each in found] == [
+        (sibling, "dev.clawker.firewall.otel_infra_port", "4319", "4320") for sibling in ("envoy", "coredns")
+    ]
+    steps = [each["step"] for each in records if each["event"] == "step"]
+    assert sorted(steps) == sorted(each["text"] for each in outcome.json["steps"])
+
+
+def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: MemoryEngine) -> None:
+    """In the text, in a record, and in the answer; one that cuts none says nothing."""
+    command("run")
+    quiet = command("run", "--force-recreate", "--format", "json")
+    assert quiet.valid("run")["notes"] == []
+    assert " cut" not in quiet.err
+
+    memory.inside("clawker-envoy").lingering = 3
+    answer = command("run", "--force-recreate", "--format", "json")
+    step = "drain clawker-envoy for up to 30 s"
+    assert answer.valid("run")["notes"] == [{"step": step, "note": "3 connections cut"}]
+    assert f"{step}  3 connections cut" in answer.err
+
+    memory.inside("clawker-envoy").lingering = 1
+    told = command("--log-format", "json", "run", "--force-recreate")
+    notes = [each["note"] for line in told.err.splitlines() if "note" in (each := json.loads(line))]
+    assert notes == ["1 connection cut"]
+
+
+def test_status_counts_the_rules_that_are_live(
+    command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """Not those of the file; when these are others, it says so and what applies them."""
+    command("run")
+    assert ": 2 rules live, 0 agents attached" in command("status").out
+    assert "other rules" not in command("status").out
+
+    settings_file.write_text("rules:\n  - dst: a.test\n  - dst: b.test\n  - dst: c.test\n")
+    text = command("status").out
+    assert ": 2 rules live," in text
+    assert "The settings have other rules (3 rules): `clawker-fw reload` applies them." in text
+    answer = command("status", "--format", "json").valid("status")
+    assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
+
+    settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
+    assert "The settings have other rules (2 rules)" in command("status").out, "as many, and others"
+    command("reload")
+    assert command("status", "--format", "json").json["other_rules"] is False, "the zone was not committed anew"
+
+    memory.inside("clawker-coredns").silent = "connection refused"
+    answer = command("status", "--format", "json").valid("status")
+    assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
+    assert "rules not known" in command("status").out
+
+
+def test_status_does_without_the_count_of_an_earlier_release(command: Command, memory: MemoryEngine) -> None:
+    """A record that does not tell is no reason to fail."""
+    command("run")
+    for sibling in Sibling:
+        files = memory.inside(f"clawker-{sibling}").files
+        record = json.loads(files[COMMITTED])
+        del record["rules"]
+        files[COMMITTED] = json.dumps(record).encode()
+    assert command("status", "--format", "json").valid("status")["live_rules"] is None
+    assert command("drift").code == 0
+
+
+def test_status_after_down(command: Command) -> None:
+    """There is no stack, which is not a failure; and there is no line that would attach an agent to nothing."""
+    command("run")
+    assert "Attach an agent" in command("status").out
+    command("down")
+    outcome = command("status")
+    assert outcome.code == 0
+    assert outcome.out.startswith("not up  clawker on engine ")
+    assert "`clawker-fw run` brings it up." in outcome.out
+    assert "Attach an agent" not in outcome.out
+    assert "docker run" not in outcome.out
+    answer = command("status", "--format", "json")
+    assert answer.code == 0
+    assert answer.valid("status")["agent"] is None
+
+
+def test_debug_shows_a_traceback_that_can_be_read(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line by line, with the error below it; as a record, in one field."""
+
+    def fail() -> None:
+        raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
+
+    monkeypatch.setattr(memory, "networks", fail)
+    lines = command("--debug", "drift").err.splitlines()
+    start = lines.index("Traceback (most recent call last):")
+    assert any(line.startswith("    raise EngineError(") for line in lines[start:])
+    assert lines[-2:] == ["error[engine-error]: The engine could not list its networks.", "  boom"]
+    assert "Traceback" not in command("drift").err
+
+    told = command("--debug", "--log-format", "json", "drift").err.splitlines()
+    records = [json.loads(line) for line in told]
+    assert "\n    raise EngineError(" in records[-1]["traceback"]
+
+
+def test_records_of_libraries_are_records(command: Command) -> None:
+    """What they warn of, and with `--debug` everything that they log."""
+    command("--log-format", "json", "drift")
+    assert log.as_json()
+    assert not log.debugging()
+    command("--debug", "--log-format", "json", "drift")
+    assert log.debugging()
+    outcome = command("--debug", "--log-format", "json", "nope")
+    assert all(json.loads(line) for line in outcome.err.splitlines())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, command: Command) -> None:
+    """Each shell gets a script for it, by name or as the one in use; and the script's questions are answered."""
+    named = command("--show-completion", shell)
+    assert named.code == 0
+    assert command("--show-completion", SHELL=f"/usr/bin/{shell}").out == named.out
+    assert f"=complete_{shell}" in named.out
+    assert command("--show-completion=" + shell).out == named.out
+    variables = {
+        "_CLAWKER_FW_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "clawker-fw dri",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": "clawker-fw dri",
+        "COMP_CWORD": "1",
+    }
+    answer = command(**variables)
+    assert answer.code == 0
+    assert "drift" in answer.out
+    assert "status" not in answer.out
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_no_completion_for_other_shells(option: str, command: Command) -> None:
+    """It is said for which there is."""
+    outcome = command(option, SHELL="/bin/ksh")
+    assert outcome.code == 2
+    assert "bash, zsh, fish" in outcome.err
+
+
+def test_completion_is_installed_where_the_shell_looks(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is named is the script."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = command("--install-completion", "fish")
+    assert outcome.code == 0
+    path = tmp_path / ".config" / "fish" / "completions" / "clawker-fw.fish"
+    assert str(path) in outcome.out
+    assert path.read_text().strip() == command("--show-completion", "fish").out.strip()
+
+
+@pytest.mark.parametrize("name", ["", *reference.commands()])
+def test_help_has_words_and_not_types(name: str, command: Command) -> None:
+    """What stands behind an option is what to write there, or nothing."""
+    out = command(*name.split(), "--help").out
+    assert "Usage: clawker-fw" in out
+    for artefact in ("<", "[default: 0.0]", "None", "Optional"):
+        assert artefact not in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["service"]])
+def test_no_command_is_a_request_for_help(arguments: list[str], command: Command) -> None:
+    """And still no success: a script that loses its argument shall notice."""
+    outcome = command(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == command(*arguments, "--help").out

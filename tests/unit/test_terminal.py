@@ -1,0 +1,188 @@
+"""Nothing foreign reaches a terminal as it is: whatever a file, a name, a label or a process says."""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import FirewallError, OutputError
+from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.steps import Plan, RemoveVolume
+from clawker_fw.report import documents, log, terminal, text, verdict
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+HOSTILE = "\x1b]0;title\x07\x1b[2K\x1b[1A\rcurrent\x08\x9b31m\u202egnp\u2028\n\x00\udc9b"
+foreign = st.one_of(st.text(), st.text(st.sampled_from([*HOSTILE, *'ab ="[/]']))).map(str)
+
+
+def harmless(printed: str) -> bool:
+    """Whether lines have nothing in them that does not print."""
+    return all(line.isprintable() for line in printed.split("\n"))
+
+
+def printed(show: Callable[[], object]) -> str:
+    """Return what goes to standard output and standard error where neither is a terminal."""
+    out = io.StringIO()
+    before = sys.stdout, sys.stderr
+    sys.stdout = sys.stderr = out
+    try:
+        show()
+    finally:
+        sys.stdout, sys.stderr = before
+    return out.getvalue()
+
+
+def finding(said: str) -> Finding:
+    """Return a finding whose every foreign part is the same."""
+    return Finding(
+        sibling=Sibling.ENVOY,
+        layer=Layer.HOT,
+        field=said,
+        running=said,
+        desired=(said, said),
+        cause=Cause.TAMPER,
+        action=Action.COMMIT,
+        contents=(f"a\n{said}\nb\n".encode(errors="replace"), b"a\nb\n"),
+    )
+
+
+def diff(said: str) -> Diff:
+    """Return a difference that consists of one such finding."""
+    return Diff((finding(said),), dict.fromkeys(Sibling, Verdict.DRIFTED))
+
+
+@given(foreign)
+def test_what_is_made_visible(said: str) -> None:
+    """It prints, is made so only once, and what prints already stays as it is."""
+    shown = terminal.visible(said)
+    assert shown.isprintable()
+    assert terminal.visible(shown) == shown
+    assert shown == said or not said.isprintable()
+    assert harmless(terminal.visible(said, keep="\n"))
+
+
+@given(foreign)
+def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
+    """Reports, errors, steps, tracebacks and records; and none of them fails because of it."""
+    step = RemoveVolume(said)
+    error = FirewallError("code", said, context=[said], hint=said)
+    try:
+        raise error
+    except FirewallError:
+        pass
+
+    def display() -> None:
+        for teller in (text.StepDisplay(text.console(stderr=True)), log.StepRecords()):
+            teller.difference(diff(said))
+            teller(Progress(step, 0.0, said))
+            teller(Progress(step, 1.0, said))
+
+    def record() -> None:
+        fields = {"value": said, "several": [said], said: 1}
+        log.LOG.warning("event %s", said, extra={"fields": fields})
+        log.LOG.warning("event", extra={"words": said})
+        log.error(error, debug=True)
+
+    for as_json in (False, True):
+        log.configure(as_json=as_json, debug=False)
+        for show in (
+            lambda: text.console().print(text.drift_report(diff(said))),
+            lambda: text.console().print(text.plan_report(Plan(((step,),), (), 0))),
+            lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
+            lambda: text.print_error(error, text.console(stderr=True), debug=True),
+            lambda: terminal.answer(said),
+            lambda: terminal.answer_styled(verdict.line(Verdict.CURRENT, said)),
+            lambda: terminal.answer(
+                json.dumps(documents.drift_document(diff(said), None, busy=None, warnings=()))
+            ),
+            display,
+            record,
+        ):
+            assert harmless(printed(show))
+
+
+@given(foreign)
+def test_a_line_is_never_forged(said: str) -> None:
+    """A name with a line break in it stays on its line, in a table, in a record and in an error."""
+    log.configure(as_json=False, debug=False)
+    rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
+    assert len(rows.splitlines()) == 4
+    record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
+    assert len(record.splitlines()) == 1
+
+
+def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real terminal what is hostile is visible, between colours that are ours."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("CI", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    text.console().print(text.drift_report(diff(HOSTILE)))
+    assert "\\x1b]0;title\\x07" in stream.getvalue()
+    assert "\x1b[" in stream.getvalue()
+    assert harmless(re.sub(r"\x1b\[[0-9;]+m", "", stream.getvalue()))
+
+
+def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States, addresses, images and the names of what was left, in `status`."""
+    monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
+    memory = MemoryEngine()
+    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
+    seen = stacks.converged(memory, blueprint)
+    hostile = {
+        each: replace(one, container=replace(one.container, status=HOSTILE, health=HOSTILE, image=HOSTILE))
+        for each, one in seen.observed.siblings.items()
+    }
+    observed = replace(seen.observed, siblings=hostile, orphans=(HOSTILE,))
+    out = printed(lambda: text.console().print(text.status_report(observed, seen.desired, seen.diff)))
+    assert "\\x1b]0;title\\x07" in out
+    assert harmless(out)
+
+
+class Full(io.RawIOBase):
+    """A disk that is full, or a pipe whose reader has gone."""
+
+    def __init__(self, error: type[OSError]) -> None:
+        """Say how it fails."""
+        self._error = error
+
+    def writable(self) -> bool:
+        """Say so."""
+        return True
+
+    def write(self, _: object) -> int:
+        """Fail."""
+        raise self._error(28, "No space left on device")
+
+
+def test_an_answer_that_is_lost_is_an_error() -> None:
+    """On a full disk; not when nobody wants it, and never for what is told beside it."""
+    with pytest.raises(OutputError, match="No space left on device"):
+        print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(OSError))), flush=True)
+    print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
+    print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
+
+
+def test_configuring_twice_writes_once() -> None:
+    """Each record is one line, however often it was said how."""
+    for as_json in (True, True, False):
+        log.configure(as_json=as_json, debug=False)
+    out = printed(lambda: logging.getLogger("clawker_fw").warning("event"))
+    assert out.count("event=event") == 1
+    assert len(out.splitlines()) == 1
