@@ -239,6 +239,20 @@ func (c Commit) verify(folder string) error {
 	return nil
 }
 
+// verifyVersions passes when no file has another version than the commit: one that died may have left some.
+func (c Commit) verifyVersions(folder string) error {
+	for _, path := range c.paths() {
+		content, err := os.ReadFile(filepath.Join(folder, path))
+		if err != nil {
+			return err
+		}
+		if version := versionOf(content); version != "" && version != c.Version {
+			return fmt.Errorf("%s has version %s, expected %s", path, version, c.Version)
+		}
+	}
+	return nil
+}
+
 func (c Commit) paths() []string {
 	paths := make([]string, len(c.Files))
 	for index, file := range c.Files {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,9 +18,9 @@ import (
 )
 
 const (
-	routes    = "rds/http-80.json"
+	routes    = "rds/routes.json"
 	listeners = "lds/listeners.json"
-	added     = "rds/http-8080.json"
+	added     = "policy/names.json"
 )
 
 // tree is what is in a folder: path -> content.
@@ -70,19 +68,34 @@ func expectAbsent(t *testing.T, root string, names ...string) {
 	}
 }
 
-// set is a commit of files whose content begins with its version, listed in the given order.
-func set(version string, paths ...string) (Commit, tree) {
-	wanted, files := Commit{Version: version, Seconds: 5}, tree{}
-	for _, path := range paths {
-		files[path] = version + " " + path
-		wanted.Files = append(wanted.Files, StagedFile{path, digestOf(files[path])})
-	}
-	return wanted, files
+// resources are proven in each of the ways that there are: by version and content, and by what was read.
+var resources = []Resource{
+	{Name: "routes", Path: routes, Envoy: &EnvoyProof{Statistics: "routes"}},
+	{Name: "names", Path: added, Hashed: true},
+	{Name: "listeners", Path: listeners, Envoy: &EnvoyProof{Statistics: "listeners"}},
 }
 
-func digestOf(content string) string {
-	sum := sha256.Sum256([]byte(content))
-	return hex.EncodeToString(sum[:])
+// content is a file as the tool writes it: only what Envoy reads has a version.
+func content(set, path string) string {
+	if path == added {
+		return fmt.Sprintf(`{"names":{"%s":{}}}`, set)
+	}
+	return fmt.Sprintf(`{"resources":[{"name":"%s of set %s"}],"version_info":"0"}`, path, set)
+}
+
+// set is a commit of files, listed in the given order, and the digest of each resource once they are live.
+func set(name string, paths ...string) (Commit, tree) {
+	wanted, files := Commit{Version: unversioned, Live: map[string]string{}, Seconds: 5}, tree{}
+	for _, path := range paths {
+		files[path] = content(name, path)
+		wanted.Files = append(wanted.Files, StagedFile{path, digestOf([]byte(files[path]))})
+		for _, resource := range resources {
+			if resource.Path == path {
+				wanted.Live[resource.Name] = digestOf([]byte(files[path]))
+			}
+		}
+	}
+	return wanted, files
 }
 
 func stage(t *testing.T, root string, wanted Commit, files tree) {
@@ -102,7 +115,7 @@ func record(t *testing.T, path string, commit Commit) {
 	}
 }
 
-// newVolume is a volume where version 1 of the routes and listeners is live.
+// newVolume is a volume where set 1 of the routes and listeners is live.
 func newVolume(t *testing.T) (string, tree) {
 	t.Helper()
 	root := t.TempDir()
@@ -112,48 +125,122 @@ func newVolume(t *testing.T) (string, tree) {
 	return root, files
 }
 
-// reader takes what is in hot/, as the real programs do: each file is a resource, live at the version with
-// which the content begins. It refuses or ignores the files that it was told to.
+// said is what files say, whatever their version.
+func said(files tree) tree {
+	plain := tree{}
+	for path, text := range files {
+		plain[path] = string(withVersion([]byte(text), unversioned))
+	}
+	return plain
+}
+
+// expectSet passes when hot/ has these files and no others, under a version of their own that the record names, too.
+func expectSet(t *testing.T, root string, wanted tree, older ...string) {
+	t.Helper()
+	found := read(t, filepath.Join(root, "hot"))
+	if !maps.Equal(said(found), wanted) {
+		t.Errorf("hot has %v, expected %v", found, wanted)
+	}
+	committed, err := readCommitted(root)
+	if err != nil {
+		t.Error(err)
+	}
+	if slices.Contains(older, committed.Version) {
+		t.Errorf("version %s was used before", committed.Version)
+	}
+	for path, text := range found {
+		if version := versionOf([]byte(text)); version != "" && version != committed.Version {
+			t.Errorf("%s is of version %s, the record of %s", path, version, committed.Version)
+		}
+	}
+	if err := intact(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+		t.Errorf("the record does not fit: %v", err)
+	}
+}
+
+// expectGood passes when these files are kept, with the record of them.
+func expectGood(t *testing.T, root string, wanted tree) {
+	t.Helper()
+	if found := said(read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
+		t.Errorf("good has %v, expected %v", found, wanted)
+	}
+	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
+		t.Errorf("its record does not fit: %v", err)
+	}
+}
+
+// expectFinished passes when nothing is left of what a commit needs on its way.
+func expectFinished(t *testing.T, root string) {
+	t.Helper()
+	expectAbsent(t, root, "stage", "good.new", "restore", "restore.new")
+}
+
+// reader takes what is in hot/, as the real programs do, whenever it is asked. Files whose content it was told so, it
+// refuses, or ignores, or hangs at.
 type reader struct {
 	hot        string
 	refuses    []string
 	ignores    []string
-	deaf       int // so many questions for the versions are not answered
+	hangs      []string
+	deaf       func(asked int) bool // whether a question, by its number, is not answered
+	slow       int                  // so many questions are answered without a look at the files
 	broken     error
+	asked      int
 	seen       tree
-	live       map[string]string
+	taken      tree
 	rejections map[string]int
 	looked     []tree
 }
 
 func newReader(t *testing.T, root string) *reader {
 	t.Helper()
+	return startReader(root)
+}
+
+func startReader(root string) *reader {
 	program := &reader{
-		hot: filepath.Join(root, "hot"), seen: tree{}, live: map[string]string{}, rejections: map[string]int{},
+		hot: filepath.Join(root, "hot"), seen: tree{}, taken: tree{}, rejections: map[string]int{},
 	}
 	program.look()
 	return program
 }
 
-func (r *reader) look() {
-	paths, err := filesBelow(r.hot)
-	if err != nil {
-		panic(err)
+// clock stands still but for a second with each question, answered or not.
+func (r *reader) clock() time.Time { return time.Unix(int64(r.asked), 0) }
+
+// answers says whether this question is answered, after a look at what has changed.
+func (r *reader) answers() error {
+	r.asked++
+	if r.deaf != nil && r.deaf(r.asked) {
+		return errors.New("no answer")
 	}
+	if r.asked > r.slow && r.broken == nil {
+		r.look()
+	}
+	return r.broken
+}
+
+func (r *reader) look() {
 	now := tree{}
-	for _, path := range paths {
-		content, err := os.ReadFile(filepath.Join(r.hot, path))
+	for _, resource := range resources {
+		text, err := os.ReadFile(filepath.Join(r.hot, resource.Path))
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(r.taken, resource.Name)
+			continue
+		}
 		if err != nil {
 			panic(err)
 		}
-		now[path] = string(content)
-		resource := strings.TrimSuffix(path, ".json")
+		now[resource.Path] = string(text)
+		plain := string(withVersion(text, unversioned))
 		switch {
-		case r.seen[path] == now[path], slices.Contains(r.ignores, now[path]):
-		case slices.Contains(r.refuses, now[path]):
-			r.rejections[resource]++
+		case r.seen[resource.Path] == string(text), slices.Contains(r.ignores, plain):
+		case slices.Contains(r.hangs, plain):
+			r.broken = errors.New("no answer any more")
+		case slices.Contains(r.refuses, plain):
+			r.rejections[resource.Name]++
 		default:
-			r.live[resource], _, _ = strings.Cut(now[path], " ")
+			r.taken[resource.Name] = string(text)
 		}
 	}
 	r.seen = now
@@ -162,61 +249,69 @@ func (r *reader) look() {
 
 func (r *reader) Build() (string, error) { return "reader", r.broken }
 
-func (r *reader) Versions() (map[string]string, error) {
-	if r.deaf > 0 {
-		r.deaf--
-		return nil, errors.New("no answer")
+func (r *reader) Live(resources []Resource) (map[string]string, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
 	}
-	r.look()
-	return maps.Clone(r.live), r.broken
+	live := map[string]string{}
+	for _, resource := range resources {
+		if text, there := r.taken[resource.Name]; there {
+			live[resource.Name] = digestOf([]byte(text))
+		}
+	}
+	return live, nil
 }
 
-func (r *reader) Rejections() (map[string]int, error) {
-	r.look()
-	return maps.Clone(r.rejections), r.broken
+func (r *reader) Versions(resources []Resource) (map[string]string, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for _, resource := range resources {
+		if resource.Envoy != nil {
+			versions[resource.Name] = versionOf([]byte(r.taken[resource.Name]))
+		}
+	}
+	return versions, nil
+}
+
+func (r *reader) Rejections([]Resource) (map[string]int, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
+	}
+	return maps.Clone(r.rejections), nil
 }
 
 func (r *reader) Reason() string { return "because it was told to" }
 
-func (r *reader) Expected(hot string) ([]string, error) {
-	paths, err := filesBelow(hot)
-	for index, path := range paths {
-		paths[index] = strings.TrimSuffix(path, ".json")
-	}
-	return paths, err
-}
-
 func (r *reader) Connections() (int, error) { return len(r.seen), r.broken }
 
-// impatient is a clock on which a minute passes between two looks at it.
-func impatient() func() time.Time {
-	now := time.Unix(0, 0)
-	return func() time.Time {
-		now = now.Add(time.Minute)
-		return now
-	}
-}
-
-// A set that the program takes is in hot/ and on record, and what was needed on the way is gone.
+// A set that the program takes is in hot/ and on record under a version never used before, it is the good set, and what
+// was needed on the way is gone.
 func TestCommitSucceeds(t *testing.T) {
 	root, _ := newVolume(t)
-	wanted, files := set("2", routes, added, listeners)
-	wanted.Rules = json.RawMessage(`{"count":3}`)
-	stage(t, root, wanted, files)
+	versions := []string{unversioned}
+	for _, name := range []string{"2", "3", "3"} {
+		wanted, files := set(name, routes, added, listeners)
+		wanted.Rules = json.RawMessage(`{"count":3}`)
+		stage(t, root, wanted, files)
 
-	result, err := commit(root, newReader(t, root), time.Now)
+		result, err := commit(root, resources, newReader(t, root), time.Now)
 
-	if err != nil || !result.Committed || result.Version != "2" {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-	expect(t, filepath.Join(root, "hot"), files)
-	expectAbsent(t, root, "stage", "good", "restore")
-	committed, err := readCommitted(root)
-	if string(committed.Rules) != `{"count":3}` {
-		t.Errorf("the record has forgotten the rules: %s", committed.Rules)
-	}
-	if err != nil || committed.Version != "2" || !slices.Equal(committed.Files, wanted.Files) {
-		t.Errorf("the record is %+v, %v", committed, err)
+		if err != nil || !result.Committed {
+			t.Fatalf("got %+v, %v", result, err)
+		}
+		expectSet(t, root, files, versions...)
+		expectGood(t, root, files)
+		expectFinished(t, root)
+		committed, err := readCommitted(root)
+		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
+			t.Errorf("the record is %+v, %v", committed, err)
+		}
+		if string(committed.Rules) != `{"count":3}` {
+			t.Errorf("the record has forgotten the rules: %s", committed.Rules)
+		}
+		versions = append(versions, committed.Version)
 	}
 }
 
@@ -225,13 +320,13 @@ func TestCommitAnswersWithLists(t *testing.T) {
 	root, _ := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
 
-	result, err := commit(root, newReader(t, root), time.Now)
+	result, err := commit(root, resources, newReader(t, root), time.Now)
 
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, _ := json.Marshal(result)
-	if string(text) != `{"committed":true,"version":"2","rejected":[],"missing":[],"reason":""}` {
+	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false}` {
 		t.Errorf("got %s", text)
 	}
 }
@@ -248,9 +343,12 @@ func TestCommitRenamesInOrder(t *testing.T) {
 	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
 		root, _ := newVolume(t)
 		stageSet(t, root, "2", order...)
-		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds")
+		if err := os.Mkdir(filepath.Join(root, "hot", "policy"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := commit(root, newReader(t, root), time.Now); err != nil {
+		if _, err := commit(root, resources, newReader(t, root), time.Now); err != nil {
 			t.Fatal(err)
 		}
 
@@ -301,13 +399,13 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 // A file to remove stays until the new set is proven, its resource is not waited for, and then it goes.
 func TestCommitRemovesLast(t *testing.T) {
 	root, _ := newVolume(t)
-	write(t, filepath.Join(root, "hot"), tree{added: "1 " + added})
+	write(t, filepath.Join(root, "hot"), tree{added: content("1", added)})
 	wanted, files := set("2", routes, listeners)
 	wanted.Remove = []string{added}
 	stage(t, root, wanted, files)
 	program := newReader(t, root)
 
-	result, err := commit(root, program, time.Now)
+	result, err := commit(root, resources, program, time.Now)
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -315,7 +413,7 @@ func TestCommitRemovesLast(t *testing.T) {
 	if _, there := program.looked[len(program.looked)-1][added]; !there {
 		t.Error("it was gone before the new set was proven")
 	}
-	expect(t, filepath.Join(root, "hot"), files)
+	expectSet(t, root, files)
 }
 
 // A file to remove that is gone already is no failure.
@@ -325,31 +423,46 @@ func TestCommitRemovesWhatIsGone(t *testing.T) {
 	wanted.Remove = []string{added}
 	stage(t, root, wanted, files)
 
-	if result, err := commit(root, newReader(t, root), time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
-// A set of which any resource is refused is taken back whole: old content back, added files away.
+// resourceAt is the resource of a file.
+func resourceAt(path string) string {
+	return resources[slices.IndexFunc(resources, func(each Resource) bool { return each.Path == path })].Name
+}
+
+// A set of which any resource is refused is taken back whole, under a version of its own: old content and its record
+// back, added files away.
 func TestCommitRejected(t *testing.T) {
 	for _, refused := range []string{routes, added, listeners} {
 		root, before := newVolume(t)
-		files := stageSet(t, root, "2", routes, added, listeners)
 		program := newReader(t, root)
-		program.refuses = []string{files[refused]}
+		versions := []string{unversioned}
+		for _, name := range []string{"2", "3", "3"} {
+			files := stageSet(t, root, name, routes, added, listeners)
+			program.refuses = []string{files[refused]}
 
-		result, err := commit(root, program, time.Now)
+			result, err := commit(root, resources, program, time.Now)
 
-		if err != nil || result.Committed || result.Reason != program.Reason() {
-			t.Fatalf("got %+v, %v", result, err)
-		}
-		if resource := strings.TrimSuffix(refused, ".json"); !slices.Equal(result.Rejected, []string{resource}) {
-			t.Errorf("rejected %v, expected %s", result.Rejected, resource)
-		}
-		expect(t, filepath.Join(root, "hot"), before)
-		expectAbsent(t, root, "good", "restore")
-		if committed, err := readCommitted(root); err != nil || committed.Version != "1" {
-			t.Errorf("the record is %+v, %v", committed, err)
+			if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
+				t.Fatalf("got %+v, %v", result, err)
+			}
+			if !slices.Equal(result.Rejected, []string{resourceAt(refused)}) {
+				t.Errorf("rejected %v, expected %s", result.Rejected, resourceAt(refused))
+			}
+			expectSet(t, root, before, versions...)
+			expectGood(t, root, before)
+			expectFinished(t, root)
+			if err := check(root, resources, program); err != nil {
+				t.Errorf("the program has not taken the old files again: %v", err)
+			}
+			committed, err := readCommitted(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions = append(versions, committed.Version)
 		}
 	}
 }
@@ -362,9 +475,9 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 		program := newReader(t, root)
 		program.refuses = slices.Collect(maps.Values(files))
 
-		result, err := commit(root, program, time.Now)
+		result, err := commit(root, resources, program, time.Now)
 
-		wanted := []string{"lds/listeners", "rds/http-80", "rds/http-8080"}
+		wanted := []string{"listeners", "names", "routes"}
 		if err != nil || !slices.Equal(result.Rejected, wanted) {
 			t.Errorf("rejected %v, %v, expected %v", result.Rejected, err, wanted)
 		}
@@ -376,42 +489,131 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	root, _ := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
 	program := newReader(t, root)
-	program.rejections["lds/listeners"] = 7
-	program.deaf = 1 // its rejections are looked at before its versions are known
+	program.rejections["listeners"] = 7
+	program.slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := commit(root, program, time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, program, time.Now); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // A set that is not live in time is taken back, and what is missing is named.
 func TestCommitTimesOut(t *testing.T) {
-	root, before := newVolume(t)
-	files := stageSet(t, root, "2", routes, listeners)
+	for _, missing := range []string{routes, added, listeners} {
+		root, before := newVolume(t)
+		files := stageSet(t, root, "2", routes, added, listeners)
+		program := newReader(t, root)
+		program.ignores = []string{files[missing]}
+
+		result, err := commit(root, resources, program, program.clock)
+
+		if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
+			t.Fatalf("got %+v, %v", result, err)
+		}
+		if !slices.Equal(result.Missing, []string{resourceAt(missing)}) || len(result.Rejected) > 0 {
+			t.Errorf("missing %v, rejected %v", result.Missing, result.Rejected)
+		}
+		expectSet(t, root, before, unversioned)
+		expectGood(t, root, before)
+		expectFinished(t, root)
+	}
+}
+
+// What was live before proves nothing: the same content must have been taken from the files of this commit.
+func TestCommitNeedsTheVersion(t *testing.T) {
+	root, _ := newVolume(t)
+	files := stageSet(t, root, "1", routes, listeners)
 	program := newReader(t, root)
 	program.ignores = []string{files[listeners]}
 
-	result, err := commit(root, program, impatient())
+	result, err := commit(root, resources, program, program.clock)
 
-	if err != nil || result.Committed || result.Reason != program.Reason() {
-		t.Fatalf("got %+v, %v", result, err)
+	if err != nil || result.Committed || !slices.Equal(result.Missing, []string{"listeners"}) {
+		t.Errorf("got %+v, %v", result, err)
 	}
-	if !slices.Equal(result.Missing, []string{"lds/listeners"}) || len(result.Rejected) > 0 {
-		t.Errorf("missing %v, rejected %v", result.Missing, result.Rejected)
-	}
-	expect(t, filepath.Join(root, "hot"), before)
-	expectAbsent(t, root, "good", "restore")
 }
 
-// A program that does not answer for a moment is asked again within the time.
+// The right version proves nothing either: what is loaded must be what was wanted.
+func TestCommitNeedsTheContent(t *testing.T) {
+	for _, name := range []string{"routes", "names", "listeners"} {
+		root, before := newVolume(t)
+		wanted, files := set("2", routes, added, listeners)
+		wanted.Live[name] = digestOf([]byte("another"))
+		stage(t, root, wanted, files)
+		program := newReader(t, root)
+
+		result, err := commit(root, resources, program, program.clock)
+
+		if err != nil || result.Committed || !slices.Equal(result.Missing, []string{name}) {
+			t.Errorf("got %+v, %v", result, err)
+		}
+		expectSet(t, root, before, unversioned)
+	}
+}
+
+// A program that is silent for less than its share of the time is asked again.
 func TestCommitAsksAgain(t *testing.T) {
 	root, _ := newVolume(t)
-	stageSet(t, root, "2", routes, listeners)
+	files := stageSet(t, root, "2", routes, listeners)
 	program := newReader(t, root)
-	program.deaf = 2
+	program.deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
-	if result, err := commit(root, program, time.Now); err != nil || !result.Committed {
+	result, err := commit(root, resources, program, program.clock)
+
+	if err != nil || !result.Committed || program.asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectSet(t, root, files, unversioned)
+}
+
+// A program that does not answer any more hangs, which is told apart from a refusal; the old files wait for its new start.
+func TestCommitHangs(t *testing.T) {
+	root, before := newVolume(t)
+	files := stageSet(t, root, "2", routes, added, listeners)
+	program := newReader(t, root)
+	program.hangs = []string{files[listeners]}
+
+	result, err := commit(root, resources, program, program.clock)
+
+	if err != nil || result.Committed || !result.Hung || len(result.Rejected) > 0 {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	if program.asked != 5 {
+		t.Errorf("known after %d seconds, expected 5", program.asked)
+	}
+	if !slices.Equal(result.Missing, []string{"listeners", "names", "routes"}) {
+		t.Errorf("missing %v", result.Missing)
+	}
+	expectSet(t, root, before, unversioned)
+	expectGood(t, root, before)
+	expectFinished(t, root)
+	if err := check(root, resources, startReader(root)); err != nil {
+		t.Errorf("a new start is not healthy: %v", err)
+	}
+}
+
+// A program that refuses the new files and does not answer any more over the old ones hangs as well.
+func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
+	for name, silent := range map[string]func(*reader, tree){
+		"at once":                      func(r *reader, _ tree) { r.deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *reader, _ tree) { r.deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *reader, before tree) { r.hangs = []string{before[listeners]} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, before := newVolume(t)
+			files := stageSet(t, root, "2", routes, listeners)
+			program := newReader(t, root)
+			program.refuses = []string{files[listeners]}
+			silent(program, before)
+
+			result, err := commit(root, resources, program, program.clock)
+
+			if err != nil || !result.Hung || !slices.Equal(result.Rejected, []string{"listeners"}) {
+				t.Fatalf("got %+v, %v", result, err)
+			}
+			expectSet(t, root, before, unversioned)
+			expectFinished(t, root)
+		})
 	}
 }
 
@@ -435,7 +637,7 @@ func TestCommitVerifiesFirst(t *testing.T) {
 			stage(t, root, wanted, files)
 			staged := read(t, filepath.Join(root, "stage"))
 
-			result, err := commit(root, newReader(t, root), time.Now)
+			result, err := commit(root, resources, newReader(t, root), time.Now)
 
 			if err == nil || result.Committed {
 				t.Errorf("got %+v, %v", result, err)
@@ -459,11 +661,10 @@ func TestCommitNamesTheWrongDigest(t *testing.T) {
 	wanted, files := set("2", routes)
 	files[routes] = "another"
 	stage(t, root, wanted, files)
-	sum := sha256.Sum256([]byte("another"))
 
-	_, err := commit(root, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now)
 
-	text := fmt.Sprintf("staged %s has SHA-256 %x, expected %s", routes, sum, wanted.Files[0].Digest)
+	text := fmt.Sprintf("%s has SHA-256 %s, expected %s", routes, hash("another"), wanted.Files[0].Digest)
 	if err == nil || err.Error() != text {
 		t.Errorf("got %v, expected %s", err, text)
 	}
@@ -473,7 +674,7 @@ func TestCommitNamesTheWrongDigest(t *testing.T) {
 func TestCommitWithoutStage(t *testing.T) {
 	root, before := newVolume(t)
 
-	_, err := commit(root, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now)
 
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -486,7 +687,7 @@ func TestCommitUnreadable(t *testing.T) {
 	root, before := newVolume(t)
 	write(t, root, tree{"stage/commit.json": "{"})
 
-	_, err := commit(root, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now)
 
 	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
 		t.Errorf("got %v", err)
@@ -501,7 +702,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	program := newReader(t, root)
 	program.broken = errors.New("no answer")
 
-	_, err := commit(root, program, time.Now)
+	_, err := commit(root, resources, program, time.Now)
 
 	if !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
@@ -517,142 +718,108 @@ func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	result, err := commit(root, newReader(t, root), time.Now)
+	result, err := commit(root, resources, newReader(t, root), time.Now)
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expect(t, filepath.Join(root, "hot"), before)
+	expectSet(t, root, before, unversioned)
 }
 
-// die leaves the volume as a commit does that dies after so many renames.
-func die(t *testing.T, root string, wanted Commit, renames int) {
-	t.Helper()
-	if err := keepGood(root); err != nil {
-		t.Fatal(err)
-	}
-	paths := wanted.paths()[:renames]
-	if err := place(filepath.Join(root, "stage", "hot"), filepath.Join(root, "hot"), paths); err != nil {
-		t.Fatal(err)
-	}
-}
+// Without a good set what lay in hot/ goes back as it was, but is not taken for one: nothing starts on it.
+func TestCommitWithoutAGoodSet(t *testing.T) {
+	for name, spoil := range map[string]func(root string) error{
+		"a changed file": func(root string) error {
+			return writeFile(filepath.Join(root, "hot", listeners), []byte(content("x", listeners)))
+		},
+		"no record": func(root string) error { return os.Remove(committedRecord(root)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, _ := newVolume(t)
+			if err := spoil(root); err != nil {
+				t.Fatal(err)
+			}
+			before := read(t, filepath.Join(root, "hot"))
+			files := stageSet(t, root, "2", routes, added, listeners)
+			program := newReader(t, root)
+			program.refuses = []string{files[routes]}
 
-// dead runs a check for every point between two renames at which a commit may have died.
-func dead(t *testing.T, check func(t *testing.T, root string, before tree)) {
-	for renames := range 4 {
-		t.Run(fmt.Sprintf("after %d renames", renames), func(t *testing.T) {
-			root, before := newVolume(t)
-			wanted, files := set("2", added, routes, listeners)
-			stage(t, root, wanted, files)
-			die(t, root, wanted, renames)
-			check(t, root, before)
+			result, err := commit(root, resources, program, program.clock)
+
+			if err != nil || result.Committed || result.Hung {
+				t.Fatalf("got %+v, %v", result, err)
+			}
+			if found := said(read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
+				t.Errorf("hot has %v, expected %v", found, before)
+			}
+			if err := startGood(root); err == nil {
+				t.Error("it would be started")
+			}
+			stageSet(t, root, "3", routes, listeners)
+			if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
+				t.Errorf("the next commit: %+v, %v", result, err)
+			}
 		})
 	}
 }
 
-// A commit that died between two renames is finished by the next one, whatever that brings.
-func TestCommitRepairsADeadOne(t *testing.T) {
-	dead(t, func(t *testing.T, root string, _ tree) {
-		wanted, files := set("3", routes, listeners)
-		wanted.Remove = []string{added}
-		stage(t, root, wanted, files)
-
-		result, err := commit(root, newReader(t, root), time.Now)
-
-		if err != nil || !result.Committed {
-			t.Fatalf("got %+v, %v", result, err)
-		}
-		expect(t, filepath.Join(root, "hot"), files)
-		expectAbsent(t, root, "stage", "good")
-	})
-}
-
-// A commit that is refused after one that died puts back the last set that was proven, not what the dead one left.
-func TestCommitRejectedAfterADeadOne(t *testing.T) {
-	dead(t, func(t *testing.T, root string, before tree) {
-		files := stageSet(t, root, "3", routes, listeners)
-		program := newReader(t, root)
-		program.refuses = []string{files[listeners]}
-
-		result, err := commit(root, program, time.Now)
-
-		if err != nil || result.Committed {
-			t.Fatalf("got %+v, %v", result, err)
-		}
-		expect(t, filepath.Join(root, "hot"), before)
-		expectAbsent(t, root, "good", "restore")
-	})
-}
-
-// A file that a dead commit has removed already is put back too, before the files that were refused.
-func TestCommitRejectedAfterADeadRemoval(t *testing.T) {
-	root := t.TempDir()
-	hot := filepath.Join(root, "hot")
-	committed, before := set("1", routes, added, listeners)
-	write(t, hot, before)
-	record(t, committedRecord(root), committed)
-	wanted, files := set("2", routes, listeners)
-	stage(t, root, wanted, files)
-	die(t, root, wanted, len(wanted.Files))
-	if err := os.Remove(filepath.Join(hot, added)); err != nil {
-		t.Fatal(err)
-	}
-	program := newReader(t, root)
-	refused := stageSet(t, root, "3", routes, listeners)
-	program.refuses = []string{refused[listeners]}
-	moved := watch(t, hot, "rds", "lds")
-
-	result, err := commit(root, program, time.Now)
-
-	if err != nil || result.Committed {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-	expect(t, hot, before)
-	if found := moved()[2:]; !slices.Equal(found, []string{added, routes, listeners}) {
-		t.Errorf("put back %v", found)
-	}
-}
-
-// A commit that died while it was cleaning up leaves an older set in good/, which is not put back any more.
+// A good set that is older than what was committed last is not put back any more.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := newVolume(t)
-	write(t, goodFolder(root), tree{routes: "0 " + routes, listeners: "0 " + listeners})
-	files := stageSet(t, root, "2", routes, listeners)
+	older, files := set("0", routes, listeners)
+	write(t, filepath.Join(goodFolder(root), "hot"), files)
+	record(t, goodRecord(root), older)
+	refused := stageSet(t, root, "2", routes, listeners)
 	program := newReader(t, root)
-	program.refuses = []string{files[listeners]}
+	program.refuses = []string{refused[listeners]}
 
-	if _, err := commit(root, program, time.Now); err != nil {
+	if _, err := commit(root, resources, program, time.Now); err != nil {
 		t.Fatal(err)
 	}
 
-	expect(t, filepath.Join(root, "hot"), before)
+	expectSet(t, root, before)
 }
 
-// A resource is not live unless it has exactly the wanted version.
-func TestNotLive(t *testing.T) {
-	versions := map[string]string{"a": "2", "b": "1", "c": "", "x": "2"}
+// What goes back does so in the order of its record, the files that a reader needs first before those that need them.
+func TestCommitTakesBackInOrder(t *testing.T) {
+	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
+		root := t.TempDir()
+		committed, before := set("1", order...)
+		write(t, filepath.Join(root, "hot"), before)
+		record(t, committedRecord(root), committed)
+		files := stageSet(t, root, "2", order...)
+		program := newReader(t, root)
+		program.refuses = []string{files[listeners]}
+		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-	found := notLive([]string{"a", "b", "c", "d"}, versions, "2")
+		if _, err := commit(root, resources, program, time.Now); err != nil {
+			t.Fatal(err)
+		}
 
-	if !slices.Equal(found, []string{"b", "c", "d"}) {
-		t.Errorf("got %v", found)
+		if found := moved()[len(order):]; !slices.Equal(found, order) {
+			t.Errorf("put back %v, expected %v", found, order)
+		}
+		expectSet(t, root, before)
 	}
 }
 
-// Nothing missing is an empty list, not none.
-func TestNotLiveIsNeverNil(t *testing.T) {
-	if found := notLive([]string{"a"}, map[string]string{"a": "2"}, "2"); found == nil || len(found) > 0 {
-		t.Errorf("got %#v", found)
+// A resource was not taken unless it has exactly the version of the commit; one without any has nothing to show.
+func TestNotTaken(t *testing.T) {
+	program := startReader(t.TempDir())
+	program.taken = tree{
+		"routes":    string(withVersion([]byte(content("1", routes)), "a1")),
+		"listeners": string(withVersion([]byte(content("1", listeners)), "a2")),
+		"names":     content("1", added),
 	}
-}
-
-// A resource is called as its file is, without the last ending.
-func TestWithout(t *testing.T) {
-	resources := []string{"lds/listeners", "rds/http-80", "rds/http-8080", "rds/a.b", "zone"}
-
-	found := without(resources, []string{"rds/http-80.json", "rds/a.b.json", "rds/absent.json"})
-
-	if !slices.Equal(found, []string{"lds/listeners", "rds/http-8080", "zone"}) {
-		t.Errorf("got %v", found)
+	program.slow = 9
+	for version, wanted := range map[string][]string{
+		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
+	} {
+		if found, err := notTaken(program, resources, version); err != nil || !slices.Equal(found, wanted) {
+			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
+		}
+	}
+	if found, err := notTaken(program, resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
+		t.Errorf("got %#v, %v, expected an empty list", found, err)
 	}
 }

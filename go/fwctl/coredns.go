@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -126,28 +128,39 @@ func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, 
 		return reply, err
 	}
 	if network == "tcp" {
-		packed = append([]byte{byte(len(packed) >> 8), byte(len(packed))}, packed...) // RFC 1035, section 4.2.2
+		packed = append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...) // RFC 1035, section 4.2.2
 	}
 	if _, err := connection.Write(packed); err != nil {
 		return reply, err
 	}
-	buffer := make([]byte, 1232)
-	size, err := connection.Read(buffer)
+	message := make([]byte, 1232)
+	size := 0
+	if network == "tcp" {
+		size, err = readLong(connection, message)
+	} else {
+		size, err = connection.Read(message)
+	}
 	if err != nil {
 		return reply, err
 	}
-	message := buffer[:size]
-	if network == "tcp" {
-		if size < 2 {
-			return reply, errors.New("an answer of one byte")
-		}
-		message = message[2:]
-	}
-	if err := reply.Unpack(message); err != nil {
+	if err := reply.Unpack(message[:size]); err != nil {
 		return reply, err
 	}
 	if reply.ID != query.ID {
 		return reply, errors.New("an answer to another query")
 	}
 	return reply, nil
+}
+
+// readLong reads a message that comes after its length, in as many pieces as the network makes of it.
+func readLong(connection io.Reader, message []byte) (int, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(connection, length[:]); err != nil {
+		return 0, err
+	}
+	size := int(binary.BigEndian.Uint16(length[:]))
+	if size > len(message) {
+		return 0, fmt.Errorf("an answer of %d bytes", size)
+	}
+	return io.ReadFull(connection, message[:size])
 }

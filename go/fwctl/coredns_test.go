@@ -1,17 +1,99 @@
 package main
 
 import (
+	"encoding/binary"
+	"io"
 	"maps"
 	"net"
-	"slices"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// serveDNS answers every query with what the function makes of it, until the test ends.
-func serveDNS(t *testing.T, reply func(query dnsmessage.Message) dnsmessage.Message) coredns {
+var policyResources = []Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
+
+// socketPath is a place for a socket: t.TempDir is too long for the address of one.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	return filepath.Join(folder, "s")
+}
+
+// tells is a status socket that says a text to everybody who opens it, until the test ends.
+func tells(t *testing.T, text string) string {
+	t.Helper()
+	path := socketPath(t)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(connection, text)
+			connection.Close()
+		}
+	}()
+	return path
+}
+
+// silentSocket takes connections and says nothing.
+func silentSocket(t *testing.T) string {
+	t.Helper()
+	path := socketPath(t)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() }) // the kernel takes connections until it is closed
+	return path
+}
+
+// replies is what a resolver makes of a query: the bytes of its answer, in as many pieces as it likes.
+type replies func(query dnsmessage.Message) [][]byte
+
+// serveDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
+func serveDNS(t *testing.T, network string, reply replies) string {
+	t.Helper()
+	if network == "udp" {
+		return serveUDP(t, reply)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			var length [2]byte
+			io.ReadFull(connection, length[:])
+			packed := make([]byte, binary.BigEndian.Uint16(length[:]))
+			io.ReadFull(connection, packed)
+			for _, piece := range reply(unpack(t, packed)) {
+				connection.Write(piece)
+			}
+			connection.Close()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func serveUDP(t *testing.T, reply replies) string {
 	t.Helper()
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -25,132 +107,205 @@ func serveDNS(t *testing.T, reply func(query dnsmessage.Message) dnsmessage.Mess
 			if err != nil {
 				return
 			}
-			var query dnsmessage.Message
-			if err := query.Unpack(buffer[:size]); err != nil {
-				t.Errorf("a query that is none: %v", err)
-				return
+			for _, piece := range reply(unpack(t, buffer[:size])) {
+				socket.WriteTo(piece, from)
 			}
-			answer := reply(query)
-			packed, err := answer.Pack()
-			if err != nil {
-				t.Errorf("packing the answer: %v", err)
-				return
-			}
-			socket.WriteTo(packed, from)
 		}
 	}()
-	return coredns{server: socket.LocalAddr().String()}
+	return socket.LocalAddr().String()
 }
 
-// resolver knows TXT records by class and name; other names do not exist.
-func resolver(records map[string][]string) func(dnsmessage.Message) dnsmessage.Message {
-	return func(query dnsmessage.Message) dnsmessage.Message {
-		question := query.Questions[0]
-		reply := dnsmessage.Message{
-			Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true},
-			Questions: query.Questions,
-		}
-		texts, known := records[question.Class.String()+" "+question.Name.String()]
-		switch {
-		case !known:
-			reply.RCode = dnsmessage.RCodeNameError
-		case question.Type == dnsmessage.TypeTXT && len(texts) > 0:
-			reply.Answers = []dnsmessage.Resource{{
-				Header: dnsmessage.ResourceHeader{Name: question.Name, Class: question.Class},
-				Body:   &dnsmessage.TXTResource{TXT: texts},
-			}}
-		}
-		return reply
+func unpack(t *testing.T, packed []byte) dnsmessage.Message {
+	var query dnsmessage.Message
+	if err := query.Unpack(packed); err != nil {
+		t.Errorf("a query that is none: %v", err)
 	}
+	return query
 }
 
-const inZone = "ClassINET " + versionName
-
-// The zone's version is what its last record says.
-func TestCorednsVersions(t *testing.T) {
-	program := serveDNS(t, resolver(map[string][]string{inZone: {"9f86d081884c7d65"}}))
-
-	versions, err := program.Versions()
-
-	if err != nil || !maps.Equal(versions, map[string]string{"zone": "9f86d081884c7d65"}) {
-		t.Errorf("got %v, %v", versions, err)
+// answered is the answer to a query with a code, for a network.
+func answered(network string, query dnsmessage.Message, code dnsmessage.RCode) []byte {
+	reply := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true, RCode: code},
+		Questions: query.Questions,
 	}
-}
-
-// A record in several strings is one text.
-func TestCorednsJoinsStrings(t *testing.T) {
-	program := serveDNS(t, resolver(map[string][]string{inZone: {"9f86", "d081"}}))
-
-	if versions, err := program.Versions(); err != nil || versions["zone"] != "9f86d081" {
-		t.Errorf("got %v, %v", versions, err)
-	}
-}
-
-// The build is what CoreDNS answers to version.bind in class CHAOS, and to no other class.
-func TestCorednsBuild(t *testing.T) {
-	program := serveDNS(t, resolver(map[string][]string{"ClassCHAOS version.bind.": {"CoreDNS-1.15.0"}}))
-
-	if build, err := program.Build(); err != nil || build != "CoreDNS-1.15.0" {
-		t.Errorf("got %q, %v", build, err)
-	}
-}
-
-// A zone without the record is an error that names it and the answer's code: it was not read whole.
-func TestCorednsWithoutVersion(t *testing.T) {
-	for code, records := range map[string]map[string][]string{"NameError": {}, "Success": {inZone: nil}} {
-		program := serveDNS(t, resolver(records))
-
-		_, err := program.Versions()
-
-		if err == nil || !strings.Contains(err.Error(), versionName) || !strings.Contains(err.Error(), code) {
-			t.Errorf("got %v, expected %s in it", err, code)
-		}
-	}
-}
-
-// An answer to another query is not taken for ours.
-func TestCorednsAnswersThisQuery(t *testing.T) {
-	answer := resolver(map[string][]string{inZone: {"9f86d081884c7d65"}})
-	program := serveDNS(t, func(query dnsmessage.Message) dnsmessage.Message {
-		query.ID++
-		return answer(query)
-	})
-
-	if versions, err := program.Versions(); err == nil {
-		t.Errorf("got %v", versions)
-	}
-}
-
-// Without a CoreDNS, every question to it is an error.
-func TestCorednsAbsent(t *testing.T) {
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	packed, err := reply.Pack()
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	program := coredns{server: socket.LocalAddr().String()}
-	socket.Close()
+	if network == "tcp" {
+		packed = append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)
+	}
+	return packed
+}
 
-	if versions, err := program.Versions(); err == nil {
-		t.Errorf("got %v", versions)
-	}
-	if build, err := program.Build(); err == nil {
-		t.Errorf("got %q", build)
+// refusing answers every query with the code of a name that does not exist.
+func refusing(network string) replies {
+	return func(query dnsmessage.Message) [][]byte {
+		return [][]byte{answered(network, query, dnsmessage.RCodeNameError)}
 	}
 }
 
-// CoreDNS has one resource, refuses nothing in a way that could be counted, and keeps no connections.
-func TestCorednsHasOneResource(t *testing.T) {
-	expected, err := coredns{}.Expected(t.TempDir())
-	if err != nil || !slices.Equal(expected, []string{"zone"}) {
-		t.Errorf("expected %v, %v", expected, err)
+const status = `{"build": "CoreDNS-1.15.0", "digest": "9f86d081", "names": 3, "refused": 2, "reason": "no list"}` + "\n"
+
+// What is live, what was refused and why, and the build are what the process says of itself, of what has a digest only.
+func TestCoredns(t *testing.T) {
+	program := coredns{tells(t, status), serveDNS(t, "udp", refusing("udp"))}
+
+	if live, err := program.Live(policyResources); err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081"}) {
+		t.Errorf("live %v, %v", live, err)
 	}
-	if rejections, err := (coredns{}).Rejections(); err != nil || len(rejections) > 0 {
-		t.Errorf("rejections %v, %v", rejections, err)
+	if counts, err := program.Rejections(policyResources); err != nil || !maps.Equal(counts, map[string]int{"policy": 2}) {
+		t.Errorf("rejections %v, %v", counts, err)
 	}
-	if connections, err := (coredns{}).Connections(); err != nil || connections != 0 {
+	if versions, err := program.Versions(policyResources); err != nil || versions == nil || len(versions) > 0 {
+		t.Errorf("versions %#v, %v", versions, err)
+	}
+	if build, err := program.Build(); err != nil || build != "CoreDNS-1.15.0" {
+		t.Errorf("build %q, %v", build, err)
+	}
+	if reason := program.Reason(); reason != "no list" {
+		t.Errorf("reason %q", reason)
+	}
+	if connections, err := program.Connections(); err != nil || connections != 0 {
 		t.Errorf("connections %d, %v", connections, err)
 	}
-	if reason := (coredns{}).Reason(); !strings.Contains(reason, "log") {
-		t.Errorf("reason %q", reason)
+}
+
+// A process that does not say what it is, in time and as one JSON object, is an error for every question, never empty.
+func TestCorednsWithoutStatus(t *testing.T) {
+	resolver := serveDNS(t, "udp", refusing("udp"))
+	for name, each := range map[string]struct{ socket, wanted string }{
+		"absent":     {socketPath(t), "no such file"},
+		"silent":     {silentSocket(t), "i/o timeout"},
+		"nothing":    {tells(t, ""), "EOF"},
+		"garbage":    {tells(t, "OK\n"), "invalid character"},
+		"half of it": {tells(t, status[:40]), "unexpected EOF"},
+		"a list":     {tells(t, "[]\n"), "cannot unmarshal array"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := coredns{each.socket, resolver}
+
+			live, notLive := program.Live(policyResources)
+			counts, notCounted := program.Rejections(policyResources)
+			_, notBuilt := program.Build()
+
+			for _, err := range []error{notLive, notCounted, notBuilt} {
+				if err == nil || !strings.Contains(err.Error(), each.wanted) {
+					t.Errorf("got %v, expected %q in it", err, each.wanted)
+				}
+			}
+			if live != nil || counts != nil {
+				t.Errorf("got %v and %v beside the error", live, counts)
+			}
+			if reason := program.Reason(); !strings.Contains(reason, each.wanted) {
+				t.Errorf("the reason is %q", reason)
+			}
+		})
+	}
+}
+
+// A process that loads lists but does not refuse over DNS is not live.
+func TestCorednsMustAnswerQueries(t *testing.T) {
+	allowing := func(query dnsmessage.Message) [][]byte {
+		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
+	}
+	program := coredns{tells(t, status), serveDNS(t, "udp", allowing)}
+
+	if live, err := program.Live(policyResources); err == nil || live != nil {
+		t.Errorf("got %v, %v", live, err)
+	}
+}
+
+// A resolver refuses over UDP as over TCP, where an answer may come in pieces; it is asked for an address of the name.
+func TestRefuses(t *testing.T) {
+	for network, cut := range map[string]int{"udp": 0, "tcp": 0, "tcp in two pieces": 2, "tcp in odd pieces": 7} {
+		network, _, _ = strings.Cut(network, " ")
+		server := serveDNS(t, network, func(query dnsmessage.Message) [][]byte {
+			question := query.Questions[0]
+			if question.Name.String() != refusedName || question.Type != dnsmessage.TypeA || question.Class != dnsmessage.ClassINET {
+				t.Errorf("asked %v", question)
+			}
+			packed := answered(network, query, dnsmessage.RCodeNameError)
+			if cut == 0 {
+				return [][]byte{packed}
+			}
+			return [][]byte{packed[:cut], packed[cut:]}
+		})
+
+		if err := refuses(server, network); err != nil {
+			t.Errorf("in pieces of %d: %v", cut, err)
+		}
+	}
+}
+
+// Anything but the answer that a name does not exist, to this very query, is an error that names server and network.
+func TestRefusesNothingElse(t *testing.T) {
+	code := func(code dnsmessage.RCode) func(string) replies {
+		return func(network string) replies {
+			return func(query dnsmessage.Message) [][]byte { return [][]byte{answered(network, query, code)} }
+		}
+	}
+	raw := func(pieces ...string) func(string) replies {
+		return func(string) replies {
+			return func(dnsmessage.Message) [][]byte {
+				var packed [][]byte
+				for _, piece := range pieces {
+					packed = append(packed, []byte(piece))
+				}
+				return packed
+			}
+		}
+	}
+	other := func(network string) replies {
+		return func(query dnsmessage.Message) [][]byte {
+			query.ID++
+			return [][]byte{answered(network, query, dnsmessage.RCodeNameError)}
+		}
+	}
+	for name, each := range map[string]struct {
+		reply    func(network string) replies
+		networks string
+		wanted   string
+	}{
+		"an answer":                {code(dnsmessage.RCodeSuccess), "udp tcp", "RCodeSuccess"},
+		"a failure":                {code(dnsmessage.RCodeServerFailure), "udp tcp", "RCodeServerFailure"},
+		"a refusal to answer":      {code(dnsmessage.RCodeRefused), "udp tcp", "RCodeRefused"},
+		"an answer to another":     {other, "udp tcp", "another query"},
+		"garbage":                  {raw("\x00\x02OK"), "udp tcp", "unpacking"},
+		"silence":                  {raw(), "udp", "i/o timeout"},
+		"an end":                   {raw(), "tcp", "EOF"},
+		"half a length":            {raw("\x00"), "tcp", "unexpected EOF"},
+		"less than it says":        {raw("\x00\x40OK"), "tcp", "unexpected EOF"},
+		"more than any of ours is": {raw("\xff\xff", strings.Repeat("x", 100)), "tcp", "65535 bytes"},
+	} {
+		for network := range strings.FieldsSeq(each.networks) {
+			t.Run(name+" over "+network, func(t *testing.T) {
+				t.Parallel()
+				server := serveDNS(t, network, each.reply(network))
+
+				err := refuses(server, network)
+
+				if err == nil || !strings.Contains(err.Error(), each.wanted) ||
+					!strings.HasPrefix(err.Error(), "asking "+server+" over "+network+": ") {
+					t.Errorf("got %v, expected %q in it", err, each.wanted)
+				}
+			})
+		}
+	}
+}
+
+// Where nobody listens, nobody refuses.
+func TestRefusesAbsent(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		socket, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket.Close()
+		if err := refuses(socket.Addr().String(), network); err == nil {
+			t.Errorf("%s: no error", network)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -18,16 +17,10 @@ import (
 // statistics are as Envoy 1.40 prints them, those that must not be taken for ours included.
 const statistics = `cluster_manager.cds.version_text: ""
 dns_cache.world.dns_query_attempt: 3
-http.http-443.rds.http-443.update_failure: 0
-http.http-443.rds.http-443.update_rejected: 0
-http.http-443.rds.http-443.version_text: "b94d27b9934d3e08"
-http.http-80.rds.http-80.config_reload: 2
-http.http-80.rds.http-80.update_failure: 1
-http.http-80.rds.http-80.update_rejected: 2
-http.http-80.rds.http-80.version_text: "b94d27b9934d3e08"
-http.http-8080.rds.http-8080.update_failure: 0
-http.http-8080.rds.http-8080.update_rejected: 0
-http.http-8080.rds.http-8080.version_text: ""
+http.routes.rds.routes.config_reload: 2
+http.routes.rds.routes.update_failure: 1
+http.routes.rds.routes.update_rejected: 2
+http.routes.rds.routes.version_text: "b94d27b9934d3e08"
 listener.admin.downstream_cx_active: 1
 listener.admin.downstream_pre_cx_active: 0
 listener.admin.main_thread.downstream_cx_active: 1
@@ -45,6 +38,14 @@ listener_manager.lds.update_rejected: 1
 listener_manager.lds.version_text: "9f86d081884c7d65"
 server.live: 1
 `
+
+// envoyResources are Envoy's, as the tool says them, with one that only the helper reads, and one nobody subscribes to.
+var envoyResources = []Resource{
+	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
+	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds"}},
+	{"notes", "notes.json", false, nil},
+	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more"}},
+}
 
 // A listener that is new and refused: Envoy reports it twice, the second time without a name.
 const refusedListener = `{
@@ -82,12 +83,7 @@ const refusedListener = `{
 // serveAdmin is Envoy's admin interface on a socket, as far as it is asked.
 func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "admin") // t.TempDir is too long for the address of a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	socket := filepath.Join(folder, "admin.sock")
+	socket := socketPath(t)
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -119,18 +115,24 @@ func reports(statistics string) http.HandlerFunc {
 	}
 }
 
-// Envoy's versions are those of its listeners and of each route table, by the name of the hot file.
+// dumps answers /config_dump with what there is of each kind of resource, and with nothing for others.
+func dumps(kinds map[string]string) http.HandlerFunc {
+	return func(w http.ResponseWriter, request *http.Request) {
+		dump, there := kinds[request.URL.Query().Get("resource")]
+		if !there {
+			dump = "{}"
+		}
+		w.Write([]byte(dump))
+	}
+}
+
+// A resource's version is that of its own subscription; one that nobody subscribes to has none.
 func TestEnvoyVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
-	versions, err := program.Versions()
+	versions, err := program.Versions(envoyResources)
 
-	wanted := map[string]string{
-		"lds/listeners": "9f86d081884c7d65",
-		"rds/http-80":   "b94d27b9934d3e08",
-		"rds/http-443":  "b94d27b9934d3e08",
-		"rds/http-8080": "",
-	}
+	wanted := map[string]string{"listeners": "9f86d081884c7d65", "routes": "b94d27b9934d3e08", "clusters": ""}
 	if err != nil || !maps.Equal(versions, wanted) {
 		t.Errorf("got %v, %v", versions, err)
 	}
@@ -140,11 +142,65 @@ func TestEnvoyVersions(t *testing.T) {
 func TestEnvoyRejections(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
-	rejections, err := program.Rejections()
+	rejections, err := program.Rejections(envoyResources)
 
-	wanted := map[string]int{"lds/listeners": 1, "rds/http-80": 3, "rds/http-443": 0, "rds/http-8080": 0}
-	if err != nil || !maps.Equal(rejections, wanted) {
+	if err != nil || !maps.Equal(rejections, map[string]int{"listeners": 1, "routes": 3}) {
 		t.Errorf("got %v, %v", rejections, err)
+	}
+}
+
+// listenersShown has one listener in each state in which Envoy shows one.
+const listenersShown = `{"configs": [
+ {"name": "port-80", "active_state": {"version_info": "1", "listener": {"@type": "t", "name": "port-80", "n": 1.50}}},
+ {"name": "port-81", "warming_state": {"version_info": "2", "listener": {"@type": "t", "name": "port-81"}}},
+ {"name": "port-82", "draining_state": {"version_info": "2", "listener": {"@type": "t", "name": "port-82"}}},
+ {"name": "port-443",
+  "active_state": {"version_info": "1", "listener": {"name": "port-443", "@type": "t"}, "last_updated": "2026-01-02"},
+  "warming_state": {"version_info": "2", "listener": {"@type": "t", "name": "port-443", "more": true}},
+  "draining_state": {"version_info": "0", "listener": {"@type": "t", "name": "port-443", "less": true}},
+  "error_state": {"failed_configuration": {"@type": "t", "name": "port-443", "bad": true}, "details": "no"}},
+ {"name": "port-444", "error_state": {"failed_configuration": {"@type": "t", "name": "port-444"}, "details": "no"}},
+ {"error_state": {"failed_configuration": {"@type": "t", "name": "port-444"}, "details": "no"}}
+]}`
+
+// Live is what Envoy serves, in canonical form: no listener that warms up, drains or was refused is among it.
+func TestEnvoyLive(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": dumps(map[string]string{
+		"dynamic_listeners": listenersShown,
+		"dynamic_route_configs": `{"configs": [
+ {"version_info": "2", "last_updated": "2026-01-02", "route_config": {"name": "routes", "@type": "t", "virtual_hosts": []}}
+]}`,
+	})})
+
+	live, err := program.Live(envoyResources)
+
+	wanted := map[string]string{
+		"routes":    hash(`[{"@type":"t","name":"routes","virtual_hosts":[]}]`),
+		"listeners": hash(`[{"@type":"t","name":"port-443"},{"@type":"t","n":1.50,"name":"port-80"}]`),
+		"clusters":  hash(`[]`),
+	}
+	if err != nil || !maps.Equal(live, wanted) {
+		t.Errorf("got %v, %v, expected %v", live, err, wanted)
+	}
+}
+
+// What is loaded in another form than the resource has is not loaded.
+func TestEnvoyLiveOfAnotherForm(t *testing.T) {
+	for _, shown := range []string{
+		`{"configs": [{"active_state": "port-80"}]}`,
+		`{"configs": [{"active_state": {"listener": ["port-80"]}}]}`,
+		`{"configs": [{"listener": {"name": "port-80"}}]}`,
+		`{"configs": [{}]}`, `{"configs": []}`, `{}`,
+	} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{
+			"GET /config_dump": dumps(map[string]string{"dynamic_listeners": shown}),
+		})
+
+		live, err := program.Live(envoyResources[1:2])
+
+		if err != nil || !maps.Equal(live, map[string]string{"listeners": hash(`[]`)}) {
+			t.Errorf("%s: got %v, %v", shown, live, err)
+		}
 	}
 }
 
@@ -165,7 +221,7 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 		"listener_manager.lds.update_rejected: No recorded values\n" +
 			"listener.port-80.downstream_cx_active: No recorded values\n")})
 
-	if _, err := program.Rejections(); err == nil || !strings.Contains(err.Error(), "lds.update_rejected") {
+	if _, err := program.Rejections(envoyResources); err == nil || !strings.Contains(err.Error(), "lds.update_rejected") {
 		t.Errorf("rejections: %v", err)
 	}
 	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
@@ -173,12 +229,16 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	}
 }
 
-// An Envoy that has only just started and knows no listeners yet has no versions.
+// An Envoy that has only just started and knows no listeners yet has taken nothing, and refused nothing.
 func TestEnvoyWithoutVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": says("")})
 
-	if versions, err := program.Versions(); err != nil || len(versions) > 0 {
-		t.Errorf("got %v, %v", versions, err)
+	older, err := notTaken(program, envoyResources, "9f86d081884c7d65")
+	if err != nil || !slices.Equal(older, []string{"clusters", "listeners", "routes"}) {
+		t.Errorf("got %v, %v", older, err)
+	}
+	if rejections, err := program.Rejections(envoyResources); err != nil || len(rejections) > 0 {
+		t.Errorf("rejections %v, %v", rejections, err)
 	}
 }
 
@@ -233,12 +293,13 @@ func TestEnvoyAbsent(t *testing.T) {
 
 func expectErrors(t *testing.T, program envoy, text string) {
 	t.Helper()
-	_, versions := program.Versions()
-	_, rejections := program.Rejections()
+	_, live := program.Live(envoyResources)
+	_, versions := program.Versions(envoyResources)
+	_, rejections := program.Rejections(envoyResources)
 	_, connections := program.Connections()
 	_, build := program.Build()
 	reason := errors.New(program.Reason())
-	for _, err := range []error{versions, rejections, connections, build, reason, drain(program, 0)} {
+	for _, err := range []error{live, versions, rejections, connections, build, reason, drain(program, 0)} {
 		if err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("got %v, expected %q in it", err, text)
 		}
@@ -252,40 +313,11 @@ func TestEnvoyAnswersInJSON(t *testing.T) {
 	if _, err := program.Build(); err == nil {
 		t.Error("a build was found")
 	}
+	if live, err := program.Live(envoyResources); err == nil {
+		t.Errorf("got %v", live)
+	}
 	if reason := program.Reason(); !strings.Contains(reason, "invalid character") {
 		t.Errorf("got %q", reason)
-	}
-}
-
-// What must be live is the listeners and a route table for each of its files.
-func TestEnvoyExpected(t *testing.T) {
-	hot := t.TempDir()
-	write(t, hot, tree{"lds/listeners.json": "", "rds/http-80.json": "", "rds/http-443.json": ""})
-
-	expected, err := envoy{}.Expected(hot)
-
-	if err != nil || !slices.Equal(expected, []string{"lds/listeners", "rds/http-443", "rds/http-80"}) {
-		t.Errorf("got %v, %v", expected, err)
-	}
-}
-
-// Without rules there are no route tables, and the listeners are all that is expected.
-func TestEnvoyExpectedWithoutRules(t *testing.T) {
-	expected, err := envoy{}.Expected(t.TempDir())
-
-	if err != nil || !slices.Equal(expected, []string{"lds/listeners"}) {
-		t.Errorf("got %v, %v", expected, err)
-	}
-}
-
-// Routes that can't be listed are an error, never none.
-func TestEnvoyExpectedUnreadable(t *testing.T) {
-	hot := t.TempDir()
-	write(t, hot, tree{"rds": "a file"})
-
-	var unreadable *fs.PathError
-	if _, err := (envoy{}).Expected(hot); !errors.As(err, &unreadable) {
-		t.Errorf("got %v", err)
 	}
 }
 

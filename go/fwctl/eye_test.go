@@ -102,16 +102,17 @@ func TestEyeOnAnythingElse(t *testing.T) {
 
 // A resolver that knows the refused name, or does not answer over one of the two transports, is told.
 func TestEyeOnAResolver(t *testing.T) {
-	refusing := serveDNS(t, resolver(nil))
-	place := netip.MustParseAddrPort(refusing.server)
+	server := serveDNS(t, "udp", refusing("udp"))
 
-	found := seenOfResolver(place)
+	found := seenOfResolver(netip.MustParseAddrPort(server))
 
-	if !slices.Equal(found, []string{refusing.server + " over tcp: connection refused"}) {
+	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
 		t.Errorf("got %q", found)
 	}
-	knowing := serveDNS(t, resolver(map[string][]string{dnsmessage.ClassINET.String() + " " + refusedName: {}}))
-	found = seenOfResolver(netip.MustParseAddrPort(knowing.server))
+	knowing := serveDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
+	})
+	found = seenOfResolver(netip.MustParseAddrPort(knowing))
 	if len(found) != 2 || !strings.Contains(found[0], "is answered with RCodeSuccess") {
 		t.Errorf("got %q", found)
 	}

@@ -57,18 +57,19 @@ func startGood(root string) error {
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
 		return fmt.Errorf("the hot files are not what was committed (%w), and neither is the copy (%w)", changed, err)
 	}
-	return errors.Join(restore(root), removeUnfinished(root))
+	if err := errors.Join(restore(root), removeUnfinished(root)); err != nil {
+		return err
+	}
+	return intact(filepath.Join(root, "hot"), committedRecord(root))
 }
 
 func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
 
-// intact passes when a folder is the set that a record speaks of, nothing less and nothing more.
+// intact passes when a folder is the set that a record speaks of, nothing less and nothing more, under its version: a
+// program is healthy with no other.
 func intact(folder, record string) error {
 	var committed Commit
 	if err := readJSON(record, &committed); err != nil {
-		return err
-	}
-	if err := committed.verify(folder); err != nil {
 		return err
 	}
 	present, err := filesBelow(folder)
@@ -80,8 +81,15 @@ func intact(folder, record string) error {
 		if !slices.Contains(recorded, path) {
 			return fmt.Errorf("%s is there, too", path)
 		}
+		// A link may lead to anything tomorrow.
+		if info, err := os.Lstat(filepath.Join(folder, path)); err != nil || !info.Mode().IsRegular() {
+			return errors.Join(fmt.Errorf("%s is no file", path), err)
+		}
 	}
-	return nil
+	if err := committed.verify(folder); err != nil {
+		return err
+	}
+	return committed.verifyVersions(folder)
 }
 
 // restore makes hot/ what good/ is, under a version of its own: first the files that were there, in the order of

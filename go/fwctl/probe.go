@@ -39,8 +39,9 @@ func probe(root string, sibling Sibling, program Program) Report {
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Processes = orUnreadable(strangers(processes))
-	var err error
-	if report.Live, err = program.Live(sibling.Resources); err == nil {
+	live, err := program.Live(sibling.Resources)
+	if err == nil {
+		report.Live = live
 		report.Build, err = program.Build()
 	}
 	if err == nil {

@@ -17,8 +17,9 @@ const unprivileged = 65532
 // in its slot, the addresses may have moved to another hardware address, and neighbours remember the old one.
 const announcementsAtStart = 3
 
-// serve sees to it that what was proven last is there, shapes the network, gives up every privilege and becomes the program. A failure before that leaves
-// nothing running: there is no state in which the program serves with a network that isn't guarded.
+// serve sees to it that what was proven last is there, shapes the network, gives up every privilege and becomes the
+// program. A failure before that leaves nothing running: there is no state in which the program serves with a network
+// that isn't guarded, or files that weren't proven.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
 		return err

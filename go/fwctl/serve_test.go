@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -21,6 +25,13 @@ func TestMain(m *testing.M) {
 	if scene == "" {
 		os.Exit(m.Run())
 	}
+	if strings.HasPrefix(scene, dyingIn) {
+		if err := playDying(scene); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	fmt.Fprintln(os.Stderr, play(scene))
 	os.Exit(1)
 }
@@ -36,7 +47,7 @@ func play(scene string) error {
 	switch scene {
 	case "as nobody":
 		owner, sibling = unprivileged, Sibling{Name: "coredns"}
-	case "without its network":
+	case "without its network", "on nothing proven":
 		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
 	case "claiming in vain":
 		sibling.Service.Subnet = prefixes("10.215.0.0/24")[0]
@@ -45,6 +56,11 @@ func play(scene string) error {
 		return err
 	}
 	const root = "/tmp/volume"
+	if scene != "on nothing proven" {
+		if err := makeVolume(root, owner, scene == "on changed files"); err != nil {
+			return err
+		}
+	}
 	if sibling.Service != nil {
 		if err := writeFile(claimRecord(root), nil); err != nil {
 			return err
@@ -60,9 +76,41 @@ func play(scene string) error {
 	if err := unix.Setresuid(owner, owner, owner); err != nil {
 		return err
 	}
-	look := "cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp"
+	look := "cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp;" +
+		"echo Files: $(ulimit -Sn) $(ulimit -Hn); echo Hot: $(cat /tmp/volume/hot/*/*)"
 	return serve(root, sibling, []string{shell, "-c", look})
 }
+
+// makeVolume makes a volume in which set 1 was started before; somebody may have changed its files since.
+func makeVolume(root string, owner int, changed bool) error {
+	wanted, files := set("1", routes, listeners)
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(committedRecord(root), text); err != nil {
+		return err
+	}
+	for path, content := range files {
+		if err := writeFile(filepath.Join(root, "hot", path), []byte(content)); err != nil {
+			return err
+		}
+	}
+	if err := startGood(root); err != nil {
+		return err
+	}
+	if changed {
+		if err := writeFile(filepath.Join(root, "hot", routes), []byte(content("x", routes))); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, owner, owner))
+	})
+}
+
+// limitFiles is how the tests start a child with fewer open files than it may have.
+const limitFiles = `ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0"`
 
 // start plays a scene with namespaces of its own, and with more privileges than a container has.
 func start(t *testing.T, scene string) (stdout, stderr string, err error) {
@@ -70,7 +118,7 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to have privileges that can be dropped")
 	}
-	child := exec.Command(os.Args[0])
+	child := exec.Command("sh", "-c", limitFiles, os.Args[0])
 	child.Env = append(os.Environ(), sceneVariable+"="+scene)
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
@@ -84,9 +132,9 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 }
 
 // serving is what the program of a sibling sees: its status by field, and everything as text.
-func serving(t *testing.T) (status map[string]string, text string) {
+func serving(t *testing.T, scene string) (status map[string]string, text string) {
 	t.Helper()
-	stdout, stderr, err := start(t, "as a sibling")
+	stdout, stderr, err := start(t, scene)
 	if err != nil {
 		t.Fatal(err, stderr)
 	}
@@ -101,7 +149,7 @@ func serving(t *testing.T) (status map[string]string, text string) {
 
 // The program starts as nobody, in no group, without a capability in any set and with no way to gain one.
 func TestServeDropsPrivileges(t *testing.T) {
-	status, _ := serving(t)
+	status, _ := serving(t, "as a sibling")
 	for name, wanted := range map[string]string{
 		"Name":       "sh",
 		"Uid":        "65532 65532 65532 65532",
@@ -122,7 +170,7 @@ func TestServeDropsPrivileges(t *testing.T) {
 
 // When the program starts, the network has its shape and a claimed address is held again.
 func TestServeShapesTheNetworkFirst(t *testing.T) {
-	_, text := serving(t)
+	_, text := serving(t, "as a sibling")
 	for _, address := range []string{guarded.String(), exempt.String(), service.String()} {
 		if !strings.Contains(text, "|-- "+address+"\n") {
 			t.Errorf("%s is missing", address)
@@ -132,8 +180,33 @@ func TestServeShapesTheNetworkFirst(t *testing.T) {
 
 // Everyone may write into /tmp when the program starts, whatever mode the engine has left it with.
 func TestServeOpensTmp(t *testing.T) {
-	if status, _ := serving(t); status["Tmp"] != "1777" {
+	if status, _ := serving(t, "as a sibling"); status["Tmp"] != "1777" {
 		t.Errorf("its mode is %q", status["Tmp"])
+	}
+}
+
+// The program may open as many files as its container lets it, though it was started with fewer; the runtime of this
+// helper's language would give it back what that was started with.
+func TestServeOpensAllFiles(t *testing.T) {
+	if status, _ := serving(t, "as a sibling"); status["Files"] != "4096 4096" {
+		t.Errorf("its limits are %q", status["Files"])
+	}
+}
+
+// The program finds the files that were proven, also where somebody has changed them.
+func TestServePutsBackWhatWasProven(t *testing.T) {
+	for _, scene := range []string{"as a sibling", "on changed files"} {
+		status, _ := serving(t, scene)
+
+		for _, path := range []string{routes, listeners} {
+			said, _, _ := strings.Cut(content("1", path), `,"version_info"`)
+			if !strings.Contains(status["Hot"], said) {
+				t.Errorf("%s: %s is missing in %s", scene, said, status["Hot"])
+			}
+		}
+		if strings.Contains(status["Hot"], "of set x") {
+			t.Errorf("%s: it has %s", scene, status["Hot"])
+		}
 	}
 }
 
@@ -141,6 +214,7 @@ func TestServeOpensTmp(t *testing.T) {
 func TestServeFailsClosed(t *testing.T) {
 	for scene, wanted := range map[string]string{
 		"as nobody":              "dropping capability 0 from the bounding set: operation not permitted",
+		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":    "no interface has an address in 10.215.0.0/24",
 		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
 		"with a missing program": "executing /nowhere/program: no such file or directory",

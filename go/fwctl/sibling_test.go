@@ -5,12 +5,13 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// What a sibling needs of its network stands in boot/sibling.json.
+// What a sibling needs of its network, and how its hot files are proven, stands in boot/sibling.json.
 func TestReadSibling(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, tree{"boot/sibling.json": `{
@@ -20,7 +21,13 @@ func TestReadSibling(t *testing.T) {
   "from": "10.214.0.148", "table": 101, "gateway": "10.214.0.1", "subnet": "10.214.0.0/24",
   "connected": true, "unreachable": ["10.0.0.0/8", "127.0.0.0/8"]
  }],
- "service": {"address": "10.213.8.53", "subnet": "10.213.0.0/20"}
+ "service": {"address": "10.213.8.53", "subnet": "10.213.0.0/20"},
+ "resources": [
+  {"name": "routes", "path": "rds/routes.json",
+   "envoy": {"dump": "dynamic_route_configs", "at": ["route_config"], "statistics": "http.routes.rds.routes"}},
+  {"name": "policy", "path": "policy/names.json", "hashed": true},
+  {"name": "notes", "path": "notes.json"}
+ ]
 }`})
 
 	sibling, err := readSibling(root)
@@ -44,6 +51,14 @@ func TestReadSibling(t *testing.T) {
 	unreachable := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")}
 	if !slices.Equal(table.Unreachable, unreachable) {
 		t.Errorf("got %v", table.Unreachable)
+	}
+	resources := []Resource{
+		{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
+		{"policy", "policy/names.json", true, nil},
+		{"notes", "notes.json", false, nil},
+	}
+	if !reflect.DeepEqual(sibling.Resources, resources) {
+		t.Errorf("got %+v", sibling.Resources)
 	}
 }
 
@@ -81,7 +96,7 @@ func TestSiblingProgram(t *testing.T) {
 	if _, ok := (Sibling{Name: "envoy"}).program().(envoy); !ok {
 		t.Error("envoy is not asked as Envoy")
 	}
-	if _, ok := (Sibling{Name: "coredns"}).program().(coredns); !ok {
-		t.Error("coredns is not asked as CoreDNS")
+	if program := (Sibling{Name: "coredns"}).program(); program != (coredns{"/tmp/policy.sock", "127.0.0.1:53"}) {
+		t.Errorf("coredns is asked as %#v", program)
 	}
 }

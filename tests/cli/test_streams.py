@@ -118,7 +118,8 @@ def test_records_do_not_run_into_the_spinner() -> None:
     records = [line for line in screen(written) if "firewall_container_spec_drift" in line]
     assert len(records) == 2
     for record in records:
-        assert re.fullmatch(r"time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+", record)
+        fields = r"""time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+"""
+        assert re.fullmatch(fields, record)
 
 
 @pytest.mark.parametrize("verb", ["run", "drift", "nope", "--help"])

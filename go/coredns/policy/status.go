@@ -2,8 +2,10 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
+	"time"
 
 	"github.com/coredns/coredns/coremain"
 )
@@ -36,12 +38,17 @@ func listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o666)
 }
 
-// tell answers each connection with the status, as one JSON object, until the listener is closed.
+// tell answers each connection with the status, as one JSON object, until the listener is closed. One that can't be
+// taken, for want of a descriptor, is not the end: who is never heard of again is taken for dead.
 func (s *Source) tell(listener net.Listener) {
 	for {
 		connection, err := listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			time.Sleep(lookEvery)
+			continue
 		}
 		_ = json.NewEncoder(connection).Encode(s.status()) // who has gone away needs no answer
 		_ = connection.Close()

@@ -1,0 +1,266 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// writer is who asks, and what it is answered.
+type writer struct {
+	dns.ResponseWriter
+	from  net.Addr
+	reply *dns.Msg
+	fails error
+}
+
+func (w *writer) RemoteAddr() net.Addr { return w.from }
+
+func (w *writer) WriteMsg(reply *dns.Msg) error {
+	w.reply = reply
+	return w.fails
+}
+
+var (
+	stranger = &net.UDPAddr{IP: net.IPv4(10, 213, 0, 7), Port: 4711}
+	ourself  = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}
+)
+
+// handler answers from the example, and writes its refusals down.
+func handler(t *testing.T) (Handler, *bytes.Buffer) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "names.json")
+	write(t, path, example)
+	source, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refusals bytes.Buffer
+	return Handler{source, &refusals}, &refusals
+}
+
+// ask is the answer to one query, as it would be on the wire, and what was written down of it.
+func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
+	t.Helper()
+	asked, refusals := handler(t)
+	who := &writer{from: from}
+	if code, err := asked.ServeDNS(context.Background(), who, query); code != dns.RcodeSuccess || err != nil {
+		t.Fatalf("got %d, %v", code, err)
+	}
+	packed, err := who.reply.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := new(dns.Msg)
+	if err := reply.Unpack(packed); err != nil {
+		t.Fatal(err)
+	}
+	if reply.Id != query.Id || !reply.Response || !reply.Authoritative || reply.RecursionAvailable {
+		t.Errorf("the header is %+v", reply.MsgHdr)
+	}
+	return reply, refusals.String()
+}
+
+// An allowed name has its address and no data of another type; every other name does not exist, whatever is asked of
+// it; what is no query for the Internet's names is not answered.
+func TestServeDNS(t *testing.T) {
+	const address, none = "10.213.8.10", ""
+	for what, each := range map[string]struct {
+		name    string
+		kind    uint16
+		class   uint16
+		code    int
+		address string
+		soa     bool
+	}{
+		"the address":          {"a.test.", dns.TypeA, dns.ClassINET, dns.RcodeSuccess, address, false},
+		"in another case":      {"A.tEsT.", dns.TypeA, dns.ClassINET, dns.RcodeSuccess, address, false},
+		"below a name":         {"x.w.test.", dns.TypeA, dns.ClassINET, dns.RcodeSuccess, address, false},
+		"IPv6":                 {"a.test.", dns.TypeAAAA, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"HTTPS":                {"a.test.", dns.TypeHTTPS, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"text":                 {"x.w.test.", dns.TypeTXT, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"the authority":        {"a.test.", dns.TypeSOA, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"anything":             {"a.test.", dns.TypeANY, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"an unknown type":      {"a.test.", 65280, dns.ClassINET, dns.RcodeSuccess, none, true},
+		"a denied name":        {"no.w.test.", dns.TypeA, dns.ClassINET, dns.RcodeNameError, none, true},
+		"text of another":      {"b.test.", dns.TypeTXT, dns.ClassINET, dns.RcodeNameError, none, true},
+		"another":              {"b.test.", dns.TypeA, dns.ClassINET, dns.RcodeNameError, none, true},
+		"the root":             {".", dns.TypeNS, dns.ClassINET, dns.RcodeNameError, none, true},
+		"an odd name":          {`x\.y.w.test.`, dns.TypeA, dns.ClassINET, dns.RcodeNameError, none, true},
+		"a name of octets":     {`\000\255.w.test.`, dns.TypeA, dns.ClassINET, dns.RcodeNameError, none, true},
+		"a transfer":           {"a.test.", dns.TypeAXFR, dns.ClassINET, dns.RcodeRefused, none, false},
+		"a part of a transfer": {"a.test.", dns.TypeIXFR, dns.ClassINET, dns.RcodeRefused, none, false},
+		"another class":        {"a.test.", dns.TypeA, dns.ClassCHAOS, dns.RcodeRefused, none, false},
+		"any class":            {"a.test.", dns.TypeA, dns.ClassANY, dns.RcodeRefused, none, false},
+		"the build":            {"version.bind.", dns.TypeTXT, dns.ClassCHAOS, dns.RcodeRefused, none, false},
+	} {
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, each.kind)
+		query.Question[0].Qclass = each.class
+
+		reply, _ := ask(t, stranger, query)
+
+		if reply.Rcode != each.code || len(reply.Question) != 1 || reply.Question[0] != query.Question[0] {
+			t.Errorf("%s: got %v", what, reply)
+		}
+		found := ""
+		for _, answer := range reply.Answer {
+			if header := answer.Header(); header.Name != each.name || header.Ttl != 1 {
+				t.Errorf("%s: the answer is %v", what, answer)
+			}
+			found += answer.(*dns.A).A.String()
+		}
+		if found != each.address || len(reply.Ns) > 1 || (len(reply.Ns) == 1) != each.soa || len(reply.Extra) > 0 {
+			t.Errorf("%s: got %v", what, reply)
+		}
+		for _, authority := range reply.Ns {
+			soa := authority.(*dns.SOA)
+			if soa.Hdr.Ttl != 1 || soa.Minttl != 1 || soa.Hdr.Name != "." {
+				t.Errorf("%s: it may be kept by %v", what, soa)
+			}
+		}
+	}
+}
+
+// There are no updates, notifications or other operations, also for a name that is allowed.
+func TestServeDNSOperations(t *testing.T) {
+	for _, operation := range []int{dns.OpcodeIQuery, dns.OpcodeStatus, dns.OpcodeNotify, dns.OpcodeUpdate, 15} {
+		for _, name := range []string{"a.test.", "b.test."} {
+			query := new(dns.Msg)
+			query.SetQuestion(name, dns.TypeA)
+			query.Opcode = operation
+
+			reply, _ := ask(t, stranger, query)
+
+			if reply.Rcode != dns.RcodeNotImplemented || reply.Opcode != operation || len(reply.Answer)+len(reply.Ns) > 0 {
+				t.Errorf("%d of %s: got %v", operation, name, reply)
+			}
+		}
+	}
+}
+
+// A query asks exactly one question.
+func TestServeDNSQuestions(t *testing.T) {
+	for _, names := range [][]string{{}, {"a.test.", "w.test."}, {"b.test.", "a.test."}} {
+		query := new(dns.Msg)
+		query.Id = dns.Id()
+		for _, name := range names {
+			query.Question = append(query.Question, dns.Question{Name: name, Qtype: dns.TypeA, Qclass: dns.ClassINET})
+		}
+
+		reply, _ := ask(t, stranger, query)
+
+		if reply.Rcode != dns.RcodeFormatError || len(reply.Answer)+len(reply.Ns) > 0 {
+			t.Errorf("%v: got %v", names, reply)
+		}
+	}
+}
+
+// EDNS is answered with EDNS and the size that we take, and only then a refusal says why (RFC 6891, RFC 8914).
+func TestServeDNSExtensions(t *testing.T) {
+	for name, blocked := range map[string]bool{"a.test.": false, "b.test.": true} {
+		for _, extended := range []bool{false, true} {
+			query := new(dns.Msg)
+			query.SetQuestion(name, dns.TypeA)
+			if extended {
+				query.SetEdns0(4096, true)
+			}
+
+			reply, _ := ask(t, stranger, query)
+
+			option := reply.IsEdns0()
+			if (option != nil) != extended {
+				t.Fatalf("%s, %t: got %v", name, extended, reply)
+			}
+			if option == nil {
+				continue
+			}
+			if option.UDPSize() != 1232 || option.Version() != 0 || (len(option.Option) == 1) != blocked {
+				t.Errorf("%s: got %v", name, option)
+			}
+			for _, each := range option.Option {
+				if why := each.(*dns.EDNS0_EDE); why.InfoCode != 15 || why.ExtraText != "no rule allows this name" {
+					t.Errorf("%s: got %v", name, why)
+				}
+			}
+		}
+	}
+}
+
+// Who was refused what is written down as one line of JSON, names with odd octets in it escaped, and nothing else is.
+func TestServeDNSRecordsRefusals(t *testing.T) {
+	for what, each := range map[string]struct {
+		from    net.Addr
+		name    string
+		kind    uint16
+		opcode  int
+		details string
+	}{
+		"an allowed name":    {stranger, "a.test.", dns.TypeA, dns.OpcodeQuery, ""},
+		"without data":       {stranger, "a.test.", dns.TypeAAAA, dns.OpcodeQuery, ""},
+		"another":            {stranger, "B.test.", dns.TypeAAAA, dns.OpcodeQuery, "no-rule"},
+		"an odd one":         {stranger, `x\"\010.test.`, dns.TypeA, dns.OpcodeQuery, "no-rule"},
+		"the root":           {stranger, ".", dns.TypeNS, dns.OpcodeQuery, "no-rule"},
+		"a transfer":         {stranger, "a.test.", dns.TypeAXFR, dns.OpcodeQuery, "REFUSED"},
+		"an update":          {stranger, "a.test.", dns.TypeSOA, dns.OpcodeUpdate, "NOTIMP"},
+		"what fwctl asks":    {ourself, helperName, dns.TypeA, dns.OpcodeQuery, ""},
+		"from another place": {stranger, helperName, dns.TypeA, dns.OpcodeQuery, ""},
+		"below that":         {stranger, "x." + helperName, dns.TypeA, dns.OpcodeQuery, "no-rule"},
+		"another from us":    {ourself, "b.test.", dns.TypeA, dns.OpcodeQuery, "no-rule"},
+	} {
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, each.kind)
+		query.Opcode = each.opcode
+
+		_, line := ask(t, each.from, query)
+
+		if each.details == "" {
+			if line != "" {
+				t.Errorf("%s: got %s", what, line)
+			}
+			continue
+		}
+		var found record
+		if err := json.Unmarshal([]byte(line), &found); err != nil || strings.Count(line, "\n") != 1 {
+			t.Fatalf("%s: got %q, %v", what, line, err)
+		}
+		name := strings.TrimSuffix(each.name, ".")
+		wanted := record{found.Time, each.from.String(), name, dns.TypeToString[each.kind], each.details}
+		if found != wanted || len(found.Time) != len("2026-01-02T03:04:05.678Z") {
+			t.Errorf("%s: got %+v, expected %+v", what, found, wanted)
+		}
+	}
+}
+
+// broken is a standard output that takes nothing.
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// An answer that can't be sent is an error; a refusal that can't be written down is one, too, after its answer.
+func TestServeDNSErrors(t *testing.T) {
+	asked, _ := handler(t)
+	query := new(dns.Msg)
+	query.SetQuestion("b.test.", dns.TypeA)
+	gone := &writer{from: stranger, fails: errors.New("gone away")}
+	code, err := asked.ServeDNS(context.Background(), gone, query)
+	if code != dns.RcodeServerFailure || err == nil || !strings.Contains(err.Error(), "gone away") {
+		t.Errorf("got %d, %v", code, err)
+	}
+	asked.refusals = broken{}
+	who := &writer{from: stranger}
+	code, err = asked.ServeDNS(context.Background(), who, query)
+	if code != dns.RcodeSuccess || err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got %d, %v", code, err)
+	}
+	if who.reply == nil || who.reply.Rcode != dns.RcodeNameError {
+		t.Errorf("answered %v", who.reply)
+	}
+}

@@ -1,0 +1,165 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+)
+
+// example decides in every way that there is, at more than one depth.
+const example = `{"ttl":1,"addresses":{"envoy":"10.213.8.10","other":"10.213.8.11"},"names":{
+"a.test":{"at":"envoy"},
+"w.test":{"at":"envoy","below":"envoy"},
+"below.test":{"below":"envoy"},
+"no.w.test":{"at":"deny"},
+"deep.w.test":{"below":"deny"},
+"again.deep.w.test":{"at":"other","below":"other"},
+"silent.w.test":{},
+"x-_1.odd-.test":{"at":"envoy"},
+"single":{"at":"envoy"}}}`
+
+func parse(t *testing.T, content string) *List {
+	t.Helper()
+	list, err := Parse([]byte(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// A name has the address that the nearest entry names: its own, or else what is said for below it, itself included.
+func TestAddress(t *testing.T) {
+	const envoy, other, refused = "10.213.8.10", "10.213.8.11", ""
+	list := parse(t, example)
+	for name, wanted := range map[string]string{
+		"a.test":                envoy,
+		"x.a.test":              refused,
+		"test":                  refused,
+		"b.test":                refused,
+		"xa.test":               refused,
+		"w.test":                envoy,
+		"x.w.test":              envoy,
+		"y.x.w.test":            envoy,
+		"xw.test":               refused,
+		"below.test":            envoy,
+		"x.below.test":          envoy,
+		"no.w.test":             refused,
+		"x.no.w.test":           envoy, // nothing is said for below it: the next above decides
+		"deep.w.test":           refused,
+		"x.deep.w.test":         refused,
+		"again.deep.w.test":     other,
+		"x.again.deep.w.test":   other,
+		"y.x.again.deep.w.test": other,
+		"silent.w.test":         envoy,
+		"x.silent.w.test":       envoy,
+		"single":                envoy,
+		"x-_1.odd-.test":        envoy,
+		"A.tEST":                envoy,
+		"X.Again.Deep.W.Test":   other,
+		"a.test.":               envoy,
+		"A.Test.":               envoy,
+		"a.test..":              refused,
+		".a.test":               refused,
+		"x..w.test":             refused,
+		"":                      refused,
+		".":                     refused,
+		"*.w.test":              refused,
+		`x\.y.w.test`:           refused,
+		`\120.w.test`:           refused,
+		`x\000.w.test`:          refused,
+		"x y.w.test":            refused,
+		"x/.w.test":             refused,
+		"é.w.test":              refused,
+		"x\n.w.test":            refused,
+		label(63) + ".w.test":   envoy,
+		label(64) + ".w.test":   refused,
+		long(253):               envoy,
+		long(253) + ".":         envoy,
+		long(254):               refused,
+		"10.213.8.10":           refused,
+	} {
+		address, allowed := list.Address(name)
+		text := ""
+		if allowed {
+			text = address.String()
+		}
+		if text != wanted || allowed != address.IsValid() {
+			t.Errorf("%q: got %v, %v, expected %q", name, address, allowed, wanted)
+		}
+	}
+}
+
+func label(length int) string { return strings.Repeat("x", length) }
+
+// long is a name below w.test with so many characters.
+func long(length int) string {
+	before := strings.Repeat("x.", length)[:length-len(".w.test")]
+	if strings.HasSuffix(before, ".") {
+		before = "x" + strings.TrimSuffix(before, ".")
+	}
+	return before + ".w.test"
+}
+
+// A list speaks for no name that is not below one of its own: without names every name is refused.
+func TestAddressOfAnEmptyList(t *testing.T) {
+	list := parse(t, `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{}}`)
+	for _, name := range []string{"a.test", "test", "", "."} {
+		if address, allowed := list.Address(name); allowed {
+			t.Errorf("%q: got %v", name, address)
+		}
+	}
+}
+
+// The digest is that of all the bytes of a list, so that two that mean the same are told apart as well.
+func TestParseDigest(t *testing.T) {
+	for _, content := range []string{example, " " + example, example + "\n"} {
+		sum := sha256.Sum256([]byte(content))
+		if list := parse(t, content); list.digest != hex.EncodeToString(sum[:]) || list.ttl != 1 || len(list.names) != 9 {
+			t.Errorf("got %s, %d, %d names", list.digest, list.ttl, len(list.names))
+		}
+	}
+}
+
+// What is not a list as the tool writes it is an error that says why, and never a list with less in it.
+func TestParseErrors(t *testing.T) {
+	for content, wanted := range map[string]string{
+		``:                                   "EOF",
+		`{`:                                  "unexpected EOF",
+		`[]`:                                 "cannot unmarshal array",
+		`null`:                               "it has no names",
+		`{}`:                                 "it has no names",
+		`{"ttl":1,"addresses":{}}`:           "it has no names",
+		`{"names":null}`:                     "it has no names",
+		`{"names":[]}`:                       "cannot unmarshal array",
+		`{"names":{}} x`:                     "something follows the list",
+		`{"names":{}}{"names":{}}`:           "something follows the list",
+		`{"names":{}}}`:                      "something follows the list",
+		`{"names":{},"more":1}`:              `unknown field "more"`,
+		`{"names":{"a":{"on":""}}}`:          `unknown field "on"`,
+		`{"ttl":-1,"names":{}}`:              "cannot unmarshal number -1",
+		`{"ttl":"1","names":{}}`:             "cannot unmarshal string",
+		`{"ttl":5e9,"names":{}}`:             "cannot unmarshal number 5e9",
+		`{"names":{"":{}}}`:                  `"" is not a host name in lower case`,
+		`{"names":{"A.test":{}}}`:            `"A.test" is not a host name in lower case`,
+		`{"names":{"a.test.":{}}}`:           `"a.test." is not a host name`,
+		`{"names":{"*.test":{}}}`:            `"*.test" is not a host name`,
+		`{"names":{".test":{}}}`:             `".test" is not a host name`,
+		`{"names":{"a..test":{}}}`:           `"a..test" is not a host name`,
+		`{"names":{"a\\b":{}}}`:              `"a\\b" is not a host name`,
+		`{"names":{"é.test":{}}}`:            `"é.test" is not a host name`,
+		`{"names":{"` + label(64) + `":{}}}`: "is not a host name",
+		`{"names":{"` + long(254) + `":{}}}`: "is not a host name",
+		`{"names":{"a":{"at":"envoy"}}}`:     `a: no IPv4 address is called "envoy"`,
+		`{"names":{"a":{"below":"envoy"}}}`:  `below a: no IPv4 address is called "envoy"`,
+		`{"names":{"a":{"at":"DENY"}}}`:      `a: no IPv4 address is called "DENY"`,
+		`{"addresses":{"e":"10.0.0.300"},"names":{}}`:                   "10.0.0.300",
+		`{"addresses":{"e":""},"names":{"a":{"at":"e"}}}`:               `no IPv4 address is called "e"`,
+		`{"addresses":{"e":"::1"},"names":{"a":{"at":"e"}}}`:            `no IPv4 address is called "e"`,
+		`{"addresses":{"e":"::ffff:1.2.3.4"},"names":{"a":{"at":"e"}}}`: `no IPv4 address is called "e"`,
+	} {
+		if list, err := Parse([]byte(content)); err == nil || list != nil || !strings.Contains(err.Error(), wanted) {
+			t.Errorf("%s: got %v, %v, expected %q", content, list, err, wanted)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package policy
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+)
+
+// The Corefile names the list and the socket; the plugin then answers, and says what is live.
+func TestSetup(t *testing.T) {
+	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
+	write(t, path, listOf("a.test"))
+	controller := caddy.NewTestController("dns", "policy "+path+" "+socket)
+
+	if err := setup(controller); err != nil {
+		t.Fatal(err)
+	}
+
+	plugins := dnsserver.GetConfig(controller).Plugin
+	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
+		t.Errorf("there are %d plugins", len(plugins))
+	}
+	if status := told(t, socket); status.Digest != parse(t, listOf("a.test")).digest {
+		t.Errorf("got %+v", status)
+	}
+}
+
+// What is not one list that can be used and one socket that can be made is an error: the resolver does not start.
+func TestSetupErrors(t *testing.T) {
+	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
+	write(t, path, listOf("a.test"))
+	for corefile, wanted := range map[string]string{
+		"policy":         "Wrong argument count",
+		"policy " + path: "Wrong argument count",
+		"policy " + path + " " + socket + " more":        "Wrong argument count",
+		"policy " + path + " " + socket + " {\n more\n}": "Wrong argument count",
+		"policy " + path + ".absent " + socket:           "no such file",
+		"policy " + path + " " + socket + "/absent/s":    "no such file",
+	} {
+		err := setup(caddy.NewTestController("dns", corefile))
+		if err == nil || !strings.Contains(err.Error(), wanted) || !strings.HasPrefix(err.Error(), "plugin/policy: ") {
+			t.Errorf("%s: got %v, expected %q in it", corefile, err, wanted)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// socketPath is a place for a socket: t.TempDir is too long for the address of one.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	return filepath.Join(folder, "s")
+}
+
+// told is what whoever opens the socket is told.
+func told(t *testing.T, path string) Status {
+	t.Helper()
+	connection, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status Status
+	if err := json.Unmarshal(text, &status); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return status
+}
+
+// Whoever opens the socket is told once what is live at that moment, and what was refused and why.
+func TestStatusSocket(t *testing.T) {
+	path, file := socketPath(t), filepath.Join(t.TempDir(), "names.json")
+	write(t, file, listOf("a.test"))
+	source, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		source.tell(listener)
+		close(ended)
+	}()
+	digest := parse(t, listOf("a.test")).digest
+	first := told(t, path)
+	if first != (Status{Build: first.Build, Digest: digest, Names: 1}) || len(first.Build) <= len("CoreDNS-") {
+		t.Errorf("got %+v", first)
+	}
+	gone, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close() // who asks and goes away keeps nobody else from being told
+	write(t, file, "{}")
+	source.take()
+
+	second := told(t, path)
+
+	if second != (Status{first.Build, digest, 1, 1, file + ": it has no names: an empty list says so"}) {
+		t.Errorf("got %+v", second)
+	}
+	listener.Close()
+	<-ended
+	if connection, err := net.Dial("unix", path); err == nil {
+		connection.Close()
+		t.Error("it answers after its end")
+	}
+}
+
+// failing is a listener that can't take a connection a few times, as one without a free descriptor.
+type failing struct {
+	net.Listener
+	left int
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.left > 0 {
+		f.left--
+		return nil, errors.New("too many open files")
+	}
+	return f.Listener.Accept()
+}
+
+// A connection that could not be taken is not the end: a process that is never heard of again would be given up.
+func TestStatusSocketGoesOn(t *testing.T) {
+	path, file := socketPath(t), filepath.Join(t.TempDir(), "names.json")
+	write(t, file, listOf("a.test"))
+	source, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		source.tell(&failing{listener, 2})
+		close(ended)
+	}()
+	defer func() { <-ended }()
+	defer listener.Close()
+
+	if status := told(t, path); status.Names != 1 {
+		t.Errorf("got %+v", status)
+	}
+}
+
+// The socket takes the place of one that an ended process has left, and everybody may open it.
+func TestListen(t *testing.T) {
+	path := socketPath(t)
+	write(t, path, "left behind")
+	listener, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
+		t.Errorf("got %v, %v", info.Mode(), err)
+	}
+	if _, err := listen(filepath.Join(path, "below")); err == nil {
+		t.Error("a socket below a socket")
+	}
+}

@@ -1,0 +1,395 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// spoils are the ways in which hot files, or the record of them, may not be what was committed.
+var spoils = map[string]func(folder, record string) error{
+	"a changed file": func(folder, _ string) error {
+		return writeFile(filepath.Join(folder, listeners), []byte(content("x", listeners)))
+	},
+	"a file of another version": func(folder, _ string) error {
+		return writeFile(filepath.Join(folder, routes), withVersion([]byte(content("1", routes)), "beef"))
+	},
+	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, routes)) },
+	"a further file": func(folder, _ string) error { return writeFile(filepath.Join(folder, added), []byte("{}")) },
+	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
+	"a link to a file": func(folder, _ string) error {
+		elsewhere := filepath.Join(folder, "..", "elsewhere")
+		if err := os.Rename(filepath.Join(folder, routes), elsewhere); err != nil {
+			return err
+		}
+		return os.Symlink(elsewhere, filepath.Join(folder, routes))
+	},
+	"an unreadable record": func(_, record string) error { return os.WriteFile(record, []byte("{"), 0o644) },
+	"a missing record":     func(_, record string) error { return os.Remove(record) },
+	"an empty record":      func(_, record string) error { return os.WriteFile(record, []byte("{}"), 0o644) },
+}
+
+// running is a volume in which set 1 was started, so that it is kept, too.
+func running(t *testing.T) (root string, files tree) {
+	t.Helper()
+	root, files = newVolume(t)
+	if err := startGood(root); err != nil {
+		t.Fatal(err)
+	}
+	expectGood(t, root, files)
+	return root, files
+}
+
+// What was proven is started on as it is, and kept.
+func TestStartGoodKeepsWhatIsThere(t *testing.T) {
+	root, files := newVolume(t)
+	write(t, root, tree{"stage/hot/" + routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
+
+	for range 2 {
+		if err := startGood(root); err != nil {
+			t.Fatal(err)
+		}
+
+		expect(t, filepath.Join(root, "hot"), files)
+		expectGood(t, root, files)
+		expectFinished(t, root)
+	}
+}
+
+// What is not as it was proven is put back before anything starts, under a version of its own.
+func TestStartGoodRestores(t *testing.T) {
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			root, files := running(t)
+			if err := spoil(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+				t.Fatal(err)
+			}
+
+			if err := startGood(root); err != nil {
+				t.Fatal(err)
+			}
+
+			expectSet(t, root, files, unversioned)
+			expectGood(t, root, files)
+			expectFinished(t, root)
+			if err := check(root, resources, startReader(root)); err != nil {
+				t.Errorf("what starts is not healthy: %v", err)
+			}
+		})
+	}
+}
+
+// A link in place of a folder is never written through for good: nothing starts before a folder is there.
+func TestStartGoodFollowsNoLink(t *testing.T) {
+	root, files := running(t)
+	elsewhere := t.TempDir()
+	if err := os.RemoveAll(filepath.Join(root, "hot", "rds")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(root, "hot", "rds")); err != nil {
+		t.Fatal(err)
+	}
+
+	if startGood(root) != nil && startGood(root) != nil { // the engine starts a container again that has failed
+		t.Error("nothing starts any more")
+	}
+
+	expectSet(t, root, files, unversioned)
+}
+
+// When neither the hot files nor the copy are what was proven, nothing starts and nothing is changed.
+func TestStartGoodFailsClosed(t *testing.T) {
+	for name, spoil := range spoils {
+		for _, other := range []string{"a changed file", "no copy"} {
+			t.Run(name+" and "+other, func(t *testing.T) {
+				root, _ := running(t)
+				if err := spoil(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+					t.Fatal(err)
+				}
+				if other == "no copy" {
+					if err := os.RemoveAll(goodFolder(root)); err != nil {
+						t.Fatal(err)
+					}
+				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
+					t.Fatal(err)
+				}
+				before := read(t, filepath.Join(root, "hot"))
+
+				err := startGood(root)
+
+				if err == nil || !strings.Contains(err.Error(), "the hot files are not what was committed") {
+					t.Errorf("got %v", err)
+				}
+				expect(t, filepath.Join(root, "hot"), before)
+			})
+		}
+	}
+}
+
+// A copy that is not what was proven is no good set, and does not matter while the hot files are.
+func TestStartGoodRenewsTheCopy(t *testing.T) {
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			root, files := running(t)
+			if err := spoil(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
+				t.Fatal(err)
+			}
+
+			if err := startGood(root); err != nil {
+				t.Fatal(err)
+			}
+
+			expectGood(t, root, files)
+		})
+	}
+}
+
+// A set is intact with all its files and no others, each of the version of its record if it has any.
+func TestIntact(t *testing.T) {
+	root, _ := running(t)
+	for name, spoil := range spoils {
+		copied := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(copied, os.DirFS(root)); err != nil {
+			t.Fatal(err)
+		}
+		if err := intact(filepath.Join(copied, "hot"), committedRecord(copied)); err != nil {
+			t.Errorf("before %s: %v", name, err)
+		}
+		if err := spoil(filepath.Join(copied, "hot"), committedRecord(copied)); err != nil {
+			t.Fatal(err)
+		}
+
+		if intact(filepath.Join(copied, "hot"), committedRecord(copied)) == nil {
+			t.Errorf("%s is not seen", name)
+		}
+	}
+}
+
+// dyingIn begins a scene in which a child does something to a volume, and dies over it.
+const dyingIn = "dying in "
+
+// playDying does what its scene says to a volume: a commit that is taken, one that is refused, or a start.
+func playDying(scene string) error {
+	what, root, _ := strings.Cut(strings.TrimPrefix(scene, dyingIn), ":")
+	program := startReader(root)
+	switch what {
+	case "start":
+		return startGood(root)
+	case "refused":
+		program.refuses = []string{content("2", listeners)}
+	}
+	_, err := commit(root, resources, program, time.Now)
+	return err
+}
+
+// changes are the system calls with which files are moved and removed; they are made by opening them.
+var changes = []uint64{unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT}
+
+// systemCall is struct ptrace_syscall_info at the entry of a call (ptrace(2)).
+type systemCall struct {
+	op        uint8
+	_         [3]uint8
+	_         uint32
+	_, _      uint64
+	number    uint64
+	arguments [6]uint64
+}
+
+func (s systemCall) changesFiles() bool {
+	const entry = 1
+	opens := s.number == unix.SYS_OPENAT && s.arguments[2]&unix.O_CREAT != 0
+	return s.op == entry && (opens || slices.Contains(changes, s.number))
+}
+
+// dies plays a scene in a child, and kills that before its change of so many. It says whether it came to that.
+func dies(t *testing.T, scene string, change int) bool {
+	t.Helper()
+	runtime.LockOSThread() // tracing is a matter of threads
+	defer runtime.UnlockOSThread()
+	child, err := os.StartProcess(os.Args[0], os.Args[:1], &os.ProcAttr{
+		Env:   append(os.Environ(), sceneVariable+"="+scene),
+		Files: []*os.File{nil, nil, os.Stderr},
+		Sys:   &unix.SysProcAttr{Ptrace: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(child.Pid, &status, unix.WALL, nil); err != nil {
+		t.Fatal(err)
+	}
+	options := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
+	if err := unix.PtraceSetOptions(child.Pid, options); err != nil {
+		t.Fatal(err)
+	}
+	killed := false
+	for thread, signal := child.Pid, 0; ; {
+		_ = unix.PtraceSyscall(thread, signal) // it may have been killed
+		if thread, err = unix.Wait4(-1, &status, unix.WALL, nil); err != nil {
+			t.Fatal(err)
+		}
+		signal = 0
+		switch {
+		case !status.Stopped() && thread == child.Pid:
+			if !killed && status.ExitStatus() != 0 {
+				t.Fatalf("%s ended with %v", scene, status)
+			}
+			return killed
+		case !status.Stopped():
+		case status.StopSignal() == unix.SIGTRAP|0x80:
+			var call systemCall
+			_, _, _ = unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(thread),
+				unsafe.Sizeof(call), uintptr(unsafe.Pointer(&call)), 0, 0)
+			if call.changesFiles() {
+				if change--; change == 0 {
+					killed = true
+					if err := unix.Kill(child.Pid, unix.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		case status.StopSignal() != unix.SIGTRAP && status.StopSignal() != unix.SIGSTOP:
+			signal = int(status.StopSignal())
+		}
+	}
+}
+
+// dead runs a check at each point at which something that changes a volume may have died.
+func dead(t *testing.T, what string, volume func(t *testing.T) string, check func(t *testing.T, root string)) {
+	t.Helper()
+	deaths := 0
+	for going := true; going; {
+		deaths++
+		t.Run(fmt.Sprintf("before change %d", deaths), func(t *testing.T) {
+			root := volume(t)
+			going = dies(t, dyingIn+what+":"+root, deaths)
+			check(t, root)
+		})
+	}
+	if deaths < 10 {
+		t.Errorf("it changes no more than %d files", deaths)
+	}
+}
+
+// staged is a volume in which set 1 is live and kept, and set 2 is staged, with a further file.
+func staged(t *testing.T) string {
+	t.Helper()
+	root, _ := running(t)
+	stageSet(t, root, "2", routes, added, listeners)
+	return root
+}
+
+// proven is the set of which a volume's record says that a program has taken it: 2, or else 1.
+func proven(t *testing.T, root string) tree {
+	t.Helper()
+	committed, err := readCommitted(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, files := set("2", routes, added, listeners)
+	if !slices.Equal(committed.Files, second.Files) {
+		_, files = set("1", routes, listeners)
+	}
+	return files
+}
+
+// Wherever a commit dies, whatever was to become of it: a start finds the set that was proven last, and is healthy;
+// the next commit is taken; and one that is refused puts the proven set back.
+func TestCommitDies(t *testing.T) {
+	for _, what := range []string{"taken", "refused"} {
+		t.Run(what, func(t *testing.T) {
+			dead(t, what, staged, func(t *testing.T, root string) {
+				files := proven(t, root)
+				if first, _ := set("1", routes, listeners); what == "refused" && len(files) != len(first.Files) {
+					t.Error("a set that was refused is on record")
+				}
+				again := copyOf(t, root)
+				goesOn(t, copyOf(t, root))
+				if err := startGood(root); err != nil {
+					t.Fatal(err)
+				}
+				expectSet(t, root, files)
+				expectGood(t, root, files)
+				expectFinished(t, root)
+				if err := check(root, resources, startReader(root)); err != nil {
+					t.Errorf("what starts is not healthy: %v", err)
+				}
+				isRefused(t, again, files)
+			})
+		})
+	}
+}
+
+// Wherever a start dies over files that somebody has changed, the next one puts the proven set back.
+func TestStartGoodDies(t *testing.T) {
+	var files tree
+	changed := func(t *testing.T) string {
+		var root string
+		root, files = running(t)
+		write(t, filepath.Join(root, "hot"), tree{listeners: content("x", listeners), added: "{}", "rds/x": ""})
+		return root
+	}
+	dead(t, "start", changed, func(t *testing.T, root string) {
+		again := copyOf(t, root)
+		goesOn(t, copyOf(t, root))
+		if err := startGood(root); err != nil {
+			t.Fatal(err)
+		}
+		expectSet(t, root, files, unversioned)
+		expectGood(t, root, files)
+		expectFinished(t, root)
+		isRefused(t, again, files)
+	})
+}
+
+func copyOf(t *testing.T, root string) string {
+	t.Helper()
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+// goesOn commits set 3 after something that died.
+func goesOn(t *testing.T, root string) {
+	t.Helper()
+	wanted, files := set("3", routes, added, listeners)
+	wanted.Remove = []string{"rds/x"}
+	stage(t, root, wanted, files)
+
+	result, err := commit(root, resources, startReader(root), time.Now)
+
+	if err != nil || !result.Committed {
+		t.Fatalf("the next commit: %+v, %v", result, err)
+	}
+	expectSet(t, root, files)
+	expectGood(t, root, files)
+	expectFinished(t, root)
+}
+
+// isRefused commits set 4 after something that died, to a program that does not take it.
+func isRefused(t *testing.T, root string, before tree) {
+	t.Helper()
+	files := stageSet(t, root, "4", routes, added, listeners)
+	program := startReader(root)
+	program.refuses = slices.Collect(maps.Values(files))
+
+	result, err := commit(root, resources, program, program.clock)
+
+	if err != nil || result.Committed {
+		t.Fatalf("a refused commit: %+v, %v", result, err)
+	}
+	expectSet(t, root, before)
+	expectGood(t, root, before)
+	expectFinished(t, root)
+}
