@@ -17,7 +17,7 @@ type Commit struct {
 	Version string            `json:"version"` // that of the files, never used before
 	Live    map[string]string `json:"live"`
 	Files   []StagedFile      `json:"files"`  // in the order in which they go into place
-	Remove  []string          `json:"remove"` // below hot/, after the new set is live
+	Remove  []string          `json:"remove"` // below hot/, after the new set is live, like everything else there
 	Seconds float64           `json:"seconds"`
 	Rules   json.RawMessage   `json:"rules,omitempty"` // those that the files are made of: kept for who asks
 }
@@ -76,10 +76,8 @@ func commit(root string, resources []Resource, program Program, now func() time.
 	if !result.Committed {
 		return giveBack(root, resources, program, result, now)
 	}
-	for _, path := range wanted.Remove {
-		if err := os.Remove(filepath.Join(hot, path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return result, err
-		}
+	if err := removeOthers(hot, wanted.paths()); err != nil { // or the set would not be what is recorded of it
+		return result, err
 	}
 	text, err := json.Marshal(wanted)
 	if err != nil {

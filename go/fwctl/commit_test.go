@@ -416,6 +416,24 @@ func TestCommitRemovesLast(t *testing.T) {
 	expectSet(t, root, files)
 }
 
+// What nobody spoke of goes with a commit, too: beside it the set would not be kept, and the next start would undo it.
+func TestCommitRemovesStrangers(t *testing.T) {
+	root, _ := running(t)
+	files := stageSet(t, root, "2", routes, added, listeners)
+	write(t, filepath.Join(root, "hot"), tree{"rds/stranger.json": "{}"})
+
+	if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+
+	expectSet(t, root, files)
+	expectGood(t, root, files)
+	if err := startGood(root); err != nil {
+		t.Fatal(err)
+	}
+	expectSet(t, root, files)
+}
+
 // A file to remove that is gone already is no failure.
 func TestCommitRemovesWhatIsGone(t *testing.T) {
 	root, _ := newVolume(t)

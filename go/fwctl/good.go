@@ -118,22 +118,30 @@ func restore(root string) error {
 	if err := place(copied, hot, before); err != nil {
 		return err
 	}
-	present, err := filesBelow(hot)
-	if err != nil {
+	if err := removeOthers(hot, before); err != nil {
 		return err
-	}
-	for _, path := range present {
-		if !slices.Contains(before, path) {
-			if err := os.Remove(filepath.Join(hot, path)); err != nil {
-				return err
-			}
-		}
 	}
 	text, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}
 	return errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(copied))
+}
+
+// removeOthers takes away what is no file of a set.
+func removeOthers(folder string, paths []string) error {
+	present, err := filesBelow(folder)
+	if err != nil {
+		return err
+	}
+	for _, path := range present {
+		if !slices.Contains(paths, path) {
+			if err := os.Remove(filepath.Join(folder, path)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // copyFolder makes the target a whole copy, or leaves none that could be taken for one.
