@@ -9,7 +9,7 @@ from bench.quiet import quiet
 from bench.stage import REPLACE, RULES, Stage
 from clawker_fw import pipeline
 from clawker_fw.engine.docker import connect
-from clawker_fw.reconcile.steps import AwaitTtl, Claim, InTurn, Plan, Step, Wish
+from clawker_fw.reconcile.steps import AwaitTtl, Claim, ConvergeOptions, InTurn, Plan, Step
 from devkit import stacks
 
 RUNS = 10
@@ -50,7 +50,9 @@ def _fixed_waits(stage: Stage) -> float:
     """Return how long the plan waits, whatever the engine does: of steps side by side, the longest."""
     with closing(connect(stage.firewall.host, None, {})) as engine:
         wanted = stacks.blueprint(engine.facts(), *RULES, project=stage.firewall.project)
-        steps = pipeline.plan_for(pipeline.look(engine, wanted), Wish(drain_seconds=0, replace_all=True))
+        steps = pipeline.plan_for(
+            pipeline.compare(engine, wanted), ConvergeOptions(drain_seconds=0, replace_all=True)
+        )
     return waits(steps)
 
 

@@ -15,8 +15,8 @@ from docker import APIClient
 
 from bench.figures import Result, interleaved, ratio
 from bench.stage import RULES, Stage, engine, stage
-from clawker_fw import pipeline
 from clawker_fw.engine.docker import connect
+from clawker_fw.reconcile.desired import built_images
 from devkit import stacks
 from devkit.engines import INSTALLED
 from devkit.firewall import remove_project
@@ -66,7 +66,7 @@ def _prepare(place: Stage, folder: Path) -> None:
     """Write down what the bare calls need, from a stack that is up."""
     hand, docker = Hand(place.docker, place.firewall, place.peers), place.docker
     with closing(connect(place.firewall.host, None, {})) as reader:
-        built = pipeline.built_images(stacks.blueprint(reader.facts()))
+        built = built_images(stacks.blueprint(reader.facts()))
     images = {f"{sibling}-image.tar": image for sibling, image in built.items()}
     for name, image in images.items():
         with (folder / name).open("wb") as tar:

@@ -71,7 +71,7 @@ class Action(StrEnum):
     START = "start"
     UNPAUSE = "unpause"
     REATTACH = "reattach"
-    RETIRE = "retire"
+    REMOVE = "remove"
     RENAME = "rename"
     LOAD = "load"
     PULL = "pull"
@@ -352,7 +352,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ContainerSummary:
     """A container in a list, whoever made it. `networks` maps a network's name to the place there.
 
     Of its `mounts`, a volume's source is the folder on the host, where the engine tells it.
@@ -461,8 +461,8 @@ class Observed:
     attached: Mapping[Role, Mapping[str, Endpoint]]
     own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     orphans: tuple[str, ...] = ()
-    lock: Listed | None = None
-    listing: tuple[Listed, ...] = ()
+    lock: ContainerSummary | None = None
+    listing: tuple[ContainerSummary, ...] = ()
 
     @property
     def absent(self) -> bool:

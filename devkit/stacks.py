@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Shape, Sibling
-from clawker_fw.pipeline import Look
+from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack.coredns import POLICY, envoy_address
@@ -113,21 +113,21 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
-def converged(engine: EngineWriter, wanted: Blueprint, wish: Wish | None = None) -> Look:
+def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions | None = None) -> Comparison:
     """Do what `run` does, without a command line, and return the look that proves it."""
-    wish = wish or Wish(drain_seconds=0)
-    seen = pipeline.look(engine, wanted)
-    if pipeline.plan_for(seen, wish).empty:
-        pipeline.tidy(engine, seen)
+    options = options or ConvergeOptions(drain_seconds=0)
+    seen = pipeline.compare(engine, wanted)
+    if pipeline.plan_for(seen, options).empty:
+        convergence.tidy(engine, seen)
         return seen
-    return pipeline.converge(engine, lambda: wanted, wish, pipeline.Turn(lambda _: None), seen)
+    return convergence.converge(engine, lambda: wanted, options, convergence.RunContext(lambda _: None), seen)
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:
     """Return what `drift` finds: sibling, layer, field, cause and action."""
     return {
         (each.sibling.value, each.layer.value, each.field, each.cause.value, each.action.value)
-        for each in pipeline.look(engine, wanted).diff.findings
+        for each in pipeline.compare(engine, wanted).diff.findings
     }
 
 

@@ -356,7 +356,7 @@ STATES = (
     Tampering(
         "a replacement of coredns is left behind",
         _leave_a_replacement,
-        (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "retire", UPGRADE),),
+        (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "remove", UPGRADE),),
     ),
     Tampering(
         "envoy is taken off the way out",

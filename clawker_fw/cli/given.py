@@ -9,7 +9,7 @@ from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
-    from clawker_fw.pipeline import Look
+    from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.settings import Loaded
     from clawker_fw.stack.release import Release
@@ -68,7 +68,7 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
     )
 
 
-def warn_of_exposure(seen: "Look") -> None:
+def warn_of_exposure(seen: "Comparison") -> None:
     """Say when an agent could change what is about to be applied."""
     from clawker_fw.reconcile.exposure import HINT, exposures
 

@@ -18,12 +18,13 @@ from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
+    from clawker_fw.convergence import RunContext
     from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.pipeline import Look, Turn
+    from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
-    from clawker_fw.reconcile.steps import Wish
+    from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report.documents import Left
     from clawker_fw.report.log import StepRecords
     from clawker_fw.report.text import StepDisplay
@@ -75,11 +76,13 @@ def run(
     """
     if dry_run:
         with _looking(context.obj) as seen:
-            _answer_plan(seen, _wish(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_)
+            _answer_plan(
+                seen, _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_
+            )
         return
     with _changing(context.obj) as (engine, read, seen):
-        wish = _wish(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
-        _converge(engine, read, seen, wish, context.obj, lock_wait=lock_wait, format_=format_)
+        options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -146,11 +149,11 @@ def reload(
     Example: clawker-fw reload
     """
     with _changing(context.obj) as (engine, read, seen):
-        from clawker_fw import pipeline
+        from clawker_fw import convergence
 
-        pipeline.require_up(seen)
-        wish = _wish(seen, drain_timeout, adopt=adopt)
-        _converge(engine, read, seen, wish, context.obj, lock_wait=lock_wait, format_=format_)
+        convergence.require_up(seen)
+        options = _converge_options(seen, drain_timeout, adopt=adopt)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
 
 
 @app.command()
@@ -172,15 +175,21 @@ def down(
 
     Example: clawker-fw down
     """
-    from clawker_fw import pipeline
+    from clawker_fw import teardown
     from clawker_fw.cli import connection
     from clawker_fw.stack.digests import Digests
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
     performed: list[Progress] = []
-    with Digests() as digests, _teller(chosen) as teller, _turn(teller, lock_wait, performed) as turn:
-        images = pipeline.take_down(engine, chosen.project, digests, turn, detach=force, everything=everything)
+    with (
+        Digests() as digests,
+        _teller(chosen) as teller,
+        _run_context(teller, lock_wait, performed) as run_context,
+    ):
+        images = teardown.take_down(
+            engine, chosen.project, digests, run_context, detach=force, everything=everything
+        )
     if everything:
         digests.forget()
     from clawker_fw.report import documents
@@ -203,13 +212,13 @@ def _print_left(left: "Left") -> None:
 
 
 @contextmanager
-def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Look]]":
+def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Read the settings and look at the stack, both at once: while the engine answers, the rest is imported.
 
     A mistake in the settings is told first, whatever the engine says. With the look comes what reads the settings
     anew: a change may have to wait for its turn, and they may be others by then.
     """
-    from clawker_fw.aside import aside
+    from clawker_fw.background import in_background
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
 
@@ -217,7 +226,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
         engine = connection.connect_engine(chosen)
         return engine, Observation(engine, chosen.project)
 
-    looking = aside(begin_to_look)
+    looking = in_background(begin_to_look)
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
@@ -231,11 +240,11 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
         def read() -> "Blueprint":
             return given.blueprint(chosen, given.load(chosen), release, engine.facts())
 
-        yield engine, read, pipeline.look(engine, read(), begun)
+        yield engine, read, pipeline.compare(engine, read(), begun)
 
 
 @contextmanager
-def _looking(chosen: Options) -> "Iterator[Look]":
+def _looking(chosen: Options) -> "Iterator[Comparison]":
     """Do the same for a command that only looks: it gets nothing to write with."""
     with _changing(chosen) as (_, _, seen):
         yield seen
@@ -251,12 +260,14 @@ def _teller(chosen: Options) -> "StepDisplay | StepRecords":
 
 
 @contextmanager
-def _turn(teller: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]") -> "Iterator[Turn]":
-    """Tell of the steps of a change, note those that are done, and have Ctrl-C stop it.
+def _run_context(
+    teller: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
+) -> "Iterator[RunContext]":
+    """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
 
     Ctrl-C once stops after the step in hand, twice at once.
     """
-    from clawker_fw.pipeline import Turn
+    from clawker_fw.convergence import RunContext
 
     asked = threading.Event()
 
@@ -274,25 +285,27 @@ def _turn(teller: "StepDisplay | StepRecords", lock_wait: float, performed: "lis
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield Turn(tell, asked.is_set, lock_wait)
+        yield RunContext(tell, asked.is_set, lock_wait)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _wish(seen: "Look", drain_timeout: float | None, *, replace_all: bool = False, adopt: bool = False) -> "Wish":
-    from clawker_fw.reconcile.steps import Wish
+def _converge_options(
+    seen: "Comparison", drain_timeout: float | None, *, replace_all: bool = False, adopt: bool = False
+) -> "ConvergeOptions":
+    from clawker_fw.reconcile.steps import ConvergeOptions
 
     seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
-    return Wish(seconds, replace_all=replace_all, adopt=adopt)
+    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt)
 
 
-def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
+def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format) -> None:
     """Answer a dry run."""
-    from clawker_fw import pipeline
+    from clawker_fw import convergence, pipeline
 
-    pipeline.require_settings(seen, wish)
+    convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
-    steps = pipeline.plan_for(seen, wish)
+    steps = pipeline.plan_for(seen, options)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
@@ -312,26 +325,26 @@ def _answer_plan(seen: "Look", wish: "Wish", format_: Format) -> None:
 def _converge(
     engine: "EngineWriter",
     read: "Callable[[], Blueprint]",
-    seen: "Look",
-    wish: "Wish",
+    seen: "Comparison",
+    options: "ConvergeOptions",
     chosen: Options,
     *,
     lock_wait: float,
     format_: Format,
 ) -> None:
     """Print the difference, close it, and answer with the proof."""
-    from clawker_fw import pipeline
+    from clawker_fw import convergence, pipeline
 
-    pipeline.require_settings(seen, wish)
+    convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
     before = seen.diff
     performed: list[Progress] = []
-    if pipeline.plan_for(seen, wish).empty:
-        pipeline.tidy(engine, seen)
+    if pipeline.plan_for(seen, options).empty:
+        convergence.tidy(engine, seen)
     else:
-        with _teller(chosen) as teller, _turn(teller, lock_wait, performed) as turn:
+        with _teller(chosen) as teller, _run_context(teller, lock_wait, performed) as run_context:
             teller.difference(before)
-            seen = pipeline.converge(engine, read, wish, turn, seen)
+            seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
@@ -342,7 +355,7 @@ def _converge(
         _print_verdict(seen, f"{seen.blueprint.project}: {words}")
 
 
-def _print_difference(seen: "Look") -> None:
+def _print_difference(seen: "Comparison") -> None:
     """Print what differs by sibling, and what became of the last attempt to close it."""
     from clawker_fw.report import verdict
 
@@ -357,7 +370,7 @@ def _print_difference(seen: "Look") -> None:
         output.print(text.attempt_report(seen.failed_attempt))
 
 
-def _print_notices(seen: "Look") -> None:
+def _print_notices(seen: "Comparison") -> None:
     """Print who is changing the stack just now, and what somebody should know although it is no difference."""
     from clawker_fw.report import verdict
 
@@ -366,20 +379,20 @@ def _print_notices(seen: "Look") -> None:
     _print_warnings(seen)
 
 
-def _print_warnings(seen: "Look") -> None:
+def _print_warnings(seen: "Comparison") -> None:
     from clawker_fw.report import verdict
 
     for advice in seen.advice:
         terminal.answer_styled(verdict.warning(advice))
 
 
-def _print_verdict(seen: "Look", words: str) -> None:
+def _print_verdict(seen: "Comparison", words: str) -> None:
     from clawker_fw.report import verdict
 
     terminal.answer_styled(verdict.line(seen.diff.verdict, words))
 
 
-def _with_sources(document: dict[str, Any], seen: "Look") -> dict[str, Any]:
+def _with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:
     """Return an answer that also says by which settings, and on which engine."""
     from clawker_fw.report import sources
 

@@ -106,7 +106,7 @@ def watch(
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
     from clawker_fw.watch.steady import Steady
-    from clawker_fw.watch.watcher import Orders, Place, Watcher
+    from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
     gc.freeze()  # what has been imported stays; what comes from now on is to go again
@@ -133,7 +133,7 @@ def watch(
                 steady.require(loaded.files)
                 return given.blueprint(chosen, loaded, release, facts)
 
-            place = Place(
+            place = WatcherContext(
                 connect=lambda: _connected(chosen),
                 blueprint=blueprint,
                 tell=tell,

@@ -33,19 +33,19 @@ from clawker_fw.engine.inspection import (
     listed,
     network_view,
 )
-from clawker_fw.engine.locate import DEFAULT_ADDRESS, Place, locate
+from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, locate
 from clawker_fw.engine.outputs import outputs
-from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
+    ContainerSummary,
     ContainerView,
     EngineFacts,
     Event,
     Files,
     ImageView,
-    Listed,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -97,7 +97,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     return DockerEngine(client, facts, place.address, requirements.container_root(info))
 
 
-def _unreachable(place: Place, error: Exception) -> EngineError:
+def _unreachable(place: EngineLocation, error: Exception) -> EngineError:
     """Return why an engine can't be reached, with what helps against it."""
     reason = _innermost(error)
     context = [str(reason), f"named by {place.source}", *_trust(place)]
@@ -123,7 +123,7 @@ def _unreachable(place: Place, error: Exception) -> EngineError:
     )
 
 
-def _owner(place: Place) -> list[str]:
+def _owner(place: EngineLocation) -> list[str]:
     """Return whom an engine's socket belongs to, where that can be seen."""
     try:
         path = Path(place.address.removeprefix("unix://"))
@@ -153,7 +153,7 @@ class _Client(APIClient):
         return answer
 
     def _tell(self) -> None:
-        """Tell once, until it answers again."""
+        """Say so once, until it answers again."""
         if not self.silent:
             self.silent = True
             words = (
@@ -174,7 +174,7 @@ def _version(client: APIClient) -> Mapping[str, Any]:
     raise errors.DockerException("It does not answer as an engine does")
 
 
-def _client(place: Place, version: str) -> APIClient:
+def _client(place: EngineLocation, version: str) -> APIClient:
     """Return a client for an engine; nothing is asked of it yet."""
     options: dict[str, Any] = {}
     trusted: str | bool = False
@@ -215,7 +215,7 @@ class _Trusting(HTTPAdapter):
         return super().send(request, **{**options, "verify": self._trusted})
 
 
-def _trust(place: Place) -> list[str]:
+def _trust(place: EngineLocation) -> list[str]:
     """Return what an error says about TLS."""
     if place.tls is None:
         return []
@@ -262,7 +262,7 @@ def _heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
 
 @contextmanager
 def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Turn what the SDK raises into one of our errors; `what` completes "The engine could not …".
+    """Translate what the SDK raises into one of our errors; `what` completes "The engine could not …".
 
     What is excepted with `but` is left to whoever knows more about it.
     """
@@ -311,7 +311,7 @@ class DockerEngine:
         with _translated("list its networks"):
             return tuple(network_view(raw) for raw in self._client.networks())
 
-    def listing(self) -> tuple[Listed, ...]:
+    def listing(self) -> tuple[ContainerSummary, ...]:
         """See `EngineReader`. Unfiltered, since the engine's name filter matches parts of names."""
         with _translated("list its containers"):
             found = (listed(raw) for raw in self._client.containers(all=True))
@@ -390,7 +390,7 @@ class DockerEngine:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def load_image(self, archive_: Iterator[bytes], size: int, tell: Tell) -> None:
+    def load_image(self, archive_: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
         """See `EngineWriter`."""
 
         def counted() -> Iterator[bytes]:
@@ -404,7 +404,7 @@ class DockerEngine:
             stream = self._client.load_image(counted())  # type: ignore[no-untyped-call]
             self._drain_stream(stream, lambda _: None)
 
-    def pull_image(self, reference: str, tell: Tell) -> None:
+    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
         """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
         transfer, changed = pulling.Transfer(), time.monotonic()
 

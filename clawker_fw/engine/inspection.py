@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from clawker_fw.model import ContainerView, Endpoint, Event, Healthcheck, Listed, Mount, NetworkView, Shape
+from clawker_fw.model import (
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    Event,
+    Healthcheck,
+    Mount,
+    NetworkView,
+    Shape,
+)
 from clawker_fw.stack import built, labels
 
 _NANOSECONDS = 1_000_000_000
@@ -148,11 +157,11 @@ def _healthcheck(raw: Mapping[str, Any] | None) -> Healthcheck | None:
     )
 
 
-def listed(raw: Mapping[str, Any]) -> Listed:
+def listed(raw: Mapping[str, Any]) -> ContainerSummary:
     """Read a container as it stands in a list; its own name is the one without a further `/`, which links have."""
     names = [name.removeprefix("/") for name in raw.get("Names") or ()]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
-    return Listed(
+    return ContainerSummary(
         id=raw["Id"],
         name=next((name for name in names if "/" not in name), ""),
         image=raw["ImageID"],

@@ -46,7 +46,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineLocation:
     """An engine's address (`unix://`, `tcp://` or `ssh://`), who named it, and TLS where it is spoken."""
 
     address: str
@@ -59,7 +59,7 @@ class Place:
         return self.address.startswith("ssh://")
 
 
-def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> Place:
+def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> EngineLocation:
     """Return where the docker CLI would look.
 
     In order: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context, the default socket. The
@@ -74,10 +74,10 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
     name = context or (_DEFAULT if said else environment.get("DOCKER_CONTEXT")) or _current_context(environment)
     if name != _DEFAULT:
         return _from_context(name, environment)
-    return _named(said, "DOCKER_HOST", environment) if said else Place(DEFAULT_ADDRESS, "the default")
+    return _named(said, "DOCKER_HOST", environment) if said else EngineLocation(DEFAULT_ADDRESS, "the default")
 
 
-def _named(text: str, source: str, environment: Mapping[str, str]) -> Place:
+def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the place of an address; TLS is what the environment says."""
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))
     folder = Path(environment.get("DOCKER_CERT_PATH") or _folder(environment))
@@ -85,7 +85,7 @@ def _named(text: str, source: str, environment: Mapping[str, str]) -> Place:
     return _place(text, source, tls)
 
 
-def _from_context(name: str, environment: Mapping[str, str]) -> Place:
+def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the place that a context's files name (docker/cli, `cli/context/store`)."""
     store = _folder(environment) / "contexts"
     identity = hashlib.sha256(name.encode()).hexdigest()
@@ -144,7 +144,7 @@ def _unreadable(path: Path, reason: str) -> EngineError:
     )
 
 
-def _place(text: str, source: str, tls: Tls | None) -> Place:
+def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:
     """Check an address, and fill in what it may leave out."""
     parts = urlsplit(text if "://" in text else f"tcp://{text}")
     if not _makes_sense(parts):
@@ -155,10 +155,10 @@ def _place(text: str, source: str, tls: Tls | None) -> Place:
             hint="Write unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT].",
         )
     if parts.scheme != "tcp":
-        return Place(text, source)
+        return EngineLocation(text, source)
     port = parts.port or (_TLS_PORT if tls else _PLAIN_PORT)
     name = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-    return Place(f"tcp://{name}:{port}{parts.path.rstrip('/')}", source, tls)
+    return EngineLocation(f"tcp://{name}:{port}{parts.path.rstrip('/')}", source, tls)
 
 
 def _makes_sense(parts: SplitResult) -> bool:

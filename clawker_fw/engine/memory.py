@@ -17,17 +17,17 @@ from typing import Any
 
 from clawker_fw.engine import archive
 from clawker_fw.engine.inspection import image_form
-from clawker_fw.engine.port import NOTHING, STOP_SECONDS, Tell
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
+    ContainerSummary,
     ContainerView,
     Endpoint,
     EngineFacts,
     Event,
     Files,
     ImageView,
-    Listed,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -105,7 +105,7 @@ class MemoryEngine:
         """See `EngineReader`."""
         return tuple(self._networks.values())
 
-    def listing(self) -> tuple[Listed, ...]:
+    def listing(self) -> tuple[ContainerSummary, ...]:
         """See `EngineReader`."""
         return tuple(_listed(each) for each in sorted(self._containers.values(), key=lambda each: each.spec.name))
 
@@ -180,7 +180,7 @@ class MemoryEngine:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def load_image(self, archive_: Iterator[bytes], size: int, tell: Tell) -> None:
+    def load_image(self, archive_: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
         """See `EngineWriter`. Listing and configs come before the layers, which are not kept."""
         del size
         listing, blobs = [], {}
@@ -199,7 +199,7 @@ class MemoryEngine:
             self._forms[identity] = image_form({"Id": identity, **_inspected(json.loads(blobs[image["Config"]]))})
         tell(1.0)
 
-    def pull_image(self, reference: str, tell: Tell) -> None:
+    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
         """See `EngineWriter`. The registry of a memory engine has everything."""
         self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
         tell(1.0)
@@ -463,11 +463,11 @@ def _inspected(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _listed(inside: _Container) -> Listed:
+def _listed(inside: _Container) -> ContainerSummary:
     """Return a container in short; its hardware address follows from its id."""
     attached = inside.status in _ATTACHED
     hardware = ":".join(["02", *(inside.id[-10:][at : at + 2] for at in range(0, 10, 2))])
-    return Listed(
+    return ContainerSummary(
         id=inside.id,
         name=inside.spec.name,
         image=inside.image,

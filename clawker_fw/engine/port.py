@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from clawker_fw.model import (
     ContainerSpec,
+    ContainerSummary,
     ContainerView,
     EngineFacts,
     Event,
     Files,
     ImageView,
-    Listed,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -26,7 +26,7 @@ from clawker_fw.model import (
 NOTHING: Files = MappingProxyType({})
 """No files."""
 
-Tell = Callable[[float], None]
+ProgressCallback = Callable[[float], None]
 """Called with the share that is done, 0 to 1, while something long goes on."""
 
 
@@ -43,7 +43,7 @@ class EngineReader(Protocol):
     def networks(self) -> tuple[NetworkView, ...]:
         """Return every network of the engine."""
 
-    def listing(self) -> tuple[Listed, ...]:
+    def listing(self) -> tuple[ContainerSummary, ...]:
         """Return every container of the engine in short, whoever made it and in any state, by name."""
 
     def container(self, container: str) -> ContainerView | None:
@@ -84,10 +84,10 @@ class EngineReader(Protocol):
 class EngineWriter(EngineReader, Protocol):
     """Everything that can be done. What decides never holds one."""
 
-    def load_image(self, archive: Iterator[bytes], size: int, tell: Tell) -> None:
+    def load_image(self, archive: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
         """Load an image from a tar of about `size` bytes."""
 
-    def pull_image(self, reference: str, tell: Tell) -> None:
+    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
         """Pull an image that a digest names."""
 
     def remove_image(self, reference: str) -> None:

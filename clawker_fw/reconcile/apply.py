@@ -34,11 +34,11 @@ from clawker_fw.reconcile.steps import (
     ProvideImage,
     Reattach,
     Release,
+    Remove,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     Rename,
-    Retire,
     Start,
     Step,
     Unpause,
@@ -65,24 +65,24 @@ class Progress:
     note: str = ""
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """What is asked while a plan is performed: what to tell, whether to stop, and whether it is still our turn.
+class ApplyContext:
+    """Who is told of progress while a plan is performed, whether to stop, and whether the lock is still held.
 
-    `require_turn` raises when it is not; `stopping` says that the user has asked to stop. `beginning` is told of
+    `require_lock` raises when it is not; `stopping` says that the user has asked to stop. `beginning` is told of
     each stage of the plan before it is performed.
     """
 
-    tell: Tell
+    on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
-    require_turn: Callable[[], None] = lambda: None
+    require_lock: Callable[[], None] = lambda: None
     beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
 
 
-def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], watch: Watch) -> None:
+def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
     """Perform a plan.
 
     Raises:
@@ -90,12 +90,12 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         EngineError: when the engine failed on the way. Another run finishes what is left.
         StoppedError: when the user asked to stop. Another run finishes what is left.
     """
-    performer = _Performer(engine, built, watch)
+    performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
         try:
-            watch.require_turn()
+            context.require_lock()
             performer.require_going(plan.stages[position:])
-            watch.beginning(stage)
+            context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # whatever it is: what was made for nothing is taken away
             if position in plan.undoable:
@@ -104,12 +104,12 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
 
 
 class _Performer:
-    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], watch: Watch) -> None:
+    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
         self._engine = engine
         self._built = built
-        self._tell = watch.tell
-        self._stopping = watch.stopping
-        self._require_turn = watch.require_turn
+        self._on_progress = context.on_progress
+        self._stopping = context.stopping
+        self._require_lock = context.require_lock
         self._made: dict[str, str] = {}
         """The ids of the containers that were made, by name: nothing else is taken away again."""
 
@@ -138,11 +138,11 @@ class _Performer:
     def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
         for position, step in enumerate(lane):
             if position:
-                self._require_turn()
+                self._require_lock()
                 self.require_going([lane[position:], *after])
             self._perform(step)
 
-    def undo(self, rollback: tuple[Retire, ...], error: BaseException) -> None:
+    def undo(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
         """Go back; what can't be undone is left to the next run, and added to the error about to be raised.
 
         A run that has lost the lock, or can't tell whether it has, removes nothing: whoever has taken over may
@@ -152,7 +152,7 @@ class _Performer:
             if step.container not in self._made:
                 continue  # it was never made, or somebody else has the name by now
             try:
-                self._require_turn()
+                self._require_lock()
                 self._perform(replace(step, container=self._made[step.container]))
             except LockLostError:
                 return
@@ -161,7 +161,7 @@ class _Performer:
                     error.context = (*error.context, f"undoing failed too: {trouble}")
 
     def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
-        self._tell(Progress(step, 0.0))
+        self._on_progress(Progress(step, 0.0))
         engine, outcome = self._engine, ""
         match step:
             case ProvideImage():
@@ -191,7 +191,7 @@ class _Performer:
                 self._wait(step.seconds)
             case Drain():
                 outcome = self._drain(step)
-            case Retire():
+            case Remove():
                 engine.remove(step.container)
             case Start():
                 engine.start(step.container)
@@ -211,12 +211,12 @@ class _Performer:
                 engine.rename(step.container, step.name)
             case _:
                 assert_never(step)
-        self._tell(Progress(step, 1.0, outcome))
+        self._on_progress(Progress(step, 1.0, outcome))
 
     def _provide(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
-            self._tell(Progress(step, min(share, 0.99)))
+            self._on_progress(Progress(step, min(share, 0.99)))
 
         if step.bundled:
             image = self._built[step.sibling]
@@ -314,7 +314,7 @@ class _Performer:
             nonlocal left
             self.require_going([(step,)])
             left = line["connections"]
-            self._tell(Progress(step, 0.5, f"{_connections(left)} left"))
+            self._on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
             self._engine.run_helper(step.container, ["drain", str(step.seconds)], on_line)

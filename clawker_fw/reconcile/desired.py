@@ -73,11 +73,6 @@ class Blueprint:
         )
 
     @cached_property
-    def rendered(self) -> dict[tuple[Addressing, Slots], Desired]:
-        """What `desired` has returned before: with thousands of rules, rendering takes longest of all."""
-        return {}
-
-    @cached_property
     def helper(self) -> bytes:
         """The program fwctl for the engine's architecture."""
         path = self.release.binary("fwctl", self.engine.architecture)
@@ -89,6 +84,15 @@ class Blueprint:
 def _content(path: Path, *_: int) -> bytes:
     """Return a program's bytes, once for all blueprints as long as its file is the same."""
     return path.read_bytes()
+
+
+def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:
+    """Return the images that we make ourselves."""
+    return {
+        sibling: images.bundled(sibling, blueprint.release, blueprint.engine)
+        for sibling, image in blueprint.images.items()
+        if image.bundled
+    }
 
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
@@ -152,13 +156,6 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
 
 def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
     """Return what the stack should be when its siblings are in the given slots."""
-    place = (addresses, slots)
-    if place not in blueprint.rendered:
-        blueprint.rendered[place] = _render(blueprint, addresses, slots)
-    return blueprint.rendered[place]
-
-
-def _render(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
     project, release = blueprint.project, blueprint.release
     return Desired(
         project=project,

@@ -80,7 +80,7 @@ def _verdict(findings: list[Finding]) -> Verdict:
 def _leftover(seen: ObservedSibling) -> Finding:
     """Return the finding that a run which did not end has left a container behind."""
     field = f"leftover.{seen.container.name}"
-    return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.RETIRE)
+    return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
 
 
 def _intruders(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:

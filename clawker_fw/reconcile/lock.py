@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from clawker_fw.aside import aside
+from clawker_fw.background import in_background
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     ConflictError,
@@ -36,7 +36,7 @@ from clawker_fw.errors import (
     RefusedError,
     StoppedError,
 )
-from clawker_fw.model import ContainerSpec, ContainerView, Listed, Mount, Shape
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.images import BuiltImage
@@ -72,7 +72,7 @@ class Holder:
     command: str
 
 
-def at_work(lock: Listed | None) -> Holder | None:
+def at_work(lock: ContainerSummary | None) -> Holder | None:
     """Return who holds a lock; None when nobody does, or nobody who is still alive."""
     if lock is None or abandoned(lock):
         return None
@@ -80,9 +80,15 @@ def at_work(lock: Listed | None) -> Holder | None:
     return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
 
 
-def abandoned(lock: Listed) -> bool:
+def abandoned(lock: ContainerSummary) -> bool:
     """Whether a lock's holder is known to be gone: a process of this machine that has ended."""
     return not _may_be_alive(lock)
+
+
+def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
+    """Remove the lock of a run that was killed as it gave it back."""
+    if observed.lock and abandoned(observed.lock):
+        engine.remove(observed.lock.id)
 
 
 class Lock:
@@ -151,7 +157,7 @@ class Lock:
     def _renew(self) -> None:
         """Send a sign of life at an interval, whether the last one has arrived or not."""
         for number in itertools.count(1):
-            aside(self._send, str(number).encode())
+            in_background(self._send, str(number).encode())
             if self._ended.wait(_RENEW_SECONDS):
                 return
 
@@ -170,7 +176,7 @@ class Lock:
             shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
         )
         end = time.monotonic() + self._wait
-        watch = _Watch()
+        watch = _LeaseWatch()
         while True:
             if self._stopping():
                 raise StoppedError(
@@ -208,7 +214,7 @@ class Lock:
             )
 
 
-class _Watch:
+class _LeaseWatch:
     """Watches a lease for as long as it may be silent, by this machine's clock."""
 
     def __init__(self) -> None:
@@ -250,11 +256,11 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     )
 
 
-def _is_here(held: ContainerView | Listed) -> bool:
+def _is_here(held: ContainerView | ContainerSummary) -> bool:
     return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
 
 
-def _may_be_alive(held: ContainerView | Listed) -> bool:
+def _may_be_alive(held: ContainerView | ContainerSummary) -> bool:
     """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
     if not _is_here(held):
         return True

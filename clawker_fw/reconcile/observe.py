@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from clawker_fw.aside import aside
+from clawker_fw.background import in_background
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
+    ContainerSummary,
     Files,
-    Listed,
     NetworkView,
     Observed,
     ObservedSibling,
@@ -59,7 +59,7 @@ class Observation:
         self._begin()
 
     def _begin(self, *, last: bool = False) -> None:
-        self._reading = aside(_read, self._reader, self._project, self._known, last=last)
+        self._reading = in_background(_read, self._reader, self._project, self._known, last=last)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return what is there. `references` are the images that the stack should be made from.
@@ -75,7 +75,7 @@ class Observation:
         return self._finish(references)
 
     def _finish(self, references: tuple[str, ...]) -> Observed:
-        reading = {reference: aside(self._reader.image, reference) for reference in references}
+        reading = {reference: in_background(self._reader.image, reference) for reference in references}
         observed = self._reading.result()
         wanted = {reference: each.result() for reference, each in reading.items()}
         return replace(observed, images={**observed.images, **wanted})
@@ -88,15 +88,16 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
 
 def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
     """Read everything but the wanted images. What does not hold still is taken as it is in the last look."""
-    reading_networks = aside(reader.networks)
-    reading_own_images = aside(reader.own_images)
-    reading_orphans = aside(reader.orphans, project)
+    reading_networks = in_background(reader.networks)
+    reading_own_images = in_background(reader.own_images)
+    reading_orphans = in_background(reader.orphans, project)
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
-    asking = {each: aside(_probe, reader, each.id) for each in ours if each.status == "running"}
-    reading_images = {each.image: aside(reader.image, each.image) for each in ours}
+    asking = {each: in_background(_probe, reader, each.id) for each in ours if each.status == "running"}
+    reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = [
-        aside(_sibling, reader, each, kind, known, asking.get(each), last=last) for each, kind in ours.items()
+        in_background(_sibling, reader, each, kind, known, asking.get(each), last=last)
+        for each, kind in ours.items()
     ]
 
     networks = reading_networks.result()
@@ -139,20 +140,20 @@ def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
     return observed.lock is None and listing == observed.listing and networks == observed.networks
 
 
-def _listing(reader: EngineReader, project: str) -> tuple[Listed | None, tuple[Listed, ...]]:
+def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
     """Return the container that is the lock, if there is one, and all others."""
     listing = reader.listing()
     lock = next((each for each in listing if _is_lock(each, project)), None)
     return lock, tuple(each for each in listing if each is not lock)
 
 
-def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, Sibling]:
+def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict[ContainerSummary, Sibling]:
     """Return the siblings' containers: what is ours is what its label says, whatever somebody has called it.
 
     Only where the label says nothing does the name.
     """
     names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
-    ours: dict[Listed, Sibling] = {}
+    ours: dict[ContainerSummary, Sibling] = {}
     for each in listing:
         if each.name in names:
             _require_ours("container", each.name, each.labels, project, labels.SIBLING)
@@ -166,7 +167,7 @@ def _our_containers(listing: tuple[Listed, ...], project: str) -> dict[Listed, S
     return ours
 
 
-def _is_lock(listed: Listed, project: str) -> bool:
+def _is_lock(listed: ContainerSummary, project: str) -> bool:
     return listed.name == lock_name(project) and labels.is_ours(listed.labels, project, *labels.LOCK)
 
 
@@ -212,7 +213,7 @@ def _subnets_of_others(
 
 def _sibling(
     reader: EngineReader,
-    listed: Listed,
+    listed: ContainerSummary,
     sibling: Sibling,
     known: Files,
     asking: "Future[Probe] | None",

@@ -5,7 +5,7 @@ old rules nor the new ones allow. Images come before anything is touched, Envoy 
 does, a replacement is verified before it is used, and what served before is taken away last.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -20,15 +20,16 @@ from clawker_fw.model import (
     Layer,
     Observed,
     ObservedSibling,
-    OwnImage,
     Role,
     Sibling,
     Slots,
 )
+from clawker_fw.reconcile.removal import unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
     Commit,
+    ConvergeOptions,
     Create,
     CreateNetwork,
     Detach,
@@ -38,16 +39,15 @@ from clawker_fw.reconcile.steps import (
     ProvideImage,
     Reattach,
     Release,
+    Remove,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     Rename,
-    Retire,
     Start,
     Step,
     Unpause,
     Verify,
-    Wish,
 )
 from clawker_fw.stack import coredns
 from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
@@ -63,7 +63,7 @@ _READY_SECONDS = 15.0
 
 
 def plan(
-    observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, wish: Wish
+    observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
 ) -> Plan:
     """Return what closes the difference, or the part of it that is wished for.
 
@@ -73,12 +73,12 @@ def plan(
     Raises:
         RefusedError: when a network would have to be remade under running agents.
     """
-    found = wish.within(found)
-    if not found.findings and not wish.everything:
+    found = options.within(found)
+    if not found.findings and not options.everything:
         return Plan((), (), 0)
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
         return _rebuild(observed, desired_at, found)
-    return _Planner(observed, slots, desired_at, found, wish).plan()
+    return _Planner(observed, slots, desired_at, found, options).plan()
 
 
 class _Planner:
@@ -90,10 +90,10 @@ class _Planner:
         slots: Slots,
         desired_at: Callable[[Slots], Desired],
         found: Diff,
-        wish: Wish,
+        options: ConvergeOptions,
     ) -> None:
         self._observed = observed
-        self._wish = wish
+        self._converge_options = options
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
         self._desired_now = desired_at(slots)
         self._made = tuple(each for each in Sibling if self._must_be_made(each))
@@ -103,10 +103,12 @@ class _Planner:
         self._names = {each: self._new_name(each) for each in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
-        if sibling not in self._observed.siblings or self._wish.replace_all:
+        if sibling not in self._observed.siblings or self._converge_options.replace_all:
             return True
         closing = {finding.action for finding in self._causes[sibling]}
-        if Action.COMMIT in closing and (self._wish.replace_uncommitted or not self._understands(sibling)):
+        if Action.COMMIT in closing and (
+            self._converge_options.replace_uncommitted or not self._understands(sibling)
+        ):
             return True
         if Action.REPLACE in closing:
             return True
@@ -150,7 +152,7 @@ class _Planner:
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
-            rollback=tuple(Retire(name, name) for name in self._names.values()),
+            rollback=tuple(Remove(name, name) for name in self._names.values()),
             point_of_no_return=len(stages),
         )
 
@@ -174,7 +176,7 @@ class _Planner:
             reclaim,
             [Release(each.container.id) for each in claimants],
             [self._drain(each) for each in left if self._can_drain(each)],
-            [Retire(each.container.id, each.container.name) for each in left],
+            [Remove(each.container.id, each.container.name) for each in left],
         ]
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
@@ -324,8 +326,8 @@ class _Planner:
             return []
         announce = Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
         if self._trusted(old):
-            return [Release(old.container.id), announce, _retire(old)]
-        return [_retire(old), *([announce] if old.container.running else [])]
+            return [Release(old.container.id), announce, _remove(old)]
+        return [_remove(old), *([announce] if old.container.running else [])]
 
     def _relieved_envoy(self) -> list[Step]:
         """Wait until no agent can still hold the old Envoy's address, then for the connections that it has."""
@@ -334,7 +336,7 @@ class _Planner:
             return []
         wait = [AwaitTtl(coredns.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
-        return [*wait, *drain, _retire(old)]
+        return [*wait, *drain, _remove(old)]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
         """Whether agents have to hear whose the service address is: also after somebody else had it."""
@@ -342,14 +344,14 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> Drain:
-        return Drain(old.container.id, old.container.name, self._wish.drain_seconds)
+        return Drain(old.container.id, old.container.name, self._converge_options.drain_seconds)
 
     def _waste(self) -> list[Step]:
-        if not self._wish.everything:
+        if not self._converge_options.everything:
             return []
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
-        images = waste(self._observed, self._desired, retired)
+        images = unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
             *(RemoveImage(name) for name in names),
@@ -373,31 +375,8 @@ def _in_turn(steps: list[Step]) -> Step | InTurn:
     return steps[0] if len(steps) == 1 else InTurn(tuple(steps))
 
 
-def _retire(old: ObservedSibling) -> Retire:
-    return Retire(old.container.id, old.container.name)
-
-
-def waste(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
-    """Return our images of other releases that nothing is made from, once the retired containers are gone."""
-    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
-    return tuple(
-        image
-        for image, users in observed.own_images.items()
-        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
-    )
-
-
-def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the images of ours, of any release, that no container is made from."""
-    unused = (image for image, users in observed.own_images.items() if not users)
-    held = observed.lock.image if observed.lock else ""
-    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
-
-
-def without_images(observed: Observed) -> Plan:
-    """Return what takes these images away."""
-    steps = tuple(RemoveImage(name) for name in unused_references(observed))
-    return Plan((steps,) if steps else (), rollback=(), point_of_no_return=0)
+def _remove(old: ObservedSibling) -> Remove:
+    return Remove(old.container.id, old.container.name)
 
 
 def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
@@ -415,11 +394,11 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
     bare = Observed(
         observed.engine, {}, observed.subnets, siblings={}, leftovers=(), images=observed.images, attached={}
     )
-    build = _Planner(bare, Slots(), lambda _: desired, found, Wish(0)).plan()
+    build = _Planner(bare, Slots(), lambda _: desired, found, ConvergeOptions(0)).plan()
     images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
     old = (*observed.siblings.values(), *observed.leftovers)
     taken_away: tuple[tuple[Step | InTurn, ...], ...] = (
-        tuple(_retire(each) for each in old),
+        tuple(_remove(each) for each in old),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     return Plan(
@@ -427,33 +406,6 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
         rollback=(),
         point_of_no_return=0,
     )
-
-
-def teardown(observed: Observed, *, detach: bool) -> Plan:
-    """Return what takes a stack away. With `detach`, agents that are still on its networks are taken off.
-
-    Raises:
-        RefusedError: when agents are attached and are not to be taken off.
-    """
-    attached = [
-        Detach(observed.networks[role].id, observed.networks[role].name, name)
-        for role, places in observed.attached.items()
-        for name in places
-    ]
-    if attached and not detach:
-        raise RefusedError(
-            "network-in-use",
-            "Containers are still attached to this stack.",
-            context=[f"{each.container} on {each.name}" for each in attached],
-            hint="Stop them, or use `clawker-fw down --force`, which takes them off the network.",
-        )
-    stages: tuple[tuple[Step, ...], ...] = (
-        tuple(attached),
-        tuple(_retire(each) for each in (*observed.siblings.values(), *observed.leftovers)),
-        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
-        tuple(RemoveVolume(volume) for volume in observed.orphans),
-    )
-    return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
 
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:

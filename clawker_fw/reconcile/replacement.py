@@ -7,7 +7,7 @@ one is being taken away. An attempt that is rolled back before leaves none.
 import logging
 
 from clawker_fw.model import Desired, Diff, Layer, Observed, Sibling
-from clawker_fw.reconcile.steps import InTurn, Plan, Retire, Step
+from clawker_fw.reconcile.steps import InTurn, Plan, Remove, Step
 from clawker_fw.stack import labels
 
 LOG = logging.getLogger("clawker_fw")
@@ -22,7 +22,7 @@ def replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) 
         step.container
         for each in stage
         for step in (each.steps if isinstance(each, InTurn) else (each,))
-        if isinstance(step, Retire)
+        if isinstance(step, Remove)
     }
     return tuple(
         sibling

@@ -131,7 +131,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class Remove:
     """Stop and remove a container with its volume."""
 
     container: str
@@ -193,7 +193,7 @@ Step = (
     | Release
     | AwaitTtl
     | Drain
-    | Retire
+    | Remove
     | Start
     | Unpause
     | Reattach
@@ -217,7 +217,7 @@ class Plan:
     """
 
     stages: tuple[tuple[Step | InTurn, ...], ...]
-    rollback: tuple[Retire, ...]
+    rollback: tuple[Remove, ...]
     point_of_no_return: int
 
     @property
@@ -245,7 +245,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ConvergeOptions:
     """What the user asked for beside being current."""
 
     drain_seconds: float
@@ -315,7 +315,7 @@ def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return f"wait {step.seconds:g} s for the TTL of the old address"
         case Drain():
             return f"drain {step.name} for up to {step.seconds:g} s"
-        case Retire():
+        case Remove():
             return f"stop and remove {step.name}"
         case Start():
             return f"start {step.sibling}"

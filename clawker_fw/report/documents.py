@@ -21,7 +21,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.plan import waste
+from clawker_fw.reconcile.removal import unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -34,11 +34,11 @@ from clawker_fw.reconcile.steps import (
     ProvideImage,
     Reattach,
     Release,
+    Remove,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     Rename,
-    Retire,
     Start,
     Step,
     Unpause,
@@ -169,7 +169,7 @@ def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR
             return "wait", {"seconds": step.seconds}
         case Drain():
             return "drain", {"container": step.name, "seconds": step.seconds}
-        case Retire():
+        case Remove():
             return "remove", {"container": step.name}
         case Start():
             return "start", {"sibling": step.sibling.value}
@@ -223,7 +223,7 @@ def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
     return {
         "containers": [each.container.name for each in observed.leftovers],
         "images": sorted(
-            reference for image in waste(observed, desired, frozenset()) for reference in image.references
+            reference for image in unused_images(observed, desired, frozenset()) for reference in image.references
         ),
         "volumes": list(observed.orphans),
     }

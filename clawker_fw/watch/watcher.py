@@ -1,7 +1,7 @@
 """The watcher: look when something has happened or the interval is over, decide, heal as `run` would, tell.
 
 Level-based like everything else: an event is only a reason to look. What is due and what is tried again stands in
-`pace.py`, what matters and what is healed in `decision.py`.
+`schedule.py`, what matters and what is healed in `decision.py`.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
 from clawker_fw.model import Action, EngineFacts, Event, Finding, Sibling
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
     Answer,
@@ -34,7 +34,7 @@ from clawker_fw.watch.decision import (
 )
 from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.pace import SPACING, Backoff, Pace, Random
+from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Trust
 
 SETTLE_SECONDS = 3.0
@@ -61,7 +61,7 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Place:
+class WatcherContext:
     """Where a watcher works: its engine, its settings, whom it tells, and its clock.
 
     `blueprint` reads the settings anew, `require_release` raises when the code on disk is no longer the running
@@ -82,13 +82,13 @@ class Place:
 class Watcher:
     """Keeps one stack current."""
 
-    def __init__(self, orders: Orders, place: Place) -> None:
+    def __init__(self, orders: Orders, place: WatcherContext) -> None:
         """Take the orders; nothing is asked of an engine yet."""
         self._orders = orders
         self._place = place
         self._own = ours(orders.project)
-        self._pace = Pace(orders.interval, place.random)
-        self._connecting, self._looking, self._healing, self._turn = (
+        self._schedule = Schedule(orders.interval, place.random)
+        self._connecting, self._looking, self._healing, self._run_context = (
             Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _LOOK_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
@@ -113,7 +113,7 @@ class Watcher:
                     self._place.connect() as engine,
                     followed(engine, self._on_event, lambda: self._place.inbox.put(News.GONE)),
                 ):
-                    self._pace.by(began)
+                    self._schedule.by(began)
                     self._attend(engine)
             except EngineError as error:
                 self._stay_away(error, began)
@@ -141,18 +141,18 @@ class Watcher:
     def _attend(self, engine: EngineWriter) -> None:
         """Look whenever it is due, until the engine is gone or somebody asks to stop."""
         while not self._place.stopping():
-            while (left := self._pace.due - self._place.clock()) > 0:
+            while (left := self._schedule.due - self._place.clock()) > 0:
                 news = self._place.inbox.take(left)
                 if News.STOP in news or News.GONE in news:
                     self._next = Trigger.EVENT
                     return
                 if News.LOCK_FREE in news:
-                    self._turn.succeeded()
+                    self._run_context.succeeded()
                 if news:
                     now = self._place.clock()
                     if News.ARRIVAL in news:
                         self._newcomer_at = now + SPACING
-                    self._pace.by(self._newcomer_at if news == {News.ARRIVAL} else now)
+                    self._schedule.by(self._newcomer_at if news == {News.ARRIVAL} else now)
                     self._next = Trigger.EVENT
             decision = self._look(engine)
             self._place.tell(decision)
@@ -160,15 +160,15 @@ class Watcher:
                 return
 
     def _again(self, seconds: float) -> None:
-        self._pace.by(self._place.clock() + seconds)
+        self._schedule.by(self._place.clock() + seconds)
         self._next = Trigger.AGAIN
 
     def _look(self, engine: EngineWriter) -> Decision:
         began, trigger = self._place.clock(), self._next
-        self._pace.look(began)
+        self._schedule.look(began)
         self._next = Trigger.INTERVAL
         if self._newcomer_at > began:
-            self._pace.by(self._newcomer_at)
+            self._schedule.by(self._newcomer_at)
             self._next = Trigger.EVENT
         self._place.require_release()
         try:
@@ -203,7 +203,7 @@ class Watcher:
             work = self._by_what_was_good(engine, facts, error)
             # An agent that can write the settings can also break them, and gains nothing by it.
             return work if self._trust.is_open else dataclasses.replace(work, actions=WITHOUT_SETTINGS)
-        seen = pipeline.look(engine, fresh)
+        seen = pipeline.compare(engine, fresh)
         origins.require_same(seen.observed, fresh.origin)
         try:
             self._trust.accept(fresh, seen.observed)
@@ -220,15 +220,15 @@ class Watcher:
         good = self._trust.good(facts)
         if good is None:
             raise error
-        seen = pipeline.look(engine, good)
+        seen = pipeline.compare(engine, good)
         self._trust.notice(seen.observed, good)
         return _Work(seen, error)
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
         seconds = work.seen.blueprint.settings.drain_timeout if drain is None else drain
-        wish = Wish(seconds, causes=self._orders.heal.causes, actions=work.actions)
-        decision = self._decide(engine, work, wish)
+        options = ConvergeOptions(seconds, causes=self._orders.heal.causes, actions=work.actions)
+        decision = self._decide(engine, work, options)
         if not work.unread:
             self._looking.succeeded()
             return dataclasses.replace(decision, unused=work.unused)
@@ -238,12 +238,12 @@ class Watcher:
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
         return self._retry(work.unread)
 
-    def _decide(self, engine: EngineWriter, work: "_Work", wish: Wish) -> Decision:
+    def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:
         seen = work.seen
-        closing = wish.within(seen.diff).findings
+        closing = options.within(seen.diff).findings
         answer, wait = self._answer(seen.diff.findings, closing)
         if answer is Answer.HEAL:
-            return self._heal(engine, wish, work)
+            return self._heal(engine, options, work)
         if wait is not None:
             self._again(wait)
         found = seen.diff.findings
@@ -265,7 +265,7 @@ class Watcher:
             self._settling_since = now if self._settling_since is None else self._settling_since
             if now - self._settling_since < SETTLE_SECONDS:
                 return Answer.SETTLE, SPACING
-        wait = self._turn.left(now)
+        wait = self._run_context.left(now)
         if _keys(closing) <= self._tried:  # what is new is tried at once, whatever else has failed
             wait = max(wait, self._healing.left(now))
         return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
@@ -282,15 +282,17 @@ class Watcher:
         self._trust.accept(fresh, work.seen.observed)
         return fresh
 
-    def _heal(self, engine: EngineWriter, wish: Wish, work: "_Work") -> Decision:
+    def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
         """Close what is to be closed, as `run` would, under the same lock."""
         seen = work.seen
-        closing = wish.within(seen.diff).findings
-        turn = pipeline.Turn(self._place.progress, self._place.stopping)
+        closing = options.within(seen.diff).findings
+        run_context = convergence.RunContext(self._place.progress, self._place.stopping)
         failure: FirewallError | None = None
         wait: float | None = None
         try:
-            seen_after = pipeline.converge(engine, lambda: self._settings_of(engine, work), wish, turn, seen)
+            seen_after = convergence.converge(
+                engine, lambda: self._settings_of(engine, work), options, run_context, seen
+            )
         except StoppedError as error:
             seen_after, outcome, failure = seen, Outcome.STOPPED, error
         except FirewallError as error:
@@ -318,13 +320,13 @@ class Watcher:
         """Take in that a heal has failed, and return how long to wait. Somebody else's turn is no failure."""
         now = self._place.clock()
         if error.code == "lock-held":
-            return self._turn.failed(now)
+            return self._run_context.failed(now)
         self._tried |= _keys(closing)
         return self._healing.failed(now)
 
     def _healed(self, closing: tuple[Finding, ...]) -> None:
         """Take in that a heal has succeeded. What replaces something that did not work has to work for a while."""
-        self._turn.succeeded()
+        self._run_context.succeeded()
         now = self._place.clock()
         unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
         if unwell:
@@ -345,7 +347,7 @@ class Watcher:
 class _Work:
     """One look, and what may be done about it. `unused` is why it was not taken by the settings of now."""
 
-    seen: pipeline.Look
+    seen: pipeline.Comparison
     unused: SettingsError | None = None
     actions: frozenset[Action] = frozenset(Action)
 

@@ -13,7 +13,7 @@ from docker import APIClient
 
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.watch.pace import SPACING
+from clawker_fw.watch.schedule import SPACING
 from clawker_fw.watch.steady import STEADY_SECONDS
 from devkit import stacks
 from devkit.engines import PrivateEngine, available, private_engine

@@ -15,9 +15,9 @@ from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling, Slots
-from clawker_fw.pipeline import Look
+from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint, desired
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import text
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
@@ -96,7 +96,7 @@ def shown(renderable: RenderableType) -> bytes:
 
 
 @pytest.fixture
-def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Look:
+def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     """A stack that is stale by rules, by a setting and by hand, with digests that never change."""
     monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
     memory = MemoryEngine()
@@ -104,17 +104,17 @@ def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Look:
     memory.inside("clawker-envoy").connections = 3
     memory.stop("clawker-coredns")
     changed = stacks.blueprint(memory.facts(), "api.example.com", otel={"infra_port": 4320})
-    return pipeline.look(memory, changed)
+    return pipeline.compare(memory, changed)
 
 
-def test_drift_report(stale: Look, golden: Check) -> None:
+def test_drift_report(stale: Comparison, golden: Check) -> None:
     """What `drift` prints."""
     golden("drift.txt", shown(text.drift_report(stale.diff)))
 
 
-def test_plan_report(stale: Look, golden: Check, blueprint: Blueprint) -> None:
+def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
     """What `run --dry-run` prints of its steps."""
-    steps = pipeline.plan_for(stale, Wish(30))
+    steps = pipeline.plan_for(stale, ConvergeOptions(30))
     printed = shown(text.plan_report(steps))
     for image in blueprint.images.values():
         printed = printed.replace(image.reference.encode(), image.sibling.value.encode())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.aside import aside
+from clawker_fw.background import in_background
 from clawker_fw.engine import docker
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
@@ -179,7 +179,7 @@ def test_an_engine_that_is_slow(
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
     engine.answering.clear()
-    connecting = aside(connect, engine.address, None, {})
+    connecting = in_background(connect, engine.address, None, {})
     until(lambda: waited(caplog))
     assert not connecting.done()
     engine.answering.set()

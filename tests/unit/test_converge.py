@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.model import Files, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -44,21 +44,23 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
     return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
 
 
-def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Look | None) -> pipeline.Look:
+def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
     """Make the stack what is wanted, beginning with a look."""
-    return pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
+    return convergence.converge(
+        engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(lambda _: None), seen
+    )
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
     """Given one, a change looks once more, for the proof."""
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     before = engine.looks
     assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
     assert engine.looks - before == len(Sibling)
 
 
 def _another_run(engine: Counting, wanted: Blueprint) -> None:
-    stacks.converged(engine, wanted, Wish(0, replace_all=True))
+    stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
 
 
 CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
@@ -72,7 +74,7 @@ CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_since_is_looked_at_again(engine: Counting, wanted: Blueprint, change: str) -> None:
     """A plan is made from what is there when the lock is held."""
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     CHANGES[change](engine, wanted)
     assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
 
@@ -81,7 +83,7 @@ def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Bl
     """What was seen while another run held the lock was on its way to something else."""
     image = images.lock_image(engine.facts(), wanted.release.digests)
     with Lock(engine, wanted.project, image):
-        seen = pipeline.look(engine, wanted)
+        seen = pipeline.compare(engine, wanted)
     assert seen.observed.lock
     before = engine.looks
     converged(engine, wanted, seen)
@@ -92,6 +94,6 @@ def test_rules_that_another_run_committed_since(engine: Counting, release: Relea
     """No container shows them. The proof does, and what was not known of is closed in another round."""
     same = stacks.blueprint(engine.facts(), "a.test", "c.test", release=release)
     other = stacks.blueprint(engine.facts(), "d.test", "e.test", "f.test", release=release)
-    seen = pipeline.look(engine, same)
+    seen = pipeline.compare(engine, same)
     stacks.converged(engine, other)
     assert converged(engine, same, seen).diff.verdict is Verdict.CURRENT

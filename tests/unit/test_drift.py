@@ -12,7 +12,7 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
 from clawker_fw.stack.coredns import POLICY
@@ -264,7 +264,7 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
     assert memory.image(old.reference) is None
     assert memory.image(used.reference) is not None
     assert memory.volumes == {"another": "other"}
-    assert pipeline.plan_for(seen, Wish(0)).empty
+    assert pipeline.plan_for(seen, ConvergeOptions(0)).empty
 
 
 def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted: Blueprint) -> None:
@@ -283,7 +283,7 @@ def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     left = replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks))
     memory.create_container(left)
     field = "leftover.clawker-envoy-next"
-    assert stacks.found(memory, wanted) == {("envoy", "state", field, "upgrade", "retire")}
+    assert stacks.found(memory, wanted) == {("envoy", "state", field, "upgrade", "remove")}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
     assert memory.container("clawker-envoy-next") is None
 
@@ -296,13 +296,13 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
         (E, "live", "answer", "tamper", "replace"),
         (E, "live", "network", "tamper", "replace"),
     }
-    assert pipeline.look(memory, wanted).diff.verdict is Verdict.DRIFTED
+    assert pipeline.compare(memory, wanted).diff.verdict is Verdict.DRIFTED
 
 
 def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:
     """What could not be read is never called current; `run` makes it anew."""
     memory.inside("clawker-envoy").silent = "connection refused"
-    seen = pipeline.look(memory, wanted)
+    seen = pipeline.compare(memory, wanted)
     assert seen.diff.verdicts == {Sibling.ENVOY: Verdict.UNKNOWN, Sibling.COREDNS: Verdict.CURRENT}
     assert seen.diff.verdict is Verdict.UNKNOWN
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
@@ -415,7 +415,7 @@ def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, rel
 
     def versions(**images: str) -> dict[str, tuple[str | None, str | None] | None]:
         changed = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
-        found = pipeline.look(memory, changed).diff.findings
+        found = pipeline.compare(memory, changed).diff.findings
         return {each.sibling.value: each.versions for each in found if each.layer is Layer.IMAGE}
 
     bundled = wanted.images[Sibling.ENVOY].version
@@ -436,7 +436,7 @@ def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine
         blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
         stacks.converged(memory, blueprint)
         memory.inside("clawker-envoy").build = build
-        seen = pipeline.look(memory, blueprint)
+        seen = pipeline.compare(memory, blueprint)
         assert seen.diff.verdict is Verdict.CURRENT
         return [each.code for each in seen.advice]
 

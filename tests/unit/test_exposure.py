@@ -13,11 +13,11 @@ from clawker_fw.reconcile.exposure import exposures
 from clawker_fw.reconcile.observe import observe
 from devkit import stacks
 
-Look = Callable[..., Observed]
+Comparison = Callable[..., Observed]
 
 
 @pytest.fixture
-def look() -> Look:
+def look() -> Comparison:
     """Return what is seen of a stack with an agent that has these mounts."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test")
@@ -46,7 +46,7 @@ def bind(source: Path, *, read_only: bool = False) -> Mount:
 
 
 @pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "..", "../..", "../../../../../../.."])
-def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Look) -> None:
+def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Comparison) -> None:
     """A writable mount of the file, its folder or any above is told with container and mount."""
     source = Path(os.path.normpath(file.parent / place))
     (found,) = exposures(look(bind(source)), (file,))
@@ -58,7 +58,7 @@ def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Look) -> No
     )
 
 
-def test_what_cannot_be_written_is_no_matter(file: Path, look: Look) -> None:
+def test_what_cannot_be_written_is_no_matter(file: Path, look: Comparison) -> None:
     """Neither a mount that is read-only, nor one beside the file or below another folder."""
     beside = file.parent / "beside"
     beside.mkdir()
@@ -68,12 +68,12 @@ def test_what_cannot_be_written_is_no_matter(file: Path, look: Look) -> None:
     )
 
 
-def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Look) -> None:
+def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Comparison) -> None:
     """Only those whose way out the settings decide."""
     assert exposures(look(bind(file.parent), network=None), (file,)) == ()
 
 
-def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Look) -> None:
+def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparison) -> None:
     """Who can write what a link points to counts, and who can replace a link; a mount may be named by one, too."""
     links = tmp_path / "links"
     links.mkdir()
@@ -87,7 +87,7 @@ def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Look) ->
     assert found == {str(path) for path in (file.parent, links, named, tmp_path / "alias")}
 
 
-def test_each_file_counts(file: Path, tmp_path: Path, look: Look) -> None:
+def test_each_file_counts(file: Path, tmp_path: Path, look: Comparison) -> None:
     """All that decides what the settings are is compared."""
     other = tmp_path / "shared" / "rules.yaml"
     other.parent.mkdir()
@@ -96,7 +96,7 @@ def test_each_file_counts(file: Path, tmp_path: Path, look: Look) -> None:
     assert found.file == str(other)
 
 
-def test_an_engine_elsewhere_says_nothing(file: Path, look: Look) -> None:
+def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:
     """The same path is another file there."""
     observed = look(bind(file.parent))
     assert exposures(observed, (file,))

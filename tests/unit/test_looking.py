@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, Listed, Shape, Sibling, Verdict
+from clawker_fw.model import ContainerSpec, ContainerSummary, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.diff import diff
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
 from clawker_fw.stack.release import Release
@@ -31,7 +31,7 @@ class Flapping(MemoryEngine):
         super().__init__()
         self.lies = 0
 
-    def listing(self) -> tuple[Listed, ...]:
+    def listing(self) -> tuple[ContainerSummary, ...]:
         """List Envoy in the state in which it was a moment ago."""
         found = super().listing()
         if self.lies <= 0:
@@ -61,23 +61,23 @@ def wanted(engine: Flapping, release: Release) -> Blueprint:
 def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> None:
     """Whatever the list said a moment before: a process that serves something else is never `current`."""
     engine.lies = lies
-    assert pipeline.look(engine, wanted).diff.verdict is Verdict.CURRENT
+    assert pipeline.compare(engine, wanted).diff.verdict is Verdict.CURRENT
     engine.inside(ENVOY).live = dict.fromkeys(engine.inside(ENVOY).live, "other")
     engine.lies = lies
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     assert seen.observed.siblings[Sibling.ENVOY].probe is not None
     assert seen.diff.verdict is Verdict.DRIFTED
 
 
 def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
     """Nothing that was not asked is taken for what it should be."""
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     unasked = {kind: replace(each, probe=None) for kind, each in seen.observed.siblings.items()}
     assert diff(seen.observed, seen.desired).verdict is Verdict.CURRENT
     assert diff(replace(seen.observed, siblings=unasked), seen.desired).verdict is Verdict.UNKNOWN
 
 
-def _running(seen: pipeline.Look, field: str) -> object:
+def _running(seen: pipeline.Comparison, field: str) -> object:
     return next(each.running for each in seen.diff.findings if each.field == field)
 
 
@@ -88,15 +88,15 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
     engine.stop(ENVOY)
     for _ in range(2):
         engine.start(ENVOY)
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     assert (_running(seen, "status"), _running(seen, "restarts")) == ("restarting", "2, exit code 1")
     envoy.files["boot/sibling.json"] = kept
     engine.start(ENVOY)
     envoy.silent = "connection refused"
-    seen = pipeline.look(engine, wanted)
+    seen = pipeline.compare(engine, wanted)
     assert (seen.diff.verdict, _running(seen, "restarts")) == (Verdict.DRIFTED, "2")
     envoy.silent = ""
-    assert pipeline.look(engine, wanted).diff.verdict is Verdict.CURRENT
+    assert pipeline.compare(engine, wanted).diff.verdict is Verdict.CURRENT
     envoy.silent = "connection refused"
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
 
@@ -107,9 +107,11 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
 def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint, release: Release) -> None:
     """Rules that were removed while this run looked do not come back with it."""
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
-    seen = pipeline.look(engine, older)
+    seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
-    after = pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(lambda _: None), seen)
+    after = convergence.converge(
+        engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(lambda _: None), seen
+    )
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()
     assert not any(b"removed.test" in text for text in engine.inside(COREDNS).files.values())
@@ -153,18 +155,20 @@ NAMES: dict[str, Callable[[MemoryEngine], None]] = {
 }
 
 
-@pytest.mark.parametrize("wish", [Wish(0), Wish(0, replace_all=True)], ids=["closed", "made anew"])
+@pytest.mark.parametrize(
+    "options", [ConvergeOptions(0), ConvergeOptions(0, replace_all=True)], ids=["closed", "made anew"]
+)
 @pytest.mark.parametrize("names", NAMES)
 def test_names_are_put_right_by_one_run(
     names: str,
-    wish: Wish,
+    options: ConvergeOptions,
     engine: Flapping,
     wanted: Blueprint,
 ) -> None:
     """A container is what its label says, whatever it is called, also where both siblings are made anew."""
     NAMES[names](engine)
-    assert pipeline.look(engine, wanted).diff.verdict is Verdict.DRIFTED
-    after = stacks.converged(engine, wanted, wish)
+    assert pipeline.compare(engine, wanted).diff.verdict is Verdict.DRIFTED
+    after = stacks.converged(engine, wanted, options)
     assert after.diff.verdict is Verdict.CURRENT
     assert [each.name for each in engine.listing()] == [COREDNS, ENVOY]
     assert engine.inside(ENVOY).spec.labels[labels.SIBLING] == "envoy"
@@ -187,7 +191,7 @@ def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprin
     engine.double_network("clawker-net")
     ids = [network.id for network in engine.networks() if network.name == "clawker-net"]
     with pytest.raises(RefusedError) as caught:
-        pipeline.look(engine, wanted)
+        pipeline.compare(engine, wanted)
     assert caught.value.code == "network-ambiguous"
     assert len(ids) == len(caught.value.context) == 2
     assert all(any(id_ in line for line in caught.value.context) for id_ in ids)
@@ -211,9 +215,9 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(
         ("02:00:00:00:00:99", "hardware"),
     ):
         engine.inside(sibling).others = (f"{address} {named}",)
-        seen = pipeline.look(engine, wanted)
+        seen = pipeline.compare(engine, wanted)
         assert seen.diff.verdict is Verdict.CURRENT
-        assert pipeline.plan_for(seen, Wish(0)).empty
+        assert pipeline.plan_for(seen, ConvergeOptions(0)).empty
         (warning,) = seen.advice
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))
@@ -275,7 +279,7 @@ def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Bluepri
     kept = dict(files)
     files[path] = text.encode(errors="surrogatepass")
     try:
-        seen = pipeline.look(engine, wanted)
+        seen = pipeline.compare(engine, wanted)
         assert seen.failed_attempt is None
     finally:
         files.clear()

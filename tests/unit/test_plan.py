@@ -14,8 +14,8 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.model import Cause, NetworkSpec, Role, Sibling
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.plan import teardown
-from clawker_fw.reconcile.steps import Commit, Plan, Wish, describe
+from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -63,11 +63,11 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
     return blueprint
 
 
-def planned(memory: MemoryEngine, wanted: Blueprint, **wish: Any) -> list[str]:  # noqa: ANN401 - of a wish
+def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str]:  # noqa: ANN401 - of a convergence
     """Return what `run` would do, in words without versions."""
-    seen = pipeline.look(memory, wanted)
+    seen = pipeline.compare(memory, wanted)
     versions = {each.version for each in seen.desired.siblings.values()}
-    lines = text(pipeline.plan_for(seen, Wish(30, **wish)))
+    lines = text(pipeline.plan_for(seen, ConvergeOptions(30, **options)))
     for version in versions:
         lines = [line.replace(f" {version}", "") for line in lines]
     return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
@@ -284,8 +284,8 @@ def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine,
 def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Each step says which findings it closes."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    seen = pipeline.look(memory, changed)
-    steps = pipeline.plan_for(seen, Wish(0))
+    seen = pipeline.compare(memory, changed)
+    steps = pipeline.plan_for(seen, ConvergeOptions(0))
     commits = [step for step in steps.steps if isinstance(step, Commit)]
     assert {finding for commit in commits for finding in commit.causes} == set(seen.diff.findings)
 
@@ -305,7 +305,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     """CoreDNS follows an Envoy that moves, with the rules of now: Envoy has them before CoreDNS does."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     unlabel_envoy(memory)
-    steps = pipeline.plan_for(pipeline.look(memory, changed), Wish(0, causes=TAMPER))
+    steps = pipeline.plan_for(pipeline.compare(memory, changed), ConvergeOptions(0, causes=TAMPER))
     assert [line.partition("@")[0] for line in text(steps)][:4] == [
         "create envoy-next",
         "verify envoy-next",
@@ -326,7 +326,7 @@ def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryE
 
 def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Going back takes the replacements away and nothing else."""
-    steps = pipeline.plan_for(pipeline.look(memory, wanted), Wish(0, replace_all=True))
+    steps = pipeline.plan_for(pipeline.compare(memory, wanted), ConvergeOptions(0, replace_all=True))
     assert [describe(step) for step in steps.rollback] == [
         "stop and remove clawker-envoy-next",
         "stop and remove clawker-coredns-next",

@@ -9,7 +9,7 @@ from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Slots, Verdict
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Create, Detach, Drain, Rename, Retire, Wish
+from clawker_fw.reconcile.steps import ConvergeOptions, Create, Detach, Drain, Remove, Rename
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
@@ -42,7 +42,7 @@ def test_after_run_drift_is_empty(
     for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
         assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
         assert stacks.found(engine, blueprint) == set()
-        assert pipeline.plan_for(pipeline.look(engine, blueprint), Wish(0)).empty
+        assert pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions(0)).empty
 
 
 @thorough
@@ -50,9 +50,9 @@ def test_after_run_drift_is_empty(
 def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: RuleSet) -> None:
     """Same inputs, same bytes: nothing random, nothing of the time, no order of a set."""
     engine = MemoryEngine()
-    seen = pipeline.look(engine, wanted(engine, release, chosen, rules))
+    seen = pipeline.compare(engine, wanted(engine, release, chosen, rules))
     shuffled = RuleSet.of(reversed(rules.rules))
-    again = pipeline.look(engine, wanted(engine, release, chosen, shuffled))
+    again = pipeline.compare(engine, wanted(engine, release, chosen, shuffled))
     for slots in (Slots(0, 0), Slots(1, 1)):
         assert seen.desired_at(slots) == again.desired_at(slots)
 
@@ -68,10 +68,12 @@ def test_no_step_names_what_is_not_ours(
     stacks.converged(engine, other)
     blueprint = wanted(engine, release, chosen, rules)
     stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
-    steps = pipeline.plan_for(pipeline.look(engine, blueprint), Wish(0, replace_all=bool(everything)))
+    steps = pipeline.plan_for(
+        pipeline.compare(engine, blueprint), ConvergeOptions(0, replace_all=bool(everything))
+    )
     for step in (*steps.steps, *steps.rollback):
         match step:
-            case Drain() | Retire() | Rename():
+            case Drain() | Remove() | Rename():
                 if step.container.startswith("clawker-"):
                     continue  # a container that the plan itself makes
                 found = engine.inside(step.container).spec.labels

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import (
@@ -29,7 +29,7 @@ from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import Create, Verify, Wish
+from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
 from clawker_fw.report import documents
 from clawker_fw.stack import images, labels
@@ -70,7 +70,7 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     stacks.converged(engine, first)
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, first, Wish(0, replace_all=True))
+        stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
     assert caught.value.code == "replacement-not-ready"
     assert "it said: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
@@ -82,13 +82,13 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     engine = NeverReady()
     stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     wanted = _upgraded(engine, release)
-    assert pipeline.look(engine, wanted).failed_attempt is None
+    assert pipeline.compare(engine, wanted).failed_attempt is None
     with pytest.raises(NotProvenError):
         stacks.converged(engine, wanted)
-    failed = pipeline.look(engine, wanted).failed_attempt
+    failed = pipeline.compare(engine, wanted).failed_attempt
     assert failed
     assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "it said: the program's last words")
-    document = documents.drift_document(pipeline.look(engine, wanted).diff, failed, busy=None, warnings=())
+    document = documents.drift_document(pipeline.compare(engine, wanted).diff, failed, busy=None, warnings=())
     assert document["failed_attempt"]["code"] == "replacement-not-ready"
 
     engine.heal()
@@ -96,7 +96,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     for name in ("clawker-envoy", "clawker-coredns"):
         bare = labels.sibling_labels("clawker", Sibling(name.removeprefix("clawker-")), 0)
         engine.inside(name).spec = replace(engine.inside(name).spec, labels=bare)
-    assert pipeline.look(engine, wanted).failed_attempt is None
+    assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
 class Refusing(MemoryEngine):
@@ -348,7 +348,7 @@ def test_how_long_a_holder_may_be_silent(
     lease = {"dev.clawker.lock.lease": stated} if stated else {}
     held = engine.container(engine.create_container(ContainerSpec("clawker-lock", "x", lease, Shape((), (), {}))))
     assert held
-    watch = lock._Watch()  # noqa: SLF001 - by its own clock
+    watch = lock._LeaseWatch()  # noqa: SLF001 - by its own clock
     assert not watch.silent(held, b"1", clock.now)
     clock.now = silent - 0.1
     assert not watch.silent(held, b"1", clock.now - answer)
@@ -405,7 +405,7 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
 
     lost: dict[str, bool] = {}
     with pytest.raises(FirewallError):
-        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
     assert stacks.found(engine, wanted) == set()
 
 
@@ -422,11 +422,11 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
             adopted.update({each.name: each.id for each in engine.listing()})
 
     with pytest.raises(LockLostError):
-        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
     assert adopted
     assert {each.name: each.id for each in engine.listing()} == adopted
     assert stacks.found(engine, wanted) == set()
-    assert pipeline.look(engine, wanted).failed_attempt is None
+    assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
 def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
@@ -444,7 +444,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
-        pipeline.converge(engine, lambda: wanted, Wish(0), pipeline.Turn(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
     assert any("undoing failed too" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 
@@ -462,7 +462,9 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
         told.append(progress)
 
     with pytest.raises(ConflictError):
-        pipeline.converge(engine, lambda: wanted, Wish(0, replace_all=True), pipeline.Turn(tell))
+        convergence.converge(
+            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), convergence.RunContext(tell)
+        )
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
@@ -478,8 +480,11 @@ def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None
             begun.append(progress)
 
     with pytest.raises(StoppedError) as caught:
-        pipeline.converge(
-            engine, lambda: wanted, Wish(0, replace_all=True), pipeline.Turn(tell, lambda: bool(begun))
+        convergence.converge(
+            engine,
+            lambda: wanted,
+            ConvergeOptions(0, replace_all=True),
+            convergence.RunContext(tell, lambda: bool(begun)),
         )
     left = "\n".join(caught.value.context)
     assert "stop and remove clawker-envoy" in left
@@ -502,9 +507,11 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         first = stacks.blueprint(engine.facts(), "a.test", release=release)
         stacks.converged(engine, first)
         told: list[Progress] = []
-        turn = pipeline.Turn(told.append, partial(_after, told, point))
+        run_context = convergence.RunContext(told.append, partial(_after, told, point))
         with pytest.raises(StoppedError) as caught:
-            pipeline.converge(engine, partial(_itself, first), Wish(0, replace_all=True), turn)
+            convergence.converge(
+                engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context
+            )
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
         assert stacks.serving(engine), point

@@ -96,5 +96,5 @@ def test_a_change_goes_on_when_nobody_listens() -> None:
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
     """An engine may hang; what is asked aside ends with the program."""
-    program = "import time; from clawker_fw.aside import aside; aside(time.sleep, 600)"
+    program = "import time; from clawker_fw.background import in_background; in_background(time.sleep, 600)"
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

@@ -92,7 +92,7 @@ def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
     quiet = MemoryEngine.facts(engine)
     wanted = stacks.blueprint(quiet, "a.test", release=release, network={"subnet": "10.99.0.0/20"})
     with pytest.raises(SettingsError):
-        pipeline.look(engine, wanted)
+        pipeline.compare(engine, wanted)
     vars(engine)["_facts"] = MemoryEngine().facts()
     stacks.converged(engine, wanted)
     vars(engine)["_facts"] = quiet

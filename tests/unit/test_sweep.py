@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from clawker_fw import pipeline
+from clawker_fw import convergence, teardown
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
@@ -173,14 +173,14 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         wanted = _blueprint(memory, release, **ONE)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
-        turn = pipeline.Turn(lambda _: None)
+        run_context = convergence.RunContext(lambda _: None)
         with suppress(Killed, FirewallError):
-            pipeline.take_down(cast("EngineWriter", engine), "clawker", release.digests, turn, detach=False)
+            teardown.take_down(cast("EngineWriter", engine), "clawker", release.digests, run_context, detach=False)
         if not engine.hit:
             break
         _forget_lock(memory)
         if point % 2:
             assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
-        pipeline.take_down(memory, "clawker", release.digests, turn, detach=False)
+        teardown.take_down(memory, "clawker", release.digests, run_context, detach=False)
         assert observe(memory, "clawker", ()).absent, point
         assert memory.listing() == (), point

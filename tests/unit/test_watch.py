@@ -14,7 +14,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
-from clawker_fw.model import ContainerSpec, Event, Listed, Mount, Shape, Verdict
+from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Mount, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
@@ -24,8 +24,8 @@ from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
 from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.pace import SPACING, Backoff, Pace
-from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Place, Watcher
+from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
+from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher, WatcherContext
 from devkit import stacks
 from devkit.waiting import until
 
@@ -121,9 +121,9 @@ class Watched:
     def _connected(self) -> Iterator[Told]:
         yield self.engine
 
-    def place(self) -> Place:
+    def place(self) -> WatcherContext:
         """Return where the watcher works: jitter is in the middle."""
-        return Place(
+        return WatcherContext(
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),
             tell=lambda decision: self.decisions.append((self.script.now, decision)),
@@ -769,7 +769,7 @@ def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
         with connect() as engine:
             yield engine
 
-    def fail() -> tuple[Listed, ...]:
+    def fail() -> tuple[ContainerSummary, ...]:
         raise EngineError("engine-unreachable", "The engine did not answer.")
 
     watched.connect = counted
@@ -821,7 +821,7 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
 def test_intervals_have_jitter() -> None:
     """Many watchers do not look at the same moment."""
     shares = iter([0.0, 0.5, 1.0])
-    pace = Pace(100, lambda: next(shares))
+    pace = Schedule(100, lambda: next(shares))
     dues = []
     for _ in range(3):
         pace.look(0)

@@ -12,7 +12,7 @@ from clawker_fw.model import NetworkView, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.steps import Wish
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -49,7 +49,7 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
     before = [memory.container(container) for container in theirs]
     ours = memory.create_container(replace(spec, name="renamed", labels=every))
     assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
-    stacks.converged(memory, wanted, Wish(0, replace_all=True))
+    stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
     assert memory.container(ours) is None
     assert [memory.container(container) for container in theirs] == before
 
@@ -73,7 +73,7 @@ def test_a_name_of_ours_without_our_labels_is_refused(
         memory.create_container(replace(spec, image=image.reference, labels=part))
         before = memory.container(name)
     with pytest.raises(RefusedError) as refused:
-        stacks.converged(memory, wanted, Wish(0, replace_all=True))
+        stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
     assert refused.value.code.startswith("foreign-")
     assert before == (network(memory, name) if name == "clawker-net" else memory.container(name))
 

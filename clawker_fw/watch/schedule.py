@@ -9,7 +9,7 @@ Random = Callable[[], float]
 """Returns another number from 0 to 1 each time."""
 
 
-class Pace:
+class Schedule:
     """When the next look is due: at once when something has happened, else when the interval is over."""
 
     def __init__(self, interval: float, random: Random) -> None:

@@ -1,4 +1,4 @@
-"""Doing something in a thread that nobody has to wait for."""
+"""Work in a thread that nobody has to wait for."""
 
 import threading
 from collections.abc import Callable
@@ -9,18 +9,18 @@ _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
 
-def aside(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
-    """Begin to do it, and return what its result, or its error, will be in.
+def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
+    """Run `work` in a daemon thread and return a Future.
 
-    Unlike the threads of an executor, this one does not keep the program from ending: who is asked may be silent.
+    Unlike the threads of an executor, this one does not keep the program from ending: an engine may never answer.
     """
     future: Future[_Result] = Future()
 
-    def work_aside() -> None:
+    def run() -> None:
         try:
             future.set_result(work(*given, **named))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             future.set_exception(error)
 
-    threading.Thread(target=work_aside, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     return future

@@ -1,0 +1,144 @@
+"""Convergence: plans are performed under the lock of the stack, until a comparison finds no difference.
+
+That comparison is the proof. An attempt that fails is kept with what serves, so that whoever looks next sees it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.model import Sibling, Verdict
+from clawker_fw.pipeline import Comparison, compare, perform, plan_for
+from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import replacement
+from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.lock import Lock, remove_abandoned
+from clawker_fw.reconcile.observe import unchanged
+from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Step
+from clawker_fw.stack import images
+
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Who is told of progress, whether the user wants to stop, and for how many seconds to wait for the lock."""
+
+    on_progress: ProgressCallback
+    stopping: Callable[[], bool] = lambda: False
+    lock_wait: float = 0.0
+
+
+def converge(
+    engine: EngineWriter,
+    read: Callable[[], Blueprint],
+    options: ConvergeOptions,
+    context: RunContext,
+    seen: Comparison | None = None,
+) -> Comparison:
+    """Make a stack what it should be, prove it, and return the comparison that proves it.
+
+    What it should be is read again once the lock is held: whoever had it before may have applied other settings.
+    `seen` is a comparison of a moment ago. It is acted on unless another run was at work, or a container or the
+    settings have changed since.
+
+    Raises:
+        NotProvenError: when the stack is not current afterwards.
+        RefusedError: when it was made from another settings file, or another run is at work.
+    """
+    blueprint = seen.blueprint if seen else read()
+    image = images.lock_image(blueprint.engine, blueprint.release.digests)
+    with Lock(engine, blueprint.project, image, context.lock_wait, context.stopping) as lock:
+        applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
+        if (now := read()) != blueprint:
+            blueprint, seen = now, None
+        if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
+            seen = compare(engine, blueprint, render=seen.render if seen else None)
+        require_settings(seen, options)
+        for round_ in range(_ROUNDS):
+            steps = plan_for(seen, options)
+            if steps.empty:
+                break
+            applying = replace(applying, beginning=_recorder(seen, steps))
+            with _attempted(engine, seen):
+                perform(engine, seen, steps, applying)
+            options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
+            seen = compare(engine, blueprint, render=seen.render)
+        with _attempted(engine, seen):
+            _require_closed(seen, options)
+        if seen.diff.verdict is Verdict.CURRENT:
+            attempts.keep(engine, seen.observed, None)
+            origins.keep(engine, seen.observed, blueprint.origin)
+    return seen
+
+
+@contextmanager
+def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
+    """Record an attempt that fails, for whoever looks next.
+
+    One that was stopped on purpose has not failed, and one that has lost the lock must not write any more.
+    """
+    try:
+        yield
+    except (StoppedError, LockLostError):
+        raise
+    except FirewallError as error:
+        attempts.keep(engine, seen.observed, attempts.failed(error))
+        raise
+
+
+def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
+    left = options.within(seen.diff).findings
+    if left:
+        raise NotProvenError(
+            "not-proven",
+            "Everything was applied, and the stack is still not what it should be.",
+            context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
+            hint="`clawker-fw drift` shows what differs.",
+        )
+
+
+def tidy(engine: EngineWriter, seen: Comparison) -> None:
+    """Do what needs no lock when a stack is as it should be: a run with nothing to do never takes the lock."""
+    remove_abandoned(engine, seen.observed)
+    if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
+        origins.keep(engine, seen.observed, seen.blueprint.origin)
+
+
+def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
+    """Pass when a stack was made from these settings, or is to be taken over by them.
+
+    Raises:
+        RefusedError: when it was made from another settings file.
+    """
+    if not options.adopt:
+        origins.require_same(seen.observed, seen.blueprint.origin)
+
+
+def require_up(seen: Comparison) -> None:
+    """Pass when both siblings are there.
+
+    Raises:
+        RefusedError: when the stack is not up, so that there is nothing to reload.
+    """
+    missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
+    if missing:
+        raise RefusedError(
+            "not-up",
+            f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
+            hint="Bring it up with `clawker-fw run`.",
+        )
+
+
+def _recorder(seen: Comparison, steps: Plan) -> Callable[[tuple[Step | InTurn, ...]], None]:
+    """Return what writes a record for each sibling that has been replaced because it had drifted."""
+
+    def beginning(stage: tuple[Step | InTurn, ...]) -> None:
+        for sibling in replacement.replaced(seen.observed, steps, stage):
+            replacement.record(sibling, seen.observed, seen.desired, seen.diff)
+
+    return beginning

@@ -1,0 +1,60 @@
+"""Plans that only take away: a whole stack, and images of ours that nothing is made from. Pure."""
+
+from collections.abc import Collection
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import Desired, Observed, OwnImage
+from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, RemoveNetwork, RemoveVolume, Step
+
+
+def teardown(observed: Observed, *, detach: bool) -> Plan:
+    """Return what takes a stack away. With `detach`, agents that are still on its networks are taken off.
+
+    Raises:
+        RefusedError: when agents are attached and are not to be taken off.
+    """
+    attached = [
+        Detach(observed.networks[role].id, observed.networks[role].name, name)
+        for role, places in observed.attached.items()
+        for name in places
+    ]
+    if attached and not detach:
+        raise RefusedError(
+            "network-in-use",
+            "Containers are still attached to this stack.",
+            context=[f"{each.container} on {each.name}" for each in attached],
+            hint="Stop them, or use `clawker-fw down --force`, which takes them off the network.",
+        )
+    stages: tuple[tuple[Step, ...], ...] = (
+        tuple(attached),
+        tuple(
+            Remove(each.container.id, each.container.name)
+            for each in (*observed.siblings.values(), *observed.leftovers)
+        ),
+        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+        tuple(RemoveVolume(volume) for volume in observed.orphans),
+    )
+    return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
+
+
+def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
+    """Return our images of other releases that nothing is made from, once the retired containers are gone."""
+    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
+    return tuple(
+        image
+        for image, users in observed.own_images.items()
+        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
+    )
+
+
+def unused_references(observed: Observed) -> tuple[str, ...]:
+    """Return the images of ours, of any release, that no container is made from."""
+    unused = (image for image, users in observed.own_images.items() if not users)
+    held = observed.lock.image if observed.lock else ""
+    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
+
+
+def without_images(observed: Observed) -> Plan:
+    """Return what takes these images away."""
+    steps = tuple(RemoveImage(name) for name in unused_references(observed))
+    return Plan((steps,) if steps else (), rollback=(), point_of_no_return=0)

@@ -1,0 +1,41 @@
+"""Taking a stack away, under its lock."""
+
+from clawker_fw.convergence import RunContext
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.reconcile.apply import ApplyContext, apply
+from clawker_fw.reconcile.lock import Lock, remove_abandoned
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.removal import teardown, unused_references, without_images
+from clawker_fw.stack import images
+from clawker_fw.stack.digests import Digests
+
+
+def take_down(
+    engine: EngineWriter,
+    project: str,
+    digests: Digests,
+    context: RunContext,
+    *,
+    detach: bool,
+    everything: bool = False,
+) -> tuple[str, ...]:
+    """Remove a stack: containers, volumes and networks; with `everything`, also the images that nothing uses then.
+
+    Return the images of ours that are left and that nothing uses.
+
+    Raises:
+        RefusedError: when agents are attached and are not to be taken off.
+    """
+    observed = observe(engine, project, ())
+    if teardown(observed, detach=detach).empty:
+        remove_abandoned(engine, observed)
+    else:
+        image = images.lock_image(engine.facts(), digests)
+        with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
+            steps = teardown(observe(engine, project, ()), detach=detach)
+            apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping, lock.require_held))
+    observed = observe(engine, project, ())
+    if everything and observed.lock is None and not (steps := without_images(observed)).empty:
+        apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping))
+        observed = observe(engine, project, ())
+    return unused_references(observed)
