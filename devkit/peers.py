@@ -16,7 +16,7 @@ from docker.types import EndpointConfig, HostConfig, NetworkingConfig
 
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.stack.digests import Digests
-from clawker_fw.stack.images import BuiltImage, Entry
+from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from hatch_build import compile_program
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from clawker_fw.engine.archive import pack
-from clawker_fw.stack import images, labels
+from clawker_fw.stack import image_tar, labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
@@ -223,8 +223,8 @@ def _other_image(hand: Hand, reference: str) -> None:
     release = installed_release()
     name, _, version = reference.rpartition(":")
     program = release.binary("coredns", hand.docker.version()["Arch"])
-    entries = (images.Entry("coredns", program, 0o755), images.Entry("extra", link="/coredns"))
-    other = images.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, release.digests, labels={})
+    entries = (image_tar.Entry("coredns", program, 0o755), image_tar.Entry("extra", link="/coredns"))
+    other = image_tar.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, release.digests, labels={})
     for line in hand.docker.load_image(other.archive()):  # type: ignore[no-untyped-call]
         if "error" in line:
             raise RuntimeError(line["error"])

@@ -1,20 +1,21 @@
-"""The two formats in which a container's inside is read and written: tar (the archive API) and fwctl's JSON."""
+"""The form in which a container's volume is written and read through the archive API: tar."""
 
 import io
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Files, Probe
+from clawker_fw.model import Files
 from clawker_fw.stack.container import HELPER, VOLUME
 
 _FOLDER_MODE = 0o755
+
 
 CHUNK = 1 << 16
 """How much is read at once: small enough for an allocator to give it back."""
@@ -93,34 +94,6 @@ def _irregular(wanted: int, member: tarfile.TarInfo, root: tuple[int, int]) -> b
 
 def _mode(path: str) -> int:
     return 0o755 if path == HELPER else 0o644
-
-
-def probe(answer: Mapping[str, Any]) -> Probe:
-    """Read what `fwctl probe` printed. The helper of an earlier release knows less, and is drift by itself.
-
-    Raises:
-        EngineError: when it is not what a probe answers.
-    """
-    try:
-        return Probe(
-            build=answer["build"],
-            live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
-            connections=answer["connections"],
-            addresses=tuple(answer["addresses"]),
-            claimed=answer["claimed"],
-            others=tuple(map(str, answer.get("others") or ())),
-            network=tuple(answer["network"]),
-            agents_see={
-                str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
-            },
-            engine_files=tuple(answer.get("engine_files") or ()),
-            program=tuple(answer.get("program") or ()),
-            processes=tuple(answer.get("processes") or ()),
-            unhealthy=answer.get("unhealthy", "it can't tell"),
-            error=answer["error"],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A probe answered in a form that is not known: {error}.") from error
 
 
 class Reading(io.RawIOBase):

@@ -1,42 +1,35 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-With `ssh.py` the only module that imports `docker`: raw JSON, SDK types and error prose stop here. Written for API
-1.41 (engine 20.10) and later, without anything that a later version changed.
+Only this, `transport.py`, `creation.py` and `ssh.py` import `docker`: raw JSON, SDK types and error prose stop here.
+Written for API 1.41 (engine 20.10) and later, without anything that a later version changed.
 """
 
 import json
-import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import requests
 from docker import APIClient, errors
-from docker.tls import TLSConfig
-from docker.types import EndpointConfig, HostConfig, IPAMConfig, IPAMPool, LogConfig, NetworkingConfig
-from docker.types import Mount as VolumeMount
-from requests.adapters import HTTPAdapter
-from urllib3 import disable_warnings
-from urllib3.exceptions import InsecureRequestWarning
+from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
 
 from clawker_fw.engine import archive, pulling, requirements, routes
+from clawker_fw.engine.creation import healthcheck, host_config
 from clawker_fw.engine.inspection import (
     container_view,
-    event_view,
     image_form,
     is_own_volume,
     listed,
     network_view,
 )
-from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, locate
+from clawker_fw.engine.locate import locate
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.ssh import SshAdapter
+from clawker_fw.engine.probe import read_probe
+from clawker_fw.engine.streams import STALLED_SECONDS, heard, told
+from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
@@ -50,12 +43,9 @@ from clawker_fw.model import (
     NetworkView,
     OwnImage,
     Probe,
-    Shape,
 )
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
-
-LOG = logging.getLogger("clawker_fw")
 
 _EVENTS = {
     "type": ["container", "network", "image"],
@@ -66,16 +56,6 @@ _EVENTS = {
 }
 """What is asked for: a `kill` or `stop` tells of nothing that a `die` does not, and comes at another moment."""
 
-_NANOSECONDS = 1_000_000_000
-_CALL_SECONDS = 60
-_SILENT_SECONDS = 5
-"""How long an engine is waited for without a word."""
-
-STALLED_SECONDS = 120
-"""How long a pull may go on with nothing changing: a registry that is slow is waited for, a silent one is not."""
-
-_LISTEN_SECONDS = 0.2
-
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
     """Return the engine that the docker CLI would use.
@@ -85,179 +65,16 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     """
     place = locate(host, context, environment)
     try:
-        first = _client(place, requirements.OLDEST_API)
-        version = _version(first)
+        first = open_client(place, requirements.OLDEST_API)
+        version = asked_version(first)
         facts = replace(requirements.facts(place.address, version), endpoint=place.address, named_by=place.source)
-        client = _client(place, facts.api_version)
+        client = open_client(place, facts.api_version)
         client.adapters = first.adapters  # and with them the connections that are open
         info = client.info()
         requirements.require_abilities(place.address, info)
     except (errors.DockerException, requests.RequestException, OSError) as error:
-        raise _unreachable(place, error) from error
+        raise unreachable(place, error) from error
     return DockerEngine(client, facts, place.address, requirements.container_root(info))
-
-
-def _unreachable(place: EngineLocation, error: Exception) -> EngineError:
-    """Return why an engine can't be reached, with what helps against it."""
-    reason = _innermost(error)
-    context = [str(reason), f"named by {place.source}", *_trust(place)]
-    if isinstance(reason, PermissionError):
-        return EngineError(
-            "engine-denied",
-            f"You may not use the Docker engine at {place.address}.",
-            context=[*context, *_owner(place)],
-            hint="Run this as root, or as a member of the group that the socket belongs to.",
-        )
-    if isinstance(error, requests.Timeout) or isinstance(reason, TimeoutError):
-        return EngineError(
-            "engine-silent",
-            f"The Docker engine at {place.address} is there, and does not answer.",
-            context=[f"waited {_CALL_SECONDS} s", *context],
-            hint="It hangs, or has far too much to do: see its log, and restart it.",
-        )
-    return EngineError(
-        "engine-unreachable",
-        f"The Docker engine at {place.address} can't be reached.",
-        context=context,
-        hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
-    )
-
-
-def _owner(place: EngineLocation) -> list[str]:
-    """Return whom an engine's socket belongs to, where that can be seen."""
-    try:
-        path = Path(place.address.removeprefix("unix://"))
-        return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
-    except (OSError, KeyError):
-        return []
-
-
-class _Client(APIClient):
-    """Says who is waited for when an engine is silent. Only what is asked: what is to be done may take long."""
-
-    address = ""
-    silent = False
-
-    def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
-        """Send a request."""
-        if request.method != "GET":
-            return super().send(request, **options)
-        timer = threading.Timer(_SILENT_SECONDS, self._tell)
-        timer.daemon = True
-        timer.start()
-        try:
-            answer = super().send(request, **options)
-        finally:
-            timer.cancel()
-        self.silent = False
-        return answer
-
-    def _tell(self) -> None:
-        """Say so once, until it answers again."""
-        if not self.silent:
-            self.silent = True
-            words = (
-                f"Waiting for the Docker engine at {self.address}, which has not answered for {_SILENT_SECONDS} s."
-            )
-            fields = {"address": self.address, "seconds": _SILENT_SECONDS}
-            LOG.warning("engine_silent", extra={"words": words, "fields": fields})
-
-
-def _version(client: APIClient) -> Mapping[str, Any]:
-    """Return what an engine says it is; what answers in another form is none."""
-    try:
-        found: object = client.version(api_version=False)
-    except (LookupError, TypeError) as error:  # the SDK takes every answer for an engine's
-        raise errors.DockerException("It does not answer as an engine does") from error
-    if isinstance(found, dict):
-        return found
-    raise errors.DockerException("It does not answer as an engine does")
-
-
-def _client(place: EngineLocation, version: str) -> APIClient:
-    """Return a client for an engine; nothing is asked of it yet."""
-    options: dict[str, Any] = {}
-    trusted: str | bool = False
-    if place.tls:
-        authority = str(place.tls.authority) if place.tls.authority else None
-        trusted = place.tls.verify and (authority or True)
-        certificate = (str(place.tls.client[0]), str(place.tls.client[1])) if place.tls.client else None
-        options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
-    address = DEFAULT_ADDRESS if place.over_ssh else place.address
-    try:
-        client = _Client(base_url=address, version=version, timeout=_CALL_SECONDS, **options)
-    except (errors.InvalidConfigFile, ValueError) as error:
-        raise EngineError(
-            "docker-config-invalid",
-            "The credentials in the docker CLI's configuration make no sense.",
-            context=[str(error)],
-            hint="They are under `auths` in its config.json; `docker login` writes them.",
-        ) from error
-    client.address = place.address
-    if place.over_ssh:
-        client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
-    elif place.tls:
-        client.mount("https://", _Trusting(trusted))
-    return client
-
-
-class _Trusting(HTTPAdapter):
-    """Trusts whom the docker CLI would; left to itself, `requests` would rather trust `REQUESTS_CA_BUNDLE`."""
-
-    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - what `requests` calls `verify`
-        super().__init__()
-        self._trusted = trusted
-        if trusted is False:
-            disable_warnings(InsecureRequestWarning)  # the user asked for it
-
-    def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
-        """Send a request."""
-        return super().send(request, **{**options, "verify": self._trusted})
-
-
-def _trust(place: EngineLocation) -> list[str]:
-    """Return what an error says about TLS."""
-    if place.tls is None:
-        return []
-    parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}
-    missing = [name for name, path in parts.items() if path is None]
-    return [f"TLS by the files in {place.tls.folder}{''.join(f', without {name}' for name in missing)}"]
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
-
-
-def _heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    """Yield what a stream says, and an empty line whenever it has said nothing for a moment.
-
-    It is listened to in a thread of its own: an engine is silent for as long as its registry is. Whoever does not
-    want to hear more leaves the thread behind; it ends with the process, and with it the engine's pull.
-    """
-    lines: queue.Queue[Any] = queue.Queue()
-    end = object()
-
-    def hear() -> None:
-        try:
-            for line in listen():
-                lines.put(line)
-            lines.put(end)
-        except Exception as error:  # noqa: BLE001 - raised again, by whoever listens
-            lines.put(error)
-
-    threading.Thread(target=hear, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=_LISTEN_SECONDS)
-        except queue.Empty:
-            line = {}
-        if line is end:
-            return
-        if isinstance(line, Exception):
-            raise line
-        yield line
 
 
 @contextmanager
@@ -282,7 +99,7 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
         raise EngineError(
             "engine-unreachable",
             f"The engine did not answer when asked to {what}.",
-            context=[str(_innermost(error))],
+            context=[str(innermost(error))],
         ) from error
 
 
@@ -367,7 +184,7 @@ class DockerEngine:
         self.run_helper(container, ["probe"], answers.append)
         if len(answers) != 1:
             raise EngineError("probe-unreadable", f"Container {container} gave no readable answer to a probe.")
-        return archive.probe(answers[0])
+        return read_probe(answers[0])
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
@@ -381,7 +198,7 @@ class DockerEngine:
         with _translated("tell what happens on it"):
             stream = self._client.events(decode=True, filters=_EVENTS)
         try:
-            yield _told(stream)
+            yield told(stream)
         finally:
             with suppress(
                 errors.DockerException, OSError
@@ -418,7 +235,7 @@ class DockerEngine:
 
         try:
             with _translated(f"pull {reference}", but=errors.DockerException):
-                lines = _heard(lambda: self._client.pull(_without_tag(reference), stream=True, decode=True))
+                lines = heard(lambda: self._client.pull(_without_tag(reference), stream=True, decode=True))
                 self._drain_stream(lines, on_line)
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
@@ -475,8 +292,8 @@ class DockerEngine:
                 user=spec.shape.user or None,
                 name=spec.name,
                 labels=dict(spec.labels),
-                healthcheck=_healthcheck(spec.shape),
-                host_config=_host_config(spec, networks[0][0] if networks else "none", version),
+                healthcheck=healthcheck(spec.shape),
+                host_config=host_config(spec, networks[0][0] if networks else "none", version),
                 networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub forgets the name
                 use_config_proxy=False,  # the proxies of this client are none of a sibling's business
             )["Id"]
@@ -557,13 +374,6 @@ class DockerEngine:
             )
 
 
-def _told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
-    """Yield events until the stream breaks, however it does."""
-    with suppress(errors.DockerException, requests.RequestException, OSError):
-        for raw in stream:
-            yield event_view(raw)
-
-
 def _without_tag(reference: str) -> str:
     """Return a digest reference without the tag in it, which engines take for part of the name."""
     name, at, digest = reference.partition("@")
@@ -571,41 +381,3 @@ def _without_tag(reference: str) -> str:
         return reference
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition(':')[0]}@{digest}"
-
-
-def _healthcheck(shape: Shape) -> dict[str, Any] | None:
-    check = shape.healthcheck
-    if check is None:
-        return None
-    return {
-        "test": ["CMD", *check.test],
-        "interval": int(check.interval * _NANOSECONDS),
-        "timeout": int(check.timeout * _NANOSECONDS),
-        "retries": check.retries,
-        "start_period": int(check.start_period * _NANOSECONDS),
-    }
-
-
-def _host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
-    """Return the part of a configuration that is about the host. A volume has no name, but says whose it is."""
-    shape = spec.shape
-    options = dict(shape.log)
-    ours = {key: value for key, value in spec.labels.items() if key in labels.OWNERSHIP}
-    return HostConfig(
-        version=version,
-        network_mode=network,
-        mounts=[VolumeMount(mount.target, None, labels=ours) for mount in shape.mounts],
-        read_only=shape.read_only,
-        cap_add=list(shape.capabilities_added),
-        cap_drop=list(shape.capabilities_dropped),
-        security_opt=list(shape.security_options),
-        sysctls=dict(shape.sysctls),
-        dns_search=list(shape.dns_search) or None,
-        dns_opt=list(shape.dns_options) or None,
-        tmpfs=dict(shape.tmpfs),
-        ipc_mode=shape.ipc_mode or None,
-        mem_limit=shape.memory or None,
-        pids_limit=shape.pids or None,
-        restart_policy={"Name": shape.restart} if shape.restart else None,
-        log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
-    )

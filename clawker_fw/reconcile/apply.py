@@ -45,7 +45,7 @@ from clawker_fw.reconcile.steps import (
     Verify,
     describe,
 )
-from clawker_fw.stack.images import BuiltImage
+from clawker_fw.stack.image_tar import BuiltImage
 
 _ASK_EVERY = 0.03
 _ANSWER_SECONDS = 15.0

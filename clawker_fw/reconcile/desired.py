@@ -29,7 +29,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, images, labels
+from clawker_fw.stack import coredns, image_tar, images, labels
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
@@ -86,7 +86,7 @@ def _content(path: Path, *_: int) -> bytes:
     return path.read_bytes()
 
 
-def built_images(blueprint: Blueprint) -> dict[Sibling, images.BuiltImage]:
+def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:
     """Return the images that we make ourselves."""
     return {
         sibling: images.bundled(sibling, blueprint.release, blueprint.engine)

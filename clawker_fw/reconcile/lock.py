@@ -39,7 +39,7 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
-from clawker_fw.stack.images import BuiltImage
+from clawker_fw.stack.image_tar import BuiltImage
 
 LEASE_SECONDS = 10.0
 """How long a holder that can't be seen from here may be silent before it is taken for gone."""

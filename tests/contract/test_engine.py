@@ -21,7 +21,7 @@ from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Ev
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
-from clawker_fw.stack import built, images, labels
+from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -540,7 +540,7 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
 # --- what is not ours -----------------------------------------------------------------------------------------
 
 
-def foreign_images(engine: EngineWriter, release: Release) -> dict[str, images.BuiltImage]:
+def foreign_images(engine: EngineWriter, release: Release) -> dict[str, image_tar.BuiltImage]:
     """Return images that are almost ours: with each part of our labels, more labels, or another name."""
     every = tuple(built.LABELS.items())
     parts = [dict(part) for size in range(len(every)) for part in itertools.combinations(every, size)]
@@ -551,7 +551,7 @@ def foreign_images(engine: EngineWriter, release: Release) -> dict[str, images.B
     }
     architecture = engine.facts().architecture
     return {
-        why: images.BuiltImage(name, "foreign", architecture, (), release.digests, found)
+        why: image_tar.BuiltImage(name, "foreign", architecture, (), release.digests, found)
         for why, (name, found) in made.items()
     }
 

@@ -8,7 +8,7 @@ import pytest
 from docker import APIClient
 from docker.types import Mount
 
-from clawker_fw.stack import built, images, labels
+from clawker_fw.stack import built, image_tar, labels
 from devkit import stacks
 from devkit.firewall import Firewall
 from devkit.peers import Peers
@@ -44,7 +44,9 @@ class Foreign:
 
     def _load(self, found: Mapping[str, str], name: str = "clawker-fw/lock") -> str:
         release = stacks.installed_release()
-        image = images.BuiltImage(name, "theirs", self._docker.version()["Arch"], (), release.digests, dict(found))
+        image = image_tar.BuiltImage(
+            name, "theirs", self._docker.version()["Arch"], (), release.digests, dict(found)
+        )
         list(self._docker.load_image(image.archive()))  # type: ignore[no-untyped-call]
         return image.reference
 
@@ -91,7 +93,7 @@ def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[For
 def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, foreign: Foreign) -> None:
     """Coming up, replacing, tidying and going down leave it as it is; an image and a volume of ours go."""
     before = foreign.state()
-    old = images.BuiltImage(
+    old = image_tar.BuiltImage(
         "clawker-fw/lock", "0", docker.version()["Arch"], (), stacks.installed_release().digests
     )
     list(docker.load_image(old.archive()))  # type: ignore[no-untyped-call]

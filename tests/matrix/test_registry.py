@@ -16,7 +16,7 @@ from clawker_fw.engine.docker import DockerEngine, connect
 from clawker_fw.errors import EngineError, StoppedError
 from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
-from clawker_fw.stack.images import BuiltImage, Entry
+from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
 from devkit.engines import KINDS, PrivateEngine, available, install_client, private_engine
 from devkit.firewall import Firewall

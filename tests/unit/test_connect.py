@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import docker
+from clawker_fw.engine import transport
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
 from devkit.waiting import until
@@ -161,8 +161,8 @@ def test_an_engine_that_hangs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is said who is waited for, once, while waiting goes on; and then that it is there and does not answer."""
-    monkeypatch.setattr(docker, "_SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(docker, "_CALL_SECONDS", 1.0)
+    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "_CALL_SECONDS", 1.0)
     engine.answering.clear()
     error = refused(engine.address)
     assert error.code == "engine-silent"
@@ -175,7 +175,7 @@ def test_an_engine_that_is_slow(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When it answers after all, everything goes on; one that is quick is not spoken of."""
-    monkeypatch.setattr(docker, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
     engine.answering.clear()
@@ -212,7 +212,7 @@ def test_a_socket_that_is_not_for_everybody() -> None:
 
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No engine, nothing that listens, and one that hangs: each has advice of its own, as far as that differs."""
-    monkeypatch.setattr(docker, "_CALL_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "_CALL_SECONDS", 0.3)
     engine.answering.clear()
     silent = refused(engine.address)
     absent = refused(f"unix://{tmp_path}/nothing")

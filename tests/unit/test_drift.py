@@ -17,7 +17,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
-from clawker_fw.stack.images import BuiltImage
+from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.release import Release
 from devkit import stacks
 

@@ -32,7 +32,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
 from clawker_fw.report import documents
-from clawker_fw.stack import images, labels
+from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.waiting import until
@@ -179,14 +179,14 @@ def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
 
 
 @pytest.fixture
-def lock_image(memory: MemoryEngine, release: Release) -> images.BuiltImage:
+def lock_image(memory: MemoryEngine, release: Release) -> image_tar.BuiltImage:
     """The image of the lock, loaded."""
     image = images.lock_image(memory.facts(), release.digests)
     memory.load_image(image.archive(), 1, lambda _: None)
     return image
 
 
-def hold(engine: MemoryEngine, image: images.BuiltImage, **changes: str) -> None:
+def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> None:
     """Have somebody else hold the lock, somewhere."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
     engine.create_container(
@@ -201,7 +201,7 @@ def hold(engine: MemoryEngine, image: images.BuiltImage, **changes: str) -> None
 
 
 def test_the_lock_of_a_living_process_is_respected(
-    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
     """Two runs at once: the second one is refused, and told who is at work."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
@@ -214,7 +214,7 @@ def test_the_lock_of_a_living_process_is_respected(
 
 
 def test_waiting_for_the_lock_can_be_stopped(
-    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is heard by a run that waits its turn; nothing has been done then."""
     monkeypatch.setattr(lock, "_is_alive", lambda _: True)
@@ -231,7 +231,7 @@ def test_waiting_for_the_lock_can_be_stopped(
 
 @pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x", "\u00b2 1", "9" * 5000 + " 1"])
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(
-    process: str, memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+    process: str, memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
     """A run that was killed does not keep others out."""
     hold(memory, lock_image, process=process)
@@ -240,7 +240,7 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
 
 
 def test_a_lock_that_could_not_be_given_back_is_taken_over_by_the_same_process(
-    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
     """An engine that went away under a run does not keep out the next one of a process that lives on."""
     hold(memory, lock_image)
@@ -272,7 +272,7 @@ def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: R
 
 
 def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
-    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
     """A holder that is not heard of for a whole lease is gone."""
     hold(memory, lock_image, host="elsewhere 1")
@@ -281,7 +281,7 @@ def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
 
 
 def test_a_run_whose_lock_was_taken_over_stops(
-    memory: MemoryEngine, release: Release, lock_image: images.BuiltImage
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
     """Who was silent for too long does not go on beside the one who took over."""
     del release
@@ -296,7 +296,7 @@ def test_a_run_whose_lock_was_taken_over_stops(
 
 
 def test_a_lease_is_renewed_while_its_holder_works(
-    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others see the lease change, whatever their clocks say."""
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
@@ -305,7 +305,7 @@ def test_a_lease_is_renewed_while_its_holder_works(
 
 
 def test_a_renewal_does_not_wait_for_the_one_before(
-    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On an engine that takes longer to take a sign of life than a lease lasts, they arrive at their interval."""
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
@@ -358,7 +358,7 @@ def test_how_long_a_holder_may_be_silent(
 
 
 def test_a_lease_is_as_long_as_the_engine_is_slow(
-    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits is told by the holder, who knows how long it waits for answers itself."""
     clock = iter([0.0, 9.0])
@@ -374,7 +374,7 @@ def test_a_lease_is_as_long_as_the_engine_is_slow(
 
 
 def test_a_wait_ends_when_the_lock_is_free(
-    memory: MemoryEngine, lock_image: images.BuiltImage, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With time to wait, the next in line gets the lock as soon as it is given back."""
     parent = os.getppid()

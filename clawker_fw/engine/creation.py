@@ -1,0 +1,53 @@
+"""What the Docker SDK has to be told to make a container of a shape."""
+
+from typing import Any
+
+from docker.types import HostConfig, LogConfig
+from docker.types import Mount as VolumeMount
+
+from clawker_fw.model import (
+    ContainerSpec,
+    Shape,
+)
+from clawker_fw.stack import labels
+
+_NANOSECONDS = 1_000_000_000
+
+
+def healthcheck(shape: Shape) -> dict[str, Any] | None:
+    """Return the HEALTHCHECK of a shape; the API counts in nanoseconds."""
+    check = shape.healthcheck
+    if check is None:
+        return None
+    return {
+        "test": ["CMD", *check.test],
+        "interval": int(check.interval * _NANOSECONDS),
+        "timeout": int(check.timeout * _NANOSECONDS),
+        "retries": check.retries,
+        "start_period": int(check.start_period * _NANOSECONDS),
+    }
+
+
+def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
+    """Return the part of a configuration that is about the host. A volume has no name, but says whose it is."""
+    shape = spec.shape
+    options = dict(shape.log)
+    ours = {key: value for key, value in spec.labels.items() if key in labels.OWNERSHIP}
+    return HostConfig(
+        version=version,
+        network_mode=network,
+        mounts=[VolumeMount(mount.target, None, labels=ours) for mount in shape.mounts],
+        read_only=shape.read_only,
+        cap_add=list(shape.capabilities_added),
+        cap_drop=list(shape.capabilities_dropped),
+        security_opt=list(shape.security_options),
+        sysctls=dict(shape.sysctls),
+        dns_search=list(shape.dns_search) or None,
+        dns_opt=list(shape.dns_options) or None,
+        tmpfs=dict(shape.tmpfs),
+        ipc_mode=shape.ipc_mode or None,
+        mem_limit=shape.memory or None,
+        pids_limit=shape.pids or None,
+        restart_policy={"Name": shape.restart} if shape.restart else None,
+        log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
+    )

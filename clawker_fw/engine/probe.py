@@ -1,0 +1,35 @@
+"""What `fwctl probe` prints, read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Probe
+
+
+def read_probe(answer: Mapping[str, Any]) -> Probe:
+    """Read what `fwctl probe` printed. The helper of an earlier release knows less, and is drift by itself.
+
+    Raises:
+        EngineError: when it is not what a probe answers.
+    """
+    try:
+        return Probe(
+            build=answer["build"],
+            live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
+            connections=answer["connections"],
+            addresses=tuple(answer["addresses"]),
+            claimed=answer["claimed"],
+            others=tuple(map(str, answer.get("others") or ())),
+            network=tuple(answer["network"]),
+            agents_see={
+                str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
+            },
+            engine_files=tuple(answer.get("engine_files") or ()),
+            program=tuple(answer.get("program") or ()),
+            processes=tuple(answer.get("processes") or ()),
+            unhealthy=answer.get("unhealthy", "it can't tell"),
+            error=answer["error"],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A probe answered in a form that is not known: {error}.") from error

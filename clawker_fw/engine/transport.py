@@ -1,0 +1,161 @@
+"""How an engine is reached: a client of the Docker SDK over a socket, TLS or ssh, and what it says of silence."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from docker import APIClient, errors
+from docker.tls import TLSConfig
+from requests.adapters import HTTPAdapter
+from urllib3 import disable_warnings
+from urllib3.exceptions import InsecureRequestWarning
+
+from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation
+from clawker_fw.engine.ssh import SshAdapter
+from clawker_fw.errors import EngineError
+
+LOG = logging.getLogger("clawker_fw")
+
+
+_CALL_SECONDS = 60
+
+
+_SILENT_SECONDS = 5
+"""How long an engine is waited for without a word."""
+
+
+def unreachable(place: EngineLocation, error: Exception) -> EngineError:
+    """Return why an engine can't be reached, with what helps against it."""
+    reason = innermost(error)
+    context = [str(reason), f"named by {place.source}", *_trust(place)]
+    if isinstance(reason, PermissionError):
+        return EngineError(
+            "engine-denied",
+            f"You may not use the Docker engine at {place.address}.",
+            context=[*context, *_owner(place)],
+            hint="Run this as root, or as a member of the group that the socket belongs to.",
+        )
+    if isinstance(error, requests.Timeout) or isinstance(reason, TimeoutError):
+        return EngineError(
+            "engine-silent",
+            f"The Docker engine at {place.address} is there, and does not answer.",
+            context=[f"waited {_CALL_SECONDS} s", *context],
+            hint="It hangs, or has far too much to do: see its log, and restart it.",
+        )
+    return EngineError(
+        "engine-unreachable",
+        f"The Docker engine at {place.address} can't be reached.",
+        context=context,
+        hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
+    )
+
+
+def _owner(place: EngineLocation) -> list[str]:
+    """Return whom an engine's socket belongs to, where that can be seen."""
+    try:
+        path = Path(place.address.removeprefix("unix://"))
+        return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
+    except (OSError, KeyError):
+        return []
+
+
+class _Client(APIClient):
+    """Says who is waited for when an engine is silent. Only what is asked: what is to be done may take long."""
+
+    address = ""
+    silent = False
+
+    def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
+        """Send a request."""
+        if request.method != "GET":
+            return super().send(request, **options)
+        timer = threading.Timer(_SILENT_SECONDS, self._tell)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().send(request, **options)
+        finally:
+            timer.cancel()
+        self.silent = False
+        return answer
+
+    def _tell(self) -> None:
+        """Say so once, until it answers again."""
+        if not self.silent:
+            self.silent = True
+            words = (
+                f"Waiting for the Docker engine at {self.address}, which has not answered for {_SILENT_SECONDS} s."
+            )
+            fields = {"address": self.address, "seconds": _SILENT_SECONDS}
+            LOG.warning("engine_silent", extra={"words": words, "fields": fields})
+
+
+def asked_version(client: APIClient) -> Mapping[str, Any]:
+    """Return what an engine says it is; what answers in another form is none."""
+    try:
+        found: object = client.version(api_version=False)
+    except (LookupError, TypeError) as error:  # the SDK takes every answer for an engine's
+        raise errors.DockerException("It does not answer as an engine does") from error
+    if isinstance(found, dict):
+        return found
+    raise errors.DockerException("It does not answer as an engine does")
+
+
+def open_client(place: EngineLocation, version: str) -> APIClient:
+    """Return a client for an engine; nothing is asked of it yet."""
+    options: dict[str, Any] = {}
+    trusted: str | bool = False
+    if place.tls:
+        authority = str(place.tls.authority) if place.tls.authority else None
+        trusted = place.tls.verify and (authority or True)
+        certificate = (str(place.tls.client[0]), str(place.tls.client[1])) if place.tls.client else None
+        options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
+    address = DEFAULT_ADDRESS if place.over_ssh else place.address
+    try:
+        client = _Client(base_url=address, version=version, timeout=_CALL_SECONDS, **options)
+    except (errors.InvalidConfigFile, ValueError) as error:
+        raise EngineError(
+            "docker-config-invalid",
+            "The credentials in the docker CLI's configuration make no sense.",
+            context=[str(error)],
+            hint="They are under `auths` in its config.json; `docker login` writes them.",
+        ) from error
+    client.address = place.address
+    if place.over_ssh:
+        client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
+    elif place.tls:
+        client.mount("https://", _Trusting(trusted))
+    return client
+
+
+class _Trusting(HTTPAdapter):
+    """Trusts whom the docker CLI would; left to itself, `requests` would rather trust `REQUESTS_CA_BUNDLE`."""
+
+    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - what `requests` calls `verify`
+        super().__init__()
+        self._trusted = trusted
+        if trusted is False:
+            disable_warnings(InsecureRequestWarning)  # the user asked for it
+
+    def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
+        """Send a request."""
+        return super().send(request, **{**options, "verify": self._trusted})
+
+
+def _trust(place: EngineLocation) -> list[str]:
+    """Return what an error says about TLS."""
+    if place.tls is None:
+        return []
+    parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}
+    missing = [name for name, path in parts.items() if path is None]
+    return [f"TLS by the files in {place.tls.folder}{''.join(f', without {name}' for name in missing)}"]
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the error that the others were raised for: it has the words that say most."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error

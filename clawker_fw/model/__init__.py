@@ -1,0 +1,73 @@
+"""The values that the five verbs hand to each other. Frozen, comparable, without behaviour that decides.
+
+What lives here: the words of the design (sibling, layer, finding, step) and the shapes of what is read from and
+written to an engine. What must not: I/O, rendering, comparing.
+"""
+
+from clawker_fw.model.desired import (
+    ContainerSpec,
+    Desired,
+    DesiredSibling,
+    Healthcheck,
+    Image,
+    Mount,
+    NetworkSpec,
+    Origin,
+    Rules,
+    Shape,
+    Slots,
+    version_of,
+)
+from clawker_fw.model.difference import Diff, Finding
+from clawker_fw.model.observed import (
+    Attempt,
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    EngineFacts,
+    Event,
+    ImageView,
+    NetworkView,
+    Observed,
+    ObservedSibling,
+    OwnImage,
+    Probe,
+)
+from clawker_fw.model.vocabulary import Action, Cause, Files, Layer, Role, Sibling, Value, Verdict
+
+__all__ = [
+    "Action",
+    "Attempt",
+    "Cause",
+    "ContainerSpec",
+    "ContainerSummary",
+    "ContainerView",
+    "Desired",
+    "DesiredSibling",
+    "Diff",
+    "Endpoint",
+    "EngineFacts",
+    "Event",
+    "Files",
+    "Finding",
+    "Healthcheck",
+    "Image",
+    "ImageView",
+    "Layer",
+    "Mount",
+    "NetworkSpec",
+    "NetworkView",
+    "Observed",
+    "ObservedSibling",
+    "Origin",
+    "OwnImage",
+    "Probe",
+    "Role",
+    "Rules",
+    "Shape",
+    "Sibling",
+    "Slots",
+    "Value",
+    "Verdict",
+    "version_of",
+]

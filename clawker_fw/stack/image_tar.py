@@ -1,0 +1,182 @@
+"""Images without a registry or a builder: a tar that we write ourselves, whose id is known before it is loaded.
+
+One layer with fixed order, owners and times, a config and a manifest (OCI image specification 1.1, and the
+`docker save` layout beside it for engines with the classic image store). An engine names the image by our config
+digest (classic store) or our manifest digest (containerd store), so drift of the image is one comparison.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from clawker_fw.stack import built
+from clawker_fw.stack.digests import Digests
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of an image: its path there, and where its content comes from (a file here, or a link's target)."""
+
+    path: str
+    source: Path | None = None
+    mode: int = 0o644
+    link: str = ""
+
+    def header(self) -> tarfile.TarInfo:
+        """Return the tar header: nothing in it depends on this machine."""
+        header = tarfile.TarInfo(self.path)
+        header.mode = self.mode
+        if self.source is None:
+            header.type, header.linkname, header.mode = tarfile.SYMTYPE, self.link, 0o777
+        else:
+            header.size = self.source.stat().st_size
+        return header
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image we make. Everything but the layer's bytes is small and made on demand.
+
+    By its form (`built.py`) a later release knows that it is ours, and may go when nothing is made from it.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    entries: tuple[Entry, ...]
+    digests: Digests
+    labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
+
+    @cached_property
+    def _layer_digest(self) -> str:
+        """SHA-256 of the layer, remembered by what goes into it."""
+        content = [
+            (entry.path, entry.mode, entry.link, self.digests.of(entry.source) if entry.source else "")
+            for entry in self.entries
+        ]
+        key = "layer:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        known = self.digests.recall(key)
+        if known is None:
+            sum_ = hashlib.sha256()
+            for chunk in self._layer():
+                sum_.update(chunk)
+            known = sum_.hexdigest()
+            self.digests.remember(key, known)
+        return known
+
+    def _layer(self) -> Iterator[bytes]:
+        for entry in self.entries:
+            header = entry.header()
+            yield header.tobuf(tarfile.USTAR_FORMAT)
+            if entry.source is not None:
+                yield from _file_blocks(entry.source, header.size)
+        yield _END
+
+    @property
+    def _layer_size(self) -> int:
+        sizes = (entry.source.stat().st_size for entry in self.entries if entry.source)
+        return len(self.entries) * tarfile.BLOCKSIZE + sum(_padded(size) for size in sizes) + len(_END)
+
+    @cached_property
+    def _config(self) -> bytes:
+        return built.config(self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels)
+
+    @cached_property
+    def _manifest(self) -> bytes:
+        return built.canonical(
+            {
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": _descriptor("application/vnd.oci.image.config.v1+json", self._config),
+                "layers": [
+                    {
+                        "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                        "digest": f"sha256:{self._layer_digest}",
+                        "size": self._layer_size,
+                    },
+                ],
+            },
+        )
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The id in the classic image store and the one in the containerd image store."""
+        return built.digest(self._config), built.digest(self._manifest)
+
+    @property
+    def reference(self) -> str:
+        """The tag it is loaded under."""
+        return built.reference(self.name, self.version, self.ids[0])
+
+    def archive(self) -> Iterator[bytes]:
+        """Yield the tar that `docker load` takes."""
+        repository, tag = self.reference.rsplit(":", 1)
+        index = built.canonical(
+            {
+                "schemaVersion": 2,
+                "manifests": [
+                    {
+                        **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
+                        "annotations": {
+                            "io.containerd.image.name": f"docker.io/{repository}:{tag}",
+                            "org.opencontainers.image.ref.name": tag,
+                        },
+                    },
+                ],
+            },
+        )
+        layer_path = f"blobs/sha256/{self._layer_digest}"
+        listing = built.canonical(
+            [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
+        )
+        yield from _member("oci-layout", built.canonical({"imageLayoutVersion": "1.0.0"}))
+        yield from _member("index.json", index)
+        yield from _member("manifest.json", listing)
+        yield from _member(_blob_path(self._config), self._config)
+        yield from _member(_blob_path(self._manifest), self._manifest)
+        header = tarfile.TarInfo(layer_path)
+        header.size = self._layer_size
+        yield header.tobuf(tarfile.USTAR_FORMAT)
+        yield from self._layer()
+        yield bytes(-header.size % tarfile.BLOCKSIZE)
+        yield _END
+
+    @property
+    def archive_size(self) -> int:
+        """About how many bytes `archive` yields, for progress."""
+        return self._layer_size
+
+
+_END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _file_blocks(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+    yield bytes(-size % tarfile.BLOCKSIZE)
+
+
+def _padded(size: int) -> int:
+    return size + -size % tarfile.BLOCKSIZE
+
+
+def _member(path: str, content: bytes) -> Iterable[bytes]:
+    header = tarfile.TarInfo(path)
+    header.size = len(content)
+    yield header.tobuf(tarfile.USTAR_FORMAT)
+    yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _blob_path(content: bytes) -> str:
+    return f"blobs/{built.digest(content).replace(':', '/')}"
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": built.digest(content), "size": len(content)}
