@@ -1,7 +1,7 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-Only this, `transport.py`, `creation.py` and `ssh.py` import `docker`: raw JSON, SDK types and error prose stop here.
-Written for API 1.41 (engine 20.10) and later, without anything that a later version changed.
+Only this, `transport.py`, `creation.py` and `ssh.py` import `docker`: raw JSON, SDK types and error prose stop
+here. Written for API 1.41 (engine 20.10) and later, without anything that a later version changed.
 """
 
 import json
