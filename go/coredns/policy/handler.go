@@ -12,9 +12,6 @@ import (
 // payload is the UDP size that we announce: no answer of ours is nearly that long (RFC 6891, DNS flag day 2020).
 const payload = 1232
 
-// helperName is what fwctl asks for, all the time, to see that it is refused as an agent is. It is not written down.
-const helperName = "refused.clawker-fw.invalid."
-
 // Handler answers every query from the list in force. No other plugin comes after it.
 type Handler struct {
 	source   *Source
@@ -58,7 +55,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	if err := writer.WriteMsg(reply); err != nil {
 		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
 	}
-	if reply.Rcode != dns.RcodeSuccess && question.Name() != helperName {
+	if reply.Rcode != dns.RcodeSuccess {
 		if err := recordRefusal(h.refusals, writer.RemoteAddr(), reply); err != nil {
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}

@@ -210,9 +210,9 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 		"the root":           {stranger, ".", dns.TypeNS, dns.OpcodeQuery, "no-rule"},
 		"a transfer":         {stranger, "a.test.", dns.TypeAXFR, dns.OpcodeQuery, "REFUSED"},
 		"an update":          {stranger, "a.test.", dns.TypeSOA, dns.OpcodeUpdate, "NOTIMP"},
-		"what fwctl asks":    {ourself, helperName, dns.TypeA, dns.OpcodeQuery, ""},
-		"from another place": {stranger, helperName, dns.TypeA, dns.OpcodeQuery, ""},
-		"below that":         {stranger, "x." + helperName, dns.TypeA, dns.OpcodeQuery, "no-rule"},
+		"what fwctl asks":    {ourself, askedByOurselves, dns.TypeA, dns.OpcodeQuery, ""},
+		"from another place": {stranger, askedByOurselves, dns.TypeA, dns.OpcodeQuery, "no-rule"},
+		"below that":         {stranger, "x." + askedByOurselves, dns.TypeA, dns.OpcodeQuery, "no-rule"},
 		"another from us":    {ourself, "b.test.", dns.TypeA, dns.OpcodeQuery, "no-rule"},
 	} {
 		query := new(dns.Msg)
