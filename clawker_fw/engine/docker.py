@@ -81,7 +81,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
 def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Translate what the SDK raises into one of our errors; `what` completes "The engine could not …".
 
-    What is excepted with `but` is left to whoever knows more about it.
+    Exceptions of the types in `but` are left to the caller.
     """
     try:
         yield

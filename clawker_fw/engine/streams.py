@@ -37,7 +37,7 @@ def heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
             for line in listen():
                 lines.put(line)
             lines.put(end)
-        except Exception as error:  # noqa: BLE001 - raised again, by whoever listens
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
             lines.put(error)
 
     threading.Thread(target=hear, daemon=True).start()

@@ -204,7 +204,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on an engine: a reason to look, and no more than that.
+    """Something that happened on an engine: a reason to look, and nothing else.
 
     `kind` is `container`, `network` or `image`, and `action` the engine's word (`die`, `disconnect`, `untag`, …).
     `names` are those of what it happened to, a former one included; `container` is the id of the container that it

@@ -97,7 +97,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             performer.require_going(plan.stages[position:])
             context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
-        except BaseException as error:  # whatever it is: what was made for nothing is taken away
+        except BaseException as error:  # whatever it is: undo what was made in vain
             if position in plan.undoable:
                 performer.undo(plan.rollback, error)
             raise
@@ -122,7 +122,7 @@ class _Performer:
         if self._stopping():
             raise StoppedError(
                 "stopped",
-                "Stopped, as asked, after what was in hand.",
+                "Stopped, as asked, after the current step.",
                 context=[f"left: {describe(step)}" for stage in left for step in stage],
                 hint="The next run finishes what is left. Agents are served meanwhile.",
             )

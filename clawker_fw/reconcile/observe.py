@@ -44,7 +44,7 @@ class _ChangedError(Exception):
 
 
 class Observation:
-    """A look at a project's stack that has begun: all is being read that the wanted images do not matter for.
+    """A look at a project's stack that has begun: what does not depend on the desired images is being read.
 
     What goes away between two questions, or is in another state by the second one, belongs to a run at work or is
     just being started: the world is looked at once more then. What changes all the time is taken as it was found
@@ -132,8 +132,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
     """Whether every container and our networks are as they were observed, and nobody was at work then.
 
-    Who asks has the lock. What this can't see is an image that has gone, and what another run has written into a
-    volume: who acts on what was observed looks again afterwards, as always.
+    The caller holds the lock. What this can't see is an image that has gone, and what another run has written into
+    a volume: whoever acts on what was observed compares again afterwards, as always.
     """
     _, listing = _listing(reader, project)
     networks = _our_networks(reader.networks(), project)

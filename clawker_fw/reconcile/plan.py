@@ -317,7 +317,7 @@ class _Planner:
         return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], relief]
 
     def _relieved_coredns(self) -> list[Step]:
-        """Have the old resolver let the service address go, or take it away, and tell whoever still remembers it.
+        """Have the old resolver release the service address, or remove it, and announce the address again.
 
         It gives the address up only when the new one has it: a claim that fails leaves it held.
         """
@@ -339,7 +339,7 @@ class _Planner:
         return [*wait, *drain, _remove(old)]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
-        """Whether agents have to hear whose the service address is: also after somebody else had it."""
+        """Whether the service address must be announced again: also after another container has held it."""
         mine = finding.field == f"address.{self._desired.service_address}"
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 

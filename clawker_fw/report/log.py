@@ -126,7 +126,7 @@ def error(failure: FirewallError, *, debug: bool) -> None:
 
 
 def notice(event: str, words: str) -> None:
-    """Say something to whoever watches."""
+    """Write a sentence for people."""
     LOG.info(event, extra={"words": words})
 
 

@@ -2,7 +2,7 @@
 
 The memory is a cache and nothing else: a file whose size, times, inode or device differ is read again, one that
 changed within the last two seconds is never remembered (its times could stay equal through another change), and
-a cache that can't be read or written is done without.
+an unusable cache is ignored.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ class Schedule:
 
 
 class Backoff:
-    """How long to wait after failures: each time twice as long, up to a limit, and a random part of it less."""
+    """How long to wait after failures: exponential backoff, capped, with random jitter."""
 
     def __init__(self, first: float, limit: float, random: Random) -> None:
         """Begin without a failure."""

@@ -93,7 +93,7 @@ class Watcher:
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
-        """When whoever has come last can be seen: an engine tells of them before it starts them."""
+        """The earliest time at which the newest arrival is visible: an engine announces it before it starts it."""
         self._tried: frozenset[tuple[Sibling, str, str]] = frozenset()
         self._settling_since: float | None = None
         self._unwell_at: float | None = None

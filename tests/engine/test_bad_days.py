@@ -165,7 +165,7 @@ def _only_check(text: bytes) -> bytes:
 def test_a_release_that_starts_and_dies(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
     """A program that ends again and again never becomes ready: the old one serves on, and `drift` tells of it."""
     before = docker.inspect_container(up.container("envoy"))["Id"]
-    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy.py", _only_check)
+    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
     newer = upgraded(up, tmp_path / "newer")
     outcome = newer.call("run").expect(5)
     assert "error[replacement-not-ready]" in outcome.err

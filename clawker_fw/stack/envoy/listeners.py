@@ -48,7 +48,7 @@ _NOT_OUR_HOST: Json = {
         },
     },
 }
-"""Who asks for the refused name is CoreDNS's helper, all the time: it is not logged."""
+"""CoreDNS's helper asks for the refused name all the time: that is not logged."""
 
 
 def listeners(rules: RuleSet, address: IPv4Address, routes_path: str) -> list[Json]:
