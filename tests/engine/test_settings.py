@@ -72,7 +72,7 @@ def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
         before = len(watched.decisions)
         docker.kill(up.container("envoy"))
         watched.healed(since=before)
-        assert ("coredns", "hot", POLICY, "upgrade", "commit") in up.drift().findings
+        assert ("coredns", "hot", POLICY, "settings", "commit") in up.drift().findings
         up.call("reload").expect()
         before = len(watched.decisions)
         watched.wait(lambda each: not unused(each) and each["verdict"] == "current", since=before)
