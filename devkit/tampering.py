@@ -11,7 +11,7 @@ from typing import Any
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack import image_tar, labels
-from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
+from clawker_fw.stack.container import ATTEMPT, COMMITTED, EYE, VOLUME
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.topology import lower_half
@@ -191,6 +191,7 @@ CONTAINERS = (
         (
             Sign(COREDNS, "state", "networks.{project}-net", "replace"),
             Sign(COREDNS, "live", "network", "replace"),
+            Sign(COREDNS, "live", "engine_files", "replace"),
         ),
     ),
     Tampering(
@@ -391,6 +392,7 @@ STATES = (
         (
             Sign(COREDNS, "state", "networks.{project}-egress", "replace"),
             Sign(COREDNS, "live", "network", "replace"),
+            Sign(COREDNS, "live", "engine_files", "replace"),
         ),
     ),
     Tampering(
@@ -495,6 +497,7 @@ NETWORKS = (
                 )
             ),
             Sign(COREDNS, "state", "service_address", "claim"),
+            Sign(COREDNS, "hot", EYE, "commit", SETTINGS),
             *(
                 Sign(sibling, layer, field, "commit", SETTINGS)
                 for sibling, path, resource in _HOLDING_ADDRESSES
