@@ -50,15 +50,19 @@ func answerARP(t *testing.T, name string) {
 func TestOthersWhoHaveOurAddress(t *testing.T) {
 	inNetwork(t)
 	silence(t, "agents-end", "egress-end")
-	answerARP(t, "agents-end")
-
-	asked, err := askForOthers()
-	if err != nil {
-		t.Fatal(err)
+	wanted := onAgents.String() + " " + link(t, "agents-end").Attrs().HardwareAddr.String()
+	found := []string{}
+	// On a busy machine whoever answers may come too late for one question.
+	for try := 0; try < 20 && len(found) == 0; try++ {
+		answerARP(t, "agents-end")
+		asked, err := askForOthers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = asked.answers()
 	}
 
-	wanted := onAgents.String() + " " + link(t, "agents-end").Attrs().HardwareAddr.String()
-	if found := asked.answers(); !slices.Equal(found, []string{wanted}) {
+	if !slices.Equal(found, []string{wanted}) {
 		t.Errorf("found %q, expected %q", found, wanted)
 	}
 }
