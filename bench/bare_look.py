@@ -10,7 +10,8 @@ def look(host: str, project: str, references: list[str]) -> None:
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
     client.info()
     client.networks()
-    client.images(filters={"label": "dev.clawker.managed=true"})
+    for image in client.images(filters={"label": ["dev.clawker.managed=true", "dev.clawker.purpose=firewall"]}):
+        client.inspect_image(image["Id"])  # type: ignore[no-untyped-call]
     ours = [f"dev.clawker.{key}" for key in ("managed=true", "purpose=firewall", f"project={project}")]
     client.volumes(filters={"label": ours, "dangling": True})
     for reference in references:
