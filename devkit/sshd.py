@@ -21,8 +21,11 @@ StrictModes no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+MaxSessions 64
 SetEnv DOCKER_HOST={engine} PATH={path}
 """
+
+# With sshd's own limit of 10 sessions a busy machine sometimes needs a second login, and tests count them.
 
 _CLIENT = """\
 IdentityFile {folder}/user
