@@ -48,6 +48,8 @@ from clawker_fw.reconcile.steps import (
 from clawker_fw.stack.image_tar import BuiltImage
 
 _ASK_EVERY = 0.03
+_NOTICE_SECONDS = 2.0
+"""How long an engine may take to notice that a program has ended."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
 _LAST_WORDS = 8
@@ -289,17 +291,25 @@ class _Performer:
         When the files have ended the program, the helper has ended with it. The engine has started both again by
         then, or is about to, with the files that were proven last.
         """
-        now = self._engine.container(step.container)
-        if before is None or now is None or (now.running and now.started == before.started):
-            raise error
+        end = time.monotonic() + _NOTICE_SECONDS
+        while not self._has_ended(before):
+            if time.monotonic() > end:
+                raise error
+            time.sleep(_ASK_EVERY)
         words = self._last_words(step.container)
-        self._await_answer(step.container)
+        self._await_answer(step.container, restarting=True)
         raise NotProvenError(
             "commit-ended-program",
             f"The new files ended {step.sibling}; it has started again with the old ones.",
             context=words,
             hint="The rules that were live before are live again.",
         ) from error
+
+    def _has_ended(self, before: ContainerView | None) -> bool:
+        """Whether a container does not run any more, or has been started again."""
+        if before is None or (now := self._engine.container(before.id)) is None:
+            return False
+        return not now.running or now.started != before.started
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -324,13 +334,14 @@ class _Performer:
             return f"{ended} {_connections(left)} cut" if left else ended
         return f"{_connections(left)} cut" if left else ""
 
-    def _await_answer(self, container: str) -> None:
+    def _await_answer(self, container: str, *, restarting: bool = False) -> None:
+        """Wait for a program that has been started, or that the engine is about to start again by itself."""
         end = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < end:
             probe = self._ask(container)
             if probe and not probe.error:
                 return
-            if probe is None and not self._alive(container):
+            if probe is None and not restarting and not self._alive(container):
                 break
             time.sleep(_ASK_EVERY)
         raise NotProvenError(
