@@ -1,6 +1,5 @@
 """The commands for one stack, which look at it and change it: init, run, status, drift, reload and down."""
 
-import logging
 import os
 import signal
 import threading
@@ -33,8 +32,6 @@ _STOPPING = (
     "Finishing the current step, then stopping. Press Ctrl-C again to stop immediately; "
     "the next run completes the rest."
 )
-
-LOG = logging.getLogger("clawker_fw")
 
 
 @app.command()

@@ -139,7 +139,7 @@ def test_status_counts_the_rules_that_are_live(
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
     assert "The settings have other rules (2 rules)" in command("status").out, "as many, and others"
     command("reload")
-    assert command("status", "--format", "json").json["other_rules"] is False, "the zone was not committed anew"
+    assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
 
     memory.inside("clawker-coredns").silent = "connection refused"
     answer = command("status", "--format", "json").valid("status")

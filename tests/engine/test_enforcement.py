@@ -194,7 +194,7 @@ def test_an_allowed_name_has_no_other_records(agent: Peer, envoy: str) -> None:
 
 
 def test_dns_is_no_tunnel(agent: Peer, neighbour: Peer, firewall: Firewall, envoy: str) -> None:
-    """No query leaves: the world's resolver is not reached, and ours knows only the zone."""
+    """No query leaves: the world's resolver is not reached, and ours knows only its list."""
     service = firewall.status()["agent"]["dns"]
     for server in (service, "127.0.0.11"):
         answer = agent.ask("resolve", "aGVsbG8.denied.test", "--server", f"{server}:53", "--type", "TXT")
