@@ -100,8 +100,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # whatever it is: undo what was made in vain
-            if position in plan.undoable:
-                performer.undo(plan.rollback, error)
+            performer.give_up(plan.rollback if position in plan.undoable else (), error)
             raise
 
 
@@ -144,22 +143,25 @@ class _Performer:
                 self.require_going([lane[position:], *after])
             self._perform(step)
 
-    def undo(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
+    def give_up(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
         """Go back; what can't be undone is left to the next run, and added to the error about to be raised.
 
         A run that has lost the lock, or can't tell whether it has, removes nothing: whoever has taken over may
-        have put into service what was made here.
+        have put into service what was made here. Nor does its error mean anything: it may stem from then.
+
+        Raises:
+            LockLostError: in place of the error, when another run has taken over.
         """
-        for step in rollback:
-            if step.container not in self._made:
-                continue  # it was never made, or somebody else has the name by now
+        made = [step for step in rollback if step.container in self._made]  # what is not may be another's by now
+        for step in (None, *made):
             try:
                 self._require_lock()
-                self._perform(replace(step, container=self._made[step.container]))
-            except LockLostError:
-                return
+                if step:
+                    self._perform(replace(step, container=self._made[step.container]))
+            except LockLostError as lost:
+                raise lost from error
             except FirewallError as trouble:
-                if isinstance(error, FirewallError):
+                if step and isinstance(error, FirewallError):
                     error.context = (*error.context, f"undoing failed too: {trouble}")
 
     def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step

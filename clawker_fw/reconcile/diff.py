@@ -183,7 +183,12 @@ class _Comparison:
             *self._hot(),
             *self._live(),
         ]
-        yield from found or self._as_agents_see()
+        yield from found or (*self._health(), *self._as_agents_see())
+
+    def _health(self) -> Iterator[Finding]:
+        """Tell of a health check that fails for no reason that is seen: it asks less than this comparison does."""
+        if self._container.running and self._container.health == "unhealthy" and not self._healthy_by_now:
+            yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
 
     def _as_agents_see(self) -> Iterator[Finding]:
         """Tell what agents see of a sibling that is right in every other way.
@@ -241,8 +246,6 @@ class _Comparison:
             code = "" if container.running else f", exit code {container.exit_code}"
             running = f"{container.restarts}{code}"
             yield self._finding(Layer.STATE, RESTARTS, running, None, made=False, action=Action.REPLACE)
-        if container.running and container.health == "unhealthy" and not self._healthy_by_now:
-            yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
         yield from self._networks_held()
         if wanted.sibling is Sibling.COREDNS and (probe := self._seen.probe) and not probe.error:
             yield from self._service_address()

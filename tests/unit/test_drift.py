@@ -224,6 +224,9 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert stacks.found(memory, wanted) == set()
     envoy.unhealthy = "not live at version 1"
     assert stacks.found(memory, wanted) == {("envoy", "state", "health", "tamper", "replace")}
+    envoy.files["state/committed.json"] = b"{}"  # a check relies on it: what is found there explains that it fails
+    assert stacks.found(memory, wanted) == {("envoy", "hot", "state/committed.json", "tamper", "commit")}
+    envoy.files.pop("state/committed.json")
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 

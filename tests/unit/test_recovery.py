@@ -429,6 +429,23 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
+def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -> None:
+    """It goes on with an answer from before it was suspended: that is no word on what serves now."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def tell(progress: Progress) -> None:
+        if isinstance(progress.step, Verify):
+            engine.remove("clawker-lock")
+            stacks.converged(engine, wanted)
+            raise NotProvenError("replacement-not-ready", "It did not answer, then.")
+
+    with pytest.raises(LockLostError):
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
+    assert stacks.found(engine, wanted) == set()
+    assert pipeline.compare(engine, wanted).failed_attempt is None
+
+
 def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
