@@ -3,14 +3,16 @@
 import io
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Any
 
 from docker import APIClient
 
 from clawker_fw.engine import archive
-from clawker_fw.stack.container import VOLUME
+from clawker_fw.model import File
+from clawker_fw.stack.container import HELPER, VOLUME
+from clawker_fw.stack.files import executable, public
 from clawker_fw.stack.topology import Addressing
 from devkit.firewall import Firewall
 from devkit.peers import Peers
@@ -48,7 +50,8 @@ class Hand:
 
     def write(self, sibling: str, path: str, content: bytes) -> None:
         """Change a file in the volume in place, as `docker cp` does."""
-        self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: content}))
+        file = executable(content) if path == HELPER else public(content)
+        self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def link(self, sibling: str, path: str, target: str) -> None:
         """Put a symbolic link into the volume."""
@@ -56,12 +59,10 @@ class Hand:
         header.type, header.linkname = tarfile.SYMTYPE, target
         self._put(sibling, header, b"")
 
-    def chmod(self, sibling: str, path: str, mode: int) -> None:
-        """Give a file in the volume another mode."""
-        content = self.read(sibling)[path]
-        header = tarfile.TarInfo(path)
-        header.mode, header.size = mode, len(content)
-        self._put(sibling, header, content)
+    def alter(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `File`
+        """Give a file in the volume another mode or owner."""
+        file = replace(self._files(sibling)[path], **attributes)
+        self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
         """Give a folder in the volume another mode or owner."""
@@ -92,7 +93,10 @@ class Hand:
             raise RuntimeError(f"{arguments} ended with {code}")
 
     def read(self, sibling: str) -> dict[str, bytes]:
-        """Return the files in the volume."""
+        """Return what the files in the volume say."""
+        return {path: file.content for path, file in self._files(sibling).items()}
+
+    def _files(self, sibling: str) -> dict[str, File]:
         return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
     def fwctl(self, sibling: str, *arguments: str) -> None:
@@ -129,7 +133,7 @@ class Hand:
             rest, first = [first], rest[0]
         body["NetworkingConfig"] = {"EndpointsConfig": {first[0]: {"IPAMConfig": first[1]["IPAMConfig"]}}}
         networks = {network: endpoint["IPAMConfig"]["IPv4Address"] for network, endpoint in rest}
-        return Recipe(body, networks, archive.pack(self.read(sibling)))
+        return Recipe(body, networks, archive.pack(self._files(sibling)))
 
     def address(self, sibling: str) -> str:
         """Return a sibling's address on the agent network."""

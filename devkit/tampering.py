@@ -14,6 +14,7 @@ from clawker_fw.stack import image_tar, labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, EYE, VOLUME
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
+from clawker_fw.stack.files import public
 from clawker_fw.stack.topology import lower_half
 from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body, Hand
@@ -277,7 +278,7 @@ def _leave_a_replacement(hand: Hand) -> None:
     recipe, name = hand.recipe(COREDNS), f"{hand.name(COREDNS)}-next"
     _other_address(recipe.body)
     made = hand.docker.create_container_from_config(recipe.body, name)["Id"]  # type: ignore[no-untyped-call]
-    hand.docker.put_archive(made, VOLUME, pack({"boot/x": b""}))
+    hand.docker.put_archive(made, VOLUME, pack({"boot/x": public(b"")}))
 
 
 def _take_the_service_address(hand: Hand) -> None:
@@ -565,7 +566,7 @@ FILES = (
     ),
     Tampering(
         "`boot/Corefile` is given another mode",
-        lambda hand: hand.chmod(COREDNS, "boot/Corefile", 0o666),
+        lambda hand: hand.alter(COREDNS, "boot/Corefile", mode=0o666),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
     ),
     Tampering(

@@ -11,59 +11,63 @@ from typing import IO
 
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Files
-from clawker_fw.stack.container import HELPER, VOLUME
-
-_FOLDER_MODE = 0o755
-
+from clawker_fw.model import File, Files
+from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.files import FOLDER, found
 
 CHUNK = 1 << 16
 """How much is read at once: small enough for an allocator to give it back."""
 
+_NOBODY = 65534
+"""Who the owner of a file is in a container when he is not in its namespace (Linux, user_namespaces(7))."""
+
 
 def pack(files: Files) -> bytes:
-    """Return a tar of the files and the folders they are in; the helper is executable, all is root's."""
+    """Return a tar of the files and the folders they are in."""
     buffer = io.BytesIO()
     folders: set[PurePosixPath] = set()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path, content in files.items():
+        for path, file in files.items():
             for folder in reversed(PurePosixPath(path).parents[:-1]):
                 if folder not in folders:
                     folders.add(folder)
-                    header = tarfile.TarInfo(str(folder))
-                    header.type, header.mode = tarfile.DIRTYPE, _FOLDER_MODE
-                    archive.addfile(header)
-            header = tarfile.TarInfo(path)
-            header.size, header.mode = len(content), _mode(path)
-            archive.addfile(header, io.BytesIO(content))
+                    archive.addfile(_header(str(folder), tarfile.DIRTYPE, FOLDER))
+            archive.addfile(_header(path, tarfile.REGTYPE, file), io.BytesIO(file.content))
     return buffer.getvalue()
 
 
-def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, bytes]:
+def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(path)
+    header.type, header.size, header.mode = kind, len(file.content), file.mode
+    header.uid, header.gid = file.owner
+    return header
+
+
+def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
     """Return the files of a tar by their path below its one top folder.
 
-    A link reads as `-> its target`. A file with another owner or mode than we give reads with a first line that
-    says so: it is not what we made, whatever it holds. A folder has no entry unless its owner or mode is another:
-    then one whose path is absolute, which no file's is. `root` is who a container's root is for the engine. A file
-    that is as it is `known` is that very object.
+    A link reads as `-> its target`. A folder has no entry unless its owner or mode is another than we give: then
+    one whose path is absolute, which no file's is. `root` is who a container's root is for the engine. A file that
+    is as it is `known` is that very object.
 
     Raises:
         EngineError: when it is no whole tar.
     """
-    files: dict[str, bytes] = {}
+    files: dict[str, File] = {}
     with _readable(), tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
+                before = known.get(path)
                 stream = archive.extractfile(member)
-                content = _content(stream, known.get(path, b"")) if stream else b""
-                irregular = _irregular(_mode(path), member, root)
-                files[path] = irregular + content if irregular else content
+                content = _content(stream, before.content if before else b"") if stream else b""
+                file = _found(content, member, root)
+                files[path] = before if before is not None and before == file else file
             elif member.isdir():
-                if irregular := _irregular(_FOLDER_MODE, member, root):
-                    files[f"{VOLUME}/{path}".rstrip("/")] = irregular
+                if (folder := _found(b"", member, root)) != FOLDER:
+                    files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
-                files[path] = f"-> {member.linkname}".encode()
+                files[path] = _found(f"-> {member.linkname}".encode(), member, root)
     return files
 
 
@@ -85,15 +89,14 @@ def _content(stream: IO[bytes], known: bytes) -> bytes:
     return known if same == len(known) else known[:same]
 
 
-def _irregular(wanted: int, member: tarfile.TarInfo, root: tuple[int, int]) -> bytes:
-    mode, owner = stat.S_IMODE(member.mode), (member.uid, member.gid)
-    if (mode, owner) == (wanted, root):
-        return b""
-    return f"[mode {mode:04o}, owner {member.uid}:{member.gid}]\n".encode()
+def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
+    owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
+    return found(content, stat.S_IMODE(member.mode), owner)
 
 
-def _mode(path: str) -> int:
-    return 0o755 if path == HELPER else 0o644
+def _inside(identity: int, root: int) -> int:
+    """Return who a user or group of the engine's is in a container, where nobody stands for all who are not known."""
+    return identity - root if identity >= root else _NOBODY
 
 
 class Reading(io.RawIOBase):

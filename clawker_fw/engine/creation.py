@@ -29,10 +29,10 @@ def healthcheck(shape: Shape) -> dict[str, Any] | None:
 
 
 def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
-    """Return the part of a configuration that is about the host. A volume has no name, but says whose it is."""
+    """Return the part of a configuration that is about the host."""
     shape = spec.shape
     options = dict(shape.log)
-    ours = {key: value for key, value in spec.labels.items() if key in labels.OWNERSHIP}
+    ours = labels.volume_labels(spec.labels)
     return HostConfig(
         version=version,
         network_mode=network,

@@ -26,6 +26,7 @@ from clawker_fw.model import (
     Endpoint,
     EngineFacts,
     Event,
+    File,
     Files,
     ImageView,
     NetworkSpec,
@@ -35,6 +36,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import built
 from clawker_fw.stack.container import COMMITTED, GOOD, HELPER_PATH, HOT, STAGE, program_of
+from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
@@ -54,7 +56,7 @@ class _Container:
     spec: ContainerSpec
     image: str
     created: str
-    files: dict[str, bytes]
+    files: dict[str, File]
     networks: dict[str, str]
     remembered: dict[str, str] = field(default_factory=dict)
     status: str = "created"
@@ -137,7 +139,7 @@ class MemoryEngine:
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
         found = self.inside(container).files
-        return {path: known[path] if known.get(path) == content else content for path, content in found.items()}
+        return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""
@@ -358,7 +360,7 @@ class MemoryEngine:
             case ["commit"]:
                 on_line(_commit(inside))
             case ["claim", _]:
-                inside.files[_CLAIMED] = b""
+                inside.files[_CLAIMED] = public(b"")
                 inside.addresses.add(self._service_address(inside))
             case ["release"]:
                 inside.files.pop(_CLAIMED, None)
@@ -443,7 +445,7 @@ class MemoryEngine:
 
     @staticmethod
     def _service_address(inside: _Container) -> str:
-        return str(json.loads(inside.files[SIBLING])["service"]["address"])
+        return str(json.loads(inside.files[SIBLING].content)["service"]["address"])
 
     def _identity(self) -> str:
         return f"{next(self._numbers):064x}"
@@ -506,9 +508,9 @@ def _loaded(resources: Sequence[Resource], files: Files) -> dict[str, str | None
     """Return the digest each resource would have, None for one that its program would refuse."""
     found: dict[str, str | None] = {}
     for each in resources:
-        content = files.get(f"{HOT}{each.path}", b"")
+        file = files.get(f"{HOT}{each.path}", public(b""))
         if each.proven:
-            found[each.name] = each.digest(content) if _readable(each, content) else None
+            found[each.name] = each.digest(file.content) if _readable(each, file.content) else None
     return found
 
 
@@ -527,10 +529,10 @@ def _readable(resource: Resource, content: bytes) -> bool:
 
 def _commit(inside: _Container) -> dict[str, Any]:
     """Do what `fwctl commit` does: all of it live, or the old files back."""
-    wanted = json.loads(inside.files[f"{STAGE}commit.json"])
+    wanted = json.loads(inside.files[f"{STAGE}commit.json"].content)
     new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
     for file in wanted["files"]:
-        if hashlib.sha256(plain(new[f"{HOT}{file['path']}"])).hexdigest() != file["sha256"]:
+        if hashlib.sha256(plain(new[f"{HOT}{file['path']}"].content)).hexdigest() != file["sha256"]:
             raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
     loaded = _loaded(declared(inside.files), {**inside.files, **new})
     refused = sorted(name for name, digest in loaded.items() if digest != wanted["live"].get(name))
@@ -558,20 +560,20 @@ def _commit(inside: _Container) -> dict[str, Any]:
 
 def _keep_good(inside: _Container) -> None:
     """Do what `fwctl` does when what lies there has been proven: keep a copy of it."""
-    kept = {path: text for path, text in inside.files.items() if not path.startswith(GOOD)}
-    copies = {f"{GOOD}{path}": text for path, text in kept.items() if path.startswith(HOT)}
+    kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}
+    copies = {f"{GOOD}{path}": file for path, file in kept.items() if path.startswith(HOT)}
     inside.files = {**kept, **copies, f"{GOOD}committed.json": kept[COMMITTED]}
 
 
 def _intact(files: Files, folder: str, record: str) -> bool:
     """Whether the hot files in a folder are those that a record speaks of."""
     try:
-        recorded = {each["path"]: each["sha256"] for each in json.loads(files[record])["files"]}
+        recorded = {each["path"]: each["sha256"] for each in json.loads(files[record].content)["files"]}
     except (KeyError, TypeError, ValueError):
         return False
     present = {
-        path.removeprefix(folder): hashlib.sha256(plain(text)).hexdigest()
-        for path, text in files.items()
+        path.removeprefix(folder): hashlib.sha256(plain(file.content)).hexdigest()
+        for path, file in files.items()
         if path.startswith(folder)
     }
     return present == recorded
@@ -582,8 +584,8 @@ def _start_good(inside: _Container) -> bool:
     if not _intact(inside.files, HOT, COMMITTED):
         if not _intact(inside.files, f"{GOOD}{HOT}", f"{GOOD}committed.json"):
             return False
-        kept = {path: text for path, text in inside.files.items() if not path.startswith(HOT)}
-        good = {path.removeprefix(GOOD): text for path, text in kept.items() if path.startswith(f"{GOOD}{HOT}")}
+        kept = {path: file for path, file in inside.files.items() if not path.startswith(HOT)}
+        good = {path.removeprefix(GOOD): file for path, file in kept.items() if path.startswith(f"{GOOD}{HOT}")}
         inside.files = {**kept, **good, COMMITTED: kept[f"{GOOD}committed.json"]}
     _keep_good(inside)
     return True

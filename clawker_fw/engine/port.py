@@ -61,6 +61,7 @@ class EngineReader(Protocol):
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """Return the regular files and links in a container's volume; a link reads as `-> its target`.
 
+        A folder is among them, by its absolute path, when its mode or owner is another than that of all folders.
         A file that is as it is `known` is that very object: what is large and the same everywhere is held once.
         """
 

@@ -19,6 +19,7 @@ from clawker_fw.model.desired import (
     version_of,
 )
 from clawker_fw.model.difference import Diff, Finding
+from clawker_fw.model.files import File, Files
 from clawker_fw.model.observed import (
     Attempt,
     ContainerSummary,
@@ -33,7 +34,7 @@ from clawker_fw.model.observed import (
     OwnImage,
     Probe,
 )
-from clawker_fw.model.vocabulary import Action, Cause, Files, Layer, Role, Sibling, Value, Verdict
+from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
     "Action",
@@ -48,6 +49,7 @@ __all__ = [
     "Endpoint",
     "EngineFacts",
     "Event",
+    "File",
     "Files",
     "Finding",
     "Healthcheck",

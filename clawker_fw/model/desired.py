@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from clawker_fw.model.vocabulary import Files, Role, Sibling
+from clawker_fw.model.files import Files
+from clawker_fw.model.vocabulary import Role, Sibling
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from clawker_fw.model.desired import (
     Mount,
     Shape,
 )
-from clawker_fw.model.vocabulary import Files, Role, Sibling
+from clawker_fw.model.files import Files
+from clawker_fw.model.vocabulary import Role, Sibling
 
 
 @dataclass(frozen=True, slots=True)

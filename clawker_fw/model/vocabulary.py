@@ -1,14 +1,9 @@
 """The words that all values are made of: siblings, layers, causes, verdicts, actions, roles."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 Value = str | int | bool | None | tuple[str, ...]
 """A running or desired value in a finding; JSON can hold it."""
-
-
-Files = Mapping[str, bytes]
-"""Paths relative to the volume's root, with `/` between parts, to contents."""
 
 
 class Sibling(StrEnum):

@@ -4,15 +4,13 @@ It lies in the volume of a sibling that serves, beside what `fwctl` keeps there.
 it along; otherwise the next attempt that succeeds ends it.
 """
 
-import dataclasses
-import json
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import Attempt, Observed
-from clawker_fw.stack.container import ATTEMPT, read_attempt
+from clawker_fw.stack.container import ATTEMPT, NO_ATTEMPT, attempt_record, read_attempt
 
 
 def failed(error: FirewallError) -> Attempt:
@@ -26,15 +24,15 @@ def last(observed: Observed) -> Attempt | None:
     found: list[Attempt] = []
     for seen in observed.siblings.values():
         with suppress(ValueError):
-            attempt = read_attempt(seen.files.get(ATTEMPT, b"{}"))
+            attempt = read_attempt(seen.files.get(ATTEMPT, NO_ATTEMPT).content)
             found += [attempt] if attempt else []
     return max(found, key=lambda attempt: attempt.at, default=None)
 
 
 def keep(engine: EngineWriter, observed: Observed, attempt: Attempt | None) -> None:
     """Record how an attempt ended, None for well. An engine that fails here has failed before, and was told of."""
-    content = json.dumps(dataclasses.asdict(attempt) if attempt else {}, sort_keys=True).encode()
+    record = attempt_record(attempt) if attempt else NO_ATTEMPT
     for seen in observed.siblings.values():
-        if attempt or seen.files.get(ATTEMPT, content) != content:
+        if attempt or seen.files.get(ATTEMPT, record) != record:
             with suppress(EngineError):
-                engine.put_files(seen.container.id, {ATTEMPT: content})
+                engine.put_files(seen.container.id, {ATTEMPT: record})

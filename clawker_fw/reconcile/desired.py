@@ -16,6 +16,7 @@ from clawker_fw.model import (
     Desired,
     DesiredSibling,
     EngineFacts,
+    File,
     Files,
     Image,
     NetworkView,
@@ -32,6 +33,7 @@ from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, image_tar, images, labels
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
+from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
@@ -73,11 +75,11 @@ class Blueprint:
         )
 
     @cached_property
-    def helper(self) -> bytes:
+    def helper(self) -> File:
         """The program fwctl for the engine's architecture."""
         path = self.release.binary("fwctl", self.engine.architecture)
         state = path.stat()
-        return _content(path, state.st_ino, state.st_mtime_ns)
+        return executable(_content(path, state.st_ino, state.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=1)

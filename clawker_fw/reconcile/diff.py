@@ -15,6 +15,7 @@ from clawker_fw.model import (
     Desired,
     DesiredSibling,
     Diff,
+    File,
     Files,
     Finding,
     Layer,
@@ -27,6 +28,7 @@ from clawker_fw.model import (
     Value,
     Verdict,
 )
+from clawker_fw.reconcile.file_values import attributes_told, contents, digests_told, told
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import (
     ATTEMPT,
@@ -36,11 +38,13 @@ from clawker_fw.stack.container import (
     HELPER,
     HOT,
     KEPT,
+    NO_ATTEMPT,
     UNFINISHED,
     container_names,
     program_of,
     read_attempt,
 )
+from clawker_fw.stack.files import FOLDER, RECORD
 from clawker_fw.stack.resources import plain
 
 RESTARTS = "restarts"
@@ -396,22 +400,25 @@ class _Comparison:
 
     def _boot(self) -> Iterator[Finding]:
         """Compare everything in the volume that is not re-read while running: nothing else belongs there."""
-        running = {path: text for path, text in self._seen.files.items() if _is_boot(path)}
+        running = {path: file for path, file in self._seen.files.items() if _is_boot(path)}
+        folders = {path: FOLDER for path in running if path.startswith("/")}
         made = self._applied.boot if self._applied else {}
-        yield from self._files(Layer.BOOT, running, self._wanted.boot, made, Action.REPLACE)
+        yield from self._files(Layer.BOOT, running, {**self._wanted.boot, **folders}, made, Action.REPLACE)
+        for path in sorted(KEPT - {COMMITTED}):
+            yield from self._attributes(Layer.BOOT, path, RECORD, Action.REPLACE)
         try:
-            read_attempt(self._seen.files.get(ATTEMPT, b"{}"))
+            read_attempt(self._seen.files.get(ATTEMPT, NO_ATTEMPT).content)
         except ValueError:
             yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE)
 
     def _hot(self) -> Iterator[Finding]:
         """Compare the hot files, but for the version that each commit gives them, and what is kept of them."""
-        raw = {path: text for path, text in self._seen.files.items() if path.startswith(HOT)}
-        running = {path: plain(text) for path, text in raw.items()}
+        raw = {path: file for path, file in self._seen.files.items() if path.startswith(HOT)}
+        running = {path: file.saying(plain(file.content)) for path, file in raw.items()}
         committed = self._committed.files
         # An earlier release recorded the digest of the whole file.
         made = {
-            path: labels.digest(running[path]) if labels.digest(raw[path]) == digest else digest
+            path: labels.digest(running[path].content) if labels.digest(raw[path].content) == digest else digest
             for path, digest in committed.items()
             if path in raw
         }
@@ -419,16 +426,33 @@ class _Comparison:
         yield from found
         if not found and self._committed != self._wanted_commit:
             yield self._finding(Layer.HOT, COMMITTED, "another set", "this set", made=False, action=Action.COMMIT)
-        for path, text in self._seen.files.items():
-            name = path.removeprefix(f"{GOOD}{HOT}")
-            kept = committed.get(HOT + name)
-            if committed and name != path and (digest := labels.digest(plain(text))) != kept:
-                yield self._finding(Layer.HOT, path, digest, kept, made=False, action=Action.COMMIT)
+        yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
+        if committed:
+            yield from self._good(committed)
         for folder in UNFINISHED:
             if any(path.startswith(f"{folder}/") for path in self._seen.files):
                 yield self._finding(
                     Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
                 )
+
+    def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
+        """Compare the copies that are kept of the hot files with the record of them."""
+        for path, file in self._seen.files.items():
+            if not path.startswith(f"{GOOD}{HOT}"):
+                continue
+            hot = path.removeprefix(GOOD)
+            wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
+            digest = labels.digest(plain(file.content))
+            if digest != kept:
+                yield self._finding(
+                    Layer.HOT,
+                    path,
+                    *digests_told(file, wanted, digest, kept),
+                    made=False,
+                    action=Action.COMMIT,
+                )
+            elif wanted is not None:
+                yield from self._attributes(Layer.HOT, path, wanted, Action.COMMIT)
 
     def _files(
         self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action
@@ -437,16 +461,22 @@ class _Comparison:
             before, after = running.get(path), wanted.get(path)
             if before == after:
                 continue
-            digest = labels.digest(before) if before is not None else None
+            digest = labels.digest(before.content) if before is not None else None
+            altered = before is not None and after is not None and bool(attributes_told(before, after))
             yield self._finding(
                 layer,
                 path,
-                digest,
-                labels.digest(after) if after is not None else None,
-                made=digest == made.get(path),
+                *told(before, after),
+                made=digest == made.get(path) and not altered,
                 action=action,
-                contents=None if path == HELPER else (before or b"", after or b""),
+                contents=None if path == HELPER else contents(before, after),
             )
+
+    def _attributes(self, layer: Layer, path: str, wanted: File, action: Action) -> Iterator[Finding]:
+        """Compare the mode and owner of a file whose content is nothing to compare."""
+        file = self._seen.files.get(path)
+        if file is not None and attributes_told(file, wanted):
+            yield self._finding(layer, path, *told(file, wanted.saying(file.content)), made=False, action=action)
 
     def _live(self) -> Iterator[Finding]:
         probe = self._seen.probe
@@ -488,7 +518,7 @@ class _Comparison:
     def _committed(self) -> "_Commit":
         """What was last committed, by the container's own record; nothing when that can't be read."""
         try:
-            record = json.loads(self._seen.files[COMMITTED])
+            record = json.loads(self._seen.files[COMMITTED].content)
             files = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
             live = record.get("live", {})  # an earlier release had none
             return _Commit(files, {str(name): str(digest) for name, digest in live.items()})
@@ -497,7 +527,9 @@ class _Comparison:
 
     @property
     def _wanted_commit(self) -> "_Commit":
-        return _Commit({path: labels.digest(text) for path, text in self._wanted.hot.items()}, self._wanted.live)
+        return _Commit(
+            {path: labels.digest(file.content) for path, file in self._wanted.hot.items()}, self._wanted.live
+        )
 
 
 @dataclass(frozen=True, slots=True)

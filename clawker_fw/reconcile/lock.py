@@ -39,6 +39,7 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
+from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
 
 LEASE_SECONDS = 10.0
@@ -163,7 +164,7 @@ class Lock:
 
     def _send(self, sign: bytes) -> None:
         try:
-            self._engine.put_files(self._container, {_LEASE: sign})
+            self._engine.put_files(self._container, {_LEASE: public(sign)})
         except EngineError as error:
             if not self._ended.is_set():
                 LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
@@ -201,7 +202,7 @@ class Lock:
 
     def _lease(self, container: str) -> bytes:
         try:
-            return self._engine.files(container).get(_LEASE, b"")
+            return self._engine.files(container).get(_LEASE, public(b"")).content
         except NotFoundError:
             return b""
 

@@ -29,7 +29,7 @@ def recorded(observed: Observed) -> tuple[Origin, ...]:
 def _recorded(observed: Observed) -> Iterator[Origin]:
     for seen in observed.siblings.values():
         with suppress(KeyError, TypeError, ValueError):
-            record = json.loads(seen.files[ORIGIN])
+            record = json.loads(seen.files[ORIGIN].content)
             yield Origin(record["path"], record["host"], record["project"], record["digest"])
 
 
@@ -58,8 +58,10 @@ def require_same(observed: Observed, now: Origin | None) -> None:
 
 def keep(engine: EngineWriter, observed: Observed, now: Origin | None) -> None:
     """Record what a stack is made from now. An engine that fails here has failed before, and was told of."""
-    record = origin_record(now) if now else b""
-    for seen in observed.siblings.values() if now else ():
+    if now is None:
+        return
+    record = origin_record(now)
+    for seen in observed.siblings.values():
         if seen.files.get(ORIGIN) != record:
             with suppress(EngineError):
                 engine.put_files(seen.container.id, {ORIGIN: record})

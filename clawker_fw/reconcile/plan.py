@@ -50,7 +50,7 @@ from clawker_fw.reconcile.steps import (
     Verify,
 )
 from clawker_fw.stack import coredns
-from clawker_fw.stack.container import COMMITTED, HOT, commit_record, container_names
+from clawker_fw.stack.container import COMMITTED, HOT, STAGE, commit_record, container_names
 from clawker_fw.stack.resources import declared
 
 ANNOUNCE_SECONDS = 1.25
@@ -261,7 +261,7 @@ class _Planner:
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
             return []
-        hot = {path: text for path, text in old.files.items() if path.startswith(HOT)}
+        hot = [path for path in old.files if path.startswith(HOT)]
         causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
         if sibling in self._made:
             if sibling is Sibling.ENVOY or not self._address_moves or not self._can_be_told(old):
@@ -424,4 +424,4 @@ def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
     """Return the files to stage for `fwctl commit`, which takes those away that are there and not wanted."""
     remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
     record = commit_record(wanted.live, wanted.hot, wanted.rules, remove)
-    return {**{f"stage/{path}": text for path, text in wanted.hot.items()}, "stage/commit.json": record}
+    return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}

@@ -163,8 +163,8 @@ def _shown(value: object) -> str:
     if isinstance(text, tuple):
         text = " ".join(shlex.quote(str(part)) for part in text)
     text = str(text)
-    if re.fullmatch(r"(sha256:)?[0-9a-f]{40,}", text):
-        return text[: text.find(":") + 1 + _DIGEST_SHOWN] + "…"
+    if found := re.fullmatch(rf"((?:sha256:)?[0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{28,}}(, .*)?", text):
+        return f"{found[1]}…{found[2] or ''}"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 

@@ -5,7 +5,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Attempt, Files, Healthcheck, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.model import Attempt, File, Files, Healthcheck, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.stack.files import public
 
 VOLUME = "/fw"
 """Where the volume with everything of ours is mounted, read-only root around it."""
@@ -39,7 +40,7 @@ HELPER_PATH = f"{VOLUME}/{HELPER}"
 
 _MEBIBYTE = 1 << 20
 
-_HELPER_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
+_HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which shapes the network and drops every one of them before the program starts."""
 
 
@@ -147,7 +148,7 @@ def program_of(shape: Shape) -> tuple[str, ...]:
     return command[command.index("--") + 1 :] if "--" in command else command
 
 
-def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Sequence[str] = ()) -> bytes:
+def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Sequence[str] = ()) -> File:
     """Return what `fwctl commit` reads, and keeps as the record of what is live.
 
     `live` maps resources to the digest of each once it is live. `hot` are the files, in the order in which they go
@@ -155,10 +156,11 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Seq
     made: each commit takes another one. `rules` are for `status`; `fwctl` only keeps them.
     """
     files = [
-        {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(content).hexdigest()}
-        for path, content in hot.items()
+        {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(file.content).hexdigest()}
+        for path, file in hot.items()
     ]
-    seconds = round(_COMMIT_SECONDS + sum(map(len, hot.values())) / _COMMIT_BYTES_A_SECOND, 1)
+    size = sum(len(file.content) for file in hot.values())
+    seconds = round(_COMMIT_SECONDS + size / _COMMIT_BYTES_A_SECOND, 1)
     record = {
         "version": "0",
         "live": live,
@@ -167,7 +169,16 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Seq
         "seconds": seconds,
         "rules": {"count": rules.count, "sha256": rules.digest},
     }
-    return json.dumps(record, separators=(",", ":")).encode()
+    return public(json.dumps(record, separators=(",", ":")).encode())
+
+
+NO_ATTEMPT = public(b"{}")
+"""What is kept when the last attempt has not failed."""
+
+
+def attempt_record(attempt: Attempt) -> File:
+    """Return what is kept of an attempt that failed."""
+    return public(json.dumps(dataclasses.asdict(attempt), sort_keys=True).encode())
 
 
 def read_attempt(note: bytes) -> Attempt | None:
@@ -189,15 +200,15 @@ def read_attempt(note: bytes) -> Attempt | None:
     return attempt
 
 
-def origin_record(origin: Origin) -> bytes:
+def origin_record(origin: Origin) -> File:
     """Return what is kept of where the settings come from."""
-    return json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode()
+    return public(json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode())
 
 
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
     """Return which rules the last commit's record names; None when it does not say, or other things are live."""
     try:
-        record = json.loads(files[COMMITTED])
+        record = json.loads(files[COMMITTED].content)
         rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))
         return rules if record["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import container, templates
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
@@ -50,8 +51,8 @@ def boot(release: Release, addressing: Addressing, slot: int) -> Files:
         "resources": declaration(RESOURCES),
     }
     return {
-        "boot/Corefile": templates.render(release, "Corefile.j2", view),
-        SIBLING: json.dumps(sibling, indent=1, sort_keys=True).encode(),
+        "boot/Corefile": public(templates.render(release, "Corefile.j2", view)),
+        SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 
 
@@ -69,14 +70,14 @@ def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
     document = {"ttl": TTL, "addresses": {_ENVOY: str(envoy)}, "names": names}
     eye = {"address": str(envoy), "ports": list(rules.ports)}
     return {
-        container.EYE: json.dumps(eye, sort_keys=True, separators=(",", ":")).encode(),
-        POLICY: json.dumps(document, sort_keys=True, separators=(",", ":")).encode(),
+        container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
+        POLICY: public(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()),
     }
 
 
 def envoy_address(files: Files) -> str:
     """Return the address to which a resolver with these files sends agents, "" when it can't be read."""
     try:
-        return str(json.loads(files[POLICY])["addresses"][_ENVOY])
+        return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
     except (KeyError, TypeError, ValueError):
         return ""

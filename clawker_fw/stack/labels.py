@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 
-from clawker_fw.model import Files, Image, Shape, Sibling
+from clawker_fw.model import File, Files, Image, Shape, Sibling
 
 PREFIX = "dev.clawker."
 MANAGED = PREFIX + "managed"
@@ -59,6 +59,11 @@ def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
     return not lacking(found, project, *further)
 
 
+def volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of a container's volume: a volume has no name, but says whose it is."""
+    return {key: value for key, value in made_with.items() if key in OWNERSHIP}
+
+
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
     """Return the labels that something would need to be ours and does not have."""
     wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
@@ -69,6 +74,11 @@ def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str,
 def digest(content: bytes) -> str:
     """Return how a file's content is named in labels and findings; the helper's is asked for often."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def recorded(file: File) -> str:
+    """Return how a file is named in a label. Of a secret nothing is: whoever knows a digest can try guesses."""
+    return "secret" if file.secret else digest(file.content)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ class Applied:
 def applied_label(image: Image, shape: Shape, boot: Files) -> str:
     """Return the label that records what a container is made with."""
     record = Applied(
-        image.reference, image.ids, shape_fields(shape), {path: digest(boot[path]) for path in sorted(boot)}
+        image.reference, image.ids, shape_fields(shape), {path: recorded(boot[path]) for path in sorted(boot)}
     )
     return json.dumps(dataclasses.asdict(record), sort_keys=True, separators=(",", ":"))
 

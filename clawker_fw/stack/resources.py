@@ -70,8 +70,15 @@ def plain(content: bytes) -> bytes:
 
 
 def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
-    """Return what must be live of each proven resource, given the hot files by their path in the volume."""
-    return {each.name: each.digest(hot[f"hot/{each.path}"]) for each in resources if each.proven}
+    """Return what must be live of each proven resource, given the hot files by their path in the volume.
+
+    Raises:
+        ValueError: when one is a secret: what must be live is shown to everybody, and a digest can be guessed.
+    """
+    proven = {each: hot[f"hot/{each.path}"] for each in resources if each.proven}
+    if secrets := [each.name for each, file in proven.items() if file.secret]:
+        raise ValueError(secrets)
+    return {each.name: each.digest(file.content) for each, file in proven.items()}
 
 
 def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
@@ -85,7 +92,7 @@ def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
 def declared(files: Files) -> list[Resource]:
     """Return the resources that a container was made to read; none when its file can't be read as one of ours."""
     try:
-        found = json.loads(files[SIBLING])["resources"]
+        found = json.loads(files[SIBLING].content)["resources"]
         return [
             Resource(
                 each["name"],

@@ -14,8 +14,6 @@ from clawker_fw.stack.labels import ROLE, ownership_labels
 
 AGENT_PREFIX = 20
 EGRESS_PREFIX = 24
-LONGEST_AGENT_PREFIX = 25
-"""The smallest agent network: its upper half has just room for our addresses."""
 
 _POOLS = {
     Role.AGENTS: ("10.213.0.0/16", "172.24.0.0/13", "192.168.128.0/17"),

@@ -198,11 +198,16 @@ func notTaken(program Program, resources []Resource, version string) ([]string, 
 // mark gives staged files the version of this commit.
 func mark(folder, version string, paths []string) error {
 	for _, path := range paths {
-		content, err := os.ReadFile(filepath.Join(folder, path))
+		path := filepath.Join(folder, path)
+		info, err := os.Stat(path)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(filepath.Join(folder, path), withVersion(content, version)); err != nil {
+		content, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		if err := writeLike(path, withVersion(content, version), info); err != nil {
 			return err
 		}
 	}
@@ -240,7 +245,7 @@ func (c Commit) verify(folder string) error {
 // verifyVersions passes when no file has another version than the commit: one that died may have left some.
 func (c Commit) verifyVersions(folder string) error {
 	for _, path := range c.paths() {
-		content, err := os.ReadFile(filepath.Join(folder, path))
+		content, err := readFile(filepath.Join(folder, path))
 		if err != nil {
 			return err
 		}
@@ -263,7 +268,7 @@ func (f StagedFile) verify(folder string) error {
 	if !filepath.IsLocal(f.Path) {
 		return fmt.Errorf("path %q leaves the folder", f.Path)
 	}
-	content, err := os.ReadFile(filepath.Join(folder, f.Path))
+	content, err := readFile(filepath.Join(folder, f.Path))
 	if err != nil {
 		return err
 	}
@@ -279,26 +284,4 @@ func readCommitted(root string) (Commit, error) {
 	var committed Commit
 	err := readJSON(committedRecord(root), &committed)
 	return committed, err
-}
-
-func readJSON(path string, value any) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(text, value); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-// writeFile replaces the file in one step, so that a reader sees the old content or the new.
-func writeFile(path string, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

@@ -33,7 +33,7 @@ func keepGood(root string) error {
 	if err := os.RemoveAll(copied); err != nil {
 		return err
 	}
-	if err := os.CopyFS(filepath.Join(copied, "hot"), os.DirFS(filepath.Join(root, "hot"))); err != nil {
+	if err := copyTree(filepath.Join(root, "hot"), filepath.Join(copied, "hot")); err != nil {
 		return err
 	}
 	if text, err := os.ReadFile(record); err == nil {
@@ -149,20 +149,8 @@ func copyFolder(from, to string) error {
 	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished(to))); err != nil {
 		return err
 	}
-	if err := os.CopyFS(unfinished(to), os.DirFS(from)); err != nil {
+	if err := copyTree(from, unfinished(to)); err != nil {
 		return err
 	}
 	return os.Rename(unfinished(to), to)
-}
-
-// filesBelow lists the paths of what is no folder, relative to the folder.
-func filesBelow(folder string) ([]string, error) {
-	var paths []string
-	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			paths = append(paths, path)
-		}
-		return err
-	})
-	return paths, err
 }

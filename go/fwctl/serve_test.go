@@ -73,6 +73,9 @@ func play(scene string) error {
 	if err != nil {
 		return err
 	}
+	if err := unix.Setresgid(owner, owner, owner); err != nil {
+		return err
+	}
 	if err := unix.Setresuid(owner, owner, owner); err != nil {
 		return err
 	}

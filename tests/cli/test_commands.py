@@ -16,6 +16,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import images, labels
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
 from tests.cli.conftest import SETTINGS, Command, Outcome
@@ -197,7 +198,7 @@ def test_settings_that_change_while_a_run_waits_for_its_turn(
     monkeypatch.setattr(memory, "create_container", create_container)
     outcome = command("run", "--format", "json")
     assert (outcome.code, outcome.json["steps"], outcome.json["verdict"]) == (0, [], "current")
-    assert not any(b"removed.test" in text for text in memory.inside("clawker-coredns").files.values())
+    assert not any(b"removed.test" in file.content for file in memory.inside("clawker-coredns").files.values())
 
 
 def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -> None:
@@ -222,7 +223,7 @@ def test_a_record_that_can_not_be_read_is_no_bug(record: str, command: Command, 
     envoy = memory.inside("clawker-envoy")
     envoy.spec = replace(envoy.spec, labels={**envoy.spec.labels, labels.APPLIED: record})
     for path in ("state/committed.json", "state/attempt.json"):
-        memory.inside("clawker-coredns").files[path] = record.encode()
+        memory.inside("clawker-coredns").files[path] = public(record.encode())
     answer = command("drift", "--format", "json")
     assert (answer.code, answer.valid("drift")["verdict"]) == (1, "drifted")
     assert command("run").code == 0
@@ -261,7 +262,7 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda envoy: envoy.files.update({"boot/bootstrap.yaml": b"x"}), "boot boot/bootstrap.yaml"),
+        (lambda envoy: envoy.files.update({"boot/bootstrap.yaml": public(b"x")}), "boot boot/bootstrap.yaml"),
         (lambda envoy: setattr(envoy, "image", "sha256:" + "0" * 64), "image id"),
         (
             lambda envoy: setattr(envoy, "spec", replace(envoy.spec, shape=replace(envoy.spec.shape, user="1"))),
@@ -506,7 +507,7 @@ def test_an_engine_of_another_architecture(
     assert command("drift").code == 0
     for sibling in Sibling:
         helper = engine.inside(f"clawker-{sibling}").files["bin/fwctl"]
-        assert int.from_bytes(helper[18:20], "little") == EM_AARCH64
+        assert int.from_bytes(helper.content[18:20], "little") == EM_AARCH64
     theirs = images.bundled(Sibling.COREDNS, release, engine.facts())
     assert theirs.architecture == "arm64"
     assert engine.inside("clawker-coredns").spec.image == theirs.reference

@@ -143,7 +143,7 @@ def test_a_stack_remembers_through_every_replacement(
     command("run")
     command("run", "--force-recreate")
     for sibling in ("envoy", "coredns"):
-        assert json.loads(memory.inside(f"clawker-{sibling}").files[ORIGIN])["path"] == str(settings_file)
+        assert json.loads(memory.inside(f"clawker-{sibling}").files[ORIGIN].content)["path"] == str(settings_file)
     memory.remove("clawker-envoy")
     assert command("run").code == 0
     containers = {each.id for each in memory.listing()}

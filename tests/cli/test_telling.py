@@ -11,6 +11,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.report import log
 from clawker_fw.stack.container import COMMITTED
+from clawker_fw.stack.files import public
 from devkit import reference
 from tests.cli.conftest import Command
 
@@ -152,9 +153,9 @@ def test_status_does_without_the_count_of_an_earlier_release(command: Command, m
     command("run")
     for sibling in Sibling:
         files = memory.inside(f"clawker-{sibling}").files
-        record = json.loads(files[COMMITTED])
+        record = json.loads(files[COMMITTED].content)
         del record["rules"]
-        files[COMMITTED] = json.dumps(record).encode()
+        files[COMMITTED] = public(json.dumps(record).encode())
     assert command("status", "--format", "json").valid("status")["live_rules"] is None
     assert command("drift").code == 0
 

@@ -17,7 +17,19 @@ from clawker_fw.engine.docker import connect
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
-from clawker_fw.model import ContainerSpec, ContainerView, Desired, Endpoint, Event, Probe, Shape, Sibling, Slots
+from clawker_fw.model import (
+    ContainerSpec,
+    ContainerView,
+    Desired,
+    Endpoint,
+    Event,
+    File,
+    Files,
+    Probe,
+    Shape,
+    Sibling,
+    Slots,
+)
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
@@ -25,6 +37,7 @@ from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks
@@ -174,13 +187,14 @@ def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired
     """What is as it is known is that very object; what is not is read as it is, whatever was expected."""
     wanted = stack.siblings[Sibling.COREDNS]
     container = created(engine, stack, Sibling.COREDNS)
-    before = dict(wanted.boot)
-    engine.put_files(container, {"boot/Corefile": before["boot/Corefile"] + b"# more\n"})
+    before = wanted.boot["boot/Corefile"]
+    engine.put_files(container, {"boot/Corefile": before.saying(before.content + b"# more\n")})
     for end in (b"", b"x", b"# more\n# and more\n"):
-        known = {**before, "boot/Corefile": before["boot/Corefile"] + end, "bin/none": b"x"}
+        other = before.saying(before.content + end)
+        known = {**wanted.boot, "boot/Corefile": other, "bin/none": public(b"x")}
         found = engine.files(container, known)
         assert found[HELPER] is known[HELPER]
-        assert found["boot/Corefile"] == before["boot/Corefile"] + b"# more\n"
+        assert found["boot/Corefile"] == before.saying(before.content + b"# more\n")
         assert "bin/none" not in found
     engine.remove(container)
 
@@ -323,6 +337,15 @@ def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
     return answer
 
 
+def _hot(files: Files, folder: str = "") -> dict[str, File]:
+    """Return the hot files, or the copies in a folder, without the version of their commit."""
+    return {
+        path.removeprefix(folder): file.saying(plain(file.content))
+        for path, file in files.items()
+        if path.startswith(f"{folder}hot/")
+    }
+
+
 def test_hot_files_are_committed_live(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
 ) -> None:
@@ -338,11 +361,10 @@ def test_hot_files_are_committed_live(
             engine.put_files(container, staged(target, present))
             assert commit(engine, container)["committed"] is True
             files = engine.files(container)
-            assert {path: plain(text) for path, text in files.items() if path.startswith("hot/")} == target.hot
-            assert json.loads(files["state/committed.json"])["live"] == target.live
+            assert _hot(files) == target.hot
+            assert json.loads(files["state/committed.json"].content)["live"] == target.live
             assert not any(path.startswith("stage/") for path in files)
-            good = {path.removeprefix("good/"): plain(text) for path, text in files.items() if path[:5] == "good/"}
-            assert {path: text for path, text in good.items() if path.startswith("hot/")} == target.hot
+            assert _hot(files, "good/") == target.hot
             assert engine.probe(container).live == target.live
 
 
@@ -359,7 +381,7 @@ def test_a_file_that_is_refused_is_put_back(
     """What was live stays live, on disk and in the process, and the answer says what was refused and why."""
     container, target = running[sibling], stack.siblings[sibling]
     path, content = BROKEN[sibling]
-    hot = {**target.hot, path: content}
+    hot = {**target.hot, path: public(content)}
     broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
     engine.put_files(container, staged(broken, ()))
     answer = commit(engine, container)
@@ -367,8 +389,8 @@ def test_a_file_that_is_refused_is_put_back(
     assert answer["rejected"] or answer["missing"]
     assert answer["reason"]
     files = engine.files(container)
-    assert plain(files[path]) == target.hot[path]
-    assert json.loads(files["state/committed.json"])["live"] == target.live
+    assert _hot(files)[path] == target.hot[path]
+    assert json.loads(files["state/committed.json"].content)["live"] == target.live
     probe = until(lambda: _live(engine, container, target.live))
     assert not probe.error
 
@@ -491,7 +513,7 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
         container = created(engine, stack, Sibling.COREDNS)
         engine.start(container)
         answering(engine, container)
-        engine.put_files(container, {"extra": b"x"})
+        engine.put_files(container, {"extra": public(b"x")})
         engine.run_helper(container, ["release"], lambda _: None)
         engine.rename(container, f"{name}-next")
         engine.disconnect(f"{stack.project}-net", container)

@@ -17,7 +17,7 @@ from clawker_fw.stack.envoy import sibling
 hot = sibling.hot
 def broken(rules, address):
     files = hot(rules, address)
-    document = json.loads(files[sibling.LISTENERS])
+    document = json.loads(files[sibling.LISTENERS].content)
     (plain,) = (each for each in document["resources"] if each["name"] == "port-80")
     for number in range(140):
         text = json.dumps(plain).replace('"http"', f'"http-{number}"').replace("port-80", f"port-{20000 + number}")
@@ -26,7 +26,7 @@ def broken(rules, address):
         more["filter_chains"][0]["name"] = "http"
         more["filter_chain_matcher"] = plain["filter_chain_matcher"]
         document["resources"].append(more)
-    return {**files, sibling.LISTENERS: json.dumps(document).encode()}
+    return {**files, sibling.LISTENERS: files[sibling.LISTENERS].saying(json.dumps(document).encode())}
 sibling.hot = broken
 from clawker_fw.__main__ import main
 main()

@@ -23,8 +23,9 @@ from clawker_fw.stack.envoy import sibling
 hot = sibling.hot
 def broken(rules, address):
     files = hot(rules, address)
-    text = files[sibling.LISTENERS].replace(b'"guarded"', b'"guarded","no_such_field":1')
-    return {**files, sibling.LISTENERS: text}
+    file = files[sibling.LISTENERS]
+    text = file.content.replace(b'"guarded"', b'"guarded","no_such_field":1')
+    return {**files, sibling.LISTENERS: file.saying(text)}
 sibling.hot = broken
 from clawker_fw.__main__ import main
 main()

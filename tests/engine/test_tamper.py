@@ -105,8 +105,8 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    for path, content in hot(wanted.rules, IPv4Address(envoy)).items():
-        hand.write(ENVOY, path, content)  # in place: Envoy looks at renames only
+    for path, file in hot(wanted.rules, IPv4Address(envoy)).items():
+        hand.write(ENVOY, path, file.content)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}
     assert live == {("live", "listeners"), ("live", "routes"), ("hot", "state/committed.json")}

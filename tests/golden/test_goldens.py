@@ -68,10 +68,10 @@ def pretty(content: bytes) -> bytes:
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a sibling, byte for byte."""
     wanted = desired(blueprint, ADDRESSES, Slots(0, 1)).siblings[sibling]
-    for path, content in {**wanted.boot, **wanted.hot}.items():
+    for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
-        golden(f"{sibling}/{path}", pretty(content) if path.endswith(".json") else content)
+        golden(f"{sibling}/{path}", pretty(file.content) if path.endswith(".json") else file.content)
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))

@@ -73,7 +73,7 @@ class Program:
 
 
 def _document(rules: RuleSet) -> bytes:
-    return coredns.hot(rules, ENVOY)[coredns.POLICY]
+    return coredns.hot(rules, ENVOY)[coredns.POLICY].content
 
 
 @pytest.fixture(scope="module")

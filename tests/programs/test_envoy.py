@@ -80,8 +80,8 @@ class Proxy:
     def serve(self, rules: RuleSet) -> None:
         """Put other hot files into place, in the order in which a commit does it."""
         version = secrets.token_hex(8)
-        for path, content in hot(rules, HERE).items():
-            document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
+        for path, file in hot(rules, HERE).items():
+            document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
             fresh = self.folder / "fresh"
@@ -202,7 +202,7 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(hot(rules, HERE)[LISTENERS])
+    document = json.loads(hot(rules, HERE)[LISTENERS].content)
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 

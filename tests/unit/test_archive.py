@@ -2,18 +2,21 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import pytest
 
 from clawker_fw.engine import archive
+from clawker_fw.model import File
+from clawker_fw.stack.files import FOLDER, executable, public, secret
 
 
-def held_by(owner: tuple[int, int]) -> bytes:
+def held_by(owner: tuple[int, int], mode: int = 0o644) -> bytes:
     """Return a tar with one file that belongs to somebody."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         header = tarfile.TarInfo("fw/boot/Corefile")
-        header.size, header.mode, (header.uid, header.gid) = 1, 0o644, owner
+        header.size, header.mode, (header.uid, header.gid) = 1, mode, owner
         tar.addfile(header, io.BytesIO(b"x"))
     return buffer.getvalue()
 
@@ -33,15 +36,44 @@ def test_folders_count_as_files_do() -> None:
     """One that others may write into is seen, the volume's own too; one that is as we make it has no entry."""
     assert archive.unpack(iter([folders(**{"": 0o755, "hot": 0o755})])) == {}
     assert archive.unpack(iter([folders(**{"": 0o777, "hot": 0o1755, "boot": 0o755})])) == {
-        "/fw": b"[mode 0777, owner 0:0]\n",
-        "/fw/hot": b"[mode 1755, owner 0:0]\n",
+        "/fw": replace(FOLDER, mode=0o777),
+        "/fw/hot": replace(FOLDER, mode=0o1755),
     }
-    assert archive.unpack(iter([folders(boot=0o755)]), root=(1, 1)) == {"/fw/boot": b"[mode 0755, owner 0:0]\n"}
+    stranger = archive.unpack(iter([folders(boot=0o755)]), root=(1, 1))
+    assert stranger == {"/fw/boot": replace(FOLDER, owner=(65534, 65534))}
 
 
 @pytest.mark.parametrize("root", [(0, 0), (100000, 200000)])
-def test_files_belong_to_the_containers_root(root: tuple[int, int]) -> None:
-    """Whoever that is for the engine; a file of anybody else is not what was made."""
-    assert archive.unpack(iter([held_by(root)]), root=root) == {"boot/Corefile": b"x"}
-    stranger = archive.unpack(iter([held_by((65532, 0))]), root=root)
-    assert stranger == {"boot/Corefile": b"[mode 0644, owner 65532:0]\nx"}
+def test_owners_are_those_that_the_container_knows(root: tuple[int, int]) -> None:
+    """Its root is whoever that is for the engine, and everybody else counts from there."""
+    assert archive.unpack(iter([held_by(root)]), root=root) == {"boot/Corefile": public(b"x")}
+    stranger = archive.unpack(iter([held_by((root[0] + 65532, root[1]))]), root=root)
+    assert stranger == {"boot/Corefile": replace(public(b"x"), owner=(65532, 0))}
+
+
+def test_the_engines_own_root_is_nobody_in_a_remapped_container() -> None:
+    """What belongs to somebody whom the container does not know is never taken for its root's."""
+    found = archive.unpack(iter([held_by((0, 0))]), root=(100000, 200000))
+    assert found == {"boot/Corefile": replace(public(b"x"), owner=(65534, 65534))}
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o640, 0o4600])
+def test_what_not_everybody_may_read_is_taken_for_a_secret(mode: int) -> None:
+    """It may be one of another release's, of which this one does not know."""
+    (found,) = archive.unpack(iter([held_by((0, 0), mode)])).values()
+    (other,) = archive.unpack(iter([held_by((0, 0), mode | 0o004)])).values()
+    assert (found.mode, found.secret, other.secret) == (mode, True, False)
+
+
+@pytest.mark.parametrize("file", [public(b"a"), executable(b"b"), secret(b"c")])
+def test_a_file_is_read_as_it_was_written(file: File) -> None:
+    """Content, mode, owner, and that it is a secret; one that is known is that very object."""
+    packed = archive.pack({"boot/deep/file": file})
+    (found,) = archive.unpack(iter([packed])).values()
+    assert (found, found.secret) == (file, file.secret)
+    (again,) = archive.unpack(iter([packed]), {"deep/file": file}).values()
+    assert again is file
+    other = replace(file, mode=0o600)
+    (unlike,) = archive.unpack(iter([packed]), {"deep/file": other}).values()
+    assert unlike == file
+    assert unlike.content is other.content

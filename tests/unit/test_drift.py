@@ -17,6 +17,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
+from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -69,7 +70,7 @@ def write(container: str, **changes: bytes | None) -> Tamper:
             if content is None:
                 del memory.inside(container).files[path]
             else:
-                memory.inside(container).files[path] = content
+                memory.inside(container).files[path] = public(content)
 
     return tamper
 
@@ -224,7 +225,9 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert stacks.found(memory, wanted) == set()
     envoy.unhealthy = "not live at version 1"
     assert stacks.found(memory, wanted) == {("envoy", "state", "health", "tamper", "replace")}
-    envoy.files["state/committed.json"] = b"{}"  # a check relies on it: what is found there explains that it fails
+    envoy.files["state/committed.json"] = public(
+        b"{}"
+    )  # a check relies on it: what is found there explains that it fails
     assert stacks.found(memory, wanted) == {("envoy", "hot", "state/committed.json", "tamper", "commit")}
     envoy.files.pop("state/committed.json")
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
@@ -339,7 +342,7 @@ def test_a_changed_rule_is_a_setting_committed_live(memory: MemoryEngine, wanted
     assert ("envoy", "live", "listeners", "settings", "commit") in findings
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
     assert {name: memory.inside(name).id for name in before} == before
-    assert b"8443" in memory.inside("clawker-envoy").files[LISTENERS]
+    assert b"8443" in memory.inside("clawker-envoy").files[LISTENERS].content
 
 
 def append(path: str) -> Callable[[Release], None]:
@@ -392,7 +395,7 @@ def test_a_rule_changed_with_the_release_is_an_upgrade(
     findings = stacks.found(memory, changed)
     assert ("coredns", "labels", labels.OTEL_INFRA_PORT, "upgrade", "replace") in findings
     assert {cause for *_, cause, _ in findings} == {"upgrade"}
-    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = b"{}"
+    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = public(b"{}")
     assert ("envoy", "hot", "hot/lds/listeners.json", "tamper", "commit") in stacks.found(memory, changed)
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
     assert wanted.release.build_sha != upgraded.build_sha

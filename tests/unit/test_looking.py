@@ -17,6 +17,7 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
+from clawker_fw.stack.files import FOLDER, public
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -114,7 +115,7 @@ def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Bluepr
     )
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()
-    assert not any(b"removed.test" in text for text in engine.inside(COREDNS).files.values())
+    assert not any(b"removed.test" in file.content for file in engine.inside(COREDNS).files.values())
 
 
 # --- names ----------------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Bluepri
     engine, wanted = still
     files = engine.inside(ENVOY).files
     kept = dict(files)
-    files[path] = text.encode(errors="surrogatepass")
+    files[path] = public(text.encode(errors="surrogatepass"))
     try:
         seen = pipeline.compare(engine, wanted)
         assert seen.failed_attempt is None
@@ -292,7 +293,7 @@ def test_a_record_that_says_nothing_is_a_finding(
     path: str, content: bytes, engine: Flapping, wanted: Blueprint
 ) -> None:
     """It is not what we wrote, and `run` closes it."""
-    engine.inside(ENVOY).files[path] = content
+    engine.inside(ENVOY).files[path] = public(content)
     layer, action = {COMMITTED: ("hot", "commit"), ATTEMPT: ("boot", "replace")}[path]
     assert stacks.found(engine, wanted) == {("envoy", layer, path, "tamper", action)}
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
@@ -315,6 +316,6 @@ def test_what_is_ours_and_of_no_kind_is_what_it_is_called(engine: Flapping, want
 
 def test_a_folder_with_another_mode_is_a_finding(engine: Flapping, wanted: Blueprint) -> None:
     """Whoever may write into a folder may exchange its files; the folder is made anew with its container."""
-    engine.inside(ENVOY).files["/fw/hot/lds"] = b"[mode 0777, owner 0:0]\n"
+    engine.inside(ENVOY).files["/fw/hot/lds"] = replace(FOLDER, mode=0o777)
     assert stacks.found(engine, wanted) == {("envoy", "boot", "/fw/hot/lds", "tamper", "replace")}
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT

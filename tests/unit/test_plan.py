@@ -19,6 +19,7 @@ from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -155,7 +156,7 @@ def strand_envoy(memory: MemoryEngine) -> None:
 
 def change_files(memory: MemoryEngine) -> None:
     """Put listeners into Envoy's volume that are not ours. A process that runs does not look at them."""
-    memory.put_files("clawker-envoy", {LISTENERS: b"{}"})
+    memory.put_files("clawker-envoy", {LISTENERS: public(b"{}")})
 
 
 def remake_the_way_out(memory: MemoryEngine) -> None:
@@ -270,7 +271,7 @@ def test_rules_go_to_envoy_before_coredns(memory: MemoryEngine, wanted: Blueprin
 
 def test_a_list_of_names_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Only what differs is committed."""
-    memory.inside("clawker-coredns").files[POLICY] = b""
+    memory.inside("clawker-coredns").files[POLICY] = public(b"")
     assert planned(memory, wanted) == ["---", "commit to coredns"]
 
 
@@ -313,14 +314,14 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
         "commit to coredns",
     ]
     (commit,) = (step for step in steps.steps if isinstance(step, Commit))
-    policy = json.loads(commit.files[f"stage/{POLICY}"])
+    policy = json.loads(commit.files[f"stage/{POLICY}"].content)
     assert (policy["addresses"], policy["names"]) == ({"envoy": "10.213.8.11"}, {"b.test": {"at": "envoy"}})
 
 
 def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Nobody wants yesterday's rules back; the other sibling waits."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = b"{}"
+    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = public(b"{}")
     assert planned(memory, changed, causes=TAMPER) == ["---", "commit to envoy"]
 
 

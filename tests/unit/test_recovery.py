@@ -33,6 +33,7 @@ from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
 from clawker_fw.report import documents
 from clawker_fw.stack import image_tar, images, labels
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.waiting import until
@@ -107,13 +108,13 @@ class Refusing(MemoryEngine):
         super().put_files(container, files)
         staged = self.inside(container).files
         if "stage/hot/lds/listeners.json" in staged:
-            staged["stage/hot/lds/listeners.json"] = b"{}"
-            record = staged["stage/commit.json"].decode()
+            staged["stage/hot/lds/listeners.json"] = public(b"{}")
+            record = staged["stage/commit.json"].content.decode()
             parsed = json.loads(record)
             for file in parsed["files"]:
                 if file["path"] == "lds/listeners.json":
                     file["sha256"] = hashlib.sha256(b"{}").hexdigest()
-            staged["stage/commit.json"] = json.dumps(parsed).encode()
+            staged["stage/commit.json"] = public(json.dumps(parsed).encode())
 
 
 class Hanging(MemoryEngine):
@@ -195,7 +196,7 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
             image.reference,
             labels.ownership_labels("clawker") | held_by,
             Shape((), (), {}),
-            {"lease": b"0"},
+            {"lease": public(b"0")},
         )
     )
 
@@ -255,7 +256,7 @@ class Renewed(MemoryEngine):
         """Return the files, and change the lease after that."""
         found = super().files(container, known)
         if "lease" in found:
-            self.put_files(container, {"lease": found["lease"] + b"."})
+            self.put_files(container, {"lease": public(found["lease"].content + b".")})
         return found
 
 
@@ -301,7 +302,7 @@ def test_a_lease_is_renewed_while_its_holder_works(
     """Others see the lease change, whatever their clocks say."""
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
     with lock.Lock(memory, "clawker", lock_image):
-        until(lambda: memory.files("clawker-lock").get("lease", b"1") != b"1")
+        until(lambda: memory.files("clawker-lock").get("lease", public(b"1")) != public(b"1"))
 
 
 def test_a_renewal_does_not_wait_for_the_one_before(
@@ -320,7 +321,7 @@ def test_a_renewal_does_not_wait_for_the_one_before(
     monkeypatch.setattr(memory, "put_files", put_files)
     try:
         with lock.Lock(memory, "clawker", lock_image):
-            until(lambda: memory.files("clawker-lock").get("lease", b"") not in {b"", b"1"})
+            until(lambda: memory.files("clawker-lock").get("lease", public(b"")).content not in {b"", b"1"})
     finally:
         stuck.set()
 

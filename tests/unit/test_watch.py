@@ -20,6 +20,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
 from clawker_fw.watch.follow import Inbox, News
@@ -199,8 +200,8 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "disconnected coredns": lambda engine: engine.disconnect("clawker-net", COREDNS),
     "renamed": lambda engine: engine.rename(ENVOY, "stolen"),
     "image": lambda engine: engine.retag(engine.inside(ENVOY).spec.image, None),
-    "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": b"{}"}),
-    "zone": lambda engine: engine.put_files(COREDNS, {POLICY: b""}),
+    "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": public(b"{}")}),
+    "zone": lambda engine: engine.put_files(COREDNS, {POLICY: public(b"")}),
     "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
 }
 
@@ -396,7 +397,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
     end = 2000.0
     watched.until(
         end,
-        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": b""})),
+        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": public(b"")})),
         (end - 400, lambda: setattr(engine, "broken", False)),
     )
     times = watched.heals()
@@ -415,7 +416,7 @@ def test_something_new_is_tried_at_once_although_something_else_has_failed(relea
     watched = Watched(release, engine)
     watched.until(
         200,
-        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": b""})),
+        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": public(b"")})),
         (100, partial(engine.stop, COREDNS)),
     )
     assert 100 in watched.heals()
@@ -445,10 +446,10 @@ def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -
     engine = watched.engine
 
     def meddle() -> None:
-        engine.put_files(COREDNS, {POLICY: b""})
+        engine.put_files(COREDNS, {POLICY: public(b"")})
 
     def both() -> None:
-        engine.put_files(COREDNS, {POLICY: b""})
+        engine.put_files(COREDNS, {POLICY: public(b"")})
         fall_ill(engine)
 
     watched.until(60, (10, both), (20, both), (30, meddle), (40, meddle))
@@ -498,7 +499,7 @@ def test_another_run_has_its_turn(watched: Watched) -> None:
                 images.lock_image(engine.facts(), watched.release.digests).reference,
                 labels.ownership_labels("clawker") | dict(lock.holder()) | {f"{labels.PREFIX}lock.process": "1 0"},
                 Shape((), (), {}),
-                {"lease": b"0"},
+                {"lease": public(b"0")},
             )
         )
 
@@ -570,7 +571,7 @@ def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> N
 
     def tamper() -> None:
         engine.stop(COREDNS)
-        engine.put_files(COREDNS, {POLICY: b"forged"})
+        engine.put_files(COREDNS, {POLICY: public(b"forged")})
         engine.remove(ENVOY)
 
     def mend() -> None:
@@ -615,7 +616,7 @@ class Shared:
 
     def live(self) -> bytes:
         """Return what the resolver has been given."""
-        return bytes(self.watched.engine.inside(COREDNS).files[POLICY])
+        return self.watched.engine.inside(COREDNS).files[POLICY].content
 
 
 class MakeShared(Protocol):
@@ -697,7 +698,7 @@ def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> 
     before = stack.live()
 
     def tamper() -> None:
-        watched.engine.put_files(COREDNS, {POLICY: b"forged"})
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
         watched.engine.remove(ENVOY)
 
     watched.until(40, (10, partial(unreadable.begin, tamper)))

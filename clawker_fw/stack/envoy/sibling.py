@@ -9,6 +9,7 @@ from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import routes
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
 from clawker_fw.stack.topology import PRIVATE_RANGES, SPECIAL_RANGES, Addressing, network_names
@@ -82,8 +83,8 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
     }
     sibling = {**_network(addressing, slot), "resources": declaration(RESOURCES)}
     return {
-        "boot/bootstrap.yaml": templates.render(release, "bootstrap.yaml.j2", view),
-        SIBLING: json.dumps(sibling, indent=1, sort_keys=True).encode(),
+        "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
+        SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 
 
@@ -93,8 +94,8 @@ def hot(rules: RuleSet, address: IPv4Address) -> Files:
     `address` is Envoy's on the agent network.
     """
     return {
-        ROUTES: discovery_response([routes.table(rules)]),
-        LISTENERS: discovery_response(listeners(rules, address, _ROUTES.path)),
+        ROUTES: public(discovery_response([routes.table(rules)])),
+        LISTENERS: public(discovery_response(listeners(rules, address, _ROUTES.path))),
     }
 
 

@@ -1,0 +1,44 @@
+"""How a difference between two files is told: the values of a finding, and the contents for a diff. Pure.
+
+Only what differs is told. Nothing of a secret is, not even a digest: that would confirm whoever guesses it.
+"""
+
+from clawker_fw.model import File
+from clawker_fw.stack import labels
+
+_HIDDEN = ("another content", "this content")
+
+
+def told(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
+    """Return the running and the desired value of a finding on a file; None where there is no file."""
+    if running is None or desired is None:
+        return _named(running), _named(desired)
+    words = attributes_told(running, desired)
+    if running.content != desired.content:
+        digests = labels.digest(running.content), labels.digest(desired.content)
+        words = [_HIDDEN if running.secret or desired.secret else digests, *words]
+    return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
+
+
+def digests_told(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
+    """Return the values for a content of which there is only a digest, in a file that should be like `desired`."""
+    return _HIDDEN if running.secret or (desired is not None and desired.secret) else (digest, wanted)
+
+
+def attributes_told(running: File, desired: File) -> list[tuple[str, str]]:
+    """Return in which modes and owners two files differ."""
+    pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
+    return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]
+
+
+def contents(running: File | None, desired: File | None) -> tuple[bytes, bytes] | None:
+    """Return what to show of both; None when it is the same, or may not be seen."""
+    there = [file for file in (running, desired) if file is not None]
+    one, other = (file.content if file is not None else b"" for file in (running, desired))
+    return None if one == other or any(file.secret for file in there) else (one, other)
+
+
+def _named(file: File | None) -> str | None:
+    if file is None:
+        return None
+    return "a secret" if file.secret else labels.digest(file.content)

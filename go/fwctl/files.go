@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files in the volume keep the mode and the owner that the tool has given them, wherever they are copied or
+// rewritten. Root has no capability here that would let it read what only another user may: a secret of the program's
+// is read as that user.
+
+// readFile reads a file, as its owner where nobody else may.
+func readFile(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return content, err
+	}
+	info, failed := os.Stat(path)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	// Who a thread is to file systems, it is alone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(userOf(info)); err != nil {
+		return nil, err
+	}
+	defer unix.Setfsuid(os.Geteuid())
+	return os.ReadFile(path)
+}
+
+func userOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+func groupOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
+
+func readJSON(path string, value any) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, value); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeFile replaces the file in one step, so that a reader sees the old content or the new.
+func writeFile(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// writeLike replaces the file in one step with one of the mode and owner of another. Nobody else can read it before.
+func writeLike(path string, content []byte, info fs.FileInfo) error {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(fresh, content, 0o600); err != nil {
+		return err
+	}
+	if err := os.Chmod(fresh, info.Mode().Perm()); err != nil {
+		return err
+	}
+	if err := os.Lchown(fresh, userOf(info), groupOf(info)); err != nil {
+		return err
+	}
+	return os.Rename(fresh, path)
+}
+
+// copyTree copies a folder with the mode and owner of each file. A link is copied as one.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, below)
+		switch entry.Type() {
+		case fs.ModeDir:
+			return os.MkdirAll(target, 0o755)
+		case fs.ModeSymlink:
+			leads, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(leads, target)
+		case 0:
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			content, err := readFile(path)
+			if err != nil {
+				return err
+			}
+			return writeLike(target, content, info)
+		default:
+			return fmt.Errorf("%s is no file", path)
+		}
+	})
+}
+
+// filesBelow lists the paths of what is no folder, relative to the folder.
+func filesBelow(folder string) ([]string, error) {
+	var paths []string
+	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	return paths, err
+}

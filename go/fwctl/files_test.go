@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// secret is a hot file that the program reads and nobody else may. It has a version, as what Envoy reads has.
+const secret = "key/key.json"
+
+// asInAContainer has root be without the capabilities that open every file, as in a sibling. The thread keeps nothing
+// else in common with others, and ends with the test.
+func asInAContainer(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, which can give files to others")
+	}
+	runtime.LockOSThread() // and never unlocked
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, capability := range []int{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER} {
+		sets[0].Effective &^= 1 << capability
+		sets[0].Permitted &^= 1 << capability
+	}
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// own makes a file the program's, and readable by it alone.
+func own(t *testing.T, path string) {
+	t.Helper()
+	if err := errors.Join(os.Chmod(path, 0o400), os.Chown(path, unprivileged, unprivileged)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expectSecret passes when a file is still the program's alone, and says this of a set.
+func expectSecret(t *testing.T, path, set string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o400 || userOf(info) != unprivileged || groupOf(info) != unprivileged {
+		t.Errorf("%s is %v of %d:%d", path, info.Mode(), userOf(info), groupOf(info))
+	}
+	if _, err := os.ReadFile(path); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%s can be read by others: %v", path, err)
+	}
+	text, err := readFile(path)
+	if said := string(withVersion(text, unversioned)); err != nil || said != content(set, secret) {
+		t.Errorf("%s is %q, %v", path, said, err)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || userOf(info) != 0 {
+		t.Errorf("its folder is not root's: %v", err)
+	}
+}
+
+// stageSecret stages a set with a secret in it.
+func stageSecret(t *testing.T, root, name string) tree {
+	t.Helper()
+	files := stageSet(t, root, name, routes, secret, listeners)
+	own(t, filepath.Join(root, "stage", "hot", secret))
+	return files
+}
+
+// A secret is the program's alone in every copy: when it is started, committed, refused, and put back.
+func TestSecretsStayTheProgramsOwn(t *testing.T) {
+	asInAContainer(t)
+	root := t.TempDir()
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // as everything above a volume is in a sibling
+		t.Fatal(err)
+	}
+	wanted, files := set("1", routes, secret, listeners)
+	write(t, filepath.Join(root, "hot"), files)
+	own(t, filepath.Join(root, "hot", secret))
+	record(t, committedRecord(root), wanted)
+	expectBoth := func(set string) {
+		t.Helper()
+		for _, folder := range []string{root, goodFolder(root)} {
+			expectSecret(t, filepath.Join(folder, "hot", secret), set)
+			if _, err := os.ReadFile(filepath.Join(folder, "hot", routes)); err != nil {
+				t.Errorf("what is no secret can't be read: %v", err)
+			}
+		}
+		expectFinished(t, root)
+	}
+
+	if err := startGood(root); err != nil {
+		t.Fatal(err)
+	}
+	expectBoth("1")
+
+	stageSecret(t, root, "2")
+	program := newReader(t, root)
+	if result, err := commit(root, resources, program, time.Now); err != nil || !result.Committed {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectBoth("2")
+
+	program.refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
+	if result, err := commit(root, resources, program, program.clock); err != nil || result.Committed {
+		t.Fatalf("a refused commit: %+v, %v", result, err)
+	}
+	expectBoth("2")
+	if err := check(root, resources, program); err != nil {
+		t.Errorf("it is not healthy: %v", err)
+	}
+
+	for _, spoil := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return writeFile(path, []byte(content("x", secret))) },
+	} {
+		if err := spoil(filepath.Join(root, "hot", secret)); err != nil {
+			t.Fatal(err)
+		}
+		if err := startGood(root); err != nil {
+			t.Fatal(err)
+		}
+		expectBoth("2")
+	}
+}
