@@ -570,6 +570,16 @@ FILES = (
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
     ),
     Tampering(
+        f"`{LISTENERS}` is given another owner",
+        lambda hand: hand.alter(ENVOY, LISTENERS, owner=(65532, 0)),
+        (Sign(ENVOY, "hot", LISTENERS, "commit"),),
+    ),
+    Tampering(
+        f"`{COMMITTED}` of coredns is given another mode",
+        lambda hand: hand.alter(COREDNS, COMMITTED, mode=0o666),
+        (Sign(COREDNS, "hot", COMMITTED, "commit"),),
+    ),
+    Tampering(
         "the folder `hot/policy` of coredns is given another mode",
         lambda hand: hand.open_folder(COREDNS, "hot/policy", mode=0o777),
         (Sign(COREDNS, "boot", f"{VOLUME}/hot/policy", "replace"),),

@@ -4,6 +4,7 @@ A container shares a network with another one, so this works on any engine, wher
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +44,26 @@ def run_inside(client: APIClient, container: str, script: str, files: dict[str, 
             raise RuntimeError(f"{script!r} ended with {code}: {said}")
     finally:
         client.remove_container(made, force=True)
+
+
+def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:
+    """Return the first line of a file in a container's volume, as a user without capabilities; None: he may not.
+
+    Raises:
+        RuntimeError: when it can't be read for another reason.
+    """
+    host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
+    script = f'read -r line <{shlex.quote(path)} && printf %s "$line"'
+    made = client.create_container(_image(client), ["sh", "-c", script], host_config=host, user=user)["Id"]
+    try:
+        client.start(made)
+        code = client.wait(made, timeout=60)["StatusCode"]
+        said = client.logs(made).decode(errors="replace")
+    finally:
+        client.remove_container(made, force=True)
+    if code != 0 and "Permission denied" not in said:
+        raise RuntimeError(f"{path} can't be read: {said}")
+    return said if code == 0 else None
 
 
 def _image(client: APIClient) -> str:

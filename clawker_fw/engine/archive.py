@@ -95,7 +95,7 @@ def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> Fi
 
 
 def _inside(identity: int, root: int) -> int:
-    """Return who a user or group of the engine's is in a container, where nobody stands for all who are not known."""
+    """Return who a user or group of the engine's is in a container: nobody, if it does not know them."""
     return identity - root if identity >= root else _NOBODY
 
 

@@ -1,8 +1,8 @@
-"""By whom the files in a sibling's volume may be read, and whose they are. Nothing else decides a mode or an owner.
+"""Who may read the files in a sibling's volume, and whose they are. Nothing else decides a mode or an owner.
 
 Everything is root's, and the program, which runs as nobody, may read it and change nothing. A secret is the
-program's own, and nobody else may read it: not even the container's root, which lacks the capability for that, unless
-it becomes the program's user (`fwctl` does).
+program's own, and nobody else may read it. Not even the container's root may, which lacks the capability for that:
+`fwctl` reads it as the program's user.
 """
 
 from clawker_fw.model import File

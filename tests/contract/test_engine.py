@@ -37,7 +37,7 @@ from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.stack.files import public
+from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks
@@ -196,6 +196,37 @@ def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired
         assert found[HELPER] is known[HELPER]
         assert found["boot/Corefile"] == before.saying(before.content + b"# more\n")
         assert "bin/none" not in found
+    engine.remove(container)
+
+
+def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> None:
+    """What is made, written, committed and kept with a mode and an owner of its own is read back with them."""
+    first, second = secret(b"token 1\n"), secret(b"token 2\n")
+    own = {"boot/token": first, "hot/key/token": first}
+    coredns = stack.siblings[Sibling.COREDNS]
+    wanted = replace(
+        coredns, boot={**coredns.boot, "boot/token": first}, hot={"hot/key/token": first, **coredns.hot}
+    )
+    container = engine.create_container(creation(wanted, f"{stack.project}-coredns"))
+
+    def found() -> dict[str, File]:
+        return {path: file for path, file in engine.files(container).items() if path.endswith("token")}
+
+    assert found() == own
+    assert all(file.secret for file in found().values())
+    engine.start(container)
+    answering(engine, container)
+    assert found() == {**own, "good/hot/key/token": first}
+    changed = replace(wanted, hot={**wanted.hot, "hot/key/token": second})
+    engine.put_files(container, staged(changed, ()))
+    assert commit(engine, container)["committed"] is True
+    assert found() == {"boot/token": first, "hot/key/token": second, "good/hot/key/token": second}
+    engine.put_files(container, {"hot/key/token": public(b"anybody's\n")})
+    assert found()["hot/key/token"] == public(b"anybody's\n")
+    engine.stop(container)
+    engine.start(container)
+    answering(engine, container)
+    assert found() == {"boot/token": first, "hot/key/token": second, "good/hot/key/token": second}
     engine.remove(container)
 
 
