@@ -6,6 +6,8 @@ import pytest
 
 from devkit.engines import available, private_engine
 from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.secret_files import call, require_private
 
 KIND = "28.5.2"
 """One with a root folder of its own: it adds a user there."""
@@ -25,3 +27,17 @@ def test_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: 
         firewall.run("--force-recreate", "--drain-timeout", "1")
         assert firewall.current()
         firewall.call("down").expect()
+
+
+def test_secrets_of_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+    """A user of the container is another one to the engine: secrets are the program's alone there, too."""
+    if (reason := available(KIND)) and not require_engine:
+        pytest.skip(f"REMAPPED USERS ARE NOT TESTED: {reason}")
+    with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
+        docker = client(engine.host)
+        firewall = Firewall(engine.host, "clawker", tmp_path)
+        firewall.write("a.test")
+        call(firewall, 1, "run").expect()
+        call(firewall, 2, "reload").expect()
+        call(firewall, 2, "drift").expect()
+        require_private(docker, firewall, 2)

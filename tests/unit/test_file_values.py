@@ -1,0 +1,56 @@
+"""How a difference between two files is told."""
+
+from dataclasses import replace
+
+import pytest
+
+from clawker_fw.model import Action, Cause, Diff, File, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.file_values import contents, told
+from clawker_fw.report import text
+from clawker_fw.stack.files import FOLDER, public, secret
+from clawker_fw.stack.labels import digest
+
+A, B = public(b"a"), public(b"b")
+KEY = secret(b"key")
+HIDDEN = ("another content", "this content")
+DIGESTS = (digest(b"a"), digest(b"b"))
+
+
+@pytest.mark.parametrize(
+    ("running", "desired", "values", "shown"),
+    [
+        (A, B, DIGESTS, (b"a", b"b")),
+        (None, B, (None, DIGESTS[1]), (b"", b"b")),
+        (A, None, (DIGESTS[0], None), (b"a", b"")),
+        (replace(A, mode=0o666), A, ("mode 0666", "mode 0644"), None),
+        (replace(A, mode=0o4755), A, ("mode 4755", "mode 0644"), None),
+        (replace(A, owner=(65532, 0)), A, ("owner 65532:0", "owner 0:0"), None),
+        (replace(A, mode=0o666), B, (f"{DIGESTS[0]}, mode 0666", f"{DIGESTS[1]}, mode 0644"), (b"a", b"b")),
+        (replace(FOLDER, mode=0o777), FOLDER, ("mode 0777", "mode 0755"), None),
+        (KEY.saying(b"other"), KEY, HIDDEN, None),
+        (
+            A,
+            KEY.saying(b"b"),
+            (f"{HIDDEN[0]}, mode 0644, owner 0:0", f"{HIDDEN[1]}, mode 0400, owner 65532:65532"),
+            None,
+        ),
+        (KEY.saying(b"a"), A, ("mode 0400, owner 65532:65532", "mode 0644, owner 0:0"), None),
+        (None, KEY, (None, "a secret"), None),
+        (KEY, None, ("a secret", None), None),
+    ],
+)
+def test_what_is_told(
+    running: File | None, desired: File | None, values: tuple[str, str], shown: tuple[bytes, bytes] | None
+) -> None:
+    """Only what differs, a digest for a content that may be seen, and a diff where there is one to show."""
+    assert told(running, desired) == values
+    assert contents(running, desired) == shown
+
+
+def test_a_mode_beside_a_digest_is_seen_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The digest is shortened, what stands behind it is not."""
+    values = told(replace(A, mode=0o666), B)
+    finding = Finding(Sibling.ENVOY, Layer.BOOT, "boot/x", *values, Cause.TAMPER, Action.REPLACE)
+    verdicts = {Sibling.ENVOY: Verdict.DRIFTED, Sibling.COREDNS: Verdict.CURRENT}
+    text.console().print(text.drift_report(Diff((finding,), verdicts), files=False), width=200)
+    assert f"{DIGESTS[0][:19]}…, mode 0666" in capsys.readouterr().out
