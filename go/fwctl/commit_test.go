@@ -673,8 +673,8 @@ func rename(commit *Commit, files tree, path string) {
 	commit.Files[0].Path = path
 }
 
-// The error for a content that is not the promised one names the file and both digests.
-func TestCommitNamesTheWrongDigest(t *testing.T) {
+// The error for a content that is not the promised one names the file. A digest is not told, for it may be a secret's.
+func TestCommitNamesTheWrongFile(t *testing.T) {
 	root, _ := newVolume(t)
 	wanted, files := set("2", routes)
 	files[routes] = "another"
@@ -682,7 +682,7 @@ func TestCommitNamesTheWrongDigest(t *testing.T) {
 
 	_, err := commit(root, resources, newReader(t, root), time.Now)
 
-	text := fmt.Sprintf("%s has SHA-256 %s, expected %s", routes, hash("another"), wanted.Files[0].Digest)
+	text := routes + " has another digest"
 	if err == nil || err.Error() != text {
 		t.Errorf("got %v, expected %s", err, text)
 	}
