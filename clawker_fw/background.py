@@ -1,4 +1,4 @@
-"""Work in a thread that nobody has to wait for."""
+"""Background work in daemon threads."""
 
 import threading
 from collections.abc import Callable
@@ -12,14 +12,14 @@ _Result = TypeVar("_Result")
 def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
     """Run `work` in a daemon thread and return a Future.
 
-    Unlike the threads of an executor, this one does not keep the program from ending: an engine may never answer.
+    Unlike an executor's threads, a daemon thread does not block the program's exit: an engine may never answer.
     """
     future: Future[_Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(work(*given, **named))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by the caller's `result()`
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,6 +1,6 @@
-"""Convergence: plans are performed under the lock of the stack, until a comparison finds no difference.
+"""Convergence: perform plans under the stack's lock until a comparison finds no difference.
 
-That comparison is the proof. An attempt that fails is kept with what serves, so that whoever looks next sees it.
+That last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Who is told of progress, whether the user wants to stop, and for how many seconds to wait for the lock."""
+    """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock."""
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
@@ -40,15 +40,15 @@ def converge(
     context: RunContext,
     seen: Comparison | None = None,
 ) -> Comparison:
-    """Make a stack what it should be, prove it, and return the comparison that proves it.
+    """Bring a stack to its desired state, and return the comparison that proves it.
 
-    What it should be is read again once the lock is held: whoever had it before may have applied other settings.
-    `seen` is a comparison of a moment ago. It is acted on unless another run was at work, or a container or the
-    settings have changed since.
+    The settings are read again once the lock is held, because the previous holder may have applied newer ones.
+    `seen` is a comparison taken before the lock. It is reused unless another run was at work, or a container or
+    the settings have changed since.
 
     Raises:
         NotProvenError: when the stack is not current afterwards.
-        RefusedError: when it was made from another settings file, or another run is at work.
+        RefusedError: when the stack was made from another settings file, or another run holds the lock.
     """
     blueprint = seen.blueprint if seen else read()
     image = images.lock_image(blueprint.engine, blueprint.release.digests)
@@ -78,9 +78,9 @@ def converge(
 
 @contextmanager
 def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
-    """Record an attempt that fails, for whoever looks next.
+    """Record a failed attempt, so that the next `drift` shows it.
 
-    One that was stopped on purpose has not failed, and one that has lost the lock must not write any more.
+    A run that the user stopped has not failed, and a run that has lost the lock must not write any more.
     """
     try:
         yield
@@ -96,46 +96,46 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
     if left:
         raise NotProvenError(
             "not-proven",
-            "Everything was applied, and the stack is still not what it should be.",
+            "Every step was applied, but the stack still differs from its desired state.",
             context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
-            hint="`clawker-fw drift` shows what differs.",
+            hint="Run `clawker-fw drift` to see the differences in full.",
         )
 
 
 def tidy(engine: EngineWriter, seen: Comparison) -> None:
-    """Do what needs no lock when a stack is as it should be: a run with nothing to do never takes the lock."""
+    """Do the housekeeping of a run that has nothing to change. Such a run never takes the lock."""
     remove_abandoned(engine, seen.observed)
     if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
         origins.keep(engine, seen.observed, seen.blueprint.origin)
 
 
 def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
-    """Pass when a stack was made from these settings, or is to be taken over by them.
+    """Require that the stack was made from this settings file, unless the user adopts it.
 
     Raises:
-        RefusedError: when it was made from another settings file.
+        RefusedError: when the stack was made from another settings file.
     """
     if not options.adopt:
         origins.require_same(seen.observed, seen.blueprint.origin)
 
 
 def require_up(seen: Comparison) -> None:
-    """Pass when both siblings are there.
+    """Require that both siblings exist.
 
     Raises:
-        RefusedError: when the stack is not up, so that there is nothing to reload.
+        RefusedError: when one is missing, so that there is nothing to reload.
     """
     missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
     if missing:
         raise RefusedError(
             "not-up",
             f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
-            hint="Bring it up with `clawker-fw run`.",
+            hint="Start it with `clawker-fw run`.",
         )
 
 
 def _recorder(seen: Comparison, steps: Plan) -> Callable[[tuple[Step | InTurn, ...]], None]:
-    """Return what writes a record for each sibling that has been replaced because it had drifted."""
+    """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
 
     def beginning(stage: tuple[Step | InTurn, ...]) -> None:
         for sibling in replacement.replaced(seen.observed, steps, stage):

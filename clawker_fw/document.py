@@ -1,7 +1,7 @@
-"""A YAML document that remembers on which line each value stands.
+"""A YAML document that remembers the line of each value.
 
-YAML 1.1 as PyYAML reads it, with four things refused that hide mistakes: a key given twice, an alias, a
-document that holds no mapping, and more than one document.
+The language is YAML 1.1 as PyYAML reads it. Four things that hide mistakes are refused: a duplicate key, an alias,
+a document that is not a mapping, and more than one document.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from clawker_fw.errors import SettingsError
 Location = tuple[str | int, ...]
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml where PyYAML was built with it: ten times as fast."""
+"""libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """Plain values, the place (`file, line n`) of each location in them, and the name of the whole."""
+    """Plain values, the place (`file, line n`) of each location in them, and the name of the source."""
 
     values: dict[str, Any]
     places: Mapping[Location, str]
@@ -29,17 +29,17 @@ class Document:
     known_parts: frozenset[str | int] = field(default=frozenset())
 
     def place(self, location: Location) -> str:
-        """Return where a location stands, or the nearest one around it that is known."""
+        """Return the place of a location, or of the nearest enclosing location that has one."""
         while location and location not in self.places:
             location = location[:-1]
         return self.places.get(location, self.source)
 
     def overlaid(self, other: "Document") -> "Document":
-        """Return this document with another's values put over it; sections are merged, lists replaced."""
+        """Return this document overlaid with another: sections are merged, lists are replaced."""
         return replace(self, values=_merged(self.values, other.values), places={**self.places, **other.places})
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":
-        """Return this document with a value put in, read from YAML text; `place` says where it came from."""
+        """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
         value, _ = parse(text, place)
         for part in reversed(location):
             value = {part: value}
@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
     """Read a settings file.
 
     Raises:
-        SettingsError: when it can't be read.
+        SettingsError: when the file can't be read.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -71,24 +71,24 @@ def read_text(path: Path) -> str:
 
 
 def document_of(text: str, path: Path) -> Document:
-    """Return what the text of a settings file says. An empty one is a mapping without keys.
+    """Parse the text of a settings file. An empty text is an empty mapping.
 
     Raises:
-        SettingsError: when it is not YAML, or does not hold a mapping.
+        SettingsError: when the text is not YAML, or not a mapping.
     """
     values, places = parse(text, str(path))
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise SettingsError("settings-invalid", f"{places[()]}: this is no mapping of settings to values.")
+        raise SettingsError("settings-invalid", f"{places[()]}: expected `setting: value` pairs.")
     return Document(values, places, str(path))
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
-    """Read YAML text into plain values and the places of mappings, lists and scalars in it.
+    """Parse YAML text into plain values, and the place of every mapping, list and scalar.
 
     Raises:
-        SettingsError: when it is not YAML, or gives a key twice.
+        SettingsError: when the text is not YAML, or has a duplicate key.
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -104,7 +104,7 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
 
 
 class _Reader:
-    """Turns PyYAML's nodes into values. A key without a value is as if it were not there."""
+    """Turns PyYAML's nodes into values. A key without a value is ignored."""
 
     def __init__(self, source: str, places: dict[Location, str]) -> None:
         self._source = source
@@ -127,17 +127,18 @@ class _Reader:
         except (yaml.YAMLError, ValueError) as error:
             raise SettingsError(
                 "settings-invalid",
-                f"{self._places[location]}: {node.value!r} is no value that is known here.",
-                hint="Put text in quotes, and leave tags (`!…`) out.",
+                f"{self._places[location]}: {node.value!r} is not a value that YAML settings can have.",
+                hint="Put text in quotes, and remove YAML tags (`!…`).",
             ) from error
 
     def _require_new(self, node: yaml.CollectionNode) -> None:
-        """Refuse aliases: one leads to a node a second time, and a few can stand for millions of values."""
+        """Refuse aliases, which visit a node a second time: a few of them can expand to millions of values."""
         if id(node) in self._seen:
             place = f"{self._source}, line {node.start_mark.line + 1}"
             raise SettingsError(
                 "settings-invalid",
-                f"{place}: an alias stands for this, and aliases are not supported.",
+                f"{place}: this value is used through a YAML alias (`*name`), and aliases are not supported.",
+                hint="Write the value out where it is used.",
             )
         self._seen.add(id(node))
 

@@ -1,18 +1,18 @@
 """Every error a user can meet: what happened, where, what to do, and the exit code.
 
-An error is raised deep with `from`, caught once in `cli/app.py`, and printed by `report`. It never prints and
-never exits by itself.
+An error is raised where it happens, with `from`; caught once, in `cli/app.py`; and printed by `report`. An error
+never prints and never exits.
 
-    FirewallError                      70  a bug, if nothing more precise fits
-    ├── UsageError                      2  a command line that makes no sense
+    FirewallError                      70  a bug, if no subclass fits
+    ├── UsageError                      2  an invalid command line
     ├── SettingsError                   3  settings or rules that can't be used
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
-    │   ├── NotFoundError               4  what was asked for is not on the engine
+    │   ├── NotFoundError               4  the requested object is not on the engine
     │   └── ConflictError               4  the name is taken
-    ├── NotProvenError                  5  applied but not proven live; what served before still serves
-    ├── RefusedError                    6  not ours to touch, or somebody else is at work
-    │   └── LockLostError               6  another run has taken over in the middle of this one
-    ├── OutputError                    74  done, but its answer can't be written
+    ├── NotProvenError                  5  applied but not proven live; the previous version still serves
+    ├── RefusedError                    6  not ours to change, or another run holds the lock
+    │   └── LockLostError               6  another run has taken the lock from this one
+    ├── OutputError                    74  done, but the answer can't be written
     └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
@@ -36,15 +36,15 @@ class ExitCode(IntEnum):
 
 
 class FirewallError(Exception):
-    """One sentence with a kebab-case code, the lines that show where, and a hint what to do.
+    """A kebab-case code, one sentence, context lines that show where, and a hint on what to do.
 
-    `context` lines are facts (a file and line, a name, a program's last words), `hint` is advice.
+    `context` lines are facts (a file and line, a name, a program's last output). `hint` is advice.
     """
 
     exit_code = ExitCode.BUG
 
     def __init__(self, code: str, message: str, *, context: Sequence[str] = (), hint: str = "") -> None:
-        """Keep the parts apart; `report` puts them together."""
+        """Store the parts. `report` renders them."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -53,13 +53,13 @@ class FirewallError(Exception):
 
 
 class UsageError(FirewallError):
-    """A command line that makes no sense; nothing has been done."""
+    """The command line is invalid; nothing has been done."""
 
     exit_code = ExitCode.USAGE
 
 
 class SettingsError(FirewallError):
-    """Settings or rules that can't be used; nothing has been applied."""
+    """The settings or rules can't be used; nothing has been applied."""
 
     exit_code = ExitCode.SETTINGS
 
@@ -71,7 +71,7 @@ class EngineError(FirewallError):
 
 
 class NotFoundError(EngineError):
-    """What was asked for is not on the engine."""
+    """The requested object is not on the engine."""
 
 
 class ConflictError(EngineError):
@@ -79,28 +79,28 @@ class ConflictError(EngineError):
 
 
 class NotProvenError(FirewallError):
-    """A change was made but not proven live; what served before still serves."""
+    """A change was applied but not proven live; the previous version still serves."""
 
     exit_code = ExitCode.NOT_PROVEN
 
 
 class RefusedError(FirewallError):
-    """The tool declines: a resource is not ours, or another run holds the lock."""
+    """The change is refused: a resource is not ours, or another run holds the lock."""
 
     exit_code = ExitCode.REFUSED
 
 
 class LockLostError(RefusedError):
-    """Another run has taken the lock over: from here on everything is its to do, and to undo."""
+    """Another run has taken the lock. This run must neither continue nor undo anything."""
 
 
 class OutputError(FirewallError):
-    """What was asked for is done, but the answer could not be written."""
+    """The command has done its work, but its answer could not be written."""
 
     exit_code = ExitCode.OUTPUT
 
 
 class StoppedError(FirewallError):
-    """The user asked to stop; the step in hand was finished, and the next run does what is left."""
+    """The user asked to stop; the current step was finished, and the next run completes the rest."""
 
     exit_code = ExitCode.INTERRUPTED

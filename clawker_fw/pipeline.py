@@ -1,11 +1,11 @@
-"""The way through the code: five verbs, joined. Read this first.
+"""The pipeline: five verbs, joined. Read this module first.
 
 settings, rules ──> desired ──┐
                               ├──> diff ──> plan ──> apply ──> engine
 engine ──> observe ───────────┘
 
-Looking stops after `diff`, a dry run after `plan`. `convergence.py` performs plans until nothing differs, under
-the lock of the stack; `teardown.py` takes a stack away.
+`drift` and `status` stop after `diff`, a dry run after `plan`. `convergence.py` performs plans under the stack's
+lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and removal don't belong here.
 """
 
 import functools
@@ -27,14 +27,14 @@ from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.topology import Addressing
 
 Render = Callable[[Addressing, Slots], Desired]
-"""Returns what a stack should be at some addresses and slots, and the same object for the same ones."""
+"""Returns the desired stack for given addresses and slots. Equal arguments give the same object."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One look at a stack: what is, what should be in the slots it is in, and the difference.
+    """One comparison of a stack: the observed state, the desired state in the same slots, and the difference.
 
-    What should be follows from the `blueprint`, as it was read for this look.
+    The desired state follows from the `blueprint`, as it was read for this comparison.
     """
 
     blueprint: Blueprint
@@ -47,27 +47,27 @@ class Comparison:
 
     @property
     def failed_attempt(self) -> Attempt | None:
-        """The last attempt to close the difference, when there is one still and it failed."""
+        """The last attempt to close the difference, if it failed and the difference is still there."""
         return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
 
     @property
     def busy(self) -> Holder | None:
-        """Who was changing the stack at that moment, so that what was seen may be half done."""
+        """The run that was changing the stack at that moment: the observed state may be half done."""
         return at_work(self.observed.lock)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """What somebody should know although it is no difference."""
+        """Warnings: things to know that are not differences."""
         return advice(self.observed, self.desired)
 
 
 def compare(
     reader: EngineReader, blueprint: Blueprint, begun: Observation | None = None, render: Render | None = None
 ) -> Comparison:
-    """Observe a stack, or finish to, and compare it with what it should be.
+    """Observe a stack and compare it with its desired state.
 
-    `render` is that of an earlier comparison by the same blueprint: with thousands of rules, rendering takes most
-    of the time.
+    `begun` is an observation already under way. `render` is taken from an earlier comparison by the same
+    blueprint: with thousands of rules, rendering takes most of the time.
     """
     references = tuple(image.reference for image in blueprint.images.values())
     begun = begun or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
@@ -81,10 +81,10 @@ def compare(
 
 
 def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
-    """Return what closes the difference that a comparison has found."""
+    """Return the plan that closes the difference found by a comparison."""
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
 
 
 def perform(engine: EngineWriter, seen: Comparison, steps: Plan, context: ApplyContext) -> None:
-    """Perform the plan for a comparison."""
+    """Perform the plan of a comparison."""
     apply(engine, steps, built_images(seen.blueprint), context)

@@ -1,6 +1,6 @@
-"""The watcher as a service of systemd: the unit, and having it started at boot.
+"""The watcher as a systemd service: its unit file, and its installation.
 
-Options of a unit: systemd.service(5), systemd.exec(5). How words are quoted: systemd.syntax(7).
+Unit options: systemd.service(5), systemd.exec(5). Quoting: systemd.syntax(7).
 """
 
 import os
@@ -20,11 +20,11 @@ MARK = "# Written by `clawker-fw service install`, which replaces only files tha
 
 _SYSTEM_FOLDER = Path("/etc/systemd/system")
 _BOOTED = Path("/run/systemd/system")
-"""Exists when systemd runs this machine (sd_booted(3))."""
+"""Exists when systemd is this machine's init system (sd_booted(3))."""
 
 
 class Scope(StrEnum):
-    """Whose service it is: the machine's, or a user's."""
+    """Whether a service belongs to the machine or to a user."""
 
     SYSTEM = "system"
     USER = "user"
@@ -32,9 +32,9 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Unit:
-    """What a unit is written from. `arguments` follow the program's name, `interval` is in seconds.
+    """The contents of a unit. `arguments` follow the program's name, `interval` is in seconds.
 
-    `socket` is where metrics are served, when that is a unix socket.
+    `socket` is the unix socket on which metrics are served, if there is one.
     """
 
     scope: Scope
@@ -46,12 +46,12 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """What systemd calls it."""
+        """The unit's name."""
         return f"clawker-fw-{self.project}.service"
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The path of the unit file."""
         match self.scope:
             case Scope.SYSTEM:
                 return _SYSTEM_FOLDER / self.name
@@ -61,18 +61,18 @@ class Unit:
                 assert_never(self.scope)
 
     def text(self) -> str:
-        """Return the unit's file.
+        """Return the unit file's text.
 
         Raises:
-            RefusedError: when a word can't be written into a unit.
+            RefusedError: when an argument can't be written into a unit.
         """
-        # -P: the folder it is started in is no place to import from.
+        # -P: nothing is imported from the working directory.
         command = [sys.executable, "-P", "-m", "clawker_fw", *self.arguments]
         lines = [
             "[Unit]",
             f"Description=Keeps the egress firewall {self.project} current",
             *(["After=docker.service"] if self.scope is Scope.SYSTEM else []),
-            "# However often it ends: it is to be started again.",
+            "# Restart without limit.",
             "StartLimitIntervalSec=0",
             "",
             "[Service]",
@@ -121,7 +121,7 @@ _CONFINED = (
 )
 
 _SYSTEM = (
-    "# It has to read settings, and a Python, wherever they are; it never writes.",
+    "# Settings and Python may be anywhere and must be readable; nothing is written.",
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
     "AmbientCapabilities=",
     "DevicePolicy=closed",
@@ -135,24 +135,27 @@ _SYSTEM = (
     "ProtectKernelLogs=yes",
     "ProtectKernelModules=yes",
     "ProtectKernelTunables=yes",
-    "# Not ProtectProc: whether another run is alive is seen in /proc.",
+    "# Not ProtectProc: /proc shows whether another run is still alive.",
     "ProtectSystem=strict",
     "RemoveIPC=yes",
     "CacheDirectory=clawker-fw",
     "Environment=XDG_CACHE_HOME=%C",
 )
 
-_USER = ("# What needs a mount namespace or capabilities is not to be had for a user's service.",)
+_USER = ("# Options that need a mount namespace or capabilities are not available to a user's service.",)
 
 
 def quoted(word: str, *, variables: bool = True) -> str:
-    """Return a word as a unit has it: quoted, no specifiers in it, and no variables where systemd puts some in.
+    """Return a word quoted for a unit file, its specifiers escaped. `variables` escapes variables as well.
 
     Raises:
         RefusedError: when it has a line break or another control character.
     """
     if not word.isprintable():
-        raise RefusedError("unit-unwritable", f"{word!r} can't be written into a unit.")
+        raise RefusedError(
+            "unit-unwritable",
+            f"{word!r} has a control character, which a systemd unit can't hold.",
+        )
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     if variables:
         escaped = escaped.replace("$", "$$")
@@ -161,15 +164,15 @@ def quoted(word: str, *, variables: bool = True) -> str:
 
 
 def booted() -> bool:
-    """Whether systemd runs this machine, so that it can be told to start something."""
+    """Whether systemd is this machine's init system, so that it can start services."""
     return _BOOTED.is_dir()
 
 
 def install(unit: Unit) -> bool:
-    """Write a unit and have it started, now and at boot; whether it was started.
+    """Write a unit, start it, and enable it at boot. Return whether it was started.
 
     Raises:
-        RefusedError: when there is a unit that we did not write, or it can't be written or started.
+        RefusedError: when the file exists and is not ours, or the unit can't be written or started.
     """
     text = unit.text()
     _require_ours(unit.path)
@@ -180,7 +183,9 @@ def install(unit: Unit) -> bool:
         fresh.replace(unit.path)
     except OSError as error:
         raise RefusedError(
-            "unit-unwritable", f"{unit.path} can't be written: {error.strerror}.", hint="System units are root's."
+            "unit-unwritable",
+            f"{unit.path} can't be written: {error.strerror}.",
+            hint="Only root can write system units; --user installs a service of your own.",
         ) from error
     if not booted():
         return False
@@ -191,10 +196,10 @@ def install(unit: Unit) -> bool:
 
 
 def uninstall(unit: Unit) -> bool:
-    """Stop a unit and remove it; whether there was one.
+    """Stop a unit and remove it. Return whether it existed.
 
     Raises:
-        RefusedError: when we did not write it, or it can't be stopped or removed.
+        RefusedError: when the file is not ours, or the unit can't be stopped or removed.
     """
     _require_ours(unit.path)
     if not unit.path.exists():
@@ -212,17 +217,17 @@ def uninstall(unit: Unit) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is of a unit. `active` is systemd's word, or None where systemd does not run."""
+    """The state of a unit. `active` is the output of `systemctl is-active`, None where systemd does not run."""
 
     installed: bool
     active: str | None
 
 
 def state(unit: Unit) -> State:
-    """Look at a unit.
+    """Return the state of a unit.
 
     Raises:
-        RefusedError: when we did not write it.
+        RefusedError: when the file is not ours.
     """
     _require_ours(unit.path)
     if not booted():
@@ -240,8 +245,8 @@ def _require_ours(path: Path) -> None:
     if foreign:
         raise RefusedError(
             "foreign-unit",
-            f"{path} was not written by this program.",
-            hint="Remove it, or choose another name for this stack with --project.",
+            f"{path} exists and was not written by clawker-fw.",
+            hint="Remove that file, or choose another name for this stack with --project.",
         )
 
 
@@ -259,11 +264,11 @@ def _systemctl(scope: Scope, *arguments: str) -> None:
 KEPT_VARIABLES = frozenset(
     f"DOCKER_{name}" for name in ("HOST", "CONTEXT", "CONFIG", "CERT_PATH", "TLS", "TLS_VERIFY")
 )
-"""By which an engine is found, beside our own: what holds at the installation is to hold for the service."""
+"""Docker's own variables that choose an engine: the service keeps their values from the installation."""
 
 
 def kept(environment: Mapping[str, str], prefix: str, options: frozenset[str]) -> dict[str, str]:
-    """Return the variables that a service needs: those of settings, and those by which an engine is found."""
+    """Return the environment variables that a service keeps: settings, and the choice of the engine."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -272,5 +277,5 @@ def kept(environment: Mapping[str, str], prefix: str, options: frozenset[str]) -
 
 
 def default_scope() -> Scope:
-    """Return root's scope, or that of everybody else."""
+    """Return the system scope for root, and the user scope for everybody else."""
     return Scope.SYSTEM if os.geteuid() == 0 else Scope.USER

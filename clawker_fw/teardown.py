@@ -1,4 +1,4 @@
-"""Taking a stack away, under its lock."""
+"""Removing a stack, under its lock."""
 
 from clawker_fw.convergence import RunContext
 from clawker_fw.engine.port import EngineWriter
@@ -19,12 +19,12 @@ def take_down(
     detach: bool,
     everything: bool = False,
 ) -> tuple[str, ...]:
-    """Remove a stack: containers, volumes and networks; with `everything`, also the images that nothing uses then.
+    """Remove a stack's containers, volumes and networks; with `everything`, our unused images as well.
 
-    Return the images of ours that are left and that nothing uses.
+    Return the references of our unused images that are left.
 
     Raises:
-        RefusedError: when agents are attached and are not to be taken off.
+        RefusedError: when agents are attached and `detach` is false.
     """
     observed = observe(engine, project, ())
     if teardown(observed, detach=detach).empty:

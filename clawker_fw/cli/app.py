@@ -1,4 +1,4 @@
-"""The program as a whole: the options before a command, and where every error ends, once."""
+"""The program: the options before a command, and the one place that catches and prints errors."""
 
 import itertools
 import os
@@ -24,10 +24,10 @@ _COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
 
 
 class Commands(TyperGroup):
-    """A group of commands. Without one, its help is shown."""
+    """A group of commands. Without a command, it prints its help."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
-        """Read what comes before the command."""
+        """Parse the options before the command."""
         if not args and not ctx.resilient_parsing and not log.as_json():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
@@ -35,10 +35,10 @@ class Commands(TyperGroup):
 
 
 class Program(Commands):
-    """The program; every error ends here, once, printed as the options ask."""
+    """The program. Every error is caught here, once, and printed in the chosen format."""
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
-        """Run a command line, and exit."""
+        """Run a command line and exit."""
         arguments = _completed(sys.argv[1:] if args is None else args)
         log.configure(as_json=_asks_for_json(arguments), debug=False)
         sys.exit(self._exit_code(arguments))
@@ -53,9 +53,9 @@ class Program(Commands):
                 return _failed(_interrupted())
             except typer.TyperException as error:
                 return _failed(usage.mistake(self, arguments, error))
-            except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+            except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
                 return _failed(_bug(error))
-        except KeyboardInterrupt:  # while an error was being told
+        except KeyboardInterrupt:  # while an error was being printed
             return ExitCode.INTERRUPTED
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
@@ -67,7 +67,7 @@ class Program(Commands):
 
 
 def _completed(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which completion is for a shell: where none is named, the user's."""
+    """Return the command line with the user's shell added to a completion option that names none."""
     if _COMPLETE_VARIABLE in os.environ:
         from typer._completion_classes import completion_init
 
@@ -78,7 +78,7 @@ def _completed(arguments: Sequence[str]) -> list[str]:
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether records are to be JSON, as far as that can be told of a command line that may make no sense."""
+    """Whether the user asked for JSON records. The command line is not parsed yet and may be invalid."""
     said = os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
     for option, value in itertools.pairwise([*arguments, ""]):
         name, equals, rest = option.partition("=")
@@ -88,21 +88,21 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
 
 
 def _interrupted() -> FirewallError:
-    return StoppedError("interrupted", "Interrupted.", hint="What was begun is finished by the next run.")
+    return StoppedError("interrupted", "Interrupted.", hint="The next run completes what this one has begun.")
 
 
 def _bug(error: Exception) -> FirewallError:
     failure = FirewallError(
         "bug",
         f"This is a bug in clawker-fw: {type(error).__name__}: {error}.",
-        hint="Run again with --debug, and report what it shows.",
+        hint="Run the command again with --debug, and report its output.",
     )
     failure.__cause__ = error
     return failure
 
 
 def _failed(error: FirewallError) -> int:
-    """Tell an error, and return the exit code."""
+    """Print an error, and return its exit code."""
     if log.as_json():
         log.error(error, debug=log.debugging())
     else:
@@ -136,7 +136,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback sig
 
 def _checked_shell(shell: str | None) -> str | None:
     if shell and shell not in _SHELLS:
-        raise typer.BadParameter(f"there is completion for {', '.join(_SHELLS)}, not for {shell}")
+        raise typer.BadParameter(f"completion supports {', '.join(_SHELLS)}, not {shell}")
     return shell
 
 
@@ -153,7 +153,7 @@ def _install_completion(shell: str | None) -> None:
         from typer._completion_shared import install
 
         _, path = install(shell, PROGRAM, _COMPLETE_VARIABLE)
-        terminal.answer(f"Wrote {path}. A new {shell} completes commands.")
+        terminal.answer(f"Wrote {path}. Completion works in every new {shell}.")
         raise typer.Exit
 
 
@@ -164,7 +164,7 @@ def _checked_project(name: str | None) -> str | None:
 
 
 def _given(context: typer.Context) -> dict[str, str]:
-    """Return by what each option was given: its own name, or its variable's."""
+    """Return where each given option came from: the option's name, or its environment variable's."""
     found: dict[str, str] = {}
     for each in context.command.params:
         source = context.get_parameter_source(each.name or "")
@@ -192,7 +192,8 @@ def options(
             envvar="CLAWKER_FW_PROJECT",
             metavar="NAME",
             callback=_checked_project,
-            help="Which stack: part of every name. Without it: `project` in the settings file, then clawker.",
+            help="The stack's name, part of every name on the engine. "
+            "Without it: `project` in the settings file, then clawker.",
         ),
     ] = None,
     host: Annotated[
@@ -212,7 +213,7 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_LOG_FORMAT",
             metavar="text|json",
-            help="How everything on standard error is written. With json, each line is a record.",
+            help="The format of standard error. With json, each line is one JSON object.",
         ),
     ] = Format.TEXT,
     debug: Annotated[
@@ -225,8 +226,8 @@ def options(
             metavar="SHELL",
             callback=_show_completion,
             is_eager=True,
-            help="Print what has bash, zsh or fish complete commands, and exit. "
-            "Without SHELL: for the one in use.",
+            help="Print the completion script for bash, zsh or fish, and exit. "
+            "Without SHELL: for the current shell.",
         ),
     ] = None,
     install_completion: Annotated[  # noqa: ARG001 - handled by its callback
@@ -236,7 +237,7 @@ def options(
             metavar="SHELL",
             callback=_install_completion,
             is_eager=True,
-            help="Write that to where the shell looks for it, and exit.",
+            help="Install the completion script where the shell looks for it, and exit.",
         ),
     ] = None,
     version: Annotated[  # noqa: ARG001 - handled by its callback
@@ -252,6 +253,6 @@ def options(
 ) -> None:
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
-        raise typer.BadParameter("an engine is named by --host or by --context, not by both")
+        raise typer.BadParameter("--host and --context both choose the engine; give only one of them")
     log.configure(as_json=log_format is Format.JSON, debug=debug)
     context_.obj = Options(config, project, host, context, log_format, debug, _given(context_))

@@ -1,4 +1,4 @@
-"""The engine that the options name. Importing this imports the Docker SDK."""
+"""The connection to the engine that the options choose. Importing this module imports the Docker SDK."""
 
 import os
 
@@ -8,5 +8,5 @@ from clawker_fw.engine.port import EngineWriter
 
 
 def connect_engine(chosen: Options) -> EngineWriter:
-    """Return the engine the options name."""
+    """Connect to the engine that the options choose."""
     return connect(chosen.host, chosen.context, os.environ)

@@ -1,4 +1,4 @@
-"""The settings that the options name, as every command reads them, and what has to be said of them."""
+"""The settings that the options choose, as every command reads them, and the warnings about them."""
 
 import os
 from dataclasses import replace
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def load(chosen: Options) -> "Loaded":
-    """Read the settings for the project that has been chosen.
+    """Read the settings of the chosen project.
 
     Raises:
-        SettingsError: also when the file turns out to be for another project than was thought.
+        SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
     from clawker_fw import settings
     from clawker_fw.settings_file import DEFAULT_PROJECT
@@ -29,28 +29,28 @@ def load(chosen: Options) -> "Loaded":
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
             "project-changed",
-            f"{loaded.source} is for project {meant or DEFAULT_PROJECT}, and this is about {chosen.project}.",
-            hint="Write `project: NAME` in a line of its own, without a space before it; "
-            "a command that goes on has to be started anew after a change.",
+            f"{loaded.source} is for project {meant or DEFAULT_PROJECT}, this command for {chosen.project}.",
+            hint="Write `project: NAME` on a line of its own, without indentation. "
+            "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
-    """Say when a project was named, and the file is for another one."""
+    """Warn when the chosen project is not the one in the settings file."""
     meant = loaded.settings.project
     if chosen.named_project and meant and meant != chosen.named_project:
         _warn(
             "project_overridden",
-            message=f"{chosen.given.get('project', '--project')} names "
-            f"{chosen.project}, and that is used; {loaded.source} is for {meant}.",
+            message=f"{loaded.source} is for project {meant}, but {chosen.given.get('project', '--project')} "
+            f"overrides it with {chosen.project}.",
             project=chosen.project,
             settings_project=meant,
         )
 
 
 def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":
-    """Return what the stack should be by these settings."""
+    """Return the blueprint of the stack for these settings."""
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -69,7 +69,7 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
 
 
 def warn_of_exposure(seen: "Comparison") -> None:
-    """Say when an agent could change what is about to be applied."""
+    """Warn when an agent could change the settings that are about to be applied."""
     from clawker_fw.reconcile.exposure import HINT, exposures
 
     for each in exposures(seen.observed, seen.blueprint.files):

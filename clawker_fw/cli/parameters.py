@@ -1,4 +1,4 @@
-"""The options before a command, and those that several commands have: how they read, and what they may be."""
+"""The options before a command, and the options that several commands share: names, help texts and checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from clawker_fw import settings_file
 
 
 class Format(StrEnum):
-    """How an answer, or a log record, is written."""
+    """The format of an answer or a log record."""
 
     TEXT = "text"
     JSON = "json"
@@ -21,7 +21,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """The options before the command. `given` says by what each was given: an option's name or a variable's."""
+    """The options before the command. `given` maps each to its origin: an option or an environment variable."""
 
     config: Path | None = None
     named_project: str | None = None
@@ -33,7 +33,7 @@ class Options:
 
     @cached_property
     def project(self) -> str:
-        """Which stack: the one that is named, else the one that the settings file is for."""
+        """The stack's name: from the options, else from the settings file."""
         return self.named_project or settings_file.project(self.config)
 
 
@@ -43,13 +43,13 @@ FormatOption = Annotated[
         "--format",
         envvar="CLAWKER_FW_FORMAT",
         metavar="text|json",
-        help="How the answer on standard output is written.",
+        help="The format of the answer on standard output.",
     ),
 ]
 
 
 def duration(text: str) -> float:
-    """Read a duration of the command line, in seconds."""
+    """Parse a duration from the command line, in seconds."""
     from clawker_fw.settings import LONGEST_DURATION, parse_duration
 
     try:
@@ -62,7 +62,7 @@ def duration(text: str) -> float:
 
 
 def written(seconds: float) -> str:
-    """Return a duration as it can be given on a command line, to the millisecond."""
+    """Return a duration in seconds as command-line text, to the millisecond."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -72,7 +72,7 @@ DrainOption = Annotated[
         "--drain-timeout",
         metavar="DURATION",
         parser=duration,
-        help="How long open connections of a replaced Envoy may go on, instead of the setting. E.g. 5s, 2m.",
+        help="How long a replaced Envoy may finish its open connections. Overrides the setting. E.g. 5s, 2m.",
     ),
 ]
 AdoptOption = Annotated[
@@ -85,6 +85,6 @@ LockOption = Annotated[
         "--lock-wait",
         metavar="DURATION",
         parser=duration,
-        help="How long to wait for another run that is at work on this stack. E.g. 30s.",
+        help="How long to wait for another run that is changing this stack. E.g. 30s.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The commands for one stack, which look at it and change it: init, run, status, drift, reload and down."""
+"""The commands that show or change one stack: init, run, status, drift, reload and down."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ _STOPPING = (
 @app.command()
 def init(
     context: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,  # noqa: FBT002
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,  # noqa: FBT002
 ) -> None:
     """Write a commented settings file.
 
@@ -47,7 +47,7 @@ def init(
 
     chosen: Options = context.obj
     path = settings.write_example(chosen.config or Path(settings_file.FILE_NAME), overwrite=force)
-    terminal.answer(f"Wrote {path}. Say in it what agents may reach, then: clawker-fw run")
+    terminal.answer(f"Wrote {path}. Add rules for what agents may reach, then: clawker-fw run")
 
 
 @app.command()
@@ -55,7 +55,7 @@ def run(
     context: typer.Context,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 when there is something.")
+        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
     ] = False,
     force_recreate: Annotated[
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
@@ -65,9 +65,10 @@ def run(
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Bring the stack to what release, settings and rules say.
+    """Bring the stack to the state that the settings, the rules and this release describe.
 
-    Shows what differs, closes it without dropping a request, and proves it. With nothing stale it changes nothing.
+    Shows the differences, closes them without dropping a request, and proves the result. A current stack is left
+    unchanged.
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
@@ -84,7 +85,7 @@ def run(
 
 @app.command()
 def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show what runs, what is live in it, and how to attach an agent.
+    """Show what is running, which rules are live, and how to attach an agent.
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
@@ -107,7 +108,7 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 @app.command()
 def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show what differs from what should be, and why. Changes nothing; exit 0 when current, 1 when not.
+    """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
@@ -138,10 +139,10 @@ def reload(
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Read rules and settings again and apply them live.
+    """Apply changed rules and settings to the running stack.
 
-    Changed rules are committed to the running siblings and proven; a sibling that has drifted otherwise is
-    replaced, as `run` would. The stack must be up.
+    Commits changed rules to the running siblings and proves them live. A sibling that has drifted otherwise is
+    replaced, as `run` would do. The stack must be up.
 
     Example: clawker-fw reload
     """
@@ -157,18 +158,16 @@ def reload(
 def down(
     context: typer.Context,
     *,
-    force: Annotated[
-        bool, typer.Option("--force", help="Take agents that are still attached off the network.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also remove our images that nothing uses, and the cache of digests.")
+        bool, typer.Option("--all", help="Also remove unused images of clawker-fw, and the cache of digests.")
     ] = False,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Remove the stack: both siblings and both networks. Agents are left without a way out.
+    """Remove the stack: both siblings and both networks. Agents lose all egress.
 
-    Images and a cache stay for the next `run`, unless `--all` is given; what is left is named.
+    Images and a cache are kept for the next `run`, and listed; `--all` removes them.
 
     Example: clawker-fw down
     """
@@ -200,20 +199,21 @@ def down(
 
 
 def _print_left(left: "Left") -> None:
-    """Print what `down` has left, and how it goes."""
+    """Print what `down` has kept, and how to remove it."""
     things = [*(f"image {name}" for name in left.images), *([f"cache {left.cache}"] if left.cache else [])]
     for thing in things:
-        terminal.answer(f"Left for the next run: {thing}")
+        terminal.answer(f"Kept for the next run: {thing}")
     if things:
-        terminal.answer("`clawker-fw down --all` removes that, too.")
+        terminal.answer("`clawker-fw down --all` removes these as well.")
 
 
 @contextmanager
 def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
-    """Read the settings and look at the stack, both at once: while the engine answers, the rest is imported.
+    """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
-    A mistake in the settings is told first, whatever the engine says. With the look comes what reads the settings
-    anew: a change may have to wait for its turn, and they may be others by then.
+    The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
+    settings is reported before any error of the engine. The settings are read again under the lock, because they
+    may change while a run waits for it.
     """
     from clawker_fw.background import in_background
     from clawker_fw.cli import connection
@@ -242,13 +242,13 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
 
 @contextmanager
 def _looking(chosen: Options) -> "Iterator[Comparison]":
-    """Do the same for a command that only looks: it gets nothing to write with."""
+    """Compare the stack with its settings, for a read-only command: it gets no writer."""
     with _changing(chosen) as (_, _, seen):
         yield seen
 
 
 def _teller(chosen: Options) -> "StepDisplay | StepRecords":
-    """Return what tells on standard error what differs, and what is done about it."""
+    """Return what reports differences and steps on standard error."""
     if chosen.log_format is Format.JSON:
         return log.StepRecords()
     from clawker_fw.report import text
@@ -260,9 +260,9 @@ def _teller(chosen: Options) -> "StepDisplay | StepRecords":
 def _run_context(
     teller: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
-    """Show the steps of a change, note those that are done, and have Ctrl-C stop it.
+    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
 
-    Ctrl-C once stops after the step in hand, twice at once.
+    The first Ctrl-C stops after the current step, the second one immediately.
     """
     from clawker_fw.convergence import RunContext
 
@@ -297,7 +297,7 @@ def _converge_options(
 
 
 def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format) -> None:
-    """Answer a dry run."""
+    """Print the answer of a dry run."""
     from clawker_fw import convergence, pipeline
 
     convergence.require_settings(seen, options)
@@ -329,7 +329,7 @@ def _converge(
     lock_wait: float,
     format_: Format,
 ) -> None:
-    """Print the difference, close it, and answer with the proof."""
+    """Report the differences, close them, and print the proof."""
     from clawker_fw import convergence, pipeline
 
     convergence.require_settings(seen, options)
@@ -353,7 +353,7 @@ def _converge(
 
 
 def _print_difference(seen: "Comparison") -> None:
-    """Print what differs by sibling, and what became of the last attempt to close it."""
+    """Print the differences of each sibling, and why the last attempt to close them failed."""
     from clawker_fw.report import verdict
 
     if not seen.diff.findings:
@@ -368,7 +368,7 @@ def _print_difference(seen: "Comparison") -> None:
 
 
 def _print_notices(seen: "Comparison") -> None:
-    """Print who is changing the stack just now, and what somebody should know although it is no difference."""
+    """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
     if holder := seen.busy:
@@ -390,7 +390,7 @@ def _print_verdict(seen: "Comparison", words: str) -> None:
 
 
 def _with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:
-    """Return an answer that also says by which settings, and on which engine."""
+    """Return an answer with the settings and the engine that it is about."""
     from clawker_fw.report import sources
 
     where = sources.document(seen.blueprint, seen.observed)

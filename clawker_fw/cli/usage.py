@@ -1,4 +1,4 @@
-"""Mistakes on the command line, each with the command line that was probably meant."""
+"""Errors of the command line, each with the command line that was probably meant."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from clawker_fw.errors import UsageError
 
 
 def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperException) -> UsageError:
-    """Return an error of the parser as one of ours."""
+    """Translate an error of the parser into a UsageError."""
     context: typer.Context | None = getattr(error, "ctx", None)
     path = context.command_path if context else str(program.name)
     usage = [context.get_usage()] if context else []
@@ -19,14 +19,14 @@ def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperExc
     if option and meant:
         where = "before" if context and context.parent else "after"
         hint = f"`{option}` goes {where} the command: {program.name} {shlex.join(meant)}"
-        return UsageError("usage", f"No such option here: {option}.", context=usage, hint=hint)
-    message = error.format_message().replace("Value error, ", "")  # pydantic's own word before ours
+        return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
+    message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
     sentence = message[:1].upper() + message[1:].rstrip(".")
-    return UsageError("usage", f"{sentence}.", context=usage, hint=f"`{path} --help` shows what there is.")
+    return UsageError("usage", f"{sentence}.", context=usage, hint=f"`{path} --help` lists commands and options.")
 
 
 def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None:
-    """Return a command line with each option where it belongs; None when it has one that belongs nowhere."""
+    """Return a command line with every option moved to its place, or None if an option has no place."""
     path: list[str] = []
     command: object = program
     left, options = list(arguments), []
@@ -57,7 +57,7 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
 
 
 def _options(command: object) -> Mapping[str, TyperOption]:
-    """Return a command's own options by each of their names."""
+    """Return a command's own options, by every name that they have."""
     found = command.params if isinstance(command, TyperCommand | TyperGroup) else []
     return {
         name: each
@@ -68,7 +68,7 @@ def _options(command: object) -> Mapping[str, TyperOption]:
 
 
 def _anywhere(command: TyperGroup) -> dict[str, TyperOption]:
-    """Return the options of a group and of everything in it."""
+    """Return the options of a group and of all its commands."""
     found: dict[str, TyperOption] = {}
     for each in command.commands.values():
         found |= _anywhere(each) if isinstance(each, TyperGroup) else _options(each)

@@ -1,4 +1,4 @@
-"""The commands that keep a stack current: watch, and service, which has systemd keep it running."""
+"""The commands that keep a stack current: `watch`, and `service`, which runs `watch` under systemd."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
 def _interval(text: str) -> float:
     seconds = duration(text)
     if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
-        raise typer.BadParameter("an interval is 1s to 24h")
+        raise typer.BadParameter("an interval is from 1s to 24h")
     return seconds
 
 
@@ -49,15 +49,15 @@ def _checked_address(text: str | None) -> str | None:
 
 
 _COLLECTED_OFTEN = (700, 10, 10)
-"""When Python 3.11 looks for garbage by itself: this program may run for months."""
+"""The garbage collector's default thresholds in Python 3.11: this process may run for months."""
 
 HealOption = Annotated[
     Heal,
     typer.Option(
         "--heal",
         metavar="tamper|all|none",
-        help="What is closed: what somebody changed, everything that differs, or nothing. "
-        "With `tamper`, changed settings and upgrades wait for `run`.",
+        help="Which differences to close: changes made by hand (tamper), all, or none. "
+        "With tamper, changed settings and upgrades wait for `run`.",
     ),
 ]
 IntervalOption = Annotated[
@@ -66,7 +66,7 @@ IntervalOption = Annotated[
         "--interval",
         metavar="DURATION",
         parser=_interval,
-        help="How often to look when nothing happens, give or take a tenth.",
+        help="How often to compare the stack when no event arrives, plus or minus 10 %.",
     ),
 ]
 ListenOption = Annotated[
@@ -75,7 +75,7 @@ ListenOption = Annotated[
         "--listen",
         metavar="ADDRESS",
         callback=_checked_address,
-        help="Serve /metrics and /health there: 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
+        help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
     ),
 ]
 
@@ -91,8 +91,8 @@ def watch(
 ) -> None:
     """Keep the stack current until stopped.
 
-    Looks at once when something happens to it, and every interval. What differs is closed as `run` would close it.
-    One record is written for each decision.
+    Compares the stack at every interval, and at once when the engine reports an event about it. Differences are
+    closed as `run` would close them. Each decision is logged as one record.
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
@@ -109,7 +109,7 @@ def watch(
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
-    gc.freeze()  # what has been imported stays; what comes from now on is to go again
+    gc.freeze()  # imported objects stay for good; only later ones are worth collecting
     gc.set_threshold(*_COLLECTED_OFTEN)
     manager, inbox = Manager(os.environ), Inbox()
     with Digests() as digests:
@@ -125,7 +125,7 @@ def watch(
             steady, warned = Steady(time.monotonic), threading.Event()
 
             def blueprint(facts: "EngineFacts") -> "Blueprint":
-                """Return what the stack should be, by the settings as they are now."""
+                """Return the blueprint for the current settings."""
                 loaded = given.load(chosen)
                 if not warned.is_set():
                     given.warn_of_project(chosen, loaded)
@@ -150,7 +150,7 @@ def watch(
 service_app = typer.Typer(
     cls=Commands,
     name="service",
-    help="Have systemd keep `clawker-fw watch` running.",
+    help="Run `clawker-fw watch` as a systemd service.",
     rich_markup_mode=None,
 )
 app.add_typer(service_app)
@@ -159,7 +159,7 @@ SystemOption = Annotated[
     bool | None,
     typer.Option(
         "--system/--user",
-        help="A service of the machine, or of the user. Without either, root's is the machine's.",
+        help="A system service, or a service of the user. Default: system for root, else user.",
     ),
 ]
 
@@ -176,8 +176,8 @@ def service_install(
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
 
-    Writes a unit for systemd. A user's service is there while that user is logged in; `loginctl enable-linger` has
-    it start at boot, too.
+    Writes a systemd unit. A user's service runs while that user is logged in; after `loginctl enable-linger` it
+    also starts at boot.
 
     Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
     """
@@ -193,15 +193,15 @@ def service_install(
     terminal.answer(f"Wrote {unit.path}.")
     if started:
         moment = "boot" if unit.scope is service.Scope.SYSTEM else "login"
-        terminal.answer(f"{unit.name} is started, now and at {moment}.")
+        terminal.answer(f"{unit.name} has been started, and starts again at every {moment}.")
     else:
         command = f"systemctl --{unit.scope} enable --now {unit.name}"
-        terminal.answer(f"systemd does not run here: nothing is started. Where it does: {command}")
+        terminal.answer(f"systemd is not running here, so nothing was started. Once it is: {command}")
 
 
 @service_app.command("uninstall")
 def service_uninstall(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Stop the service, and remove its unit. The stack stays as it is.
+    """Stop the service and remove its unit. The stack stays as it is.
 
     Example: clawker-fw service uninstall
     """
@@ -213,7 +213,7 @@ def service_uninstall(context: typer.Context, *, system: SystemOption = None) ->
 
 @service_app.command("status")
 def service_status(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Say whether the service is installed and runs. Exit 0 when it does, 1 when not.
+    """Show whether the service is installed and running. Exit 0 when it is, else 1.
 
     Example: clawker-fw service status || clawker-fw service install
     """
@@ -221,7 +221,7 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
 
     unit = _named_unit(context.obj, system=system)
     found = service.state(unit)
-    active = found.active or "not running: systemd does not run here"
+    active = found.active or "not running: systemd is not running here"
     terminal.answer(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
     if not found.installed or found.active != "active":
         raise typer.Exit(ExitCode.DRIFT)
@@ -229,7 +229,7 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
 
 @contextmanager
 def _connected(chosen: Options) -> "Iterator[EngineWriter]":
-    """Use the engine the options name, and close the connections to it."""
+    """Connect to the engine that the options choose, and close the connections afterwards."""
     from clawker_fw.cli import connection
 
     engine = connection.connect_engine(chosen)
@@ -241,7 +241,7 @@ def _connected(chosen: Options) -> "Iterator[EngineWriter]":
 
 @contextmanager
 def _observing(listen: str | None, interval: float, release: "Release") -> "Iterator[Callable[[Decision], None]]":
-    """Serve what decisions say about the stack, where that is asked for."""
+    """Serve metrics and health at `listen`, if given, and yield what takes in each decision."""
     if listen is None:
         yield lambda _: None
         return
@@ -274,12 +274,12 @@ def _observing(listen: str | None, interval: float, release: "Release") -> "Iter
 
 
 _LOOK_SECONDS = 5.0
-"""How long a look may take, for its answer to be still fresh when the next one comes."""
+"""Time allowed for a comparison: until then the previous result still counts as fresh."""
 
 
 @contextmanager
 def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
-    """Have SIGTERM and Ctrl-C stop a watcher after the step in hand, its normal end; Ctrl-C twice at once."""
+    """Let SIGTERM and Ctrl-C stop a watcher after the current step; a second Ctrl-C stops it immediately."""
     from clawker_fw.watch.follow import News
 
     asked = threading.Event()
@@ -299,7 +299,7 @@ def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
 
 
 def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
-    """Return a project's unit, to be looked for and not to be written."""
+    """Return a unit with the project's name only, for finding the installed one."""
     from clawker_fw.service import Scope, Unit, default_scope
 
     scope = default_scope() if system is None else Scope.SYSTEM if system else Scope.USER
@@ -309,7 +309,7 @@ def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
 def _unit(
     chosen: Options, *, system: bool | None, options: list[str], interval: float, listen: str | None
 ) -> "Unit":
-    """Return a unit that runs the watcher with the options as they are here: settings have to be usable, too."""
+    """Return a unit that runs the watcher with these options. The settings must be valid."""
     from dataclasses import replace
 
     from clawker_fw import service, settings

@@ -1,1 +1,1 @@
-"""How the firewall is kept current: observe, desired, diff, plan, apply. One verb, one module."""
+"""The reconciler: observe, desired, diff, plan, apply. One verb, one module."""

@@ -1,4 +1,4 @@
-"""What somebody should know of a stack although it is no difference: nothing is done about it. Pure."""
+"""Warnings about a stack. They are not differences, and nothing is done about them. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from clawker_fw.stack import labels, versions
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One warning: a code that stays, and a sentence."""
+    """One warning: a stable code, and a sentence."""
 
     code: str
     message: str
@@ -22,9 +22,9 @@ def advice(observed: Observed, desired: Desired) -> tuple[Advice, ...]:
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
-    """Warn of an image of one's own choice with an Envoy older than the one that this release is made for.
+    """Warn when the user's own image has an Envoy older than the one this release is tested with.
 
-    One that is about to be replaced by another image anyway is a finding.
+    An image that is about to be replaced anyway is a finding, not a warning.
     """
     wanted, seen = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
     if wanted.oldest is None or seen is None or seen.probe is None:
@@ -37,16 +37,16 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
         return None
     return Advice(
         "envoy-outdated",
-        f"Envoy {running} is older than {wanted.oldest}, which this release is made for and tested with. "
-        "Set `images.envoy` to a newer one, or to `bundled`.",
+        f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
+        "Set `images.envoy` to a newer image, or to `bundled`.",
     )
 
 
 def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice]:
-    """Tell who else answers ARP at an address of ours, where the engine knows of nobody.
+    """Warn when another host answers ARP for an address of ours, and the engine lists no container with it.
 
-    Whoever may send raw packets can answer so, in anybody's name and for as long as they like. If that were a
-    finding, an agent could have its neighbours taken off the network, siblings replaced, and every proof fail.
+    Any container with raw sockets can forge such answers, in another one's name. If this were a finding, an agent
+    could have its neighbours disconnected, siblings replaced, and every proof fail.
     """
     known = {place.address for places in observed.attached.values() for place in places.values()}
     for seen in observed.siblings.values():
@@ -61,5 +61,5 @@ def _rumour(address: str, hardware: str, observed: Observed, desired: Desired) -
     names = sorted(
         name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware
     )
-    whose = f", which is that of {names[0]} or of somebody who pretends to be it" if names else ""
-    return f"Somebody else answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."
+    whose = f", which belongs to {names[0]} but may be forged" if names else ""
+    return f"Another host answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."

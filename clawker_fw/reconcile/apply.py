@@ -1,7 +1,7 @@
-"""apply: perform the steps of a plan on an engine. It decides nothing but when a step has failed.
+"""apply: perform the steps of a plan on an engine. The only decision made here is whether a step has failed.
 
-A step is described by the plan; here stands how it is done and how long it may take. What fails before an agent
-could notice is undone by the plan's own rollback, unless another run has taken over: what was made may serve then.
+The plan says what to do; this module knows how, and how long a step may take. A failure before the point of no
+return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
 import time
@@ -49,7 +49,7 @@ from clawker_fw.stack.image_tar import BuiltImage
 
 _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
-"""How long an engine may take to notice that a program has ended."""
+"""How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
 _LAST_WORDS = 8
@@ -57,9 +57,9 @@ _LAST_WORDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Something has happened to a step: it began (0.0), goes on, or is done (1.0).
+    """The progress of a step, from started (0.0) to done (1.0).
 
-    `note` is for people: how far it is, and of one that is done, what is to be known about how it went.
+    `note` is for people: how far the step is, or how it ended.
     """
 
     step: Step
@@ -72,10 +72,10 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class ApplyContext:
-    """Who is told of progress while a plan is performed, whether to stop, and whether the lock is still held.
+    """The callbacks used while a plan is performed.
 
-    `require_lock` raises when it is not; `stopping` says that the user has asked to stop. `beginning` is told of
-    each stage of the plan before it is performed.
+    `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
+    when the lock is no longer held; `beginning` receives each stage before it is performed.
     """
 
     on_progress: ProgressCallback
@@ -88,9 +88,9 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     """Perform a plan.
 
     Raises:
-        NotProvenError: when something new did not prove itself; what served before still serves.
-        EngineError: when the engine failed on the way. Another run finishes what is left.
-        StoppedError: when the user asked to stop. Another run finishes what is left.
+        NotProvenError: when a change could not be proven live; the previous version still serves.
+        EngineError: when the engine failed in between. The next run completes the rest.
+        StoppedError: when the user asked to stop. The next run completes the rest.
     """
     performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
@@ -99,7 +99,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             performer.require_going(plan.stages[position:])
             context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
-        except BaseException as error:  # whatever it is: undo what was made in vain
+        except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan.rollback if position in plan.undoable else (), error)
             raise
 
@@ -112,24 +112,24 @@ class _Performer:
         self._stopping = context.stopping
         self._require_lock = context.require_lock
         self._made: dict[str, str] = {}
-        """The ids of the containers that were made, by name: nothing else is taken away again."""
+        """The ids of the containers created here, by name. A rollback removes only these."""
 
     def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
-        """Pass unless the user has asked to stop.
+        """Require that the user has not asked to stop.
 
         Raises:
-            StoppedError: with what is left.
+            StoppedError: with the steps that are left.
         """
         if self._stopping():
             raise StoppedError(
                 "stopped",
-                "Stopped, as asked, after the current step.",
+                "Stopped after the current step, as requested.",
                 context=[f"left: {describe(step)}" for stage in left for step in stage],
-                hint="The next run finishes what is left. Agents are served meanwhile.",
+                hint="The next run completes the remaining steps. Agents are served in the meantime.",
             )
 
     def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
-        """Perform a stage's steps at the same time; when all have ended, what failed is raised as one error."""
+        """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
         lanes = [each.steps if isinstance(each, InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
@@ -144,15 +144,15 @@ class _Performer:
             self._perform(step)
 
     def give_up(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
-        """Go back; what can't be undone is left to the next run, and added to the error about to be raised.
+        """Roll back. A removal that fails is left to the next run and added to the error's context.
 
-        A run that has lost the lock, or can't tell whether it has, removes nothing: whoever has taken over may
-        have put into service what was made here. Nor does its error mean anything: it may stem from then.
+        A run that has lost the lock, or can't check it, removes nothing: the new holder may already serve with the
+        containers created here. Its error is replaced as well, since the new holder's changes may have caused it.
 
         Raises:
-            LockLostError: in place of the error, when another run has taken over.
+            LockLostError: in place of the error, when another run has taken the lock.
         """
-        made = [step for step in rollback if step.container in self._made]  # what is not may be another's by now
+        made = [step for step in rollback if step.container in self._made]  # others may belong to another run
         for step in (None, *made):
             try:
                 self._require_lock()
@@ -162,7 +162,7 @@ class _Performer:
                 raise lost from error
             except FirewallError as trouble:
                 if step and isinstance(error, FirewallError):
-                    error.context = (*error.context, f"undoing failed too: {trouble}")
+                    error.context = (*error.context, f"the rollback failed as well: {trouble}")
 
     def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
         self._on_progress(Progress(step, 0.0))
@@ -206,7 +206,7 @@ class _Performer:
             case Reattach():
                 engine.stop(step.container)
                 for network, address in step.networks:
-                    with suppress(EngineError):  # most often it is on none; but it may remember one that is gone
+                    with suppress(EngineError):  # usually it is on none; it may remember one that is gone
                         engine.disconnect(network, step.container)
                     engine.connect(network, step.container, address)
                 engine.start(step.container)
@@ -229,7 +229,7 @@ class _Performer:
             self._engine.pull_image(step.reference, progress)
 
     def _verify(self, step: Verify) -> None:
-        """Ask the new container until it has everything live, dies, or the time is over."""
+        """Probe the new container until everything is live, it exits, or the time is up."""
         probe: Probe | None = None
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
@@ -244,14 +244,14 @@ class _Performer:
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
             context=[*_shortcomings(probe, step), *self._last_words(step.container)],
-            hint="It has been removed; what served before still serves.",
+            hint="The new container has been removed; the old one still serves.",
         )
 
     def _ask(self, container: str) -> Probe | None:
         try:
             return self._engine.probe(container)
         except EngineError:
-            return None  # not started yet, or gone: the caller looks again
+            return None  # not started yet, or gone: the caller checks which
 
     def _alive(self, container: str) -> bool:
         view = self._engine.container(container)
@@ -259,7 +259,7 @@ class _Performer:
 
     def _last_words(self, container: str) -> list[str]:
         try:
-            return [f"it said: {line}" for line in self._engine.last_words(container, _LAST_WORDS)]
+            return [f"log: {line}" for line in self._engine.last_words(container, _LAST_WORDS)]
         except NotFoundError:
             return []
 
@@ -275,23 +275,23 @@ class _Performer:
         if result.get("committed"):
             return
         if result.get("hung"):
-            # Only from outside can it be ended; it starts with the files that are back.
+            # A hung program can only be killed from outside. It restarts with the restored files.
             self._engine.stop(step.container, 0)
             self._engine.start(step.container)
             self._await_answer(step.container)
         refused = ", ".join(result.get("rejected") or result.get("missing") or ["everything"])
         raise NotProvenError(
             "commit-rejected",
-            f"{step.sibling} did not take the new files ({refused}); the old ones are back.",
+            f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
             context=[str(result.get("reason") or "no reason given")],
-            hint="The rules that were live before are still live.",
+            hint="The previous rules are still live.",
         )
 
     def _require_new_start(self, step: Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
-        """Raise what has become of a commit whose helper did not answer.
+        """Raise the error that explains why a commit's helper did not answer.
 
-        When the files have ended the program, the helper has ended with it. The engine has started both again by
-        then, or is about to, with the files that were proven last.
+        If the new files made the program exit, its helper was killed with it. The engine restarts the container,
+        which then serves the files that were proven last.
         """
         end = time.monotonic() + _NOTICE_SECONDS
         while not self._has_ended(before):
@@ -302,13 +302,13 @@ class _Performer:
         self._await_answer(step.container, restarting=True)
         raise NotProvenError(
             "commit-ended-program",
-            f"The new files ended {step.sibling}; it has started again with the old ones.",
+            f"The new files made {step.sibling} exit; it has restarted with the old ones.",
             context=words,
-            hint="The rules that were live before are live again.",
+            hint="The previous rules are live again.",
         ) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
-        """Whether a container does not run any more, or has been started again."""
+        """Whether a container has stopped, or has been restarted since."""
         if before is None or (now := self._engine.container(before.id)) is None:
             return False
         return not now.running or now.started != before.started
@@ -319,7 +319,7 @@ class _Performer:
             time.sleep(min(left, _LISTEN_EVERY))
 
     def _drain(self, step: Drain) -> str:
-        """Wait for open connections, and return how that ended: those that are left are cut by what comes next."""
+        """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0
 
         def on_line(line: Mapping[str, int]) -> None:
@@ -331,13 +331,13 @@ class _Performer:
         try:
             self._engine.run_helper(step.container, ["drain", str(step.seconds)], on_line)
         except EngineError as error:
-            # It is about to be taken away, and another one serves: a drain that fails ends early.
+            # The container is about to be removed and another one serves, so a failed drain just ends early.
             ended = f"ended early: {error}"
             return f"{ended} {_connections(left)} cut" if left else ended
         return f"{_connections(left)} cut" if left else ""
 
     def _await_answer(self, container: str, *, restarting: bool = False) -> None:
-        """Wait for a program that has been started, or that the engine is about to start again by itself."""
+        """Wait until a program answers that was started, or (`restarting`) that the engine is about to restart."""
         end = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < end:
             probe = self._ask(container)
@@ -348,14 +348,14 @@ class _Performer:
             time.sleep(_ASK_EVERY)
         raise NotProvenError(
             "not-answering",
-            "A sibling was started and does not answer.",
+            "A sibling was started but does not answer.",
             context=self._last_words(container),
-            hint="`clawker-fw run --force-recreate` makes it anew.",
+            hint="Replace it with `clawker-fw run --force-recreate`.",
         )
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first of several errors; that somebody has asked to stop comes last, with all that is left."""
+    """Return the first real failure; if the steps were only stopped, one StoppedError with all remaining steps."""
     stops = [each for each in failures if isinstance(each, StoppedError)]
     for error in failures:
         if not isinstance(error, StoppedError):
@@ -370,12 +370,12 @@ def _connections(number: int) -> str:
 
 def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
     if probe is None:
-        return ["it does not run"]
+        return ["not running"]
     if probe.error:
-        return [f"it does not answer: {probe.error}"]
+        return [f"not answering: {probe.error}"]
     missing = [name for name, digest in step.live.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
 
 
 def _ignore(_: object) -> None:
-    """Claim and release print nothing that is needed."""
+    """Ignore the output of claim and release."""

@@ -1,7 +1,7 @@
-"""The last attempt to close what differs, when it failed: kept with what serves, so that all who look see it.
+"""The record of the last failed attempt, kept on the engine, so that `drift` shows it from any machine.
 
-It lies in the volume of a sibling that serves, beside what `fwctl` keeps there. A sibling that is replaced takes
-it along; otherwise the next attempt that succeeds ends it.
+The record is a file in the volume of each serving sibling, next to the state of `fwctl`. It disappears with a
+replaced sibling, and with the next attempt that succeeds.
 """
 
 from contextlib import suppress
@@ -14,13 +14,13 @@ from clawker_fw.stack.container import ATTEMPT, NO_ATTEMPT, attempt_record, read
 
 
 def failed(error: FirewallError) -> Attempt:
-    """Return the attempt that has just ended with an error."""
+    """Return the record of an attempt that has just failed."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     return Attempt(at, error.code, error.message, tuple(error.context))
 
 
 def last(observed: Observed) -> Attempt | None:
-    """Return the last attempt when it failed; None when it did not, or nothing tells."""
+    """Return the last attempt if it failed, or None if it succeeded or there is no record."""
     found: list[Attempt] = []
     for seen in observed.siblings.values():
         with suppress(ValueError):
@@ -30,7 +30,7 @@ def last(observed: Observed) -> Attempt | None:
 
 
 def keep(engine: EngineWriter, observed: Observed, attempt: Attempt | None) -> None:
-    """Record how an attempt ended, None for well. An engine that fails here has failed before, and was told of."""
+    """Record a failed attempt, or None for success. Engine errors are ignored: an earlier one was reported."""
     record = attempt_record(attempt) if attempt else NO_ATTEMPT
     for seen in observed.siblings.values():
         if attempt or seen.files.get(ATTEMPT, record) != record:

@@ -1,7 +1,7 @@
-"""desired: what a stack should be, from the settings, the rules and the installed release. Pure.
+"""desired: compute the desired stack from the settings, the rules and the installed release. Pure.
 
-Which of its two slots a sibling is in, and which subnets the stack has, are facts of the engine; everything else
-is decided here. Same inputs, same bytes.
+The siblings' slots and the stack's subnets are observed on the engine; everything else is decided here. The same
+inputs give the same bytes.
 """
 
 import functools
@@ -41,7 +41,7 @@ from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Everything that is decided before the engine is looked at, except which engine it is."""
+    """All inputs of the desired state that don't depend on the observed stack."""
 
     project: str
     settings: Settings
@@ -50,11 +50,11 @@ class Blueprint:
     engine: EngineFacts
     infra_certs_ready: bool = False
     origin: Origin | None = None
-    """Where the settings come from; None: that is not recorded."""
+    """Where the settings come from, to be recorded in the stack; None records nothing."""
     files: tuple[Path, ...] = ()
-    """The files that decide what the settings are: whoever can write one, decides."""
+    """The files that the settings were read from. Whoever can write one of them controls the rules."""
     named_by: str = ""
-    """Who said which settings to use."""
+    """What chose the settings file: an option, a variable, or the place where it was found."""
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -84,12 +84,12 @@ class Blueprint:
 
 @functools.lru_cache(maxsize=1)
 def _content(path: Path, *_: int) -> bytes:
-    """Return a program's bytes, once for all blueprints as long as its file is the same."""
+    """Return a program's bytes, cached for all blueprints while its file is unchanged."""
     return path.read_bytes()
 
 
 def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:
-    """Return the images that we make ourselves."""
+    """Return the images that we build ourselves."""
     return {
         sibling: images.bundled(sibling, blueprint.release, blueprint.engine)
         for sibling, image in blueprint.images.items()
@@ -98,10 +98,10 @@ def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:
 
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
-    """Return the subnets the stack should have: the one that is set, else the one it has, else a free one.
+    """Return the stack's subnets: the one in the settings, else the current one, else a free one.
 
     Raises:
-        SettingsError: when the one that is set is another network's or is routed elsewhere, or none is free.
+        SettingsError: when the subnet in the settings is taken or routed elsewhere, or none is free.
     """
     has = {role: _subnet(network) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
@@ -122,29 +122,29 @@ def _require_free(subnet: IPv4Network, taken: tuple[IPv4Network, ...]) -> None:
     if overlapping:
         raise SettingsError(
             "subnet-taken",
-            f"The subnet {subnet} overlaps what other networks of this engine have.",
+            f"The subnet {subnet} overlaps other networks of this engine.",
             context=overlapping,
-            hint="Choose another one with `network.subnet`, or leave it out: a free one is found then.",
+            hint="Set `network.subnet` to another subnet, or remove it: a free one is chosen then.",
         )
 
 
 def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
-    """Pass unless the engine's machine sends what is for this subnet, or a part of it, elsewhere.
+    """Require that the engine's machine has no route to this subnet or a part of it.
 
-    A route to more than the subnet is no obstacle: the network's own is the more specific one.
+    A route to a larger range is no obstacle, because the network's own route is more specific.
     """
     overlapping = [str(route) for route in routed if route.subnet_of(subnet)]
     if overlapping:
         raise SettingsError(
             "subnet-routed",
-            f"The subnet {subnet} overlaps what the engine's machine has routes to.",
+            f"The subnet {subnet} overlaps routes of the engine's machine.",
             context=overlapping,
-            hint="Choose another one with `network.subnet`, or leave it out: a free one is found then.",
+            hint="Set `network.subnet` to another subnet, or remove it: a free one is chosen then.",
         )
 
 
 def slots(observed: Observed, addresses: Addressing) -> Slots:
-    """Return the slots the siblings are in. A missing Envoy belongs where agents are still sent."""
+    """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
         sent_to = coredns.envoy_address(observed.siblings[Sibling.COREDNS].files)
@@ -157,7 +157,7 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
 
 
 def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
-    """Return what the stack should be when its siblings are in the given slots."""
+    """Return the desired stack with its siblings in the given slots."""
     project, release = blueprint.project, blueprint.release
     return Desired(
         project=project,

@@ -1,8 +1,7 @@
-"""Whether an agent could write the settings.
+"""Whether an agent can write the settings.
 
-It could when its container has their file, or a folder on the way to it, mounted so that it can be written. This
-is the only look at this machine's own files. It says something only where the engine is this machine's, too:
-paths mean the same there.
+It can if a settings file, or a folder on the path to it, is mounted writable into its container. This is the only
+module that inspects this machine's own files. It works only for a local engine, where paths mean the same.
 """
 
 import os
@@ -13,15 +12,15 @@ from pathlib import Path
 
 from clawker_fw.model import Mount, Observed, Role
 
-HINT = "Mount it read-only, or keep the settings file where no agent's mount reaches, and name it with --config."
+HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
 _MOST_LINKS = 40
-"""As many as the kernel follows (path_resolution(7))."""
+"""The kernel's own limit of symbolic links (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A mount by which a container can change a settings file. `source` is on the host, `target` inside."""
+    """A mount through which a container can change a settings file. `source` is on the host, `target` inside."""
 
     container: str
     source: str
@@ -29,12 +28,12 @@ class Exposure:
     file: str
 
     def __str__(self) -> str:
-        """Return it as people are told."""
+        """Return a sentence for people."""
         return f"{self.container} can write {self.file}: {self.source} is mounted at {self.target}"
 
 
 def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
-    """Return every way in which a container on the agent network can write one of the files."""
+    """Return every mount through which a container on the agent network can write one of the files."""
     if not observed.engine.local:
         return ()
     attached = observed.attached.get(Role.AGENTS, {})
@@ -59,9 +58,9 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
 
 
 def ways(file: Path) -> set[Path]:
-    """Return everything that decides what a path leads to: the file, each link on the way, all folders of both."""
+    """Return everything that a path depends on: the file, each link on the path, and all folders of both."""
     passed: set[Path] = set()
-    left, links = list(Path(os.path.abspath(file)).parts), 0  # noqa: PTH100 - pathlib does not take `..` away
+    left, links = list(Path(os.path.abspath(file)).parts), 0  # noqa: PTH100 - pathlib does not remove `..`
     at = Path(left.pop(0))
     passed.add(at)
     while left:
@@ -82,7 +81,7 @@ def ways(file: Path) -> set[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which file or folder a path leads to, by whichever mount; None when that can't be seen."""
+    """Return the device and inode of a path, equal through any mount; None when it can't be read."""
     try:
         found = path.stat()
     except OSError:

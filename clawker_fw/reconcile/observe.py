@@ -1,6 +1,6 @@
-"""observe: read everything that a decision needs from the engine, once. Nothing here writes.
+"""observe: read everything that decisions need from the engine, once. Nothing here writes.
 
-Independent questions are asked side by side; asking a process inside a container costs most.
+Independent requests run in parallel. Probing a process inside a container takes longest.
 """
 
 import time
@@ -29,30 +29,30 @@ from clawker_fw.stack.topology import network_names
 
 _LOOKS = 3
 _ATTACHED = {"running", "paused"}
-"""States of a container in which it is on its networks."""
+"""Container states in which it is connected to its networks."""
 
 _UNREADABLE = {"dead", "removing"}
-"""States of a container in which an engine has no file system of it to show."""
+"""Container states in which the engine can't read its file system."""
 
 _ANSWER_WITHIN = 2.0
-"""Seconds in which a program that has only just started may begin to answer."""
+"""Seconds that a program that has just started may take to answer."""
 _ASK_EVERY = 0.1
 
 
 class _ChangedError(Exception):
-    """A container was in another state when it was inspected than when it was listed."""
+    """A container's state changed between listing and inspecting it."""
 
 
 class Observation:
-    """A look at a project's stack that has begun: what does not depend on the desired images is being read.
+    """An observation under way: everything that does not depend on the desired images is being read.
 
-    What goes away between two questions, or is in another state by the second one, belongs to a run at work or is
-    just being started: the world is looked at once more then. What changes all the time is taken as it was found
-    last: if it runs then, it is asked. `known` are files that are expected, too large to be held more than once.
+    A container that disappears or changes its state between two requests is being changed by another run, or is
+    just starting, so everything is read again, up to three times in all. In the last round the latest state
+    counts, and a container that runs by then is probed. `known` are large expected files: memory holds them once.
     """
 
     def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
-        """Begin to read."""
+        """Start reading in the background."""
         self._reader = reader
         self._project = project
         self._known = known
@@ -62,11 +62,11 @@ class Observation:
         self._reading = in_background(_read, self._reader, self._project, self._known, last=last)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
-        """Return what is there. `references` are the images that the stack should be made from.
+        """Return the observed stack. `references` are the desired images.
 
         Raises:
-            RefusedError: when something with one of our names is not ours.
-            EngineError: when the engine can't be read; what is unreadable is never taken for absent.
+            RefusedError: when an object with one of our names is not ours.
+            EngineError: when the engine can't be read. Unreadable is never taken for absent.
         """
         for look in range(1, _LOOKS):
             with suppress(NotFoundError, _ChangedError):
@@ -82,12 +82,12 @@ class Observation:
 
 
 def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
-    """Read the project's stack from beginning to end: see `Observation.finish`."""
+    """Observe the project's stack and wait for the result: see `Observation.finish`."""
     return Observation(reader, project).finish(references)
 
 
 def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
-    """Read everything but the wanted images. What does not hold still is taken as it is in the last look."""
+    """Read everything but the desired images. In the `last` round, containers may change while they are read."""
     reading_networks = in_background(reader.networks)
     reading_own_images = in_background(reader.own_images)
     reading_orphans = in_background(reader.orphans, project)
@@ -130,10 +130,10 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
-    """Whether every container and our networks are as they were observed, and nobody was at work then.
+    """Whether containers and our networks are unchanged since `observed`, and no other run held the lock then.
 
-    The caller holds the lock. What this can't see is an image that has gone, and what another run has written into
-    a volume: whoever acts on what was observed compares again afterwards, as always.
+    The caller holds the lock. A removed image, or files that another run wrote into a volume, are not noticed
+    here: the comparison after the plan finds them.
     """
     _, listing = _listing(reader, project)
     networks = _our_networks(reader.networks(), project)
@@ -141,16 +141,16 @@ def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
 
 
 def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
-    """Return the container that is the lock, if there is one, and all others."""
+    """Return the lock container, if there is one, and all other containers."""
     listing = reader.listing()
     lock = next((each for each in listing if _is_lock(each, project)), None)
     return lock, tuple(each for each in listing if each is not lock)
 
 
 def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict[ContainerSummary, Sibling]:
-    """Return the siblings' containers: what is ours is what its label says, whatever somebody has called it.
+    """Return the siblings' containers. A container's label says which sibling it is, whatever its name.
 
-    Only where the label says nothing does the name.
+    The name decides only if the label has no valid value.
     """
     names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
     ours: dict[ContainerSummary, Sibling] = {}
@@ -175,9 +175,9 @@ def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str, 
     if missing := labels.lacking(found, project, *further):
         raise RefusedError(
             f"foreign-{kind}",
-            f"There is a {kind} called {name} that this firewall did not make.",
-            context=[f"It lacks the label {label}" for label in missing],
-            hint="Rename or remove it, or choose another name for this stack with --project.",
+            f"The {kind} {name} exists, but clawker-fw did not create it.",
+            context=[f"missing label: {label}" for label in missing],
+            hint=f"Rename or remove that {kind}, or choose another name for this stack with --project.",
         )
 
 
@@ -188,11 +188,11 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
         if len(named) > 1:
             raise RefusedError(
                 "network-ambiguous",
-                f"There are {len(named)} networks called {name}, and a name has to stand for one.",
+                f"There are {len(named)} networks called {name}, so the name is ambiguous.",
                 context=[
                     f"{network.id}, {network.driver}, made by {_maker(network, project)}" for network in named
                 ],
-                hint="Remove the one that is not used: `docker network rm ID`.",
+                hint="Remove the unused one with `docker network rm ID`.",
             )
         for network in named:
             _require_ours("network", name, network.labels, project, labels.ROLE)
@@ -201,7 +201,7 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
 
 
 def _maker(network: NetworkView, project: str) -> str:
-    return "this firewall" if labels.is_ours(network.labels, project) else "somebody else"
+    return "clawker-fw" if labels.is_ours(network.labels, project) else "another program"
 
 
 def _subnets_of_others(
@@ -220,11 +220,11 @@ def _sibling(
     *,
     last: bool,
 ) -> ObservedSibling:
-    """Read one container. Its process is being asked already: that takes longest."""
+    """Read one container. Its probe, which takes longest, is already running in `asking`."""
     files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:
-        raise NotFoundError("not-found", f"Container {listed.name} has gone away.")
+        raise NotFoundError("not-found", f"Container {listed.name} has been removed.")
     if container.status != listed.status and not last:
         raise _ChangedError
     probe = None
@@ -241,7 +241,7 @@ def _sibling(
 
 
 def _probe(reader: EngineReader, container: str) -> Probe:
-    """Ask until the program answers; one that never does has its silence recorded, not taken for an answer."""
+    """Probe until the program answers. If it does not in time, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
@@ -254,10 +254,10 @@ def _probe(reader: EngineReader, container: str) -> Probe:
 
 
 def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, ObservedSibling]:
-    """Return the container that serves as each sibling, where a run that did not end left two.
+    """Return the serving container of each sibling: an interrupted run may have left two.
 
-    CoreDNS serves when it has claimed the service address, its replacement first: it was verified before it did.
-    Envoy serves when that CoreDNS sends agents to it.
+    The serving CoreDNS is the one that has claimed the service address. If both have, it is the replacement, which
+    was verified before it claimed. The serving Envoy is the one to which that CoreDNS sends agents.
     """
     serving: dict[Sibling, ObservedSibling] = {}
     for sibling in (Sibling.COREDNS, Sibling.ENVOY):

@@ -1,7 +1,7 @@
-"""Which settings a stack is made from: kept with what serves, so that others are not taken for them by accident.
+"""Which settings file a stack was made from, recorded so that another file is not applied by accident.
 
-The record lies in the volume of each sibling, beside what `fwctl` keeps there. A sibling is born with it, and a
-change of it replaces nothing. A stack of a release that kept none has none, and takes the first.
+The record is a file in the volume of each sibling, next to the state of `fwctl`. A new sibling is created with it,
+and a changed record replaces no sibling. A stack without a record, made by an older release, accepts any file.
 """
 
 import json
@@ -17,12 +17,12 @@ from clawker_fw.stack.container import ORIGIN, origin_record
 
 
 def origin(source: Path | None, project: str | None, digest: str) -> Origin:
-    """Return where settings come from that were read on this machine."""
+    """Return the origin of settings that were read on this machine."""
     return Origin(os.path.realpath(source) if source else "", os.uname().nodename, project, digest)
 
 
 def recorded(observed: Observed) -> tuple[Origin, ...]:
-    """Return what a stack was made from: nothing when it does not say, and more than one when it says both."""
+    """Return the origins recorded in a stack: none without a record, two if the siblings disagree."""
     return tuple(dict.fromkeys(_recorded(observed)))
 
 
@@ -34,14 +34,14 @@ def _recorded(observed: Observed) -> Iterator[Origin]:
 
 
 def others(observed: Observed, now: Origin | None) -> tuple[Origin, ...]:
-    """Return those that a stack was made from and that are in another file, or on another machine."""
+    """Return the recorded origins that are another file than `now`, or on another machine."""
     return tuple(
         each for each in recorded(observed) if now is not None and (each.path, each.host) != (now.path, now.host)
     )
 
 
 def require_same(observed: Observed, now: Origin | None) -> None:
-    """Pass when a stack was made from these settings, or does not say from which.
+    """Require that a stack was made from this settings file, or has no record.
 
     Raises:
         RefusedError: when it was made from another file.
@@ -51,13 +51,13 @@ def require_same(observed: Observed, now: Origin | None) -> None:
             "settings-other",
             "This stack was made from another settings file.",
             context=[*(f"made from {each}" for each in made_from), f"now given {now}"],
-            hint="Give it that file with --config, name another stack with --project, "
-            "or hand it over to this file with --adopt.",
+            hint="Use that file with --config, choose another stack with --project, "
+            "or make this file the stack's own with --adopt.",
         )
 
 
 def keep(engine: EngineWriter, observed: Observed, now: Origin | None) -> None:
-    """Record what a stack is made from now. An engine that fails here has failed before, and was told of."""
+    """Record the origin of a stack's settings. Engine errors are ignored: the next run records it again."""
     if now is None:
         return
     record = origin_record(now)

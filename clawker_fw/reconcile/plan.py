@@ -1,8 +1,8 @@
-"""plan: which steps close the difference, in which order, and how to go back. Pure.
+"""plan: choose the steps that close the difference, their order, and their rollback. Pure.
 
-The order is a security property: whatever prefix of a plan has been performed, nothing passes that neither the
-old rules nor the new ones allow. Images come before anything is touched, Envoy learns of rules before CoreDNS
-does, a replacement is verified before it is used, and what served before is taken away last.
+The order is a security property: after any prefix of a plan, only traffic that the old or the new rules allow can
+pass. Images come first, rules reach Envoy before CoreDNS, a replacement is verified before it serves, and the old
+container is removed last.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,10 +54,10 @@ from clawker_fw.stack.container import COMMITTED, HOT, STAGE, commit_record, con
 from clawker_fw.stack.resources import declared
 
 ANNOUNCE_SECONDS = 1.25
-"""How long a new CoreDNS announces the service address: a neighbour entry may refuse to change for 1 s."""
+"""How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
 
 _TTL_SLACK = 0.25
-"""Added to the TTL for an agent that connects a moment after it has looked a name up."""
+"""Added to the TTL for agents that connect a moment after the lookup."""
 
 _READY_SECONDS = 15.0
 
@@ -65,13 +65,13 @@ _READY_SECONDS = 15.0
 def plan(
     observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
 ) -> Plan:
-    """Return what closes the difference, or the part of it that is wished for.
+    """Return the plan that closes the difference, or the part of it that the options select.
 
-    `slots` are those that serve now, and `desired_at` says what the stack should be with its siblings in others:
-    a replacement is born in the other slot.
+    `slots` are the serving ones. `desired_at` returns the desired stack for other slots, because a replacement is
+    created in the other slot.
 
     Raises:
-        RefusedError: when a network would have to be remade under running agents.
+        RefusedError: when a network would have to be recreated while agents are attached.
     """
     found = options.within(found)
     if not found.findings and not options.everything:
@@ -82,7 +82,7 @@ def plan(
 
 
 class _Planner:
-    """The decisions of one plan, in the order in which they are made."""
+    """The decisions of one plan, in order."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Planner:
             return True
         if Action.REPLACE in closing:
             return True
-        # A program that is started loads the files that it finds: what somebody else has put there, it must not.
+        # A starting program loads the files it finds, and must not load files that were tampered with.
         begins = not closing.isdisjoint({Action.START, Action.REATTACH})
         return begins and any(
             each.layer is Layer.HOT and each.cause is Cause.TAMPER for each in self._causes[sibling]
@@ -123,9 +123,9 @@ class _Planner:
         return 1 - slot if replaced else slot
 
     def _new_name(self, sibling: Sibling) -> str:
-        """Return the one of a sibling's two names that the container which serves does not have.
+        """Return the one of a sibling's two names that its serving container does not have.
 
-        Nobody else has it by then: leftovers are taken away before, and the other sibling has to give it up.
+        The name is free by then: leftovers are removed first, and a sibling with the other one's name is renamed.
         """
         proper, next_ = container_names(self._desired.project, sibling)
         old = self._old(sibling)
@@ -163,7 +163,7 @@ class _Planner:
         return self._desired.siblings[sibling]
 
     def _leftovers(self) -> list[list[Step]]:
-        """Take away what a run that did not end left behind; first of all, the address they may both hold."""
+        """Remove what an interrupted run left behind, beginning with a service address that both may hold."""
         left = self._observed.leftovers
         serving = self._old(Sibling.COREDNS)
         claimants = [each for each in left if each.probe and each.probe.claimed]
@@ -180,7 +180,7 @@ class _Planner:
         ]
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
-        """Whether a run ended when CoreDNS had taken over, and before everybody was told of it for long enough."""
+        """Whether a run was interrupted after CoreDNS took the address, and before it was fully announced."""
         proper, _ = container_names(self._desired.project, Sibling.COREDNS)
         return serving.container.name != proper and any(
             each.sibling is Sibling.COREDNS and each.container.running for each in self._observed.leftovers
@@ -198,7 +198,7 @@ class _Planner:
         return steps
 
     def _detaches(self) -> list[Step]:
-        """Take those off a network who have an address of ours there."""
+        """Disconnect containers that have an address of ours."""
         steps: dict[tuple[Role, str], Step] = {}
         for sibling in Sibling:
             for finding in self._causes[sibling]:
@@ -209,7 +209,7 @@ class _Planner:
         return list(steps.values())
 
     def _displaced(self) -> list[Step]:
-        """Have a sibling that is called as the other one should be give that name up; its label tells it."""
+        """Rename a sibling that has the other sibling's name. Its label says which sibling it is."""
         names = {each: container_names(self._desired.project, each) for each in Sibling}
         return [
             Rename(sibling, old.container.id, f"{names[sibling][0]}-{old.container.id[:12]}")
@@ -253,10 +253,10 @@ class _Planner:
         return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS)
 
     def _commit(self, sibling: Sibling) -> list[Step]:
-        """Commit hot files to the container that is there now, also to a resolver that is about to be replaced.
+        """Commit hot files to the current container, even to a CoreDNS that is about to be replaced.
 
-        The latter makes the old resolver point to the new Envoy at once, so that the TTL runs out while the
-        new resolver takes over the service address.
+        This makes the old CoreDNS send agents to the new Envoy at once, so that the TTL runs out while the new
+        CoreDNS takes over the service address.
         """
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
@@ -271,29 +271,29 @@ class _Planner:
         return [Commit(sibling, old.container.id, staged(wanted, hot), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
-        """Whether a container that is to be replaced can still be asked to do something."""
+        """Whether a container that is to be replaced still answers and its boot files are untouched."""
         tampered = any(
             each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
         )
         return old.probe is not None and not old.probe.error and not tampered
 
     def _understands(self, sibling: Sibling) -> bool:
-        """Whether a container reads the hot files of this release: an earlier one may have read others."""
+        """Whether a container reads the same hot files as this release does. One of an older release may not."""
         old = self._observed.siblings[sibling]
         return declared(old.files) == declared(self._desired_now.siblings[sibling].boot)
 
     def _can_be_told(self, old: ObservedSibling) -> bool:
-        """Whether a resolver that is to be replaced can still send agents to another Envoy."""
+        """Whether a CoreDNS that is to be replaced can still be made to send agents to another Envoy."""
         return self._trusted(old) and self._understands(old.sibling)
 
     @property
     def _address_moves(self) -> bool:
-        """Whether agents that connect now are to reach another Envoy, while the old one still serves."""
+        """Whether agents move to a new Envoy while the old one still serves."""
         old = self._old(Sibling.ENVOY)
         return Sibling.ENVOY in self._made and old is not None and self._leads_out(old)
 
     def _leads_out(self, old: ObservedSibling) -> bool:
-        """Whether an Envoy runs on both networks: through one that has lost either, nothing gets anywhere."""
+        """Whether an Envoy runs and is on both networks: without either, no traffic passes through it."""
         networks = {spec.name for spec in self._desired.networks.values()}
         return old.container.running and networks <= set(old.container.connected)
 
@@ -302,24 +302,24 @@ class _Planner:
         return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
 
     def _takeover(self) -> list[list[Step | InTurn]]:
-        """Move the service address, then relieve both siblings, each in its own time."""
+        """Move the service address, then retire both old siblings in parallel."""
         relief = [_in_turn(lane) for lane in (self._relieved_coredns(), self._relieved_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
             claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
             return [[*claim, *relief]]
-        # Unless the old one has been told where the new Envoy is, everybody must have come to the new one before
-        # the old Envoy goes.
+        # If the old CoreDNS can't send agents to the new Envoy, all agents must have moved to the new CoreDNS
+        # before the old Envoy is removed.
         told = old is not None and self._can_be_told(old)
-        new = Role.AGENTS not in self._observed.networks  # nobody there who could remember another neighbour
+        new = Role.AGENTS not in self._observed.networks  # no agent there with a stale neighbour entry
         seconds = 0 if told or new else ANNOUNCE_SECONDS
         return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], relief]
 
     def _relieved_coredns(self) -> list[Step]:
-        """Have the old resolver release the service address, or remove it, and announce the address again.
+        """Let the old CoreDNS release the service address, or remove it, and announce the address again.
 
-        It gives the address up only when the new one has it: a claim that fails leaves it held.
+        This follows the new one's claim, so a claim that fails leaves the address with the old one.
         """
         old = self._old(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
@@ -330,7 +330,7 @@ class _Planner:
         return [_remove(old), *([announce] if old.container.running else [])]
 
     def _relieved_envoy(self) -> list[Step]:
-        """Wait until no agent can still hold the old Envoy's address, then for the connections that it has."""
+        """Wait until no agent can still use the old Envoy's address, then drain and remove it."""
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
@@ -339,7 +339,7 @@ class _Planner:
         return [*wait, *drain, _remove(old)]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
-        """Whether the service address must be announced again: also after another container has held it."""
+        """Whether the service address must be announced again, as after another container has held it."""
         mine = finding.field == f"address.{self._desired.service_address}"
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
@@ -380,15 +380,15 @@ def _remove(old: ObservedSibling) -> Remove:
 
 
 def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
-    """Make both networks anew, and everything on them: only when no agent is there to be cut off."""
+    """Recreate both networks and both siblings. Refused while agents are attached, who would be cut off."""
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
         fields = [each.field for each in found.findings if each.action is Action.RECREATE_NETWORKS]
         raise RefusedError(
             "network-in-use",
-            "A network has to be made anew, and that would cut off what is attached to it.",
+            "A network has to be recreated, which would cut off the containers attached to it.",
             context=[f"differs: {', '.join(fields)}", f"attached: {', '.join(agents)}"],
-            hint="Stop these containers and run again.",
+            hint="Stop these containers, then repeat the command.",
         )
     desired = desired_at(Slots())
     bare = Observed(
@@ -409,7 +409,7 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
 
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
-    """Return the container to make: everything it starts with, and the record of it."""
+    """Return the container to create: everything it starts with, and the record of that."""
     record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return ContainerSpec(
         name=name,
@@ -421,7 +421,7 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
 
 
 def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
-    """Return the files to stage for `fwctl commit`, which takes those away that are there and not wanted."""
+    """Return the files to stage for `fwctl commit`, which also removes `present` files that are not desired."""
     remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
     record = commit_record(wanted.live, wanted.hot, wanted.rules, remove)
     return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}

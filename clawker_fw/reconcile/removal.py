@@ -1,4 +1,4 @@
-"""Plans that only take away: a whole stack, and images of ours that nothing is made from. Pure."""
+"""Plans that only remove: a whole stack, or our unused images. Pure."""
 
 from collections.abc import Collection
 
@@ -8,10 +8,10 @@ from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, Remove
 
 
 def teardown(observed: Observed, *, detach: bool) -> Plan:
-    """Return what takes a stack away. With `detach`, agents that are still on its networks are taken off.
+    """Return the plan that removes a stack. With `detach`, agents still attached are disconnected first.
 
     Raises:
-        RefusedError: when agents are attached and are not to be taken off.
+        RefusedError: when agents are attached and `detach` is false.
     """
     attached = [
         Detach(observed.networks[role].id, observed.networks[role].name, name)
@@ -23,7 +23,7 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
             "network-in-use",
             "Containers are still attached to this stack.",
             context=[f"{each.container} on {each.name}" for each in attached],
-            hint="Stop them, or use `clawker-fw down --force`, which takes them off the network.",
+            hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
@@ -38,7 +38,7 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
 
 
 def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
-    """Return our images of other releases that nothing is made from, once the retired containers are gone."""
+    """Return our images of other releases that are unused once the `retired` containers are removed."""
     kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
     return tuple(
         image
@@ -48,13 +48,13 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 
 
 def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the images of ours, of any release, that no container is made from."""
+    """Return the references of our images, of any release, that no container uses."""
     unused = (image for image, users in observed.own_images.items() if not users)
     held = observed.lock.image if observed.lock else ""
     return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
 
 
 def without_images(observed: Observed) -> Plan:
-    """Return what takes these images away."""
+    """Return the plan that removes our unused images."""
     steps = tuple(RemoveImage(name) for name in unused_references(observed))
     return Plan((steps,) if steps else (), rollback=(), point_of_no_return=0)

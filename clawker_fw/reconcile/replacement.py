@@ -1,7 +1,7 @@
-"""The record of a sibling that is replaced because it is not made as it should be.
+"""The log record of a sibling that is replaced because it differs from its specification.
 
-It is written when the replacement is certain: the new sibling has proven itself and has taken over, and the old
-one is being taken away. An attempt that is rolled back before leaves none.
+It is written once the replacement is certain: the new sibling is verified and serves, and the old one is about to
+be removed. An attempt that is rolled back before that logs nothing.
 """
 
 import logging
@@ -13,11 +13,11 @@ from clawker_fw.stack import labels
 LOG = logging.getLogger("clawker_fw")
 
 _SPECIFIED = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE, Layer.BOOT})
-"""The layers in which a sibling differs from its specification; in the others it does not do what it should."""
+"""The layers of a sibling's specification. The other layers are about its state and behaviour."""
 
 
 def replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) -> tuple[Sibling, ...]:
-    """Return the siblings whose containers of now a stage takes away, because new ones serve in their place."""
+    """Return the siblings whose old containers a stage removes after new ones have taken over."""
     taken = {
         step.container
         for each in stage
@@ -32,7 +32,7 @@ def replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) 
 
 
 def record(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
-    """Write the record, if it is for drift of its specification that the sibling is replaced."""
+    """Log the replacement of a sibling, if drift from its specification is the reason."""
     reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
     if not reason:
         return

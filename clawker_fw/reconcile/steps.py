@@ -1,7 +1,7 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-A step says what is to be done and, where it closes findings, which; how it is done stands in `apply.py`. In words
-a step is one line, the same in plans, progress, JSON and the goldens of the tests.
+A step says what to do and which findings it closes; `apply.py` knows how. `describe` gives the one line for a step
+that plans, progress, JSON and golden files share.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from clawker_fw.model import (
 
 @dataclass(frozen=True, slots=True)
 class ProvideImage:
-    """Load or pull the image a sibling is made from."""
+    """Load or pull a sibling's image."""
 
     sibling: Sibling
     reference: str
@@ -32,7 +32,7 @@ class ProvideImage:
 
 @dataclass(frozen=True, slots=True)
 class CreateNetwork:
-    """Make a network."""
+    """Create a network."""
 
     spec: NetworkSpec
 
@@ -47,7 +47,7 @@ class RemoveNetwork:
 
 @dataclass(frozen=True, slots=True)
 class RemoveImage:
-    """Remove an image of an earlier release that no container is made from."""
+    """Remove an unused image of an earlier release."""
 
     reference: str
 
@@ -61,7 +61,7 @@ class RemoveVolume:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Take a container that is not ours off a network; it loses every way out."""
+    """Disconnect a container that is not ours from a network. It loses all egress."""
 
     network: str
     name: str
@@ -71,7 +71,7 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make a sibling's container with its files, and start it."""
+    """Create a sibling's container with its files, and start it."""
 
     sibling: Sibling
     spec: ContainerSpec
@@ -80,7 +80,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Wait until a new container says that exactly what it was given is live, by the digest of each resource."""
+    """Wait until a new container reports the expected digest of each resource as live."""
 
     sibling: Sibling
     container: str
@@ -90,7 +90,7 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Stage hot files and have them taken live, proven, or put back."""
+    """Stage hot files and commit them: they are proven live, or the old ones are restored."""
 
     sibling: Sibling
     container: str
@@ -100,7 +100,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take the service address, and announce it for so long; holding it already is no obstacle."""
+    """Take the service address, and announce it for `seconds`. Works also if the container already holds it."""
 
     container: str
     seconds: float
@@ -109,14 +109,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let the service address go, answering whoever still has it here."""
+    """Release the service address, while still answering agents that have the old hardware address."""
 
     container: str
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitTtl:
-    """Wait until no agent can still hold an answer with the old address."""
+    """Wait until no agent can still have a DNS answer with the old address."""
 
     seconds: float
 
@@ -141,7 +141,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a container that is as it should be, but does not run."""
+    """Start a container that matches its specification but is not running."""
 
     sibling: Sibling
     container: str
@@ -150,7 +150,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Unpause:
-    """Let a paused container go on."""
+    """Unpause a container."""
 
     sibling: Sibling
     container: str
@@ -159,9 +159,9 @@ class Unpause:
 
 @dataclass(frozen=True, slots=True)
 class Reattach:
-    """Put a container back on networks that it was taken off, at its addresses there, and have it begin anew.
+    """Reconnect a container to networks that it was taken off, at its addresses, and restart it.
 
-    What it made of the network when it started was lost with it.
+    The restart is needed because its network configuration, made at start, was lost.
     """
 
     sibling: Sibling
@@ -172,7 +172,7 @@ class Reattach:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """Give the container that serves its proper name."""
+    """Rename a container, usually the serving one to its proper name."""
 
     sibling: Sibling
     container: str
@@ -203,17 +203,17 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class InTurn:
-    """Steps one after the other, beside the others of their stage."""
+    """Steps performed in sequence, in parallel to the other steps of their stage."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages one after the other; the steps of a stage side by side, but for those that are `InTurn`.
+    """Stages performed in sequence. The steps of a stage run in parallel, except those in an `InTurn`.
 
-    `rollback` takes away what was made, as long as no stage from `point_of_no_return` on has begun: until then no
-    agent has noticed anything. Its containers are the names that the new ones get.
+    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
+    begins: up to there no agent has noticed anything.
     """
 
     stages: tuple[tuple[Step | InTurn, ...], ...]
@@ -227,14 +227,17 @@ class Plan:
 
     @property
     def steps(self) -> Iterator[Step]:
-        """All steps, in an order in which they could be performed."""
+        """All steps, in a valid order."""
         for stage in self.stages:
             for each in stage:
                 yield from each.steps if isinstance(each, InTurn) else (each,)
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is undone. Until one makes a container, what has its name is a leftover."""
+        """The stages whose failure is rolled back, from the first that creates a container on.
+
+        Before that, a container with a new one's name is a leftover and not ours to roll back.
+        """
         makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
@@ -246,26 +249,26 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ConvergeOptions:
-    """What the user asked for beside being current."""
+    """The user's options for a convergence."""
 
     drain_seconds: float
     replace_all: bool = False
     replace_uncommitted: bool = False
-    """Replace what a commit should have closed: the process did not take it."""
+    """Replace a sibling whose difference should have been closed by a commit, but was not."""
     causes: frozenset[Cause] = frozenset(Cause)
-    """Close only what differs for these causes; what is made or committed for them is made as it should be now."""
+    """Close only findings with these causes. Created and committed files always follow the current settings."""
     actions: frozenset[Action] = frozenset(Action)
-    """Close only what these actions close, and nothing of a sibling that somebody has changed otherwise, too."""
+    """Close only findings with these actions, and none of a sibling that was also tampered with in other ways."""
     adopt: bool = False
     """Take over a stack that was made from another settings file."""
 
     @property
     def everything(self) -> bool:
-        """Whether all is to be put in order, whatever made it differ."""
+        """Whether all findings are to be closed, whatever their cause and action."""
         return (self.causes, self.actions) == (frozenset(Cause), frozenset(Action))
 
     def within(self, found: Diff) -> Diff:
-        """Return the part of a difference that is to be closed."""
+        """Return the part of a difference that these options select."""
         beyond = {
             each.sibling
             for each in found.findings
@@ -285,7 +288,7 @@ _TAKE = "take the service address"
 
 
 def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a step
-    """Return what a step does, or some do in turn."""
+    """Return one line that says what a step, or a sequence of steps, does."""
     match step:
         case InTurn():
             return ", then ".join(describe(each) for each in step.steps)

@@ -1,1 +1,1 @@
-"""What the user gets to see. Only this folder imports `rich`; it reads values and decides nothing."""
+"""The output for users. Only this package imports `rich`. It renders values and decides nothing."""

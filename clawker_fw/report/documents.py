@@ -1,4 +1,4 @@
-"""The JSON answers. Their schemas are published in `docs/schemas/`; a change that breaks one raises `SCHEMA`."""
+"""The JSON answers. Their schemas are published in `docs/schemas/`; a breaking change increments `SCHEMA`."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ SCHEMA = 2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Left:
-    """What `down` has not removed: our images that nothing is made from, and the cache if there is one."""
+    """What `down` has kept: our unused images, and the cache if it exists."""
 
     images: tuple[str, ...]
     cache: Path | None
@@ -65,7 +65,7 @@ def drift_document(
 ) -> dict[str, Any]:
     """Return the answer of `drift`.
 
-    `failed` is the last attempt to close the difference, when it failed; `busy` is who is changing the stack.
+    `failed` is the last attempt to close the difference, if it failed; `busy` is the run that holds the lock.
     """
     return {
         "schema": SCHEMA,
@@ -86,14 +86,14 @@ def _warnings(warnings: Sequence[Advice]) -> list[dict[str, Any]]:
 
 
 def plan_document(before: Diff, steps: Plan, warnings: Sequence[Advice]) -> dict[str, Any]:
-    """Return the answer of a dry run: what differs, and what would be done about it."""
+    """Return the answer of a dry run: the differences, and the steps that would close them."""
     return _changes(before, before.verdict, steps.steps, [], warnings, changed=False)
 
 
 def run_document(
     before: Diff, performed: Sequence[Progress], after: Diff, warnings: Sequence[Advice]
 ) -> dict[str, Any]:
-    """Return the answer of `run` and `reload`: what differed, what was done, and the verdict afterwards."""
+    """Return the answer of `run` and `reload`: the differences before, the steps, and the verdict afterwards."""
     steps = [done.step for done in performed]
     notes = [{"step": describe(done.step), "note": done.note} for done in performed if done.note]
     return _changes(before, after.verdict, steps, notes, warnings, changed=bool(performed))
@@ -120,7 +120,7 @@ def _changes(
 
 
 def down_document(project: str, performed: Sequence[Progress], left: Left) -> dict[str, Any]:
-    """Return the answer of `down`: what was done, and what was left."""
+    """Return the answer of `down`: the steps performed, and what was kept."""
     return {
         "schema": SCHEMA,
         "project": project,
@@ -130,13 +130,13 @@ def down_document(project: str, performed: Sequence[Progress], left: Left) -> di
 
 
 def _step(step: Step) -> dict[str, Any]:
-    """Return a step: its kind, what it is about, and the line that people read."""
+    """Return a step: its kind, its fields, and its one-line description."""
     kind, fields = _kind(step)
     return {"kind": kind, **fields, "text": describe(step)}
 
 
 def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR0912 - one case a step
-    """Return what a program needs to know of a step; a kind has the same fields always."""
+    """Return a step's kind and fields. Steps of one kind always have the same fields."""
     match step:
         case ProvideImage():
             kind = "load-image" if step.bundled else "pull-image"
@@ -194,7 +194,7 @@ def status_document(
     busy: Holder | None,
     warnings: Sequence[Advice],
 ) -> dict[str, Any]:
-    """Return the answer of `status`. Without a stack there is nothing to attach an agent to."""
+    """Return the answer of `status`. `agent` is null while the stack can't take agents."""
     live = live_rules(observed)
     return {
         "schema": SCHEMA,
@@ -219,7 +219,7 @@ def status_document(
 
 
 def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
-    """Return what runs and releases of earlier have left, which `run` takes away."""
+    """Return what earlier runs and releases have left behind and `run` would remove."""
     return {
         "containers": [each.container.name for each in observed.leftovers],
         "images": sorted(
@@ -249,17 +249,17 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
 
 
 def program_version(seen: ObservedSibling) -> str | None:
-    """Return the version of a sibling's program: by its own word, else by its image; None when neither tells."""
+    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
     told = versions.of_build(seen.probe.build) if seen.probe else None
     applied = labels.read_applied(seen.container.labels)
     if told or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
-        return told  # the tag of a resolver that we made is our own version
+        return told  # the tag of a CoreDNS image that we built is our own version
     made = not applied.image_ids or seen.container.image in applied.image_ids
     return versions.of_reference(applied.image) if made else None
 
 
 def live_version(observed: Observed, sibling: Sibling) -> str | None:
-    """Return what is live in a sibling, in short; None when that can't be known."""
+    """Return a sibling's live version, or None when its process does not report what is live."""
     seen = observed.siblings.get(sibling)
     if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
@@ -267,15 +267,15 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
 
 
 def attachable(observed: Observed) -> bool:
-    """Whether there is a network, and both siblings on it, to attach an agent to."""
+    """Whether agents can be attached: the agent network and both siblings exist."""
     return Role.AGENTS in observed.networks and all(each in observed.siblings for each in Sibling)
 
 
 def live_rules(observed: Observed) -> Rules | None:
-    """Return which rules the siblings serve, or None when that is not known: one is silent, or serves no set.
+    """Return the rules that the siblings serve, or None when a sibling is silent or serves no known set.
 
-    Told by the record of Envoy's last commit, if that is what it serves: every change of a rule changes Envoy's
-    files. The records of earlier releases don't tell.
+    The source is the record of Envoy's last commit, if Envoy still serves that: every change of a rule changes
+    Envoy's files. Records of earlier releases don't have this.
     """
     if None in {live_version(observed, sibling) for sibling in Sibling}:
         return None

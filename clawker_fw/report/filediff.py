@@ -1,4 +1,4 @@
-"""How two versions of a file differ, as a unified diff that people can read; quickly, also with many rules."""
+"""Unified diffs of two versions of a file, readable, and fast even with many rules."""
 
 import contextlib
 import difflib
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 
 _CONTEXT = 2
 _LARGE = 100_000
-"""From how many bytes on JSON is only spread over lines, and not indented, which takes many times as long."""
+"""Size in bytes above which JSON is only broken into lines: indenting it takes many times as long."""
 
 _SPREAD = str.maketrans({mark: f"{mark}\n" for mark in ",{["})
 _VERSION = '"version_info":'
 
 Opcode = tuple[str, int, int, int, int]
-"""As `difflib.SequenceMatcher.get_opcodes` has them: what becomes of a range of the one and of the other."""
+"""An opcode of `difflib.SequenceMatcher.get_opcodes`: tag, range in the first file, range in the second."""
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
-    """Yield the lines of a unified diff, JSON spread over lines.
+    """Yield the lines of a unified diff. JSON is broken into lines first.
 
-    The version in Envoy's files is left out: it changes with everything else, and has findings of its own.
+    The version in Envoy's files is left out: it changes with every commit, and has findings of its own.
     """
     one, other = _lines(before), _lines(after)
     opcodes = _of_sorted(one, other)
@@ -41,7 +41,7 @@ def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
 
 
 class _Known(difflib.SequenceMatcher[str]):
-    """A matcher that need not look for what is known."""
+    """A matcher with precomputed opcodes."""
 
     def __init__(self, one: Sequence[str], other: Sequence[str], opcodes: list[Opcode]) -> None:
         super().__init__(None, "", "")
@@ -53,7 +53,7 @@ class _Known(difflib.SequenceMatcher[str]):
 
 
 def _range(start: int, end: int) -> str:
-    """Return a range as POSIX has it in a unified diff: from 1; from 0 when there is nothing."""
+    """Return a range in the notation of POSIX unified diffs: lines count from 1; an empty range may start at 0."""
     length = end - start
     if length == 1:
         return str(start + 1)
@@ -61,10 +61,10 @@ def _range(start: int, end: int) -> str:
 
 
 def _of_sorted(one: Sequence[str], other: Sequence[str]) -> list[Opcode] | None:
-    """Return how files differ whose common lines are in the same order, as in ours; None for others.
+    """Return the opcodes for two files whose common lines are in the same order, as in ours; else None.
 
-    A line that only one of them has was taken away or added. That takes one pass, where looking for the longest
-    common parts takes seconds with thousands of rules.
+    A line that only one file has was removed or added, so one pass is enough. Searching for the longest common
+    sequences would take seconds with thousands of rules.
     """
     only_one, only_other = set(one).difference(other), set(other).difference(one)
     opcodes: list[Opcode] = []

@@ -1,6 +1,6 @@
-"""Records on standard error: `event=… key=value`, or with `--log-format json` one JSON object a line.
+"""Log records on standard error: `event=… key=value`, or with `--log-format json` one JSON object a line.
 
-With JSON everything on standard error is a record: steps, what differs, errors, and what is said to people beside.
+With JSON, everything on standard error is a record: steps, findings, errors and notices.
 """
 
 import json
@@ -25,7 +25,7 @@ _WARNINGS = logging.getLogger("py.warnings")
 
 
 class _Formatter(logging.Formatter):
-    """Puts an event and its fields into one line; a record that has words for people is just these, as text."""
+    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to what is standard error now: while a spinner turns there, `rich` keeps the two apart."""
+    """Writes to the current `sys.stderr`, which `rich` replaces while a spinner runs to keep the two apart."""
 
     def __init__(self, *, as_json: bool) -> None:
         logging.Handler.__init__(self)
@@ -59,26 +59,26 @@ class _Handler(logging.StreamHandler[TextIO]):
         self.setFormatter(_Formatter(as_json=as_json))
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # as logging's own handler of last resort has it
+    def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
         return sys.stderr
 
 
 def _plain(value: object) -> str:
-    """Return a value for a text line; one that could be read in two ways is quoted as JSON does it."""
+    """Return a value for a text line, quoted as JSON if it would be ambiguous otherwise."""
     text = str(value)
     clean = text and text.isprintable() and not any(each.isspace() or each in '"=' for each in text)
     return text if isinstance(value, str) and clean else json.dumps(value, default=str)
 
 
 def traceback(error: BaseException) -> str:
-    """Return where an error comes from, as lines to be read."""
-    import traceback as standard  # noqa: PLC0415 - only who asks for it needs it
+    """Return an error's traceback, made safe to print."""
+    import traceback as standard  # noqa: PLC0415 - needed only with --debug
 
     return visible("".join(standard.format_exception(error)).rstrip(), keep="\n")
 
 
 def configure(*, as_json: bool, debug: bool) -> None:
-    """Send our records to standard error, and with `debug` those of the libraries too."""
+    """Send our records to standard error; with `debug`, those of libraries as well."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
         for handler in [each for each in logger.handlers if isinstance(each, _Handler)]:
@@ -90,12 +90,12 @@ def configure(*, as_json: bool, debug: bool) -> None:
 
 
 def as_json() -> bool:
-    """Whether everything on standard error is to be a record."""
+    """Whether everything on standard error is written as JSON records."""
     return any(handler.as_json for handler in _handlers())
 
 
 def debugging() -> bool:
-    """Whether everything is to be told."""
+    """Whether debug records and tracebacks are written."""
     return LOG.isEnabledFor(logging.DEBUG)
 
 
@@ -105,7 +105,7 @@ def _handlers() -> Iterator[_Handler]:
 
 
 def capture() -> None:
-    """Have what libraries warn of, and what fails in a thread of its own, be records, too."""
+    """Log warnings of libraries and exceptions in threads as records."""
     logging.captureWarnings(capture=True)
     threading.excepthook = _thread_failed
 
@@ -126,28 +126,28 @@ def error(failure: FirewallError, *, debug: bool) -> None:
 
 
 def notice(event: str, words: str) -> None:
-    """Write a sentence for people."""
+    """Log an event with a sentence for people."""
     LOG.info(event, extra={"words": words})
 
 
 class StepRecords:
-    """Writes a record for everything that differs, and one for each step when it is done."""
+    """Writes one record for each finding, and one for each completed step."""
 
     def __init__(self) -> None:
-        """Begin with no step."""
+        """Start without any step."""
         self._began: dict[int, float] = {}
 
     def __enter__(self) -> Self:
-        """Begin to write."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing has to be put back."""
+        """Do nothing: there is nothing to restore."""
 
     def difference(self, found: "Diff") -> None:
-        """Write what differs."""
+        """Write one record for each finding."""
         for each in found.findings:
             fields = {
                 "sibling": each.sibling.value,
@@ -161,8 +161,8 @@ class StepRecords:
             LOG.info("finding", extra={"fields": fields})
 
     def __call__(self, progress: "Progress") -> None:
-        """Take in what has happened to a step."""
-        from clawker_fw.reconcile.steps import describe  # noqa: PLC0415 - whoever calls has it
+        """Record the progress of a step."""
+        from clawker_fw.reconcile.steps import describe  # noqa: PLC0415 - the caller has imported it
 
         key = id(progress.step)
         began = self._began.setdefault(key, time.monotonic())

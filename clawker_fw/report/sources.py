@@ -1,4 +1,4 @@
-"""Where an answer comes from: the settings file, the engine, who named them, and who could change the former."""
+"""What an answer is about: the settings file and the engine, who chose them, and who can write the settings."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from clawker_fw.reconcile.exposure import HINT, exposures
 
 
 def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, Any]]:
-    """Return what every JSON answer says of it: `settings` and `engine`."""
+    """Return the `settings` and `engine` fields of every JSON answer."""
     now = blueprint.origin
     return {
         "settings": {
@@ -29,9 +29,9 @@ def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, An
 
 
 def lines(blueprint: Blueprint, observed: Observed) -> tuple[str, ...]:
-    """Return what `status` says of it to people."""
+    """Return the lines about settings and engine in the text answer of `status`."""
     now, engine = blueprint.origin, blueprint.engine
-    path = (now.path if now else "") or "none: the environment alone"
+    path = (now.path if now else "") or "none: only environment variables"
     found = exposures(observed, blueprint.files)
     return (
         f"Settings  {path} ({blueprint.named_by})",

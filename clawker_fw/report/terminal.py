@@ -1,7 +1,7 @@
-"""The standard streams, and the one place where what is printed is made harmless.
+"""The standard streams, and the one place where printed text is made harmless.
 
-Names, labels, files and what processes say come from others: an escape sequence in them could hide a line, or
-type into the terminal. `visible` shows such characters instead. Without `rich`, whose import takes long.
+Names, labels, files and the output of processes come from others. An escape sequence in them could hide a line or
+type into the terminal, so `visible` escapes such characters. This module does not import `rich`, which is slow.
 """
 
 import io
@@ -15,9 +15,9 @@ from clawker_fw.errors import OutputError
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return a text in which everything that does not print is written as Python would: `\x1b`, `\u202e`.
+    r"""Return a text with every unprintable character escaped as in Python: `\x1b`, `\u202e`.
 
-    That takes in line breaks, which could forge a line; those in `keep` stay. Doing it twice changes nothing.
+    Line breaks are escaped as well, because they could forge a line; characters in `keep` are not. Idempotent.
     """
     if text.isprintable():
         return text
@@ -28,12 +28,12 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def understands_escapes(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal, and more than a dumb one."""
+    """Whether a stream is a terminal that interprets escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 def show_cursor() -> None:
-    """Have the terminal show its cursor again, before the program ends in the middle of something."""
+    """Show the terminal's cursor again, before the program exits while a spinner is running."""
     if understands_escapes(sys.stderr):
         sys.stderr.write("\x1b[?25h")
         sys.stderr.flush()
@@ -45,17 +45,17 @@ def answer(text: str) -> None:
 
 
 def answer_styled(text: str) -> None:
-    """Print what is harmless already, and has styles of ours in it."""
+    """Print a text that is already safe and may contain our own styles."""
     if sys.stdout:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
 class Stream(io.TextIOWrapper):
-    """A standard stream on which nobody may be listening.
+    """A standard stream that survives a closed pipe and a full disk.
 
-    A reader that has gone wants no more: the program goes on, and ends with the exit code that it would have had.
-    A disk that is full is an error, once, if what is lost is the answer.
+    When the reader has gone, the program continues and exits with its usual code. Any other failure, such as a
+    full disk, is reported once, and only if the lost text is the answer.
     """
 
     matters = False
@@ -76,7 +76,7 @@ class Stream(io.TextIOWrapper):
             self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        """Write everything else to nowhere, or the interpreter complains once more when it ends."""
+        """Redirect later output to /dev/null, so that the interpreter does not fail again at exit."""
         with suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
@@ -85,24 +85,24 @@ class Stream(io.TextIOWrapper):
             raise OutputError(
                 "output-failed",
                 f"The answer can't be written: {error.strerror}.",
-                hint="Whatever the command was to do is done; only its answer is lost.",
+                hint="The command has done its work; only the answer is lost.",
             ) from error
 
 
 class Answer(Stream):
-    """Standard output: an answer that is lost is an error."""
+    """Standard output: losing an answer is an error."""
 
     matters = True
 
 
 def guard() -> None:
-    """Put such streams in the place of standard output and standard error. One that is closed is nobody."""
+    """Guard standard output and standard error. A closed one is replaced by /dev/null."""
     sys.stdout = _guarded(sys.stdout, Answer)
     sys.stderr = _guarded(sys.stderr, Stream)
 
 
 def _guarded(stream: object, kind: type[Stream]) -> Stream:
-    if not isinstance(stream, io.TextIOWrapper):  # the interpreter has None for a closed descriptor
+    if not isinstance(stream, io.TextIOWrapper):  # None stands for a closed descriptor
         return kind(Path(os.devnull).open("wb"), encoding="utf-8")
     interactive, encoding = stream.line_buffering, stream.encoding
     return kind(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=interactive)

@@ -41,18 +41,18 @@ _INDENT = 2
 _SPINNER = 2
 _USUAL_WIDTH = 80
 _ANY_WIDTH = 1_000_000
-"""Without a terminal, lines are as long as they have to be."""
+"""Width without a terminal: lines are never wrapped or cut."""
 
 
 class _Console(Console):
-    """Prints every line whole, at any width, and nothing foreign as it is.
+    """Prints every line whole, at any width, with unprintable characters escaped.
 
-    A terminal breaks a line that is too long for it, and joins it again when it is copied; a line break of ours
-    would become a part of the value.
+    A terminal wraps a long line by itself and joins it again when it is copied. A line break of ours would become
+    part of the copied value.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield what is printed, made visible: whatever is printed comes by here."""
+        """Yield the segments to print, made safe: all output passes through here."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
@@ -60,7 +60,7 @@ class _Console(Console):
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Fall silent: a change goes on when nobody listens."""
+        """Stop printing: a change continues when the reader has gone."""
         self.quiet = True
 
 
@@ -80,10 +80,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class _Rows:
-    """Rows below headings; where they are too wide, each row is a paragraph with a line for each value."""
+    """A table; where it is too wide, each row becomes a paragraph with one line for each value."""
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
-        """Take values; a text without style is one."""
+        """Store headings and rows. Plain strings are made safe to print."""
         self._headings = headings
         self._rows = [[each if isinstance(each, Text) else Text(visible(each)) for each in row] for row in rows]
 
@@ -101,7 +101,7 @@ class _Rows:
 
 
 def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
-    """Return one line of cells that are filled up to their widths."""
+    """Return one line of cells, padded to their widths."""
     line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
@@ -111,7 +111,7 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
 
 
 def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
-    """Return every finding by sibling, and the diffs of files below them."""
+    """Return the findings of each sibling, followed by the diffs of their files."""
     parts: list[RenderableType] = []
     for sibling in Sibling:
         findings = found.of(sibling)
@@ -128,11 +128,11 @@ _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
 
 
 def _versions(finding: Finding) -> str:
-    """Return which version another image would bring; "" where that can't be told."""
+    """Return the change of version that another image would bring, or "" where it is unknown."""
     running, desired = finding.versions or (None, None)
     if running is None or desired is None:
         return ""
-    change = f"{running} → {desired}" if running != desired else f"{running}, another build of it"
+    change = f"{running} → {desired}" if running != desired else f"{running}, another build"
     return f"{_PROGRAMS[finding.sibling]} {change}"
 
 
@@ -158,7 +158,7 @@ def _table(findings: tuple[Finding, ...]) -> _Rows:
 
 
 def _shown(value: object) -> str:
-    """Return a value short enough for a table; the JSON answer has all of it."""
+    """Return a value shortened for a table. The JSON answer has it in full."""
     text = "nothing" if value is None or value == () else value
     if isinstance(text, tuple):
         text = " ".join(shlex.quote(str(part)) for part in text)
@@ -183,7 +183,7 @@ def _file_diff(finding: Finding) -> RenderableType:
 
 
 def plan_report(steps: Plan) -> RenderableType:
-    """Return the steps of a plan; those of a number are performed side by side."""
+    """Return the numbered stages of a plan. The steps of one stage run in parallel."""
     width = len(str(len(steps.stages)))
     lines = [
         _joined([Text("" if place else f"{number}", "dim"), Text(visible(describe(step)))], [width, 0])
@@ -197,12 +197,12 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
     """Return the state of both siblings, and how to attach an agent."""
     engine = visible(f"{desired.project} on engine {observed.engine.version}")
     left = [
-        Text(visible(f"Left over, `run` removes it: {kind.removesuffix('s')} {name}"))
+        Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
         for kind, names in leftovers(observed, desired).items()
         for name in names
     ]
     if observed.absent:
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. `clawker-fw run` brings it up."), *left)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. Start it with `clawker-fw run`."), *left)
     agents = desired.networks[Role.AGENTS].name
     attached = _counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
     rows: list[list[Text | str]] = []
@@ -223,13 +223,13 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
         )
     headings = ("sibling", "verdict", "state", "health", "address", "since", "live version", "image")
     live = live_rules(observed)
-    rules = "rules not known" if live is None else f"{_counted(live.count, 'rule')} live"
+    rules = "live rules unknown" if live is None else f"{_counted(live.count, 'rule')} live"
     parts: list[RenderableType] = [
         Text.assemble(_verdict(found.verdict), f"  {engine}: {rules}, {attached} attached"),
     ]
     if live is not None and live != desired.rules:
         other = _counted(desired.rules.count, "rule")
-        parts.append(Text(f"The settings have other rules ({other}): `clawker-fw reload` applies them."))
+        parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
     parts += [Text(""), _Rows(headings, rows), Text(""), *left]
     if attachable(observed):
         command = (
@@ -244,7 +244,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def attempt_report(attempt: Attempt) -> RenderableType:
-    """Return when the last attempt failed, and why."""
+    """Return when and why the last attempt failed."""
     return Group(
         Text.assemble(("The last attempt failed", "bold red"), visible(f" at {attempt.at}: {attempt.message}")),
         *(Text(visible(f"  {line}")) for line in attempt.context),
@@ -252,12 +252,12 @@ def attempt_report(attempt: Attempt) -> RenderableType:
 
 
 def _moment(timestamp: str) -> str:
-    """Return an RFC 3339 time of the engine (always UTC) to the second."""
+    """Return an RFC 3339 time of the engine (always UTC), cut to seconds."""
     return timestamp.partition(".")[0].replace("T", " ") + "Z"
 
 
 def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
-    """Print one error: its code and sentence, where, and what to do; and with `debug` where it was raised."""
+    """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
         target.print(Text(traceback(error)))
     target.print(Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}")))
@@ -269,21 +269,21 @@ def print_error(error: FirewallError, target: Console, *, debug: bool = False) -
 
 
 class StepDisplay:
-    """Shows the steps of a plan as they are performed: a line for each that is done, and what is under way."""
+    """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
 
     def __init__(self, target: Console) -> None:
-        """Write to a console."""
+        """Show steps on a console."""
         self._console = target
         self._status = Status("", console=target) if target.is_interactive else None
         self._running: dict[int, tuple[Step, float, str]] = {}
         self._lock = threading.Lock()
 
     def difference(self, found: Diff) -> None:
-        """Show what differs."""
+        """Show the findings."""
         self._console.print(drift_report(found))
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the spinner."""
         if self._status:
             self._status.start()
         return self
@@ -291,12 +291,12 @@ class StepDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the lines that were printed."""
+        """Stop the spinner. Printed lines stay."""
         if self._status:
             self._status.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Take in what has happened to a step; steps that run side by side report at the same time."""
+        """Record the progress of a step. Parallel steps call this concurrently."""
         with self._lock:
             key = id(progress.step)
             if progress.share >= 1:

@@ -1,6 +1,6 @@
-"""Verdicts as lines for people.
+"""Verdicts as plain lines, without `rich`.
 
-A current stack needs no more; `rich` stays out of it, since importing it takes longer than what is left to do.
+A current stack needs nothing more, and importing `rich` would take longer than the rest of the work.
 """
 
 import os
@@ -16,14 +16,14 @@ _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def line(verdict: Verdict, words: str) -> str:
-    """Return the one word that matters, and what it is about."""
+    """Return the verdict, followed by what it is about."""
     return f"{_styled(verdict.value, _BOLD[verdict])}  {visible(words)}"
 
 
 def busy(holder: Holder) -> str:
-    """Return who is changing the stack just now: what is shown beside it may be half done."""
+    """Return who is changing the stack at the moment, so that the answer may show a half-finished change."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"
-    return visible(f"Busy: `{holder.command}` is changing this stack since {holder.since} ({who}).")
+    return visible(f"Busy: `{holder.command}` has been changing this stack since {holder.since} ({who}).")
 
 
 def warning(advice: Advice) -> str:
@@ -40,7 +40,7 @@ def by_sibling(found: Diff) -> str:
 
 
 def _styled(text: str, style: str) -> str:
-    """Style a text for standard output by NO_COLOR, FORCE_COLOR and the terminal, as `rich` does for tables."""
+    """Style a text for standard output. NO_COLOR, FORCE_COLOR and TERM work as in `rich`."""
     able = os.environ.get("TERM") not in {"dumb", "unknown"} and not os.environ.get("NO_COLOR")
     wanted = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
     return f"{style}{text}{_PLAIN}" if able and wanted else text

@@ -1,4 +1,4 @@
-"""A rule's `dst`: the name it is for, read strictly and written one way only.
+"""A rule's `dst`: a host name, parsed strictly into one canonical form.
 
 `api.example.com` is exactly that host; `.example.com` is `example.com` and everything below it, at any depth.
 Names follow RFC 1035 (labels of 1 to 63 octets, 253 in all) and allow the underscore that real names use;
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Destination:
-    """A name in lower case without dots around it, and whether everything below it is meant too."""
+    """A name in lower case without leading or trailing dots, and whether names below it are included."""
 
     name: str
     subtree: bool
@@ -31,10 +31,10 @@ class Destination:
 
 
 def parse_destination(text: str) -> Destination:
-    """Read a `dst`.
+    """Parse a `dst`.
 
     Raises:
-        ValueError: with one sentence that says what is wrong, and where possible what to write instead.
+        ValueError: with one sentence that says what is wrong and, where possible, what to write instead.
     """
     name = text.lower()
     if subtree := name.startswith("."):
@@ -54,19 +54,19 @@ def parse_destination(text: str) -> Destination:
 
 
 def objection(destination: Destination) -> str:
-    """Return why a destination is most likely a mistake, as a sentence about it without an end; "" for none.
+    """Return why a destination is probably a mistake, as the predicate of a sentence; "" if it is not.
 
-    Who means it can say so: nothing in it breaks.
+    `force: true` in the rule overrides the objection: such a rule works.
     """
     name, subtree = destination.name, destination.subtree
     if name.rpartition(".")[2] == "localhost":
-        return "is the machine of whoever asks (RFC 6761), for Envoy its own container, which it never connects to"
+        return "always means the machine itself (RFC 6761): here Envoy's own container, which it never connects to"
     if subtree and "." not in name:
         return "would allow a whole top-level domain"
     if subtree and suffixes.is_shared(name):
-        return f"would allow everybody who has a name below {name}, a public suffix"
+        return f"would allow every site below {name}, a public suffix under which anybody can register"
     if suffixes.is_registry(name):
-        return "is a public suffix, below which others have their names, and no host"
+        return "is a public suffix under which others register names, not a host"
     return ""
 
 
@@ -76,15 +76,15 @@ def _to_ascii(name: str) -> str:
     try:
         return idna.encode(name, uts46=True).decode("ascii")
     except idna.IDNAError as error:
-        raise ValueError(f"{name!r} is no international domain name: {error}") from error
+        raise ValueError(f"{name!r} is not a valid international domain name: {error}") from error
 
 
 def _complaint(text: str, name: str) -> str:
-    """Say what is wrong with a name that is not one: the first of the usual mistakes that it makes."""
+    """Return what is wrong with an invalid name: the first of the usual mistakes that applies."""
     labels = name.split(".")
     longest = max(labels, key=len)
     mistakes = {
-        "names no host": not name,
+        "is empty": not name,
         "has a space in it": any(character.isspace() for character in text),
         "has a scheme; write only the host's name and give `proto`": "://" in text,
         "is an address; rules name hosts": _is_address(name),
@@ -94,7 +94,7 @@ def _complaint(text: str, name: str) -> str:
         "has an empty label": "" in labels,
         f"has a label of {len(longest)} characters; {LONGEST_LABEL} is the most": len(longest) > LONGEST_LABEL,
         f"has {len(name)} characters; {LONGEST_NAME} is the most": len(name) > LONGEST_NAME,
-        "is no host name: labels are letters, digits, `_`, and `-` inside": True,
+        "is not a host name: labels consist of letters, digits, `_` and, inside, `-`": True,
     }
     return f"{text!r} {next(mistake for mistake, made in mistakes.items() if made)}"
 

@@ -1,4 +1,4 @@
-"""The one matcher: what the rules say of a name.
+"""The one matcher: which rule, if any, allows a name.
 
 The most specific rule decides: the exact name first, then the nearest name above it that has a subtree rule.
 Every other form of the rules (CoreDNS's list, Envoy's server names and virtual hosts) is tested against this.
@@ -13,7 +13,7 @@ from clawker_fw.rules.schema import Protocol, Rule
 
 @dataclass(slots=True)
 class Node:
-    """A name in the tree of labels, read from the right."""
+    """A node in the tree of labels, whose root is the rightmost label's parent."""
 
     name: str
     exact: list[Rule] = field(default_factory=list)
@@ -22,17 +22,17 @@ class Node:
 
 
 class Matcher:
-    """Answers what a rule set says of names."""
+    """Matches names against a rule set."""
 
     def __init__(self, rules: RuleSet) -> None:
-        """Build the tree of all names in the rules and the names above them."""
+        """Build the tree of all names in the rules and their parents."""
         self.root = Node("")
         for rule in rules.rules:
             node = self._node(rule.destination.name)
             (node.subtree if rule.destination.subtree else node.exact).append(rule)
 
     def decide(self, name: str, protocol: Protocol, port: int) -> Rule | None:
-        """Return the rule that allows a connection, or None: refused."""
+        """Return the rule that allows a connection, or None if it is refused."""
 
         def matching(rules: list[Rule]) -> Rule | None:
             return next((rule for rule in rules if rule.protocol is protocol and rule.port == port), None)
@@ -43,7 +43,7 @@ class Matcher:
         return matching(at_name.exact) or next((rule for rule in nearest if rule), None)
 
     def resolves(self, name: str) -> bool:
-        """Whether any rule, of any protocol and port, is for the name: whether the resolver answers it."""
+        """Whether the resolver answers a name: whether any rule, of any protocol and port, covers it."""
         path = list(self._path(name))
         return any(node.subtree for node in path) or (path[-1].name == name.lower() and bool(path[-1].exact))
 
@@ -57,7 +57,7 @@ class Matcher:
         return node
 
     def _path(self, name: str) -> Iterator[Node]:
-        """Yield the nodes from the root to the deepest one that is the name or above it."""
+        """Yield the nodes from the root to the deepest one that is the name or a parent of it."""
         node: Node | None = self.root
         labels = reversed(name.lower().split("."))
         while node is not None:

@@ -9,11 +9,11 @@ from clawker_fw.rules.schema import Protocol, Rule
 
 MOST_RULES = 100_000
 MOST_PORTS = 1_000
-"""What both siblings take live within seconds, in the memory that they have (docs/how-it-works.md)."""
+"""The most that both siblings can apply within seconds in their memory limit (docs/how-it-works.md)."""
 
 
 class TooManyError(ValueError):
-    """There are more rules, or ports in them, than a stack can have."""
+    """There are more rules or ports than a stack supports."""
 
 
 class ContradictionError(ValueError):
@@ -22,8 +22,8 @@ class ContradictionError(ValueError):
     def __init__(self, first: int, second: int, rule: Rule) -> None:
         """Keep the positions of the two entries, counted from 0."""
         super().__init__(
-            f"{rule.destination} ({rule.protocol} {rule.port}) is allowed private addresses by one rule "
-            "and refused them by another"
+            f"two rules for {rule.destination} ({rule.protocol} {rule.port}) contradict each other: "
+            "only one of them sets `allow_private`"
         )
         self.positions = (first, second)
 
@@ -40,7 +40,7 @@ class RuleSet:
 
         Raises:
             ContradictionError: when two entries differ in `allow_private` only.
-            TooManyError: when there are more than a stack can have.
+            TooManyError: when there are more rules or ports than a stack supports.
         """
         seen: dict[object, tuple[int, Rule]] = {}
         for position, rule in enumerate(entries):
@@ -51,18 +51,18 @@ class RuleSet:
         rules = cls(tuple(sorted(rule for _, rule in seen.values())))
         for what, most in (("rules", MOST_RULES), ("ports", MOST_PORTS)):
             if (count := len(getattr(rules, what))) > most:
-                raise TooManyError(f"there are {count:,} {what}, and {most:,} is the most")
+                raise TooManyError(f"there are {count:,} {what}; at most {most:,} are supported")
         return rules
 
     @cached_property
     def ports(self) -> tuple[int, ...]:
-        """Every port that some rule names, and the two defaults, so that refusals there are recorded."""
+        """The ports of all rules, and the two default ports, so that refusals there are logged."""
         defaults = {protocol.default_port for protocol in Protocol}
         return tuple(sorted(defaults | {rule.port for rule in self.rules}))
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the rules in canonical form: equal for equal rules, however they are written."""
+        """The SHA-256 of the rules in canonical form: equal for equal rules, in whatever form they are written."""
         lines = (f"{r.destination} {r.protocol} {r.port} {r.allow_private}\n" for r in self.rules)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -1,6 +1,6 @@
-"""How a rule is written in the settings: the door at which it is checked.
+"""The form of a rule in the settings, validated with pydantic.
 
-Inside, a rule is a frozen `Rule`; pydantic stays here.
+The rest of the program uses the frozen `Rule` and never pydantic's `RuleEntry`.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from clawker_fw.rules.destination import Destination, objection, parse_destinati
 
 
 class Protocol(StrEnum):
-    """What an agent may speak to a destination."""
+    """The protocol that an agent may use with a destination."""
 
     HTTPS = "https"
     HTTP = "http"
 
     @property
     def default_port(self) -> int:
-        """The port when a rule names none (RFC 9110, section 4.2)."""
+        """The port of a rule without `port` (RFC 9110, section 4.2)."""
         return 443 if self is Protocol.HTTPS else 80
 
 
@@ -58,7 +58,7 @@ class RuleEntry(BaseModel):
     proto: Protocol = Field(default=Protocol.HTTPS, description="`https` (forwarded by SNI) or `http`.")
     port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
         default=None,
-        description="The port; 443 for https and 80 for http when left out.",
+        description="The port. Default: 443 for https, 80 for http.",
     )
     allow_private: StrictBool = Field(
         default=False,
@@ -66,13 +66,13 @@ class RuleEntry(BaseModel):
     )
     force: StrictBool = Field(
         default=False,
-        description="Whether `dst` is meant although it is `localhost`, a public suffix, or all below one.",
+        description="Accept a `dst` that is `localhost`, a public suffix, or everything below one.",
     )
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
         if not self.force and (reason := objection(self.rule().destination)):
-            raise ValueError(f"{self.dst!r} {reason}; if that is meant, add `force: true` to the rule")
+            raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
         return self
 
     def rule(self) -> Rule:

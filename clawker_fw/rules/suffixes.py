@@ -1,8 +1,8 @@
-"""Names below which anybody can have a name of their own: the public suffix list (https://publicsuffix.org).
+"""The public suffix list: names under which anybody can register (https://publicsuffix.org).
 
-A rule for all of `.github.io` allows whatever anybody puts there, and `co.uk` is no host. The list comes with the
-package `publicsuffixlist`. It is read here rather than by that package, which takes 15 times as long to make its
-tables, because every command reads the rules.
+A rule for all of `.github.io` would allow whatever anybody publishes there, and `co.uk` is not a host. The list
+comes with the package `publicsuffixlist`, but is parsed here: every command reads the rules, and the package takes
+15 times as long to build its tables.
 """
 
 import functools
@@ -13,12 +13,12 @@ _PRIVATE = b"// ===BEGIN PRIVATE DOMAINS==="
 
 
 def is_registry(name: str) -> bool:
-    """Whether a name belongs to a registry of domain names, as `com` and `co.uk` do: it is no host."""
+    """Whether a name is a suffix of a domain registry, such as `com` or `co.uk`, and so not a host."""
     return _is_listed(name, _lists()[0])
 
 
 def is_shared(name: str) -> bool:
-    """Whether anybody can have a name below this one: a registry's, or one such as `github.io`."""
+    """Whether anybody can register below this name: a registry's suffix, or a private one such as `github.io`."""
     registries, private = _lists()
     return _is_listed(name, registries) or _is_listed(name, private)
 
@@ -26,7 +26,7 @@ def is_shared(name: str) -> bool:
 def _is_listed(name: str, lines: set[bytes]) -> bool:
     """Whether a name in lower case is a public suffix.
 
-    A rule `*.ck` makes one of every name below `ck` but those with an exception, and of `ck` itself.
+    A line `*.ck` makes public suffixes of `ck` and of every name directly below it, except those with a `!` line.
     """
     text = _unicode(name).encode()
     _, _, above = text.partition(b".")
@@ -34,7 +34,7 @@ def _is_listed(name: str, lines: set[bytes]) -> bool:
 
 
 def _unicode(name: str) -> str:
-    """Return a name as the list has it: international ones in Unicode."""
+    """Return a name in the list's form: international names in Unicode."""
     if "xn--" not in name:
         return name
     import idna  # noqa: PLC0415 - only international names need its tables
@@ -47,7 +47,7 @@ def _unicode(name: str) -> str:
 
 @functools.cache
 def _lists() -> tuple[set[bytes], set[bytes]]:
-    """Return the lines of the list's two sections; comments match no name."""
+    """Return the lines of the list's two sections. Comment lines match no name, so they may stay in."""
     package = importlib.util.find_spec("publicsuffixlist")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("The package publicsuffixlist is not installed.")

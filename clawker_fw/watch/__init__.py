@@ -1,1 +1,1 @@
-"""How a stack is kept current until somebody stops it: when to look, what to heal, whom to tell."""
+"""The watcher, which keeps a stack current until it is stopped: when to compare, what to heal, what to report."""

@@ -1,4 +1,4 @@
-"""What a watcher decides: which events matter, what is to be healed, what may pass by itself. Pure."""
+"""A watcher's decisions: which events matter, and which findings may disappear by themselves. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from clawker_fw.stack.topology import network_names
 
 
 class Trigger(StrEnum):
-    """Why a look was taken."""
+    """Why the stack was compared."""
 
     START = "start"
     EVENT = "event"
@@ -21,7 +21,7 @@ class Trigger(StrEnum):
 
 
 class Answer(StrEnum):
-    """What a look was answered with."""
+    """What the watcher did about a comparison."""
 
     NOTHING = "nothing"
     LEAVE = "leave"
@@ -41,11 +41,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One look, and what came of it.
+    """One comparison, and what was done about it.
 
-    `found` is what the look found, `healed` what of it was to be closed, `left` what there is afterwards, which is
-    what the `verdicts` are about: none when nothing could be looked at. `warnings` are told, and no reason to do
-    anything. `seconds` are how long all of it took, `wait` how long it is until the next try.
+    `found` are its findings, `healed` those that were to be closed, `left` those that remain. The `verdicts` are
+    about what remains; they are None when the comparison failed. `warnings` are reported and never acted on.
+    `seconds` is the duration of it all, `wait` the time until the next attempt.
     """
 
     trigger: Trigger
@@ -58,29 +58,29 @@ class Decision:
     outcome: Outcome | None = None
     error: FirewallError | None = None
     unused: SettingsError | None = None
-    """Why the settings as they are now are not used; what was applied before is enforced."""
+    """Why the current settings are not used. The previous ones stay in force."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
-        """The stack's verdict afterwards."""
+        """The stack's verdict after healing."""
         return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
 
 
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
-"""What puts a stack back to what it was, whatever the settings say by now."""
+"""Actions that restore a stack without knowing the current settings."""
 
 
 # --- which events matter --------------------------------------------------------------------------------------
 
 _OURS_TO_RUN = {f"{HELPER_PATH} probe", f"{HELPER_PATH} health"}
-"""Commands that only look: ours, and the engine's own health check, every few seconds."""
+"""Read-only commands in our containers: probes, and the engine's health check every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What an event has to be about to matter: our names, and what was there when we last looked."""
+    """What a relevant event is about: our names, and the containers and images seen in the last comparison."""
 
     names: frozenset[str]
     lock: str
@@ -89,7 +89,7 @@ class Ours:
 
 
 def ours(project: str, seen: Observed | None = None) -> Ours:
-    """Return what is a project's own."""
+    """Return the names, containers and images that belong to a project."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
     names |= set(network_names(project).values())
     if seen is None:
@@ -105,7 +105,7 @@ def ours(project: str, seen: Observed | None = None) -> Ours:
 
 
 def matters(event: Event, own: Ours) -> bool:
-    """Whether an event is a reason to look."""
+    """Whether an event is a reason to compare the stack."""
     if is_lock_free(event, own):
         return True
     about_us = event.container in own.containers or not own.names.isdisjoint(event.names)
@@ -122,19 +122,19 @@ def matters(event: Event, own: Ours) -> bool:
 
 
 def is_arrival(event: Event, own: Ours) -> bool:
-    """Whether somebody comes onto a network of ours, perhaps with an address that only a sibling may have.
+    """Whether a container joins one of our networks, perhaps with an address reserved for a sibling.
 
-    The engine tells before it starts them: they are not seen before they run.
+    The engine sends this event before it starts the container, which is not visible on the network until it runs.
     """
     return (event.kind, event.action) == ("network", "connect") and not own.names.isdisjoint(event.names)
 
 
 def is_lock_free(event: Event, own: Ours) -> bool:
-    """Whether somebody has just given the lock back."""
+    """Whether another run has just released the lock."""
     return event.kind == "container" and event.action == "destroy" and own.lock in event.names
 
 
-# --- what may pass by itself, and what does not work ----------------------------------------------------------
+# --- what may disappear by itself, and what is unhealthy ------------------------------------------------------
 
 
 _UNWELL = {
@@ -144,17 +144,17 @@ _UNWELL = {
 
 
 def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
-    """Whether a sibling would be replaced for no other reason than that it does not work.
+    """Whether a sibling is to be replaced only because it does not work.
 
-    A new one may not work either, so this is what must not be done over and over. What somebody did to a sibling
-    is not of that kind, however often it is done.
+    The new one may not work either, so such replacements need a backoff. Changes made by hand don't: they are
+    closed at once, however often they are made.
     """
     reasons = [each for each in findings if each.sibling is sibling and each.action is Action.REPLACE]
     return bool(reasons) and all((each.layer, each.field) in _UNWELL for each in reasons)
 
 
 def may_pass(findings: tuple[Finding, ...]) -> bool:
-    """Whether a sibling is just being started: by the engine, or so lately that it does not answer yet."""
+    """Whether a sibling is being restarted by the engine, or has only just started and does not answer yet."""
     return any(
         is_unwell(findings, each.sibling)
         and ((each.field, each.running) == ("status", "restarting") or each.field == ANSWER)

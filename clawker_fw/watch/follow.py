@@ -1,4 +1,4 @@
-"""Following an engine in a thread of its own, and the inbox in which the watcher finds what was told."""
+"""The thread that follows an engine's events, and the inbox from which the watcher takes news."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ from clawker_fw.model import Event
 
 
 class News(Enum):
-    """What can be in the inbox. How often something is in it makes no difference."""
+    """The kinds of news in an inbox. Duplicates make no difference."""
 
     EVENT = auto()
     ARRIVAL = auto()
@@ -21,10 +21,10 @@ class News(Enum):
 
 
 class Inbox:
-    """News for one reader. Threads and signal handlers may put them in."""
+    """A queue of news for one reader. Threads and signal handlers may put news into it."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Create an empty inbox."""
         self._queue: queue.SimpleQueue[News] = queue.SimpleQueue()
 
     def put(self, news: News) -> None:
@@ -32,7 +32,7 @@ class Inbox:
         self._queue.put(news)
 
     def take(self, seconds: float) -> set[News]:
-        """Return everything that is in it; when it is empty, wait for as long as that."""
+        """Return all news. If there is none, wait up to `seconds` for some."""
         found: set[News] = set()
         with suppress(queue.Empty):
             found.add(self._queue.get(timeout=max(0.0, seconds)))
@@ -43,7 +43,7 @@ class Inbox:
 
 @contextmanager
 def followed(engine: EngineReader, tell: Callable[[Event], None], gone: Callable[[], None]) -> Iterator[None]:
-    """Have every event of an engine told, until the context is left; say when the engine went away before that."""
+    """Call `tell` for each event of an engine until the context ends, and `gone` if the engine goes first."""
     left = threading.Event()
     with engine.events() as events:
 

@@ -1,4 +1,4 @@
-"""Which differences a watcher closes by itself. The command line imports this, so it imports nothing heavy."""
+"""Which differences a watcher closes. The command line imports this module, so it must import nothing heavy."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Heal(StrEnum):
-    """Which differences a watcher closes by itself."""
+    """Which differences a watcher closes without being asked."""
 
     TAMPER = "tamper"
     ALL = "all"
@@ -16,7 +16,7 @@ class Heal(StrEnum):
 
     @property
     def causes(self) -> "frozenset[Cause]":
-        """The causes of what is closed."""
+        """The causes of the differences to close."""
         from clawker_fw.model import Cause  # noqa: PLC0415
 
         match self:

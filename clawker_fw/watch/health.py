@@ -1,4 +1,4 @@
-"""Whether the last look says that all is current, and is not too old to be believed."""
+"""The health page: whether the last comparison found the stack current, and is recent enough to count."""
 
 import json
 import threading
@@ -9,22 +9,22 @@ from clawker_fw.watch.decision import Decision
 
 
 class Health:
-    """What a health page says. `fresh_seconds` is how old a look may be."""
+    """The content of the health page. `fresh_seconds` is the maximum age of a comparison."""
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
-        """Begin without a look, which is not healthy."""
+        """Start unhealthy, because nothing has been compared yet."""
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._guard = threading.Lock()
         self._last: tuple[float, Verdict | None, str | None] | None = None
 
     def tell(self, decision: Decision) -> None:
-        """Take in a decision."""
+        """Record a decision."""
         with self._guard:
             self._last = (self._clock(), decision.verdict, decision.error.code if decision.error else None)
 
     def answer(self) -> tuple[bool, bytes]:
-        """Return whether the stack is known to be current, and what is known, as JSON."""
+        """Return whether the stack is known to be current, and the page as JSON."""
         with self._guard:
             last = self._last
         moment, verdict, code = last or (float("-inf"), None, None)

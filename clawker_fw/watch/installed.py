@@ -1,4 +1,4 @@
-"""Whether the code on disk is still the code that runs: an upgrade must not be mixed with what came before it."""
+"""Whether the installed release is still the running one: code of two releases must not be mixed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,28 +8,28 @@ from clawker_fw.stack.release import Release
 
 
 class Installed:
-    """The files of a release, as they were when the watcher began. They are known by what `stat` says of them."""
+    """The files of a release when the watcher started, identified by size, modification time and inode."""
 
     def __init__(self, release: Release) -> None:
-        """Take in what is there now."""
+        """Record the files as they are now."""
         self._release = release
         self._before = frozenset(self._files())
 
     def require_same(self) -> None:
-        """Pass while every file is the one that it was.
+        """Require that no file of the release has changed.
 
         Raises:
-            RefusedError: when another release, or the same one anew, has been installed.
+            RefusedError: when another release has been installed, or the same one again.
         """
         try:
             if frozenset(self._files()) == self._before:
                 return
         except OSError:
-            pass  # a file went away under our eyes
+            pass  # a file was removed in between
         raise RefusedError(
             "release-changed",
-            "The installed release is no longer the one that watches.",
-            hint="Start the watcher again. A service manager does so by itself.",
+            "Another release has been installed since this watcher started.",
+            hint="Restart the watcher. A service manager does this by itself.",
         )
 
     def _files(self) -> Iterator[tuple[str, int, int, int]]:

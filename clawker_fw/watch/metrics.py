@@ -1,4 +1,4 @@
-"""What a watcher has seen and done, in Prometheus's format. The only module that knows `prometheus_client`."""
+"""A watcher's metrics in the Prometheus format. Only this module imports `prometheus_client`."""
 
 import itertools
 from collections import Counter as Tally
@@ -16,30 +16,32 @@ class Metrics:
     """The metrics of one watcher."""
 
     def __init__(self, version: str, build_sha: str) -> None:
-        """Begin to count."""
+        """Register all metrics."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        build = Info("clawker_fw_build", "The release that watches", registry=self._registry)
+        build = Info("clawker_fw_build", "The running release", registry=self._registry)
         build.info({"version": version, "stack_build_sha": build_sha})
-        self._verdict = self._gauge("verdict", "1 for what the last look said of a sibling", "sibling", "verdict")
-        self._findings = self._gauge("findings", "Differences that are left", "sibling", "layer", "cause")
-        self._looked = self._gauge("last_look_timestamp_seconds", "When a look last succeeded")
-        self._current = self._gauge("last_current_timestamp_seconds", "When the stack was last seen to be current")
-        self._healed = self._gauge("last_heal_timestamp_seconds", "When a heal last succeeded")
+        self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
+        self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
+        self._looked = self._gauge("last_look_timestamp_seconds", "Time of the last successful comparison")
+        self._current = self._gauge(
+            "last_current_timestamp_seconds", "Time of the last comparison that found the stack current"
+        )
+        self._healed = self._gauge("last_heal_timestamp_seconds", "Time of the last successful heal")
         self._looks = Counter(
             "clawker_fw_looks",
-            "Looks, by why they were taken and what they were answered with",
+            "Comparisons, by trigger and decision",
             ("trigger", "decision"),
             registry=self._registry,
         )
         self._heals = Counter(
             "clawker_fw_heals",
-            "Heals, by action and how they ended",
+            "Heals, by action and outcome",
             ("action", "outcome"),
             registry=self._registry,
         )
         self._seconds = Summary(
-            "clawker_fw_look_seconds", "Duration of looks, heals included", registry=self._registry
+            "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
         for sibling in Sibling:
             self._set_verdict(sibling, None)
@@ -52,7 +54,7 @@ class Metrics:
             self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
 
     def tell(self, decision: Decision) -> None:
-        """Take in a decision."""
+        """Count a decision."""
         self._looks.labels(decision.trigger.value, decision.answer.value).inc()
         self._seconds.observe(decision.seconds)
         for sibling in Sibling:
@@ -74,5 +76,5 @@ class Metrics:
             self._findings.labels(*(each.value for each in key)).set(tally[key])
 
     def page(self) -> bytes:
-        """Return everything that was counted."""
+        """Return all metrics in the text format."""
         return generate_latest(self._registry)

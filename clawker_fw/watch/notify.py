@@ -1,4 +1,4 @@
-"""Telling a service manager how it goes: the protocol of sd_notify(3), a datagram of a few lines."""
+"""Status notifications to a service manager: the protocol of sd_notify(3), one datagram of a few lines."""
 
 import os
 import socket
@@ -8,31 +8,31 @@ from clawker_fw.watch.decision import Decision
 
 
 class Manager:
-    """The service manager that started us, if one did and wants to be told."""
+    """The service manager that started this process, if there is one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Read from the environment where it listens, and whether it wants signs of life."""
+        """Read from the environment the manager's socket, and whether it expects watchdog pings."""
         self._address = environment.get("NOTIFY_SOCKET", "")
         for_us = environment.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
         self._watchdog = for_us and bool(environment.get("WATCHDOG_USEC"))
         self._is_ready = False
 
     def tell(self, decision: Decision) -> None:
-        """Say what came of a look, and after each that succeeds that we are alive."""
+        """Report the decision as status, and ping the watchdog if the comparison succeeded."""
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
         alive = self._sign_of_life() if decision.verdict is not None else []
         self._say(*self._ready(), f"STATUS={words}", *alive)
 
     def alive(self) -> None:
-        """Give a sign of life while something long goes on."""
+        """Ping the watchdog during a long operation."""
         self._say(*self._ready(), *self._sign_of_life())
 
     def stopping(self) -> None:
-        """Say that we are about to end."""
+        """Report that the process is about to exit."""
         self._say("STOPPING=1")
 
     def _ready(self) -> list[str]:
-        """Say so with the first thing that is said: the first heal may take longer than a manager waits."""
+        """Report readiness with the first message: the first heal may outlast the manager's start timeout."""
         ready, self._is_ready = self._is_ready, True
         return [] if ready else ["READY=1"]
 
@@ -47,4 +47,4 @@ class Manager:
             try:
                 notifier.sendto("\n".join(lines).encode(), address)
             except OSError:
-                return  # nobody listens; it is their decision what follows from silence
+                return  # nobody listens; the manager decides what silence means

@@ -1,4 +1,4 @@
-"""A small web server for metrics and health: on this machine only, reading only."""
+"""A small web server for metrics and health: read-only, and reachable from this machine only."""
 
 import logging
 import socket
@@ -32,22 +32,22 @@ class Address:
     path: Path | None = None
 
     def __str__(self) -> str:
-        """Return it as it is given on the command line."""
+        """Return the address as on the command line."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str) -> Address:
-    """Read `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
+    """Parse `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: when the text is neither.
     """
     kind, _, path = text.partition(":")
     if kind == "unix":
         if not Path(path).is_absolute():
-            raise ValueError(f"{path!r} is no absolute path; write unix:/run/…/watch.sock")
+            raise ValueError(f"{path!r} is not an absolute path; write unix:/run/…/watch.sock")
         return Address(path=Path(path))
     host, _, port = text.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
@@ -56,13 +56,13 @@ def parse_address(text: str) -> Address:
     except ValueError:
         loopback = False
     if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
-        raise ValueError(f"{text!r} is not on this machine only; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
+        raise ValueError(f"{text!r} is not a loopback address; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
     return Address(host, int(port))
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a page answers."""
+    """The response of a page."""
 
     content: bytes
     content_type: str
@@ -70,15 +70,15 @@ class Reply:
 
 
 Pages = Mapping[str, Callable[[], Reply]]
-"""Pages by their path."""
+"""Pages by URL path."""
 
 
 @contextmanager
 def served(address: Address, pages: Pages) -> Iterator[Address]:
-    """Serve pages until the context is left, and give the address: a port 0 has become a free one.
+    """Serve pages until the context ends. Yield the address; port 0 is replaced by the free port chosen.
 
     Raises:
-        RefusedError: when the address can't be had.
+        RefusedError: when the address can't be listened on.
     """
     try:
         if address.path is not None:
@@ -87,8 +87,8 @@ def served(address: Address, pages: Pages) -> Iterator[Address]:
     except OSError as error:
         raise RefusedError(
             "address-refused",
-            f"{address} can't be listened on: {error.strerror or error}.",
-            hint="Choose another.",
+            f"Can't listen on {address}: {error.strerror or error}.",
+            hint="Choose another address with --listen.",
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
     thread.start()
@@ -102,7 +102,7 @@ def served(address: Address, pages: Pages) -> Iterator[Address]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on any more; whatever else has the path stays."""
+    """Remove a socket file on which nobody listens any more. Any other file at the path is kept."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError):
@@ -116,7 +116,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Record that an answer has failed: most often whoever asked has gone meanwhile."""
+        """Log a failed response at debug level: usually the client has disconnected."""
         del request, client_address
         LOG.debug("page_failed", exc_info=sys.exc_info())
 
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     served: Pages
 
     def do_GET(self) -> None:
-        """Answer with a page."""
+        """Respond with a page, or 404."""
         page = self.served.get(self.path.partition("?")[0])
         reply = page() if page else Reply(b"not found\n", "text/plain", HTTPStatus.NOT_FOUND)
         self.send_response(reply.status)
@@ -152,4 +152,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a record is a decision, not a request."""
+        """Log nothing: records are for decisions, not requests."""

@@ -1,4 +1,4 @@
-"""One structured record for each decision."""
+"""The log record of a decision."""
 
 import logging
 
@@ -9,11 +9,11 @@ LOG = logging.getLogger("clawker_fw")
 
 _MOST_NAMED = 10
 _IN_PASSING = "settings-changing"
-"""The code of an error that an ordinary edit of the settings makes."""
+"""The code of an error that every ordinary edit of the settings causes for a moment."""
 
 
 def write(decision: Decision) -> None:
-    """Write what was found, what was done about it, and how that ended."""
+    """Log one decision: the findings, what was done about them, and the outcome."""
     fields: dict[str, object] = {
         "trigger": decision.trigger.value,
         "decision": decision.answer.value,
@@ -55,7 +55,7 @@ def _level(decision: Decision) -> int:
 
 
 def _named(findings: tuple[Finding, ...]) -> list[str]:
-    """Return findings in five words each: sibling, layer, field, cause and action."""
+    """Return a line for each finding: sibling, layer, field, cause and action."""
     lines = [f"{each.sibling} {each.layer} {each.field} {each.cause} {each.action}" for each in findings]
     more = len(lines) - _MOST_NAMED
     return [*lines[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]

@@ -1,39 +1,39 @@
-"""When to look, and when to try again. Pure: the time is told, never read."""
+"""When to compare next, and when to retry. Pure: the caller passes the time in."""
 
 from collections.abc import Callable
 
 SPACING = 1.0
-"""Seconds between the beginnings of two looks at least, whatever happens on the engine."""
+"""Minimum seconds between the starts of two comparisons, however many events arrive."""
 
 Random = Callable[[], float]
-"""Returns another number from 0 to 1 each time."""
+"""Returns a random number from 0 to 1."""
 
 
 class Schedule:
-    """When the next look is due: at once when something has happened, else when the interval is over."""
+    """When the next comparison is due: at once after an event, else when the interval has passed."""
 
     def __init__(self, interval: float, random: Random) -> None:
-        """Have a look due at once."""
+        """Make the first comparison due at once."""
         self._interval = interval
         self._random = random
         self._began = float("-inf")
         self.due = float("-inf")
 
     def look(self, now: float) -> None:
-        """Take in that a look begins. The next one is due after the interval, give or take a tenth."""
+        """Record the start of a comparison. The next one is due after the interval, plus or minus 10 %."""
         self._began = now
         self.due = now + self._interval * (0.9 + 0.2 * self._random())
 
     def by(self, moment: float) -> None:
-        """Have the next look due at a moment, if it is not due before, and with the spacing to the last one."""
+        """Make the next comparison due by `moment`, but not before the minimum spacing has passed."""
         self.due = min(self.due, max(moment, self._began + SPACING))
 
 
 class Backoff:
-    """How long to wait after failures: exponential backoff, capped, with random jitter."""
+    """Exponential backoff after failures: capped, with 50-100 % jitter."""
 
     def __init__(self, first: float, limit: float, random: Random) -> None:
-        """Begin without a failure."""
+        """Start without failures. `first` and `limit` are the shortest and longest wait, in seconds."""
         self._first = first
         self._limit = limit
         self._random = random
@@ -41,7 +41,7 @@ class Backoff:
         self.failures = 0
 
     def failed(self, now: float) -> float:
-        """Take in a failure, and return how long to wait. One that comes while waiting changes nothing."""
+        """Record a failure, and return how long to wait. A failure during the wait does not extend it."""
         if self.waits(now):
             return self._until - now
         longest = min(self._limit, self._first * 2.0 ** min(self.failures, 30))
@@ -51,14 +51,14 @@ class Backoff:
         return wait
 
     def succeeded(self) -> None:
-        """Forget the failures."""
+        """Reset the backoff."""
         self.failures = 0
         self._until = float("-inf")
 
     def waits(self, now: float) -> bool:
-        """Whether the time to wait is not over."""
+        """Whether the wait is still running."""
         return now < self._until
 
     def left(self, now: float) -> float:
-        """Return how long there is still to wait."""
+        """Return the remaining seconds of the wait."""
         return max(0.0, self._until - now)

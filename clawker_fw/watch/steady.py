@@ -1,4 +1,4 @@
-"""Whether the settings are steady: a file that has just been changed may be changed again, and be half of one."""
+"""Debouncing of settings: a file that has just been changed may be half written, and is not applied yet."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -7,29 +7,29 @@ from pathlib import Path
 from clawker_fw.errors import SettingsError
 
 STEADY_SECONDS = 1.0
-"""How long settings have to be as they are before a watcher applies them."""
+"""How long settings must be unchanged before a watcher applies them."""
 
 _State = tuple[int, int, int]
 
 
 class Steady:
-    """Watches files for the time that they have to stay the same.
+    """Checks that files have been unchanged for long enough.
 
-    The time of a file's last change is the kernel's (inode(7)): nobody can set it. Where this machine's clock has
-    been set back since, what counts is how long the file has been seen as it is.
+    A file's ctime is set by the kernel (inode(7)) and can't be forged. If this machine's clock has been set back
+    since, the time for which this process has seen the file unchanged counts instead.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
-        """Begin without having seen a file."""
+        """Start without having seen any file."""
         self._clock = clock
         self._wall = wall
         self._seen: dict[Path, tuple[_State, float]] = {}
 
     def require(self, files: Iterable[Path]) -> None:
-        """Pass when what has just been read of these files was written long enough before.
+        """Require that none of the files, which have just been read, was changed within the last second.
 
         Raises:
-            SettingsError: when one has been changed too lately, or is gone.
+            SettingsError: when one was changed too recently, or can't be read.
         """
         for file in files:
             try:
@@ -42,5 +42,6 @@ class Steady:
             by_kernel = self._wall() - found.st_ctime_ns / 1e9
             if max(by_kernel, self._clock() - self._seen[file][1]) < STEADY_SECONDS:
                 raise SettingsError(
-                    "settings-changing", f"{file} has just been changed: it is applied when it stays so."
+                    "settings-changing",
+                    f"{file} has just been changed. It is applied once it has been unchanged for a second.",
                 )

@@ -1,4 +1,4 @@
-"""Which settings a watcher works by: those of now, unless an agent could have written them."""
+"""Which settings a watcher applies: the current ones, unless an agent could have written them."""
 
 import dataclasses
 
@@ -10,35 +10,35 @@ from clawker_fw.reconcile.exposure import HINT, Exposure, exposures
 
 
 class Trust:
-    """Remembers the last settings that were good, and by which mounts an agent could have written others since."""
+    """Remembers the last good settings, and the mounts through which an agent could have changed them since."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without good settings."""
         self._good: Blueprint | None = None
         self._open: tuple[Exposure, ...] = ()
 
     @property
     def is_open(self) -> bool:
-        """Whether an agent can write the settings, or could since they were last known to be a person's."""
+        """Whether an agent can write the settings, or could at any time since they were last known to be good."""
         return bool(self._open)
 
     def good(self, facts: EngineFacts) -> Blueprint | None:
-        """Return the last good settings, for an engine as it is now: the very same object, when it can be."""
+        """Return the last good settings for the engine's current facts: the same object if these are unchanged."""
         if self._good is not None and self._good.engine != facts:
             self._good = dataclasses.replace(self._good, engine=facts)
         return self._good
 
     def notice(self, observed: Observed, blueprint: Blueprint) -> None:
-        """Take in who can write the settings now. One who has written and gone is remembered."""
+        """Record which agents can write the settings now. If none can, earlier ones stay recorded."""
         self._open = exposures(observed, blueprint.files) or self._open
 
     def accept(self, fresh: Blueprint, observed: Observed) -> None:
-        """Take settings for good.
+        """Accept settings as good.
 
-        What a person has applied with `run` or `reload` is good, wherever its file lies.
+        Settings that a person has applied with `run` or `reload` are good, wherever their file is.
 
         Raises:
-            SettingsError: when they have changed, and an agent could have changed them.
+            SettingsError: when the settings have changed, and an agent could have changed them.
         """
         self.notice(observed, fresh)
         applied = {each.digest for each in origins.recorded(observed)}
@@ -47,9 +47,9 @@ class Trust:
         if self._open and digest not in {*applied, before}:
             raise SettingsError(
                 "settings-open",
-                "The settings have been changed where an agent can change them, so the change is not applied.",
+                "The settings file has changed, but an agent can write it, so the change is not applied.",
                 context=[str(each) for each in self._open],
-                hint=f"{HINT} If the change is wanted, apply it with `clawker-fw reload`.",
+                hint=f"{HINT} If you made the change, apply it with `clawker-fw reload`.",
             )
         if digest in applied and not exposures(observed, fresh.files):
             self._open = ()

@@ -1,7 +1,7 @@
-"""The watcher: look when something has happened or the interval is over, decide, heal as `run` would, tell.
+"""The watcher: compare after an event or when the interval has passed, decide, heal as `run` would, and report.
 
-Level-based like everything else: an event is only a reason to look. What is due and what is tried again stands in
-`schedule.py`, what matters and what is healed in `decision.py`.
+Level-based like everything else: an event is only a reason to compare. Timing and retries are in `schedule.py`,
+decisions about events and findings in `decision.py`.
 """
 
 import dataclasses
@@ -38,21 +38,21 @@ from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Trust
 
 SETTLE_SECONDS = 3.0
-"""How long a sibling that is just being started is left alone."""
+"""How long a starting sibling is left alone."""
 
 CALM_SECONDS = 600.0
-"""How long a sibling that was replaced because it did not work has to work, until that is forgotten."""
+"""How long the replacement of a broken sibling must work before the backoff is reset."""
 
 _HEAL_AGAIN = (1.0, 300.0)
 _LOOK_AGAIN = (1.0, 60.0)
 _CONNECT_AGAIN = (0.1, 2.0)
 _LOCK_AGAIN = (1.0, 15.0)
-"""First and longest wait after failures, in seconds. An engine that comes back is to be noticed at once."""
+"""First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the user asked for. `interval` is in seconds; without `drain_seconds` the setting holds."""
+    """The user's options. `interval` is in seconds; `drain_seconds` overrides the setting."""
 
     project: str
     heal: Heal
@@ -62,10 +62,10 @@ class Orders:
 
 @dataclass(frozen=True)
 class WatcherContext:
-    """Where a watcher works: its engine, its settings, whom it tells, and its clock.
+    """A watcher's dependencies: engine, settings, reporting, and clock.
 
-    `blueprint` reads the settings anew, `require_release` raises when the code on disk is no longer the running
-    one, `progress` is called while a heal goes on.
+    `blueprint` reads the settings again, `require_release` raises when another release has been installed, and
+    `progress` is called during a heal.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -83,7 +83,7 @@ class Watcher:
     """Keeps one stack current."""
 
     def __init__(self, orders: Orders, place: WatcherContext) -> None:
-        """Take the orders; nothing is asked of an engine yet."""
+        """Store the options. The engine is not contacted yet."""
         self._orders = orders
         self._place = place
         self._own = ours(orders.project)
@@ -104,7 +104,7 @@ class Watcher:
         """Keep the stack current until asked to stop.
 
         Raises:
-            RefusedError: when the release on disk is no longer the one that runs.
+            RefusedError: when another release has been installed.
         """
         while not self._place.stopping():
             began = self._place.clock()
@@ -119,7 +119,7 @@ class Watcher:
                 self._stay_away(error, began)
 
     def _on_event(self, event: Event) -> None:
-        """Take in an event, in the thread that follows the engine."""
+        """Put an event's news into the inbox. Runs in the thread that follows the engine."""
         if is_lock_free(event, self._own):
             self._place.inbox.put(News.LOCK_FREE)
         elif matters(event, self._own):
@@ -128,7 +128,7 @@ class Watcher:
             self._place.inbox.put(News.ARRIVAL)
 
     def _stay_away(self, error: EngineError, began: float) -> None:
-        """Wait before an engine that can't be reached is tried again. Its absence is told once."""
+        """Wait before the next attempt to reach the engine. An unchanged error is reported once."""
         wait = self._connecting.failed(self._place.clock())
         if error.message != self._unreachable:
             self._unreachable = error.message
@@ -139,7 +139,7 @@ class Watcher:
             self._place.inbox.take(left)
 
     def _attend(self, engine: EngineWriter) -> None:
-        """Look whenever it is due, until the engine is gone or somebody asks to stop."""
+        """Compare whenever it is due, until the engine goes away or the watcher is stopped."""
         while not self._place.stopping():
             while (left := self._schedule.due - self._place.clock()) > 0:
                 news = self._place.inbox.take(left)
@@ -185,23 +185,23 @@ class Watcher:
         )
 
     def _retry(self, error: FirewallError) -> Decision:
-        """Look again after a while: longer each time."""
+        """Schedule the next comparison with backoff."""
         wait = self._looking.failed(self._place.clock())
         self._again(wait)
         return Decision(self._next, Answer.RETRY, 0, error=error, wait=wait)
 
     def _take_in(self, engine: EngineWriter) -> "_Work":
-        """Read the settings and look; or look by what they said before, when they can't be used as they are.
+        """Read the settings and compare. If the settings can't be used, compare with the last good ones.
 
         Raises:
-            FirewallError: when it is not known what the stack should be, or it can't be looked at.
+            FirewallError: when there are no usable settings, or the engine can't be read.
         """
         facts = engine.facts()
         try:
             fresh = self._place.blueprint(facts)
         except SettingsError as error:
             work = self._by_what_was_good(engine, facts, error)
-            # An agent that can write the settings can also break them, and gains nothing by it.
+            # An agent that can write the settings can also break them. That must not reduce what is healed.
             return work if self._trust.is_open else dataclasses.replace(work, actions=WITHOUT_SETTINGS)
         seen = pipeline.compare(engine, fresh)
         origins.require_same(seen.observed, fresh.origin)
@@ -212,7 +212,7 @@ class Watcher:
         return _Work(seen)
 
     def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: SettingsError) -> "_Work":
-        """Look by the last good settings.
+        """Compare with the last good settings.
 
         Raises:
             SettingsError: when there are none.
@@ -232,7 +232,7 @@ class Watcher:
         if not work.unread:
             self._looking.succeeded()
             return dataclasses.replace(decision, unused=work.unused)
-        # Whether the stack is what it should be can't be said; what was done about it can.
+        # The settings are unreadable, so there is no verdict. A heal that took place is still reported.
         if decision.answer is Answer.HEAL:
             self._again(SPACING)
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
@@ -250,7 +250,7 @@ class Watcher:
         return Decision(self._next, answer, 0, seen.diff.verdicts, found, left=found, wait=wait)
 
     def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Answer, float | None]:
-        """Return what to do about a difference, and how long to wait where that is what is to be done."""
+        """Return what to do about the findings, and for how long if the answer is to wait."""
         now = self._place.clock()
         if self._unwell_at is not None and now - self._unwell_at > CALM_SECONDS:
             self._unwell_at = None
@@ -266,15 +266,15 @@ class Watcher:
             if now - self._settling_since < SETTLE_SECONDS:
                 return Answer.SETTLE, SPACING
         wait = self._run_context.left(now)
-        if _keys(closing) <= self._tried:  # what is new is tried at once, whatever else has failed
+        if _keys(closing) <= self._tried:  # a new finding is tried at once, even during a backoff
             wait = max(wait, self._healing.left(now))
         return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
 
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
-        """Return what the settings say once the lock is held, or the last good ones when they are not to be used.
+        """Return the blueprint to apply under the lock: the current settings, or the last good ones.
 
         Raises:
-            SettingsError: when they have changed meanwhile, and are not to be used.
+            SettingsError: when the settings have changed since the comparison and can't be used.
         """
         if work.unused:
             return work.seen.blueprint
@@ -283,7 +283,7 @@ class Watcher:
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
-        """Close what is to be closed, as `run` would, under the same lock."""
+        """Close the findings as `run` would, under the same lock."""
         seen = work.seen
         closing = options.within(seen.diff).findings
         run_context = convergence.RunContext(self._place.progress, self._place.stopping)
@@ -317,7 +317,7 @@ class Watcher:
         )
 
     def _failed(self, error: FirewallError, closing: tuple[Finding, ...]) -> float:
-        """Take in that a heal has failed, and return how long to wait. Somebody else's turn is no failure."""
+        """Record a failed heal, and return how long to wait. Waiting for another run's lock is not a failure."""
         now = self._place.clock()
         if error.code == "lock-held":
             return self._run_context.failed(now)
@@ -325,7 +325,7 @@ class Watcher:
         return self._healing.failed(now)
 
     def _healed(self, closing: tuple[Finding, ...]) -> None:
-        """Take in that a heal has succeeded. What replaces something that did not work has to work for a while."""
+        """Record a successful heal. After the replacement of a broken sibling, the backoff stays for a while."""
         self._run_context.succeeded()
         now = self._place.clock()
         unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
@@ -345,7 +345,7 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One look, and what may be done about it. `unused` is why it was not taken by the settings of now."""
+    """A comparison, and the actions allowed on it. `unused` is why the current settings were not used for it."""
 
     seen: pipeline.Comparison
     unused: SettingsError | None = None
@@ -353,7 +353,7 @@ class _Work:
 
     @property
     def unread(self) -> SettingsError | None:
-        """Why it is not known what the settings say now."""
+        """Why the current settings can't be read, if so."""
         return self.unused if self.actions == WITHOUT_SETTINGS else None
 
 

@@ -71,7 +71,7 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
     assert command("drift").code == 0
     left = command("status", "--format", "json").valid("status")["leftovers"]
     assert left == {"containers": [], "images": [], "volumes": ["0123456789abcdef"]}
-    assert "Left over, `run` removes it: volume 0123456789abcdef" in command("status").out
+    assert "Left over, to be removed by `run`: volume 0123456789abcdef" in command("status").out
     assert command("run", "--dry-run").code == 1
     assert command("run", "--format", "json").valid("run")["steps"] == [
         {"kind": "remove-volume", "volume": "0123456789abcdef", "text": "remove volume 0123456789ab"}
@@ -332,7 +332,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
             "command": "clawker-fw run \x1b[31m",
         }
         told = command(verb).out
-        assert "Busy: `clawker-fw run \\x1b[31m` is changing this stack since 20" in told
+        assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in told
         assert f"process {parent}" in told
     memory.remove(held)
     hold("999999999 1", "clawker-fw run")
@@ -357,8 +357,8 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(
     told = command("--project", "other", "down").out
     assert told.startswith("other is down.\n")
     for thing in (*(f"image {name}" for name in ours), f"cache {cache}"):
-        assert f"Left for the next run: {thing}\n" in told
-    assert "`clawker-fw down --all` removes that, too." in told
+        assert f"Kept for the next run: {thing}\n" in told
+    assert "`clawker-fw down --all` removes these as well." in told
 
     command("--project", "other", "run")
     clean = command("down", "--all", "--format", "json").valid("down")

@@ -65,7 +65,7 @@ def test_a_project_that_is_named_comes_first(
     message = told(outcome.err, "project_overridden")["message"]
     assert "CLAWKER_FW_PROJECT" in message if variable else "--project" in message
     assert "other" in message
-    assert f"{settings_file.name} is for mine" in message
+    assert f"{settings_file.name} is for project mine" in message
     assert "project_overridden" not in command("--project", "mine", "drift").err
 
 
@@ -235,7 +235,7 @@ def test_settings_that_an_agent_can_write_are_told(
     assert found == {"container": "agent", "mount": folder, "target": "/work", "file": str(settings_file)}
     text = command("status").out
     assert f"The settings are open: agent can write {settings_file}: {folder} is mounted at /work." in text
-    assert "Mount it read-only" in text
+    assert "Make the mount read-only" in text
     for verb in ("run", "reload"):
         outcome = command("--log-format", "json", verb)
         assert outcome.code == 0

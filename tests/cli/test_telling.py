@@ -35,7 +35,7 @@ def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].endswith(f"the command: clawker-fw {meant}")
     again = command(*shlex.split(meant))
-    assert "No such option" not in again.err
+    assert "is in the wrong place" not in again.err
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     outcome = command(*shlex.split(line))
     assert outcome.code == 2
     assert "No such option" in outcome.err
-    assert outcome.err.splitlines()[-1].endswith("--help` shows what there is.")
+    assert outcome.err.splitlines()[-1].endswith("--help` lists commands and options.")
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_status_counts_the_rules_that_are_live(
     settings_file.write_text("rules:\n  - dst: a.test\n  - dst: b.test\n  - dst: c.test\n")
     text = command("status").out
     assert ": 2 rules live," in text
-    assert "The settings have other rules (3 rules): `clawker-fw reload` applies them." in text
+    assert "The settings have different rules (3 rules). Apply them with `clawker-fw reload`." in text
     answer = command("status", "--format", "json").valid("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
 
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
-    assert "The settings have other rules (2 rules)" in command("status").out, "as many, and others"
+    assert "The settings have different rules (2 rules)" in command("status").out, "as many, and others"
     command("reload")
     assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
 
     memory.inside("clawker-coredns").silent = "connection refused"
     answer = command("status", "--format", "json").valid("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
-    assert "rules not known" in command("status").out
+    assert "live rules unknown" in command("status").out
 
 
 def test_status_does_without_the_count_of_an_earlier_release(command: Command, memory: MemoryEngine) -> None:
@@ -168,7 +168,7 @@ def test_status_after_down(command: Command) -> None:
     outcome = command("status")
     assert outcome.code == 0
     assert outcome.out.startswith("not up  clawker on engine ")
-    assert "`clawker-fw run` brings it up." in outcome.out
+    assert "Start it with `clawker-fw run`." in outcome.out
     assert "Attach an agent" not in outcome.out
     assert "docker run" not in outcome.out
     answer = command("status", "--format", "json")

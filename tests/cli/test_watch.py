@@ -246,7 +246,7 @@ def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_pa
     for heal in ("tamper", "all"):
         outcome = command("--host", "unix:///run/other.sock", "service", "install", "--system", "--heal", heal)
         assert outcome.code == 0, outcome.err
-        assert f"{UNIT} is started, now and at boot." in outcome.out
+        assert f"{UNIT} has been started, and starts again at every boot." in outcome.out
         text = (tmp_path / "units" / UNIT).read_text()
         assert f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal {heal}" in text
     assert systemctl.calls[1:4] == [
@@ -300,7 +300,7 @@ def test_without_systemd_the_unit_is_written_and_that_is_said(
     monkeypatch.setattr(service, "booted", lambda: False)
     outcome = command("service", "install", "--system")
     assert outcome.code == 0
-    assert "systemd does not run here" in outcome.out
+    assert "systemd is not running here" in outcome.out
     assert (tmp_path / "units" / UNIT).is_file()
     status = command("service", "status", "--system")
     assert status.code == 1

@@ -36,8 +36,8 @@ def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # no
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "names no host"),
-        (".", "names no host"),
+        ("", "is empty"),
+        (".", "is empty"),
         ("https://a.test", "has a scheme"),
         ("a.test/path", "has a path"),
         ("a.test:443", "has a port"),
@@ -55,11 +55,11 @@ def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # no
         ("2130706433", "is an address"),
         ("0x7f.1", "is an address"),
         ("a.0x1f", "is an address"),
-        ("-a.test", "is no host name"),
-        ("a-.test", "is no host name"),
-        ("a!.test", "is no host name"),
+        ("-a.test", "is not a host name"),
+        ("a-.test", "is not a host name"),
+        ("a!.test", "is not a host name"),
         ("denied.invalid", "can never exist"),
-        ("\u2028.test", "is no international domain name"),
+        ("\u2028.test", "is not a valid international domain name"),
     ],
 )
 def test_what_is_no_name_is_refused_with_its_reason(text: str, complaint: str) -> None:

@@ -212,7 +212,7 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(
     (victim,) = (each for each in engine.listing() if each.name == "victim")
     hardware = victim.networks["clawker-net"].hardware
     for named, words in (
-        (hardware, "that of victim or of somebody who"),
+        (hardware, "belongs to victim but may be forged"),
         ("02:00:00:00:00:99", "hardware"),
     ):
         engine.inside(sibling).others = (f"{address} {named}",)

@@ -73,7 +73,7 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
     assert caught.value.code == "replacement-not-ready"
-    assert "it said: the program's last words" in caught.value.context
+    assert "log: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
     assert stacks.found(engine, first) == set()
 
@@ -88,7 +88,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
         stacks.converged(engine, wanted)
     failed = pipeline.compare(engine, wanted).failed_attempt
     assert failed
-    assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "it said: the program's last words")
+    assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "log: the program's last words")
     document = documents.drift_document(pipeline.compare(engine, wanted).diff, failed, busy=None, warnings=())
     assert document["failed_attempt"]["code"] == "replacement-not-ready"
 
@@ -463,7 +463,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
 
     with pytest.raises(EngineError) as caught:
         convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
-    assert any("undoing failed too" in line for line in caught.value.context)
+    assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 
 

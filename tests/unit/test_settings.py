@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("rules:\n  - proto: http\n    dst: 'a b'\n", 3, "has a space"),
         ("rules:\n  - proto: http\n", 2, "`rules.dst` is missing"),
         ("rules:\n  - dst: no\n", 2, "is False, not text"),
-        ("rules:\n  - dst: !env HOST\n", 2, "'HOST' is no value that is known here"),
-        ("drain_timeout: 2020-99-99\n", 1, "'2020-99-99' is no value"),
-        ("drain_timeout: !!int x\n", 1, "'x' is no value"),
-        ("drain_timeout: =\n", 1, "'=' is no value"),
+        ("rules:\n  - dst: !env HOST\n", 2, "'HOST' is not a value"),
+        ("drain_timeout: 2020-99-99\n", 1, "'2020-99-99' is not a value"),
+        ("drain_timeout: !!int x\n", 1, "'x' is not a value"),
+        ("drain_timeout: =\n", 1, "'=' is not a value"),
         ("rules:\n  - a.test\n", 2, "write `dst: a.test`"),
         ("rules: a.test\n", 1, "`rules` must be a list"),
         ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https' or 'http'"),
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("a: [\n", 2, "is not YAML"),
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
-        ("- a.test\n", 1, "no mapping of settings"),
+        ("- a.test\n", 1, "expected `setting: value` pairs"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
@@ -261,7 +261,7 @@ def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
     assert len(settings.load(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
     error = refused(write("\n".join(["rules:", *entries, "  - {dst: a.test, port: 999}"])))
     assert (error.code, error.exit_code) == ("rules-too-many", 3)
-    assert "1,001 ports, and 1,000 is the most" in error.message
+    assert "1,001 ports; at most 1,000 are supported" in error.message
 
 
 def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:

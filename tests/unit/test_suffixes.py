@@ -10,24 +10,24 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.suffixes import is_registry, is_shared
 
-NO_HOST = "is a public suffix, below which others have their names, and no host"
+NO_HOST = "is a public suffix under which others register names, not a host"
 
 
 @pytest.mark.parametrize(
     ("dst", "reason"),
     [
-        ("localhost", "is the machine of whoever asks"),
-        (".localhost", "is the machine of whoever asks"),
-        ("a.localhost", "is the machine of whoever asks"),
+        ("localhost", "always means the machine itself"),
+        (".localhost", "always means the machine itself"),
+        ("a.localhost", "always means the machine itself"),
         ("com", NO_HOST),
         ("CO.UK.", NO_HOST),
         ("рф", NO_HOST),
         ("xn--p1ai", NO_HOST),
         (".com", "would allow a whole top-level domain"),
         (".test", "would allow a whole top-level domain"),
-        (".co.uk", "would allow everybody who has a name below co.uk"),
-        (".github.io", "would allow everybody who has a name below github.io"),
-        (".anything.ck", "would allow everybody"),
+        (".co.uk", "would allow every site below co.uk"),
+        (".github.io", "would allow every site below github.io"),
+        (".anything.ck", "would allow every site"),
         ("kobe.jp", NO_HOST),
     ],
 )
@@ -71,6 +71,6 @@ def test_the_error_names_the_line(tmp_path: Path) -> None:
     path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n")
     with pytest.raises(SettingsError) as caught:
         settings.load(path, {})
-    assert "line 3: '.github.io' would allow everybody" in caught.value.message
+    assert "line 3: '.github.io' would allow every site" in caught.value.message
     path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n    force: true\n")
     assert len(settings.load(path, {}).rules.rules) == 2
