@@ -1,7 +1,7 @@
-// Command coredns is the resolver sibling: CoreDNS with only the plugins that the Corefile template names.
+// Command coredns is the resolver sibling: CoreDNS with only the plugins that the Corefile template uses.
 //
-// What is left out is the point. There is no forward, proxy, hosts or rewrite plugin in the binary, so no
-// configuration, tampered or not, can send an agent's query anywhere: DNS can't become a tunnel.
+// The binary has no forward, proxy, hosts or rewrite plugin on purpose. So no configuration, even a tampered one, can
+// forward an agent's query, and DNS can't become a tunnel.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 func init() {
-	// The order in which plugins see a query; CoreDNS's own list names plugins that are not here.
+	// The order in which plugins handle a query. CoreDNS's default list has plugins that are not compiled in.
 	dnsserver.Directives = []string{"errors", "policy"}
 }
 

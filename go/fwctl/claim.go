@@ -16,8 +16,8 @@ import (
 
 const announceEvery = 100 * time.Millisecond
 
-// claimRecord exists while this container holds the service address, so that serve takes it again after a
-// restart (the engine makes a new network namespace then and knows nothing of our address).
+// claimRecord returns the path of a file that exists while this container holds the service address. After a
+// restart the network namespace is new and the engine does not know that address, so serve takes it again.
 func claimRecord(root string) string { return filepath.Join(root, "state", "claimed") }
 
 func claimed(root string) bool {
@@ -25,10 +25,10 @@ func claimed(root string) bool {
 	return err == nil
 }
 
-// claim takes the service address and announces it by gratuitous ARP (RFC 5944, section 4.6). It returns
-// after `announce`, since a neighbour entry that has just changed may refuse to change again for a second.
+// claim takes the service address and announces it by gratuitous ARP (RFC 5944, section 4.6). It repeats this for
+// the duration `announce`, because a neighbour entry that has just changed is locked against change for a second.
 //
-// A claim that can't be met leaves no record: serve would refuse to start for ever.
+// A claim without an interface for the address leaves no record, because serve could never start again with one.
 func claim(root string, sibling Sibling, announce time.Duration) error {
 	link, err := serviceLink(sibling)
 	if err != nil {
@@ -50,9 +50,9 @@ func claim(root string, sibling Sibling, announce time.Duration) error {
 	}
 }
 
-// announceOwn takes the service address again if it was claimed, and announces every address that the engine knows
-// nothing of. Since release 28 an engine gives a container another hardware address at each start, and announces
-// only the addresses that it gave itself: whoever remembers one of ours would send to the old one for half a minute.
+// announceOwn takes the service address again if it was claimed, and announces every address that the engine does not
+// know. Since release 28 the engine gives a container a new hardware address at each start, but announces only the
+// addresses that it assigned itself. Neighbours would use the old hardware address for half a minute.
 func announceOwn(root string, sibling Sibling) error {
 	own := sibling.Addresses
 	if claimed(root) {
@@ -84,9 +84,9 @@ func serviceLink(sibling Sibling) (netlink.Link, error) {
 	return linkIn(sibling.Service.Subnet)
 }
 
-// release moves the service address to the loopback interface with host scope. Queries that agents still
-// send to this container's hardware address are answered, but with arp_ignore=3 no ARP request is: nobody
-// finds the address here any more, and nobody who has it here loses a query.
+// release moves the service address to the loopback interface with host scope. The container still answers queries
+// that agents send to its hardware address, so none is lost. With arp_ignore=3 it no longer answers ARP requests for
+// the address, so no agent resolves the address to this container again.
 func release(root string, sibling Sibling) error {
 	if sibling.Service == nil {
 		return fmt.Errorf("the %s sibling has no service address", sibling.Name)
@@ -96,7 +96,7 @@ func release(root string, sibling Sibling) error {
 	}
 	link, err := linkHolding(sibling.Service.Address)
 	if errors.Is(err, errNoInterface) {
-		return nil // not held: nothing to give up
+		return nil // not held: nothing to release
 	}
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func release(root string, sibling Sibling) error {
 	return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(sibling.Service.Address, 32))})
 }
 
-// announceAddress broadcasts one gratuitous ARP request: sender and target are both the address.
+// announceAddress broadcasts one gratuitous ARP request, with the address as both sender and target.
 func announceAddress(link netlink.Link, address netip.Addr) error {
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(networkOrder(unix.ETH_P_ARP)))
 	if err != nil {
@@ -132,7 +132,7 @@ func broadcast(socket, link int, frame []byte) error {
 	})
 }
 
-// gratuitousARP is an Ethernet frame (14 bytes) with an ARP packet for IPv4 (28 bytes; RFC 826).
+// gratuitousARP returns an Ethernet frame: a header (14 bytes) and an ARP packet for IPv4 (28 bytes; RFC 826).
 func gratuitousARP(hardware []byte, address netip.Addr) []byte {
 	frame := make([]byte, 0, 42)
 	frame = append(frame, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)

@@ -11,43 +11,43 @@ import (
 	"time"
 )
 
-// Commit is stage/commit.json, and once it is live, state/committed.json: a whole set of hot files, and the digest
-// that each proven resource has when they are live.
+// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
+// stage/commit.json, and as state/committed.json once the set is live.
 type Commit struct {
-	Version string            `json:"version"` // that of the files, never used before
+	Version string            `json:"version"` // the files' version, never used before
 	Live    map[string]string `json:"live"`
-	Files   []StagedFile      `json:"files"`  // in the order in which they go into place
-	Remove  []string          `json:"remove"` // below hot/, after the new set is live, like everything else there
+	Files   []StagedFile      `json:"files"`  // in the order in which they are placed
+	Remove  []string          `json:"remove"` // removed once the new set is live, like every file not in Files
 	Seconds float64           `json:"seconds"`
-	Rules   json.RawMessage   `json:"rules,omitempty"` // those that the files are made of: kept for who asks
+	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
 }
 
-// StagedFile is a path below hot/ and the digest of what the file says: SHA-256 in hexadecimal, without its version.
+// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
 type StagedFile struct {
 	Path   string `json:"path"`
 	Digest string `json:"sha256"`
 }
 
-// Result is what commit answers. A set that is not taken has been put back before the answer is given.
+// Result is the output of commit. When Committed is false, the last good set has already been restored.
 type Result struct {
 	Committed bool     `json:"committed"`
-	Rejected  []string `json:"rejected"` // resources that the program refused
+	Rejected  []string `json:"rejected"` // resources that the program rejected
 	Missing   []string `json:"missing"`  // resources that did not become live in time
 	Reason    string   `json:"reason"`
-	Hung      bool     `json:"hung"` // the program answers no more: only a new start brings it back
+	Hung      bool     `json:"hung"` // the program no longer answers and must be restarted
 }
 
 const pollEvery = 10 * time.Millisecond
 
-// hungAfter is the share of the time for a proof that a program may be silent. While it takes a large set over it does
-// not answer either.
+// hungAfter is the share of the proof's time after which a silent program counts as hung. A program that is loading
+// a large set does not answer for a while either.
 const hungAfter = 0.6
 
-// backWithin is how long the last good set may take to be live again.
+// backWithin is how long the restored good set may take to be live again.
 const backWithin = time.Second
 
-// commit moves the staged files into place by rename (Envoy looks at nothing else), waits for proof from the
-// program, and puts the last good set back when there is none: an update that is half applied must not stay.
+// commit moves the staged files into place by rename (Envoy watches only renames) and waits until the program proves
+// them live. If it does not, commit restores the last good set, because a half-applied update must not stay.
 func commit(root string, resources []Resource, program Program, now func() time.Time) (Result, error) {
 	stage, hot := filepath.Join(root, "stage"), filepath.Join(root, "hot")
 	var wanted Commit
@@ -76,7 +76,7 @@ func commit(root string, resources []Resource, program Program, now func() time.
 	if !result.Committed {
 		return giveBack(root, resources, program, result, now)
 	}
-	if err := removeOthers(hot, wanted.paths()); err != nil { // or the set would not be what is recorded of it
+	if err := removeOthers(hot, wanted.paths()); err != nil { // hot/ must match the record exactly
 		return result, err
 	}
 	text, err := json.Marshal(wanted)
@@ -89,7 +89,7 @@ func commit(root string, resources []Resource, program Program, now func() time.
 	return result, errors.Join(keepGood(root), removeUnfinished(root))
 }
 
-// giveBack puts the last good set back and waits until it is live. A program that does not answer any more is hung.
+// giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.
 func giveBack(root string, resources []Resource, program Program, result Result, now func() time.Time) (Result, error) {
 	if err := restore(root); err != nil {
 		return result, err
@@ -109,7 +109,7 @@ func giveBack(root string, resources []Resource, program Program, result Result,
 	return result, removeUnfinished(root)
 }
 
-// removeUnfinished takes away what a commit needs, and what one that died halfway has left.
+// removeUnfinished removes the temporary folders of a commit, including those of one that died halfway.
 func removeUnfinished(root string) error {
 	var failed error
 	for _, folder := range []string{
@@ -120,15 +120,15 @@ func removeUnfinished(root string) error {
 	return failed
 }
 
-// Proof is what has to be seen of the program: each resource live, and taken from the files of this commit.
+// Proof is the condition for a successful commit: every resource is live, and was loaded from this commit's files.
 type Proof struct {
 	live    map[string]string
 	version string
-	before  map[string]int // refused updates until now
+	before  map[string]int // rejected updates before the commit
 	within  time.Duration
 }
 
-// prove polls until everything is live, something is refused, the program is silent for too long, or the time is over.
+// prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
 func prove(program Program, resources []Resource, wanted Proof, now func() time.Time) Result {
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
 	answered := now()
@@ -155,7 +155,7 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 		silence := now().Sub(answered)
 		if err != nil && (over || silence.Seconds() > hungAfter*wanted.within.Seconds()) {
 			result.Hung = true
-			result.Reason = "it does not answer any more: " + err.Error()
+			result.Reason = "the program no longer answers: " + err.Error()
 			return result
 		}
 		if len(result.Rejected) > 0 || over {
@@ -165,8 +165,8 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 	}
 }
 
-// notLive lists the resources that are not live as wanted. What was live before may be so by chance: where files have
-// versions, each must have been taken from the files of now.
+// notLive lists the resources that are not live as wanted. Equal content is not enough: versioned resources must also
+// have been loaded from this commit's files, since the same content may have been live before.
 func notLive(program Program, resources []Resource, wanted Proof) ([]string, error) {
 	older, err := notTaken(program, resources, wanted.version)
 	if err != nil || len(older) > 0 {
@@ -179,7 +179,7 @@ func notLive(program Program, resources []Resource, wanted Proof) ([]string, err
 	return differing(wanted.live, live), nil
 }
 
-// notTaken lists the resources that were taken from files of another version.
+// notTaken lists the resources that were loaded from files of another version.
 func notTaken(program Program, resources []Resource, version string) ([]string, error) {
 	taken, err := program.Versions(resources)
 	if err != nil {
@@ -195,7 +195,7 @@ func notTaken(program Program, resources []Resource, version string) ([]string, 
 	return older, nil
 }
 
-// mark gives staged files the version of this commit.
+// mark writes the version into the files.
 func mark(folder, version string, paths []string) error {
 	for _, path := range paths {
 		path := filepath.Join(folder, path)
@@ -242,7 +242,7 @@ func (c Commit) verify(folder string) error {
 	return nil
 }
 
-// verifyVersions passes when no file has another version than the commit: one that died may have left some.
+// verifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
 func (c Commit) verifyVersions(folder string) error {
 	for _, path := range c.paths() {
 		content, err := readFile(filepath.Join(folder, path))

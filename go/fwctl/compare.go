@@ -13,17 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changesTolerated is how often a part is read again that has changed while it was read.
+// changesTolerated is how often a part is read again after it changed during reading.
 const changesTolerated = 3
 
-// namespace is what the kernel says of this network namespace: interfaces and their addresses, of both families.
+// namespace holds the interfaces of this network namespace and their addresses, of both families.
 type namespace struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
 }
 
-// networkDifferences says in sentences how this network namespace differs from what was asked. Whatever decides about
-// a packet is read whole, and each part of it is either expected or a difference. What can't be read is one, too.
+// networkDifferences describes how this network namespace differs from the desired one, one sentence a difference.
+// Everything that decides about a packet is read completely. Each item found is either expected or a difference, and
+// so is a part that can't be read.
 func networkDifferences(sibling Sibling) []string {
 	differences := []string{}
 	seen, err := readNamespace()
@@ -73,7 +74,7 @@ func readNamespace() (*namespace, error) {
 	return &namespace{links, addresses}, nil
 }
 
-// name is what an interface is called.
+// name returns the name of an interface.
 func (n *namespace) name(index int) string {
 	for _, link := range n.links {
 		if link.Attrs().Index == index {
@@ -83,7 +84,7 @@ func (n *namespace) name(index int) string {
 	return fmt.Sprintf("interface %d", index)
 }
 
-// holding is the interface that has an address, or is in a subnet: nil when there is none.
+// holding returns the interface with a matching address, or nil.
 func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
 	for _, address := range n.addresses {
 		ip, ok := netip.AddrFromSlice(address.IP.To4())
@@ -105,7 +106,7 @@ func (n *namespace) withAddress(address netip.Addr) netlink.Link {
 
 func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
 
-// nameIn is what the interface in a subnet is called, and words for it when there is none.
+// nameIn returns the name of the interface in a subnet, or a description if there is none.
 func (n *namespace) nameIn(subnet netip.Prefix) string {
 	if link := n.in(subnet); link != nil {
 		return link.Attrs().Name
@@ -113,7 +114,7 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 	return fmt.Sprintf("the interface in %s", subnet)
 }
 
-// expectation is what should be there. What only may be there is optional.
+// expectation holds the items that must be present, and those that may be.
 type expectation struct {
 	required map[string]bool
 	optional map[string]bool
@@ -152,7 +153,7 @@ func (e *expectation) differences(found []string) []string {
 	return differences
 }
 
-// interfaceDifferences finds what is up and not ours, and what of ours does not let packets pass as it is.
+// interfaceDifferences finds unknown interfaces that are up, and problems with our own.
 func interfaceDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}
@@ -188,21 +189,22 @@ func problems(link netlink.Link) []string {
 	case attributes.Flags&net.FlagUp == 0:
 		found = append(found, "is down")
 	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
-		found = append(found, "has nobody at its other end")
+		found = append(found, "has no carrier")
 	}
 	if attributes.RawFlags&unix.IFF_NOARP != 0 {
-		found = append(found, "asks for no addresses")
+		found = append(found, "has ARP switched off")
 	}
 	if attributes.MasterIndex != 0 {
-		found = append(found, "belongs to another interface")
+		found = append(found, "is enslaved to another interface")
 	}
 	if attributes.Xdp != nil && attributes.Xdp.Attached {
-		found = append(found, "has a program that filters (XDP)")
+		found = append(found, "has an XDP program attached")
 	}
 	return found
 }
 
-// queueDifferences finds whatever delays, drops or diverts at an interface: virtual ones have no queue by themselves.
+// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Virtual interfaces have none
+// by default.
 func queueDifferences(_ Sibling, seen *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
 	if err != nil {
@@ -228,7 +230,7 @@ func addressDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	for _, each := range sibling.Addresses {
 		expected.add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
 	}
-	if sibling.Service != nil { // whether it is held is told by itself; given up, it stays for who still comes
+	if sibling.Service != nil { // the report has Claimed for it; after a release it stays on lo
 		service := sibling.Service
 		expected.allow(
 			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
@@ -285,8 +287,8 @@ func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	return expected.differences(texts), nil
 }
 
-// expectLocal adds what the kernel's own table has for an address. Older kernels have a broadcast route for a subnet's
-// first address, too. The addresses themselves are compared elsewhere.
+// expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
+// for a subnet's first address. The addresses themselves are compared by addressDifferences.
 func expectLocal(expected *expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
@@ -308,7 +310,7 @@ func expectLocal(expected *expectation, seen *namespace, address netlink.Addr) {
 	}
 }
 
-// lastOf is the highest address of an IPv4 prefix.
+// lastOf returns the highest address of an IPv4 prefix.
 func lastOf(prefix netip.Prefix) netip.Addr {
 	bytes := prefix.Addr().As4()
 	for bit := prefix.Bits(); bit < 32; bit++ {
@@ -351,10 +353,10 @@ func (n *namespace) describeRoute(route netlink.Route) string {
 	plain := netlink.Route{
 		Type: route.Type, Dst: route.Dst, Gw: route.Gw, LinkIndex: route.LinkIndex, Src: route.Src, Tos: route.Tos,
 		Priority: route.Priority, Table: route.Table,
-		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // decide nothing here
+		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // irrelevant to the decision
 	}
 	if !reflect.DeepEqual(route, plain) {
-		text += " with further attributes" // several ways, encapsulation, a size, ...
+		text += " with further attributes" // multipath, encapsulation, MTU, ...
 	}
 	return text
 }
@@ -396,15 +398,15 @@ func describeRule(rule netlink.Rule) string {
 	text := fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
 	plain := netlink.NewRule()
 	plain.Priority, plain.Src, plain.Table = rule.Priority, rule.Src, rule.Table
-	plain.Family, plain.Protocol = rule.Family, rule.Protocol // who made it, which decides nothing
+	plain.Family, plain.Protocol = rule.Family, rule.Protocol // Protocol is who added the rule, which is irrelevant
 	if !reflect.DeepEqual(rule, *plain) {
 		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, another action, ...
 	}
 	return text
 }
 
-// neighbourDifferences finds hardware addresses that were written down by hand: such an entry is never asked for
-// again, so packets to a gateway or an agent go wherever it says. And whom we would answer for as a proxy.
+// neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never refreshed,
+// so it can divert packets for a gateway or an agent.
 func neighbourDifferences(_ Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	for _, link := range seen.links {
@@ -429,11 +431,11 @@ func neighbourDifferences(_ Sibling, seen *namespace) ([]string, error) {
 	return differences, nil
 }
 
-// policyDifferences finds policies by which the kernel would encrypt, or drop, what passes.
+// policyDifferences finds IPsec policies, by which the kernel would encrypt or drop packets.
 func policyDifferences(Sibling, *namespace) ([]string, error) {
 	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, nil // a kernel without any
+		return nil, nil // a kernel without IPsec
 	}
 	var differences []string
 	for _, policy := range policies {

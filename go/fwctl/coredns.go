@@ -12,18 +12,18 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// policySocket is where the Corefile has CoreDNS say what is live: no address that an agent could reach.
+// policySocket is the socket on which CoreDNS reports what is live, as set in the Corefile. No agent can reach it.
 const policySocket = "/tmp/policy.sock"
 
-// refusedName is never allowed: .invalid is reserved (RFC 6761), and no rule can name it.
+// refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
 const refusedName = "refused.clawker-fw.invalid."
 
 const answerLimit = time.Second
 
-// coredns asks the process over its socket what it has loaded, and over DNS, the way an agent does, whether it answers.
+// coredns asks the process over its socket what it has loaded, and checks over DNS, like an agent, that it answers.
 type coredns struct{ socket, server string }
 
-// policyStatus is what the policy plugin says of itself.
+// policyStatus is the status that the policy plugin reports.
 type policyStatus struct {
 	Build   string `json:"build"`
 	Digest  string `json:"digest"`
@@ -95,7 +95,7 @@ func (c coredns) Reason() string {
 
 func (c coredns) Connections() (int, error) { return 0, nil }
 
-// refuses asks a resolver, over `udp` or `tcp`, for the name that is always refused, and passes when it is.
+// refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
 func refuses(server, network string) error {
 	query := dnsmessage.Message{
 		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
@@ -105,10 +105,10 @@ func refuses(server, network string) error {
 	}
 	reply, err := ask(server, network, query)
 	if err != nil {
-		return fmt.Errorf("asking %s over %s: %w", server, network, err)
+		return fmt.Errorf("querying %s over %s: %w", server, network, err)
 	}
 	if reply.RCode != dnsmessage.RCodeNameError {
-		return fmt.Errorf("asking %s over %s: %s is answered with %s", server, network, refusedName, reply.RCode)
+		return fmt.Errorf("querying %s over %s: %s was answered with %s", server, network, refusedName, reply.RCode)
 	}
 	return nil
 }
@@ -147,12 +147,12 @@ func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, 
 		return reply, err
 	}
 	if reply.ID != query.ID {
-		return reply, errors.New("an answer to another query")
+		return reply, errors.New("the answer has another query's id")
 	}
 	return reply, nil
 }
 
-// readLong reads a message that comes after its length, in as many pieces as the network makes of it.
+// readLong reads one DNS message over TCP: two bytes with its length, then the message.
 func readLong(connection io.Reader, message []byte) (int, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(connection, length[:]); err != nil {
@@ -160,7 +160,7 @@ func readLong(connection io.Reader, message []byte) (int, error) {
 	}
 	size := int(binary.BigEndian.Uint16(length[:]))
 	if size > len(message) {
-		return 0, fmt.Errorf("an answer of %d bytes", size)
+		return 0, fmt.Errorf("the answer is too long: %d bytes", size)
 	}
 	return io.ReadFull(connection, message[:size])
 }

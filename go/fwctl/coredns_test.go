@@ -288,7 +288,7 @@ func TestRefusesNothingElse(t *testing.T) {
 				err := refuses(server, network)
 
 				if err == nil || !strings.Contains(err.Error(), each.wanted) ||
-					!strings.HasPrefix(err.Error(), "asking "+server+" over "+network+": ") {
+					!strings.HasPrefix(err.Error(), "querying "+server+" over "+network+": ") {
 					t.Errorf("got %v, expected %q in it", err, each.wanted)
 				}
 			})

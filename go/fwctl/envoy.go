@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// adminSocket is where the bootstrap puts Envoy's admin interface: no address that an agent could reach.
+// adminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
 const adminSocket = "/tmp/admin.sock"
 
 type envoy struct{ client http.Client }
@@ -28,7 +28,7 @@ func newEnvoy(socket string) envoy {
 	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-// An Envoy that takes over a large set answers nobody meanwhile; one that is asked for all of it takes a while, too.
+// Time limits of requests. While Envoy loads a large set it does not answer, and dumping one takes a while as well.
 const (
 	statsWithin = time.Second
 	dumpWithin  = 5 * time.Second
@@ -74,7 +74,7 @@ func (e envoy) Build() (string, error) {
 	return info.Version, nil
 }
 
-// stats reads the statistics whose whole name matches the pattern, as text: name -> value.
+// stats reads the statistics whose name matches the pattern, as a map from name to text.
 func (e envoy) stats(pattern string) (map[string]string, error) {
 	body, err := e.do(http.MethodGet, "/stats?filter="+pattern)
 	if err != nil {
@@ -89,7 +89,7 @@ func (e envoy) stats(pattern string) (map[string]string, error) {
 	return values, nil
 }
 
-// Live reads what Envoy has loaded. A listener that is only warming up, or draining, is not among it.
+// Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners.
 func (e envoy) Live(resources []Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
@@ -116,7 +116,7 @@ func (e envoy) loaded(proof EnvoyProof) ([]map[string]any, error) {
 		Configs []map[string]any `json:"configs"`
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber() // as they are written
+	decoder.UseNumber() // keep numbers exactly as written
 	if err := decoder.Decode(&dump); err != nil {
 		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
 	}
@@ -132,8 +132,8 @@ func (e envoy) loaded(proof EnvoyProof) ([]map[string]any, error) {
 	return found, nil
 }
 
-// Versions reads version_text of each xDS subscription, which changes only when an update was accepted: version_info
-// of /config_dump shows updates that were refused as well.
+// Versions returns version_text of each xDS subscription, which changes only when an update is accepted. version_info
+// in /config_dump would also show rejected updates.
 func (e envoy) Versions(resources []Resource) (map[string]string, error) {
 	values, err := e.stats(`\.version_text$`)
 	if err != nil {
@@ -162,7 +162,7 @@ func (e envoy) Rejections(resources []Resource) (map[string]int, error) {
 			name := resource.Envoy.Statistics + kind
 			text, known := values[name]
 			if !known {
-				continue // nothing subscribes to it yet
+				continue // no subscription yet
 			}
 			count, err := strconv.Atoi(text)
 			if err != nil {
@@ -195,7 +195,7 @@ func (e envoy) Reason() string {
 	}
 	var reasons []string
 	for _, listener := range dump.Configs {
-		// A listener that is new is reported twice: under its name, and without one.
+		// A new listener is reported twice: with its name, and without one.
 		reason := cmp.Or(listener.Name, listener.Error.Failed.Name) + ": " + listener.Error.Details
 		if listener.Error.Details != "" && !slices.Contains(reasons, reason) {
 			reasons = append(reasons, reason)
@@ -207,8 +207,8 @@ func (e envoy) Reason() string {
 	return strings.Join(reasons, "; ")
 }
 
-// Connections sums the listeners' open connections; the same number again per worker and the admin
-// interface's own are left out.
+// Connections returns the sum of the listeners' open connections. The per-worker statistics, which repeat these
+// numbers, and the admin interface are left out.
 func (e envoy) Connections() (int, error) {
 	values, err := e.stats(`^listener\..*downstream_(pre_)?cx_active$`)
 	if err != nil {
@@ -228,8 +228,8 @@ func (e envoy) Connections() (int, error) {
 	return sum, nil
 }
 
-// drain asks Envoy to stop listening gracefully (open connections go on, HTTP ones are told to close after
-// their next answer) and prints the number that is left until it is 0 or the limit has passed.
+// drain asks Envoy to drain its listeners gracefully: open connections continue, and HTTP connections close after
+// their next response. It prints the number of open connections until it is 0 or the limit has passed.
 func drain(program envoy, limit time.Duration) error {
 	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful"); err != nil {
 		return err

@@ -21,24 +21,24 @@ import (
 	"time"
 )
 
-// The agents' eye: CoreDNS's container is on the agents' network, so what it sees there of CoreDNS and Envoy is what
-// agents see. It asks for a name that no rule can allow, and has to be refused as an agent would be.
+// The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
+// a name that no rule can allow, and expects the refusal that an agent would get.
 
-// refusedHost is refusedName as clients write it. Neither sibling logs it.
+// refusedHost is refusedName without the final dot. Neither sibling logs these requests.
 const refusedHost = "refused.clawker-fw.invalid"
 
-// refusalWords begin Envoy's answer to a request for a host that no rule allows.
+// refusalWords is the beginning of Envoy's response to a request for a host that no rule allows.
 const refusalWords = "clawker-fw: no rule allows this host"
 
 const (
-	eyeTimeout  = time.Second // for an answer from a neighbour, on a busy machine
+	eyeTimeout  = time.Second // for an answer from the same host, on a busy machine
 	eyePatience = time.Second
 	eyesAtOnce  = 64
-	// portsEachCheck bounds what a health check asks, which is made all the time: with more ports, others each time.
+	// portsEachCheck limits the ports that one health check tries. With more ports, each check tries a random choice.
 	portsEachCheck = 32
 )
 
-// Eye is hot/eye/envoy.json: where agents find Envoy.
+// Eye is hot/eye/envoy.json: the address and ports at which agents reach Envoy.
 type Eye struct {
 	Address netip.Addr `json:"address"`
 	Ports   []int      `json:"ports"`
@@ -57,7 +57,7 @@ func readEye(root string) (Eye, error) {
 	return eye, nil
 }
 
-// agentsSee says in sentences what agents see of each sibling that they should not. Only CoreDNS can say.
+// agentsSee describes, for each sibling, what agents see that they should not. Only CoreDNS's container can tell.
 func agentsSee(root string, sibling Sibling) map[string][]string {
 	if sibling.Service == nil {
 		return map[string][]string{}
@@ -75,7 +75,7 @@ func agentsSee(root string, sibling Sibling) map[string][]string {
 	return seen
 }
 
-// agentsAreServed is what a health check asks: Envoy, at some of many ports.
+// agentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
 func agentsAreServed(root string, sibling Sibling) error {
 	if sibling.Service == nil {
 		return nil
@@ -87,12 +87,12 @@ func agentsAreServed(root string, sibling Sibling) error {
 	rand.Shuffle(len(eye.Ports), func(i, j int) { eye.Ports[i], eye.Ports[j] = eye.Ports[j], eye.Ports[i] })
 	eye.Ports = eye.Ports[:min(len(eye.Ports), portsEachCheck)]
 	if found := seenForAWhile(eye); len(found) > 0 {
-		return fmt.Errorf("agents see of envoy: %s", strings.Join(found, "; "))
+		return fmt.Errorf("agents can't use envoy: %s", strings.Join(found, "; "))
 	}
 	return nil
 }
 
-// seenOfResolver asks an address for the refused name, over UDP and TCP (RFC 7766).
+// seenOfResolver queries an address for the refused name over UDP and TCP (RFC 7766), and describes what fails.
 func seenOfResolver(server netip.AddrPort) []string {
 	found := []string{}
 	for _, transport := range []string{"udp", "tcp"} {
@@ -103,8 +103,8 @@ func seenOfResolver(server netip.AddrPort) []string {
 	return found
 }
 
-// seenForAWhile is what stays so: an Envoy that has just been started, or told to listen at another port, needs a
-// moment.
+// seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
+// another port, needs a moment.
 func seenForAWhile(eye Eye) []string {
 	for end := time.Now().Add(eyePatience); ; time.Sleep(pollEvery) {
 		found := seenOfEnvoy(eye)
@@ -114,7 +114,7 @@ func seenForAWhile(eye Eye) []string {
 	}
 }
 
-// seenOfEnvoy connects to each port, side by side, as a client of HTTP and as one of TLS.
+// seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client, and describes what fails.
 func seenOfEnvoy(eye Eye) []string {
 	var group sync.WaitGroup
 	var lock sync.Mutex
@@ -148,7 +148,7 @@ func dialEnvoy(place string) (net.Conn, error) {
 	return connection, err
 }
 
-// refusedOverHTTP passes when the host is refused in Envoy's words.
+// refusedOverHTTP fails unless the response to the refused host is Envoy's refusal.
 func refusedOverHTTP(place string) error {
 	connection, err := dialEnvoy(place)
 	if err != nil {
@@ -171,30 +171,30 @@ func refusedOverHTTP(place string) error {
 	body := make([]byte, len(refusalWords))
 	if _, err := io.ReadFull(response.Body, body); response.StatusCode != http.StatusForbidden || err != nil ||
 		string(body) != refusalWords {
-		return fmt.Errorf("%d for a name that no rule allows", response.StatusCode)
+		return fmt.Errorf("status %d, not Envoy's refusal, for a name that no rule allows", response.StatusCode)
 	}
 	return nil
 }
 
-// refusedOverTLS passes when the connection is closed as soon as the server name is known.
+// refusedOverTLS fails unless the connection is closed during the handshake, once the server name is known.
 func refusedOverTLS(place string) error {
 	connection, err := dialEnvoy(place)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	// Nothing is sent after the handshake, which must not succeed: whose certificate it would be does not matter.
+	// The handshake must not succeed and nothing is sent after it, so the certificate need not be verified.
 	err = tls.Client(connection, &tls.Config{ServerName: refusedHost, InsecureSkipVerify: true}).Handshake()
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	if err == nil {
-		return errors.New("a connection for a name that no rule allows")
+		return errors.New("the connection succeeded for a name that no rule allows")
 	}
 	return err
 }
 
-// reason is an error without addresses and ports of our own, which differ each time.
+// reason returns an error's text without our own address and port, which differ each time.
 func reason(err error) string {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {

@@ -76,10 +76,10 @@ func TestEyeOnAnythingElse(t *testing.T) {
 	}{
 		"closes at once": {gone, []string{"over http: "}},
 		"silent":         {silent, []string{"over http: no answer", "over https: no answer"}},
-		"another":        {other, []string{"over http: 403 for a name that no rule allows"}},
+		"another":        {other, []string{"over http: status 403, not Envoy's refusal, for a name that no rule allows"}},
 		"lets through": {
 			netip.MustParseAddrPort(listener.Addr().String()),
-			[]string{"over http: 200 for a name that no rule allows", "over https: "},
+			[]string{"over http: status 200, not Envoy's refusal, for a name that no rule allows", "over https: "},
 		},
 		"nobody": {
 			netip.MustParseAddrPort("127.0.0.1:1"),
@@ -113,7 +113,7 @@ func TestEyeOnAResolver(t *testing.T) {
 		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
 	})
 	found = seenOfResolver(netip.MustParseAddrPort(knowing))
-	if len(found) != 2 || !strings.Contains(found[0], "is answered with RCodeSuccess") {
+	if len(found) != 2 || !strings.Contains(found[0], "was answered with RCodeSuccess") {
 		t.Errorf("got %q", found)
 	}
 }

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The packet filter of a namespace is read as sentences: one for each rule, and for each chain that does not accept
-// what no rule has decided. The only rules that belong here are those by which the engine leads to its own resolver.
-// Depending on its host they are nftables' (this file) or those of the older iptables (filter_older.go).
+// The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
+// rules that belong here are those with which the engine redirects DNS to its embedded resolver. Depending on the
+// host they are nftables rules (this file) or rules of the older iptables (filter_older.go).
 
-// filterDifferences finds every rule that is not the engine's, and whether those of the engine are there.
+// filterDifferences finds rules that are not the engine's, and missing rules of the engine.
 func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 	found, err := filterRules()
 	if err != nil {
@@ -42,12 +42,12 @@ func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 		missing = slices.DeleteFunc(missing, func(protocol string) bool { return protocol == match[1] })
 	}
 	for _, protocol := range missing {
-		differences = append(differences, fmt.Sprintf("the way to the engine's resolver by %s is missing", protocol))
+		differences = append(differences, fmt.Sprintf("the rule that leads %s to the engine's resolver is missing", protocol))
 	}
 	return differences, err
 }
 
-// engineRules are what the engine adds for its resolver, which listens on ports of its own choice.
+// engineRules matches the rules that the engine adds for its embedded resolver, which listens on random ports.
 func engineRules(resolver *netip.Addr) *regexp.Regexp {
 	if resolver == nil {
 		return nil
@@ -61,14 +61,14 @@ func engineRules(resolver *netip.Addr) *regexp.Regexp {
 		`)$`, "PLACE", place))
 }
 
-// filterRule is one rule, or a chain's policy: where it is, and what it does in words that engineRules knows.
+// filterRule is one rule, or a chain's policy: its place, and its conditions and action in the words of engineRules.
 type filterRule struct {
 	filter string // nftables or iptables
 	place  string // family, table and chain
 	words  []string
 }
 
-// text is the rule in one line. The conditions are sorted: how they are ordered depends on who wrote them down.
+// text returns the rule as one line. Conditions are sorted, because their order depends on the tool that added them.
 func (r filterRule) text() string {
 	words := slices.Clone(r.words)
 	slices.Sort(words[:max(0, len(words)-1)])
@@ -91,7 +91,7 @@ func (r *filterRule) sayProtocol(number byte) {
 	r.say("protocol %s", name)
 }
 
-// What nftables says by netlink (linux/netfilter/nf_tables.h).
+// Netlink messages and values of nftables (linux/netfilter/nf_tables.h).
 const (
 	nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 	nftNewChain  = nftSubsystem | unix.NFT_MSG_NEWCHAIN
@@ -107,7 +107,7 @@ var nftFamilies = map[byte]string{
 	unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_IPV6: "ip6",
 }
 
-// filterRules lists the rules of nftables, of every family.
+// filterRules lists the nftables rules of every family.
 func filterRules() ([]filterRule, error) {
 	chains, err := askNftables(nftGetChain, nftNewChain)
 	if err != nil {
@@ -118,7 +118,7 @@ func filterRules() ([]filterRule, error) {
 		policy := chain.attributes[unix.NFTA_CHAIN_POLICY]
 		if len(policy) == 4 && binary.BigEndian.Uint32(policy) == nftDrop {
 			place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
-			found = append(found, filterRule{"nftables", place, []string{"drop what no rule accepts"}})
+			found = append(found, filterRule{"nftables", place, []string{"drop by default"}})
 		}
 	}
 	rules, err := askNftables(nftGetRule, nftNewRule)
@@ -144,7 +144,7 @@ func (o nftObject) place(table, chain int) string {
 	return fmt.Sprintf("%s %s %s", nftFamilies[o.family], o.attributes.text(table), o.attributes.text(chain))
 }
 
-// askNftables lists objects of all families. A kernel without nftables has none.
+// askNftables lists nftables objects of all families. A kernel without nftables has none.
 func askNftables(question, answer int) ([]nftObject, error) {
 	request := nl.NewNetlinkRequest(question, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_UNSPEC, Version: unix.NFNETLINK_V0})
@@ -158,7 +158,7 @@ func askNftables(question, answer int) ([]nftObject, error) {
 	var objects []nftObject
 	for _, message := range messages {
 		if len(message) < nl.SizeofNfgenmsg {
-			return nil, errors.New("an answer that is too short")
+			return nil, errors.New("the kernel's answer is too short")
 		}
 		read, err := readAttributes(message[nl.SizeofNfgenmsg:])
 		if err != nil {
@@ -172,7 +172,7 @@ func askNftables(question, answer int) ([]nftObject, error) {
 // attributeNumber is the part of an attribute's type that is its number (netlink(7)).
 const attributeNumber = 0x3fff
 
-// attributes are netlink's, by number; a nested one holds further ones.
+// attributes are netlink attributes by number. They can be nested.
 type attributes map[int][]byte
 
 func readAttributes(data []byte) (attributes, error) {
@@ -196,13 +196,13 @@ func (a attributes) number(number int) int {
 	return int(int32(binary.BigEndian.Uint32(a[number])))
 }
 
-// read puts a rule's expressions into words. What it does not know is a word, too: no rule of the engine has it.
+// read translates a rule's expressions into words. An unknown expression becomes a word that no engine rule has.
 func (r *filterRule) read(expressions []byte) error {
 	list, err := nl.ParseRouteAttr(expressions)
 	if err != nil {
 		return err
 	}
-	loaded := map[int]string{} // what a register holds: a part of the packet, or a value
+	loaded := map[int]string{} // register -> the part of the packet, or the value, that it holds
 	for _, each := range list {
 		expression, err := readAttributes(each.Value)
 		if err != nil {
@@ -248,7 +248,7 @@ func (r *filterRule) read(expressions []byte) error {
 	return nil
 }
 
-// Parts of a packet, as payload expressions name them: header, offset and length.
+// Parts of a packet in payload expressions, as header+offset:length.
 const (
 	partSource          = "1+12:4"
 	partDestination     = "1+16:4"
@@ -320,7 +320,7 @@ func (r *filterRule) sayNat(data attributes, loaded map[int]string) {
 	}
 }
 
-// sayMatch puts a match of iptables into words (linux/netfilter/xt_tcpudp.h): ports, and nothing else of a header.
+// sayMatch translates an iptables match into words (linux/netfilter/xt_tcpudp.h). It knows only matches on ports.
 func (r *filterRule) sayMatch(name string, info []byte) {
 	rest := map[string]int{"tcp": 4, "udp": 1}[name]
 	if rest == 0 || len(info) < 8+rest || slices.ContainsFunc(info[8:8+rest], func(each byte) bool { return each != 0 }) {
@@ -340,7 +340,7 @@ func (r *filterRule) sayMatch(name string, info []byte) {
 	}
 }
 
-// sayTarget puts a target of iptables into words (linux/netfilter/nf_nat.h): of address translation, two forms.
+// sayTarget translates an iptables target into words (linux/netfilter/nf_nat.h). It knows two forms of NAT.
 func (r *filterRule) sayTarget(name string, revision int, info []byte) {
 	var flags uint32
 	var addresses [][]byte

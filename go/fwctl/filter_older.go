@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelTables is where the kernel lists the tables of the older packet filters in this namespace. Asking for one that
-// is not listed would make it.
+// kernelTables is the folder in which the kernel lists the tables of the older packet filters in this namespace.
+// Reading a table that is not listed would create it.
 const kernelTables = "/proc/net"
 
-// olderFilter is one of the packet filters from before nftables: how its tables are read (linux/netfilter_ipv4/
-// ip_tables.h and its siblings). An entry has a head, which says what it is for, its counters, and what it does.
+// olderFilter describes how to read the tables of a packet filter from before nftables (linux/netfilter_ipv4/
+// ip_tables.h and its siblings). An entry consists of a head with conditions, counters, matches and a target.
 type olderFilter struct {
 	family  string
-	list    string // the file with its tables
+	list    string // the file with the names of its tables
 	domain  int
 	level   int
-	command int // of getsockopt: information; one more is the entries
+	command int // getsockopt's option for the table's information; the next number is for its entries
 	chains  []string
-	head    int // bytes that are all 0 in an entry for every packet
-	offsets int // where the lengths stand
-	size    int // of an entry without what it matches and does
+	head    int // length of the conditions, all 0 in an entry for every packet
+	offsets int // offset of the entry's lengths
+	size    int // length of an entry without matches and target
 }
 
 var olderFilters = []olderFilter{
@@ -54,13 +54,13 @@ const (
 	targetNameLength = 29
 )
 
-// olderRules lists the rules of the older packet filters that do more than accept every packet.
+// olderRules lists the rules of the older packet filters, except those that accept every packet.
 func olderRules() ([]filterRule, error) {
 	var found []filterRule
 	for _, filter := range olderFilters {
 		names, err := os.ReadFile(filepath.Join(kernelTables, filter.list))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // a kernel without it
+			continue // a kernel without this filter
 		}
 		if err != nil {
 			return found, err
@@ -100,7 +100,7 @@ func (f olderFilter) rules(table string) ([]filterRule, error) {
 	return nil, err
 }
 
-// ask is getsockopt with a name, and for entries their size, in what is asked (ip_tables.h: ipt_getinfo,
+// ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,
 // ipt_get_entries).
 func (f olderFilter) ask(socket, command int, table string, size, length int) ([]byte, error) {
 	buffer := make([]byte, length)
@@ -125,7 +125,7 @@ func (f olderFilter) read(table string, information, entries []byte) ([]filterRu
 			chains[int(binary.NativeEndian.Uint32(information[tableNameLength+4+4*hook:]))] = name
 		}
 	}
-	// Chains first: a jump names the place behind the entry with a chain's name.
+	// Chains first: a jump's target is the offset after the entry with the chain's name.
 	err := f.each(entries, func(place int, entry []byte, target []byte) {
 		if nameOf(target) == "ERROR" {
 			name := text(target[targetHead:])
@@ -160,16 +160,16 @@ func (f olderFilter) read(table string, information, entries []byte) ([]filterRu
 	return found, err
 }
 
-// each goes through the entries of a table.
+// each calls visit for every entry of a table.
 func (f olderFilter) each(entries []byte, visit func(place int, entry, target []byte)) error {
 	for place := 0; place < len(entries); {
 		if len(entries)-place < f.size {
-			return errors.New("an entry that is too short")
+			return errors.New("an entry is too short")
 		}
 		target := int(binary.NativeEndian.Uint16(entries[place+f.offsets:]))
 		next := int(binary.NativeEndian.Uint16(entries[place+f.offsets+2:]))
 		if target < f.size || next < target+targetHead || next > len(entries)-place {
-			return errors.New("an entry whose lengths can't be right")
+			return errors.New("an entry has impossible lengths")
 		}
 		visit(place, entries[place:place+next], entries[place+target:place+next])
 		place += next
@@ -177,7 +177,7 @@ func (f olderFilter) each(entries []byte, visit func(place int, entry, target []
 	return nil
 }
 
-// sayHead says which packets an entry is for (ip_tables.h: ipt_ip).
+// sayHead translates the conditions of an entry's head into words (ip_tables.h: ipt_ip).
 func (r *filterRule) sayHead(entry []byte) {
 	everywhere, one := [4]byte{}, [4]byte{255, 255, 255, 255}
 	for index, word := range []string{"from", "to"} {
@@ -205,7 +205,7 @@ func (f olderFilter) sayMatches(rule *filterRule, matches []byte) {
 	for len(matches) >= targetHead {
 		size := int(binary.NativeEndian.Uint16(matches))
 		if size < targetHead || size > len(matches) {
-			rule.say("a match that can't be read")
+			rule.say("unreadable match")
 			return
 		}
 		rule.sayMatch(nameOf(matches), matches[targetHead:size])

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// givenFiles is where the engine puts files of its own into every container.
+// givenFiles is the folder with the files that the engine provides in every container.
 const givenFiles = "/etc"
 
-// commonHosts are the names that an engine may give every container. Which of them depends on its version.
+// commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.
 var commonHosts = []string{
 	"::1 localhost ip6-localhost ip6-loopback",
 	"fe00::0 ip6-localnet", "fe00:: ip6-localnet",
@@ -19,7 +19,7 @@ var commonHosts = []string{
 	"ff02::1 ip6-allnodes", "ff02::2 ip6-allrouters",
 }
 
-// hereGiven compares the files of this container.
+// hereGiven compares the engine's files in this container.
 func hereGiven(sibling Sibling) ([]string, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -28,8 +28,8 @@ func hereGiven(sibling Sibling) ([]string, error) {
 	return givenDifferences(givenFiles, hostname, sibling)
 }
 
-// givenDifferences compares the files that the engine gives a container with what any engine gives one like this, by
-// what they mean. The program resolves names by them: a name in the hosts file leads wherever it says.
+// givenDifferences compares the engine's files with those that any supported engine provides for this container. It
+// ignores comments and spacing. These files matter because the program resolves names with them.
 func givenDifferences(folder, hostname string, sibling Sibling) ([]string, error) {
 	expected := expecting("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {

@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// The good set is a copy of the hot files that were proven live last, with the record of them: good/hot and
-// good/committed.json. Whatever a commit does to the program, or to itself, that set is what goes back.
+// The good set is a copy of the hot files that were last proven live, and their record: good/hot and
+// good/committed.json. Whenever a commit fails, however it fails, this set is restored.
 
 func goodFolder(root string) string { return filepath.Join(root, "good") }
 
@@ -19,9 +19,9 @@ func restoreFolder(root string) string { return filepath.Join(root, "restore") }
 
 func unfinished(folder string) string { return folder + ".new" }
 
-// keepGood makes the hot files the good set when they are what was committed last. Where they are not, a commit died
-// halfway or somebody has changed them: the good set stays what it is. Where there is none at all, what lies in hot/
-// is kept as it is: it is no good set, but what a commit that fails puts back.
+// keepGood makes the hot files the good set if they match the record of the last commit. If they don't, a commit died
+// halfway or somebody has changed them, and the existing good set stays. If there is no good set at all, hot/ is
+// copied as it is: a failed commit then restores that, although startGood never accepts it.
 func keepGood(root string) error {
 	record := committedRecord(root)
 	if intact(filepath.Join(root, "hot"), record) != nil {
@@ -47,15 +47,15 @@ func keepGood(root string) error {
 	return os.Rename(copied, goodFolder(root))
 }
 
-// startGood passes when what lies in hot/ was proven, after it has put the good set back if it was not. A program is
-// never started on anything else.
+// startGood makes sure that hot/ holds a proven set, and restores the good set if it does not. It fails if neither is
+// proven, since a program must never start on unproven files.
 func startGood(root string) error {
 	changed := intact(filepath.Join(root, "hot"), committedRecord(root))
 	if changed == nil {
 		return errors.Join(keepGood(root), removeUnfinished(root))
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
-		return fmt.Errorf("the hot files are not what was committed (%w), and neither is the copy (%w)", changed, err)
+		return fmt.Errorf("the hot files are not what was committed (%w), and neither is their copy (%w)", changed, err)
 	}
 	if err := errors.Join(restore(root), removeUnfinished(root)); err != nil {
 		return err
@@ -65,8 +65,8 @@ func startGood(root string) error {
 
 func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
 
-// intact passes when a folder is the set that a record speaks of, nothing less and nothing more, under its version: a
-// program is healthy with no other.
+// intact fails unless a folder holds exactly the files of a record, with its digests and its version. A program with
+// another version would be unhealthy.
 func intact(folder, record string) error {
 	var committed Commit
 	if err := readJSON(record, &committed); err != nil {
@@ -79,11 +79,11 @@ func intact(folder, record string) error {
 	recorded := committed.paths()
 	for _, path := range present {
 		if !slices.Contains(recorded, path) {
-			return fmt.Errorf("%s is there, too", path)
+			return fmt.Errorf("%s is not in the record", path)
 		}
-		// A link may lead to anything tomorrow.
+		// The target of a link may change at any time.
 		if info, err := os.Lstat(filepath.Join(folder, path)); err != nil || !info.Mode().IsRegular() {
-			return errors.Join(fmt.Errorf("%s is no file", path), err)
+			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 		}
 	}
 	if err := committed.verify(folder); err != nil {
@@ -92,8 +92,8 @@ func intact(folder, record string) error {
 	return committed.verifyVersions(folder)
 }
 
-// restore makes hot/ what good/ is, under a version of its own: first the files that were there, in the order of
-// their record, then away with those that were not. Until that is done good/ stays whole.
+// restore replaces hot/ with a copy of good/ under a new version. It places the files in the order of their record,
+// then removes all others. good/ itself is not touched.
 func restore(root string) error {
 	hot, good, copied := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot"), restoreFolder(root)
 	before, err := filesBelow(good)
@@ -128,7 +128,7 @@ func restore(root string) error {
 	return errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(copied))
 }
 
-// removeOthers takes away what is no file of a set.
+// removeOthers removes every file in a folder that is not in paths.
 func removeOthers(folder string, paths []string) error {
 	present, err := filesBelow(folder)
 	if err != nil {
@@ -144,7 +144,7 @@ func removeOthers(folder string, paths []string) error {
 	return nil
 }
 
-// copyFolder makes the target a whole copy, or leaves none that could be taken for one.
+// copyFolder makes a complete copy, or none: a partial copy never has the target's name.
 func copyFolder(from, to string) error {
 	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished(to))); err != nil {
 		return err

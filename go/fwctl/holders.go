@@ -14,25 +14,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerWithin is how long a neighbour has to answer: on a bridge of one host it takes microseconds.
+// answerWithin is how long to wait for ARP replies. On a bridge within one host they take microseconds.
 const answerWithin = 15 * time.Millisecond
 
 const (
 	arpLength    = 42 // Ethernet header and an ARP packet for IPv4
 	arpReply     = 2
 	arpOperation = 20
-	arpSender    = 22 // its hardware address, followed by its IPv4 address
+	arpSender    = 22 // the sender's hardware address, followed by its IPv4 address
 )
 
-// Others waits for whoever else answers at the addresses that are ours.
+// Others collects ARP replies of other hosts for our addresses.
 type Others struct {
 	sockets []int
 	sent    time.Time
 	own     map[netip.Addr]net.HardwareAddr
 }
 
-// askForOthers asks each network who has our addresses on it, as a host does before it takes an address
-// (RFC 5227, section 2.1.1). Nobody should answer: we do not answer ourselves.
+// askForOthers sends an ARP probe for each of our addresses, as a host does before it takes an address (RFC 5227,
+// section 2.1.1). Nobody should answer: a host does not answer its own probes.
 func askForOthers() (*Others, error) {
 	asked := &Others{sent: time.Now(), own: map[netip.Addr]net.HardwareAddr{}}
 	list, err := netlink.AddrList(nil, unix.AF_INET)
@@ -63,25 +63,25 @@ func (o *Others) ask(index int, addresses []netip.Addr) error {
 	socket, err := unix.Socket(
 		unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(networkOrder(unix.ETH_P_ARP)))
 	if err != nil {
-		return fmt.Errorf("asking who has our addresses: %w", err)
+		return fmt.Errorf("opening an ARP socket: %w", err)
 	}
 	o.sockets = append(o.sockets, socket)
 	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
 	if err := unix.Bind(socket, here); err != nil {
-		return fmt.Errorf("asking who has our addresses: %w", err)
+		return fmt.Errorf("binding an ARP socket: %w", err)
 	}
 	for _, address := range addresses {
 		o.own[address] = link.Attrs().HardwareAddr
 		frame := gratuitousARP(link.Attrs().HardwareAddr, address)
-		copy(frame[arpSender+6:], make([]byte, 4)) // from nobody yet: a probe changes no neighbour's entry
+		copy(frame[arpSender+6:], make([]byte, 4)) // no sender address: a probe changes no ARP cache
 		if err := broadcast(socket, index, frame); err != nil {
-			return fmt.Errorf("asking who has %s: %w", address, err)
+			return fmt.Errorf("sending an ARP probe for %s: %w", address, err)
 		}
 	}
 	return nil
 }
 
-// answers lists who else holds an address of ours, as `address hardware-address`, sorted.
+// answers returns the other holders of our addresses as `address hardware-address`, sorted.
 func (o *Others) answers() []string {
 	defer o.close()
 	found := []string{}

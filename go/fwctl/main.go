@@ -1,9 +1,9 @@
-// Command fwctl runs inside a sibling container and does there what can't be done from outside: it gives the
-// network its shape before the real program starts, moves staged files into place, says what is live, and
-// takes or gives up the service address.
+// Command fwctl runs inside a sibling container and does what can't be done from outside: it configures the
+// network before the real program starts, moves staged files into place, reports what is live, and claims or
+// releases the service address.
 //
-// It decides nothing. What to do stands in files that the tool renders (boot/sibling.json, stage/commit.json);
-// every verb answers with one JSON object a line and exits 0, or with one line on stderr and exits 1.
+// It makes no policy decisions. Its instructions are files that clawker-fw renders (boot/sibling.json,
+// stage/commit.json). Every verb prints one JSON object a line and exits 0, or one line on stderr and exits 1.
 package main
 
 import (
@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// root is the volume that every sibling has; everything fwctl reads or writes is below it.
+// root is the sibling's volume. fwctl reads and writes files only below it.
 const root = "/fw"
 
 const usage = `fwctl VERB
-  serve -- PROGRAM [ARG ...]   shape the network, drop every privilege, become PROGRAM
-  probe                        what is live, as one JSON object
+  serve -- PROGRAM [ARG ...]   configure the network, drop all privileges, execute PROGRAM
+  probe                        report what is live, as one JSON object
   health                       exit 0 when the program serves the committed version
-  commit                       move stage/ into hot/ in order, prove it live, or put the old files back
-  claim SECONDS                take the service address and announce it for that long
-  release                      go on answering at the service address, but let nobody find it here
-  drain SECONDS                stop listening, wait until no connection is left or the time is over
+  commit                       move stage/ into hot/ in order, prove it live, or restore the old files
+  claim SECONDS                take the service address and announce it for SECONDS
+  release                      keep answering at the service address, but stop answering ARP for it
+  drain SECONDS                stop listening, then wait for open connections, for at most SECONDS
 `
 
 func main() {
@@ -35,7 +35,7 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return fmt.Errorf("no verb\n%s", usage)
+		return fmt.Errorf("no verb given\n%s", usage)
 	}
 	verb, rest := arguments[0], arguments[1:]
 	sibling, err := readSibling(root)
@@ -45,7 +45,7 @@ func run(arguments []string) error {
 	switch verb {
 	case "serve":
 		if len(rest) < 2 || rest[0] != "--" {
-			return fmt.Errorf("serve needs -- and a program")
+			return fmt.Errorf("serve needs `--` and a program to execute")
 		}
 		return serve(root, sibling, rest[1:])
 	case "probe":
@@ -73,12 +73,12 @@ func run(arguments []string) error {
 		}
 		return drain(newEnvoy(adminSocket), limit)
 	}
-	return fmt.Errorf("no verb %q\n%s", verb, usage)
+	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 }
 
 func seconds(arguments []string) (time.Duration, error) {
 	if len(arguments) != 1 {
-		return 0, fmt.Errorf("exactly one duration is needed, in seconds")
+		return 0, fmt.Errorf("exactly one argument is needed: a number of seconds")
 	}
 	duration, err := time.ParseDuration(arguments[0] + "s")
 	if err != nil || duration < 0 {

@@ -12,18 +12,18 @@ import (
 
 const (
 	firstRulePriority = 100
-	localRulePriority = 200 // the kernel's own local rule is at 0, before anything we could add
+	localRulePriority = 200 // the kernel's own local rule has priority 0, before any rule that we could add
 
-	// Where the kernel puts its rules for the other two tables.
+	// Priorities of the kernel's rules for the main and default tables.
 	mainRulePriority    = 32766
 	defaultRulePriority = 32767
 )
 
-// shapeNetwork gives the interfaces their settings and further addresses, and the guarded sources their routing
-// tables. A way out that nobody asked for is closed.
+// shapeNetwork applies the interface settings, adds our addresses and the routing tables of guarded and exempt
+// sources, and deletes default routes that nobody asked for.
 //
-// The kernel's local table normally comes first, which would let a guarded source reach loopback and our own
-// addresses whatever its table says; it is moved behind our rules (policy routing: ip-rule(8)).
+// The kernel's local table normally comes first. It would let a guarded source reach loopback and our own addresses
+// whatever its own table says, so the local rule is moved behind our rules (policy routing: ip-rule(8)).
 func shapeNetwork(sibling Sibling) error {
 	if err := setInterfaces(sibling.Settings); err != nil {
 		return err
@@ -67,8 +67,8 @@ func shapeNetwork(sibling Sibling) error {
 	return nil
 }
 
-// closeOtherWays deletes default routes by a network that has no gateway for us: some engines give a container one
-// on an internal network, too.
+// closeOtherWays deletes default routes through networks without a desired gateway. Some engines add one even on an
+// internal network.
 func closeOtherWays(interfaces []Interface) error {
 	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
@@ -80,7 +80,7 @@ func closeOtherWays(interfaces []Interface) error {
 		}
 		link, err := linkIn(each.Subnet)
 		if errors.Is(err, errNoInterface) {
-			continue // no way at all
+			continue // no interface, so no route
 		}
 		if err != nil {
 			return err
@@ -151,15 +151,15 @@ func (t Table) routes() ([]netlink.Route, error) {
 	return routes, nil
 }
 
-// errNoInterface tells that an address is not here from not knowing whether it is.
+// errNoInterface means that no interface has the address, as opposed to a failure to find out.
 var errNoInterface = errors.New("no interface")
 
-// linkIn is the interface that has an address in the subnet.
+// linkIn returns the interface that has an address in the subnet.
 func linkIn(subnet netip.Prefix) (netlink.Link, error) {
 	return linkWhere(subnet.Contains, fmt.Sprintf("an address in %s", subnet))
 }
 
-// linkHolding is the interface that holds exactly the address, reachable from outside.
+// linkHolding returns the interface that holds exactly this address, not counting addresses of host scope.
 func linkHolding(address netip.Addr) (netlink.Link, error) {
 	return linkWhere(func(other netip.Addr) bool { return other == address }, address.String())
 }

@@ -10,26 +10,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is what probe answers: everything that only the inside of a container knows.
+// Report is the output of probe: everything that can only be seen inside the container.
 type Report struct {
 	Sibling     string              `json:"sibling"`
 	Build       string              `json:"build"`
-	Live        map[string]string   `json:"live"` // resource -> digest of what the program has loaded
+	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
 	Connections int                 `json:"connections"`
 	Addresses   []string            `json:"addresses"`
 	Claimed     bool                `json:"claimed"`
-	Others      []string            `json:"others"`       // who else answers at an address of ours
-	Network     []string            `json:"network"`      // how the network differs from what was asked
-	AgentsSee   map[string][]string `json:"agents_see"`   // what agents see of each sibling and should not
-	Files       []string            `json:"engine_files"` // how the files that the engine gives differ
-	Program     []string            `json:"program"`      // the command line of the process that serves
-	Processes   []string            `json:"processes"`    // what runs here and should not
-	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, else ""
-	Error       string              `json:"error"`        // why the program did not answer, else ""
+	Others      []string            `json:"others"`       // other hosts that answer ARP for our addresses
+	Network     []string            `json:"network"`      // differences from the desired network
+	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
+	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
+	Program     []string            `json:"program"`      // the command line of process 1
+	Processes   []string            `json:"processes"`    // processes that don't belong here
+	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
+	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
 
-// probe asks everything at once. What can't be read is told in the place where its answer would stand, or as the
-// error: it is never left out.
+// probe collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
+// Error. It is never left out.
 func probe(root string, sibling Sibling, program Program) Report {
 	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
@@ -68,7 +68,7 @@ func orUnreadable(found []string, err error) []string {
 	return found
 }
 
-// addresses lists the IPv4 addresses that others can find here, sorted.
+// addresses returns this container's IPv4 addresses, sorted, without those of host scope.
 func addresses() []string {
 	found := []string{}
 	list, err := netlink.AddrList(nil, unix.AF_INET)
@@ -84,9 +84,8 @@ func addresses() []string {
 	return found
 }
 
-// health is the container's HEALTHCHECK. CoreDNS's says as well whether agents can reach Envoy. It announces our own
-// addresses again each time, so that a neighbour with a wrong entry finds them within one interval whatever happened
-// to the network.
+// health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
+// check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
 func health(root string, sibling Sibling, program Program) error {
 	if err := check(root, sibling.Resources, program); err != nil {
 		return err
@@ -97,8 +96,8 @@ func health(root string, sibling Sibling, program Program) error {
 	return agentsAreServed(root, sibling)
 }
 
-// check fails unless the program has what was committed last: by the version of the files that it has taken, or, where
-// there is none, by the digest of what it has read.
+// check fails unless the program has loaded the last commit. It compares the version of versioned files, and the
+// digest of hashed ones.
 func check(root string, resources []Resource, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
@@ -109,7 +108,7 @@ func check(root string, resources []Resource, program Program) error {
 		return err
 	}
 	if len(other) > 0 {
-		return fmt.Errorf("not taken from the files that were committed: %v", other)
+		return fmt.Errorf("not loaded from the committed files: %v", other)
 	}
 	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
 	live, err := program.Live(digests)
@@ -118,7 +117,7 @@ func check(root string, resources []Resource, program Program) error {
 	}
 	for _, each := range digests {
 		if live[each.Name] != committed.Live[each.Name] {
-			return fmt.Errorf("not live as committed: %s", each.Name)
+			return fmt.Errorf("live content differs from the committed one: %s", each.Name)
 		}
 	}
 	return nil

@@ -113,9 +113,9 @@ func TestHealthOfSomethingElse(t *testing.T) {
 		files  tree
 		wanted string
 	}{
-		"another version":          {tree{routes: beef}, "not taken from the files that were committed: [routes]"},
-		"another digest":           {tree{added: content("2", added)}, "not live as committed: names"},
-		"another version and more": {tree{routes: beef, added: "{}"}, "not taken from the files that were committed: [routes]"},
+		"another version":          {tree{routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {tree{added: content("2", added)}, "live content differs from the committed one: names"},
+		"another version and more": {tree{routes: beef, added: "{}"}, "not loaded from the committed files: [routes]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, program := volumeOf(t)

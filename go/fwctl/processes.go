@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// processes is where the kernel shows the processes of this container (proc(5)).
+// processes is the folder with the processes of this container (proc(5)).
 const processes = "/proc"
 
-// commandOf is the command line of a process; nothing for one that is gone.
+// commandOf returns the command line of a process. It fails if the process has ended.
 func commandOf(proc, process string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join(proc, process, "cmdline"))
 	if err != nil {
@@ -25,11 +25,11 @@ func commandOf(proc, process string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// strangersStay is how long a stranger must be there to be one. An engine that runs this helper, for a check of its
-// own, begins with a process of the engine's, which takes a moment to become the helper.
+// strangersStay is how long an unknown process must exist before it is reported. When the engine executes this helper,
+// for a health check for example, a process of the engine exists for a moment before it becomes the helper.
 const strangersStay = 300 * time.Millisecond
 
-// strangers lists, by number and command line, what runs in this container beside the program and this helper.
+// strangers lists the processes in this container other than the program and this helper, by id and command line.
 func strangers(proc string) ([]string, error) {
 	found, err := notOurs(proc)
 	for end := time.Now().Add(strangersStay); err == nil && len(found) > 0 && time.Now().Before(end); {
@@ -41,8 +41,8 @@ func strangers(proc string) ([]string, error) {
 	return slices.Sorted(maps.Values(found)), err
 }
 
-// notOurs maps processes, by number and start, to a description. One whose program can't be read is not ours: the
-// helper's own are always readable to it.
+// notOurs maps unknown processes, identified by id and start time, to descriptions. A process whose executable can't
+// be read is unknown, because the helper can always read its own.
 func notOurs(proc string) (map[string]string, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
@@ -60,7 +60,7 @@ func notOurs(proc string) (map[string]string, error) {
 		}
 		program, err := os.Stat(filepath.Join(proc, number, "exe"))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(program, helper) {
-			continue // ended since it was listed, or one of us: a check, or a commit at work
+			continue // ended since it was listed, or another fwctl: a health check or a commit
 		}
 		started, err := startOf(proc, number)
 		if err != nil {
@@ -75,14 +75,14 @@ func notOurs(proc string) (map[string]string, error) {
 	return found, nil
 }
 
-// startOf says when a process started, in clock ticks since the machine did: with its number it names a process
-// for good (proc(5), field 22 of stat).
+// startOf returns the start time of a process in clock ticks since boot (proc(5), field 22 of stat). Together with the
+// id it identifies a process uniquely.
 func startOf(proc, process string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(proc, process, "stat"))
 	if err != nil {
 		return "", err
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // the name, which may hold anything but ends there
+	_, rest, _ := strings.Cut(string(text), ") ") // skip the name, which may contain anything, even ") "
 	fields := strings.Fields(rest[strings.LastIndex(rest, ")")+1:])
 	if len(fields) < 20 {
 		return "", fmt.Errorf("%s/%s/stat has %d fields", proc, process, len(fields))

@@ -12,10 +12,11 @@ import (
 	"strings"
 )
 
-// Resource is a hot file and how it is proven that the program has loaded it, as the tool says in boot/sibling.json.
+// Resource is a hot file, and the way to prove that the program has loaded it, as declared in boot/sibling.json.
 //
-// When Hashed, the program answers the SHA-256 of what it has read. With Envoy it is the configuration that Envoy has
-// loaded, in canonical form. A resource with neither is read by this helper alone, and needs no proof.
+// If Hashed, the program reports the SHA-256 of the bytes that it has read. If Envoy is set, the digest is taken over
+// the configuration that Envoy has loaded, in canonical form. A resource with neither is read only by fwctl itself
+// and needs no proof.
 type Resource struct {
 	Name   string      `json:"name"`
 	Path   string      `json:"path"` // below hot/
@@ -23,24 +24,24 @@ type Resource struct {
 	Envoy  *EnvoyProof `json:"envoy,omitempty"`
 }
 
-// EnvoyProof is where Envoy shows a resource: `/config_dump?resource=Dump`, at a path in each of its entries, and
-// below a name in the statistics, where the version of the file stands that was accepted last.
+// EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each
+// entry; and in the statistics below the name Statistics, which have the version of the last accepted file.
 type EnvoyProof struct {
 	Dump       string   `json:"dump"`
 	At         []string `json:"at"`
 	Statistics string   `json:"statistics"`
 }
 
-// fileVersion is the end of a DiscoveryResponse as the tool writes it: a version, which stands for one commit and is
-// no part of what the file says.
+// fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
+// is not part of the file's meaning.
 var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
 
-// fileVersionLength is how far from its end a file may have a version.
+// fileVersionLength is the length of a file's end in which its version is searched.
 const fileVersionLength = 64
 
 const unversioned = "0"
 
-// versionOf is the version in a file, "" where it has none.
+// versionOf returns the version in a file, or "" if it has none.
 func versionOf(content []byte) string {
 	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
 	if found == nil {
@@ -49,7 +50,7 @@ func versionOf(content []byte) string {
 	return string(found[1])
 }
 
-// withVersion is the file with another version; one without stays as it is.
+// withVersion returns the file with its version replaced. A file without a version is returned unchanged.
 func withVersion(content []byte, version string) []byte {
 	before := versionOf(content)
 	if before == "" {
@@ -59,21 +60,22 @@ func withVersion(content []byte, version string) []byte {
 	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
 }
 
-// newVersion is one that nobody has used before.
+// newVersion returns a random version, never used before.
 func newVersion() string {
 	var random [16]byte
 	rand.Read(random[:]) // never fails
 	return hex.EncodeToString(random[:])
 }
 
-// digestOf is the SHA-256 of what a file says, in hexadecimal: of its bytes but for the version.
+// digestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
 func digestOf(content []byte) string {
 	sum := sha256.Sum256(withVersion(content, unversioned))
 	return hex.EncodeToString(sum[:])
 }
 
-// canonical is the digest of a list of Envoy's resources: in the order of their names, as JSON without spaces and with
-// sorted keys. The tool writes its files in this form, so what was loaded can be compared with what was asked for.
+// canonical returns the digest of Envoy's resources in canonical form: ordered by name, as JSON without spaces and
+// with sorted keys. clawker-fw writes its files in this form, so the digests of loaded and desired configuration can
+// be compared.
 func canonical(resources []map[string]any) (string, error) {
 	slices.SortFunc(resources, func(one, other map[string]any) int {
 		return strings.Compare(fmt.Sprint(one["name"]), fmt.Sprint(other["name"]))
@@ -91,7 +93,7 @@ func canonical(resources []map[string]any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// differing lists the names at which two maps differ, of those in the first one.
+// differing returns the sorted names in wanted whose values in found differ or are missing.
 func differing(wanted, found map[string]string) []string {
 	names := []string{}
 	for name, value := range wanted {

@@ -10,16 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unprivileged is the user and group that the real program runs as: nobody in any image.
+// unprivileged is the user and group id of the real program. No image defines it.
 const unprivileged = 65532
 
-// announcementsAtStart are sent before the program starts: since the last start, of this container or of another
-// in its slot, the addresses may have moved to another hardware address, and neighbours remember the old one.
+// announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have a new
+// hardware address since the last start of this container, or of another one in its slot, and neighbours have
+// cached the old one.
 const announcementsAtStart = 3
 
-// serve sees to it that what was proven last is there, shapes the network, gives up every privilege and becomes the
-// program. A failure before that leaves nothing running: there is no state in which the program serves with a network
-// that isn't guarded, or files that weren't proven.
+// serve makes sure that the hot files are the last proven ones, configures the network, drops all privileges and
+// executes the program. If any step fails, the program does not start: it never serves with an unguarded network or
+// with unproven files.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
 		return err
@@ -27,7 +28,7 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := shapeNetwork(sibling); err != nil {
 		return err
 	}
-	// From the second start on, runc gives the tmpfs the mode of the folder below it, which it had made itself.
+	// From the second start on, runc gives the tmpfs the mode of the mount point that it created at the first one.
 	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func serve(root string, sibling Sibling, program []string) error {
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
 }
 
-// openAllFiles lets the program have as many open files as it may: each port and each connection takes some.
+// openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.
 func openAllFiles() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -15,21 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemSettings is where the kernel shows the settings of this network namespace (sysctl(8)).
+// systemSettings is the folder with the sysctls of this network namespace (sysctl(8)).
 const systemSettings = "/proc/sys"
 
 // inetConf is the netlink attribute with the IPv4 settings of an interface (linux/if_link.h).
 const inetConf = 1
 
-// settingNumbers are the kernel's numbers for what stands in net.ipv4.conf by name (IPV4_DEVCONF_*, linux/ip.h).
+// settingNumbers maps the names in net.ipv4.conf to the kernel's numbers (IPV4_DEVCONF_*, linux/ip.h).
 var settingNumbers = map[string]int{
 	"forwarding": 1, "proxy_arp": 3, "accept_redirects": 4, "rp_filter": 8, "accept_source_route": 9,
 	"arp_filter": 13, "arp_announce": 18, "arp_ignore": 19, "arp_accept": 21, "accept_local": 23,
 	"proxy_arp_pvlan": 25, "route_localnet": 26,
 }
 
-// setInterfaces gives each interface its settings. They go by netlink, as /proc/sys is read-only in a container,
-// and no engine sets them on interfaces that come after the container: those have what the host has.
+// setInterfaces applies the settings to each interface that is up. It uses netlink, because /proc/sys is read-only
+// in a container. The engine can't set them: it adds interfaces after the container's sysctls have been applied, and
+// new interfaces have the host's defaults.
 func setInterfaces(settings map[string]int) error {
 	if len(settings) == 0 {
 		return nil
@@ -40,14 +41,14 @@ func setInterfaces(settings map[string]int) error {
 	}
 	for _, link := range links {
 		if link.Attrs().Flags&unix.IFF_UP == 0 {
-			continue // a tunnel's that the kernel makes in every namespace: nothing passes
+			continue // e.g. a tunnel that the kernel creates in every namespace; it passes no packets
 		}
 		family := nl.NewRtAttr(unix.AF_INET, nil)
 		values := family.AddRtAttr(inetConf, nil)
 		for _, name := range slices.Sorted(maps.Keys(settings)) {
 			number, known := settingNumbers[name]
 			if !known {
-				return fmt.Errorf("no setting of an interface is called %q", name)
+				return fmt.Errorf("unknown interface setting %q", name)
 			}
 			values.AddRtAttr(number, nl.Uint32Attr(uint32(settings[name])))
 		}
@@ -65,7 +66,7 @@ func setInterfaces(settings map[string]int) error {
 	return nil
 }
 
-// settingDifferences compares the settings of the namespace and of each interface that is up.
+// settingDifferences compares the sysctls of the namespace and of each interface that is up.
 func settingDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	wanted := maps.Clone(sibling.Sysctls)
 	if wanted == nil {
@@ -76,7 +77,7 @@ func settingDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 			continue
 		}
 		for name, value := range sibling.Settings {
-			// A name may hold dots, where sysctl writes slashes.
+			// In a sysctl's name, a dot in an interface's name is written as a slash.
 			place := strings.ReplaceAll(link.Attrs().Name, ".", "/")
 			wanted["net.ipv4.conf."+place+"."+name] = strconv.Itoa(value)
 		}

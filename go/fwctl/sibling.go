@@ -15,28 +15,28 @@ type Sibling struct {
 	Addresses  []Address         `json:"addresses"`
 	Tables     []Table           `json:"tables"`
 	Service    *Address          `json:"service"`
-	Resolver   *netip.Addr       `json:"resolver"`    // the engine's own, to which its packet filter leads
-	ResolvConf []string          `json:"resolv_conf"` // what the program finds in this file of the engine's
-	Sysctls    map[string]string `json:"sysctls"`     // of the whole namespace: the engine sets them
-	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which they go into place
-	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*): serve sets them
+	Resolver   *netip.Addr       `json:"resolver"`    // the engine's embedded resolver, the target of its NAT rules
+	ResolvConf []string          `json:"resolv_conf"` // expected lines of the engine's /etc/resolv.conf
+	Sysctls    map[string]string `json:"sysctls"`     // of the whole namespace; set by the engine
+	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
+	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 }
 
-// Interface is one that the engine gives: its address, its network, and the way out where there is one.
+// Interface is a network interface provided by the engine: its address, its subnet, and its gateway if it has one.
 type Interface struct {
 	Address netip.Addr   `json:"address"`
 	Subnet  netip.Prefix `json:"subnet"`
 	Gateway *netip.Addr  `json:"gateway"`
 }
 
-// Address is one address to have beside those the engine gave, on the interface that is in Subnet.
+// Address is an additional address that the engine does not assign, for the interface in Subnet.
 type Address struct {
 	Address netip.Addr   `json:"address"`
 	Subnet  netip.Prefix `json:"subnet"`
 }
 
-// Table is a routing table that decides for every packet whose source address is From: the default route by
-// Gateway, nothing at all to the Unreachable ranges, and the Subnet itself only when it is Connected.
+// Table is the routing table for packets with the source address From. It has a default route via Gateway,
+// unreachable routes for the Unreachable ranges, and a route to Subnet itself only if Connected.
 type Table struct {
 	From        netip.Addr     `json:"from"`
 	ID          int            `json:"table"`
@@ -57,24 +57,24 @@ func readSibling(root string) (Sibling, error) {
 		return sibling, fmt.Errorf("%s: %w", path, err)
 	}
 	if sibling.Name != "envoy" && sibling.Name != "coredns" {
-		return sibling, fmt.Errorf("%s: no sibling is called %q", path, sibling.Name)
+		return sibling, fmt.Errorf("%s: unknown sibling %q", path, sibling.Name)
 	}
 	return sibling, nil
 }
 
-// Program is what fwctl can ask of the process that serves.
+// Program is the interface to the serving process.
 type Program interface {
-	// Build is the program's own words for its version.
+	// Build returns the version string that the program reports.
 	Build() (string, error)
-	// Live maps each resource to the digest of what the process has loaded; one that it has not loaded is missing.
+	// Live maps each loaded resource to the digest of its loaded content.
 	Live(resources []Resource) (map[string]string, error)
-	// Versions maps each resource whose file has a version to the one that was accepted last.
+	// Versions maps each resource with a versioned file to the version that the program accepted last.
 	Versions(resources []Resource) (map[string]string, error)
-	// Rejections counts the updates refused so far, by resource.
+	// Rejections counts the rejected updates since the program's start, by resource.
 	Rejections(resources []Resource) (map[string]int, error)
-	// Reason is the program's explanation of its last rejection.
+	// Reason returns the program's explanation of its last rejection.
 	Reason() string
-	// Connections is the number of open connections from agents.
+	// Connections returns the number of open connections from agents.
 	Connections() (int, error)
 }
 

@@ -74,8 +74,8 @@ func TestReadSiblingErrors(t *testing.T) {
 	for text, wanted := range map[string]string{
 		``:                     "unexpected end of JSON input",
 		`[]`:                   "cannot unmarshal array",
-		`{}`:                   `no sibling is called ""`,
-		`{"sibling": "squid"}`: `no sibling is called "squid"`,
+		`{}`:                   `unknown sibling ""`,
+		`{"sibling": "squid"}`: `unknown sibling "squid"`,
 		`{"sibling": "envoy", "addresses": [{"address": "10.214.0.300"}]}`: "10.214.0.300",
 		`{"sibling": "envoy", "tables": [{"unreachable": ["10.0.0.0"]}]}`:  "10.0.0.0",
 	} {

@@ -9,20 +9,20 @@ import (
 	"github.com/miekg/dns"
 )
 
-// payload is the UDP size that we announce: no answer of ours is nearly that long (RFC 6891, DNS flag day 2020).
+// payload is the UDP size that we announce (RFC 6891, DNS flag day 2020). All our answers are much shorter.
 const payload = 1232
 
-// Handler answers every query from the list in force. No other plugin comes after it.
+// Handler answers every query from the current list. No plugin comes after it.
 type Handler struct {
 	source   *Source
 	refusals io.Writer
 }
 
-// Name is what the Corefile calls it.
+// Name returns the plugin's name in the Corefile.
 func (h Handler) Name() string { return "policy" }
 
-// ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record, and no data of any other
-// type; every other name does not exist (RFC 2308). There are no transfers, updates or notifications.
+// ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
+// Every other name does not exist (RFC 2308). Transfers are refused; updates and notifications are not implemented.
 func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
 	list := h.source.List()
 	reply := new(dns.Msg)
@@ -60,10 +60,10 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}
 	}
-	return dns.RcodeSuccess, nil // with any other code the server would take it for unanswered in some cases
+	return dns.RcodeSuccess, nil // with some other codes, the server would write a second answer
 }
 
-// authority is the start of authority of the root, by which a negative answer may be kept for the TTL.
+// authority returns an SOA record of the root zone, which lets resolvers cache a negative answer for the TTL.
 func authority(ttl uint32) []dns.RR {
 	return []dns.RR{&dns.SOA{
 		Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},

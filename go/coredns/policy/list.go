@@ -1,7 +1,7 @@
-// Package policy is the resolver's one source of answers: a list of names, read from a file of ours.
+// Package policy is the CoreDNS plugin that answers all queries from one list of names, read from a file.
 //
-// An allowed name has an address, every other name does not exist. The list is complete, so no query is ever
-// forwarded. What is live is the digest of the bytes that this process has read, which it computes itself.
+// An allowed name has an address, and every other name does not exist. The list is complete, so no query is ever
+// forwarded. The process itself computes the digest of the bytes that it has read, and reports it as live.
 package policy
 
 import (
@@ -16,11 +16,11 @@ import (
 	"strings"
 )
 
-// deny is what an entry says instead of naming an address.
+// deny is the value of an entry without an address.
 const deny = "deny"
 
-// file is the list as it is written: `at` decides for the name itself, `below` for every name below it. Both name
-// an entry of `addresses`, or say `deny`; without either the next name above decides.
+// file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of
+// `addresses` or `deny`; if it is missing, the nearest name above decides.
 type file struct {
 	TTL       uint32                `json:"ttl"`
 	Addresses map[string]netip.Addr `json:"addresses"`
@@ -30,7 +30,7 @@ type file struct {
 	} `json:"names"`
 }
 
-// answer is a decision: nothing said, an address, or none on purpose.
+// answer is a decision: undecided, an address, or a denial.
 type answer struct {
 	decided bool
 	address netip.Addr
@@ -38,14 +38,14 @@ type answer struct {
 
 type entry struct{ at, below answer }
 
-// List is a policy that can be asked. It never changes.
+// List is a parsed, immutable policy.
 type List struct {
 	digest string
 	ttl    uint32
 	names  map[string]entry
 }
 
-// Parse reads a list. The digest is that of all the bytes, in hexadecimal.
+// Parse parses a list. Its digest is the SHA-256 of the whole content, in hexadecimal.
 func Parse(content []byte) (*List, error) {
 	var read file
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -54,10 +54,10 @@ func Parse(content []byte) (*List, error) {
 		return nil, err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the list")
+		return nil, errors.New("there is data after the list")
 	}
 	if read.Names == nil {
-		return nil, errors.New("it has no names: an empty list says so")
+		return nil, errors.New("names is missing; write {} for an empty list")
 	}
 	sum := sha256.Sum256(content)
 	list := &List{hex.EncodeToString(sum[:]), read.TTL, make(map[string]entry, len(read.Names))}
@@ -87,13 +87,13 @@ func (f file) answer(text string) (answer, error) {
 	}
 	address, known := f.Addresses[text]
 	if !known || !address.Is4() {
-		return answer{}, fmt.Errorf("no IPv4 address is called %q", text)
+		return answer{}, fmt.Errorf("addresses has no IPv4 address %q", text)
 	}
 	return answer{true, address}, nil
 }
 
-// Address is that of an allowed name. The name itself decides first, then the nearest name that speaks for what is
-// below it, itself included.
+// Address returns the address of an allowed name. The name's own `at` decides first, then the nearest `below`, starting
+// with the name itself.
 func (l *List) Address(name string) (netip.Addr, bool) {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if !isHostName(name) {
@@ -110,14 +110,14 @@ func (l *List) Address(name string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Bounds of a name (RFC 1035, section 2.3.4), without the dot at its end.
+// Limits of a name without its final dot (RFC 1035, section 2.3.4).
 const (
 	longestName  = 253
 	longestLabel = 63
 )
 
-// isHostName says whether a name in lower case is one that a rule can be for. Anything else means different things
-// to different programs, and is never looked up.
+// isHostName reports whether a name in lower case is a host name that a rule can have. Programs interpret other names
+// differently, so these are never looked up.
 func isHostName(name string) bool {
 	if len(name) > longestName {
 		return false

@@ -12,10 +12,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// noRule is the reason of a refusal that the whole product uses (docs/enforcement.md).
+// noRule is the reason logged for a name that no rule allows (docs/enforcement.md).
 const noRule = "no-rule"
 
-// record is one refusal, a line of JSON. Names are in presentation format, in which every odd octet is escaped.
+// record is the JSON log line of one refusal. Names are in presentation format, with special octets escaped.
 type record struct {
 	Time    string `json:"time"`
 	Source  string `json:"source"`
@@ -24,10 +24,10 @@ type record struct {
 	Details string `json:"details"`
 }
 
-// askedByOurselves is the name that the container asks itself for, to see that agents are refused.
+// askedByOurselves is the name that fwctl queries in this container to check that agents are refused.
 const askedByOurselves = "refused.clawker-fw.invalid."
 
-// recordRefusal writes down who was refused what.
+// recordRefusal logs a refusal, except for our own check.
 func recordRefusal(out io.Writer, source net.Addr, reply *dns.Msg) error {
 	details := noRule
 	if reply.Rcode != dns.RcodeNameError {
@@ -49,7 +49,7 @@ func recordRefusal(out io.Writer, source net.Addr, reply *dns.Msg) error {
 	})
 }
 
-// isOwn says whether an address is this container's. Where that can't be told it is not.
+// isOwn reports whether an address is known to be this container's own.
 func isOwn(source net.Addr) bool {
 	from, err := netip.ParseAddrPort(source.String())
 	if err != nil {

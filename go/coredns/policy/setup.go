@@ -10,7 +10,7 @@ import (
 
 func init() { plugin.Register("policy", setup) }
 
-// setup reads `policy FILE SOCKET` from the Corefile: the list, and where the process says what is live.
+// setup reads `policy FILE SOCKET` from the Corefile: the list, and the socket on which the process reports its status.
 func setup(controller *caddy.Controller) error {
 	controller.Next()
 	arguments := controller.RemainingArgs()

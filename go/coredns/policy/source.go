@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// lookEvery is how often the file is looked at: a stat costs nothing, and a change is live in a twentieth of a second.
+// lookEvery is the interval at which the file is checked for a change. A stat costs next to nothing.
 const lookEvery = 50 * time.Millisecond
 
-// Source holds the list in force, and follows its file. A file that can't be used leaves the list in force, and says
-// why.
+// Source holds the current list and follows its file. If the file can't be used, the current list stays in force, and
+// the status reports the reason.
 type Source struct {
 	path  string
 	state atomic.Pointer[state]
 	stop  chan struct{}
 }
 
-// state is one list with what became of the files after it.
+// state is the current list, and the outcome of reading later files.
 type state struct {
 	list    *List
-	refused int    // how many files could not be used since the start
-	reason  string // why the newest file can't be used, else ""
+	refused int    // number of rejected files since the start
+	reason  string // why the newest file was rejected, or ""
 }
 
-// Open reads the list for the first time.
+// Open creates a source and reads its list.
 func Open(path string) (*Source, error) {
 	source := &Source{path: path, stop: make(chan struct{})}
 	list, err := read(path)
@@ -37,10 +37,10 @@ func Open(path string) (*Source, error) {
 	return source, nil
 }
 
-// List is the one in force.
+// List returns the current list.
 func (s *Source) List() *List { return s.state.Load().list }
 
-// Follow takes over each change of the file until Close.
+// Follow loads every change of the file until Close is called.
 func (s *Source) Follow() {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
@@ -55,7 +55,7 @@ func (s *Source) Follow() {
 				continue
 			}
 			s.take()
-			// What was written while we read is read again at the next tick.
+			// A file that changed while it was read is read again at the next tick.
 			if identify(s.path) == now {
 				seen = now
 			}
@@ -63,7 +63,7 @@ func (s *Source) Follow() {
 	}
 }
 
-// Close ends Follow.
+// Close stops Follow.
 func (s *Source) Close() { close(s.stop) }
 
 func (s *Source) take() {
@@ -89,7 +89,8 @@ func read(path string) (*List, error) {
 	return list, nil
 }
 
-// identity tells one content of a file from another. Nobody can set the time of a change back (stat(2), st_ctim).
+// identity distinguishes contents of a file without reading it. The time of a change (st_ctim, stat(2)) can't be set
+// by any program.
 type identity struct {
 	device, inode uint64
 	size          int64

@@ -141,7 +141,7 @@ func TestSourceKeepsItsList(t *testing.T) {
 		wanted string
 	}{
 		"no list":  {func(t *testing.T, path string) { replace(t, path, "{") }, "unexpected EOF"},
-		"no names": {func(t *testing.T, path string) { replace(t, path, "{}") }, "it has no names"},
+		"no names": {func(t *testing.T, path string) { replace(t, path, "{}") }, "names is missing"},
 		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "EOF"},
 		"emptied":  {func(t *testing.T, path string) { write(t, path, "") }, "EOF"},
 		"gone":     {func(t *testing.T, path string) { os.Remove(path) }, "no such file"},

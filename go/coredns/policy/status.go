@@ -10,23 +10,23 @@ import (
 	"github.com/coredns/coredns/coremain"
 )
 
-// Status is what the process says of itself to whoever opens its socket: no agent can, it is a file in the container.
+// Status is what the process reports on its socket, a file in the container that no agent can open.
 type Status struct {
 	Build   string `json:"build"`
-	Digest  string `json:"digest"`  // SHA-256 of the list in force, in hexadecimal
-	Names   int    `json:"names"`   // how many names the list speaks of
-	Refused int    `json:"refused"` // how many files could not be used since the start
-	Reason  string `json:"reason"`  // why the newest file can't be used, else ""
+	Digest  string `json:"digest"`  // SHA-256 of the current list, in hexadecimal
+	Names   int    `json:"names"`   // number of names in the list
+	Refused int    `json:"refused"` // number of rejected files since the start
+	Reason  string `json:"reason"`  // why the newest file was rejected, or ""
 }
 
-// status is one consistent view: list and refusals of the same moment.
+// status returns a consistent snapshot of list and rejections.
 func (s *Source) status() Status {
 	now := s.state.Load()
 	return Status{"CoreDNS-" + coremain.CoreVersion, now.list.digest, len(now.list.names), now.refused, now.reason}
 }
 
-// listen makes the socket, in place of one that an ended process has left. Who asks is root without any privilege, so
-// everybody may; only processes in this container can see it.
+// listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
+// root without capabilities. Only processes in this container can see it.
 func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -38,8 +38,8 @@ func listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o666)
 }
 
-// tell answers each connection with the status, as one JSON object, until the listener is closed. One that can't be
-// taken, for want of a descriptor, is not the end: who is never heard of again is taken for dead.
+// tell answers each connection with the status, as one JSON object, until the listener is closed. A failed accept,
+// for want of a file descriptor for example, is retried: without its status the process would count as dead.
 func (s *Source) tell(listener net.Listener) {
 	for {
 		connection, err := listener.Accept()
@@ -50,7 +50,7 @@ func (s *Source) tell(listener net.Listener) {
 			time.Sleep(lookEvery)
 			continue
 		}
-		_ = json.NewEncoder(connection).Encode(s.status()) // who has gone away needs no answer
+		_ = json.NewEncoder(connection).Encode(s.status()) // a client that has gone needs no answer
 		_ = connection.Close()
 	}
 }

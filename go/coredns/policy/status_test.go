@@ -76,7 +76,7 @@ func TestStatusSocket(t *testing.T) {
 
 	second := told(t, path)
 
-	if second != (Status{first.Build, digest, 1, 1, file + ": it has no names: an empty list says so"}) {
+	if second != (Status{first.Build, digest, 1, 1, file + ": names is missing; write {} for an empty list"}) {
 		t.Errorf("got %+v", second)
 	}
 	listener.Close()
