@@ -118,15 +118,16 @@ def _value_of(option: TyperOption) -> str:
 
 
 _SETTINGS = f"""\
-A value is looked for on the command line, in the environment, in the settings file, and else it is the default.
-The file is that which `--config` or `{settings.ENVIRONMENT_PREFIX}CONFIG` names, else `{settings_file.FILE_NAME}`
-in the current folder, else the one of that name in the user's config folder. A variable holds YAML.
+A value comes from the command line, else from the environment, else from the settings file, else it is the
+default. The settings file is the one given by `--config` or `{settings.ENVIRONMENT_PREFIX}CONFIG`, else
+`{settings_file.FILE_NAME}` in the current folder, else the file of that name in the user's config folder. The
+value of a variable is YAML.
 
-A key that is not known is an error, and so is a file that can't be read: neither is ever taken for "no rules".
+An unknown key is an error, and so is an unreadable file: neither ever means "no rules".
 """
 
 _RULES = """\
-Each entry of `rules` allows one destination. How names are matched: [How it works](../how-it-works.md#rules).
+Each entry of `rules` allows one destination. Matching is explained under [How it works](../how-it-works.md#rules).
 """
 
 
@@ -200,9 +201,10 @@ def _default(field: FieldInfo) -> str:
 
 
 _ERRORS = """\
-An error is a code, one sentence, the lines that say where, and a hint what to do. It goes to standard error; with
-`--log-format json` it is a record with `code`, `message`, `context` and `hint`. Match the code, not the sentence:
-sentences may change. `…` stands for what is filled in. The exit codes: [Commands](commands.md#exit-codes).
+An error consists of a code, one sentence, lines of context, and a hint on what to do. It is printed to standard
+error; with `--log-format json` it is a record with `code`, `message`, `context` and `hint`. Match the code, not
+the sentence: sentences may change. `…` stands for a variable part. [Commands](commands.md#exit-codes) explains the
+exit codes.
 """
 
 
@@ -265,10 +267,9 @@ def tampering_page() -> str:
     """Return the page on every way in which a stack can be made to differ."""
     parts = [
         (
-            "# Tampering\n\nEvery way of making a stack differ that is tried on a real engine: what `drift` "
-            "finds then, that and nothing else, and the action that closes it. No cheaper one would, and no "
-            "container is made anew for another's sake. What the words mean: [Drift](../drift.md). `PROJECT` "
-            "stands for the stack's name.\n"
+            "# Tampering\n\nEvery kind of tampering that is tested on a real engine, with all findings of `drift` "
+            "and the cheapest action that closes them. No container is replaced because of another one. The terms "
+            "are explained under [Drift](../drift.md). `PROJECT` stands for the stack's name.\n"
         ),
     ]
     for title, ways in TAMPERINGS.items():
