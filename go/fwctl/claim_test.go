@@ -20,7 +20,7 @@ func newResolver() Sibling {
 	return Sibling{Name: "coredns", Interfaces: newSibling().Interfaces, Service: &Address{service, agentNet}}
 }
 
-// A gratuitous ARP request is broadcast, and the sender and the target it asks for are both the address.
+// A gratuitous ARP request is a broadcast with the address as both sender and target.
 func TestGratuitousARP(t *testing.T) {
 	frame := gratuitousARP([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service)
 
@@ -68,7 +68,7 @@ func expectHolders(t *testing.T, wanted ...string) {
 	}
 }
 
-// listenForARP hears what arrives at the other end of an interface.
+// listenForARP opens a socket that receives ARP at the other end of an interface.
 func listenForARP(t *testing.T, name string) func() []byte {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
@@ -93,7 +93,7 @@ func listenForARP(t *testing.T, name string) func() []byte {
 	}
 }
 
-// A claim takes the address on the interface of the agents, tells everyone there, and is recorded.
+// A claim adds the address to the interface on the agent network, announces it there, and is recorded.
 func TestClaim(t *testing.T) {
 	inNetwork(t)
 	root := t.TempDir()
@@ -115,7 +115,7 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// A claim may be made again and changes nothing.
+// A repeated claim changes nothing.
 func TestClaimIsIdempotent(t *testing.T) {
 	inNetwork(t)
 	root := t.TempDir()
@@ -127,7 +127,7 @@ func TestClaimIsIdempotent(t *testing.T) {
 	}
 }
 
-// A claim that can't be met is an error and leaves no record, for a container with one would never start again.
+// A claim without an interface is an error and leaves no record, with which the container would never start again.
 func TestClaimThatFails(t *testing.T) {
 	inNetwork(t)
 	elsewhere := Address{netip.MustParseAddr("10.215.0.53"), netip.MustParsePrefix("10.215.0.0/24")}
@@ -142,8 +142,7 @@ func TestClaimThatFails(t *testing.T) {
 	}
 }
 
-// An address that was released is answered for at the loopback interface, where nobody can find it, and the
-// record is gone.
+// A released address is on the loopback interface, where ARP does not find it, and its record is removed.
 func TestRelease(t *testing.T) {
 	inNetwork(t)
 	root := t.TempDir()
@@ -187,7 +186,7 @@ func TestClaimAfterRelease(t *testing.T) {
 	}
 }
 
-// Who never held the address has nothing to release, but a record of it goes all the same.
+// A release without the address held changes no interface, but still removes a record.
 func TestReleaseOfNothing(t *testing.T) {
 	inNetwork(t)
 	root := t.TempDir()

@@ -23,7 +23,7 @@ const (
 	added     = "policy/names.json"
 )
 
-// tree is what is in a folder: path -> content.
+// tree maps the paths in a folder to their contents.
 type tree map[string]string
 
 func write(t *testing.T, folder string, files tree) {
@@ -68,14 +68,14 @@ func expectAbsent(t *testing.T, root string, names ...string) {
 	}
 }
 
-// resources are proven in each of the ways that there are: by version and content, and by what was read.
+// resources covers every kind of proof: by version and loaded content, and by the hash of the bytes read.
 var resources = []Resource{
 	{Name: "routes", Path: routes, Envoy: &EnvoyProof{Statistics: "routes"}},
 	{Name: "names", Path: added, Hashed: true},
 	{Name: "listeners", Path: listeners, Envoy: &EnvoyProof{Statistics: "listeners"}},
 }
 
-// content is a file as the tool writes it: only what Envoy reads has a version.
+// content returns a file as clawker-fw writes it. Only Envoy's files have a version.
 func content(set, path string) string {
 	if path == added {
 		return fmt.Sprintf(`{"names":{"%s":{}}}`, set)
@@ -83,7 +83,7 @@ func content(set, path string) string {
 	return fmt.Sprintf(`{"resources":[{"name":"%s of set %s"}],"version_info":"0"}`, path, set)
 }
 
-// set is a commit of files, listed in the given order, and the digest of each resource once they are live.
+// set returns a commit of files in the given order, with the live digest of each resource.
 func set(name string, paths ...string) (Commit, tree) {
 	wanted, files := Commit{Version: unversioned, Live: map[string]string{}, Seconds: 5}, tree{}
 	for _, path := range paths {
@@ -115,7 +115,7 @@ func record(t *testing.T, path string, commit Commit) {
 	}
 }
 
-// newVolume is a volume where set 1 of the routes and listeners is live.
+// newVolume returns a volume in which set 1 of the routes and listeners is live.
 func newVolume(t *testing.T) (string, tree) {
 	t.Helper()
 	root := t.TempDir()
@@ -125,7 +125,7 @@ func newVolume(t *testing.T) (string, tree) {
 	return root, files
 }
 
-// said is what files say, whatever their version.
+// said returns files without their versions.
 func said(files tree) tree {
 	plain := tree{}
 	for path, text := range files {
@@ -134,7 +134,7 @@ func said(files tree) tree {
 	return plain
 }
 
-// expectSet passes when hot/ has these files and no others, under a version of their own that the record names, too.
+// expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
 func expectSet(t *testing.T, root string, wanted tree, older ...string) {
 	t.Helper()
 	found := read(t, filepath.Join(root, "hot"))
@@ -158,7 +158,7 @@ func expectSet(t *testing.T, root string, wanted tree, older ...string) {
 	}
 }
 
-// expectGood passes when these files are kept, with the record of them.
+// expectGood fails unless the good set has exactly these files and their record.
 func expectGood(t *testing.T, root string, wanted tree) {
 	t.Helper()
 	if found := said(read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
@@ -169,14 +169,13 @@ func expectGood(t *testing.T, root string, wanted tree) {
 	}
 }
 
-// expectFinished passes when nothing is left of what a commit needs on its way.
+// expectFinished fails if a temporary folder of a commit is left.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
 	expectAbsent(t, root, "stage", "good.new", "restore", "restore.new")
 }
 
-// reader takes what is in hot/, as the real programs do, whenever it is asked. Files whose content it was told so, it
-// refuses, or ignores, or hangs at.
+// reader is a program that loads hot/ whenever it is asked. It can reject, ignore or hang at certain contents.
 type reader struct {
 	hot        string
 	refuses    []string
@@ -205,10 +204,10 @@ func startReader(root string) *reader {
 	return program
 }
 
-// clock stands still but for a second with each question, answered or not.
+// clock advances only by one second with each request to the program, answered or not.
 func (r *reader) clock() time.Time { return time.Unix(int64(r.asked), 0) }
 
-// answers says whether this question is answered, after a look at what has changed.
+// answers loads changed files, and reports whether the program answers this request.
 func (r *reader) answers() error {
 	r.asked++
 	if r.deaf != nil && r.deaf(r.asked) {
@@ -286,8 +285,8 @@ func (r *reader) Reason() string { return "because it was told to" }
 
 func (r *reader) Connections() (int, error) { return len(r.seen), r.broken }
 
-// A set that the program takes is in hot/ and on record under a version never used before, it is the good set, and what
-// was needed on the way is gone.
+// A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
+// folders are removed.
 func TestCommitSucceeds(t *testing.T) {
 	root, _ := newVolume(t)
 	versions := []string{unversioned}
@@ -315,7 +314,7 @@ func TestCommitSucceeds(t *testing.T) {
 	}
 }
 
-// The answer is one JSON object with lists, empty or not, where lists are promised.
+// The answer is one JSON object in which lists are never null.
 func TestCommitAnswersWithLists(t *testing.T) {
 	root, _ := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
@@ -358,7 +357,7 @@ func TestCommitRenamesInOrder(t *testing.T) {
 	}
 }
 
-// watch sees what Envoy sees: the files that are renamed into a folder, in order.
+// watch collects the files renamed into a folder, in order, which is what Envoy notices.
 func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Helper()
 	watcher, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
@@ -396,7 +395,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 	}
 }
 
-// A file to remove stays until the new set is proven, its resource is not waited for, and then it goes.
+// A file to remove stays until the new set is proven, which does not wait for its resource. Then it is removed.
 func TestCommitRemovesLast(t *testing.T) {
 	root, _ := newVolume(t)
 	write(t, filepath.Join(root, "hot"), tree{added: content("1", added)})
@@ -416,7 +415,7 @@ func TestCommitRemovesLast(t *testing.T) {
 	expectSet(t, root, files)
 }
 
-// What nobody spoke of goes with a commit, too: beside it the set would not be kept, and the next start would undo it.
+// A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
 func TestCommitRemovesStrangers(t *testing.T) {
 	root, _ := running(t)
 	files := stageSet(t, root, "2", routes, added, listeners)
@@ -434,7 +433,7 @@ func TestCommitRemovesStrangers(t *testing.T) {
 	expectSet(t, root, files)
 }
 
-// A file to remove that is gone already is no failure.
+// A file to remove that is already gone is not an error.
 func TestCommitRemovesWhatIsGone(t *testing.T) {
 	root, _ := newVolume(t)
 	wanted, files := set("2", routes, listeners)
@@ -446,13 +445,13 @@ func TestCommitRemovesWhatIsGone(t *testing.T) {
 	}
 }
 
-// resourceAt is the resource of a file.
+// resourceAt returns the resource of a file.
 func resourceAt(path string) string {
 	return resources[slices.IndexFunc(resources, func(each Resource) bool { return each.Path == path })].Name
 }
 
-// A set of which any resource is refused is taken back whole, under a version of its own: old content and its record
-// back, added files away.
+// If any resource is rejected, the whole set is rolled back under a new version: old contents and their record are
+// restored, and added files removed.
 func TestCommitRejected(t *testing.T) {
 	for _, refused := range []string{routes, added, listeners} {
 		root, before := newVolume(t)
@@ -485,7 +484,7 @@ func TestCommitRejected(t *testing.T) {
 	}
 }
 
-// All resources that were refused are named, always in the same order.
+// All rejected resources are listed, always in the same order.
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
 		root, _ := newVolume(t)
@@ -502,7 +501,7 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 	}
 }
 
-// A rejection that was counted before the commit does not count against it.
+// Rejections from before the commit don't count.
 func TestCommitIgnoresOlderRejections(t *testing.T) {
 	root, _ := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
@@ -515,7 +514,7 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	}
 }
 
-// A set that is not live in time is taken back, and what is missing is named.
+// A set that is not live in time is rolled back, and the missing resources are listed.
 func TestCommitTimesOut(t *testing.T) {
 	for _, missing := range []string{routes, added, listeners} {
 		root, before := newVolume(t)
@@ -537,7 +536,7 @@ func TestCommitTimesOut(t *testing.T) {
 	}
 }
 
-// What was live before proves nothing: the same content must have been taken from the files of this commit.
+// Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
 	root, _ := newVolume(t)
 	files := stageSet(t, root, "1", routes, listeners)
@@ -551,7 +550,7 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 	}
 }
 
-// The right version proves nothing either: what is loaded must be what was wanted.
+// The right version proves nothing either: the loaded content must be the desired one.
 func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
 		root, before := newVolume(t)
@@ -569,7 +568,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 	}
 }
 
-// A program that is silent for less than its share of the time is asked again.
+// A program that is silent for less than the hung limit is asked again.
 func TestCommitAsksAgain(t *testing.T) {
 	root, _ := newVolume(t)
 	files := stageSet(t, root, "2", routes, listeners)
@@ -584,7 +583,7 @@ func TestCommitAsksAgain(t *testing.T) {
 	expectSet(t, root, files, unversioned)
 }
 
-// A program that does not answer any more hangs, which is told apart from a refusal; the old files wait for its new start.
+// A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
 	root, before := newVolume(t)
 	files := stageSet(t, root, "2", routes, added, listeners)
@@ -610,7 +609,7 @@ func TestCommitHangs(t *testing.T) {
 	}
 }
 
-// A program that refuses the new files and does not answer any more over the old ones hangs as well.
+// A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	for name, silent := range map[string]func(*reader, tree){
 		"at once":                      func(r *reader, _ tree) { r.deaf = func(asked int) bool { return asked > 3 } },
@@ -635,7 +634,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	}
 }
 
-// A stage that is not what the commit says moves nothing.
+// If the staged files don't match commit.json, nothing is moved.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]func(*Commit, tree){
 		"another content":          func(_ *Commit, files tree) { files[listeners] += "!" },
@@ -667,13 +666,13 @@ func TestCommitVerifiesFirst(t *testing.T) {
 	}
 }
 
-// rename calls the first file of a commit, with the content that it promises, by another path.
+// rename changes the path of a commit's first file.
 func rename(commit *Commit, files tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
 
-// The error for a content that is not the promised one names the file. A digest is not told, for it may be a secret's.
+// The error for unexpected content names the file, but no digest, which may be a secret's.
 func TestCommitNamesTheWrongFile(t *testing.T) {
 	root, _ := newVolume(t)
 	wanted, files := set("2", routes)
@@ -713,7 +712,7 @@ func TestCommitUnreadable(t *testing.T) {
 	expect(t, filepath.Join(root, "hot"), before)
 }
 
-// A program that can't be asked for its rejections gets no new files: their effect could not be seen.
+// A program whose rejections can't be read gets no new files, because their effect could not be seen.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	root, before := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
@@ -728,7 +727,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	expect(t, filepath.Join(root, "hot"), before)
 }
 
-// When a file can't go into place, those before it are taken back.
+// When a file can't be placed, the files placed before it are rolled back.
 func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 	root, before := newVolume(t)
 	stageSet(t, root, "2", routes, added, "blocked")
@@ -744,7 +743,7 @@ func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 	expectSet(t, root, before, unversioned)
 }
 
-// Without a good set what lay in hot/ goes back as it was, but is not taken for one: nothing starts on it.
+// Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
@@ -781,7 +780,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 	}
 }
 
-// A good set that is older than what was committed last is not put back any more.
+// A good set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := newVolume(t)
 	older, files := set("0", routes, listeners)
@@ -798,7 +797,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	expectSet(t, root, before)
 }
 
-// What goes back does so in the order of its record, the files that a reader needs first before those that need them.
+// Files are restored in the order of their record, so that a file comes before those that refer to it.
 func TestCommitTakesBackInOrder(t *testing.T) {
 	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
 		root := t.TempDir()
@@ -821,7 +820,7 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 	}
 }
 
-// A resource was not taken unless it has exactly the version of the commit; one without any has nothing to show.
+// A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
 	program := startReader(t.TempDir())
 	program.taken = tree{

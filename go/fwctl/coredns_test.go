@@ -15,7 +15,7 @@ import (
 
 var policyResources = []Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
 
-// socketPath is a place for a socket: t.TempDir is too long for the address of one.
+// socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "socket")
@@ -26,7 +26,7 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(folder, "s")
 }
 
-// tells is a status socket that says a text to everybody who opens it, until the test ends.
+// tells opens a status socket that sends a text to every client, until the test ends.
 func tells(t *testing.T, text string) string {
 	t.Helper()
 	path := socketPath(t)
@@ -48,7 +48,7 @@ func tells(t *testing.T, text string) string {
 	return path
 }
 
-// silentSocket takes connections and says nothing.
+// silentSocket accepts connections and sends nothing.
 func silentSocket(t *testing.T) string {
 	t.Helper()
 	path := socketPath(t)
@@ -60,7 +60,7 @@ func silentSocket(t *testing.T) string {
 	return path
 }
 
-// replies is what a resolver makes of a query: the bytes of its answer, in as many pieces as it likes.
+// replies maps a query to the bytes of its answer, in any number of pieces.
 type replies func(query dnsmessage.Message) [][]byte
 
 // serveDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
@@ -123,7 +123,7 @@ func unpack(t *testing.T, packed []byte) dnsmessage.Message {
 	return query
 }
 
-// answered is the answer to a query with a code, for a network.
+// answered returns the answer to a query with a response code, for a network.
 func answered(network string, query dnsmessage.Message, code dnsmessage.RCode) []byte {
 	reply := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true, RCode: code},
@@ -148,7 +148,7 @@ func refusing(network string) replies {
 
 const status = `{"build": "CoreDNS-1.15.0", "digest": "9f86d081", "names": 3, "refused": 2, "reason": "no list"}` + "\n"
 
-// What is live, what was refused and why, and the build are what the process says of itself, of what has a digest only.
+// Live digests, rejections, reason and build come from the process's status, and only hashed resources have a digest.
 func TestCoredns(t *testing.T) {
 	program := coredns{tells(t, status), serveDNS(t, "udp", refusing("udp"))}
 
@@ -172,7 +172,7 @@ func TestCoredns(t *testing.T) {
 	}
 }
 
-// A process that does not say what it is, in time and as one JSON object, is an error for every question, never empty.
+// Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
 	resolver := serveDNS(t, "udp", refusing("udp"))
 	for name, each := range map[string]struct{ socket, wanted string }{
@@ -218,7 +218,7 @@ func TestCorednsMustAnswerQueries(t *testing.T) {
 	}
 }
 
-// A resolver refuses over UDP as over TCP, where an answer may come in pieces; it is asked for an address of the name.
+// The refusal is checked over UDP and over TCP, where an answer may arrive in pieces. The query is for an A record.
 func TestRefuses(t *testing.T) {
 	for network, cut := range map[string]int{"udp": 0, "tcp": 0, "tcp in two pieces": 2, "tcp in odd pieces": 7} {
 		network, _, _ = strings.Cut(network, " ")
@@ -240,7 +240,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// Anything but the answer that a name does not exist, to this very query, is an error that names server and network.
+// Anything except NXDOMAIN for this very query is an error that names the server and the network.
 func TestRefusesNothingElse(t *testing.T) {
 	code := func(code dnsmessage.RCode) func(string) replies {
 		return func(network string) replies {
@@ -296,7 +296,7 @@ func TestRefusesNothingElse(t *testing.T) {
 	}
 }
 
-// Where nobody listens, nobody refuses.
+// A server that does not exist does not count as refusing.
 func TestRefusesAbsent(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		socket, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// statistics are as Envoy 1.40 prints them, those that must not be taken for ours included.
+// statistics are printed by Envoy 1.40, and include some that must be ignored.
 const statistics = `cluster_manager.cds.version_text: ""
 dns_cache.world.dns_query_attempt: 3
 http.routes.rds.routes.config_reload: 2
@@ -39,7 +39,7 @@ listener_manager.lds.version_text: "9f86d081884c7d65"
 server.live: 1
 `
 
-// envoyResources are Envoy's, as the tool says them, with one that only the helper reads, and one nobody subscribes to.
+// envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
 var envoyResources = []Resource{
 	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
 	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds"}},
@@ -47,7 +47,7 @@ var envoyResources = []Resource{
 	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more"}},
 }
 
-// A listener that is new and refused: Envoy reports it twice, the second time without a name.
+// A new listener that was rejected: Envoy reports it twice, the second time without a name.
 const refusedListener = `{
  "configs": [
   {
@@ -80,7 +80,7 @@ const refusedListener = `{
  ]
 }`
 
-// serveAdmin is Envoy's admin interface on a socket, as far as it is asked.
+// serveAdmin serves the parts of Envoy's admin interface that fwctl uses, on a socket.
 func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	t.Helper()
 	socket := socketPath(t)
@@ -98,12 +98,12 @@ func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	return newEnvoy(socket)
 }
 
-// says answers with a text.
+// says returns a handler that answers with a text.
 func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(text)) }
 }
 
-// reports answers with the statistics whose name the filter matches somewhere, as Envoy does.
+// reports returns a handler that answers with the statistics whose names match the filter, as Envoy does.
 func reports(statistics string) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
 		filter := regexp.MustCompile(request.URL.Query().Get("filter"))
@@ -115,7 +115,7 @@ func reports(statistics string) http.HandlerFunc {
 	}
 }
 
-// dumps answers /config_dump with what there is of each kind of resource, and with nothing for others.
+// dumps returns a handler that answers /config_dump with the given resources of each kind.
 func dumps(kinds map[string]string) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
 		dump, there := kinds[request.URL.Query().Get("resource")]
@@ -126,7 +126,7 @@ func dumps(kinds map[string]string) http.HandlerFunc {
 	}
 }
 
-// A resource's version is that of its own subscription; one that nobody subscribes to has none.
+// A resource has the version of its own subscription, and none without a subscription.
 func TestEnvoyVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
@@ -138,7 +138,7 @@ func TestEnvoyVersions(t *testing.T) {
 	}
 }
 
-// An update counts as refused whether its content was rejected or it could not be read at all.
+// An update counts as rejected if its content was rejected, and also if it could not be read at all.
 func TestEnvoyRejections(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
@@ -149,7 +149,7 @@ func TestEnvoyRejections(t *testing.T) {
 	}
 }
 
-// listenersShown has one listener in each state in which Envoy shows one.
+// listenersShown has one listener in each of Envoy's states.
 const listenersShown = `{"configs": [
  {"name": "port-80", "active_state": {"version_info": "1", "listener": {"@type": "t", "name": "port-80", "n": 1.50}}},
  {"name": "port-81", "warming_state": {"version_info": "2", "listener": {"@type": "t", "name": "port-81"}}},
@@ -163,7 +163,7 @@ const listenersShown = `{"configs": [
  {"error_state": {"failed_configuration": {"@type": "t", "name": "port-444"}, "details": "no"}}
 ]}`
 
-// Live is what Envoy serves, in canonical form: no listener that warms up, drains or was refused is among it.
+// Live returns the digest of what Envoy serves, without warming, draining or rejected listeners.
 func TestEnvoyLive(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": dumps(map[string]string{
 		"dynamic_listeners": listenersShown,
@@ -184,7 +184,7 @@ func TestEnvoyLive(t *testing.T) {
 	}
 }
 
-// What is loaded in another form than the resource has is not loaded.
+// Configuration of another form than the resource declares does not count as loaded.
 func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	for _, shown := range []string{
 		`{"configs": [{"active_state": "port-80"}]}`,
@@ -204,7 +204,7 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	}
 }
 
-// Connections are counted once, those of which the first bytes are awaited too, the admin interface's own not.
+// Connections counts each connection once, also while it waits for its first bytes, without the admin interface's.
 func TestEnvoyConnections(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
@@ -215,7 +215,7 @@ func TestEnvoyConnections(t *testing.T) {
 	}
 }
 
-// A count that is no number is an error that names the statistic, never 0.
+// A count that is not a number is an error that names the statistic, never 0.
 func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
 		"listener_manager.lds.update_rejected: No recorded values\n" +
@@ -229,7 +229,7 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	}
 }
 
-// An Envoy that has only just started and knows no listeners yet has taken nothing, and refused nothing.
+// An Envoy that has just started and has no listeners yet has loaded nothing and rejected nothing.
 func TestEnvoyWithoutVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": says("")})
 
@@ -242,7 +242,7 @@ func TestEnvoyWithoutVersions(t *testing.T) {
 	}
 }
 
-// Envoy's own words for its version are its build.
+// Build returns the version string that Envoy reports.
 func TestEnvoyBuild(t *testing.T) {
 	const build = "9e5580933739775e8bce696a57a2e1bc99368f23/1.40.0/Clean/RELEASE/BoringSSL"
 	program := serveAdmin(t, map[string]http.HandlerFunc{
@@ -254,7 +254,7 @@ func TestEnvoyBuild(t *testing.T) {
 	}
 }
 
-// The reason of a rejection is what Envoy says of each listener that it refused, said once.
+// The reason of a rejection is Envoy's message about each rejected listener, without duplicates.
 func TestEnvoyReason(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{
 		"GET /config_dump": func(w http.ResponseWriter, request *http.Request) {
@@ -271,7 +271,7 @@ func TestEnvoyReason(t *testing.T) {
 	}
 }
 
-// Where Envoy keeps no reason, its log is where to look.
+// If Envoy has no reason, the answer refers to its log.
 func TestEnvoyReasonInLog(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says("{}\n")})
 
@@ -280,13 +280,13 @@ func TestEnvoyReasonInLog(t *testing.T) {
 	}
 }
 
-// An answer other than 200 is an error with Envoy's words, for every question.
+// A status other than 200 is an error with Envoy's message, for every request.
 func TestEnvoyErrors(t *testing.T) {
 	fails := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) }
 	expectErrors(t, serveAdmin(t, map[string]http.HandlerFunc{"/": fails}), "503 Service Unavailable: not now")
 }
 
-// Without an Envoy, every question is an error.
+// Without an Envoy, every request is an error.
 func TestEnvoyAbsent(t *testing.T) {
 	expectErrors(t, newEnvoy(filepath.Join(t.TempDir(), "s")), "no such file or directory")
 }
@@ -306,7 +306,7 @@ func expectErrors(t *testing.T, program envoy, text string) {
 	}
 }
 
-// An answer that is no JSON is an error where JSON is expected.
+// An answer that is not JSON is an error where JSON is expected.
 func TestEnvoyAnswersInJSON(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"/": says("OK\n")})
 
@@ -321,7 +321,7 @@ func TestEnvoyAnswersInJSON(t *testing.T) {
 	}
 }
 
-// A drain asks once and gracefully, and says how many connections are left until none is.
+// A drain sends one graceful request, and prints the number of open connections until it is 0.
 func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
 	asked, left := []string{}, []string{"2", "0", "1"}
 	program := serveAdmin(t, map[string]http.HandlerFunc{
@@ -344,7 +344,7 @@ func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
 	}
 }
 
-// A drain ends when its time is over, with connections left.
+// A drain ends when its time is up, even with open connections.
 func TestDrainEnds(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{
 		"POST /drain_listeners": says("OK\n"), "GET /stats": reports(statistics),
@@ -357,7 +357,7 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
-// stdout is what a function writes to standard output.
+// stdout returns what a function writes to standard output.
 func stdout(t *testing.T, do func() error) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "stdout")

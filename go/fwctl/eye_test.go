@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// answering is a port of loopback on which each connection is handed to a function, and closed.
+// answering returns a loopback port on which a function handles each connection, which is then closed.
 func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -35,7 +35,7 @@ func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	return netip.MustParseAddrPort(listener.Addr().String())
 }
 
-// likeEnvoy refuses as Envoy does: TLS by closing, HTTP in words.
+// likeEnvoy refuses as Envoy does: it closes TLS connections, and answers HTTP with a message.
 func likeEnvoy(words string) func(net.Conn) {
 	return func(connection net.Conn) {
 		buffer := make([]byte, 4096)
@@ -48,7 +48,7 @@ func likeEnvoy(words string) func(net.Conn) {
 
 func eyeOn(place netip.AddrPort) Eye { return Eye{place.Addr(), []int{int(place.Port())}} }
 
-// An Envoy that refuses over both protocols is as agents should see it.
+// An Envoy that refuses over both protocols has no problem.
 func TestEyeOnARefusal(t *testing.T) {
 	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
 
@@ -57,7 +57,7 @@ func TestEyeOnARefusal(t *testing.T) {
 	}
 }
 
-// Anything but the refusal is told: nobody there, silence, another server's words, or being let through.
+// Anything except the refusal is reported: no listener, silence, another server's response, or access.
 func TestEyeOnAnythingElse(t *testing.T) {
 	gone := answering(t, func(net.Conn) {})
 	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
@@ -100,7 +100,7 @@ func TestEyeOnAnythingElse(t *testing.T) {
 	}
 }
 
-// A resolver that knows the refused name, or does not answer over one of the two transports, is told.
+// A resolver that resolves the refused name, or does not answer over UDP or TCP, is reported.
 func TestEyeOnAResolver(t *testing.T) {
 	server := serveDNS(t, "udp", refusing("udp"))
 
@@ -118,7 +118,7 @@ func TestEyeOnAResolver(t *testing.T) {
 	}
 }
 
-// Where Envoy is stands in a file: one that can't be read is told, and no health check passes.
+// If the file with Envoy's address can't be read, this is reported, and every health check fails.
 func TestEyeThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
 	if seen := agentsSee(root, newResolver())["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") {

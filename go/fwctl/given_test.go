@@ -32,7 +32,7 @@ func givenSibling() Sibling {
 	return sibling
 }
 
-// What an engine of any version gives is as expected.
+// The files of every engine version have no differences.
 func TestGivenFiles(t *testing.T) {
 	for _, files := range []tree{olderGiven, newerGiven} {
 		folder := t.TempDir()
@@ -43,7 +43,7 @@ func TestGivenFiles(t *testing.T) {
 	}
 }
 
-// Every change to one of the files is a difference in words.
+// Every change to one of the files is reported as a sentence.
 func TestGivenFilesThatWereChanged(t *testing.T) {
 	cases := map[string]struct {
 		file, before, after string
@@ -91,7 +91,7 @@ func TestGivenFilesThatWereChanged(t *testing.T) {
 	}
 }
 
-// A file that is missing can't be compared, which is an error.
+// A missing file is an error.
 func TestGivenFilesThatAreMissing(t *testing.T) {
 	if found, err := givenDifferences(t.TempDir(), "c8f672d63824", givenSibling()); err == nil {
 		t.Errorf("got %q", found)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spoils are the ways in which hot files, or the record of them, may not be what was committed.
+// spoils are ways in which hot files or their record can differ from the last commit.
 var spoils = map[string]func(folder, record string) error{
 	"a changed file": func(folder, _ string) error {
 		return writeFile(filepath.Join(folder, listeners), []byte(content("x", listeners)))
@@ -38,7 +38,7 @@ var spoils = map[string]func(folder, record string) error{
 	"an empty record":      func(_, record string) error { return os.WriteFile(record, []byte("{}"), 0o644) },
 }
 
-// running is a volume in which set 1 was started, so that it is kept, too.
+// running returns a volume in which set 1 was started, and so is the good set as well.
 func running(t *testing.T) (root string, files tree) {
 	t.Helper()
 	root, files = newVolume(t)
@@ -49,7 +49,7 @@ func running(t *testing.T) (root string, files tree) {
 	return root, files
 }
 
-// What was proven is started on as it is, and kept.
+// A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := newVolume(t)
 	write(t, root, tree{"stage/hot/" + routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
@@ -65,7 +65,7 @@ func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-// What is not as it was proven is put back before anything starts, under a version of its own.
+// A set that differs from the proven one is replaced by the good set before the start, under a new version.
 func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestStartGoodRestores(t *testing.T) {
 	}
 }
 
-// A link in place of a folder is never written through for good: nothing starts before a folder is there.
+// A link in place of a folder is never kept: nothing starts until there is a real folder.
 func TestStartGoodFollowsNoLink(t *testing.T) {
 	root, files := running(t)
 	elsewhere := t.TempDir()
@@ -106,7 +106,7 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 	expectSet(t, root, files, unversioned)
 }
 
-// When neither the hot files nor the copy are what was proven, nothing starts and nothing is changed.
+// If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
 func TestStartGoodFailsClosed(t *testing.T) {
 	for name, spoil := range spoils {
 		for _, other := range []string{"a changed file", "no copy"} {
@@ -135,7 +135,7 @@ func TestStartGoodFailsClosed(t *testing.T) {
 	}
 }
 
-// A copy that is not what was proven is no good set, and does not matter while the hot files are.
+// A copy that is not proven is not a good set, but does no harm while the hot files are proven.
 func TestStartGoodRenewsTheCopy(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	}
 }
 
-// A set is intact with all its files and no others, each of the version of its record if it has any.
+// A set is intact if it has exactly the recorded files, and each versioned file has the recorded version.
 func TestIntact(t *testing.T) {
 	root, _ := running(t)
 	for name, spoil := range spoils {
@@ -174,10 +174,10 @@ func TestIntact(t *testing.T) {
 	}
 }
 
-// dyingIn begins a scene in which a child does something to a volume, and dies over it.
+// dyingIn is the prefix of scenes in which a child changes a volume and is killed meanwhile.
 const dyingIn = "dying in "
 
-// playDying does what its scene says to a volume: a commit that is taken, one that is refused, or a start.
+// playDying plays a scene on a volume: an accepted commit, a rejected one, or a start.
 func playDying(scene string) error {
 	what, root, _ := strings.Cut(strings.TrimPrefix(scene, dyingIn), ":")
 	program := startReader(root)
@@ -191,7 +191,7 @@ func playDying(scene string) error {
 	return err
 }
 
-// changes are the system calls with which files are moved and removed; they are made by opening them.
+// changes are the system calls that move and remove files. Files are created by opening them (changesFiles).
 var changes = []uint64{unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT}
 
 // systemCall is struct ptrace_syscall_info at the entry of a call (ptrace(2)).
@@ -210,7 +210,7 @@ func (s systemCall) changesFiles() bool {
 	return s.op == entry && (opens || slices.Contains(changes, s.number))
 }
 
-// dies plays a scene in a child, and kills that before its change of so many. It says whether it came to that.
+// dies plays a scene in a child and kills the child before its nth change. It returns false if there are fewer changes.
 func dies(t *testing.T, scene string, change int) bool {
 	t.Helper()
 	runtime.LockOSThread() // tracing is a matter of threads
@@ -263,7 +263,7 @@ func dies(t *testing.T, scene string, change int) bool {
 	}
 }
 
-// dead runs a check at each point at which something that changes a volume may have died.
+// dead runs a check for every point at which a scene can be killed.
 func dead(t *testing.T, what string, volume func(t *testing.T) string, check func(t *testing.T, root string)) {
 	t.Helper()
 	deaths := 0
@@ -280,7 +280,7 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 	}
 }
 
-// staged is a volume in which set 1 is live and kept, and set 2 is staged, with a further file.
+// staged returns a volume in which set 1 is live and the good set, and set 2 is staged with an additional file.
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
@@ -288,7 +288,7 @@ func staged(t *testing.T) string {
 	return root
 }
 
-// proven is the set of which a volume's record says that a program has taken it: 2, or else 1.
+// proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) tree {
 	t.Helper()
 	committed, err := readCommitted(root)
@@ -302,8 +302,8 @@ func proven(t *testing.T, root string) tree {
 	return files
 }
 
-// Wherever a commit dies, whatever was to become of it: a start finds the set that was proven last, and is healthy;
-// the next commit is taken; and one that is refused puts the proven set back.
+// Wherever a commit is killed, accepted or rejected: a start has the last proven set and is healthy, the next commit is
+// accepted, and a rejected one restores the proven set.
 func TestCommitDies(t *testing.T) {
 	for _, what := range []string{"taken", "refused"} {
 		t.Run(what, func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestCommitDies(t *testing.T) {
 	}
 }
 
-// Wherever a start dies over files that somebody has changed, the next one puts the proven set back.
+// Wherever a start with changed files is killed, the next start restores the proven set.
 func TestStartGoodDies(t *testing.T) {
 	var files tree
 	changed := func(t *testing.T) string {
@@ -360,7 +360,7 @@ func copyOf(t *testing.T, root string) string {
 	return copied
 }
 
-// goesOn commits set 3 after something that died.
+// goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
 	wanted, files := set("3", routes, added, listeners)
@@ -377,7 +377,7 @@ func goesOn(t *testing.T, root string) {
 	expectFinished(t, root)
 }
 
-// isRefused commits set 4 after something that died, to a program that does not take it.
+// isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
 func isRefused(t *testing.T, root string, before tree) {
 	t.Helper()
 	files := stageSet(t, root, "4", routes, added, listeners)

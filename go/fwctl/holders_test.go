@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// silence keeps the kernel from answering at the other end of a link, which is in the same namespace as ours.
+// silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
 func silence(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -19,7 +19,7 @@ func silence(t *testing.T, names ...string) {
 	}
 }
 
-// answerARP has the other end of a link answer the next request for an address, whoever's it is.
+// answerARP lets the other end of a link answer the next ARP request for an address.
 func answerARP(t *testing.T, name string) {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
@@ -46,13 +46,13 @@ func answerARP(t *testing.T, name string) {
 	}()
 }
 
-// Somebody else who answers at an address of ours is found, with the hardware address.
+// Another host that answers ARP for one of our addresses is found, with its hardware address.
 func TestOthersWhoHaveOurAddress(t *testing.T) {
 	inNetwork(t)
 	silence(t, "agents-end", "egress-end")
 	wanted := onAgents.String() + " " + link(t, "agents-end").Attrs().HardwareAddr.String()
 	found := []string{}
-	// On a busy machine whoever answers may come too late for one question.
+	// On a busy machine the answer may be too late for one probe.
 	for try := 0; try < 20 && len(found) == 0; try++ {
 		answerARP(t, "agents-end")
 		asked, err := askForOthers()
@@ -67,7 +67,7 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 	}
 }
 
-// With nobody else at our addresses, nobody is found; asking changes no neighbour's entry.
+// Without another holder none is found, and the probes change no ARP cache.
 func TestNobodyElseHasOurAddress(t *testing.T) {
 	inNetwork(t)
 	silence(t, "agents-end", "egress-end")

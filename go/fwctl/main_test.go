@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Without a verb the answer is an error with all of them.
+// Without a verb, the error lists all verbs.
 func TestRunWithoutVerb(t *testing.T) {
 	err := run(nil)
 

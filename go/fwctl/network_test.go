@@ -32,7 +32,7 @@ var (
 	loopback  = netip.MustParseAddr("127.0.0.1")
 )
 
-// newSibling is an Envoy with a guarded and an exempt source, as the tool describes one.
+// newSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
 func newSibling() Sibling {
 	special := prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
 	return Sibling{
@@ -87,8 +87,7 @@ func inNetwork(t *testing.T) {
 	}
 }
 
-// makeInterfaces makes what the engine gives a container: each interface has one address, and something at its
-// other end.
+// makeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
 func makeInterfaces() error {
 	own, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -105,7 +104,7 @@ func makeInterfaces() error {
 		if err := netlink.LinkAdd(pair); err != nil {
 			return fmt.Errorf("adding %s: %w", name, err)
 		}
-		// The other end first: then ours is ready to send as soon as it is up.
+		// The peer first, so that our end can send as soon as it is up.
 		for _, name := range []string{pair.PeerName, pair.Name} {
 			link, err := netlink.LinkByName(name)
 			if err != nil {
@@ -141,7 +140,7 @@ func link(t *testing.T, name string) netlink.Link {
 	return found
 }
 
-// route is what the kernel would do with a packet.
+// route returns the kernel's routing decision for a packet.
 func route(from, to netip.Addr) (netlink.Route, error) {
 	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
 	if err != nil {
@@ -174,7 +173,7 @@ func listen(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// settle waits until the interfaces have their carriers: the kernel says so a moment later.
+// settle waits until the interfaces have their carriers, which takes a moment.
 func settle(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -195,7 +194,7 @@ func refused(err error) bool {
 	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
 }
 
-// From either source the ranges of its table are refused at once, at both ends and whatever listens there.
+// From either source, connections to its unreachable ranges fail at once, whatever listens there.
 func TestUnreachableRanges(t *testing.T) {
 	inNetwork(t)
 	sibling := newSibling()
@@ -213,7 +212,7 @@ func TestUnreachableRanges(t *testing.T) {
 	}
 }
 
-// The guarded source reaches the world by the gateway, and nothing else: not even the addresses of its own machine.
+// The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
 func TestGuardedSource(t *testing.T) {
 	inNetwork(t)
 	shape(t, newSibling())
@@ -257,7 +256,7 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	}
 }
 
-// What has no table goes on as before: health checks reach loopback, and the resolver asks by the primary address.
+// Sources without a table work as before: health checks reach loopback, and DNS queries use the primary address.
 func TestOtherSourcesAreUntouched(t *testing.T) {
 	inNetwork(t)
 	shape(t, newSibling())
@@ -272,7 +271,7 @@ func TestOtherSourcesAreUntouched(t *testing.T) {
 	expectRoute(t, primary, gateway, "on")
 }
 
-// The kernel's own local rule comes behind the rules of the tables, and is there once.
+// The kernel's local rule comes after the rules of our tables, exactly once.
 func TestLocalRuleComesBehind(t *testing.T) {
 	inNetwork(t)
 	shape(t, newSibling())
@@ -297,7 +296,7 @@ func TestLocalRuleComesBehind(t *testing.T) {
 	}
 }
 
-// A network that has its shape has no differences, and keeps it when it is given the same again.
+// A configured network has no differences, also after it is configured again.
 func TestShapeIsIdempotent(t *testing.T) {
 	inNetwork(t)
 	sibling := newSibling()
@@ -315,7 +314,7 @@ func TestShapeIsIdempotent(t *testing.T) {
 func expectDifferences(t *testing.T, sibling Sibling, wanted ...string) {
 	t.Helper()
 	settle(t)
-	// The other ends, which a container never has in its own namespace.
+	// The peers of our interfaces, which a container never has in its own namespace.
 	wanted = append(wanted, "interface agents-end is not ours", "interface egress-end is not ours")
 	slices.Sort(wanted)
 	if found := networkDifferences(sibling); !slices.Equal(found, wanted) {
@@ -323,7 +322,7 @@ func expectDifferences(t *testing.T, sibling Sibling, wanted ...string) {
 	}
 }
 
-// A network that was never shaped lacks everything that was asked.
+// In a network that was never configured, everything desired is missing.
 func TestUnshapedNetworkDiffers(t *testing.T) {
 	inNetwork(t)
 	sibling := newSibling()
@@ -342,7 +341,7 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 	)
 }
 
-// Every change that is made to a shaped network by hand is a difference in words.
+// Every manual change to a configured network is reported as a sentence.
 func TestDifferences(t *testing.T) {
 	sibling := newSibling()
 	first := sibling.Tables[0]
@@ -474,7 +473,7 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// An interface that is gone is a difference, and so is everything that was on it.
+// A missing interface is a difference, and so is everything that was on it.
 func TestDifferencesWithoutInterface(t *testing.T) {
 	inNetwork(t)
 	shape(t, newSibling())
@@ -509,7 +508,7 @@ func TestShapeWithoutTables(t *testing.T) {
 	expectDifferences(t, sibling)
 }
 
-// An address in a network that no interface is in can't be had, which is an error that names the network.
+// An address in a network without an interface is an error that names the network.
 func TestShapeWithoutInterface(t *testing.T) {
 	inNetwork(t)
 	elsewhere := netip.MustParsePrefix("10.215.0.0/24")

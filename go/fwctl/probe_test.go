@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// withResources is a sibling that names hot files.
+// withResources returns a sibling with resources.
 func withResources(sibling Sibling) Sibling {
 	sibling.Resources = resources
 	return sibling
 }
 
-// A probe says what the program answers and what the network is, side by side.
+// A probe reports both the program's answers and the state of the network.
 func TestProbe(t *testing.T) {
 	inNetwork(t)
 	silence(t, "agents-end", "egress-end")
@@ -50,7 +50,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A program that does not answer is an error in the report, which says the rest nevertheless.
+// A program that does not answer is an error in the report, which still has everything else.
 func TestProbeOfASilentProgram(t *testing.T) {
 	inNetwork(t)
 	root, _ := newVolume(t)
@@ -86,7 +86,7 @@ func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	}
 }
 
-// volumeOf is a volume where set 1 of all kinds of resources is live, and a program that has read it.
+// volumeOf returns a volume with a live set 1 of all kinds of resources, and a program that has loaded it.
 func volumeOf(t *testing.T) (string, *reader) {
 	t.Helper()
 	root := t.TempDir()
@@ -106,7 +106,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// A sibling that has not taken what was committed, by version or by digest, is unhealthy, and says what; the probe, too.
+// A sibling that has not loaded the commit, by version or by digest, is unhealthy with the reason, also in the probe.
 func TestHealthOfSomethingElse(t *testing.T) {
 	beef := string(withVersion([]byte(content("1", routes)), "beef"))
 	for name, each := range map[string]struct {
@@ -134,7 +134,7 @@ func TestHealthOfSomethingElse(t *testing.T) {
 	}
 }
 
-// What Envoy has loaded is not compared at each check: that its version was accepted is enough there.
+// A health check does not compare what Envoy has loaded: the accepted version is enough there.
 func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	root, program := volumeOf(t)
 	asked := &asking{reader: program}
@@ -148,7 +148,7 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	}
 }
 
-// asking is a reader that remembers what it was asked to show.
+// asking is a reader that records the resources it was asked for.
 type asking struct {
 	*reader
 	names []string
@@ -161,7 +161,7 @@ func (a *asking) Live(resources []Resource) (map[string]string, error) {
 	return a.reader.Live(resources)
 }
 
-// Without a record of what was committed, or an answer, nothing is healthy.
+// Without a commit record or without an answer, the sibling is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
 	root, _ := newVolume(t)
 	program := newReader(t, root)

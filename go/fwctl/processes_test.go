@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Whatever is neither the program nor this helper is a stranger, named by its number and its command line.
+// Any process except the program and this helper is reported, with its id and command line.
 func TestStrangers(t *testing.T) {
 	other := exec.Command("/bin/sleep", "60")
 	if err := other.Start(); err != nil {
@@ -44,7 +44,7 @@ func TestStrangersUnreadable(t *testing.T) {
 	}
 }
 
-// A command line is taken apart as the program got it.
+// A command line is split into the arguments that the program got.
 func TestCommandOf(t *testing.T) {
 	proc := t.TempDir()
 	write(t, proc, tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
@@ -56,7 +56,7 @@ func TestCommandOf(t *testing.T) {
 	}
 }
 
-// A process's name may hold anything, also what looks like the end of it.
+// A process's name may contain anything, even what looks like its own end.
 func TestStartOf(t *testing.T) {
 	proc := t.TempDir()
 	rest := " S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0"

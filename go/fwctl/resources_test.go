@@ -14,7 +14,7 @@ func hash(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Only a version as the tool and a commit write it, at the very end of a file, is its version.
+// A file's version is recognised only at its very end, and only in the form that clawker-fw and commits write.
 func TestVersionOf(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 3)
 	for content, wanted := range map[string]string{
@@ -43,7 +43,7 @@ func TestVersionOf(t *testing.T) {
 	}
 }
 
-// Another version changes nothing but the version, and a file without one stays as it is.
+// Setting a version changes nothing else, and leaves a file without a version unchanged.
 func TestWithVersion(t *testing.T) {
 	for content, wanted := range map[string]string{
 		`{"resources":[],"version_info":"0"}`:                    `{"resources":[],"version_info":"abc"}`,
@@ -63,7 +63,7 @@ func TestWithVersion(t *testing.T) {
 	}
 }
 
-// The digest of a file is that of all its bytes but the version, which counts as 0.
+// The digest of a file is taken over all its bytes, with the version replaced by 0.
 func TestDigestOf(t *testing.T) {
 	for content, hashed := range map[string]string{
 		`{"resources":[],"version_info":"0"}`:    `{"resources":[],"version_info":"0"}`,
@@ -78,7 +78,7 @@ func TestDigestOf(t *testing.T) {
 	}
 }
 
-// A new version is in the form in which a file can have one, and never the same twice.
+// A new version has the form of a file's version, and is never the same twice.
 func TestNewVersion(t *testing.T) {
 	seen := []string{unversioned}
 	for range 100 {
@@ -91,7 +91,7 @@ func TestNewVersion(t *testing.T) {
 	}
 }
 
-// What Envoy has loaded has the digest of its canonical form, in whatever order and with whatever spaces Envoy shows it.
+// The digest of loaded configuration does not depend on the order and the spaces in Envoy's output.
 func TestCanonical(t *testing.T) {
 	cases := map[string]struct{ shown, form string }{
 		"nothing":       {`[]`, `[]`},
@@ -118,7 +118,7 @@ func TestCanonical(t *testing.T) {
 	}
 }
 
-// The digest of what is loaded is that of what stands in the tool's file between the brackets of its resources.
+// The digest of loaded configuration equals the digest of the `resources` array in clawker-fw's file.
 func TestCanonicalIsWhatTheFileSays(t *testing.T) {
 	const file = `{"resources":[{"@type":"t","name":"port-443"},{"@type":"t","name":"port-80","ports":[80]}],"version_info":"0"}`
 	between := strings.TrimSuffix(strings.TrimPrefix(file, `{"resources":`), `,"version_info":"0"}`)
@@ -137,7 +137,7 @@ func TestCanonicalIsWhatTheFileSays(t *testing.T) {
 	}
 }
 
-// Names differ where the wanted value is not there, in order; what nobody asked for does not count.
+// differing returns names without the wanted value, in order, and ignores names that are not wanted.
 func TestDiffering(t *testing.T) {
 	wanted := map[string]string{"d": "1", "a": "1", "b": "1", "c": "1"}
 	found := map[string]string{"a": "1", "b": "2", "c": "", "x": "1"}

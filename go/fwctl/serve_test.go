@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A child of the tests becomes another program, so it is this one, started again with a scene to play.
+// A child process has to execute another program, so the test binary is started again with a scene to play.
 const sceneVariable = "FWCTL_TEST_SCENE"
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// play makes the network and the /tmp of a container and serves in it; it returns only when that fails.
+// play sets up the network and /tmp of a container and calls serve. It returns only if that fails.
 func play(scene string) error {
 	runtime.LockOSThread()
 	if err := makeInterfaces(); err != nil {
@@ -84,7 +84,7 @@ func play(scene string) error {
 	return serve(root, sibling, []string{shell, "-c", look})
 }
 
-// makeVolume makes a volume in which set 1 was started before; somebody may have changed its files since.
+// makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
 	wanted, files := set("1", routes, listeners)
 	text, err := json.Marshal(wanted)
@@ -112,10 +112,10 @@ func makeVolume(root string, owner int, changed bool) error {
 	})
 }
 
-// limitFiles is how the tests start a child with fewer open files than it may have.
+// limitFiles starts a child with a soft limit of open files below the hard limit.
 const limitFiles = `ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0"`
 
-// start plays a scene with namespaces of its own, and with more privileges than a container has.
+// start plays a scene in new namespaces, with more privileges than a container has.
 func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -134,7 +134,7 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	return out.String(), talk.String(), err
 }
 
-// serving is what the program of a sibling sees: its status by field, and everything as text.
+// serving returns what a sibling's program sees: its status by field, and all its output.
 func serving(t *testing.T, scene string) (status map[string]string, text string) {
 	t.Helper()
 	stdout, stderr, err := start(t, scene)
@@ -150,7 +150,7 @@ func serving(t *testing.T, scene string) (status map[string]string, text string)
 	return status, stdout
 }
 
-// The program starts as nobody, in no group, without a capability in any set and with no way to gain one.
+// The program starts as an unprivileged user without groups or capabilities, and can't gain any.
 func TestServeDropsPrivileges(t *testing.T) {
 	status, _ := serving(t, "as a sibling")
 	for name, wanted := range map[string]string{
@@ -171,7 +171,7 @@ func TestServeDropsPrivileges(t *testing.T) {
 	}
 }
 
-// When the program starts, the network has its shape and a claimed address is held again.
+// When the program starts, the network is configured and a claimed address is held again.
 func TestServeShapesTheNetworkFirst(t *testing.T) {
 	_, text := serving(t, "as a sibling")
 	for _, address := range []string{guarded.String(), exempt.String(), service.String()} {
@@ -181,22 +181,22 @@ func TestServeShapesTheNetworkFirst(t *testing.T) {
 	}
 }
 
-// Everyone may write into /tmp when the program starts, whatever mode the engine has left it with.
+// When the program starts, everybody may write into /tmp, whatever mode the engine gave it.
 func TestServeOpensTmp(t *testing.T) {
 	if status, _ := serving(t, "as a sibling"); status["Tmp"] != "1777" {
 		t.Errorf("its mode is %q", status["Tmp"])
 	}
 }
 
-// The program may open as many files as its container lets it, though it was started with fewer; the runtime of this
-// helper's language would give it back what that was started with.
+// The program may open as many files as its container's hard limit allows, even if fwctl was started with a lower soft
+// limit, which Go's runtime would otherwise restore.
 func TestServeOpensAllFiles(t *testing.T) {
 	if status, _ := serving(t, "as a sibling"); status["Files"] != "4096 4096" {
 		t.Errorf("its limits are %q", status["Files"])
 	}
 }
 
-// The program finds the files that were proven, also where somebody has changed them.
+// The program finds the proven files, even if somebody had changed them.
 func TestServePutsBackWhatWasProven(t *testing.T) {
 	for _, scene := range []string{"as a sibling", "on changed files"} {
 		status, _ := serving(t, scene)
@@ -213,7 +213,7 @@ func TestServePutsBackWhatWasProven(t *testing.T) {
 	}
 }
 
-// A program that can't be served as it should be is not served at all.
+// If any step of serve fails, the program does not start.
 func TestServeFailsClosed(t *testing.T) {
 	for scene, wanted := range map[string]string{
 		"as nobody":              "dropping capability 0 from the bounding set: operation not permitted",

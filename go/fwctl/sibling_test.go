@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// What a sibling needs of its network, and how its hot files are proven, stands in boot/sibling.json.
+// boot/sibling.json has a sibling's network and the proofs of its hot files.
 func TestReadSibling(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, tree{"boot/sibling.json": `{
@@ -62,14 +62,14 @@ func TestReadSibling(t *testing.T) {
 	}
 }
 
-// A container without the file is no sibling.
+// Without the file, reading the sibling is an error.
 func TestReadSiblingMissing(t *testing.T) {
 	if _, err := readSibling(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// A file that is not what the tool renders is an error that names the file and what is wrong.
+// An invalid file is an error that names the file and the mistake.
 func TestReadSiblingErrors(t *testing.T) {
 	for text, wanted := range map[string]string{
 		``:                     "unexpected end of JSON input",
@@ -91,7 +91,7 @@ func TestReadSiblingErrors(t *testing.T) {
 	}
 }
 
-// Each sibling's program is asked in its own way.
+// Each sibling has its own implementation of Program.
 func TestSiblingProgram(t *testing.T) {
 	if _, ok := (Sibling{Name: "envoy"}).program().(envoy); !ok {
 		t.Error("envoy is not asked as Envoy")

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// writer is who asks, and what it is answered.
+// writer is a client that records the reply.
 type writer struct {
 	dns.ResponseWriter
 	from  net.Addr
@@ -33,7 +33,7 @@ var (
 	ourself  = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}
 )
 
-// handler answers from the example, and writes its refusals down.
+// handler answers from the example list and records its refusals.
 func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
@@ -46,7 +46,7 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	return Handler{source, &refusals}, &refusals
 }
 
-// ask is the answer to one query, as it would be on the wire, and what was written down of it.
+// ask returns the reply to one query as it would be on the wire, and the record of it.
 func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 	t.Helper()
 	asked, refusals := handler(t)
@@ -68,8 +68,8 @@ func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 	return reply, refusals.String()
 }
 
-// An allowed name has its address and no data of another type; every other name does not exist, whatever is asked of
-// it; what is no query for the Internet's names is not answered.
+// An allowed name has its address and no data of another type. Every other name does not exist, for any type. Transfers
+// and queries of another class are refused.
 func TestServeDNS(t *testing.T) {
 	const address, none = "10.213.8.10", ""
 	for what, each := range map[string]struct {
@@ -129,7 +129,7 @@ func TestServeDNS(t *testing.T) {
 	}
 }
 
-// There are no updates, notifications or other operations, also for a name that is allowed.
+// Updates, notifications and other operations are not implemented, even for an allowed name.
 func TestServeDNSOperations(t *testing.T) {
 	for _, operation := range []int{dns.OpcodeIQuery, dns.OpcodeStatus, dns.OpcodeNotify, dns.OpcodeUpdate, 15} {
 		for _, name := range []string{"a.test.", "b.test."} {
@@ -163,7 +163,7 @@ func TestServeDNSQuestions(t *testing.T) {
 	}
 }
 
-// EDNS is answered with EDNS and the size that we take, and only then a refusal says why (RFC 6891, RFC 8914).
+// A query with EDNS gets EDNS with our UDP size, and only then does a refusal give the reason (RFC 6891, RFC 8914).
 func TestServeDNSExtensions(t *testing.T) {
 	for name, blocked := range map[string]bool{"a.test.": false, "b.test.": true} {
 		for _, extended := range []bool{false, true} {
@@ -194,7 +194,7 @@ func TestServeDNSExtensions(t *testing.T) {
 	}
 }
 
-// Who was refused what is written down as one line of JSON, names with odd octets in it escaped, and nothing else is.
+// Each refusal is logged as one line of JSON, with special octets in names escaped. Nothing else is logged.
 func TestServeDNSRecordsRefusals(t *testing.T) {
 	for what, each := range map[string]struct {
 		from    net.Addr
@@ -239,12 +239,12 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 	}
 }
 
-// broken is a standard output that takes nothing.
+// broken is an output on which every write fails.
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
-// An answer that can't be sent is an error; a refusal that can't be written down is one, too, after its answer.
+// An answer that can't be sent is an error. So is a refusal that can't be logged, after its answer has been sent.
 func TestServeDNSErrors(t *testing.T) {
 	asked, _ := handler(t)
 	query := new(dns.Msg)

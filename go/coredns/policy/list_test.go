@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// example decides in every way that there is, at more than one depth.
+// example has every kind of decision, at several depths.
 const example = `{"ttl":1,"addresses":{"envoy":"10.213.8.10","other":"10.213.8.11"},"names":{
 "a.test":{"at":"envoy"},
 "w.test":{"at":"envoy","below":"envoy"},
@@ -28,7 +28,7 @@ func parse(t *testing.T, content string) *List {
 	return list
 }
 
-// A name has the address that the nearest entry names: its own, or else what is said for below it, itself included.
+// A name has the address of its own `at`, else of the nearest `below`, starting with its own.
 func TestAddress(t *testing.T) {
 	const envoy, other, refused = "10.213.8.10", "10.213.8.11", ""
 	list := parse(t, example)
@@ -92,7 +92,7 @@ func TestAddress(t *testing.T) {
 
 func label(length int) string { return strings.Repeat("x", length) }
 
-// long is a name below w.test with so many characters.
+// long returns a name below w.test with the given length.
 func long(length int) string {
 	before := strings.Repeat("x.", length)[:length-len(".w.test")]
 	if strings.HasSuffix(before, ".") {
@@ -101,7 +101,7 @@ func long(length int) string {
 	return before + ".w.test"
 }
 
-// A list speaks for no name that is not below one of its own: without names every name is refused.
+// A list without names refuses every name.
 func TestAddressOfAnEmptyList(t *testing.T) {
 	list := parse(t, `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{}}`)
 	for _, name := range []string{"a.test", "test", "", "."} {
@@ -111,7 +111,7 @@ func TestAddressOfAnEmptyList(t *testing.T) {
 	}
 }
 
-// The digest is that of all the bytes of a list, so that two that mean the same are told apart as well.
+// The digest is taken over all bytes, so two lists with the same meaning and other bytes have different digests.
 func TestParseDigest(t *testing.T) {
 	for _, content := range []string{example, " " + example, example + "\n"} {
 		sum := sha256.Sum256([]byte(content))
@@ -121,7 +121,7 @@ func TestParseDigest(t *testing.T) {
 	}
 }
 
-// What is not a list as the tool writes it is an error that says why, and never a list with less in it.
+// Content that clawker-fw would not write is an error with the reason, and never a partial list.
 func TestParseErrors(t *testing.T) {
 	for content, wanted := range map[string]string{
 		``:                                   "EOF",

@@ -9,7 +9,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 )
 
-// The Corefile names the list and the socket; the plugin then answers, and says what is live.
+// With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
 	write(t, path, listOf("a.test"))
@@ -28,7 +28,7 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// What is not one list that can be used and one socket that can be made is an error: the resolver does not start.
+// Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
 	write(t, path, listOf("a.test"))

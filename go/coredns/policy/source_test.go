@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// listOf is a list that allows one name.
+// listOf returns a list that allows one name.
 func listOf(name string) string {
 	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
 }
@@ -21,7 +21,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// replace puts a file into place as a commit does.
+// replace replaces a file by rename, as a commit does.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
 	write(t, path+".new", content)
@@ -56,7 +56,7 @@ func allows(source *Source, name string) bool {
 	return allowed
 }
 
-// until waits for what will be true soon.
+// until waits until a condition is true.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -70,7 +70,7 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// Each change of the file is taken over, in whichever way it is made.
+// Each change of the file is loaded, in whatever way it is made.
 func TestSourceTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
@@ -106,7 +106,7 @@ func TestSourceTakesChanges(t *testing.T) {
 	}
 }
 
-// anotherMoment waits until the kernel dates a change later than the file's: its clock goes in steps.
+// anotherMoment waits until a change would get a later ctime than the file has: the kernel's clock advances in steps.
 func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := identify(path).changed
@@ -117,7 +117,7 @@ func anotherMoment(t *testing.T, path string) {
 	})
 }
 
-// withTimeOf gives a file the time of modification back that it had.
+// withTimeOf restores a file's modification time after a change.
 func withTimeOf(t *testing.T, path string, do func()) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -133,8 +133,8 @@ func withTimeOf(t *testing.T, path string, do func()) {
 	}
 }
 
-// A file that can't be used leaves the list in force, is counted and explained, and the next good one is taken, also
-// the one before.
+// An unusable file leaves the current list in force, is counted, and its reason is reported. The next good file is
+// loaded, even if it equals the current list.
 func TestSourceKeepsItsList(t *testing.T) {
 	for name, each := range map[string]struct {
 		spoil  func(t *testing.T, path string)
@@ -177,7 +177,7 @@ func TestSourceKeepsItsList(t *testing.T) {
 	}
 }
 
-// Each file that can't be used is counted once, not at each look.
+// Each unusable file is counted once, not at every check.
 func TestSourceCountsFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "names.json")
 	write(t, path, listOf("a.test"))
@@ -208,7 +208,7 @@ func TestSourceCountsFiles(t *testing.T) {
 	}
 }
 
-// Without a list that can be used there is no source: the resolver does not start.
+// Without a usable list Open fails, so the resolver does not start.
 func TestOpenErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "names.json")
 	if source, err := Open(path); err == nil || source != nil {

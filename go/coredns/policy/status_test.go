@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// socketPath is a place for a socket: t.TempDir is too long for the address of one.
+// socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "policy")
@@ -22,7 +22,7 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(folder, "s")
 }
 
-// told is what whoever opens the socket is told.
+// told returns the status that a client of the socket receives.
 func told(t *testing.T, path string) Status {
 	t.Helper()
 	connection, err := net.Dial("unix", path)
@@ -44,7 +44,7 @@ func told(t *testing.T, path string) Status {
 	return status
 }
 
-// Whoever opens the socket is told once what is live at that moment, and what was refused and why.
+// A client of the socket receives the current status once: the live digest, the rejected files and the reason.
 func TestStatusSocket(t *testing.T) {
 	path, file := socketPath(t), filepath.Join(t.TempDir(), "names.json")
 	write(t, file, listOf("a.test"))
@@ -87,7 +87,7 @@ func TestStatusSocket(t *testing.T) {
 	}
 }
 
-// failing is a listener that can't take a connection a few times, as one without a free descriptor.
+// failing is a listener whose first accepts fail, as without a free file descriptor.
 type failing struct {
 	net.Listener
 	left int
@@ -101,7 +101,7 @@ func (f *failing) Accept() (net.Conn, error) {
 	return f.Listener.Accept()
 }
 
-// A connection that could not be taken is not the end: a process that is never heard of again would be given up.
+// A failed accept does not end the status server, since a process without a status would count as dead.
 func TestStatusSocketGoesOn(t *testing.T) {
 	path, file := socketPath(t), filepath.Join(t.TempDir(), "names.json")
 	write(t, file, listOf("a.test"))
@@ -126,7 +126,7 @@ func TestStatusSocketGoesOn(t *testing.T) {
 	}
 }
 
-// The socket takes the place of one that an ended process has left, and everybody may open it.
+// The socket replaces one left by an ended process, and everybody may open it.
 func TestListen(t *testing.T) {
 	path := socketPath(t)
 	write(t, path, "left behind")
