@@ -1,6 +1,7 @@
-"""How a difference between two files is told: the values of a finding, and the contents for a diff. Pure.
+"""The values of a finding about a file, and the contents for its diff. Pure.
 
-Only what differs is told. Nothing of a secret is, not even a digest: that would confirm whoever guesses it.
+Values have only the properties that differ. They have nothing of a secret's content, not even a digest, which
+would confirm a guess.
 """
 
 from clawker_fw.model import File
@@ -10,7 +11,7 @@ _HIDDEN = ("another content", "this content")
 
 
 def told(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
-    """Return the running and the desired value of a finding on a file; None where there is no file."""
+    """Return the running and the desired value of a finding about a file; None for a missing file."""
     if running is None or desired is None:
         return _named(running), _named(desired)
     words = attributes_told(running, desired)
@@ -21,18 +22,18 @@ def told(running: File | None, desired: File | None) -> tuple[str | None, str | 
 
 
 def digests_told(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
-    """Return the values for a content of which there is only a digest, in a file that should be like `desired`."""
+    """Return the values for contents known only by their digests, in a file that should be like `desired`."""
     return _HIDDEN if running.secret or (desired is not None and desired.secret) else (digest, wanted)
 
 
 def attributes_told(running: File, desired: File) -> list[tuple[str, str]]:
-    """Return in which modes and owners two files differ."""
+    """Return the modes and owners in which two files differ, as pairs of running and desired value."""
     pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
     return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]
 
 
 def contents(running: File | None, desired: File | None) -> tuple[bytes, bytes] | None:
-    """Return what to show of both; None when it is the same, or may not be seen."""
+    """Return both contents for a diff, or None if they are equal or one is a secret."""
     there = [file for file in (running, desired) if file is not None]
     one, other = (file.content if file is not None else b"" for file in (running, desired))
     return None if one == other or any(file.secret for file in there) else (one, other)

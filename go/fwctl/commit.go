@@ -273,7 +273,7 @@ func (f StagedFile) verify(folder string) error {
 		return err
 	}
 	if digestOf(content) != f.Digest {
-		return fmt.Errorf("%s has another digest", f.Path) // which one is not told: it may be a secret's
+		return fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
 	}
 	return nil
 }

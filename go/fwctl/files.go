@@ -13,11 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files in the volume keep the mode and the owner that the tool has given them, wherever they are copied or
-// rewritten. Root has no capability here that would let it read what only another user may: a secret of the program's
-// is read as that user.
+// Files in the volume keep the mode and the owner that clawker-fw gave them, in every copy. Root has no capability here
+// to read another user's private file, so the program's secrets are read as that user.
 
-// readFile reads a file, as its owner where nobody else may.
+// readFile reads a file, as its owner if nobody else may read it.
 func readFile(path string) ([]byte, error) {
 	content, err := os.ReadFile(path)
 	if !errors.Is(err, fs.ErrPermission) {
@@ -27,7 +26,7 @@ func readFile(path string) ([]byte, error) {
 	if failed != nil {
 		return nil, errors.Join(err, failed)
 	}
-	// Who a thread is to file systems, it is alone.
+	// The file system user id belongs to one thread only.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Setfsuid(userOf(info)); err != nil {
@@ -63,7 +62,7 @@ func writeFile(path string, content []byte) error {
 	return os.Rename(path+".new", path)
 }
 
-// writeLike replaces the file in one step with one of the mode and owner of another. Nobody else can read it before.
+// writeLike replaces the file in one step, with the mode and owner in info. Before that, nobody else can read it.
 func writeLike(path string, content []byte, info fs.FileInfo) error {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +80,7 @@ func writeLike(path string, content []byte, info fs.FileInfo) error {
 	return os.Rename(fresh, path)
 }
 
-// copyTree copies a folder with the mode and owner of each file. A link is copied as one.
+// copyTree copies a folder, with the mode and owner of each file. Links are copied as links.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -112,12 +111,12 @@ func copyTree(from, to string) error {
 			}
 			return writeLike(target, content, info)
 		default:
-			return fmt.Errorf("%s is no file", path)
+			return fmt.Errorf("%s is not a regular file", path)
 		}
 	})
 }
 
-// filesBelow lists the paths of what is no folder, relative to the folder.
+// filesBelow lists everything in a folder except folders, as relative paths.
 func filesBelow(folder string) ([]string, error) {
 	var paths []string
 	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {

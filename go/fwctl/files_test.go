@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secret is a hot file that the program reads and nobody else may. It has a version, as what Envoy reads has.
+// secret is a hot file that only the program may read. It has a version, like Envoy's files.
 const secret = "key/key.json"
 
-// asInAContainer has root be without the capabilities that open every file, as in a sibling. The thread keeps nothing
-// else in common with others, and ends with the test.
+// asInAContainer drops root's capabilities to open every file, as in a sibling. The thread shares nothing else with
+// others, and ends with the test.
 func asInAContainer(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -39,7 +39,7 @@ func asInAContainer(t *testing.T) {
 	}
 }
 
-// own makes a file the program's, and readable by it alone.
+// own gives a file to the program, readable by it alone.
 func own(t *testing.T, path string) {
 	t.Helper()
 	if err := errors.Join(os.Chmod(path, 0o400), os.Chown(path, unprivileged, unprivileged)); err != nil {
@@ -47,7 +47,7 @@ func own(t *testing.T, path string) {
 	}
 }
 
-// expectSecret passes when a file is still the program's alone, and says this of a set.
+// expectSecret fails unless a file is still readable by the program alone, and has a set's content.
 func expectSecret(t *testing.T, path, set string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -77,7 +77,7 @@ func stageSecret(t *testing.T, root, name string) tree {
 	return files
 }
 
-// A secret is the program's alone in every copy: when it is started, committed, refused, and put back.
+// A secret is readable by the program alone in every copy: after a start, a commit, a rejected commit and a restore.
 func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	asInAContainer(t)
 	root := t.TempDir()
