@@ -399,6 +399,21 @@ def test_hot_files_are_committed_live(
             assert engine.probe(container).live == target.live
 
 
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_a_commit_removes_foreign_hot_files(
+    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """A file below `hot/` that the commit does not list is removed, even if the commit does not name it either."""
+    container, target = running[sibling], stack.siblings[sibling]
+    engine.put_files(container, {"hot/foreign.json": public(b"{}")})
+    assert "hot/foreign.json" in engine.files(container)
+    engine.put_files(container, staged(target, ()))
+    assert commit(engine, container)["committed"] is True
+    files = engine.files(container)
+    assert _hot(files) == target.hot
+    assert _hot(files, "good/") == target.hot
+
+
 BROKEN = {
     Sibling.ENVOY: (LISTENERS, b'{"resources":[{"@type":"nonsense"}],"version_info":"0"}'),
     Sibling.COREDNS: (POLICY, b"this is no list\n"),

@@ -61,7 +61,7 @@ class NeverReady(MemoryEngine):
         inside = self.inside(container)
         if self._broken and inside.spec.name.endswith("-next"):
             inside.silent = "connection refused"
-            inside.said.append("the program's last words")
+            inside.log.append("the program's last words")
 
 
 def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> None:

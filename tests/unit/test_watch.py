@@ -34,22 +34,22 @@ ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 INTERVAL = 30.0
 
 
-class Told(MemoryEngine):
-    """An engine that knows when everything it told has been taken in by who follows it."""
+class CountingEngine(MemoryEngine):
+    """An engine that counts the events it emits and those that the follower has handled."""
 
     def __init__(self) -> None:
-        """Begin with nothing told."""
+        """Start both counts at zero."""
         super().__init__()
-        self.told = 0
+        self.emitted = 0
         self.taken = 0
 
-    def _tell(self, event: Event) -> None:
-        self.told += len(self._followers)
-        super()._tell(event)
+    def _emit(self, event: Event) -> None:
+        self.emitted += len(self._followers)
+        super()._emit(event)
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
-        """Count what is taken: the next event is asked for when the one before has been dealt with."""
+        """Count handled events: the follower asks for the next one when it has handled the last."""
         with super().events() as events:
 
             def counted() -> Iterator[Event]:
@@ -60,9 +60,9 @@ class Told(MemoryEngine):
             yield counted()
 
     def settle(self) -> None:
-        """Wait until everything has been taken in, and who followed it has noticed when it went away."""
+        """Wait until every event is handled, or, after the engine has gone away, until its follower has ended."""
         if self._followers:
-            until(lambda: self.taken >= self.told, every=0.0005)
+            until(lambda: self.taken >= self.emitted, every=0.0005)
         else:
             until(lambda: all(each.name != "engine-events" for each in threading.enumerate()), every=0.0005)
 
@@ -70,7 +70,7 @@ class Told(MemoryEngine):
 class Script(Inbox):
     """A clock, and what happens when; the watcher is stopped at the end."""
 
-    def __init__(self, engine: Told, end: float) -> None:
+    def __init__(self, engine: CountingEngine, end: float) -> None:
         """Begin at 0."""
         super().__init__()
         self.now = 0.0
@@ -103,15 +103,15 @@ class Script(Inbox):
 class Watched:
     """A stack that is up, and a watcher that can be set on it."""
 
-    def __init__(self, release: Release, engine: Told | None = None) -> None:
+    def __init__(self, release: Release, engine: CountingEngine | None = None) -> None:
         """Bring the stack up."""
-        self.engine = engine or Told()
+        self.engine = engine or CountingEngine()
         self.release = release
         self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
         stacks.converged(self.engine, self.wanted)
         self.decisions: list[tuple[float, Decision]] = []
         self.script = Script(self.engine, 0)
-        self.connect: Callable[[], AbstractContextManager[Told]] = self._connected
+        self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
 
     def change(self, *rules: str) -> None:
@@ -119,7 +119,7 @@ class Watched:
         self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
 
     @contextmanager
-    def _connected(self) -> Iterator[Told]:
+    def _connected(self) -> Iterator[CountingEngine]:
         yield self.engine
 
     def place(self) -> WatcherContext:
@@ -180,7 +180,7 @@ def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
         for container in (ENVOY, COREDNS):
             inside = watched.engine.inside(container)
             health = Event("container", "exec_start", (container,), inside.id, "/fw/bin/fwctl health")
-            watched.engine._tell(health)  # noqa: SLF001 - as an engine does
+            watched.engine._emit(health)  # noqa: SLF001 - as an engine does
 
     ticks = [(moment, check_health) for moment in range(5, 100, 5)]
     assert watched.until(100, *ticks) == [
@@ -234,7 +234,7 @@ def test_foreign_events_are_no_reason_to_look(watched: Watched) -> None:
     def storm() -> None:
         for number in range(1000):
             kind, action = kinds[number % len(kinds)]
-            watched.engine._tell(Event(kind, action, (names[number % 4],), "f" * 64))  # noqa: SLF001 - as an engine does
+            watched.engine._emit(Event(kind, action, (names[number % 4],), "f" * 64))  # noqa: SLF001 - as an engine does
 
     assert watched.until(20, (10, storm)) == ["0 start nothing"]
 
@@ -244,7 +244,7 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
 
     def touch() -> None:
         inside = watched.engine.inside(ENVOY)
-        watched.engine._tell(Event("container", "exec_start", (ENVOY,), inside.id, "sh"))  # noqa: SLF001 - as an engine does
+        watched.engine._emit(Event("container", "exec_start", (ENVOY,), inside.id, "sh"))  # noqa: SLF001 - as an engine does
 
     storm = [(10 + number / 100, touch) for number in range(1000)]
     watched.until(29, *storm)
@@ -286,7 +286,7 @@ def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Wa
     announced = Event("network", "connect", ("clawker-net",), agent)
     watched.until(
         20,
-        (5, partial(engine._tell, announced)),  # noqa: SLF001 - as an engine does
+        (5, partial(engine._emit, announced)),  # noqa: SLF001 - as an engine does
         (5.2, partial(engine.stop, ENVOY)),
         (5.4, partial(_set_running, engine, agent)),
     )
@@ -377,7 +377,7 @@ def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool)
 # --- what fails -----------------------------------------------------------------------------------------------
 
 
-class NeverReady(Told):
+class NeverReady(CountingEngine):
     """An engine in which replacements start and never answer, as long as that is asked for."""
 
     broken = True
@@ -427,7 +427,7 @@ def fall_ill(engine: MemoryEngine) -> None:
     """Have Envoy's network differ inside, and something be told."""
     engine.inside(ENVOY).network_differences = ("a route is missing",)
     unhealthy = Event("container", "health_status", (ENVOY,), engine.inside(ENVOY).id, "unhealthy")
-    engine._tell(unhealthy)  # noqa: SLF001 - as an engine does
+    engine._emit(unhealthy)  # noqa: SLF001 - as an engine does
 
 
 def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Watched) -> None:
@@ -740,7 +740,7 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
     connect, absent = watched.connect, EngineError("engine-unreachable", "The engine can't be reached.")
 
     @contextmanager
-    def unreachable() -> Iterator[Told]:
+    def unreachable() -> Iterator[CountingEngine]:
         if watched.script.now < 60:
             raise absent
         with connect() as engine:
@@ -765,7 +765,7 @@ def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
     connect = watched.connect
 
     @contextmanager
-    def counted() -> Iterator[Told]:
+    def counted() -> Iterator[CountingEngine]:
         next(connections)
         with connect() as engine:
             yield engine

@@ -1,0 +1,84 @@
+"""The state of one container of the in-memory engine, and how the engine shows it."""
+
+from dataclasses import dataclass, field, replace
+
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File
+
+_HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
+"""A Docker engine reports a stopped container as unhealthy."""
+
+ATTACHED = {"running", "paused"}
+"""The states in which a container is connected to its networks."""
+
+
+@dataclass
+class MemoryContainer:
+    """The state of a container and of the program in it. Tests change the fields directly."""
+
+    id: str
+    spec: ContainerSpec
+    image: str
+    created: str
+    files: dict[str, File]
+    networks: dict[str, str]
+    remembered: dict[str, str] = field(default_factory=dict)
+    status: str = "created"
+    started: str = ""
+    exit_code: int = 0
+    restarts: int = 0
+    log: list[str] = field(default_factory=list)
+    live: dict[str, str] = field(default_factory=dict)
+    addresses: set[str] = field(default_factory=set)
+    connections: int = 0
+    lingering: int = 0
+    """Connections that are still open when the drain times out."""
+    network_differences: tuple[str, ...] = ()
+    engine_files: tuple[str, ...] = ()
+    agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+    silent: str = ""
+    health: str = ""
+    unhealthy: str = ""
+    build: str = "memory"
+
+
+def summary_of(inside: MemoryContainer) -> ContainerSummary:
+    """Return the container as a list shows it. The MAC address is derived from the id."""
+    attached = inside.status in ATTACHED
+    hardware = ":".join(["02", *(inside.id[-10:][at : at + 2] for at in range(0, 10, 2))])
+    return ContainerSummary(
+        id=inside.id,
+        name=inside.spec.name,
+        image=inside.image,
+        labels=dict(inside.spec.labels),
+        status=inside.status,
+        networks={
+            name: Endpoint(address, hardware) if attached else Endpoint("", "")
+            for name, address in inside.networks.items()
+        },
+        mounts=inside.spec.shape.mounts,
+    )
+
+
+def view_of(inside: MemoryContainer) -> ContainerView:
+    """Return the container as `docker inspect` would show it."""
+    return ContainerView(
+        id=inside.id,
+        name=inside.spec.name,
+        image=inside.image,
+        labels=dict(inside.spec.labels),
+        shape=replace(
+            inside.spec.shape,
+            networks={name: inside.spec.shape.networks.get(name, "") for name in inside.networks},
+        ),
+        status=inside.status,
+        health=(inside.health or _HEALTH.get(inside.status, "")) if inside.spec.shape.healthcheck else "",
+        created=inside.created,
+        started=inside.started,
+        exit_code=inside.exit_code,
+        restarts=inside.restarts,
+        connected=dict(inside.networks) if inside.status in ATTACHED else {},
+        remembered={name: inside.remembered.get(name, "") for name in inside.networks},
+    )
