@@ -1,39 +1,98 @@
-"""Pulling an image: how far it is, by the lines that an engine sends, and why it failed, in words that help.
+"""Progress and errors of pulling an image, read from what the engine sends.
 
-Pure. The engine asks the registry, not this machine, and hands on what it was told as prose: which words stand for
-what was recorded from every engine that is supported (`tests/unit/test_pulling.py`).
+Pure. The engine, not this machine, contacts the registry, and passes the registry's errors on as prose. The words
+in `_FAILURES` were recorded from every supported engine (`tests/unit/test_pulling.py`).
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.errors import EngineError
 
-_LOGIN = ("unauthorized", "authentication required", "no basic auth", "denied", "forbidden", "http 403")
-_PLATFORM = ("no matching manifest", "no match for platform")
-_BYTES = ("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation")
-_ABSENT = ("manifest unknown", "name unknown", "not found")
-_CREDENTIALS = ("credentials store",)
+
+@dataclass(frozen=True, slots=True)
+class PullFailure:
+    """A kind of failed pull: its error, and the words that identify it in lower case.
+
+    `message` and `hint` may contain `{reference}`, `{registry}` and `{platform}`.
+    """
+
+    code: str
+    message: str
+    hint: str
+    words: tuple[str, ...] = ()
+
+    def error(self, reference: str, platform: str, words: str) -> EngineError:
+        """Return the error for one pull. `words` is what the engine said."""
+        fields = {"reference": reference, "registry": registry_of(reference), "platform": platform}
+        return EngineError(
+            self.code, self.message.format(**fields), context=[words], hint=self.hint.format(**fields)
+        )
+
+
+_FAILURES = (
+    PullFailure(
+        "credentials-unreadable",
+        "The credentials for {registry} can't be read.",
+        "The docker CLI's config.json names the program that keeps them; does `docker login` work?",
+        words=("credentials store",),
+    ),
+    PullFailure(
+        "image-other-bytes",
+        "What {registry} sent for {reference} does not match the digest.",
+        "Nothing of it is used. A mirror or cache may be broken, or somebody tampered with the content. Keep the "
+        "digest.",
+        words=("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation"),
+    ),
+    PullFailure(
+        "image-other-platform",
+        "{reference} has no image for {platform}.",
+        "Name an image for the engine's platform, or an index that has one.",
+        words=("no matching manifest", "no match for platform"),
+    ),
+    PullFailure(
+        "image-needs-login",
+        "{registry} refuses to serve {reference}.",
+        "Run `docker login {registry}` on this machine, because its credentials are used. Check the name too: "
+        "some registries give the same answer for an image that they don't have.",
+        words=("unauthorized", "authentication required", "no basic auth", "denied", "forbidden", "http 403"),
+    ),
+    PullFailure(
+        "image-not-found",
+        "{registry} does not have {reference}.",
+        "Check the name and the digest in the settings under `images`.",
+        words=("manifest unknown", "name unknown", "not found"),
+    ),
+)
+"""Every known kind of failure. The first one whose words occur applies."""
+
+_UNKNOWN_FAILURE = PullFailure(
+    "image-not-pulled",
+    "The engine could not pull {reference}.",
+    "The engine contacts {registry}, not this machine. Run again when the engine can reach it.",
+)
+
 _NAMES = re.compile(r'"[^"]*"|https?://\S+|\S*sha256:\S+')
-"""What is named in such prose: an image may be called anything."""
+"""Names in such prose. They are removed before the words are looked up, because an image may have any name."""
 
 
 class Transfer:
-    """How much of an image has arrived: `share`, 0 to 1, by bytes of the layers heard of; it never shrinks."""
+    """The progress of a pull: `share`, 0 to 1, is by the bytes of all layers known so far. It never shrinks."""
 
     def __init__(self) -> None:
-        """Begin without having heard of a layer."""
+        """Start without any known layer."""
         self.share = 0.0
         self._layers: dict[str, tuple[int, int]] = {}
-        self._said: dict[str, Mapping[str, Any]] = {}
+        self._last_lines: dict[str, Mapping[str, Any]] = {}
 
     def take(self, line: Mapping[str, Any]) -> bool:
-        """Take in a line; whether it says something new. Engines repeat themselves while nothing arrives."""
+        """Process a line, and return whether it is news. Engines repeat lines while nothing arrives."""
         layer, detail = str(line.get("id", "")), line.get("progressDetail") or {}
-        if not line or self._said.get(layer) == line:
+        if not line or self._last_lines.get(layer) == line:
             return False
-        self._said[layer] = line
+        self._last_lines[layer] = line
         match line.get("status"):
             case "Downloading" if detail.get("total", 0) > 0:
                 self._layers[layer] = (detail.get("current", 0), detail["total"])
@@ -45,13 +104,13 @@ class Transfer:
 
 
 def registry_of(reference: str) -> str:
-    """Return the registry that a reference names, as `docker login` wants it (distribution/reference)."""
+    """Return the registry of a reference, in the form that `docker login` takes (distribution/reference)."""
     first, slash, _ = reference.partition("/")
     return first if slash and (any(mark in first for mark in ".:") or first == "localhost") else "docker.io"
 
 
 def stalled(reference: str, seconds: float) -> EngineError:
-    """Return the error for a pull of which nothing was heard for so long."""
+    """Return the error for a pull without progress for so many seconds."""
     return EngineError(
         "pull-stalled",
         f"Nothing more of {reference} has arrived for {seconds:g} s.",
@@ -60,52 +119,7 @@ def stalled(reference: str, seconds: float) -> EngineError:
 
 
 def failure(reference: str, platform: str, words: str) -> EngineError:
-    """Return the error for a pull that an engine ended with these words."""
-    registry = registry_of(reference)
+    """Return the error for a pull that the engine ended with these words."""
     said = re.sub(_NAMES, "", words).lower()
-    if _has(said, _CREDENTIALS):
-        return EngineError(
-            "credentials-unreadable",
-            f"The credentials for {registry} can't be read.",
-            context=[words],
-            hint="The docker CLI's config.json names the program that keeps them; does `docker login` work?",
-        )
-    if _has(said, _BYTES):
-        return EngineError(
-            "image-other-bytes",
-            f"What {registry} sent for {reference} is not what the digest says.",
-            context=[words],
-            hint="None of it is used. A mirror or cache may be broken, or somebody meddles. Keep the digest.",
-        )
-    if _has(said, _PLATFORM):
-        return EngineError(
-            "image-other-platform",
-            f"{reference} has nothing for {platform}.",
-            context=[words],
-            hint="Name an image for the engine's platform, or an index that has it.",
-        )
-    if _has(said, _LOGIN):
-        return EngineError(
-            "image-needs-login",
-            f"{registry} does not hand out {reference}.",
-            context=[words],
-            hint=f"`docker login {registry}`, here: its credentials are used. And check the name: "
-            "some registries answer so for what they don't have.",
-        )
-    if _has(said, _ABSENT):
-        return EngineError(
-            "image-not-found",
-            f"{registry} does not have {reference}.",
-            context=[words],
-            hint="Check the name and the digest in the settings under `images`.",
-        )
-    return EngineError(
-        "image-not-pulled",
-        f"The engine could not pull {reference}.",
-        context=[words],
-        hint=f"The engine asks {registry}, not this machine. Run again when it can be reached from there.",
-    )
-
-
-def _has(said: str, words: tuple[str, ...]) -> bool:
-    return any(word in said for word in words)
+    known = (each for each in _FAILURES if any(word in said for word in each.words))
+    return next(known, _UNKNOWN_FAILURE).error(reference, platform, words)
