@@ -1,0 +1,29 @@
+"""Every kind of tampering with a stack that is tested: how it is done, what `drift` reports, and what repairs it.
+
+The tests perform each of them on a real engine. `docs/reference/tampering.md` is generated from the same tables.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from devkit.tampering.containers import CONTAINERS, WITH_ANOTHER_RUNTIME
+from devkit.tampering.files import FILES
+from devkit.tampering.images import IMAGES
+from devkit.tampering.inside_network import GIVEN, INSIDE_NETWORK
+from devkit.tampering.networks import NETWORKS
+from devkit.tampering.running import INSIDE, SEEN_BY_AGENTS
+from devkit.tampering.states import STATES
+from devkit.tampering.way import Tampering
+
+__all__ = ["TAMPERINGS", "WITH_ANOTHER_RUNTIME", "Tampering"]
+
+TAMPERINGS: Mapping[str, Sequence[Tampering]] = {
+    "States": STATES,
+    "Containers": CONTAINERS,
+    "Images": IMAGES,
+    "Networks": NETWORKS,
+    "Files": FILES,
+    "Running program": INSIDE,
+    "Network namespace": INSIDE_NETWORK,
+    "Files mounted by the engine": GIVEN,
+    "Visible to agents only": SEEN_BY_AGENTS,
+}

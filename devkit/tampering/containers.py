@@ -1,0 +1,156 @@
+"""Tampering with a container: it is recreated with something else."""
+
+from collections.abc import Callable
+
+from clawker_fw.stack import labels
+from devkit.engines import OTHER_RUNTIME
+from devkit.hand import Body
+from devkit.tampering.body import fields, host_fields, other_address
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Sign, Tampering
+
+WITH_ANOTHER_RUNTIME = "with another runtime"
+"""This kind needs an engine with a second runtime."""
+
+
+def _recreated(sibling: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
+    """Return the recreation of a container with one change. Its body is read from `docker inspect`."""
+    signs = tuple(Sign(sibling, "shape", field, "replace") for field in fields)
+    return Tampering(f"{sibling} is recreated {what}", lambda hand: hand.recreate(sibling, change), signs)
+
+
+def _recreated_with_files(what: str, change: Callable[[Body], None], field: str) -> Tampering:
+    """Return the recreation of Envoy with a change that makes the engine write other files into it."""
+    signs = (Sign(ENVOY, "shape", field, "replace"), Sign(ENVOY, "live", "engine_files", "replace"))
+    return Tampering(f"envoy is recreated {what}", lambda hand: hand.recreate(ENVOY, change), signs)
+
+
+def _more(field: str, *values: str) -> Callable[[Body], None]:
+    return lambda body: body.update({field: [*(body[field] or []), *values]})
+
+
+def _more_host(field: str, *values: str) -> Callable[[Body], None]:
+    return lambda body: body["HostConfig"].update({field: [*(body["HostConfig"][field] or []), *values]})
+
+
+def _without_sysctls(body: Body) -> None:
+    body["HostConfig"]["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+
+
+def _other_entry(body: Body) -> None:
+    body["Entrypoint"], body["Cmd"] = [*body["Entrypoint"], body["Cmd"][0]], body["Cmd"][1:]
+
+
+def _published(body: Body) -> None:
+    body["ExposedPorts"] = {"9/tcp": {}}
+    body["HostConfig"]["PortBindings"] = {"9/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+
+
+def _alias(body: Body) -> None:
+    for endpoint in body["NetworkingConfig"]["EndpointsConfig"].values():
+        endpoint["Aliases"] = ["example.com"]
+
+
+def _label(label: str, value: str | None) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        kept = {key: text for key, text in body["Labels"].items() if key != label}
+        body["Labels"] = kept | ({label: value} if value is not None else {})
+
+    return change
+
+
+_DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
+
+CONTAINERS = (
+    _recreated(ENVOY, "with another command", _more("Cmd", "--restart-epoch", "0"), "command"),
+    _recreated(COREDNS, "with another entry point", _other_entry, "command", "entrypoint"),
+    _recreated(COREDNS, "with a further variable", _more("Env", "GODEBUG=netdns=go"), "environment"),
+    _recreated(COREDNS, "as another user", fields(User="0"), "user"),
+    _recreated(
+        ENVOY, "with a mounted folder of the host", host_fields(Binds=["/etc/hostname:/etc/extra:ro"]), "mounts"
+    ),
+    _recreated(COREDNS, "with another tmpfs", host_fields(Tmpfs={"/tmp": "rw"}), "tmpfs"),  # noqa: S108 - inside the container
+    _recreated(COREDNS, "with a writable root file system", host_fields(ReadonlyRootfs=False), "read_only"),
+    Tampering(
+        "coredns is recreated with all privileges, and not started",
+        lambda hand: hand.recreate(COREDNS, host_fields(Privileged=True), start=False),
+        (
+            Sign(COREDNS, "state", "status", "start"),
+            Sign(COREDNS, "shape", "privileged", "replace"),
+            Sign(COREDNS, "shape", "security_options", "replace"),
+        ),
+    ),
+    _recreated(ENVOY, "with a further capability", _more_host("CapAdd", "SYS_TIME"), "capabilities_added"),
+    _recreated(COREDNS, "without dropping capabilities", host_fields(CapDrop=None), "capabilities_dropped"),
+    _recreated(COREDNS, "without no-new-privileges", host_fields(SecurityOpt=None), "security_options"),
+    _recreated(ENVOY, "without seccomp", _more_host("SecurityOpt", "seccomp=unconfined"), "security_options"),
+    _recreated(COREDNS, "without masks over /proc", host_fields(MaskedPaths=[], ReadonlyPaths=[]), "system_paths"),
+    Tampering(
+        "coredns is recreated with other sysctls",
+        lambda hand: hand.recreate(COREDNS, _without_sysctls),
+        (Sign(COREDNS, "shape", "sysctls", "replace"), Sign(COREDNS, "live", "network", "replace")),
+    ),
+    _recreated(COREDNS, "with a device", host_fields(Devices=[_DEVICE]), "devices"),
+    _recreated(COREDNS, "with a device rule", host_fields(DeviceCgroupRules=["c 1:5 r"]), "device_rules"),
+    _recreated(ENVOY, "with another DNS server", host_fields(Dns=["192.0.2.1"]), "dns"),
+    _recreated_with_files("with a search domain", host_fields(DnsSearch=["example.com"]), "dns_search"),
+    _recreated_with_files("with options for DNS", host_fields(DnsOptions=["ndots:9"]), "dns_options"),
+    _recreated_with_files(
+        "with a name in its hosts file", host_fields(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts"
+    ),
+    _recreated(COREDNS, "with a further group", host_fields(GroupAdd=["100"]), "groups"),
+    _recreated(ENVOY, "with a published port", _published, "ports"),
+    _recreated(ENVOY, "with all ports published", host_fields(PublishAllPorts=True), "publish_all"),
+    _recreated(
+        COREDNS, "in the host's IPC namespace", host_fields(IpcMode="host"), "ipc_mode", "security_options"
+    ),
+    Tampering(
+        "coredns is recreated in the host's UTS namespace",
+        lambda hand: hand.recreate(COREDNS, host_fields(UTSMode="host")),
+        (Sign(COREDNS, "shape", "uts_mode", "replace"), Sign(COREDNS, "live", "engine_files", "replace")),
+    ),
+    _recreated(COREDNS, "with a limit on processors", host_fields(NanoCpus=500_000_000), "processors"),
+    _recreated(ENVOY, "with more memory", host_fields(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
+    _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
+    _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
+    _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
+    _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),
+    Tampering(
+        "coredns is recreated in the host's PID namespace",
+        lambda hand: hand.recreate(COREDNS, host_fields(PidMode="host")),
+        tuple(
+            Sign(COREDNS, layer, field, "replace")
+            for layer, field in (
+                ("shape", "pid_mode"),
+                ("shape", "security_options"),  # an engine that shares this namespace labels no processes
+                ("live", "processes"),
+                ("live", "program"),
+            )
+        ),
+    ),
+    _recreated(COREDNS, WITH_ANOTHER_RUNTIME, host_fields(Runtime=OTHER_RUNTIME), "runtime"),
+    _recreated(COREDNS, "with another name on its network", _alias, "aliases"),
+    Tampering(
+        "coredns is recreated at another address",
+        lambda hand: hand.recreate(COREDNS, other_address),
+        (
+            Sign(COREDNS, "state", "networks.{project}-net", "replace"),
+            Sign(COREDNS, "live", "network", "replace"),
+            Sign(COREDNS, "live", "engine_files", "replace"),
+        ),
+    ),
+    Tampering(
+        "coredns is recreated without one of the three labels",
+        lambda hand: hand.recreate(COREDNS, _label(labels.STACK_BUILD_SHA, None)),
+        (Sign(COREDNS, "labels", labels.STACK_BUILD_SHA, "replace"),),
+    ),
+    Tampering(
+        "envoy is recreated with another value in one of the three labels",
+        lambda hand: hand.recreate(ENVOY, _label(labels.OTEL_INFRA_PORT, "1")),
+        (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", SETTINGS),),
+    ),
+    Tampering(
+        "coredns is recreated with an unreadable record of its creation",
+        lambda hand: hand.recreate(COREDNS, _label(labels.APPLIED, '{"applied": []}')),
+        (Sign(COREDNS, "labels", labels.APPLIED, "replace"),),
+    ),
+)

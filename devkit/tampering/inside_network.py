@@ -1,0 +1,109 @@
+"""Tampering with the network namespace of a running container, and the files that the engine gives it."""
+
+from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+
+
+def _inside(sibling: str, what: str, script: str) -> Tampering:
+    """Return a change of a running sibling's network, made from the engine's machine."""
+    return Tampering(
+        what, lambda hand: hand.inside(sibling, script), (Sign(sibling, "live", "network", "replace"),)
+    )
+
+
+_WAY_OUT = "set -- $(ip route show default); gateway=$3 interface=$5; "
+_DIVERT = "OUTPUT -p tcp --dport 443 -j DNAT --to-destination 203.0.113.66"
+_DROP = "INPUT -p tcp --dport 443 -j DROP"
+
+
+INSIDE_NETWORK = (
+    _inside(
+        ENVOY, "IP forwarding is enabled in envoy's network namespace", "echo 1 >/proc/sys/net/ipv4/ip_forward"
+    ),
+    _inside(
+        COREDNS,
+        "ARP answers are disabled on coredns' interface",
+        "echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore",
+    ),
+    _inside(ENVOY, "an nftables rule in envoy drops packets from agents", f"iptables-nft -I {_DROP}"),
+    _inside(
+        ENVOY,
+        "a legacy iptables rule in envoy drops packets from agents",
+        f"iptables-legacy -I {_DROP}",
+    ),
+    _inside(
+        ENVOY, "an nftables rule in envoy redirects upstream connections", f"iptables-nft -t nat -I {_DIVERT}"
+    ),
+    _inside(
+        ENVOY,
+        "a legacy iptables rule in envoy redirects upstream connections",
+        f"iptables-legacy -t nat -I {_DIVERT}",
+    ),
+    Tampering(
+        "the nftables input policy in coredns is set to drop",
+        lambda hand: hand.inside(COREDNS, "iptables-nft -P INPUT DROP"),
+        (Sign(COREDNS, "live", "network", "replace"), Sign(COREDNS, "live", "answer", "replace")),
+    ),
+    _inside(
+        ENVOY,
+        "packet filter rules in envoy redirect DNS queries to another resolver",
+        "for filter in nft legacy; do iptables-$filter -t nat -I OUTPUT -d 127.0.0.11 -p udp --dport 53 "
+        "-j DNAT --to-destination 203.0.113.66:53; done",
+    ),
+    _inside(
+        ENVOY,
+        "the engine's packet filter rules for its resolver are removed in envoy",
+        "for filter in nft legacy; do iptables-$filter -t nat -F; done",
+    ),
+    _inside(ENVOY, "the default route is removed from envoy's main routing table", "ip route del default"),
+    _inside(
+        ENVOY,
+        "a further route is added to envoy's main routing table",
+        _WAY_OUT + "ip route add 198.51.100.0/24 via $gateway",
+    ),
+    _inside(
+        COREDNS,
+        "a further routing rule and table are added in coredns",
+        "ip rule add priority 32000 lookup 7; ip route add blackhole 10.0.0.0/8 table 7",
+    ),
+    _inside(
+        ENVOY,
+        "a static neighbour entry with another MAC address is set for envoy's gateway",
+        _WAY_OUT + "ip neighbour replace $gateway lladdr 02:00:00:00:00:66 nud permanent dev $interface",
+    ),
+    _inside(
+        ENVOY,
+        "envoy's egress interface is throttled",
+        _WAY_OUT + "tc qdisc add dev $interface root tbf rate 8kbit burst 1600 latency 1s",
+    ),
+    _inside(
+        COREDNS,
+        "a further address is added to coredns' interface",
+        "ip address add 10.66.0.1/32 dev eth0",
+    ),
+    _inside(
+        ENVOY,
+        "a further network interface is added in envoy",
+        "ip link add extra type veth peer name further; ip link set extra up",
+    ),
+    _inside(
+        ENVOY,
+        "an IPsec policy in envoy blocks packets from agents",
+        "ip xfrm policy add dir in src 10.66.0.0/16 action block",
+    ),
+)
+
+
+def _given(sibling: str, what: str, file: str, line: str) -> Tampering:
+    """Return a change of a file that the engine mounts into a container."""
+    return Tampering(
+        what,
+        lambda hand: hand.append(sibling, file, line),
+        (Sign(sibling, "live", "engine_files", "replace"),),
+    )
+
+
+GIVEN = (
+    _given(ENVOY, "a name is added to envoy's /etc/hosts", "HostsPath", "192.0.2.1 a.test"),
+    _given(ENVOY, "a search domain is added to envoy's /etc/resolv.conf", "ResolvConfPath", "search example.com"),
+    _given(COREDNS, "a line is added to coredns' /etc/hostname", "HostnamePath", "example.com"),
+)

@@ -1,0 +1,100 @@
+"""Tampering with a network: it is recreated with something else."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Network
+
+from clawker_fw.stack.container import EYE
+from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.topology import lower_half
+from devkit.hand import Body
+from devkit.tampering.body import fields
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Sign, Tampering
+
+
+def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
+    """Return the recreation of a network. The siblings on it are disconnected before, and stay disconnected."""
+    name = f"{{project}}-{end}"
+    owner = COREDNS if end == "net" else ENVOY
+    off = {
+        "net": (
+            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+            Sign(COREDNS, "state", f"networks.{name}", "reattach"),
+            Sign(COREDNS, "state", "service_address", "reattach"),
+            Sign(COREDNS, "live", "network", "reattach"),
+        ),
+        "egress": (
+            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
+    }
+    return Tampering(
+        f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
+        lambda hand: hand.remake_network(end, change),
+        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
+    )
+
+
+def _with_ipv6(body: Body) -> None:
+    body["EnableIPv6"] = True
+    body["Options"] = {key: text for key, text in body["Options"].items() if not key.endswith("enable_ipv6")}
+    body["IPAM"] = {**body["IPAM"], "Config": [*body["IPAM"]["Config"], {"Subnet": "fd00:c1a3::/64"}]}
+
+
+def _with_an_address(body: Body) -> None:
+    body["Options"] = {**body["Options"], "com.docker.network.bridge.inhibit_ipv4": "false"}
+
+
+def _without_ip_range(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    body["IPAM"] = {**body["IPAM"], "Config": [{key: text for key, text in pool.items() if key != "IPRange"}]}
+
+
+def _other_gateway(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    first, _, _ = pool["Gateway"].rpartition(".")
+    body["IPAM"] = {**body["IPAM"], "Config": [{**pool, "Gateway": f"{first}.254"}]}
+
+
+_HOLDING_ADDRESSES = ((ENVOY, LISTENERS, "listeners"), (COREDNS, POLICY, "policy"))
+"""The hot files that contain addresses, each with its resource."""
+
+
+def _other_subnet(body: Body) -> None:
+    (pool,) = body["IPAM"]["Config"]
+    subnet = IPv4Network("10.77.0.0/20")
+    config = {**pool, "Subnet": str(subnet), "Gateway": str(subnet[1]), "IPRange": str(lower_half(subnet))}
+    body["IPAM"] = {**body["IPAM"], "Config": [config]}
+
+
+NETWORKS = (
+    _network("net", "as an external one", fields(Internal=False), "internal"),
+    _network("net", "with a host address", _with_an_address, "options"),
+    _network("net", "with IPv6", _with_ipv6, "ipv6", "options"),
+    _network("net", "without its IP range, so agents can get reserved addresses", _without_ip_range, "ip_range"),
+    _network("egress", "with another gateway", _other_gateway, "gateway"),
+    _network("egress", "as an internal one", fields(Internal=True), "internal"),
+    Tampering(
+        "the agent network is recreated with another subnet, and the settings name none",
+        lambda hand: hand.remake_network("net", _other_subnet),
+        (
+            *(
+                sign
+                for sibling in (ENVOY, COREDNS)
+                for sign in (
+                    Sign(sibling, "state", "networks.{project}-net", "replace"),
+                    Sign(sibling, "boot", "boot/sibling.json", "replace", SETTINGS),
+                    Sign(sibling, "live", "network", "replace"),
+                )
+            ),
+            Sign(COREDNS, "state", "service_address", "claim"),
+            Sign(COREDNS, "hot", EYE, "commit", SETTINGS),
+            *(
+                Sign(sibling, layer, field, "commit", SETTINGS)
+                for sibling, path, resource in _HOLDING_ADDRESSES
+                for layer, field in (("hot", path), ("live", resource))
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,77 @@
+"""Tampering with a running container: its processes, and what Envoy has loaded."""
+
+import json
+from collections.abc import Callable
+
+from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
+from devkit.hand import Hand
+from devkit.peers import peer_program
+from devkit.stacks import installed_release
+from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+
+
+def _start_a_process(hand: Hand) -> None:
+    program = peer_program(hand.docker.version()["Arch"]).read_bytes()
+    hand.write(COREDNS, "bin/fwctl", program)  # the only path that can be executed
+    identity = hand.docker.exec_create(hand.name(COREDNS), [f"{VOLUME}/bin/fwctl", "wait"])["Id"]
+    hand.docker.exec_start(identity, detach=True)
+    release = installed_release()
+    hand.write(COREDNS, "bin/fwctl", release.binary("fwctl", hand.docker.version()["Arch"]).read_bytes())
+
+
+def _lead_around_the_guard(hand: Hand) -> None:
+    """Have the helper itself add a rule, and then restore the file that asked for it."""
+    before = hand.read(ENVOY)["boot/sibling.json"]
+    sibling = json.loads(before)
+    sibling["tables"].append({**sibling["tables"][1], "from": sibling["tables"][0]["from"], "table": 103})
+    hand.write(ENVOY, "boot/sibling.json", json.dumps(sibling).encode())
+    hand.fwctl(ENVOY, "serve", "--", "/nonexistent")
+    hand.write(ENVOY, "boot/sibling.json", before)
+
+
+def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
+    """Return a function that makes Envoy load a changed file, and then restores the file without a reload."""
+
+    def make(hand: Hand) -> None:
+        right = hand.read(ENVOY)[path]
+        changed = right.replace(before, after)
+        if changed == right:
+            raise ValueError(f"{path} has nothing to change")
+        hand.write(ENVOY, "stage/changed", changed)
+        hand.move(ENVOY, "stage/changed", path)
+        hand.write(ENVOY, path, right)
+
+    return make
+
+
+INSIDE = (
+    Tampering(
+        "a route around the guard is added in envoy",
+        _lead_around_the_guard,
+        (Sign(ENVOY, "live", "network", "replace"),),
+    ),
+    Tampering(
+        "another process is started in coredns",
+        _start_a_process,
+        (Sign(COREDNS, "live", "processes", "replace"),),
+    ),
+    Tampering(
+        "Envoy loads a further server name, and the file is restored afterwards",
+        _have_loaded(LISTENERS, b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
+        (Sign(ENVOY, "live", "listeners", "commit"),),
+    ),
+    Tampering(
+        "Envoy loads a further HTTP host, and the file is restored afterwards",
+        _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
+        (Sign(ENVOY, "live", "routes", "commit"),),
+    ),
+)
+
+SEEN_BY_AGENTS = (
+    Tampering(
+        "envoy is told to close its listeners",
+        Hand.deafen,
+        (Sign(ENVOY, "live", "agents_see", "replace"),),
+    ),
+)

@@ -1,0 +1,167 @@
+"""Tampering with the state of a container: whether it runs, its name, its place on the networks."""
+
+from collections.abc import Callable
+
+from clawker_fw.engine.archive import pack
+from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.files import public
+from devkit.hand import Hand
+from devkit.tampering.body import other_address
+from devkit.tampering.way import COREDNS, ENVOY, UPGRADE, Sign, Tampering
+
+
+def _stop_for_good(hand: Hand) -> None:
+    policy = {"Name": "no", "MaximumRetryCount": 0}
+    hand.docker.update_container(hand.name(ENVOY), restart_policy=policy)  # type: ignore[arg-type]
+    hand.docker.kill(hand.name(ENVOY))
+    hand.docker.wait(hand.name(ENVOY))
+
+
+def _disconnect(sibling: str, end: str) -> Callable[[Hand], None]:
+    return lambda hand: hand.docker.disconnect_container_from_network(
+        hand.name(sibling), f"{hand.firewall.project}-{end}"
+    )
+
+
+def _leave_a_replacement(hand: Hand) -> None:
+    recipe, name = hand.recipe(COREDNS), f"{hand.name(COREDNS)}-next"
+    other_address(recipe.body)
+    made = hand.docker.create_container_from_config(recipe.body, name)["Id"]  # type: ignore[no-untyped-call]
+    hand.docker.put_archive(made, VOLUME, pack({"boot/x": public(b"")}))
+
+
+def _take_the_service_address(hand: Hand) -> None:
+    how = hand.firewall.status()["agent"]
+    hand.peers.start("wait", network=how["network"], address=how["dns"])
+
+
+def _take_an_envoy_s_address(hand: Hand) -> None:
+    address = hand.address(ENVOY)
+    network = f"{hand.firewall.project}-net"
+    hand.docker.disconnect_container_from_network(hand.name(ENVOY), network)
+    hand.peers.start("wait", network=network, address=address)
+
+
+def _exchange_names(hand: Hand) -> None:
+    hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other")
+    hand.docker.rename(hand.name(COREDNS), hand.name(ENVOY))
+    hand.docker.rename(f"{hand.firewall.project}-other", hand.name(COREDNS))
+
+
+def _have_the_other_s_name(hand: Hand) -> None:
+    hand.docker.remove_container(hand.name(COREDNS), force=True, v=True)
+    hand.docker.rename(hand.name(ENVOY), hand.name(COREDNS))
+
+
+STATES = (
+    Tampering(
+        "envoy is stopped",
+        lambda hand: hand.docker.stop(hand.name(ENVOY)),
+        (Sign(ENVOY, "state", "status", "start"),),
+    ),
+    Tampering(
+        "coredns is stopped",
+        lambda hand: hand.docker.stop(hand.name(COREDNS)),
+        (Sign(COREDNS, "state", "status", "start"),),
+    ),
+    Tampering(
+        "envoy is killed, and its restart policy removed",
+        _stop_for_good,
+        (Sign(ENVOY, "state", "status", "start"), Sign(ENVOY, "shape", "restart", "replace")),
+    ),
+    Tampering(
+        "envoy is paused",
+        lambda hand: hand.docker.pause(hand.name(ENVOY)),
+        (Sign(ENVOY, "state", "status", "unpause"),),
+    ),
+    Tampering(
+        "coredns is paused",
+        lambda hand: hand.docker.pause(hand.name(COREDNS)),
+        (Sign(COREDNS, "state", "status", "unpause"),),
+    ),
+    Tampering(
+        "envoy is removed",
+        lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
+        (Sign(ENVOY, "state", "container", "create"),),
+    ),
+    Tampering(
+        "coredns is removed",
+        lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
+        (Sign(COREDNS, "state", "container", "create"),),
+    ),
+    Tampering(
+        "envoy is renamed",
+        lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
+        (Sign(ENVOY, "state", "name", "rename"),),
+    ),
+    Tampering(
+        "envoy and coredns swap names",
+        _exchange_names,
+        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "name", "rename")),
+    ),
+    Tampering(
+        "coredns is removed, and envoy is renamed to its name",
+        _have_the_other_s_name,
+        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "container", "create")),
+    ),
+    Tampering(
+        "an unfinished replacement of coredns is left behind",
+        _leave_a_replacement,
+        (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "remove", UPGRADE),),
+    ),
+    Tampering(
+        "envoy is disconnected from the egress network",
+        _disconnect(ENVOY, "egress"),
+        (
+            Sign(ENVOY, "state", "networks.{project}-egress", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
+    ),
+    Tampering(
+        "envoy is disconnected from the agent network",
+        _disconnect(ENVOY, "net"),
+        (
+            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+        ),
+    ),
+    Tampering(
+        "coredns is disconnected from the agent network",
+        _disconnect(COREDNS, "net"),
+        (
+            Sign(COREDNS, "state", "networks.{project}-net", "reattach"),
+            Sign(COREDNS, "state", "service_address", "reattach"),
+            Sign(COREDNS, "live", "network", "reattach"),
+        ),
+    ),
+    Tampering(
+        "coredns is connected to the egress network",
+        lambda hand: hand.docker.connect_container_to_network(
+            hand.name(COREDNS), f"{hand.firewall.project}-egress"
+        ),
+        (
+            Sign(COREDNS, "state", "networks.{project}-egress", "replace"),
+            Sign(COREDNS, "live", "network", "replace"),
+            Sign(COREDNS, "live", "engine_files", "replace"),
+        ),
+    ),
+    Tampering(
+        "coredns releases the service address",
+        lambda hand: hand.fwctl(COREDNS, "release"),
+        (Sign(COREDNS, "state", "service_address", "claim"),),
+    ),
+    Tampering(
+        "an agent is given the service address too",
+        _take_the_service_address,
+        (Sign(COREDNS, "state", "address.{service}", "detach"),),
+    ),
+    Tampering(
+        "envoy is disconnected, and an agent is given its address",
+        _take_an_envoy_s_address,
+        (
+            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
+            Sign(ENVOY, "live", "network", "reattach"),
+            Sign(COREDNS, "state", "address.{envoy}", "detach"),
+        ),
+    ),
+)
