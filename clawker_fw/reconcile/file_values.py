@@ -10,23 +10,23 @@ from clawker_fw.stack import labels
 _HIDDEN = ("another content", "this content")
 
 
-def told(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
+def value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
     """Return the running and the desired value of a finding about a file; None for a missing file."""
     if running is None or desired is None:
         return _named(running), _named(desired)
-    words = attributes_told(running, desired)
+    words = attribute_pairs(running, desired)
     if running.content != desired.content:
         digests = labels.digest(running.content), labels.digest(desired.content)
         words = [_HIDDEN if running.secret or desired.secret else digests, *words]
     return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
 
 
-def digests_told(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
+def digest_pair(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
     """Return the values for contents known only by their digests, in a file that should be like `desired`."""
     return _HIDDEN if running.secret or (desired is not None and desired.secret) else (digest, wanted)
 
 
-def attributes_told(running: File, desired: File) -> list[tuple[str, str]]:
+def attribute_pairs(running: File, desired: File) -> list[tuple[str, str]]:
     """Return the modes and owners in which two files differ, as pairs of running and desired value."""
     pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
     return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
-from clawker_fw.reconcile.diff import ANSWER, RESTARTS
+from clawker_fw.reconcile.container_comparison import RESTARTS
+from clawker_fw.reconcile.live_comparison import ANSWER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
@@ -17,7 +18,7 @@ class Trigger(StrEnum):
     START = "start"
     EVENT = "event"
     INTERVAL = "interval"
-    AGAIN = "again"
+    RETRY = "again"
 
 
 class Answer(StrEnum):

@@ -161,7 +161,7 @@ class Watcher:
 
     def _again(self, seconds: float) -> None:
         self._schedule.by(self._place.clock() + seconds)
-        self._next = Trigger.AGAIN
+        self._next = Trigger.RETRY
 
     def _look(self, engine: EngineWriter) -> Decision:
         began, trigger = self._place.clock(), self._next

@@ -1,11 +1,11 @@
-"""How a difference between two files is told."""
+"""The values that a finding shows for two files that differ."""
 
 from dataclasses import replace
 
 import pytest
 
 from clawker_fw.model import Action, Cause, Diff, File, Finding, Layer, Sibling, Verdict
-from clawker_fw.reconcile.file_values import contents, told
+from clawker_fw.reconcile.file_values import contents, value_pair
 from clawker_fw.report import text
 from clawker_fw.stack.files import FOLDER, public, secret
 from clawker_fw.stack.labels import digest
@@ -39,17 +39,17 @@ DIGESTS = (digest(b"a"), digest(b"b"))
         (KEY, None, ("a secret", None), None),
     ],
 )
-def test_what_is_told(
+def test_shown_values(
     running: File | None, desired: File | None, values: tuple[str, str], shown: tuple[bytes, bytes] | None
 ) -> None:
     """Only what differs, a digest for a content that may be seen, and a diff where there is one to show."""
-    assert told(running, desired) == values
+    assert value_pair(running, desired) == values
     assert contents(running, desired) == shown
 
 
 def test_a_mode_beside_a_digest_is_seen_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The digest is shortened, what stands behind it is not."""
-    values = told(replace(A, mode=0o666), B)
+    values = value_pair(replace(A, mode=0o666), B)
     finding = Finding(Sibling.ENVOY, Layer.BOOT, "boot/x", *values, Cause.TAMPER, Action.REPLACE)
     verdicts = {Sibling.ENVOY: Verdict.DRIFTED, Sibling.COREDNS: Verdict.CURRENT}
     text.console().print(text.drift_report(Diff((finding,), verdicts), files=False), width=200)

@@ -41,7 +41,7 @@ HEALED = Decision(
     Trigger.EVENT, Answer.HEAL, 1.5, DRIFTED, (STOPPED, RULE), (STOPPED,), left=(RULE,), outcome=Outcome.DONE
 )
 BLIND = Decision(
-    Trigger.AGAIN, Answer.RETRY, 0.1, error=EngineError("engine-error", "No.", context=["boom"]), wait=2.0
+    Trigger.RETRY, Answer.RETRY, 0.1, error=EngineError("engine-error", "No.", context=["boom"]), wait=2.0
 )
 
 

@@ -1,0 +1,84 @@
+"""diff: compare what runs in a sibling's container, and what agents see of it, with what should. Pure."""
+
+from collections.abc import Iterator
+
+from clawker_fw.model import Action, Finding, Layer, Sibling
+from clawker_fw.reconcile.file_comparison import last_commit
+from clawker_fw.reconcile.sibling_comparison import SiblingComparison
+from clawker_fw.stack.container import EYE, program_of
+
+ANSWER = "answer"
+"""The field of the live layer that reports a running program which does not answer: what is live is unknown."""
+
+
+class LiveComparison(SiblingComparison):
+    """The running program, its network and processes."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the differences that the probe shows."""
+        yield from self._live()
+
+    def unexplained(self) -> Iterator[Finding]:
+        """Yield what is wrong with a sibling that has no other finding."""
+        yield from self._health()
+        yield from self._as_agents_see()
+
+    def _health(self) -> Iterator[Finding]:
+        """Report a health check that fails although everything else is right."""
+        if self._container.running and self._container.health == "unhealthy" and not self._healthy_by_now:
+            yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
+
+    def _as_agents_see(self) -> Iterator[Finding]:
+        """Report what agents see of a sibling that is right in every other way.
+
+        CoreDNS looks on their behalf. If its network differs, or it was told other addresses, the result says
+        nothing about Envoy.
+        """
+        eye = self._observed.siblings.get(Sibling.COREDNS)
+        wanted = self._desired.siblings[Sibling.COREDNS].hot.get(EYE)
+        if eye is None or eye.probe is None or eye.probe.network or eye.files.get(EYE) != wanted:
+            return
+        if seen := eye.probe.agents_see.get(self._wanted.sibling.value):
+            yield self._finding(Layer.LIVE, "agents_see", seen, (), made=False, action=Action.REPLACE)
+
+    def _live(self) -> Iterator[Finding]:
+        probe = self._seen.probe
+        if probe is None and not self._container.running:
+            return
+        if probe is None or probe.error:
+            silence = probe.error if probe else "it was not asked"
+            yield self._finding(Layer.LIVE, ANSWER, silence, "an answer", made=False, action=Action.REPLACE)
+            if probe and probe.network:  # this may be why the program can't be reached
+                yield self._surroundings("network", probe.network, ())
+            return
+        committed = last_commit(self._seen.files).live
+        for resource, wanted_digest in self._wanted.live.items():
+            digest = probe.live.get(resource)
+            if digest != wanted_digest:
+                yield self._finding(
+                    Layer.LIVE,
+                    resource,
+                    digest and f"sha256:{digest}",
+                    f"sha256:{wanted_digest}",
+                    made=digest == committed.get(resource),
+                    action=Action.COMMIT,
+                )
+        for field, running, wanted in (
+            ("network", probe.network, ()),
+            ("engine_files", probe.engine_files, ()),
+            ("processes", probe.processes, ()),
+            ("program", probe.program, program_of(self._container.shape)),
+        ):
+            if running != wanted:
+                yield self._surroundings(field, running, wanted)
+
+    def _surroundings(self, field: str, running: tuple[str, ...], wanted: tuple[str, ...]) -> Finding:
+        lost = field == "network" and self._taken_off
+        action = Action.REATTACH if lost else Action.REPLACE
+        return self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
+
+    @property
+    def _healthy_by_now(self) -> bool:
+        """Whether the sibling itself reports no problem. The engine's status is outdated after an unpause."""
+        probe = self._seen.probe
+        return probe is not None and self._answers and not probe.unhealthy
