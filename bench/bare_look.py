@@ -1,4 +1,4 @@
-"""The calls of `clawker-fw drift` on a current stack, by the SDK and one after the other: the floor for a look."""
+"""The engine calls of `clawker-fw drift` on a current stack, made one by one with the SDK: its lower bound."""
 
 import sys
 
@@ -6,7 +6,7 @@ import docker
 
 
 def look(host: str, project: str, references: list[str]) -> None:
-    """Ask the engine everything that a look asks."""
+    """Make every call that `drift` makes."""
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
     client.info()
     client.networks()

@@ -1,6 +1,6 @@
-"""The calls that bring a stack up on an empty engine, by the SDK and one after the other: the floor for `run`.
+"""The calls that bring up a stack on an empty engine, made one by one with the SDK: the lower bound of `run`.
 
-Everything is prepared in a folder: the images' tars, the bodies of the requests, the files for each volume.
+A folder contains everything that the calls need: image tars, request bodies, and files for each volume.
 """
 
 import json
@@ -15,7 +15,7 @@ FWCTL = "/fw/bin/fwctl"
 
 
 def up(host: str, folder: Path) -> None:
-    """Load the images, make the networks and the containers, and wait until both answer."""
+    """Load the images, create the networks and containers, and wait until both programs answer."""
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
     plan: dict[str, Any] = json.loads((folder / "plan.json").read_text())
     for name in plan["images"]:

@@ -1,4 +1,4 @@
-"""Connections that are open when both siblings are replaced: they go on until they end, or until drain_timeout."""
+"""Open connections during a replacement of both siblings: they continue until their end, or for drain_timeout."""
 
 import re
 
@@ -10,11 +10,11 @@ from devkit.waiting import until
 RUNS = 3
 SECONDS = 20
 SHORT_DRAIN = 3
-"""A drain_timeout that a connection outlives."""
+"""A drain_timeout shorter than the connection."""
 
 
 def measure(stage: Stage) -> Result:
-    """Let a download and kept-alive connections end by themselves, and cut one by drain_timeout."""
+    """Let a download and kept-alive connections end by themselves, and let drain_timeout cut another one."""
     firewall = stage.up()
     met = [_ended_by_themselves(stage, firewall) for _ in range(stage.runs or RUNS)]
     cut = [_cut_by_timeout(stage, firewall) for _ in range(stage.runs or RUNS)]
@@ -60,7 +60,7 @@ def _ended_by_themselves(stage: Stage, firewall: Firewall) -> dict[str, float]:
 
 
 def _cut_by_timeout(stage: Stage, firewall: Firewall) -> tuple[float, int]:
-    """Return how long the run waited for a connection that does not end, and how many were left then."""
+    """Return how long the run waited for an endless connection, and how many were open at the end."""
     download = firewall.agent(stage.peers, "download", "https://a.test/bytes?seconds=60&rate=10000")
     outcome = firewall.call(*REPLACE, "--drain-timeout", f"{SHORT_DRAIN}s").expect()
     assert not download.finish().last["ok"], "a connection outlived its proxy"

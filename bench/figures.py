@@ -1,4 +1,4 @@
-"""What a benchmark gives: series of values, and promises that are kept or not. Printed as text, kept as JSON."""
+"""The result of a benchmark: series of values, and kept or broken promises. Printed as text, stored as JSON."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Series:
-    """Values of the same kind, one a run."""
+    """Values of the same kind, one for each run."""
 
     name: str
     values: tuple[float, ...]
@@ -22,7 +22,7 @@ class Series:
 
     @property
     def median(self) -> float:
-        """The value in the middle, which one disturbed run does not move."""
+        """The median, which one disturbed run does not change."""
         return statistics.median(self.values)
 
     def row(self) -> list[str]:
@@ -33,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bound:
-    """A promise: something measured is at most so much. What must never happen is counted, and at most 0."""
+    """An upper limit for something measured. For what must never happen, the count must be at most 0."""
 
     promise: str
     most: float
@@ -53,7 +53,7 @@ class Bound:
 
 @dataclass
 class Result:
-    """Everything that one benchmark found. `raw` is kept with the results and not printed."""
+    """All results of one benchmark. `raw` is stored with them but not printed."""
 
     series: list[Series] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Result:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def print(self) -> None:
-        """Print the figures, what follows from them, and what helps to read them."""
+        """Print the series, the promises and the notes."""
         print(_table([["measured", "runs", "median", "min", "max"], *(each.row() for each in self.series)]))
         print(_table([["promise", "bound", "measured", ""], *(each.row() for each in self.bounds)]))
         for note in self.notes:
@@ -69,7 +69,7 @@ class Result:
         print(flush=True)
 
     def write(self, name: str, circumstances: Mapping[str, Any]) -> None:
-        """Keep the figures with the circumstances in which they were taken."""
+        """Store the results, with the circumstances of the measurement."""
         document = {
             "benchmark": name,
             "circumstances": circumstances,
@@ -83,14 +83,14 @@ class Result:
 
 
 def ratio(promise: str, most: float, measured: Series, floor: Series) -> Bound:
-    """Promise that the median of one series is at most so many times that of another."""
+    """Promise a limit for the ratio of two series' medians."""
     return Bound(promise, most, measured.median / floor.median)
 
 
 def interleaved(rounds: int, ways: Mapping[str, Callable[[], float]]) -> dict[str, Series]:
-    """Measure each way once a round, forth and back: what else the machine does meets all of them.
+    """Measure every way once in each round, in alternating order, so that other load affects all of them.
 
-    A first round, which fills caches, is not counted.
+    The first round fills caches and is not counted.
     """
     values: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(-1, rounds):
@@ -110,7 +110,7 @@ def _shown(figure: float, unit: str) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Return rows with aligned columns; the first one and a last one of words to the left."""
+    """Return rows with aligned columns. The first column, and a last one of text, are left-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

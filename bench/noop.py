@@ -1,7 +1,7 @@
-"""A look at a current stack, `drift` and `run` with nothing to do, beside the same calls one after the other.
+"""`drift` and `run` on a current stack, compared with the same engine calls made one by one.
 
-Everything counts from the start of the process to its end, imports included. That both make the same calls is
-checked first. What a look can't be quicker than is the import of the libraries, and the slowest of its calls.
+Times are those of whole processes, including imports. It is checked first that both make the same calls. The lower
+bound for a command is the import of the libraries, plus its slowest call.
 """
 
 import json
@@ -30,7 +30,7 @@ _SHOWN = 12
 
 
 def measure(stage: Stage) -> Result:
-    """Compare both commands with the bare script, and with what no Python program is quicker than."""
+    """Compare both commands with the bare script, and with the lower bound for a Python program."""
     firewall, runs = stage.firewall, stage.runs or RUNS
     firewall.write(*RULES)
     firewall.run()
@@ -91,7 +91,7 @@ def measure(stage: Stage) -> Result:
 
 
 def _recorded(firewall: Firewall, command: Sequence[str]) -> tuple[Counter[str], list[float]]:
-    """Return the calls that a Python command line makes to the engine, and the seconds that each takes."""
+    """Return the calls that a Python command makes to the engine, with the seconds of each."""
     python, *program = command
     out = firewall.folder / "calls.json"
     firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()
@@ -105,7 +105,7 @@ def _slowest(firewall: Firewall, command: Sequence[str]) -> float:
 
 
 def _imports(command: Sequence[str]) -> Counter[str]:
-    """Return the milliseconds that importing each package takes."""
+    """Return the import time of each package in milliseconds."""
     python, *program = command
     told = subprocess.run(
         [python, "-X", "importtime", *program], env=environment(), capture_output=True, text=True, check=True

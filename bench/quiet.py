@@ -1,4 +1,4 @@
-"""Waiting for a quiet moment: a time taken while the machine does something else says little about us."""
+"""Waiting for an idle machine, because other load would distort measurements."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ _IDLE_ENOUGH = 0.85
 
 
 def quiet(seconds: float = 20) -> None:
-    """Return when the processors are idle, after so many seconds at the latest; at once where nobody can tell."""
+    """Wait until the processors are idle, but at most `seconds`. Return at once where load is unknown."""
     end = time.monotonic() + seconds
     while _STATISTICS.exists() and time.monotonic() < end:
         before = _ticks()
@@ -20,6 +20,6 @@ def quiet(seconds: float = 20) -> None:
 
 
 def _ticks() -> tuple[int, int]:
-    """Return the time that the processors were idle, and all of it, since boot (proc_stat(5))."""
+    """Return the processors' idle time and total time since boot (proc_stat(5))."""
     ticks = [int(field) for field in _STATISTICS.read_text().partition("\n")[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)

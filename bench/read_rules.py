@@ -1,6 +1,6 @@
-"""Prints the seconds it takes to read, check and render a settings file, or to compose its YAML and nothing else.
+"""Prints the seconds for reading, checking and rendering a settings file, or only for parsing its YAML.
 
-The clock starts when this interpreter has started and imported what it needs.
+The time of starting the interpreter and of imports is not included.
 """
 
 import sys
@@ -22,7 +22,7 @@ ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"
 
 
 def render(path: Path) -> None:
-    """Do what every command does before it compares: everything that should be, all files included."""
+    """Compute the desired state with all its files, as every command does before it compares."""
     loaded = settings.load(path, {})
     release = Release.installed(Digests())
     engine = EngineFacts(version="", api_version="", architecture=machine())
@@ -30,7 +30,7 @@ def render(path: Path) -> None:
 
 
 def compose(path: Path) -> None:
-    """Have libyaml read it."""
+    """Parse it with libyaml."""
     yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 

@@ -1,6 +1,6 @@
-"""Runs a Python program and keeps which calls it makes to an engine, and the seconds that each takes.
+"""Runs a Python program and records its calls to an engine, with the seconds of each.
 
-`recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its answer has been read.
+Usage: `recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its response has been read.
 """
 
 import json
@@ -22,7 +22,7 @@ _IDENTITY = re.compile(r"[0-9a-f]{64}")
 
 @contextmanager
 def recorded() -> Iterator[tuple[list[str], list[float]]]:
-    """Keep the words of each call that `requests` makes, and its seconds."""
+    """Record each call that `requests` makes, and its duration in seconds."""
     words: list[str] = []
     seconds: list[float] = []
     ends: dict[requests.Response, Callable[[], None]] = {}
@@ -66,7 +66,7 @@ def recorded() -> Iterator[tuple[list[str], list[float]]]:
 
 
 def main(out: Path, arguments: list[str]) -> None:
-    """Run the program with these arguments, recording."""
+    """Run the program with these arguments and record its calls."""
     with recorded() as (words, seconds):
         try:
             if arguments[0] == "-m":
@@ -80,7 +80,7 @@ def main(out: Path, arguments: list[str]) -> None:
 
 
 def _words(request: requests.PreparedRequest) -> str:
-    """Return a call without what differs from time to time: the API's version, ids, the order of names."""
+    """Return a call without what differs between runs: the API version, ids, the order of names."""
     parts = urlsplit(str(request.url))
     path = re.sub(r"^/v[\d.]+", "", parts.path)
     query = "&".join(sorted(unquote(parts.query).split("&")))

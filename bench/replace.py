@@ -1,8 +1,8 @@
-"""Replacing both siblings under 200 requests a second, beside the stop-remove-create-start way.
+"""Replacing both siblings under 200 requests a second, compared with stop, remove, create and start.
 
-The load is an open loop: a request begins when it is due, whatever became of the others; a closed loop would stop
-asking while nobody answers. Each looks the name up, opens a new connection and gets a page. Every replacement has
-an agent of its own, because each request leaves a port of the agent in TIME_WAIT.
+The load is an open loop: a request starts when it is due, even if earlier ones have not been answered. A closed
+loop would send nothing during an outage. Each request resolves the name, opens a new connection and gets a page.
+Every replacement has an agent of its own, because each request leaves a port of the agent in TIME_WAIT.
 """
 
 import statistics
@@ -26,7 +26,7 @@ FIGURES = {"failed": "", "longest_ms": "ms", "dead_ms": "ms", "longest_dns_ms": 
 
 
 def measure(stage: Stage) -> Result:
-    """Replace by name and by address, and every so often the plain way."""
+    """Replace while an agent requests by name or by address, and in some rounds in the plain way."""
     firewall, hand = stage.up(), Hand(stage.docker, stage.firewall, stage.peers)
 
     def plainly() -> None:
@@ -56,7 +56,7 @@ def measure(stage: Stage) -> Result:
 
 
 def _under_load(stage: Stage, replace: Callable[[], object]) -> dict[str, Any]:
-    """Replace while an agent is at work, and return what it met."""
+    """Replace both siblings under an agent's load, and return the agent's results."""
     quiet()
     agent = stage.firewall.agent(stage.peers, *LOAD)
     _seconds_pass(agent, 1)
@@ -70,7 +70,7 @@ def _under_load(stage: Stage, replace: Callable[[], object]) -> dict[str, Any]:
 
 
 def _seconds_pass(agent: Peer, count: int) -> None:
-    """Wait until the agent, which tells of itself once a second, has told so often more."""
+    """Wait for a number of further reports of the agent, which reports once a second."""
     wanted = len(agent.said()) + count
     until(lambda: len(agent.said()) >= wanted, every=0.1)
 
@@ -84,7 +84,7 @@ def _series(way: str, met: list[dict[str, Any]]) -> list[Series]:
 
 
 def _times(one: list[dict[str, Any]], other: list[dict[str, Any]], name: str) -> str:
-    """Return how many times the median of one is that of the other."""
+    """Return the ratio of the two medians."""
     above, below = (statistics.median(each[name] for each in met) for met in (one, other))
     return f"{above / below:.0f} times"
 

@@ -1,4 +1,4 @@
-"""Replacing both siblings with no connection to drain: how long `run` takes, beside the waits that are fixed."""
+"""The time of `run` for replacing both siblings without open connections, compared with its fixed waits."""
 
 import re
 from collections import defaultdict
@@ -17,7 +17,7 @@ AT_MOST_SECONDS = 4
 
 
 def measure(stage: Stage) -> Result:
-    """Replace both, time and again."""
+    """Replace both siblings repeatedly."""
     firewall = stage.firewall
     firewall.write(*RULES)
     firewall.run()
@@ -42,12 +42,12 @@ def measure(stage: Stage) -> Result:
 
 
 def _kind(step: str, project: str) -> str:
-    """Return a step in words that are the same each time."""
+    """Return a description of a step that is the same in every run."""
     return re.sub(r" serves version.*|  .*| for up to.*", "", step).replace(f"{project}-", "").replace("-next", "")
 
 
 def _fixed_waits(stage: Stage) -> float:
-    """Return how long the plan waits, whatever the engine does: of steps side by side, the longest."""
+    """Return the fixed waits of a plan. Of parallel steps, the longest counts."""
     with closing(connect(stage.firewall.host, None, {})) as engine:
         wanted = stacks.blueprint(engine.facts(), *RULES, project=stage.firewall.project)
         steps = pipeline.plan_for(

@@ -1,4 +1,4 @@
-"""`docker restart` of either sibling, and of both, after a replacement: everything comes back by itself."""
+"""`docker restart` of one sibling or both after a replacement: the stack recovers by itself."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ PATIENCE = "300ms"
 
 
 def measure(stage: Stage) -> Result:
-    """Replace both, restart some, and wait until an agent is served and nothing has drifted."""
+    """Replace both siblings, restart some, and wait until an agent is served and nothing has drifted."""
     firewall = stage.up()
     agent = firewall.agent(stage.peers)
     served: dict[str, list[float]] = {" and ".join(siblings): [] for siblings in WHICH}

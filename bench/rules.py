@@ -1,4 +1,4 @@
-"""10,000 rules: reading and rendering them, reloading with one more, and what they cost Envoy in memory."""
+"""10,000 rules: the time to read and render them, the time to reload one more, and Envoy's memory."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ _MEBIBYTE = 1 << 20
 
 
 def rules(count: int) -> Iterator[dict[str, str]]:
-    """Yield rules of every sort, each for another name."""
+    """Yield rules of every kind, each for another name."""
     for number in range(count):
         name = f"host{number}.zone{number % 97}.example.com"
         match number % 10:
@@ -46,7 +46,7 @@ def write(path: Path, count: int) -> None:
 
 
 def measure(stage: Stage) -> Result:
-    """Measure the three, in this order."""
+    """Measure reading, reloading and memory."""
     runs = stage.runs or RUNS
     memory = _memory(stage, stage.runs or CONTAINERS)
     reading = _reading(stage, runs)
@@ -74,7 +74,7 @@ def _reading(stage: Stage, runs: int) -> dict[str, Series]:
 
 
 def _memory(stage: Stage, containers: int) -> dict[str, Series]:
-    """Return the memory of new Envoys, in which nothing has been reloaded yet."""
+    """Return the memory of new Envoys, before any reload."""
 
     def memory(count: int) -> Callable[[], float]:
         def measured() -> float:
@@ -89,7 +89,7 @@ def _memory(stage: Stage, containers: int) -> dict[str, Series]:
 
 
 def _reloads(stage: Stage, runs: int) -> tuple[Series, Series]:
-    """Add a rule again and again; return the seconds, and Envoy's memory at the end."""
+    """Add rules one by one, and return the seconds of each reload and Envoy's final memory."""
     firewall = stage.firewall
     write(firewall.settings, MANY)
     firewall.run()
@@ -102,18 +102,18 @@ def _reloads(stage: Stage, runs: int) -> tuple[Series, Series]:
 
 
 def _mebibytes(stage: Stage) -> float:
-    """Return Envoy's resident memory, once it has come to rest."""
+    """Return Envoy's resident memory once it is stable."""
     time.sleep(_SETTLED_AFTER)
     state = stage.docker.inspect_container(stage.firewall.container("envoy"))["State"]
     private = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
     if private.init is None:
-        return _told(stage.docker, stage.firewall.container("envoy"))
+        return _container_memory(stage.docker, stage.firewall.container("envoy"))
     status = (private.root / "proc" / str(state["Pid"]) / "status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def _told(docker: APIClient, container: str) -> float:
-    """Return what the engine says of a container's memory, page cache left out, as `docker stats` shows it."""
+def _container_memory(docker: APIClient, container: str) -> float:
+    """Return a container's memory without page cache, as `docker stats` shows it."""
     stats: Any = docker.stats(container, stream=False)["memory_stats"]
     cache = stats["stats"].get("inactive_file", stats["stats"].get("total_inactive_file", 0))
     return float((stats["usage"] - cache) / _MEBIBYTE)

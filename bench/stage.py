@@ -1,4 +1,4 @@
-"""What a benchmark works on: an engine, a stack of its own on it, and the containers around it."""
+"""The environment of a benchmark: an engine, a stack of its own, and the containers around it."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ REPLACE = ("run", "--force-recreate")
 
 @dataclass(frozen=True)
 class Stage:
-    """One benchmark's place. `runs` is how often the user wants things measured, when it is not the usual."""
+    """The environment of one benchmark. `runs` is the number of measurements, if it is not the default."""
 
     docker: APIClient
     firewall: Firewall
@@ -36,14 +36,14 @@ class Stage:
     runs: int | None
 
     def up(self) -> Firewall:
-        """Bring the stack up, with an origin behind its two names."""
+        """Bring up the stack, with an origin that has its two names."""
         self.firewall.write(*RULES)
         self.firewall.run()
         self.firewall.origin(self.peers, NAMES)
         return self.firewall
 
     def circumstances(self) -> dict[str, Any]:
-        """Return what the figures depend on."""
+        """Return the circumstances on which the figures depend."""
         return {
             "engine": self.docker.version()["Version"],
             "kind": self.kind or "reachable",
@@ -55,7 +55,7 @@ class Stage:
 
 @contextmanager
 def engine(kind: str | None) -> Iterator[str]:
-    """Give the address of an engine: a private one of a kind, or whichever there is."""
+    """Yield the address of an engine: a private one of the given kind, or the one that is reachable."""
     if kind is None:
         with some_engine() as address:
             yield address
@@ -66,7 +66,7 @@ def engine(kind: str | None) -> Iterator[str]:
 
 @contextmanager
 def stage(host: str, kind: str | None, runs: int | None) -> Iterator[Stage]:
-    """Give a stage with a project of its own, and leave nothing of it behind."""
+    """Yield an environment with a project of its own, and remove everything afterwards."""
     project = f"bench{secrets.token_hex(3)}"
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -1,6 +1,6 @@
-"""`run` on an empty engine, beside the bare calls that load the same images and start two containers that answer.
+"""`run` on an empty engine, compared with bare calls that load the same images and start two working containers.
 
-It needs an engine that may be emptied, so it has one of its own.
+The benchmark starts a private engine, because it removes everything from it.
 """
 
 import json
@@ -28,7 +28,7 @@ _BARE = Path(__file__).with_name("bare_up.py")
 
 
 def measure(place: Stage) -> Result:
-    """Fill an empty engine both ways, forth and back."""
+    """Bring up a stack on an empty engine in both ways, in alternating order."""
     kind = place.kind or INSTALLED.name
     with engine(kind) as host, stage(host, kind, place.runs) as own:
         return _measure(own)
@@ -63,7 +63,7 @@ def _measure(place: Stage) -> Result:
 
 
 def _prepare(place: Stage, folder: Path) -> None:
-    """Write down what the bare calls need, from a stack that is up."""
+    """Write the input of the bare calls, read from a running stack."""
     hand, docker = Hand(place.docker, place.firewall, place.peers), place.docker
     with closing(connect(place.firewall.host, None, {})) as reader:
         built = built_images(stacks.blueprint(reader.facts()))
@@ -93,7 +93,7 @@ def _prepare(place: Stage, folder: Path) -> None:
 
 
 def _empty(docker: APIClient, project: str) -> None:
-    """Take everything off the engine, the images too."""
+    """Remove everything from the engine, including images."""
     remove_project(docker, project)
     for image in docker.images(quiet=True):
         docker.remove_image(image, force=True)

@@ -1,4 +1,4 @@
-"""A watcher: how soon it heals what, an engine that restarts, what it costs when nothing happens, and a storm."""
+"""A watcher: its time to heal, a restart of the engine, its cost when idle, and many events at once."""
 
 import itertools
 import os
@@ -81,8 +81,8 @@ def measure(place: Stage) -> Result:
     return result
 
 
-class _Heard:
-    """What the engine tells of a stack, and when."""
+class _StackEvents:
+    """The engine's events about a stack, with their times."""
 
     def __init__(self, docker: APIClient, project: str) -> None:
         self._stream: Any = docker.events(decode=True, filters={"type": ["container", "network"]})
@@ -101,13 +101,13 @@ class _Heard:
 
 
 def _heals(place: Stage, result: Result) -> None:
-    """Tamper in each way, with each sibling in turn."""
+    """Tamper in each way with each sibling in turn."""
     firewall = place.up()
     hand = Hand(place.docker, firewall, place.peers)
     served: dict[str, list[float]] = defaultdict(list)
     proven: dict[str, list[float]] = defaultdict(list)
     with (
-        closing(_Heard(place.docker, firewall.project)) as heard,
+        closing(_StackEvents(place.docker, firewall.project)) as events,
         watching(firewall, "--interval", "1h") as watched,
     ):
         for number in range(place.runs or RUNS):
@@ -116,10 +116,10 @@ def _heals(place: Stage, result: Result) -> None:
                 sibling = SIBLINGS[number % len(SIBLINGS)]
                 agent = firewall.agent(place.peers, *_LOAD)
                 until(lambda agent=agent: _succeeded(agent) > 0)  # type: ignore[misc]
-                before, told = len(watched.decisions), len(heard.moments)
+                before, seen = len(watched.decisions), len(events.moments)
                 tamper(hand, sibling)
                 record = watched.healed(since=before)
-                event = until(lambda told=told: heard.moments[told:])[0]  # type: ignore[misc]
+                event = until(lambda seen=seen: events.moments[seen:])[0]  # type: ignore[misc]
                 proven[f"{kind}, {sibling}"].append(record["read"] - event)
                 count = _succeeded(agent)
                 until(lambda agent=agent, count=count: _succeeded(agent) > count)  # type: ignore[misc]
@@ -143,7 +143,7 @@ def _succeeded(agent: Peer) -> int:
 
 
 def _idle(place: Stage, result: Result) -> None:
-    """Watch a stack to which nothing happens, with the options that are usual, and metrics."""
+    """Watch an idle stack with the default options and metrics."""
     seconds = IDLE_SECONDS if place.runs is None else min(IDLE_SECONDS, 30.0 * place.runs)
     with watching(place.firewall, "--listen", "127.0.0.1:0") as watched:
         process = watched.process.pid
@@ -166,13 +166,13 @@ def _processor_seconds(process: int) -> float:
 
 
 def _peak_bytes(process: int) -> int:
-    """Return the most memory that a process had resident."""
+    """Return a process's peak resident memory."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _storm(place: Stage, result: Result) -> None:
-    """Make a thousand events of an agent, as fast as the engine can; some of them are reasons to look."""
+    """Cause a thousand events of an agent as fast as possible. Some of them are reasons to compare."""
     agent = place.firewall.agent(place.peers)
     network = f"{place.firewall.project}-net"
 
@@ -198,7 +198,7 @@ def _storm(place: Stage, result: Result) -> None:
 
 
 def _restarts(place: Stage, result: Result) -> None:
-    """Restart an engine of our own, and have it killed, under a watcher."""
+    """Restart a private engine, and kill it, while a watcher runs."""
     if (reason := available()) is not None:
         result.notes.append(f"Engine restarts are not measured: {reason}.")
         return

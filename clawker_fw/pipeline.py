@@ -62,16 +62,19 @@ class Comparison:
 
 
 def compare(
-    reader: EngineReader, blueprint: Blueprint, begun: Observation | None = None, render: Render | None = None
+    reader: EngineReader,
+    blueprint: Blueprint,
+    observation: Observation | None = None,
+    render: Render | None = None,
 ) -> Comparison:
     """Observe a stack and compare it with its desired state.
 
-    `begun` is an observation already under way. `render` is taken from an earlier comparison by the same
+    `observation` is one already under way. `render` is taken from an earlier comparison by the same
     blueprint: with thousands of rules, rendering takes most of the time.
     """
     references = tuple(image.reference for image in blueprint.images.values())
-    begun = begun or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
-    observed = begun.finish(references)
+    observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+    observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
     render = render or functools.cache(functools.partial(desired, blueprint))
     desired_at = functools.partial(render, addresses)

@@ -1,7 +1,7 @@
-"""The settings: where they are looked for, how they are read and checked, and what each may be.
+"""The settings: their sources, how they are read and checked, and the type of each.
 
-Order: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. pydantic checks at this door;
-inside, settings are frozen values. A file that can't be read is an error, never "no rules".
+Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. pydantic validates them here,
+and all other code receives frozen values. An unreadable file is an error and never means "no rules".
 """
 
 import difflib
@@ -33,7 +33,7 @@ from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "VERSION", "FORMAT"})
-"""Variables with our prefix that stand for command line options, not for settings."""
+"""Variables with our prefix that belong to command line options, not to settings."""
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 _MOST_SHOWN = 10
@@ -49,7 +49,7 @@ def parse_duration(value: object) -> float:
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", str(value))
     if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no duration; write seconds, or a number with ms, s, m or h (`30s`)")
+        raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
     return float(match[1]) * units[match[2]]
 
 
@@ -57,7 +57,7 @@ def _image(text: str) -> str:
     if text == "bundled" or re.fullmatch(r"[a-zA-Z0-9][\w.:/-]*@sha256:[0-9a-f]{64}", text):
         return text
     raise ValueError(
-        f"{text!r} does not say which bytes it is; write `bundled`, or a reference with a digest (name@sha256:…)"
+        f"{text!r} is not pinned by digest; write `bundled`, or a reference with a digest (name@sha256:…)"
     )
 
 
@@ -73,7 +73,7 @@ def _subnet(value: object) -> IPv4Network:
 def _project(name: str) -> str:
     if re.fullmatch(PROJECT_NAME, name):
         return name
-    raise ValueError(f"{name!r} is no name of a project: {PROJECT_FORM}")
+    raise ValueError(f"{name!r} is not a valid project name: {PROJECT_FORM}")
 
 
 Project = Annotated[StrictStr, AfterValidator(_project)]
@@ -91,12 +91,12 @@ class NetworkSettings(_Section):
 
     subnet: Annotated[IPv4Network, BeforeValidator(_subnet)] | None = Field(
         default=None,
-        description="The agent network's subnet, /8 to /25. Left out, a free /20 is chosen once and kept.",
+        description="The agent network's subnet, /8 to /25. By default, a free /20 is chosen once and kept.",
     )
 
 
 class ImageSettings(_Section):
-    """What the siblings are made from."""
+    """The images of the siblings."""
 
     envoy: Image = Field(
         default="bundled",
@@ -109,7 +109,8 @@ class OtelSettings(_Section):
     """Telemetry of the siblings themselves."""
 
     infra_port: Port = Field(
-        default=4319, description="The port of the infrastructure's OTLP receiver; part of what a sibling is."
+        default=4319,
+        description="The port of the infrastructure's OTLP receiver. A change replaces both siblings.",
     )
 
 
@@ -117,18 +118,18 @@ class Settings(_Section):
     """Everything that can be set."""
 
     rules: tuple[RuleEntry, ...] = Field(
-        description="The allowed destinations. `[]` denies everything; it has to be said."
+        description="The allowed destinations. This setting is required; `[]` denies everything."
     )
     project: Project | None = Field(
         default=None,
-        description="Which stack these settings are for: part of every name. Left out, it is `clawker`.",
+        description="The project of the stack, a part of every name. The default is `clawker`.",
     )
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     otel: OtelSettings = OtelSettings()
     drain_timeout: Duration = Field(
         default=30.0,
-        description="How long a replaced Envoy's open connections may go on, e.g. `30s`.",
+        description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",
     )
 
 
@@ -136,7 +137,7 @@ class Settings(_Section):
 class Loaded:
     """Settings that have been read and checked.
 
-    `source` is the file they came from, if any, and `found` where that was, `""` when the user named it.
+    `source` is the settings file, if any. `found` describes where it was found; it is empty if the user named it.
     """
 
     settings: Settings
@@ -146,12 +147,12 @@ class Loaded:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The settings file, and what it includes."""
+        """The settings file and the files that it includes."""
         return (self.source.absolute(),) if self.source else ()
 
     @property
     def digest(self) -> str:
-        """What tells these settings from others, however they are written."""
+        """A digest of the settings, independent of how they are written."""
         return hashlib.sha256(self.settings.model_dump_json().encode()).hexdigest()
 
 
@@ -161,16 +162,16 @@ def example() -> str:
 
 
 def write_example(path: Path, *, overwrite: bool) -> Path:
-    """Write the commented settings file, whole or not at all.
+    """Write the commented settings file atomically.
 
     Raises:
-        RefusedError: when a file is there and is not to be overwritten.
+        RefusedError: when the file exists and `overwrite` is false.
         SettingsError: when it can't be written.
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
         if path.exists() and not overwrite:
-            raise RefusedError("settings-exist", f"{path} is there already.", hint="Use --force to overwrite it.")
+            raise RefusedError("settings-exist", f"{path} already exists.", hint="Use --force to overwrite it.")
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(example(), encoding="utf-8")
         fresh.replace(path)
@@ -180,17 +181,17 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
 
 
 def search_paths() -> tuple[Path, ...]:
-    """Return where a settings file is looked for when none is named, in order."""
+    """Return the paths at which a settings file is searched if none is named, in order."""
     return Path(FILE_NAME), users_file()
 
 
 def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings. What says the same as the last time is the very object of that time.
+    """Read the settings. If they are the same as the last time, the same object is returned.
 
-    `named` is the file the user named, by option or `CLAWKER_FW_CONFIG`; without one the search path is used.
+    `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
 
     Raises:
-        SettingsError: when there is no file and no environment to use instead, or anything in them is wrong.
+        SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
     variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
     source, found = find(named)
@@ -199,12 +200,12 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(source: Path | None, found: str, text: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
-    """Return what a settings file's text and the environment say; thousands of rules take a while to check."""
+    """Return the settings from a file's text and the environment. Cached, because checking may take long."""
     overlay = _environment_document(dict(variables))
     if source is None and not overlay.values:
         raise SettingsError(
             "settings-not-found",
-            "There is no settings file, so it is not known what to allow.",
+            "There is no settings file, so the allowed destinations are unknown.",
             context=[f"looked for {path}" for path in search_paths()],
             hint="Write one with `clawker-fw init`, or name one with `--config`.",
         )
@@ -231,7 +232,7 @@ def _loaded(source: Path | None, found: str, text: str, variables: tuple[tuple[s
 
 
 def _environment_document(environment: Mapping[str, str]) -> Document:
-    """Return the settings that the environment names; `__` separates the parts of a key."""
+    """Return the settings in the environment. `__` separates the parts of a key."""
     document = Document({}, {}, "the environment")
     known = {key.upper().replace(".", "__"): key for key in setting_keys()}
     for variable, text in sorted(environment.items()):
@@ -241,7 +242,7 @@ def _environment_document(environment: Mapping[str, str]) -> Document:
         if name not in known:
             raise SettingsError(
                 "variable-unknown",
-                f"The environment variable {variable} names no setting.",
+                f"The environment variable {variable} does not belong to a setting.",
                 hint=_did_you_mean(name, [*known, *OPTION_VARIABLES], ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
@@ -249,7 +250,7 @@ def _environment_document(environment: Mapping[str, str]) -> Document:
 
 
 def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Yield every key that can be set, with dots between its parts."""
+    """Yield the key of every setting, with dots between its parts."""
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from setting_keys(field.annotation, f"{prefix}{name}.")
@@ -259,7 +260,7 @@ def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Itera
 
 def _settings_error(error: ValidationError, document: Document) -> SettingsError:
     found = error.errors(include_url=False)
-    # Rules that are missing are told of when nothing else is wrong: with a mistyped key they are the same mistake.
+    # Missing rules are reported only if nothing else is wrong, because a mistyped key may be the reason.
     others = [each for each in found if (each["type"], each["loc"]) != ("missing", ("rules",))]
     problems = [_problem(details, document) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
@@ -276,7 +277,7 @@ def _settings_error(error: ValidationError, document: Document) -> SettingsError
 
 
 def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return where one problem is, what it is, and what helps."""
+    """Return the place of a problem, a sentence about it, and a hint."""
     location = details["loc"]
     place = document.place(location)
     key = ".".join(str(part) for part in location if isinstance(part, str))
@@ -284,9 +285,9 @@ def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa:
     match details["type"]:
         case "extra_forbidden":
             near = [known.rpartition(".")[2] for known in _siblings_of(location)]
-            sentence, hint = f"`{key}` is no setting", _did_you_mean(str(location[-1]), near, "")
+            sentence, hint = f"`{key}` is not a setting", _did_you_mean(str(location[-1]), near, "")
         case "missing" if location == ("rules",):
-            sentence = "`rules` is missing, so it is not known what to allow"
+            sentence = "`rules` is missing, so the allowed destinations are unknown"
             hint = "Write `rules: []` to deny everything, or list what agents may reach."
         case "missing":
             sentence = f"`{key}` is missing"
@@ -304,7 +305,7 @@ def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa:
 
 
 def _siblings_of(location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that could stand where an unknown one stands."""
+    """Return the valid keys at the place of an unknown one."""
     if location[0] == "rules" and len(location) > 1:
         return list(RuleEntry.model_fields)
     section: type[BaseModel] = Settings
@@ -321,5 +322,5 @@ def _did_you_mean(word: str, known: list[str], prefix: str) -> str:
     return (
         f"Did you mean `{prefix}{near[0]}`?"
         if near
-        else f"Known are: {', '.join(sorted(prefix + k for k in known))}."
+        else f"Valid are: {', '.join(sorted(prefix + k for k in known))}."
     )

@@ -1,7 +1,7 @@
-"""Where a settings file is looked for, and which project it is for.
+"""Finds the settings file, and reads the project from it.
 
-A command begins to look at its stack while the settings are still being read, so what it needs for that is read
-here, with nothing that takes long to import. `settings.py` reads the file properly.
+A command starts to observe its stack while the settings are still being read. The little that it needs for that is
+read here, without slow imports. `settings.py` reads the whole file.
 """
 
 import re
@@ -12,17 +12,17 @@ from clawker_fw.errors import SettingsError
 FILE_NAME = "clawker-fw.yaml"
 DEFAULT_PROJECT = "clawker"
 PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
-PROJECT_FORM = "a project's name is 1 to 40 of a-z, 0-9, - and _, and begins with a-z or 0-9"
+PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
 
 _PROJECT_LINE = re.compile(r"^project[ \t]*:(?P<value>.*)$", re.MULTILINE)
 _PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(?P=quote)[ \t]*(#.*)?""")
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
-    """Return the settings file, if there is one, and where it was found: `""` for one that was named.
+    """Return the settings file, if there is one, and a description of where it was found, empty if it was named.
 
     Raises:
-        SettingsError: when it can't be told whether there is one.
+        SettingsError: when a path can't be checked.
     """
     if named:
         return named, ""
@@ -34,17 +34,17 @@ def find(named: Path | None) -> tuple[Path | None, str]:
 
 
 def users_file() -> Path:
-    """Return where a user's own settings file is."""
+    """Return the path of the user's own settings file."""
     import platformdirs  # noqa: PLC0415 - most settings files lie in the current folder
 
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
 def project(named: Path | None) -> str:
-    """Return the project that the settings file is for.
+    """Return the project in the settings file.
 
     Raises:
-        SettingsError: when the file can't be read, or says it in another way than in a line of its own.
+        SettingsError: when the file can't be read, or when `project` is not a plain name on a line of its own.
     """
     path, _ = find(named)
     try:
@@ -54,7 +54,7 @@ def project(named: Path | None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             "settings-unreadable",
-            f"{path} can't be read, so it is not known which project it is for: {error}.",
+            f"{path} can't be read, so its project is unknown: {error}.",
             hint="Name the project with --project.",
         ) from error
     line = _PROJECT_LINE.search(text)
@@ -65,14 +65,14 @@ def project(named: Path | None) -> str:
         number = text.count("\n", 0, line.start()) + 1
         raise SettingsError(
             "settings-invalid",
-            f"{path}, line {number}: `project` must be a name in its line: {PROJECT_FORM}.",
+            f"{path}, line {number}: `project` must be a plain name on its line: {PROJECT_FORM}.",
             hint=f"Write it as `project: {DEFAULT_PROJECT}`.",
         )
     return value["name"]
 
 
 def _is_there(path: Path) -> bool:
-    """Say whether there is such a file; where that can't be told, there may be."""
+    """Return whether the file exists. If that can't be checked, it is an error, because it may exist."""
     try:
         return path.exists()
     except OSError as error:

@@ -1,1 +1,1 @@
-"""What developing needs and the product never imports: private engines, checks, generators."""
+"""Tools for development that the product never imports: private engines, checks, generators."""

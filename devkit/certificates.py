@@ -1,4 +1,4 @@
-"""Certificates for an engine that speaks TLS and for its clients, made with openssl."""
+"""Certificates for an engine with TLS and its clients, made with openssl."""
 
 import subprocess
 from pathlib import Path
@@ -12,9 +12,9 @@ _CLIENT = ("basicConstraints=critical,CA:false", "extendedKeyUsage=clientAuth")
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """Make an authority, and certificates by it for an engine on 127.0.0.1 and a client.
+    """Make a CA and its certificates for an engine on 127.0.0.1 and for a client.
 
-    Each gets a folder with `ca.pem`, `cert.pem` and `key.pem`: first the engine's, then the client's.
+    Return the engine's folder and the client's, each with `ca.pem`, `cert.pem` and `key.pem`.
     """
     install({"openssl": "openssl"})
     authority, engine, client = (folder / name for name in ("authority", "engine", "client"))

@@ -1,7 +1,7 @@
-"""The main job, end to end, with the real program on a real engine: `./dev demo`.
+"""The demonstration of the main job with the real program on a real engine: `./dev demo`.
 
-A stack comes up, an agent reaches what it may and nothing else, an upgrade makes the stack stale, and one
-ordinary `run` makes it current again while the agent keeps requesting. Everything is taken away at the end.
+A stack is brought up, and an agent reaches allowed destinations and no others. An upgrade makes the stack stale,
+and one ordinary `run` makes it current again while the agent sends requests. Everything is removed at the end.
 """
 
 import argparse
@@ -30,27 +30,27 @@ WIDTH = 104
 REQUESTS_PER_SECOND = 200
 
 _PICTURE = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-"""Rich's picture without its web fonts: a picture in a README loads nothing."""
+"""Rich's SVG without web fonts, because a picture in a README can't load anything."""
 
 
 class Show:
-    """What is printed, and can be kept as a picture."""
+    """The output of the demonstration, which can also be saved as a picture."""
 
     def __init__(self) -> None:
-        """Write to the terminal, and record it."""
+        """Write to the terminal, and record the output."""
         self.console = Console(record=True, width=WIDTH, highlight=False)
 
     def step(self, text: str) -> None:
-        """Say what happens next."""
+        """Print what happens next."""
         self.console.print()
         self.console.print(Text(f"# {text}", style="bold blue"))
 
     def command(self, line: str) -> None:
-        """Print a command line, as somebody would type it."""
+        """Print a command line as a user would type it."""
         self.console.print(Text.assemble(("$ ", "dim"), (line, "bold")))
 
     def program(self, firewall: Firewall, verb: str, code: int = 0) -> Outcome:
-        """Run a command of the real program and show what it writes."""
+        """Run a command of the real program and show its output."""
         self.command(f"clawker-fw {verb}")
         outcome = firewall.call(*verb.split()).expect(code)
         for text in (outcome.err, outcome.out):
@@ -59,7 +59,7 @@ class Show:
         return outcome
 
     def agent(self, agent: Peer, url: str, *, allowed: bool) -> None:
-        """Have the agent request something, and show what came of it."""
+        """Send a request from the agent, and show the result."""
         answer = agent.get(url)
         if answer.ok != allowed:
             raise RuntimeError(f"{url} should be {'allowed' if allowed else 'refused'}: {answer}")
@@ -122,7 +122,7 @@ def demonstrate(host: str, folder: Path, show: Show) -> None:
 
 
 def _next_release(firewall: Firewall, folder: Path, architecture: str) -> Firewall:
-    """Make what an upgrade would install: a copy of this release with really different content."""
+    """Make a release that an upgrade would install: a copy of this one with different content."""
     release = stacks.copied_release(folder)
     stacks.change_coredns(release, architecture)
     stacks.change_bootstrap(release)

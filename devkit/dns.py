@@ -1,4 +1,4 @@
-"""Questions over DNS as bytes, many at a time: what no resolver library would send, too (RFC 1035, section 4)."""
+"""A DNS client for many queries at once, including ones that no library would send (RFC 1035, section 4)."""
 
 import itertools
 import select
@@ -16,7 +16,7 @@ _NUMBERS = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: response code, the name of the question as it stands there, counts, an address."""
+    """A response, parsed as far as tests need it."""
 
     message: bytes
 
@@ -27,27 +27,27 @@ class Answer:
 
     @property
     def answers(self) -> int:
-        """How many answer records there are."""
+        """The number of answer records."""
         return int.from_bytes(self.message[6:8], "big")
 
     @property
     def authority(self) -> int:
-        """How many authority records there are."""
+        """The number of authority records."""
         return int.from_bytes(self.message[8:10], "big")
 
     @property
     def name(self) -> bytes:
-        """The name of the question, as it was sent."""
+        """The name in the question section, with its case unchanged."""
         return self.message[12 : self._question_end - 4]
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The address, where there is one answer and it is an A record."""
+        """The address, if the only answer is an A record."""
         return (str(IPv4Address(self.message[-4:])),) if self.answers == 1 else ()
 
     @property
     def ttl(self) -> int:
-        """For how many seconds the first record may be kept."""
+        """The TTL of the first record in seconds."""
         record = self._question_end
         while self.message[record] not in {0, *range(0xC0, 0x100)}:
             record += self.message[record] + 1
@@ -65,7 +65,7 @@ class Answer:
 def query(
     name: str | Sequence[bytes], *, kind: int = 1, class_: int = 1, operation: int = 0, edns: bool = False
 ) -> bytes:
-    """Return a query for a name, or for labels of any octets."""
+    """Return a query for a name, or for labels with arbitrary octets."""
     labels = [label.encode() for label in name.split(".")] if isinstance(name, str) else name
     question = b"".join(bytes([len(label)]) + label for label in labels) + b"\0" + struct.pack(">HH", kind, class_)
     extra = b"\0" + struct.pack(">HHIH", 41, 4096, 0, 0) if edns else b""
@@ -74,16 +74,16 @@ def query(
 
 
 class Resolver:
-    """A resolver at an address, asked over one socket."""
+    """A client of one resolver, with one socket."""
 
     def __init__(self, address: str, port: int) -> None:
-        """Name it; nothing is sent yet."""
+        """Prepare for a resolver's address. Nothing is sent yet."""
         self._place = (address, port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(self._place)
 
     def ask(self, message: bytes, *, tcp: bool = False) -> Answer:
-        """Send one query and return its answer."""
+        """Send one query and return the response."""
         if not tcp:
             return self._exchange([message])[0]
         with socket.create_connection(self._place, timeout=_TIMEOUT) as connection:
@@ -91,7 +91,7 @@ class Resolver:
             return Answer(connection.recv(4096)[2:])
 
     def ask_all(self, names: Sequence[str]) -> list[Answer]:
-        """Ask for the address of each name, some at a time, and return the answers in the same order."""
+        """Query the address of each name, several at a time, and return the responses in the same order."""
         return [
             answer
             for start in range(0, len(names), _AT_ONCE)

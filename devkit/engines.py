@@ -1,11 +1,11 @@
-"""Private Docker engines for tests, the demo and the benchmarks; nothing here knows the firewall.
+"""Private Docker engines for tests, the demo and the benchmarks. Nothing here depends on the firewall.
 
-An engine lives in namespaces of its own: network, mounts and processes. So the machine never sees its
-iptables rules, mounts and containers, and killing process 1 of its process namespace ends all of it at once,
-however broken it is. A small shell outside, the keeper, waits for that end and then removes what is left: the
-network's name, the control groups, the folder.
+An engine has its own network, mount and process namespaces. The machine therefore never sees its iptables rules,
+mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever state
+it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
+network namespace, the control groups, the folder.
 
-``python -m devkit.engines --help`` is the same for shell scripts.
+``python -m devkit.engines --help`` shows the commands for shell scripts.
 """
 
 import argparse
@@ -33,19 +33,19 @@ ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
 APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
-# A login that became root without `-` lacks the folders in which Debian has what is started here.
+# After `su` without `-`, PATH lacks the folders in which Debian installs the programs that are started here.
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# The longest socket below an engine's folder has to fit into sockaddr_un (108 bytes).
+# The longest path of a socket in an engine's folder must fit into sockaddr_un (108 bytes).
 LONGEST_FOLDER = 107 - len("/exec/containerd/containerd.sock.ttrpc")
 
 
 class EngineError(RuntimeError):
-    """A private engine could not be prepared, started or removed; the message says why."""
+    """A private engine could not be prepared, started or removed, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of engine: its lowest version, the Debian suite that has it, its additions to daemon.json."""
+    """A kind of engine: its lowest version, the Debian suite that contains it, its additions to daemon.json."""
 
     name: str
     version: str = "0"
@@ -54,9 +54,9 @@ class Kind:
 
 
 OTHER_RUNTIME = "runc-by-another-name"
-"""A second runtime that private engines have, which a container can be made with by hand."""
+"""A second runtime of private engines, with which a test can create a container by hand."""
 
-# Both are said, because the default depends on the version.
+# Both are set, because the default depends on the version.
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
 
@@ -69,7 +69,7 @@ MATRIX = (
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 
-# What is left of an engine whose processes are gone; a second time finds nothing to do.
+# Removes what is left of an engine whose processes are gone. It may run more than once.
 _CLEAN = """
 if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
 find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete
@@ -82,8 +82,8 @@ nsenter --net="/run/netns/$NETNS" \\
   unshare --mount --propagation slave --pid --fork --kill-child sh -ec "$INIT" 2>&1
 {_CLEAN}"""
 
-# Process 1 of the engine. A shell that waits for a child reaps orphans, too: the next dockerd would take a
-# dead containerd that nobody reaped for a living one.
+# Process 1 of the engine. A shell that waits for a child also reaps orphans; otherwise the next dockerd would
+# mistake a zombie of containerd for a running one.
 _INIT = """
 read -r pid _ </proc/self/stat      # the pid as seen from outside: this is still the machine's /proc
 mount -t tmpfs tmpfs /run           # containerd's shims have sockets here, whatever the exec root is
@@ -111,16 +111,16 @@ pid=$(cat "$1" 2>/dev/null) && kill -s "$2" "$pid" 2>/dev/null || exit 0
 while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
 """
 
-# As with a service manager: the daemon is a control group beside those of its containers. Otherwise its programs
-# would count as much as all containers together. Where control groups are of the second version it stays in the
-# group of whoever starts it, as where they can't be written to.
+# As under a service manager, the daemon has a control group next to those of its containers. Otherwise its
+# programs would get as much processor time as all containers together. With version 2 of control groups, or where
+# groups are not writable, it stays in the group of the process that starts it.
 _START = """
 group="/sys/fs/cgroup/cpu/$NETNS/daemon"
 if [ -d /sys/fs/cgroup/cpu ]; then { mkdir -p "$group" && echo $$ >"$group/cgroup.procs"; } || :; fi
 exec "$@"
 """
 
-# policy-rc.d keeps the package's own daemon from being started (invoke-rc.d(8)).
+# policy-rc.d prevents the package from starting its own daemon (invoke-rc.d(8)).
 _APT_INSTALL = """
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -136,7 +136,7 @@ apt-get install --no-install-recommends --yes "$@"
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket, whose path is the host."""
+    """HTTP over a unix socket. The host is the socket's path."""
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
@@ -145,10 +145,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class PrivateEngine:
-    """One engine, all of it below its folder, which is also all that is needed to find it again."""
+    """One engine. Its folder contains all of its state, and is enough to find it again."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the engine of a folder, whether it is there or not."""
+        """Refer to the engine in a folder, which need not exist."""
         self.folder = folder.resolve()
         if len(str(self.folder)) > LONGEST_FOLDER:
             raise EngineError(f"longer than the {LONGEST_FOLDER} characters unix sockets allow: {self.folder}")
@@ -159,14 +159,14 @@ class PrivateEngine:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def configure(self, settings: Mapping[str, object], hosts: Sequence[str] = ()) -> None:
-        """Take a new or empty folder and write the daemon's settings into it.
+        """Prepare a new or empty folder with the daemon's settings.
 
-        `hosts` are addresses on which it listens beside its socket.
+        `hosts` are addresses on which it listens in addition to its socket.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):
             raise EngineError(f"{self.folder} is not empty, and destroying the engine would delete it")
-        self.folder.chmod(0o711)  # a daemon that remaps root looks into it as another user
+        self.folder.chmod(0o711)  # a daemon with remapped users reads it as another user
         daemon = {
             "hosts": [self.host, *hosts],
             "data-root": f"{self.folder}/data",
@@ -174,26 +174,26 @@ class PrivateEngine:
             "pidfile": f"{self.folder}/pid",
             "cgroup-parent": f"/{self.netns}",
             "runtimes": {OTHER_RUNTIME: {"path": "runc"}},
-            # systemd would be told pids of another namespace
+            # systemd would receive pids of another namespace
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
         }
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
 
     def hold(self, root: Path, *, detached: bool) -> None:
-        """Make the namespaces in which the engine can start; unless detached they end with this process."""
+        """Create the engine's namespaces. Unless detached, they end with this process."""
         lifeline = "sleep infinity" if detached else "cat"
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
             env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline},
             cwd="/",
-            # our end of the pipe closes when we die, however we die
+            # our end of the pipe closes when this process ends, however it ends
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
-        assert self._keeper.stdout is not None  # noqa: S101  tells the type checker that PIPE gave one
+        assert self._keeper.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
         first = self._keeper.stdout.readline()
         if not first.strip().isdigit():
             raise EngineError(f"no namespaces can be made: {first}{self._keeper.stdout.read()}".strip())
@@ -201,7 +201,7 @@ class PrivateEngine:
 
     @property
     def init(self) -> int | None:
-        """Pid of the engine's process 1; None if it is gone, even if the pid is somebody else's by now."""
+        """The pid of the engine's process 1, or None if it is gone, even if its pid has been reused."""
         try:
             pid = int((self.folder / "init").read_text())
             ours = Path(f"/proc/{pid}/ns/net").samefile(f"/run/netns/{self.netns}")
@@ -215,7 +215,7 @@ class PrivateEngine:
         return Path(f"/proc/{self.init}/root")
 
     def version(self) -> str:
-        """Ask the running engine for its version."""
+        """Return the running engine's version."""
         return str(json.loads(self._get("/version"))["Version"])
 
     def _get(self, path: str) -> bytes:
@@ -245,11 +245,11 @@ class PrivateEngine:
         raise EngineError(f"dockerd does not answer on {self.host}; the end of its log:\n{tail}")
 
     def stop(self) -> None:
-        """Stop dockerd as a service manager does; containers stop with it unless live-restore is on."""
+        """Stop dockerd as a service manager does. Containers stop with it, unless live-restore is on."""
         self._signal("TERM")
 
     def kill(self) -> None:
-        """Kill dockerd; its containers go on."""
+        """Kill dockerd. Its containers keep running."""
         self._signal("KILL")
         (self.folder / "pid").unlink(missing_ok=True)
 
@@ -271,7 +271,7 @@ class PrivateEngine:
         return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid"]
 
     def destroy(self) -> None:
-        """Remove the engine and all it ever made, its folder included, in whatever state it is."""
+        """Remove the engine with everything that it created and its folder, in whatever state it is."""
         if self.folder.exists() and not (self.folder / "daemon.json").exists():
             raise EngineError(f"{self.folder} is not the folder of an engine")
         pid = self.init
@@ -285,17 +285,17 @@ class PrivateEngine:
         if self._daemon is not None:
             self._daemon.wait()
         self._keeper = self._daemon = None
-        # once more, for a keeper that was killed itself, and to hear what went wrong
+        # once more, in case the keeper was killed, and to report errors
         _run(["sh", "-ec", _CLEAN], env=self._names)
 
     def network_argv(self, *argv: str) -> list[str]:
-        """Give the command line that runs a program of this machine in the engine's network."""
+        """Return the command that runs a program of this machine in the engine's network namespace."""
         return ["nsenter", f"--net=/run/netns/{self.netns}", *argv]
 
     def run_in_network(
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of this machine in the engine's network, capturing its output."""
+        """Run a program of this machine in the engine's network namespace, and capture its output."""
         command = self.network_argv(*argv)
         return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
 
@@ -311,12 +311,13 @@ def private_engine(
     hosts: Sequence[str] = (),
     data: Path | None = None,
 ) -> Iterator[PrivateEngine]:
-    """Give a started engine and destroy it afterwards; it is destroyed even if this process is killed.
+    """Yield a started engine and destroy it afterwards, even if this process is killed.
 
-    `settings` are further ones of daemon.json, `hosts` addresses on which it listens beside its socket.
+    `settings` are further settings for daemon.json. `hosts` are addresses on which it listens in addition to its
+    socket.
 
-    With `data`, the data folder of a stopped one, it begins with what that had: an upgrade, when the folder is the
-    same, as engines remember paths.
+    With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
+    must be the same one, because engines store paths.
     """
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
     engine = _launch(kind, folder, chosen, hosts, detached=False, data=data)
@@ -337,7 +338,7 @@ def _launch(
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
-    # not the default place for temporary files, which may be long or in memory
+    # not the default folder for temporary files, whose path may be long and which may be in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
     engine.configure({**kind.settings, **settings}, hosts)
     try:
@@ -353,7 +354,7 @@ def _launch(
 
 
 def _check_version(kind: Kind, version: str) -> None:
-    """Refuse an older engine; a newer one is fine, for suites move on, but has to be known."""
+    """Refuse an older engine. A newer one is accepted with a message, because Debian suites are updated."""
     if _number(version) < _number(kind.version):
         raise EngineError(f"a {kind.name} engine has to be at least that, but this one is {version}")
     if _number(version) > _number(kind.version):
@@ -361,7 +362,7 @@ def _check_version(kind: Kind, version: str) -> None:
 
 
 def available(kind: str = "installed") -> str | None:
-    """Say in one sentence why an engine of this kind cannot run here and now; None if it can."""
+    """Return a sentence on why an engine of this kind can't run here now, or None if it can."""
     if sys.platform != "linux":
         return "private engines need Linux"
     if os.geteuid() != 0:
@@ -380,7 +381,7 @@ def available(kind: str = "installed") -> str | None:
 
 
 def _prepare(kind: Kind) -> Path:
-    """Install or build what the kind needs; give the root folder in which its dockerd is."""
+    """Install or build what the kind needs, and return the root folder that contains its dockerd."""
     suite = _suite(kind)
     if suite is not None:
         return engine_root(suite)
@@ -389,7 +390,7 @@ def _prepare(kind: Kind) -> Path:
 
 
 def _suite(kind: Kind) -> str | None:
-    """Name the suite whose root the kind needs; None if the installed engine is of this kind."""
+    """Return the suite whose root folder the kind needs, or None if the installed engine is of this kind."""
     return None if kind.version == _installed_version() else kind.suite
 
 
@@ -412,18 +413,18 @@ def _kind(name: str) -> Kind:
 
 
 def install_engine() -> None:
-    """Install Debian's engine unless this machine has one, without starting it."""
+    """Install Debian's engine without starting it, unless this machine has one."""
     install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
 
 
 def install_client() -> None:
-    """Install the docker CLI, which some Debian suites have in the engine's package, and some in its own."""
+    """Install the docker CLI, which is part of the engine's package in some Debian suites."""
     install({"docker": "docker.io"})
     install({"docker": "docker-cli"})
 
 
 def engine_root(suite: str) -> Path:
-    """Give a root folder with the engine of a Debian suite, built at the first use (about half a minute)."""
+    """Return a root folder with the engine of a Debian suite. The first use builds it in about half a minute."""
     root = ENGINE_ROOTS / suite
     if not root.exists():
         with Lock(ENGINE_ROOTS / f"{suite}.lock"):  # another process may be at it
@@ -436,33 +437,33 @@ def _build_root(suite: str, root: Path) -> None:
         return
     install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
     _say(f"building the {suite} engine in {root}")
-    # Whatever has its final name is complete: an interrupted one never gets it.
+    # Only a complete folder gets its final name.
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=ENGINE_ROOTS) as building:
-        # Outside of a namespace, an interrupted debootstrap leaves /proc and /sys mounted in what we delete.
+        # In a namespace: an interrupted debootstrap leaves /proc and /sys mounted in a folder that we delete.
         command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
-        # The script fits all suites, and an old debootstrap does not know the names of newer ones.
+        # The script is named because an old debootstrap does not know newer suites. It fits all of them.
         what = [suite, f"{building}/{suite}", _mirror(), "/usr/share/debootstrap/scripts/sid"]
         _run([*command, "--include=docker.io,iptables", *what], timeout=900)
         Path(building, suite).rename(root)
 
 
 def _mirror() -> str:
-    """Find the Debian mirror that this machine itself uses."""
+    """Return the Debian mirror that this machine uses."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return mirror
     targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
     found = re.search(r"^Debian main (\S+)$", targets, re.MULTILINE)
     if found is None:
         raise EngineError(f"apt knows no Debian mirror here: name one in {MIRROR_VARIABLE}")
-    # Debian's cloud images name a file that names the mirrors.
+    # In Debian's cloud images, sources refer to a file with the mirrors.
     scheme, _, place = found[1].partition(":")
     return Path(place).read_text().split()[0] if scheme == "mirror+file" else found[1]
 
 
 def install(wanted: Mapping[str, str]) -> None:
-    """Install the packages of those programs (or files) that are missing."""
+    """Install the packages of missing programs or files."""
     if _missing(wanted):
-        with Lock(APT_LOCK):  # another process may be at it, and then nothing is missing any more
+        with Lock(APT_LOCK):  # another process may have been installing them
             _install(_missing(wanted))
         _installed_version.cache_clear()
 

@@ -1,7 +1,7 @@
-"""An engine on which one call goes wrong, and the program run with such an engine.
+"""An engine in which one call fails, and the program run with such an engine.
 
-`python -m devkit.faults FAULT POINT ARGUMENTS…` runs the command line with the POINT-th writing call going wrong;
-it tells on standard error when it has come so far.
+`python -m devkit.faults FAULT POINT ARGUMENTS…` runs the command line and lets the POINT-th writing call fail. It
+prints a line to standard error before that call.
 """
 
 import os
@@ -22,34 +22,34 @@ READS = frozenset(name for name in vars(EngineReader) if not name.startswith("_"
 WRITES = frozenset(name for name in vars(EngineWriter) if not name.startswith("_")) - READS
 
 HIT = "fault: "
-"""How the line begins that says which call went wrong."""
+"""The beginning of the line that names the failing call."""
 
 
 class Fault(StrEnum):
-    """What becomes of a call."""
+    """How a call fails."""
 
     KILL = "kill"
-    """The process is killed instead of making it."""
+    """The process is killed before the call."""
     KILL_AFTER = "kill-after"
-    """The process is killed when it is done."""
+    """The process is killed after the call."""
     FAIL = "fail"
-    """The engine refuses it."""
+    """The engine refuses the call."""
     LOSE = "lose"
-    """It is done, and the answer gets lost: the connection ended, or the time was over."""
+    """The call succeeds, but its answer is lost, as with a broken connection or a timeout."""
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL where there is only one process: nothing that cleans up may run after it."""
+    """Simulates SIGKILL within one process: no clean-up may run after it."""
 
 
 Engine = TypeVar("Engine")
 
 
 class Faulty(Generic[Engine]):
-    """Wraps an engine. Some of its calls are counted, and at one of them something goes wrong."""
+    """Wraps an engine. Certain calls are counted, and one of them fails."""
 
     def __init__(self, engine: Engine, counted: Collection[str] = WRITES) -> None:
-        """Begin without a fault."""
+        """Start without a fault."""
         self.engine = engine
         self.calls = 0
         self.hit = ""
@@ -61,12 +61,12 @@ class Faulty(Generic[Engine]):
         self._lock = threading.Lock()
 
     def arm(self, fault: Fault, point: int, kill: Callable[[], None] | None = None) -> None:
-        """Have the `point`-th call from now on go wrong; `kill` ends the process for good."""
+        """Let the `point`-th call from now on fail. `kill` ends the process."""
         self.calls, self.hit = 0, ""
         self._fault, self._point, self._kill = fault, point, kill or self._die
 
     def disarm(self) -> None:
-        """Let everything go well from now on."""
+        """Let all calls succeed from now on."""
         self._fault, self._dead = None, False
 
     def _die(self) -> None:
@@ -74,7 +74,7 @@ class Faulty(Generic[Engine]):
         raise Killed
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
-        """Return a call of the engine, which may go wrong."""
+        """Return a call of the engine, which may fail."""
         value = getattr(self.engine, name)
         return self._watched(name, value) if name in READS | WRITES else value
 
@@ -113,7 +113,7 @@ def _kill_for_good() -> None:
 
 
 class _Told(Faulty[EngineWriter]):
-    """Tells which call goes wrong before it does."""
+    """Prints the name of the failing call before it fails."""
 
     def _due(self, name: str) -> Fault | None:
         fault = super()._due(name)

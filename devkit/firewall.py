@@ -1,4 +1,4 @@
-"""The real program, as a user runs it: a process of its own, with a settings file, against one engine."""
+"""The real program as a user runs it: as a process, with a settings file, on one engine."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from devkit.stacks import environment
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command gave."""
+    """The result of one command."""
 
     code: int
     out: str
@@ -26,12 +26,12 @@ class Outcome:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """The answer, read."""
+        """The JSON output, parsed."""
         return json.loads(self.out)
 
     @property
     def findings(self) -> set[tuple[str, str, str, str, str]]:
-        """The findings of an answer: sibling, layer, field, cause and action."""
+        """The findings in the output: sibling, layer, field, cause and action."""
         return {
             (sibling["name"], each["layer"], each["field"], each["cause"], each["action"])
             for sibling in self.json["siblings"]
@@ -39,10 +39,10 @@ class Outcome:
         }
 
     def expect(self, code: int = 0) -> "Outcome":
-        """Return itself when the exit code is the expected one.
+        """Check the exit code, and return itself.
 
         Raises:
-            AssertionError: with everything the command wrote.
+            AssertionError: with the command's whole output.
         """
         if self.code != code:
             raise AssertionError(f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
@@ -51,9 +51,9 @@ class Outcome:
 
 @dataclass
 class Firewall:
-    """One stack on one engine: that of `host`, or, without one, the one that the program finds.
+    """One stack on one engine: the one at `host`, or by default the one that the program locates.
 
-    `package` is the folder of another release to run it with.
+    `package` is the folder of another release of the program.
     """
 
     host: str
@@ -68,12 +68,12 @@ class Firewall:
         return self.folder / "clawker-fw.yaml"
 
     def write(self, *rules: str | Mapping[str, Any], **settings: Any) -> None:  # noqa: ANN401 - any setting
-        """Write the settings file; a bare name stands for its `dst`."""
+        """Write the settings file. A plain name is a rule with this `dst`."""
         entries = [{"dst": rule} if isinstance(rule, str) else dict(rule) for rule in rules]
         self.settings.write_text(json.dumps({"rules": entries, **settings}, indent=1))
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line of the program."""
+        """Return the program's command line."""
         place = ["--host", self.host] if self.host else []
         options = [*place, "--project", self.project, "--config", str(self.settings)]
         return [sys.executable, "-m", "clawker_fw", *options, *arguments]
@@ -106,42 +106,42 @@ class Firewall:
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def run(self, *arguments: str) -> Outcome:
-        """Bring the stack up to date; it must succeed."""
+        """Run `run`, which must succeed."""
         return self.call("run", "--format", "json", *arguments).expect()
 
     def drift(self) -> Outcome:
-        """Look what differs."""
+        """Run `drift`."""
         return self.call("drift", "--format", "json")
 
     def current(self) -> bool:
-        """Whether `drift` is clean."""
+        """Whether `drift` reports no findings."""
         return self.drift().code == 0
 
     def status(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the answer of `status`."""
+        """Return the output of `status`."""
         return self.call("status", "--format", "json").expect().json
 
     def agent(self, peers: Peers, *arguments: str) -> Peer:
-        """Start an agent as `status` says."""
+        """Start an agent with the options that `status` prints."""
         how = self.status()["agent"]
         return peers.agent(how["network"], how["dns"], *arguments)
 
     def origin(self, peers: Peers, names: Sequence[str], *arguments: str) -> Peer:
-        """Start an origin that Envoy finds under the names. Its address is private, on the way out."""
+        """Start an origin that Envoy can resolve by these names. Its address is private, on the egress network."""
         return peers.origin(f"{self.project}-egress", names, *(arguments or ("--http", "80", "--https", "443")))
 
     def container(self, sibling: str) -> str:
-        """Return what a sibling's container is called."""
+        """Return the name of a sibling's container."""
         return f"{self.project}-{sibling}"
 
 
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
-    """Return the same stack, run with another release."""
+    """Return the same stack, managed by another release."""
     return Firewall(firewall.host, firewall.project, firewall.folder, package, firewall.variables)
 
 
 def remove_project(client: APIClient, project: str) -> None:
-    """Take away whatever is left of a stack, and whoever is on its networks, by name."""
+    """Remove what is left of a stack, and all containers on its networks, by name."""
     for container in client.containers(all=True, filters={"name": project}):
         client.remove_container(container["Id"], force=True, v=True)
     for network in client.networks(names=[project]):

@@ -1,7 +1,7 @@
-"""Where tests run side by side, or one alone: a lock between the workers of a test run, and between test runs.
+"""A lock with which tests run concurrently or one of them alone, across workers and test runs.
 
-A test that measures times would measure its neighbours, too. So it waits until they have ended their test, and
-they begin no other one until it has ended. The locks are the kernel's: they end with whoever holds them.
+A test that measures times must not run next to others. It waits until running tests have ended, and no other test
+starts until it has ended. The locks are the kernel's, so they end with their holder's process.
 """
 
 import fcntl
@@ -13,10 +13,10 @@ PLACE = Path(__file__).resolve().parent.parent / ".dev"
 
 
 class Lock:
-    """A lock between processes: one file, which is held by all who share it or by one."""
+    """A lock between processes on a file, held by several that share it or by one alone."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it is made when it is first taken."""
+        """Prepare a lock on a file, which is created on first use."""
         self._path = path
         self._held: IO[bytes] | None = None
 
@@ -45,15 +45,15 @@ class Lock:
 
 
 class Floor:
-    """One process's place on the floor. Whoever waits to be alone is let in before all who come after."""
+    """The place of one process. A process that waits to be alone comes before all later ones."""
 
     def __init__(self, place: Path = PLACE) -> None:
-        """Be nowhere yet."""
+        """Start without a place."""
         self._door, self._floor = Lock(place / "tests-door.lock"), Lock(place / "tests-floor.lock")
         self._alone: bool | None = None
 
     def enter(self, *, alone: bool) -> None:
-        """Wait for a place, unless this process has one of that sort."""
+        """Wait for a place, shared or alone, unless this process has one of that kind."""
         if self._alone == alone:
             return
         self.leave()
@@ -62,6 +62,6 @@ class Floor:
         self._alone = alone
 
     def leave(self) -> None:
-        """Give the place up."""
+        """Give up the place."""
         self._floor.give()
         self._alone = None

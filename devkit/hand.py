@@ -1,4 +1,4 @@
-"""What somebody with `docker` in their hands can do to a stack: the ways of tampering, on a real engine."""
+"""Changes that a user with `docker` can make to a stack on a real engine, for tests of tampering."""
 
 import io
 import tarfile
@@ -20,12 +20,12 @@ from devkit.tools import run_inside
 from devkit.waiting import until
 
 Body = dict[str, Any]
-"""A container's configuration as `POST /containers/create` takes it."""
+"""A container's configuration, in the form of `POST /containers/create`."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A container to make: its configuration, further networks with its address there, a tar for its volume."""
+    """The input for creating a container: configuration, further networks with addresses, a tar for its volume."""
 
     body: Body
     networks: dict[str, str]
@@ -34,18 +34,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Hand:
-    """The hand of a user, on one stack."""
+    """A user who tampers with one stack."""
 
     docker: APIClient
     firewall: Firewall
     peers: Peers
 
     def name(self, sibling: str) -> str:
-        """Return a sibling's container."""
+        """Return the name of a sibling's container."""
         return self.firewall.container(sibling)
 
     def inspect(self, sibling: str) -> Any:  # noqa: ANN401 - the engine's JSON
-        """Return what `docker inspect` shows."""
+        """Return the output of `docker inspect`."""
         return self.docker.inspect_container(self.name(sibling))
 
     def write(self, sibling: str, path: str, content: bytes) -> None:
@@ -81,7 +81,7 @@ class Hand:
         self._edit(sibling, "remove", f"{VOLUME}/{path}")
 
     def move(self, sibling: str, before: str, after: str) -> None:
-        """Rename a file in the volume: what Envoy looks at."""
+        """Rename a file in the volume, which Envoy watches for."""
         self._edit(sibling, "move", f"{VOLUME}/{before}", f"{VOLUME}/{after}")
 
     def _edit(self, sibling: str, *arguments: str) -> None:
@@ -93,7 +93,7 @@ class Hand:
             raise RuntimeError(f"{arguments} ended with {code}")
 
     def read(self, sibling: str) -> dict[str, bytes]:
-        """Return what the files in the volume say."""
+        """Return the contents of the files in the volume."""
         return {path: file.content for path, file in self._files(sibling).items()}
 
     def _files(self, sibling: str) -> dict[str, File]:
@@ -105,16 +105,16 @@ class Hand:
         self.docker.exec_start(identity)
 
     def inside(self, sibling: str, script: str) -> None:
-        """Run a shell script in a sibling's network, as an administrator of the engine's machine can."""
+        """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
 
     def append(self, sibling: str, file: str, line: str) -> None:
-        """Add a line to a file that the engine gives: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""
+        """Add a line to a file that the engine mounts: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""
         place = self.inspect(sibling)[file]
         run_inside(self.docker, self.name(sibling), f"echo '{line}' >>/file", {"/file": place})
 
     def deafen(self) -> None:
-        """Have Envoy stop listening, and wait until it has: what is live in it stays as it was."""
+        """Let Envoy close its listeners, and wait until it has. Its loaded configuration stays the same."""
         self.fwctl("envoy", "drain", "0")
         until(lambda: not self.healthy("coredns"))
 
@@ -125,7 +125,7 @@ class Hand:
         return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
 
     def recipe(self, sibling: str) -> Recipe:
-        """Return what a sibling's container could be made anew from: its own `docker inspect`, and its files."""
+        """Return everything to recreate a sibling's container, from its `docker inspect` and its files."""
         raw = self.inspect(sibling)
         body: Body = {**raw["Config"], "HostConfig": raw["HostConfig"], "Hostname": ""}
         first, *rest = sorted(raw["NetworkSettings"]["Networks"].items())
@@ -141,13 +141,13 @@ class Hand:
         return str(networks[f"{self.firewall.project}-net"]["IPAddress"])
 
     def service(self) -> str:
-        """Return the address of the stack's DNS."""
+        """Return the stack's service address."""
         (pool,) = self.docker.inspect_network(f"{self.firewall.project}-net")["IPAM"]["Config"]
         subnet = IPv4Network(pool["Subnet"])
         return str(Addressing(subnet, subnet).service)
 
     def remake_network(self, end: str, change: Callable[[Body], None]) -> None:
-        """Make a network of the stack anew with a change; who was on it is taken off."""
+        """Recreate a network of the stack with a change. Its containers are disconnected before."""
         name = f"{self.firewall.project}-{end}"
         raw = self.docker.inspect_network(name)
         body: Body = {
@@ -175,9 +175,9 @@ class Hand:
         stop_seconds: int | None = None,
         start: bool = True,
     ) -> None:
-        """Make a sibling's container anew from its own recipe, with a change.
+        """Recreate a sibling's container from its own recipe with a change.
 
-        With `stop_seconds` the old one is given so long to end by itself.
+        With `stop_seconds`, the old container has this long to stop.
         """
         name, recipe = self.name(sibling), self.recipe(sibling)
         change(recipe.body)

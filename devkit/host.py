@@ -1,4 +1,4 @@
-"""An engine to work on: the one that is reachable, else a private one that ends with its user."""
+"""The engine for tests: the reachable one, or else a private one that ends with this process."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from devkit.engines import private_engine
 
 
 def reachable() -> str | None:
-    """Return the address of the engine that the docker CLI would use, when it answers and is new enough."""
+    """Return the address of the engine that the docker CLI would use, if it answers and is new enough."""
     try:
         engine = connect(None, None, os.environ)
     except EngineError:
@@ -23,10 +23,10 @@ def reachable() -> str | None:
 
 @contextmanager
 def some_engine() -> Iterator[str]:
-    """Give the address of an engine; a private one is installed if need be, and leaves nothing behind.
+    """Yield the address of an engine. A private one is installed if necessary, and removed afterwards.
 
     Raises:
-        devkit.engines.EngineError: when there is none and none can be started; it says what to install.
+        devkit.engines.EngineError: when there is none and none can be started, with what to install.
     """
     found = reachable()
     if found:
@@ -39,12 +39,12 @@ def some_engine() -> Iterator[str]:
 
 
 def main() -> None:
-    """Exit with 0 when an engine is reachable, with 1 when none is."""
+    """Return 0 if an engine is reachable, otherwise 1."""
     sys.exit(reachable() is None)
 
 
 def client(host: str) -> APIClient:
-    """Return an SDK client, for what a user does with `docker`."""
+    """Return a client of the SDK, for actions of a user with `docker`."""
     return APIClient(base_url=host, version="auto", timeout=120)
 
 

@@ -1,8 +1,8 @@
-"""The file NOTICE: what the wheel carries of others, and under which licences.
+"""The file NOTICE: third-party software in the wheel, and its licences.
 
-`python -m devkit.notice` writes it, `python -m devkit.notice --check` says whether it is what would be written.
-The Go toolchain is asked what is compiled into the two programs; nothing here knows a module by name but CoreDNS,
-for its plugins. Guessing is no option: software without a licence, or with one that is not known, is an error.
+`python -m devkit.notice` writes it, and `python -m devkit.notice --check` checks that it is current. The Go
+toolchain lists what is compiled into the two programs. The only module known by name is CoreDNS, for its plugins.
+Software without a licence, or with an unknown one, is an error.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _PLUGINS = "github.com/coredns/coredns/plugin/"
 
 _LICENCE_NAME = re.compile(r"(licen[cs]e|copying)([^a-z].*)?", re.IGNORECASE)
 _FURTHER_NAME = re.compile(r"(notice|patents|copyright)(\.md|\.txt)?", re.IGNORECASE)
-"""What else an author wants carried: notices (Apache-2.0, section 4d), patent grants, copyright statements."""
+"""Further texts that must be included: notices (Apache-2.0, section 4d), patent grants, copyright statements."""
 
 _PHRASES = {
     "Apache-2.0": ("apache license version 2.0, january 2004", "end of terms and conditions"),
@@ -58,16 +58,16 @@ _PHRASES = {
     ),
     "MPL-2.0": ("mozilla public license, version 2.0", "exhibit a - source code form license notice"),
 }
-"""SPDX identifiers, and the words by which each licence is known."""
+"""SPDX identifiers, and the words that identify each licence."""
 
 
 class NoticeError(Exception):
-    """Something that is carried has no licence that could be named; the message says what."""
+    """A component has no licence, or an unknown one. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that has to be carried: its kind (an SPDX identifier or the name of its file), and its words."""
+    """A text that must be included: its kind (an SPDX identifier or the name of its file), and its content."""
 
     kind: str
     words: str
@@ -79,13 +79,13 @@ class Text:
 
     @property
     def identity(self) -> str:
-        """What two texts share that differ in white space only."""
+        """The words of the text, which are equal for texts that only differ in white space."""
         return " ".join(self.words.split())
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A piece of software in one version: the programs that contain it, and its texts, licences first."""
+    """A version of some software: the programs that contain it, and its texts, licences first."""
 
     name: str
     version: str
@@ -95,7 +95,7 @@ class Component:
 
     @property
     def title(self) -> str:
-        """How it is named: name and version."""
+        """Its name and version."""
         return f"{self.name} {self.version}"
 
     @property
@@ -105,22 +105,21 @@ class Component:
 
 
 def identify(words: str) -> str | None:
-    """Return the SPDX identifier of a licence, or nothing when it is not exactly one of those known."""
+    """Return the SPDX identifier of a licence, or an empty string unless exactly one is recognized."""
     normal = " ".join(words.split()).lower()
     found = {licence for licence, phrases in _PHRASES.items() if all(phrase in normal for phrase in phrases)}
     if "BSD-3-Clause" in found:
-        found.remove("BSD-2-Clause")  # which has one clause less
+        found.remove("BSD-2-Clause")  # which has one clause fewer
     return found.pop() if len(found) == 1 else None
 
 
 def read_texts(title: str, folder: Path, sources: Iterable[Path]) -> tuple[Text, ...]:
-    """Return the texts of a module of which the given source files are compiled.
+    """Return the texts of a module, of which the given source files are compiled.
 
-    They are beside those files or above them, or somewhere else in the module under a name of their own
-    that a source file refers to.
+    They are in the folders of those files or above, or elsewhere in the module if a source file refers to them.
 
     Raises:
-        NoticeError: when there is no licence, or one that is not known.
+        NoticeError: when there is no licence, or an unknown one.
     """
     sources = sorted(set(sources))
     folders = {parent for source in sources for parent in source.parents if parent.is_relative_to(folder)} | {
@@ -160,10 +159,10 @@ def _read_text(title: str, path: Path) -> Text:
 
 
 def components() -> tuple[Component, ...]:
-    """Return everything of others that is in the programs: the standard library first, then modules by path.
+    """Return all third-party components of the programs: the standard library, then modules by path.
 
     Raises:
-        NoticeError: when the toolchain can't say, or a component has no licence that is known.
+        NoticeError: when the toolchain fails, or when a component has no known licence.
     """
     sources: dict[tuple[str, str], set[Path]] = {}
     programs: dict[tuple[str, str], set[str]] = {}
@@ -204,7 +203,7 @@ def _source_files(package: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _packages(program: str, architecture: str) -> list[dict[str, Any]]:
-    """Return the packages that are compiled into a program, as `go help list` describes them."""
+    """Return the packages that are compiled into a program, in the form of `go help list`."""
     fields = "-json=Dir,GoFiles,HFiles,Imports,Module,SFiles"
     output = _go("list", "-mod=readonly", "-deps", fields, ".", program=program, architecture=architecture)
     packages, decoder, position = [], json.JSONDecoder(), 0
@@ -216,9 +215,9 @@ def _packages(program: str, architecture: str) -> list[dict[str, Any]]:
 
 
 def _standard_library() -> Component:
-    """Return the standard library, whose licence may be missing from the toolchain's package.
+    """Return the standard library. Its licence may be missing from the toolchain's package.
 
-    The modules that Go vendors into it carry the same text, by the same authors.
+    In this case the licence is that of the modules that Go vendors, which have the same authors and text.
     """
     root = toolchain().parent.parent
     version = (root / "VERSION").read_text("utf-8").split()[0]
@@ -256,7 +255,7 @@ def _go(*arguments: str, program: str, architecture: str) -> str:
 
 
 def render(carried: Sequence[Component]) -> str:
-    """Return what NOTICE says: the components, and each of their texts once."""
+    """Return the content of NOTICE: the components, and each of their texts once."""
     numbers: dict[str, int] = {}
     texts: dict[str, Text] = {}
     owners: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
-"""The containers around a firewall: origins, which stand for the world, and agents, which try to reach it.
+"""The containers around a firewall: origins, which simulate the internet, and agents, which try to reach them.
 
-Both are the one static program in `devkit/peer`, in an image that we write ourselves, as the firewall's own are.
+Both run the static program in `devkit/peer`, in an image that is built like the firewall's own.
 """
 
 import json
@@ -26,9 +26,9 @@ BUILT = SOURCE.parent.parent / ".dev"
 
 @cache
 def peer_program(architecture: str) -> Path:
-    """Compile the program, once a process."""
+    """Compile the program once in each process."""
     target = BUILT / f"peer-linux-{architecture}"
-    with Lock(BUILT / "peer.lock"):  # another process may be at it
+    with Lock(BUILT / "peer.lock"):  # another process may be compiling it
         compile_program(SOURCE, target, architecture)
     return target
 
@@ -40,11 +40,11 @@ def _image(architecture: str) -> BuiltImage:
 
 
 _loaded: dict[str, str] = {}
-"""The id of the image on each engine that has been given it."""
+"""The id of the image on each engine into which it was loaded."""
 
 
 def _load(client: APIClient, image: BuiltImage) -> None:
-    """Give an engine the image, unless it has got it from this process and has kept it."""
+    """Load the image into an engine, unless this process has done so before and the image still exists."""
     with suppress(errors.ImageNotFound):
         if _identity(client, image) == _loaded.get(client.base_url):
             return
@@ -60,7 +60,7 @@ def _identity(client: APIClient, image: BuiltImage) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one command of the program said: its JSON lines and its exit code."""
+    """The output of one command of the program: its JSON lines and exit code."""
 
     code: int
     lines: tuple[dict[str, Any], ...]
@@ -72,18 +72,18 @@ class Answer:
 
     @property
     def last(self) -> dict[str, Any]:
-        """The last line, which sums up."""
+        """The last line, which is the summary."""
         return self.lines[-1]
 
     @property
     def kind(self) -> str:
-        """The kind of the failure, or "" when there is none."""
+        """The kind of failure, or an empty string."""
         return str((self.last.get("error") or {}).get("kind", ""))
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A running container with the program in it."""
+    """A running container with the program."""
 
     client: APIClient
     container: str
@@ -106,17 +106,17 @@ class Peer:
         return str(networks[network]["IPAddress"])
 
     def remove(self) -> None:
-        """Take the container away, if somebody else has not done so already."""
+        """Remove the container, unless it is already gone."""
         with suppress(errors.NotFound):
             self.client.remove_container(self.container, force=True, v=True)
 
     def finish(self, timeout: int = 120) -> Answer:
-        """Wait until the container's own command has ended, and return what it said."""
+        """Wait until the container's own command has ended, and return its output."""
         code = self.client.wait(self.container, timeout=timeout)["StatusCode"]
         return Answer(code, self.said())
 
     def stop(self) -> Answer:
-        """Ask the container's own command to end, and return what it said."""
+        """Ask the container's own command to end, and return its output."""
         self.client.kill(self.container, signal="SIGTERM")
         return self.finish()
 
@@ -127,7 +127,7 @@ class Peer:
 
 
 class Peers:
-    """Starts peers on one engine and takes them away at the end."""
+    """Starts peers on one engine, and removes them at the end."""
 
     def __init__(self, client: APIClient) -> None:
         """Compile the program for the engine and load its image."""
@@ -138,7 +138,7 @@ class Peers:
         self._started: list[Peer] = []
 
     def origin(self, network: str, names: Sequence[str], *arguments: str, address: str | None = None) -> Peer:
-        """Start an origin: reachable on a network under the names, on the ports that the arguments say."""
+        """Start an origin on a network with these names. The arguments name its ports."""
         peer = self.start("origin", *arguments, network=network, aliases=names, address=address)
         _await(peer, "ready")
         return peer
@@ -183,13 +183,13 @@ class Peers:
         return peer
 
     def remove_all(self) -> None:
-        """Take away every peer that was started."""
+        """Remove every peer."""
         while self._started:
             self._started.pop().remove()
 
 
 def _await(peer: Peer, event: str) -> None:
-    """Wait for a line with an event; the log stream ends when the container does."""
+    """Wait for a line with an event. The log stream ends with the container."""
     for line in peer.client.logs(peer.container, stream=True, follow=True):
         if json.loads(line).get("event") == event:
             return
@@ -198,7 +198,7 @@ def _await(peer: Peer, event: str) -> None:
 
 @contextmanager
 def peers(client: APIClient) -> Iterator[Peers]:
-    """Have peers for a while."""
+    """Yield peers, and remove them afterwards."""
     started = Peers(client)
     try:
         yield started

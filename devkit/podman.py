@@ -1,4 +1,4 @@
-"""A real Podman (Debian's) behind its Docker-compatible socket, apart from the machine's own."""
+"""A real Podman (Debian's) with its Docker-compatible socket, separate from the machine's own."""
 
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from devkit.engines import PATH, install
 from devkit.waiting import until
 
-# Podman keeps locks and state below /run and /var/lib/containers, whatever it is told.
+# Podman keeps locks and state in /run and /var/lib/containers, whatever its options are.
 _START = """
 mount -t tmpfs tmpfs /run
 mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers
@@ -18,7 +18,7 @@ exec "$0" "$@"
 
 @contextmanager
 def podman(folder: Path) -> Iterator[str]:
-    """Give the address of a Podman that ends with its user."""
+    """Yield the address of a Podman that ends afterwards."""
     install({"podman": "podman"})
     socket = folder / "podman.sock"
     program = ("podman", "system", "service", "--time", "0", f"unix://{socket}")

@@ -1,16 +1,16 @@
-"""The real programs outside of containers, on loopback, where a test wants to look at one of them alone."""
+"""The real programs without containers, on loopback, for tests of one of them alone."""
 
 import platform
 import socket
 
 
 def machine() -> str:
-    """Return this machine's architecture in Go's words."""
+    """Return this machine's architecture in Go's terms."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,7 @@
-"""The generated pages of `docs/reference`: commands, settings, errors, ways of tampering, as the code has them.
+"""Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering.
 
-`python -m devkit.reference` writes them, `--check` says whether they are what would be written. What `--help` and
-the settings' own descriptions say is not told a second time by hand.
+`python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
+settings' descriptions is repeated by hand.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FOLDER = REPOSITORY / "docs" / "reference"
 PACKAGE = REPOSITORY / "clawker_fw"
 
 NOBODY_MEETS = {"memory.py", "memory_helper.py"}
-"""Files whose errors only tests see."""
+"""Files whose errors only occur in tests."""
 
 ERROR_ROWS = {"PullFailure": errors.EngineError}
 """Rows of tables of errors: the class of a row, and the class of the error made from it."""
@@ -49,7 +49,7 @@ def _code(text: str) -> str:
 
 
 def program() -> TyperGroup:
-    """Return the command line as typer has it."""
+    """Return the command line as a group of typer."""
     group = typer.main.get_command(cli.app)
     assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
     return group
@@ -61,7 +61,7 @@ def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
 
 
 def commands() -> dict[str, TyperCommand]:
-    """Return the commands by name, in the order of the help; those of a group have its name before their own."""
+    """Return the commands by name, in the order of the help. Names of subcommands include their group's."""
     found: dict[str, TyperCommand] = {}
     for name, each in program().commands.items():
         if isinstance(each, TyperCommand):
@@ -108,7 +108,7 @@ def _options(command: TyperCommand | TyperGroup) -> str:
 
 
 def _value_of(option: TyperOption) -> str:
-    """Return what follows an option: its choices, or a word for it."""
+    """Return the form of an option's value: its choices, or a placeholder."""
     kind = option.type_descriptor.annotation
     if option.is_flag:
         return ""
@@ -155,7 +155,7 @@ def settings_page() -> str:
 
 
 def fields(section: type[BaseModel] = settings.Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting by its key, dots between its parts."""
+    """Yield every setting with its key, which has dots between its parts."""
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
@@ -223,7 +223,7 @@ def errors_page() -> str:
 
 
 def raised() -> Iterator[tuple[str, int, str]]:
-    """Yield code, exit code and sentence of every error that the package can raise, read from its source."""
+    """Yield the code, exit code and sentence of every error that the package can raise, read from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name in NOBODY_MEETS:
             continue
@@ -240,7 +240,7 @@ def raised() -> Iterator[tuple[str, int, str]]:
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[str, type[FirewallError]]]:
-    """Yield a variable that holds one of two errors' classes, with the first of them."""
+    """Yield each variable that holds one of two error classes, with the first of them."""
     match node:
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.IfExp(body=body)):
             kind = _error_class(body)
@@ -256,7 +256,7 @@ def _error_class(node: ast.expr) -> type[FirewallError] | None:
 
 
 def _text(node: ast.expr) -> str:
-    """Return a string as it is written in the source; what is filled in reads as `…`."""
+    """Return a string from the source, with `…` for variable parts."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -269,7 +269,7 @@ def _text(node: ast.expr) -> str:
 
 
 def tampering_page() -> str:
-    """Return the page on every way in which a stack can be made to differ."""
+    """Return the page on all kinds of tampering."""
     parts = [
         (
             "# Tampering\n\nEvery kind of tampering that is tested on a real engine, with all findings of `drift` "
@@ -299,13 +299,13 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def stale() -> list[str]:
-    """Return the names of the pages that are not what would be written."""
+    """Return the names of the pages that are not current."""
     present = {name: (FOLDER / name).read_text("utf-8") if (FOLDER / name).is_file() else None for name in PAGES}
     return [name for name, page in PAGES.items() if present[name] != page()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or check them, and return the exit code."""
+    """Write or check the pages, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     if parser.parse_args(arguments).check:

@@ -1,6 +1,6 @@
 """A real registry (Debian's docker-registry) in the network of a private engine, on its loopback interface.
 
-`python -m devkit.registry` is a proxy that stands in front of one and does one thing badly: see `FAULTS`.
+`python -m devkit.registry` is a proxy in front of a registry, with one fault: see `FAULTS`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from devkit.waiting import until
 
 USER, PASSWORD = "agent-keeper", "open sesame"
 _HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
-"""The password as bcrypt: `perl -e 'print crypt("open sesame", q($2y$05$abcdefghijklmnopqrstuu))'`."""
+"""The password, hashed with bcrypt: `perl -e 'print crypt("open sesame", q($2y$05$abcdefghijklmnopqrstuu))'`."""
 
 _CONFIG = """\
 version: 0.1
@@ -52,14 +52,14 @@ with urllib.request.urlopen(request) as answer:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry; `address` is what the engine calls it. Engines speak plain HTTP to registries on loopback."""
+    """A registry. `address` is its name for the engine. Engines use plain HTTP for registries on loopback."""
 
     engine: PrivateEngine
     address: str
     credentials: Mapping[str, str] | None = None
 
     def push(self, client: APIClient, image: str, repository: str) -> str:
-        """Push an image of the engine, and return the reference that names it by digest."""
+        """Push an image of the engine, and return its digest reference."""
         name = f"{self.address}/{repository}"
         client.tag(image, name, "pushed")
         pushing = client.push(name, tag="pushed", stream=True, decode=True, auth_config=self.credentials)
@@ -71,7 +71,7 @@ class Registry:
         return f"{name}:pushed@{found[1]}"
 
     def index(self, repository: str, platforms: Mapping[str, str]) -> str:
-        """Make one name for the images of several architectures, in this order, and return its reference."""
+        """Push an index of images for several architectures, in this order, and return its reference."""
         manifests = []
         for architecture, reference in platforms.items():
             digest = reference.partition("@")[2]
@@ -102,7 +102,7 @@ class Registry:
 def registry(
     engine: PrivateEngine, folder: Path, *, port: int = 5000, password: bool = False
 ) -> Iterator[Registry]:
-    """Give an empty registry that ends with its user."""
+    """Yield an empty registry that ends afterwards."""
     install({"docker-registry": "docker-registry"})
     address = f"127.0.0.1:{port}"
     (folder / "htpasswd").write_text(_HTPASSWD)
@@ -116,7 +116,7 @@ def registry(
 
 @contextmanager
 def faulty(behind: Registry, fault: str, folder: Path, *, port: int = 5009) -> Iterator[str]:
-    """Give the address of a proxy that has a fault, in front of a registry."""
+    """Yield the address of a proxy with a fault in front of a registry."""
     address = f"127.0.0.1:{port}"
     program = [sys.executable, "-m", "devkit.registry", address, behind.address, fault]
     with _serving(behind.engine, address, program, folder / "proxy.log"):
@@ -145,7 +145,7 @@ def _answers(engine: PrivateEngine, address: str) -> bool:
     return engine.run_in_network(probe, check=False).returncode == 0
 
 
-# --- a proxy that does one thing badly ------------------------------------------------------------------------
+# --- a proxy with a fault --------------------------------------------------------------------------------------
 
 _CHUNK = 1 << 16
 _SLOW_ANSWER, _SLOW_CHUNK = 0.3, 0.02
@@ -160,13 +160,13 @@ def _slowly(body: bytes) -> Iterator[bytes]:
 
 
 def _changed(body: bytes) -> Iterator[bytes]:
-    """Change the last byte of a blob's first half: as many bytes, but others."""
+    """Change one byte in the middle of a blob."""
     middle = len(body) // 2
     yield body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
 def _respelled(body: bytes) -> Iterator[bytes]:
-    """Spell a key otherwise: a manifest that is read as the same one, but is not."""
+    """Write a key of a manifest differently: its meaning is the same, but its digest is another."""
     yield body.replace(b'"mediaType"', b'"mediatype"', 1)
 
 
@@ -181,7 +181,7 @@ def _whole(body: bytes) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a proxy does to answers whose path has one of the words: a delay, another status, another body."""
+    """A change of responses whose path contains one of the words: a delay, another status, another body."""
 
     paths: tuple[str, ...]
     delay: float = 0.0
@@ -201,21 +201,21 @@ FAULTS = {
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Hands requests on, and answers back, with the fault."""
+    """Forwards requests and responses, with the fault."""
 
     protocol_version = "HTTP/1.1"
     upstream: str
     fault: Fault
 
     def handle(self) -> None:
-        """Answer what asks for TLS as a plain server in Go does: some engines try plain HTTP only then."""
+        """Answer a TLS handshake like a plain HTTP server in Go. Some engines only then try plain HTTP."""
         if self.connection.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE:
             self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
             return
         super().handle()
 
     def do_GET(self) -> None:
-        """Answer with what the registry says, or worse."""
+        """Send the registry's response, changed by the fault."""
         connection = http.client.HTTPConnection(self.upstream)
         connection.request(self.command, self.path, headers=dict(self.headers))
         answer = connection.getresponse()
@@ -238,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Run a proxy until it is ended."""
+    """Run a proxy until it is terminated."""
     parser = argparse.ArgumentParser(prog="python -m devkit.registry", description=__doc__)
     parser.add_argument("address", help="where to listen, HOST:PORT")
     parser.add_argument("upstream", help="the registry behind")

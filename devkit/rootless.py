@@ -12,8 +12,8 @@ from devkit.waiting import until
 
 _SCRIPT = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
-# In mounts and processes of its own: the machine's subordinate ids and its tun device stay as they are, and
-# killing process 1 ends everything.
+# In its own mount and process namespaces, so that the machine's subordinate ids and tun device don't change, and
+# that killing process 1 ends everything.
 _START = """
 mount --bind "$FOLDER/tun" /dev/net/tun
 mount --bind "$FOLDER/ids" /etc/subuid
@@ -25,10 +25,10 @@ setpriv --reuid=nobody --regid=nogroup --clear-groups "$0" "$@"
 
 @contextmanager
 def rootless_engine() -> Iterator[str]:
-    """Give the address of a rootless engine that ends with its user."""
+    """Yield the address of a rootless engine that ends afterwards."""
     install_engine()
     install({"rootlesskit": "rootlesskit", "slirp4netns": "slirp4netns", "newuidmap": "uidmap"})
-    # not the default place for temporary files, which others may not look into
+    # not the default folder for temporary files, which other users may not read
     folder = Path(tempfile.mkdtemp(prefix="rootless-", dir="/var/tmp"))
     socket, log = folder / "docker.sock", folder / "log"
     try:

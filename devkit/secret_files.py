@@ -1,4 +1,4 @@
-"""A release whose resolver has secrets beside its files, on a real engine, and who can read them there."""
+"""A release whose resolver has secret files, and a check of who can read them on a real engine."""
 
 import sys
 
@@ -31,7 +31,7 @@ def call(firewall: Firewall, number: int, *arguments: str) -> Outcome:
 
 
 def require_private(client: APIClient, firewall: Firewall, number: int) -> None:
-    """Pass when the program's user can read the secrets and nobody else can, who can read what is none.
+    """Check that only the program's user can read the secrets, while others can read the other files.
 
     Raises:
         AssertionError: otherwise.

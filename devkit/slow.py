@@ -1,4 +1,4 @@
-"""An engine that takes its time: a relay in front of its socket that delays everything that is asked."""
+"""A slow engine: a relay in front of its socket that delays every request."""
 
 import socket
 import tempfile
@@ -13,7 +13,7 @@ _CHUNK = 1 << 16
 
 @contextmanager
 def slow(host: str, seconds: float | Callable[[], float]) -> Iterator[str]:
-    """Give the address of an engine at which each call takes so much longer; how much may change meanwhile."""
+    """Yield the address of an engine whose calls are delayed. The delay may be changed meanwhile."""
     delay = seconds if callable(seconds) else lambda: seconds
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = Path(folder) / "docker.sock"
@@ -27,7 +27,7 @@ def slow(host: str, seconds: float | Callable[[], float]) -> Iterator[str]:
 
 
 def _accept(listener: socket.socket, engine: str, delay: Callable[[], float]) -> None:
-    with suppress(OSError):  # closed: nobody asks any more
+    with suppress(OSError):  # closed: there are no more requests
         while True:
             client, _ = listener.accept()
             server = socket.socket(socket.AF_UNIX)
@@ -37,7 +37,7 @@ def _accept(listener: socket.socket, engine: str, delay: Callable[[], float]) ->
 
 
 def _relay(source: socket.socket, target: socket.socket, delay: Callable[[], float]) -> None:
-    """Hand on what comes; a pause before it is a new question, which has to wait."""
+    """Forward data. After a pause, it is a new request, which is delayed."""
     last = 0.0
     with suppress(OSError):
         while chunk := source.recv(_CHUNK):

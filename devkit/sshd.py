@@ -1,4 +1,4 @@
-"""A real sshd (Debian's openssh-server) on loopback, and an `ssh` that knows it, apart from the user's own."""
+"""A real sshd (Debian's openssh-server) on loopback, and an `ssh` configured for it, separate from the user's."""
 
 import shutil
 import socket
@@ -25,7 +25,7 @@ MaxSessions 64
 SetEnv DOCKER_HOST={engine} PATH={path}
 """
 
-# With sshd's own limit of 10 sessions a busy machine sometimes needs a second login, and tests count them.
+# With the default limit of 10 sessions, a busy machine sometimes needs a second login, and tests count logins.
 
 _CLIENT = """\
 IdentityFile {folder}/user
@@ -35,26 +35,26 @@ GlobalKnownHostsFile /dev/null
 StrictHostKeyChecking yes
 """
 
-# sshd wants this folder, which a machine without its service does not have; the machine's own is left alone.
+# sshd needs this folder, which does not exist without its service. The machine's own is not changed.
 _START = 'mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec "$0" "$@"'
 
 
 @dataclass(frozen=True)
 class Door:
-    """The way to an engine over ssh: its address, and the variables by which the right `ssh` is found."""
+    """An engine over ssh: its address, and the environment variables that select the right `ssh`."""
 
     address: str
     variables: Mapping[str, str]
     log: Path
 
     def logins(self) -> int:
-        """Count how often somebody has logged in."""
+        """Return the number of logins."""
         return self.log.read_text().count("Accepted publickey")
 
 
 @contextmanager
 def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
-    """Give a way to an engine over ssh; it ends with its user. `path` is where that side looks for programs."""
+    """Yield an engine over ssh, which ends afterwards. `path` is the PATH on the remote side."""
     install_client()
     install({"sshd": "openssh-server", "ssh": "openssh-client"})
     port = _free_port()
@@ -81,7 +81,7 @@ def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
 
 
 def _ssh(folder: Path) -> Path:
-    """Make a folder with an `ssh` that reads our configuration: it would not look for it in another HOME."""
+    """Make a folder with an `ssh` that reads our configuration, because ssh does not respect HOME."""
     wrapper = folder / "bin" / "ssh"
     wrapper.parent.mkdir()
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {folder}/client "$@"\n')

@@ -1,4 +1,4 @@
-"""Blueprints and releases for tests, the demo and the benchmarks: what some settings and some release want."""
+"""Blueprints and releases for tests, the demo and the benchmarks."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ DIGESTS = CHECKOUT / ".dev" / "digests.json"
 
 
 def rule_set(*rules: str | Mapping[str, Any]) -> tuple[Settings, RuleSet]:
-    """Return settings with rules; a bare name stands for its `dst`."""
+    """Return settings with rules. A plain name is a rule with this `dst`."""
     entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
     settings = Settings.model_validate({"rules": entries})
     return settings, RuleSet.of(entry.rule() for entry in settings.rules)
@@ -39,7 +39,7 @@ def blueprint(
     release: Release | None = None,
     **settings: Any,  # noqa: ANN401 - any of the settings
 ) -> Blueprint:
-    """Return what a stack with these rules and settings should be."""
+    """Return the blueprint of a stack with these rules and settings."""
     entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
     chosen = Settings.model_validate({"rules": entries, **settings})
     canonical = RuleSet.of(entry.rule() for entry in chosen.rules)
@@ -53,7 +53,7 @@ def installed_release() -> Release:
 
 
 def copied_release(folder: Path) -> Release:
-    """Return a copy of this release in a folder, to be changed there as an upgrade would change it.
+    """Copy this release into a folder, where it can be changed like by an upgrade.
 
     `PYTHONPATH=folder python -m clawker_fw` runs it.
     """
@@ -67,7 +67,7 @@ def copied_release(folder: Path) -> Release:
 
 
 def _link(source: str, target: str) -> None:
-    """Share the content of a file that is not going to be changed in place."""
+    """Link a file whose content is never changed in place."""
     try:
         os.link(source, target)
     except OSError:
@@ -75,7 +75,7 @@ def _link(source: str, target: str) -> None:
 
 
 def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file of a copied release, leaving the one that it shares its content with alone."""
+    """Replace a file of a copied release, without a change of the original file that it is linked to."""
     content = change(path.read_bytes())
     mode = path.stat().st_mode
     path.unlink()
@@ -96,7 +96,7 @@ def change_bootstrap(release: Release) -> None:
 
 
 def change_coredns(release: Release, architecture: str, version: str = "next") -> None:
-    """Compile another CoreDNS into a copied release: really other bytes, as a security fix would be."""
+    """Compile another CoreDNS with different content into a copied release, like a security fix."""
     target = release.package / "bin" / f"coredns-linux-{architecture}"
     target.unlink()
     compile_program(
@@ -108,13 +108,13 @@ def change_coredns(release: Release, architecture: str, version: str = "next") -
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without settings of its own, with variables added."""
+    """Return this process's environment without our settings, and with additional variables."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("CLAWKER_FW_")}
     return kept | variables
 
 
 def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions | None = None) -> Comparison:
-    """Do what `run` does, without a command line, and return the look that proves it."""
+    """Do what `run` does without a command line, and return the final comparison."""
     options = options or ConvergeOptions(drain_seconds=0)
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
@@ -124,7 +124,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions 
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:
-    """Return what `drift` finds: sibling, layer, field, cause and action."""
+    """Return the findings of `drift`: sibling, layer, field, cause and action."""
     return {
         (each.sibling.value, each.layer.value, each.field, each.cause.value, each.action.value)
         for each in pipeline.compare(engine, wanted).diff.findings
@@ -132,13 +132,13 @@ def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, s
 
 
 def bare_container(name: str, wanted: Blueprint, network: str | None = None) -> ContainerSpec:
-    """Return a container that is not ours: an agent, or a stranger with one of our names."""
+    """Return a container that is not ours: an agent, or a foreign container with one of our names."""
     networks = {network: ""} if network else {}
     return ContainerSpec(name, wanted.images[Sibling.COREDNS].reference, {}, Shape((), (), networks))
 
 
 def change_envoy_image(release: Release) -> None:
-    """Have the bundled Envoy's image hold its trusted roots at a second place, as a release might."""
+    """Change the image of the bundled Envoy, as a release might: root certificates at a second path."""
     old = b'    yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))\n'
     change_file(
         release.package / "stack/images.py", lambda text: text.replace(old, old + old.replace(b"ca-cert", b"cert"))
@@ -146,7 +146,7 @@ def change_envoy_image(release: Release) -> None:
 
 
 def change_envoy_command(release: Release) -> None:
-    """Have Envoy started with another option, as a release might."""
+    """Change Envoy's command line, as a release might."""
     change_file(
         release.package / "stack/envoy/sibling.py",
         lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6"),
@@ -154,7 +154,7 @@ def change_envoy_command(release: Release) -> None:
 
 
 def serving(memory: MemoryEngine) -> bool:
-    """Whether agents are served: one resolver holds the address, and sends them to an Envoy that runs."""
+    """Whether agents are served: one resolver holds the service address, and points to a running Envoy."""
     running = [memory.inside(each.id) for each in memory.listing() if each.status == "running"]
     holders = [each for each in running if "10.213.8.53" in each.addresses and POLICY in each.files]
     envoys = {each.networks["clawker-net"] for each in running if LISTENERS in each.files}

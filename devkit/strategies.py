@@ -1,4 +1,4 @@
-"""Generated rules and the names worth asking about, for the property tests and the real programs."""
+"""Generated rules, and names that are worth testing with them, for property tests."""
 
 import random
 
@@ -9,7 +9,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 
 LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
-"""Few and short, so that names lie above, below and beside each other."""
+"""Few and short, so that many names are parents, children or siblings of each other."""
 
 PORTS = (80, 443, 8080)
 
@@ -21,7 +21,7 @@ def names() -> st.SearchStrategy[str]:
 
 
 def rules() -> st.SearchStrategy[Rule]:
-    """Return rules; whether private addresses are allowed follows from the name, so that none contradict."""
+    """Return rules. `allow_private` is derived from the name, so that no rules contradict each other."""
     return st.builds(
         lambda name, subtree, protocol, port: Rule(
             Destination(name, subtree), protocol, port, allow_private=len(name) % 2 == 0
@@ -39,7 +39,7 @@ def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
 
 
 def random_rules(chosen: random.Random, most: int) -> RuleSet:
-    """Return a large rule set quickly; hypothesis takes its time for more than a few rules."""
+    """Return a large rule set quickly, because hypothesis is slow for many rules."""
     top = ("test", "com", "a", "wild.test")
     entries = []
     for _ in range(most):
@@ -52,7 +52,7 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
 
 
 def names_near(rules: RuleSet) -> list[str]:
-    """Return every name of the rules, those above and beside them, and some one and two labels below."""
+    """Return the names of the rules, their parents and siblings, and some names one and two labels below."""
     asked = {"test", "a.test", "other"}
     for rule in rules.rules:
         labels = rule.destination.name.split(".")

@@ -1,6 +1,6 @@
-"""This machine's own network tools in an image: what an administrator does inside a container's network.
+"""An image with this machine's network tools, for actions of an administrator in a container's network.
 
-A container shares a network with another one, so this works on any engine, wherever it is.
+The tools run in a container that shares the other one's network namespace, so this works on every engine.
 """
 
 import re
@@ -23,7 +23,7 @@ _REFERENCE = "clawker-fw/tools"
 
 
 def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
-    """Run a shell script in the network of a running container, with files of the engine's machine bound in.
+    """Run a shell script in the network of a running container, with mounted files of the engine's machine.
 
     Raises:
         RuntimeError: with what the script has written, when it fails.
@@ -31,10 +31,10 @@ def run_inside(client: APIClient, container: str, script: str, files: dict[str, 
     host = client.create_host_config(
         network_mode=f"container:{container}",
         cap_add=["NET_ADMIN", "NET_RAW"],
-        tmpfs={"/run": ""},  # where a lock is
+        tmpfs={"/run": ""},  # for a lock
         binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],
     )
-    host |= {"MaskedPaths": [], "ReadonlyPaths": []}  # so that /proc/sys can be written to
+    host |= {"MaskedPaths": [], "ReadonlyPaths": []}  # so that /proc/sys is writable
     made = client.create_container(_image(client), ["sh", "-ec", script], host_config=host)["Id"]
     try:
         client.start(made)
@@ -47,7 +47,7 @@ def run_inside(client: APIClient, container: str, script: str, files: dict[str, 
 
 
 def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:
-    """Return the first line of a file in a container's volume, as a user without capabilities; None: he may not.
+    """Read the first line of a file in a container's volume as a user without capabilities; None if it is denied.
 
     Raises:
         RuntimeError: when it can't be read for another reason.
@@ -67,7 +67,7 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
 
 
 def _image(client: APIClient) -> str:
-    """Return the image, made of what is installed here and loaded unless it is there."""
+    """Return the image, built from installed programs and loaded unless it exists."""
     install(_PACKAGES)
     entries = tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(_files())))
     with Digests(BUILT / "digests.json") as digests:

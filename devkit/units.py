@@ -1,4 +1,4 @@
-"""What systemd itself says of a unit: whether it can be read, and how exposed the service is."""
+"""systemd's own checks of a unit: its syntax, and how exposed the service is."""
 
 import os
 import re
@@ -9,27 +9,27 @@ from devkit.engines import install
 
 
 def install_systemd() -> None:
-    """Install the Debian package that has `systemd-analyze`, unless it is there.
+    """Install the Debian package of `systemd-analyze`, unless it is installed.
 
     Raises:
-        devkit.engines.EngineError: when it can't be installed; it says what to do.
+        devkit.engines.EngineError: when it can't be installed.
     """
     install({"systemd-analyze": "systemd"})
 
 
 def verify(unit: Path, scope: str) -> tuple[int, str]:
-    """Return the exit code of `systemd-analyze verify`, and what it complains about."""
+    """Return the exit code and the output of `systemd-analyze verify`."""
     return _analyze(unit, scope, "verify", str(unit))
 
 
 def exposure(unit: Path, scope: str) -> float | None:
-    """Return how exposed a service is, from 0 to 10; None before systemd 250, which can't tell of a file."""
+    """Return how exposed a service is, from 0 to 10, or None before systemd 250, which can't check files."""
     code, said = _analyze(unit, scope, "security", "--offline=true", "--no-pager", str(unit))
     found = re.search(r"Overall exposure level .*: ([\d.]+)", said)
     if code and not found:
         assert _version() < 250, said  # noqa: S101, PLR2004 - an old one does not know the option
         return None
-    assert found is not None  # noqa: S101 - it says so in its last line
+    assert found is not None  # noqa: S101 - the last line contains it
     return float(found[1])
 
 

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, bounded, instead of sleeping for a time that is always wrong."""
+"""Waiting for a condition with a time limit, instead of sleeping for a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,10 @@ Found = TypeVar("Found")
 
 
 def until(look: Callable[[], Found | None], seconds: float = 30, every: float = 0.02) -> Found:
-    """Return the first answer that is true.
+    """Call a function until its result is true, and return the result.
 
     Raises:
-        TimeoutError: when there is none within the time.
+        TimeoutError: when that takes too long.
     """
     end = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""A watcher as a process beside a test or a benchmark, and the records it writes as they come."""
+"""A watcher that runs as a process during a test or a benchmark, and its records as they arrive."""
 
 import json
 import signal
@@ -18,13 +18,13 @@ STOP_SECONDS = 30
 
 @dataclass
 class Watching:
-    """A watcher at work. `records` are all that it has written, each with the moment it was read, as `read`."""
+    """A running watcher. `records` are all its records, each with the time of reading in the field `read`."""
 
     process: "subprocess.Popen[str]"
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self) -> None:
-        """Take in records until the watcher ends."""
+        """Read records until the watcher ends."""
         assert self.process.stderr is not None  # noqa: S101 - it was started with a pipe
         for line in self.process.stderr:
             if line.startswith("{"):
@@ -36,15 +36,15 @@ class Watching:
         return [each for each in self.records if each["event"] == "watch_decision"]
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0, seconds: float = 30) -> Any:  # noqa: ANN401 - JSON
-        """Return the first decision that is wanted, of those after the first `since`."""
+        """Return the first wanted decision after the first `since` decisions."""
         return until(lambda: next((each for each in self.decisions[since:] if wanted(each)), None), seconds)
 
     def healed(self, *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
-        """Return the first heal that was done, of the decisions after the first `since`."""
+        """Return the first successful heal after the first `since` decisions."""
         return self.wait(lambda each: each.get("outcome") == "done", since=since)
 
     def stop(self) -> int:
-        """Ask it to end as a service manager does, and return its exit code."""
+        """Ask it to end, as a service manager does, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
@@ -52,7 +52,7 @@ class Watching:
 
 @contextmanager
 def watching(firewall: Firewall, *options: str) -> Iterator[Watching]:
-    """Have a stack watched for a while; it has been looked at, by settled settings, when this begins."""
+    """Yield a watcher of a stack. It has compared the stack, with accepted settings, before it is yielded."""
     process = firewall.start("--log-format", "json", "watch", *options)
     found = Watching(process)
     reader = threading.Thread(target=found.read, daemon=True)

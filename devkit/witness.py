@@ -1,8 +1,8 @@
-"""What the other side saw: whether somebody was refused is decided by those who should not have been reached.
+"""Evidence of refusals from the logs of origins, which should not have been reached.
 
-That a request fails proves little. It may fail because nobody is there, because a name is mistyped, because a
-program has died. So every attempt is followed by a control: a request that is allowed, made in the same way, which
-has to arrive. When it stands in the log of an origin, whatever the attempt has led to stands there, too.
+A failed request proves little. It may fail because there is no server, because a name is mistyped, or because a
+program has died. Therefore every attempt is followed by a positive control: an allowed request, sent in the same
+way, which must arrive. When an origin has logged the control, it has also logged every effect of the attempt.
 """
 
 import secrets
@@ -16,41 +16,41 @@ from devkit.waiting import until
 Event = dict[str, Any]
 
 
-class Teller(Protocol):
-    """An origin that tells what it sees (`--tell`)."""
+class LoggingOrigin(Protocol):
+    """An origin that logs what it receives (`--tell`)."""
 
     def said(self) -> tuple[Event, ...]:
-        """Return all that it has told so far."""
+        """Return everything that it has logged so far."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What an attempt was answered, and the connections and requests that it has led to anywhere."""
+    """The result of an attempt, and the connections and requests that arrived at any origin because of it."""
 
     answer: Answer
     events: Sequence[Event]
 
     @property
     def requests(self) -> list[Event]:
-        """The requests that arrived somewhere."""
+        """The requests that arrived at any origin."""
         return [event for event in self.events if event["event"] == "request"]
 
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Origins whose logs decide. The first of them is the one that the control reaches."""
+    """Origins whose logs are evidence. The control reaches the first of them."""
 
-    tellers: Sequence[Teller]
+    origins: Sequence[LoggingOrigin]
 
     def watch(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Seen:
-        """Make an attempt, then a request that is allowed, and return what the attempt has led to.
+        """Make an attempt, then an allowed request, and return the effects of the attempt.
 
         `control` is the URL of the allowed request, without a path, and `options` are those of `get`.
 
         Raises:
-            AssertionError: when the control does not arrive: nothing would be proven by an attempt that fails.
+            AssertionError: when the control does not arrive, because a failed attempt would then prove nothing.
         """
-        before = [len(teller.said()) for teller in self.tellers]
+        before = [len(origin.said()) for origin in self.origins]
         answer = attempt()
         target = f"/control-{secrets.token_hex(4)}"
         arrived = agent.get(f"{control}{target}", *options)
@@ -60,19 +60,19 @@ class Witnesses:
         def events() -> list[Event]:
             return [
                 event
-                for teller, known in zip(self.tellers, before, strict=True)
-                for event in teller.said()[known:]
+                for origin, known in zip(self.origins, before, strict=True)
+                for event in origin.said()[known:]
                 if event["event"] in {"connection", "request"}
             ]
 
-        def told() -> Event | None:
+        def control_event() -> Event | None:
             return next((event for event in events() if event.get("target") == target), None)
 
-        mine = until(told)
+        mine = until(control_event)
         return Seen(answer, [event for event in events() if not _of(event, mine)])
 
     def refused(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Answer:
-        """Make an attempt that must reach nobody, and return what it was answered."""
+        """Make an attempt that must not reach any origin, and return its result."""
         seen = self.watch(attempt, agent, control, *options)
         if seen.events:
             raise AssertionError(f"somebody was reached: {seen.events}; the answer was {seen.answer.last}")

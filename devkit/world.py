@@ -1,4 +1,4 @@
-"""The world around a private engine: an origin at public addresses and the DNS that knows it, in its network."""
+"""A simulated internet in a private engine's network: an origin with public addresses, and DNS for it."""
 
 import json
 import subprocess
@@ -12,27 +12,27 @@ from devkit.peers import peer_program
 from devkit.waiting import until
 
 WORLD = "203.0.113.10"
-"""The origin in the world: an address of TEST-NET-3 (RFC 5737), held by the engine's own network."""
+"""The origin's address in TEST-NET-3 (RFC 5737), assigned in the engine's network namespace."""
 
 NAMESERVER = "203.0.113.53"
-"""What the engine is told to ask."""
+"""The DNS server that the engine is configured with."""
 
 
 class Program:
-    """The peer program at work in the engine's network. What it says goes into a file, so that it never waits."""
+    """The peer program, running in the engine's network. Its output goes to a file, so that it never blocks."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file."""
+        """Use a file for the output."""
         self._path = path
 
     def said(self) -> tuple[dict[str, Any], ...]:
-        """Return the whole lines that it has written so far."""
+        """Return the complete lines that it has written so far."""
         whole, _, _ = self._path.read_bytes().rpartition(b"\n")
         return tuple(json.loads(line) for line in whole.splitlines())
 
 
 class World:
-    """An engine's world. `origin` is at every address that the engine's network has, and tells what it sees."""
+    """A simulated internet. `origin` listens at every address of the engine's network, and logs requests."""
 
     def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
         """Add addresses, and start the origin."""
@@ -46,12 +46,12 @@ class World:
         )
 
     def add(self, *addresses: str) -> None:
-        """Have further addresses in the engine's network."""
+        """Add further addresses to the engine's network."""
         for address in addresses:
             self.engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
 
     def argv(self, *arguments: str, process: int | None = None) -> list[str]:
-        """Give the command line of the peer program in the engine's network, or in that of a process in it."""
+        """Return the command that runs the peer program in the engine's network, or in that of a process in it."""
         if process is None:
             return self.engine.network_argv(self._program, *arguments)
         return ["nsenter", f"--net={self.engine.root}/proc/{process}/ns/net", self._program, *arguments]
@@ -70,13 +70,13 @@ class World:
         return program
 
     def resolve(self, zone: Mapping[str, Sequence[str]]) -> None:
-        """Answer names to everybody who asks the engine's resolver."""
+        """Serve DNS for names to the engine's resolver."""
         entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
         self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries)
 
 
 @contextmanager
 def world_around(engine: PrivateEngine, folder: Path, architecture: str) -> Iterator[World]:
-    """Have a world around an engine for a while; the folder is empty and takes what its programs say."""
+    """Yield a simulated internet for an engine. The output of its programs goes to an empty folder."""
     with ExitStack() as stack:
         yield World(engine, folder, architecture, stack)

@@ -73,7 +73,7 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     if dry_run:
-        with _looking(context.obj) as seen:
+        with _comparison(context.obj) as seen:
             _answer_plan(
                 seen, _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_
             )
@@ -89,7 +89,7 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
-    with _looking(context.obj) as seen:
+    with _comparison(context.obj) as seen:
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
@@ -112,7 +112,7 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with _looking(context.obj) as seen:
+    with _comparison(context.obj) as seen:
         from clawker_fw.model import Verdict
 
         if format_ is Format.JSON:
@@ -180,8 +180,8 @@ def down(
     performed: list[Progress] = []
     with (
         Digests() as digests,
-        _teller(chosen) as teller,
-        _run_context(teller, lock_wait, performed) as run_context,
+        _step_output(chosen) as output,
+        _run_context(output, lock_wait, performed) as run_context,
     ):
         images = teardown.take_down(
             engine, chosen.project, digests, run_context, detach=force, everything=everything
@@ -219,11 +219,11 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
 
-    def begin_to_look() -> "tuple[EngineWriter, Observation]":
+    def start_observation() -> "tuple[EngineWriter, Observation]":
         engine = connection.connect_engine(chosen)
         return engine, Observation(engine, chosen.project)
 
-    looking = in_background(begin_to_look)
+    observing = in_background(start_observation)
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
@@ -232,22 +232,22 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
 
     with Digests() as digests:
         release = Release.installed(digests)
-        engine, begun = looking.result()
+        engine, observation = observing.result()
 
         def read() -> "Blueprint":
             return given.blueprint(chosen, given.load(chosen), release, engine.facts())
 
-        yield engine, read, pipeline.compare(engine, read(), begun)
+        yield engine, read, pipeline.compare(engine, read(), observation)
 
 
 @contextmanager
-def _looking(chosen: Options) -> "Iterator[Comparison]":
+def _comparison(chosen: Options) -> "Iterator[Comparison]":
     """Compare the stack with its settings, for a read-only command: it gets no writer."""
     with _changing(chosen) as (_, _, seen):
         yield seen
 
 
-def _teller(chosen: Options) -> "StepDisplay | StepRecords":
+def _step_output(chosen: Options) -> "StepDisplay | StepRecords":
     """Return what reports differences and steps on standard error."""
     if chosen.log_format is Format.JSON:
         return log.StepRecords()
@@ -258,7 +258,7 @@ def _teller(chosen: Options) -> "StepDisplay | StepRecords":
 
 @contextmanager
 def _run_context(
-    teller: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
+    output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
 
@@ -275,14 +275,14 @@ def _run_context(
         asked.set()
         log.notice("stopping", _STOPPING)
 
-    def tell(progress: "Progress") -> None:
-        teller(progress)
+    def on_progress(progress: "Progress") -> None:
+        output(progress)
         if progress.share >= 1:
             performed.append(progress)
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield RunContext(tell, asked.is_set, lock_wait)
+        yield RunContext(on_progress, asked.is_set, lock_wait)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -339,8 +339,8 @@ def _converge(
     if pipeline.plan_for(seen, options).empty:
         convergence.tidy(engine, seen)
     else:
-        with _teller(chosen) as teller, _run_context(teller, lock_wait, performed) as run_context:
-            teller.difference(before)
+        with _step_output(chosen) as output, _run_context(output, lock_wait, performed) as run_context:
+            output.difference(before)
             seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents

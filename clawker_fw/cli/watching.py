@@ -117,10 +117,10 @@ def watch(
         installed = Installed(release)
         with _observing(listen, interval, release) as observe, _stoppable(inbox) as stopping:
 
-            def tell(decision: "Decision") -> None:
+            def report(decision: "Decision") -> None:
                 record.write(decision)
                 observe(decision)
-                manager.tell(decision)
+                manager.report(decision)
 
             steady, warned = Steady(time.monotonic), threading.Event()
 
@@ -136,7 +136,7 @@ def watch(
             place = WatcherContext(
                 connect=lambda: _connected(chosen),
                 blueprint=blueprint,
-                tell=tell,
+                report=report,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
@@ -265,8 +265,8 @@ def _observing(listen: str | None, interval: float, release: "Release") -> "Iter
     }
 
     def observe(decision: "Decision") -> None:
-        counted.tell(decision)
-        health.tell(decision)
+        counted.report(decision)
+        health.report(decision)
 
     with page.served(page.parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")

@@ -1,1 +1,1 @@
-"""The outside: what we read from and write to a Docker engine, in our words."""
+"""The Docker engine: everything that is read from it and written to it, translated into the model's terms."""

@@ -1,4 +1,4 @@
-"""The form in which a container's volume is written and read through the archive API: tar."""
+"""The archive API's tar format, in which a container's volume is read and written."""
 
 import io
 import stat
@@ -16,14 +16,14 @@ from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import FOLDER, found
 
 CHUNK = 1 << 16
-"""How much is read at once: small enough for an allocator to give it back."""
+"""Bytes per read. Chunks are small enough for the allocator to return them to the system."""
 
 _NOBODY = 65534
-"""Who the owner of a file is in a container when he is not in its namespace (Linux, user_namespaces(7))."""
+"""The owner that a container sees for a file whose owner is not in its user namespace (user_namespaces(7))."""
 
 
 def pack(files: Files) -> bytes:
-    """Return a tar of the files and the folders they are in."""
+    """Return a tar with the files and their folders."""
     buffer = io.BytesIO()
     folders: set[PurePosixPath] = set()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -44,14 +44,14 @@ def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
 
 
 def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
-    """Return the files of a tar by their path below its one top folder.
+    """Return the files of a tar by their path below its single top folder.
 
-    A link reads as `-> its target`. A folder has no entry unless its owner or mode is another than we give: then
-    one whose path is absolute, which no file's is. `root` is who a container's root is for the engine. A file that
-    is as it is `known` is that very object.
+    The content of a link is `-> TARGET`. A folder has an entry only if its owner or mode is not the one that we
+    set; its path is then absolute, unlike those of files. `root` is the user and group that the container's root
+    is on the host. For a file equal to the one in `known`, that object is returned again.
 
     Raises:
-        EngineError: when it is no whole tar.
+        EngineError: when the tar is incomplete or damaged.
     """
     files: dict[str, File] = {}
     with _readable(), tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
@@ -80,7 +80,7 @@ def _readable() -> Iterator[None]:
 
 
 def _content(stream: IO[bytes], known: bytes) -> bytes:
-    """Read a file to its end, and keep nothing of it as long as it is the known one."""
+    """Read a file to its end, without a second copy of content that equals the known one."""
     same = 0
     while chunk := stream.read(CHUNK):
         if not known.startswith(chunk, same):
@@ -95,24 +95,24 @@ def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> Fi
 
 
 def _inside(identity: int, root: int) -> int:
-    """Return who a user or group of the engine's is in a container: nobody, if it does not know them."""
+    """Translate a user or group id of the host into the container's; an unmapped one is nobody."""
     return identity - root if identity >= root else _NOBODY
 
 
 class Reading(io.RawIOBase):
-    """A readable file over an iterator of bytes."""
+    """A file object that reads from an iterator of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        """Read from the first chunk on."""
+        """Read the chunks from the first one on."""
         self._chunks = chunks
         self._rest = b""
 
     def readable(self) -> bool:
-        """Say that it is."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return `size` bytes, or fewer at the end; all that remain if it is negative."""
         while size < 0 or len(self._rest) < size:
             chunk = next(self._chunks, None)
             if chunk is None:

@@ -1,4 +1,4 @@
-"""What the Docker SDK has to be told to make a container of a shape."""
+"""Translation of a shape into the Docker SDK's parameters for creating a container."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 def healthcheck(shape: Shape) -> dict[str, Any] | None:
-    """Return the HEALTHCHECK of a shape; the API counts in nanoseconds."""
+    """Return the HEALTHCHECK of a shape. The API's times are in nanoseconds."""
     check = shape.healthcheck
     if check is None:
         return None
@@ -29,7 +29,7 @@ def healthcheck(shape: Shape) -> dict[str, Any] | None:
 
 
 def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
-    """Return the part of a configuration that is about the host."""
+    """Return the HostConfig of a container."""
     shape = spec.shape
     options = dict(shape.log)
     ours = labels.volume_labels(spec.labels)

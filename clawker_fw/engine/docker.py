@@ -1,7 +1,8 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-Only this, `transport.py`, `creation.py` and `ssh.py` import `docker`: raw JSON, SDK types and error prose stop
-here. Written for API 1.41 (engine 20.10) and later, without anything that a later version changed.
+Only this module, `transport.py`, `streams.py`, `creation.py` and `ssh.py` import `docker`. Raw JSON, SDK types and
+the engine's error texts stay in them. The code uses what API 1.41 (engine 20.10) and all later versions have in
+common.
 """
 
 import json
@@ -28,7 +29,7 @@ from clawker_fw.engine.locate import locate
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import read_probe
-from clawker_fw.engine.streams import STALLED_SECONDS, heard, told
+from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -54,14 +55,14 @@ _EVENTS = {
         *("exec_start", "extract-to-dir", "connect", "disconnect", "untag", "delete"),
     ],
 }
-"""What is asked for: a `kill` or `stop` tells of nothing that a `die` does not, and comes at another moment."""
+"""The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
-    """Return the engine that the docker CLI would use.
+    """Connect to the engine that the docker CLI would use.
 
     Raises:
-        EngineError: when it can't be found or reached, or could not carry the firewall.
+        EngineError: when it can't be located or reached, or does not meet the requirements.
     """
     place = locate(host, context, environment)
     try:
@@ -69,7 +70,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         version = asked_version(first)
         facts = replace(requirements.facts(place.address, version), endpoint=place.address, named_by=place.source)
         client = open_client(place, facts.api_version)
-        client.adapters = first.adapters  # and with them the connections that are open
+        client.adapters = first.adapters  # keeps the open connections
         info = client.info()
         requirements.require_abilities(place.address, info)
     except (errors.DockerException, requests.RequestException, OSError) as error:
@@ -79,9 +80,9 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
 
 @contextmanager
 def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Translate what the SDK raises into one of our errors; `what` completes "The engine could not …".
+    """Translate the SDK's exceptions into our errors. `what` completes "The engine could not …".
 
-    Exceptions of the types in `but` are left to the caller.
+    Exceptions of the types in `but` are not translated.
     """
     try:
         yield
@@ -104,10 +105,10 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
 
 
 class DockerEngine:
-    """`EngineWriter` over a Docker engine. Calls may be made from several threads."""
+    """An `EngineWriter` for a Docker engine. It may be used from several threads."""
 
     def __init__(self, client: APIClient, facts: EngineFacts, address: str, root: tuple[int, int]) -> None:
-        """Use a connected client. `root` is the owner that the engine knows for files of a container's root."""
+        """Use a connected client. `root` is the user and group that a container's root is on the host."""
         self._client = client
         self._facts = facts
         self._root = root
@@ -129,13 +130,13 @@ class DockerEngine:
             return tuple(network_view(raw) for raw in self._client.networks())
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """See `EngineReader`. Unfiltered, since the engine's name filter matches parts of names."""
+        """See `EngineReader`. No filter is used, because the engine's name filter also matches parts of names."""
         with _translated("list its containers"):
             found = (listed(raw) for raw in self._client.containers(all=True))
             return tuple(sorted(found, key=lambda each: each.name))
 
     def container(self, container: str) -> ContainerView | None:
-        """See `EngineReader`. An engine also takes the beginning of an id for the whole."""
+        """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
         try:
             with _translated(f"inspect container {container}"):
                 view = container_view(self._client.inspect_container(container))
@@ -144,7 +145,7 @@ class DockerEngine:
         return view if container in {view.id, view.name} else None
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """See `EngineReader`. Labels only say which images to look at."""
+        """See `EngineReader`. Labels only select the images to inspect."""
         found: list[OwnImage] = []
         with _translated("list its images"):
             wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
@@ -195,10 +196,10 @@ class DockerEngine:
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         """See `EngineReader`."""
-        with _translated("tell what happens on it"):
+        with _translated("report its events"):
             stream = self._client.events(decode=True, filters=_EVENTS)
         try:
-            yield told(stream)
+            yield events_of(stream)
         finally:
             with suppress(
                 errors.DockerException, OSError
@@ -207,7 +208,7 @@ class DockerEngine:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def load_image(self, archive_: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
+    def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`."""
 
         def counted() -> Iterator[bytes]:
@@ -215,13 +216,13 @@ class DockerEngine:
             for chunk in archive_:
                 yield chunk
                 sent += len(chunk)
-                tell(min(1.0, sent / size))
+                on_progress(min(1.0, sent / size))
 
         with _translated("load an image"):
             stream = self._client.load_image(counted())  # type: ignore[no-untyped-call]
             self._drain_stream(stream, lambda _: None)
 
-    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
+    def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
         transfer, changed = pulling.Transfer(), time.monotonic()
 
@@ -231,11 +232,12 @@ class DockerEngine:
                 changed = time.monotonic()
             elif time.monotonic() - changed > STALLED_SECONDS:
                 raise pulling.stalled(reference, STALLED_SECONDS)
-            tell(transfer.share)
+            on_progress(transfer.share)
 
         try:
             with _translated(f"pull {reference}", but=errors.DockerException):
-                lines = heard(lambda: self._client.pull(_without_tag(reference), stream=True, decode=True))
+                image = _without_tag(reference)
+                lines = lines_or_silence(lambda: self._client.pull(image, stream=True, decode=True))
                 self._drain_stream(lines, on_line)
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
@@ -243,7 +245,7 @@ class DockerEngine:
 
     @staticmethod
     def _drain_stream(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:
-        """Read a stream of JSON objects to its end; an error in it is the answer of the whole call."""
+        """Read a stream of JSON objects to its end. An error in the stream makes the whole call fail."""
         for line in stream:
             if "error" in line:
                 raise errors.DockerException(line["error"])
@@ -279,7 +281,7 @@ class DockerEngine:
             self._client.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """See `EngineWriter`. What fails half-way is removed again."""
+        """See `EngineWriter`. A container that can't be completed is removed again."""
         networks = sorted(spec.shape.networks.items())
         version = self._client.api_version
         first = {name: EndpointConfig(version=version, ipv4_address=address) for name, address in networks[:1]}
@@ -294,8 +296,8 @@ class DockerEngine:
                 labels=dict(spec.labels),
                 healthcheck=healthcheck(spec.shape),
                 host_config=host_config(spec, networks[0][0] if networks else "none", version),
-                networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub forgets the name
-                use_config_proxy=False,  # the proxies of this client are none of a sibling's business
+                networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub lacks the name
+                use_config_proxy=False,  # the client's proxy settings don't apply to siblings
             )["Id"]
             try:
                 for name, address in networks[1:]:
@@ -353,29 +355,29 @@ class DockerEngine:
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
         """See `EngineWriter`."""
-        words, complaint = b"", b""
+        rest, complaint = b"", b""
         with _translated(f"run fwctl {arguments[0]} in container {container}"):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
             with closing(outputs(self._client.exec_start(identity, stream=True))) as written:
-                for answer, talk in written:
-                    complaint += talk
-                    *lines, words = (words + answer).split(b"\n")
+                for stdout, stderr in written:
+                    complaint += stderr
+                    *lines, rest = (rest + stdout).split(b"\n")
                     for line in lines:
                         try:
                             on_line(json.loads(line))
-                        except ValueError:  # not the helper's words: the engine's, about why it did not run
+                        except ValueError:  # the engine's message on why the helper did not run
                             complaint += line
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(
                 "helper-failed",
                 f"fwctl {arguments[0]} failed in container {container}.",
-                context=[(complaint or words).decode(errors="replace").strip() or f"exit code {code}"],
+                context=[(complaint or rest).decode(errors="replace").strip() or f"exit code {code}"],
             )
 
 
 def _without_tag(reference: str) -> str:
-    """Return a digest reference without the tag in it, which engines take for part of the name."""
+    """Return a digest reference without its tag, because engines take the tag for a part of the name."""
     name, at, digest = reference.partition("@")
     if not at:
         return reference

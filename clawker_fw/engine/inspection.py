@@ -1,6 +1,6 @@
-"""Reading what `inspect` answers: only the fields that we set, in our words, defaults of the engine taken away.
+"""Translation of the engine's answers (inspected objects, lists, events) into the model's terms.
 
-And what the engine tells of its events.
+Only fields that we set or compare are read, and the engine's defaults are left out.
 """
 
 import json
@@ -24,13 +24,13 @@ from clawker_fw.stack import built, labels
 _NANOSECONDS = 1_000_000_000
 
 _ANONYMOUS = "com.docker.volume.anonymous"
-"""The label by which newer engines remember that nobody has named a volume."""
+"""The label with which newer engines mark anonymous volumes."""
 
-_MADE_UP = re.compile("[0-9a-f]{64}")
-"""The name that an engine makes up for a volume."""
+_GENERATED_NAME = re.compile("[0-9a-f]{64}")
+"""The form of a generated volume name."""
 
 _USUAL_RUNTIMES = {None, "", "runc", "io.containerd.runc.v2"}
-"""What an engine calls its own runtime, unless it has been given another default."""
+"""The names that engines give their own runtime, unless another default is configured."""
 
 _PROCESSOR_LIMITS = (
     "CpuCount",
@@ -119,12 +119,12 @@ def _shape(
 
 
 def _fixed_address(endpoint: Mapping[str, Any]) -> str:
-    """Return the address that was asked for, which a container keeps while it is stopped."""
+    """Return the requested address, which a container keeps while it is stopped."""
     return str((endpoint.get("IPAMConfig") or {}).get("IPv4Address") or "")
 
 
 def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str) -> tuple[str, ...]:
-    """Return the names that somebody gave a container on a network; engines before 25 add its short id."""
+    """Return a container's aliases on its networks, without the short id that engines before 25 add."""
     return tuple(
         f"{network}:{alias}"
         for network in sorted(networks)
@@ -134,13 +134,13 @@ def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str) -> tuple[
 
 
 def _capabilities(names: list[str] | None) -> tuple[str, ...]:
-    """Return capabilities without their prefix: engines differ in whether they keep it."""
+    """Return capabilities without the prefix `CAP_`, which some engines keep and others drop."""
     return tuple(sorted(name.removeprefix("CAP_") for name in names or ()))
 
 
 def _mount(raw: Mapping[str, Any]) -> Mount:
-    """Read a mount. An anonymous volume's name, which the engine made up, says nothing."""
-    anonymous = raw["Type"] == "volume" and _MADE_UP.fullmatch(raw.get("Name", ""))
+    """Read a mount. The generated name of an anonymous volume is left out."""
+    anonymous = raw["Type"] == "volume" and _GENERATED_NAME.fullmatch(raw.get("Name", ""))
     source = "" if anonymous else raw.get("Name") or raw.get("Source") or ""
     return Mount(raw["Type"], raw["Destination"], source, read_only=not raw.get("RW", True))
 
@@ -158,7 +158,7 @@ def _healthcheck(raw: Mapping[str, Any] | None) -> Healthcheck | None:
 
 
 def listed(raw: Mapping[str, Any]) -> ContainerSummary:
-    """Read a container as it stands in a list; its own name is the one without a further `/`, which links have."""
+    """Read a container from a list. Names with a further `/` belong to links, and are left out."""
     names = [name.removeprefix("/") for name in raw.get("Names") or ()]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerSummary(
@@ -184,7 +184,7 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
 
 
 def network_view(raw: Mapping[str, Any]) -> NetworkView:
-    """Read a network; its IPv6 subnets are left out."""
+    """Read a network, without its IPv6 subnets."""
     pools = (raw.get("IPAM") or {}).get("Config") or []
     ranges = [_ipv4(pool.get("IPRange")) for pool in pools]
     return NetworkView(
@@ -202,7 +202,7 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
 
 
 def image_form(raw: Mapping[str, Any]) -> built.Form:
-    """Read what tells whose an image is."""
+    """Read the properties of an image that identify it as ours."""
     config = raw.get("Config") or {}
     return built.Form(
         id=raw["Id"],
@@ -217,14 +217,14 @@ def image_form(raw: Mapping[str, Any]) -> built.Form:
 
 
 def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
-    """Whether a volume is one that we have an engine make with a container: without a name, and without more."""
+    """Whether a volume is an anonymous one that was created with a container of the project."""
     found = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
     plain = (raw.get("Driver"), raw.get("Options") or {}) == ("local", {})
-    return plain and found == labels.ownership_labels(project) and bool(_MADE_UP.fullmatch(raw["Name"]))
+    return plain and found == labels.ownership_labels(project) and bool(_GENERATED_NAME.fullmatch(raw["Name"]))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:
-    """Read an event; an action such as `exec_start: fwctl probe` has its words after the colon."""
+    """Read an event. In an action such as `exec_start: fwctl probe`, the part after the colon is its `words`."""
     actor = raw.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
     kind, identity = raw.get("Type", ""), actor.get("ID", "")

@@ -1,8 +1,8 @@
-"""Where the engine is, and how it is reached, as the docker CLI finds it. Nothing is connected here.
+"""Locates the engine the way the docker CLI does. Nothing is connected here.
 
 The order and the files are those of https://docs.docker.com/engine/manage-resources/contexts/ and
-https://docs.docker.com/engine/security/protect-access/. They are read here rather than by the Docker SDK, which
-takes a configuration that it can't read for none, and so would speak to another engine than the CLI.
+https://docs.docker.com/engine/security/protect-access/. The Docker SDK is not used for this: it ignores a
+configuration that it can't read, and would then use another engine than the CLI.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ _PLAIN_PORT, _TLS_PORT = 2375, 2376
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to an engine: whom to trust, and who we are. `folder` has what is there of the files that say so."""
+    """TLS settings: `folder` may contain `ca.pem`, `cert.pem` and `key.pem`, as for the docker CLI."""
 
     folder: Path
     verify: bool
 
     @property
     def authority(self) -> Path | None:
-        """The certificates that vouch for the engine; None: those that vouch for everybody."""
+        """The CA certificates for the engine, or None for the system's."""
         return self._file("ca.pem")
 
     @property
     def client(self) -> tuple[Path, Path] | None:
-        """Our certificate and its key, where there are both."""
+        """The client certificate and its key, if both exist."""
         certificate, key = self._file("cert.pem"), self._file("key.pem")
         return (certificate, key) if certificate and key else None
 
@@ -47,7 +47,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class EngineLocation:
-    """An engine's address (`unix://`, `tcp://` or `ssh://`), who named it, and TLS where it is spoken."""
+    """An engine's address (`unix://`, `tcp://` or `ssh://`), the source that named it, and its TLS settings."""
 
     address: str
     source: str
@@ -55,30 +55,32 @@ class EngineLocation:
 
     @property
     def over_ssh(self) -> bool:
-        """Whether the engine is reached through another machine's `docker`."""
+        """Whether the engine is reached through ssh."""
         return self.address.startswith("ssh://")
 
 
 def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> EngineLocation:
-    """Return where the docker CLI would look.
+    """Return the engine that the docker CLI would use.
 
-    In order: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context, the default socket. The
-    context called `default` is `DOCKER_HOST`, or the default socket.
+    The first of these that is set applies: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current
+    context, the default socket. The context called `default` is `DOCKER_HOST`, or the default socket.
 
     Raises:
-        EngineError: when what says where the engine is can't be read, or makes no sense.
+        EngineError: when the configuration that names the engine is unreadable or invalid.
     """
     if host:
         return _named(host, "--host", environment)
-    said = environment.get("DOCKER_HOST")
-    name = context or (_DEFAULT if said else environment.get("DOCKER_CONTEXT")) or _current_context(environment)
+    address = environment.get("DOCKER_HOST")
+    name = context or (_DEFAULT if address else environment.get("DOCKER_CONTEXT")) or _current_context(environment)
     if name != _DEFAULT:
         return _from_context(name, environment)
-    return _named(said, "DOCKER_HOST", environment) if said else EngineLocation(DEFAULT_ADDRESS, "the default")
+    return (
+        _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, "the default")
+    )
 
 
 def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLocation:
-    """Return the place of an address; TLS is what the environment says."""
+    """Return the location for an address, with TLS according to the environment."""
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))
     folder = Path(environment.get("DOCKER_CERT_PATH") or _folder(environment))
     tls = Tls(folder, verify) if verify or environment.get("DOCKER_TLS") else None
@@ -86,7 +88,7 @@ def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLoca
 
 
 def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
-    """Return the place that a context's files name (docker/cli, `cli/context/store`)."""
+    """Return the location that a docker context names (docker/cli, `cli/context/store`)."""
     store = _folder(environment) / "contexts"
     identity = hashlib.sha256(name.encode()).hexdigest()
     path = store / "meta" / identity / "meta.json"
@@ -123,7 +125,7 @@ def _folder(environment: Mapping[str, str]) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Read one of the CLI's files; None when there is none. One that can't be read is not none."""
+    """Read one of the CLI's files; None if it does not exist. An unreadable file is an error."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -131,27 +133,27 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _unreadable(path, "it is no JSON object")
+        raise _unreadable(path, "it is not a JSON object")
     return content
 
 
 def _unreadable(path: Path, reason: str) -> EngineError:
     return EngineError(
         "docker-config-unreadable",
-        f"{path}, which says where the engine is, can't be read.",
+        f"{path}, which names the engine, can't be read.",
         context=[reason],
-        hint="Put it right, or say where the engine is with --host or DOCKER_HOST.",
+        hint="Repair it, or name the engine with --host or DOCKER_HOST.",
     )
 
 
 def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:
-    """Check an address, and fill in what it may leave out."""
+    """Check an address, and add the default port if it has none."""
     parts = urlsplit(text if "://" in text else f"tcp://{text}")
     if not _makes_sense(parts):
         raise EngineError(
             "engine-address",
-            f"{text} is no address of a Docker engine.",
-            context=[f"said by {source}"],
+            f"{text} is not the address of a Docker engine.",
+            context=[f"named by {source}"],
             hint="Write unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT].",
         )
     if parts.scheme != "tcp":

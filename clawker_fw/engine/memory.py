@@ -127,7 +127,7 @@ class MemoryEngine:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def load_image(self, archive_: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
+    def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. Reading stops before the layers, which are not kept."""
         del size
         listing, blobs = [], {}
@@ -144,12 +144,12 @@ class MemoryEngine:
             identity = image["Config"].replace("blobs/", "").replace("/", ":")
             self._images |= dict.fromkeys(image["RepoTags"], identity)
             self._forms[identity] = image_form({"Id": identity, **_inspected(json.loads(blobs[image["Config"]]))})
-        tell(1.0)
+        on_progress(1.0)
 
-    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
+    def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. Every image can be pulled."""
         self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
-        tell(1.0)
+        on_progress(1.0)
 
     def remove_image(self, reference: str) -> None:
         """See `EngineWriter`."""

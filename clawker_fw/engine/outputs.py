@@ -1,7 +1,7 @@
-"""What a program that the engine runs in a container writes, as the engine's API sends it.
+"""The output of a program that the engine runs in a container.
 
-The Docker SDK reads it from the socket, past what Python's HTTP client has read ahead. What comes together with
-the head of the response would get lost: the whole answer of a program that is quick, while this machine is busy.
+The Docker SDK reads it directly from the socket, and so loses what Python's HTTP client has already buffered. On a
+busy machine, the whole output of a quick program may arrive together with the response's head and be lost.
 """
 
 import struct
@@ -13,15 +13,15 @@ _ERROR = 2
 
 
 def outputs(stream: Any) -> Generator[tuple[bytes, bytes], None, None]:  # noqa: ANN401 - the SDK's CancellableStream
-    """Yield what comes on standard output and on standard error, until the program has ended.
+    """Yield pairs of standard output and standard error until the program ends.
 
-    The format is that of ContainerAttach in the engine's API: which of the two, how many bytes, the bytes. At the
-    end the connection is closed: response and socket hold each other, and would keep it open.
+    The format is that of ContainerAttach in the engine's API: the stream, the number of bytes, the bytes. The
+    connection is closed explicitly, because response and socket reference each other and would keep it open.
     """
-    response = stream._response  # noqa: SLF001 - the SDK has no other way to it
+    response = stream._response  # noqa: SLF001 - the SDK offers no other access
     try:
-        reader = response.raw._fp.fp  # noqa: SLF001 - nor has `requests`, once a connection is upgraded
-        reader.raw._sock.settimeout(None)  # noqa: SLF001 - a program may be silent for long
+        reader = response.raw._fp.fp  # noqa: SLF001 - nor does `requests` for an upgraded connection
+        reader.raw._sock.settimeout(None)  # noqa: SLF001 - a program may be silent for a long time
         while len(head := reader.read(_HEAD.size)) == _HEAD.size:
             which, size = _HEAD.unpack(head)
             content = reader.read(size)

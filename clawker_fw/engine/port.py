@@ -1,7 +1,7 @@
-"""What we need of an engine, in our words: a reader that can't write, and a writer.
+"""The interface to an engine, in the model's terms: a reader, which can't change anything, and a writer.
 
-`docker.py` speaks to a real engine, `memory.py` holds one in memory; one contract suite runs over both. Every
-method raises `EngineError` (or its subclasses `NotFoundError`, `ConflictError`) and nothing else of an engine's.
+`docker.py` connects to a real engine, `memory.py` simulates one, and one contract suite tests both. Whatever fails
+in an engine is raised as `EngineError` or its subclasses `NotFoundError` and `ConflictError`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,119 +24,119 @@ from clawker_fw.model import (
 )
 
 NOTHING: Files = MappingProxyType({})
-"""No files."""
+"""An empty set of files."""
 
 ProgressCallback = Callable[[float], None]
-"""Called with the share that is done, 0 to 1, while something long goes on."""
+"""A callback for the progress of a long operation. It receives the completed share, from 0 to 1."""
 
 
 STOP_SECONDS = 5
-"""How long a container may take to stop by itself."""
+"""How long a container may take to stop before it is killed."""
 
 
 class EngineReader(Protocol):
-    """Everything that can be looked at. `drift`, `status` and `--dry-run` hold nothing else."""
+    """Everything that can be read. `drift`, `status` and `--dry-run` only hold this interface."""
 
     def facts(self) -> EngineFacts:
-        """Return which engine this is, and what its machine has routes to now."""
+        """Return the engine's properties, and the current routes of its machine."""
 
     def networks(self) -> tuple[NetworkView, ...]:
-        """Return every network of the engine."""
+        """Return all networks."""
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """Return every container of the engine in short, whoever made it and in any state, by name."""
+        """Return a summary of every container, sorted by name: ours and others', in any state."""
 
     def container(self, container: str) -> ContainerView | None:
-        """Return the container of exactly this name or id, whoever made it; None when there is none."""
+        """Return the container with exactly this name or id, or None. It need not be ours."""
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """Return the images that are exactly as we make them, of whichever release, with the tags we gave them."""
+        """Return the images that some release of ours built, with the tags that it gave them."""
 
     def orphans(self, project: str) -> tuple[str, ...]:
-        """Return the volumes that were made with containers of the project, and that none has any more; sorted."""
+        """Return the volumes that have lost their container of this project, sorted by name."""
 
     def image(self, reference: str) -> ImageView | None:
-        """Return an image by its id, tag or digest reference; None when the engine does not have it."""
+        """Return an image by its id, tag or digest reference, or None if the engine does not have it."""
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        """Return the regular files and links in a container's volume; a link reads as `-> its target`.
+        """Return the regular files and links in a container's volume. The content of a link is `-> TARGET`.
 
-        A folder is among them, by its absolute path, when its mode or owner is another than that of all folders.
-        A file that is as it is `known` is that very object: what is large and the same everywhere is held once.
+        A folder is included, by its absolute path, only if its mode or owner is not the usual one. For a file
+        equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
     def probe(self, container: str) -> Probe:
-        """Ask a running container what is live in it."""
+        """Run `fwctl probe` in a running container and return its report."""
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        """Return the last lines that a container's program wrote."""
+        """Return the last lines of a container's log."""
 
     def events(self) -> AbstractContextManager[Iterator[Event]]:
-        """Follow what happens to containers, networks and images, from when the context is entered.
+        """Follow the events of containers, networks and images from when the context is entered.
 
-        Looking makes no events, but for the commands that are run in containers. The iterator waits for the next
-        event, and ends when the engine goes away or the context is left, by whichever thread.
+        Of the reading methods, only `probe` causes events (`exec_start`). The iterator blocks until the next
+        event, and ends when the engine goes away or any thread leaves the context.
         """
 
     def close(self) -> None:
-        """Close the connections to it."""
+        """Close the connections to the engine."""
 
 
 class EngineWriter(EngineReader, Protocol):
-    """Everything that can be done. What decides never holds one."""
+    """Everything that can be changed. Code that makes decisions never holds this interface."""
 
-    def load_image(self, archive: Iterator[bytes], size: int, tell: ProgressCallback) -> None:
+    def load_image(self, archive: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """Load an image from a tar of about `size` bytes."""
 
-    def pull_image(self, reference: str, tell: ProgressCallback) -> None:
-        """Pull an image that a digest names."""
+    def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
+        """Pull an image by its digest reference."""
 
     def remove_image(self, reference: str) -> None:
-        """Remove an image. One that is gone, or that a container has been made from meanwhile, is no error."""
+        """Remove an image, unless it is gone or a container uses it by now."""
 
     def remove_volume(self, volume: str) -> None:
-        """Remove a volume. One that is gone, or that a container has taken meanwhile, is no error."""
+        """Remove a volume, unless it is gone or a container uses it by now."""
 
     def create_network(self, spec: NetworkSpec) -> None:
-        """Make a network."""
+        """Create a network."""
 
     def remove_network(self, network: str) -> None:
         """Remove a network by its id."""
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Make a container with its files, not started, and return its id.
+        """Create a container with its files, without starting it, and return its id.
 
         Raises:
             ConflictError: when the name is taken.
         """
 
     def start(self, container: str) -> None:
-        """Start a container that does not run."""
+        """Start a stopped container."""
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """Stop a container, and kill it after so long. One that does not run is no error."""
+        """Stop a container, and kill it after `seconds`. A container that does not run is left alone."""
 
     def unpause(self, container: str) -> None:
-        """Let a paused container go on."""
+        """Unpause a container."""
 
     def rename(self, container: str, name: str) -> None:
-        """Give a container another name."""
+        """Rename a container."""
 
     def remove(self, container: str) -> None:
-        """Stop a container if it runs, and remove it with its volume. One that is gone is no error."""
+        """Stop a container if it runs, and remove it with its volume, unless it is gone."""
 
     def connect(self, network: str, container: str, address: str) -> None:
-        """Put a container on a network, at an address there."""
+        """Connect a container to a network at a given address."""
 
     def disconnect(self, network: str, container: str) -> None:
-        """Take a container off a network."""
+        """Disconnect a container from a network."""
 
     def put_files(self, container: str, files: Files) -> None:
         """Write files into a container's volume, in place."""
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
-        """Run a verb of `fwctl` in a running container, and hand over each JSON line it prints at once.
+        """Run a verb of `fwctl` in a running container, and pass each JSON line to `on_line` when it is printed.
 
         Raises:
-            EngineError: with its last words, when it fails.
+            EngineError: when it fails; the context has its error output.
         """

@@ -1,4 +1,4 @@
-"""What `fwctl probe` prints, read."""
+"""Parsing of what `fwctl probe` prints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from clawker_fw.model import Probe
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
-    """Read what `fwctl probe` printed. The helper of an earlier release knows less, and is drift by itself.
+    """Read the output of `fwctl probe`. The helper of an earlier release prints fewer fields.
 
     Raises:
-        EngineError: when it is not what a probe answers.
+        EngineError: when it is not the output of a probe.
     """
     try:
         return Probe(
@@ -32,4 +32,4 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             error=answer["error"],
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A probe answered in a form that is not known: {error}.") from error
+        raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error

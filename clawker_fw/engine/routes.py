@@ -1,4 +1,4 @@
-"""What this machine reaches by a route: a new network of an engine that runs here should take none of it away."""
+"""The routes of this machine. A new network of a local engine should not hide any of their destinations."""
 
 import socket
 import struct
@@ -10,9 +10,9 @@ _UP = 0x1
 
 
 def of_this_machine(table: Path = _TABLE) -> tuple[IPv4Network, ...]:
-    """Return the destinations of all IPv4 routes but the default ones (proc_pid_net(5), `/proc/net/route`).
+    """Return the destinations of all IPv4 routes except default routes (proc_pid_net(5), `/proc/net/route`).
 
-    On a machine that does not say, none is known.
+    The result is empty on a machine without that file.
     """
     try:
         _, *lines = table.read_text(encoding="ascii").splitlines()
@@ -30,5 +30,5 @@ def _destination(fields: list[str]) -> IPv4Network | None:
 
 
 def _address(text: str) -> str:
-    """Read an address that the kernel prints as a number in its own byte order."""
+    """Read an address, which the kernel prints as a hexadecimal number in its own byte order."""
     return socket.inet_ntoa(struct.pack("=I", int(text, 16)))

@@ -1,8 +1,8 @@
-"""HTTP to an engine over `ssh HOST docker system dial-stdio`, as the docker CLI speaks to `ssh://` addresses.
+"""HTTP to an engine over `ssh HOST docker system dial-stdio`, as the docker CLI does for `ssh://` addresses.
 
-The Docker SDK's own way takes a second implementation of SSH, with its own idea of keys and known hosts, and logs
-in anew for every request. Here the user's `ssh` logs in once, in the background, and every connection goes through
-it (ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
+The Docker SDK's own support uses a second implementation of SSH, which treats keys and known hosts differently and
+logs in for every request. Here the user's `ssh` logs in once, in the background, and all connections share that
+login (ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
 """
 
 import shlex
@@ -24,14 +24,14 @@ from urllib3.connection import HTTPConnection
 
 _LOGIN_SECONDS = 30
 _LINGER_SECONDS = 10
-"""How long the login outlives its last connection."""
+"""How long the login outlasts its last connection."""
 
 _CONNECTIONS = 10
 _LAST_WORDS = 2000
 
 
 def command(address: str, control: Path) -> list[str]:
-    """Return the command line whose input and output are a connection to the engine at an `ssh://` address."""
+    """Return the command whose standard input and output connect to the engine at an `ssh://` address."""
     parts = urlsplit(address)
     login = ["-l", parts.username] if parts.username else []
     port = ["-p", str(parts.port)] if parts.port else []
@@ -48,27 +48,27 @@ def command(address: str, control: Path) -> list[str]:
 
 
 class SshAdapter(BaseHTTPAdapter):
-    """Sends every request through connections to one engine, which are kept and used again."""
+    """Sends requests to one engine over a pool of connections."""
 
     def __init__(self, address: str, timeout: float) -> None:
-        """Name the engine; the first request logs in."""
+        """Prepare for the engine at `address`. The first request logs in."""
         super().__init__()
         self._folder = tempfile.mkdtemp(prefix="clawker-fw-")
         self._pool = _Pool(command(address, Path(self._folder, "c")), timeout)
         self._end = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> HTTPConnectionPool:
-        """Return the one pool there is."""
+        """Return the only pool."""
         del url, proxies
         return self._pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: object) -> str:
-        """Return the path alone: there is no host."""
+        """Return only the path, because there is no host."""
         del proxies
         return str(request.path_url)
 
     def close(self) -> None:
-        """End every connection that is not in use."""
+        """Close every idle connection."""
         super().close()
         self._pool.close()
         self._end()
@@ -97,7 +97,7 @@ class _Connection(HTTPConnection):
         self._socket = self.sock = _Socket.to(self._command, self._seconds)
 
     def getresponse(self) -> Any:  # noqa: ANN401 - urllib3's own
-        """Return the answer; where there is none, what ssh said about it is the reason."""
+        """Return the response. If there is none, raise an error with what ssh has printed."""
         try:
             return super().getresponse()
         except (OSError, HTTPException) as error:
@@ -107,7 +107,7 @@ class _Connection(HTTPConnection):
 
 
 class _Socket(socket.socket):
-    """Our end of a pair whose other end is a process's input and output; the process ends with it."""
+    """One end of a socket pair whose other end is a process's input and output. Closing it ends the process."""
 
     _complaints: BinaryIO
 
@@ -115,7 +115,7 @@ class _Socket(socket.socket):
     def to(cls, command_: Sequence[str], timeout: float) -> "_Socket":
         """Start the process.
 
-        It has a session of its own, so that Ctrl-C is for this program alone.
+        It runs in a session of its own, so that Ctrl-C does not reach it.
         """
         ours, theirs = socket.socketpair()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the socket
@@ -134,7 +134,7 @@ class _Socket(socket.socket):
         return made
 
     def __del__(self) -> None:
-        """Close: the SDK leaves the sockets of exec streams to the garbage collector."""
+        """Close the socket, because the SDK leaves those of exec streams to the garbage collector."""
         self.close()
 
     def last_words(self) -> str:

@@ -1,4 +1,4 @@
-"""Streams that may end at any time: what an engine says as it goes on, and events."""
+"""Streams of an engine that may stall or break: the progress of a pull, and events."""
 
 import queue
 import threading
@@ -17,33 +17,33 @@ from clawker_fw.model import (
 )
 
 STALLED_SECONDS = 120
-"""How long a pull may go on with nothing changing: a registry that is slow is waited for, a silent one is not."""
+"""How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
 
 
-_LISTEN_SECONDS = 0.2
+_SILENCE_SECONDS = 0.2
 
 
-def heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    """Yield what a stream says, and an empty line whenever it has said nothing for a moment.
+def lines_or_silence(read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Yield the lines of a stream, and an empty line after each moment of silence.
 
-    It is listened to in a thread of its own: an engine is silent for as long as its registry is. Whoever does not
-    want to hear more leaves the thread behind; it ends with the process, and with it the engine's pull.
+    A daemon thread reads the stream, because reading blocks for as long as the registry is silent. A caller that
+    stops early leaves the thread behind; it ends with the process, which also ends the engine's pull.
     """
     lines: queue.Queue[Any] = queue.Queue()
     end = object()
 
-    def hear() -> None:
+    def forward() -> None:
         try:
-            for line in listen():
+            for line in read():
                 lines.put(line)
             lines.put(end)
         except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
             lines.put(error)
 
-    threading.Thread(target=hear, daemon=True).start()
+    threading.Thread(target=forward, daemon=True).start()
     while True:
         try:
-            line = lines.get(timeout=_LISTEN_SECONDS)
+            line = lines.get(timeout=_SILENCE_SECONDS)
         except queue.Empty:
             line = {}
         if line is end:
@@ -53,8 +53,8 @@ def heard(listen: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         yield line
 
 
-def told(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
-    """Yield events until the stream breaks, however it does."""
+def events_of(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
+    """Yield events until the stream ends or breaks."""
     with suppress(errors.DockerException, requests.RequestException, OSError):
         for raw in stream:
             yield event_view(raw)

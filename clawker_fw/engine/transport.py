@@ -1,4 +1,4 @@
-"""How an engine is reached: a client of the Docker SDK over a socket, TLS or ssh, and what it says of silence."""
+"""Connections to an engine: a client of the Docker SDK over a socket, TLS or ssh, and errors of connecting."""
 
 import logging
 import threading
@@ -24,37 +24,37 @@ _CALL_SECONDS = 60
 
 
 _SILENT_SECONDS = 5
-"""How long an engine is waited for without a word."""
+"""How long an engine may be silent before a warning is logged."""
 
 
 def unreachable(place: EngineLocation, error: Exception) -> EngineError:
-    """Return why an engine can't be reached, with what helps against it."""
+    """Return the error for an engine that can't be reached."""
     reason = innermost(error)
     context = [str(reason), f"named by {place.source}", *_trust(place)]
     if isinstance(reason, PermissionError):
         return EngineError(
             "engine-denied",
-            f"You may not use the Docker engine at {place.address}.",
+            f"You have no permission to use the Docker engine at {place.address}.",
             context=[*context, *_owner(place)],
-            hint="Run this as root, or as a member of the group that the socket belongs to.",
+            hint="Run this as root, or as a member of the socket's group.",
         )
     if isinstance(error, requests.Timeout) or isinstance(reason, TimeoutError):
         return EngineError(
             "engine-silent",
-            f"The Docker engine at {place.address} is there, and does not answer.",
+            f"The Docker engine at {place.address} accepts connections but does not answer.",
             context=[f"waited {_CALL_SECONDS} s", *context],
-            hint="It hangs, or has far too much to do: see its log, and restart it.",
+            hint="It hangs or is overloaded: read its log, and restart it.",
         )
     return EngineError(
         "engine-unreachable",
         f"The Docker engine at {place.address} can't be reached.",
         context=context,
-        hint="Start it, or say where it is with --host, --context or DOCKER_HOST.",
+        hint="Start it, or name another one with --host, --context or DOCKER_HOST.",
     )
 
 
 def _owner(place: EngineLocation) -> list[str]:
-    """Return whom an engine's socket belongs to, where that can be seen."""
+    """Return the owner of the engine's socket, if it is visible."""
     try:
         path = Path(place.address.removeprefix("unix://"))
         return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
@@ -63,7 +63,7 @@ def _owner(place: EngineLocation) -> list[str]:
 
 
 class _Client(APIClient):
-    """Says who is waited for when an engine is silent. Only what is asked: what is to be done may take long."""
+    """Logs a warning when an engine is slow to answer a GET. Other requests may take long by nature."""
 
     address = ""
     silent = False
@@ -72,7 +72,7 @@ class _Client(APIClient):
         """Send a request."""
         if request.method != "GET":
             return super().send(request, **options)
-        timer = threading.Timer(_SILENT_SECONDS, self._tell)
+        timer = threading.Timer(_SILENT_SECONDS, self._warn)
         timer.daemon = True
         timer.start()
         try:
@@ -82,8 +82,8 @@ class _Client(APIClient):
         self.silent = False
         return answer
 
-    def _tell(self) -> None:
-        """Say so once, until it answers again."""
+    def _warn(self) -> None:
+        """Log the warning once, until the engine answers again."""
         if not self.silent:
             self.silent = True
             words = (
@@ -94,10 +94,10 @@ class _Client(APIClient):
 
 
 def asked_version(client: APIClient) -> Mapping[str, Any]:
-    """Return what an engine says it is; what answers in another form is none."""
+    """Return the engine's answer to `/version`. Anything without such an answer is not an engine."""
     try:
         found: object = client.version(api_version=False)
-    except (LookupError, TypeError) as error:  # the SDK takes every answer for an engine's
+    except (LookupError, TypeError) as error:  # the SDK does not check the form of an answer
         raise errors.DockerException("It does not answer as an engine does") from error
     if isinstance(found, dict):
         return found
@@ -105,7 +105,7 @@ def asked_version(client: APIClient) -> Mapping[str, Any]:
 
 
 def open_client(place: EngineLocation, version: str) -> APIClient:
-    """Return a client for an engine; nothing is asked of it yet."""
+    """Return a client for an engine. No request is sent yet."""
     options: dict[str, Any] = {}
     trusted: str | bool = False
     if place.tls:
@@ -119,7 +119,7 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
     except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
             "docker-config-invalid",
-            "The credentials in the docker CLI's configuration make no sense.",
+            "The credentials in the docker CLI's configuration are malformed.",
             context=[str(error)],
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
@@ -132,9 +132,9 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
 
 
 class _Trusting(HTTPAdapter):
-    """Trusts whom the docker CLI would; left to itself, `requests` would rather trust `REQUESTS_CA_BUNDLE`."""
+    """Trusts the same authorities as the docker CLI, where `requests` would prefer `REQUESTS_CA_BUNDLE`."""
 
-    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - what `requests` calls `verify`
+    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - the argument `verify` of `requests`
         super().__init__()
         self._trusted = trusted
         if trusted is False:
@@ -146,7 +146,7 @@ class _Trusting(HTTPAdapter):
 
 
 def _trust(place: EngineLocation) -> list[str]:
-    """Return what an error says about TLS."""
+    """Return a line about TLS for an error's context."""
     if place.tls is None:
         return []
     parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}
@@ -155,7 +155,7 @@ def _trust(place: EngineLocation) -> list[str]:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the error that the others were raised for: it has the words that say most."""
+    """Return the original error, whose text says most."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return error

@@ -1,7 +1,7 @@
-"""The values that the five verbs hand to each other. Frozen, comparable, without behaviour that decides.
+"""The values that the five verbs pass to each other. They are frozen and comparable, and make no decisions.
 
-What lives here: the words of the design (sibling, layer, finding, step) and the shapes of what is read from and
-written to an engine. What must not: I/O, rendering, comparing.
+This package contains the terms of the design (sibling, layer, finding) and the types of what is read from and
+written to an engine. It must not contain I/O, rendering or comparisons.
 """
 
 from clawker_fw.model.desired import (

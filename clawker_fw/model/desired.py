@@ -1,4 +1,4 @@
-"""What should be: images, shapes, networks, containers, and a whole stack."""
+"""The desired state: images, shapes, networks, containers, and a whole stack."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from clawker_fw.model.vocabulary import Role, Sibling
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which rules a stack has, without the rules: how many, and the digest of their canonical form."""
+    """A summary of a stack's rules: their number, and the digest of their canonical form."""
 
     count: int
     digest: str
@@ -20,12 +20,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image a sibling is made from.
+    """The image of a sibling.
 
-    `ids` are the ids it can have on an engine when they are known beforehand: the config digest (classic image
-    store) and the manifest digest (containerd image store). They are empty for a registry reference, whose id
-    only an engine that has pulled it knows. `version` is None where the reference does not tell; `oldest` is the
-    oldest version that this release is made for, None for any.
+    `ids` are the ids that a bundled image can have on an engine: the config digest (classic image store) and the
+    manifest digest (containerd image store). They are empty for a registry reference, whose id is unknown until an
+    engine has pulled it. `version` is None if the reference does not contain one. `oldest` is the oldest version
+    that this release supports, or None for any.
     """
 
     sibling: Sibling
@@ -36,13 +36,13 @@ class Image:
 
     @property
     def bundled(self) -> bool:
-        """Whether we make this image ourselves, rather than pull it."""
+        """Whether we build this image ourselves instead of pulling it."""
         return bool(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Healthcheck:
-    """A container's HEALTHCHECK; times in seconds."""
+    """A container's HEALTHCHECK. Times are in seconds."""
 
     test: tuple[str, ...]
     interval: float
@@ -53,7 +53,7 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mount; an anonymous volume has no source that could be compared."""
+    """A mount. `source` is empty for an anonymous volume, whose name is generated."""
 
     kind: str
     target: str
@@ -63,11 +63,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a container is made with, beside its image and files: what we set, and what we leave at its default.
+    """The configuration of a container, except its image, labels and files, with defaults for unset fields.
 
-    `networks` maps a network's name to the address there, `aliases` are `network:name`; `memory` is in bytes;
-    `runtime` is "" for runc; `system_paths` is "unconfined" when the masks over /proc and /sys are lifted;
-    `processors` are limits on their use, `NanoCpus=…`.
+    `networks` maps network names to addresses, and `aliases` have the form `network:name`. `memory` is in bytes.
+    `runtime` is empty for runc. `system_paths` is "unconfined" if /proc and /sys are not masked. `processors` are
+    CPU limits such as `NanoCpus=…`.
     """
 
     entrypoint: tuple[str, ...]
@@ -113,7 +113,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A bridge network to make. `gateway` is the bridge's own address, unless the options withhold it."""
+    """A bridge network to create. `gateway` is the bridge's own address, unless the options inhibit it."""
 
     name: str
     role: Role
@@ -127,9 +127,9 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where settings come from. `path` is the file's, `""` for the environment alone; `host` is whose file it is.
+    """Where settings come from: `path` is the settings file on `host`, or empty for the environment alone.
 
-    `project` is the one that the file names, `digest` tells what the settings say from what others do.
+    `project` is the project that the file names, if any, and `digest` identifies the content of the settings.
     """
 
     path: str
@@ -138,14 +138,14 @@ class Origin:
     digest: str
 
     def __str__(self) -> str:
-        """Return it as people are told."""
+        """Return the text that is shown to people."""
         meant = f", for project {self.project}" if self.project else ""
         return f"{self.path or 'the environment'} on {self.host}{meant}"
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """A container to make: everything the engine has to be told, and the files it starts with."""
+    """A container to create: all parameters for the engine, and the files in its volume."""
 
     name: str
     image: str
@@ -156,7 +156,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Which of its two reserved places each sibling has (0 or 1)."""
+    """The slot of each sibling: which of its two sets of reserved addresses it uses (0 or 1)."""
 
     envoy: int = 0
     coredns: int = 0
@@ -168,9 +168,9 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSibling:
-    """What one sibling should be, in one slot. `live` maps each resource to the digest that must be live.
+    """The desired state of one sibling in one slot. `live` maps each resource to the digest that must be live.
 
-    `kept` is what a new container starts with beside its files, and what may differ.
+    `kept` are further files of a new container. They may differ afterwards.
     """
 
     sibling: Sibling
@@ -186,21 +186,21 @@ class DesiredSibling:
 
     @property
     def version(self) -> str:
-        """All that must be live, for people: see `version_of`."""
+        """A short version of everything that must be live: see `version_of`."""
         return version_of(self.live)
 
 
 def version_of(live: Mapping[str, str]) -> str:
-    """Return 16 hexadecimal digits that stand for the digests of all resources, for people to compare."""
+    """Return 16 hexadecimal digits, derived from the digests of all resources, for people to compare."""
     return hashlib.sha256("".join(f"{name} {live[name]}\n" for name in sorted(live)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What a whole stack should be.
+    """The desired state of a whole stack.
 
-    `reserved` are the addresses on each network that nobody but a sibling may have, in either slot; `images` are
-    the references of all images that this release and these settings use.
+    `reserved` lists, for each network, the addresses that only siblings may have, in both slots. `images` are the
+    references of all images that this release uses with these settings.
     """
 
     project: str

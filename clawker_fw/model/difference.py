@@ -1,4 +1,4 @@
-"""The difference between the two, and the verdict on it."""
+"""The differences between the observed and the desired state, and the verdict."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from clawker_fw.model.vocabulary import Action, Cause, Layer, Sibling, Value, Ve
 class Finding:
     """One difference.
 
-    `contents` are the running and the desired content where the values are files' digests; `versions` are those of
-    the running and the desired program where the values are ids of images, None where that can't be told.
+    If the values are digests of files, `contents` are the running and the desired content. If they are image ids,
+    `versions` are the running and the desired program's versions, or None if unknown.
     """
 
     sibling: Sibling
@@ -35,7 +35,7 @@ class Diff:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict; a difference that is known outranks one that could not be read."""
+        """The worst verdict of both siblings. `drifted` is worse than `unknown`."""
         found = set(self.verdicts.values())
         return next(v for v in (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.CURRENT) if v in found)
 

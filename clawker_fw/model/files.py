@@ -1,4 +1,4 @@
-"""The files in a container's volume, as values: what a file says, by whom it may be read, and whose it is."""
+"""The files in a container's volume as values: content, mode, owner, and whether the content is secret."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file. `owner` is its user and group, as the container knows them.
+    """A file. `owner` is its user and group as seen in the container.
 
-    What a `secret` says is told to nobody: not in a finding, a diff, a label or a log. No file's content is in its
-    `repr`, so it is in no traceback either. Two files are equal when they are the same to whoever reads them;
-    what is read from a container does not say whether it is meant to be a secret.
+    The content of a `secret` never appears in a finding, a diff, a label or a log. The `repr` of a file never
+    contains its content, so tracebacks don't either. `secret` is ignored by comparisons, because a file that is
+    read from a container does not say whether it is one.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -20,14 +20,14 @@ class File:
     secret: bool = dataclasses.field(default=False, compare=False)
 
     def __repr__(self) -> str:
-        """Return what anybody may know of it."""
+        """Return a text without the content."""
         kind = "secret" if self.secret else f"{len(self.content)} bytes"
         return f"File({kind}, mode {self.mode:04o}, owner {self.owner})"
 
     def saying(self, content: bytes) -> "File":
-        """Return the same file with another content."""
+        """Return the same file with other content."""
         return dataclasses.replace(self, content=content)
 
 
 Files = Mapping[str, File]
-"""Files by their path relative to the volume's root, with `/` between parts."""
+"""Files by their path relative to the volume's root, separated by `/`."""

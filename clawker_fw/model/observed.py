@@ -1,4 +1,4 @@
-"""What is, as it was read from an engine."""
+"""The observed state, as read from an engine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from clawker_fw.model.vocabulary import Role, Sibling
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """Which engine this is. `architecture` is in Go's words (`amd64`, `arm64`).
+    """The properties of an engine. `architecture` is in Go's terms (`amd64`, `arm64`).
 
-    `routes` are what its machine has routes to, its own networks included, as far as that can be told. `endpoint`
-    is its address, and `named_by` who named it.
+    `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
+    local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.
     """
 
     version: str
@@ -30,7 +30,7 @@ class EngineFacts:
 
     @property
     def local(self) -> bool:
-        """Whether its files are this machine's: as far as its address tells."""
+        """Whether the engine runs on this machine, according to its address."""
         return self.endpoint.startswith("unix://")
 
 
@@ -44,7 +44,7 @@ class ImageView:
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """An image that we made, of whichever release; `references` are the tags we gave it, at least one."""
+    """An image that some release of ours built. `references` are the tags that it gave it, at least one."""
 
     id: str
     references: tuple[str, ...]
@@ -52,7 +52,7 @@ class OwnImage:
 
 @dataclass(frozen=True, slots=True)
 class NetworkView:
-    """A network on the engine. `gateway` is the bridge's own address, or `""`."""
+    """A network on the engine. `gateway` is the bridge's own address, or empty."""
 
     id: str
     name: str
@@ -68,7 +68,7 @@ class NetworkView:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A container's place on a network: the IPv4 and the hardware address, `""` while it has none."""
+    """A container's IPv4 address and MAC address on a network. Both are empty while it has none."""
 
     address: str
     hardware: str
@@ -76,9 +76,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSummary:
-    """A container in a list, whoever made it. `networks` maps a network's name to the place there.
+    """A container in a list, ours or another. `networks` maps network names to its endpoints.
 
-    Of its `mounts`, a volume's source is the folder on the host, where the engine tells it.
+    In `mounts`, the source of a volume is its folder on the host, if the engine reports it.
     """
 
     id: str
@@ -90,7 +90,7 @@ class ContainerSummary:
     mounts: tuple[Mount, ...] = ()
 
     def __hash__(self) -> int:
-        """Return that of the id: mappings have none."""
+        """Return the hash of the id, because mappings can't be hashed."""
         return hash(self.id)
 
 
@@ -98,11 +98,11 @@ class ContainerSummary:
 class ContainerView:
     """A container on the engine.
 
-    `status` is the engine's word (`created running paused restarting exited dead`), `health` is `starting`,
-    `healthy`, `unhealthy` or `""`, times are RFC 3339, `connected` maps each network to the address held now.
-    `remembered` maps each network to the id that it had when the container was last on it: a stopped container
-    looks for that one when it starts, whatever else has the name by then. `restarts` is how often the engine has
-    started it again by itself, since somebody did; `exit_code` is that of the last end, 0 while it runs.
+    `status` is the engine's term (`created running paused restarting exited dead`), and `health` is `starting`,
+    `healthy`, `unhealthy` or empty. Times are RFC 3339. `connected` maps network names to current addresses.
+    `remembered` maps network names to the ids that they had when the container was last connected: at start, the
+    engine looks for these ids, even if another network has the name by then. `restarts` counts the engine's
+    automatic restarts since the last start by hand. `exit_code` is the last one, or 0 while the container runs.
     """
 
     id: str
@@ -121,20 +121,20 @@ class ContainerView:
 
     @property
     def running(self) -> bool:
-        """Whether the process runs and can be asked."""
+        """Whether the program runs and can be probed."""
         return self.status == "running"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What `fwctl probe` says from inside a container.
+    """The report of `fwctl probe`, from inside a container.
 
-    `live` maps each hot resource to the digest of what the program has loaded. `others` names who else answers at
-    our addresses, as `address hardware-address`; `network` lists how the network differs from what was asked,
-    `engine_files` how files differ that the engine gives every container. `agents_see` maps siblings to what
-    agents see of them and should not, as CoreDNS finds out. `program` is the command line of the process that
-    serves, `processes` what runs beside it. `unhealthy` is why a health check would fail now, `error` why the
-    program did not answer; both are `""` when all is well.
+    `live` maps each hot resource to the digest of what the program has loaded. `others` lists other answers to ARP
+    requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
+    from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
+    to what CoreDNS found wrong when it used that sibling like an agent. `program` is the command line of the
+    serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
+    fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
     """
 
     build: str = ""
@@ -154,7 +154,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ObservedSibling:
-    """A container that serves, or served, as a sibling. `probe` is None when, and only when, it does not run."""
+    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run."""
 
     sibling: Sibling
     container: ContainerView
@@ -165,14 +165,14 @@ class ObservedSibling:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything read from the engine, once, for one decision.
+    """Everything that was read from the engine for one decision.
 
-    `siblings` holds the containers that serve; `leftovers` the others of ours, from a run that did not end.
-    `images` maps each desired reference and each running id to what the engine has there. `subnets` are all that
-    other networks take. `attached` maps the containers on each network that are not ours to their place there.
-    `own_images` are those we made, each with the ids of the containers made from it, and `orphans` the volumes
-    of ours that have lost their container. `lock` is there while somebody is at work, and when that was killed.
-    `listing` is every container of the engine but the lock's.
+    `siblings` are the serving containers, and `leftovers` our other ones, left behind by an unfinished run.
+    `images` maps each desired reference and each running image id to the engine's image. `subnets` are those of
+    all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
+    `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
+    without a container. `lock` is the lock's container, which exists during a run and after a killed one.
+    `listing` is every other container of the engine.
     """
 
     engine: EngineFacts
@@ -189,13 +189,13 @@ class Observed:
 
     @property
     def absent(self) -> bool:
-        """Whether there is no stack at all."""
+        """Whether no part of the stack exists."""
         return not (self.networks or self.siblings or self.leftovers)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A failed attempt: when it ended (RFC 3339, UTC), and the error that ended it."""
+    """A failed run: the time of its end (RFC 3339, UTC), and its error."""
 
     at: str
     code: str
@@ -205,11 +205,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on an engine: a reason to look, and nothing else.
+    """An event of an engine. It is only a reason to compare, never a source of facts.
 
-    `kind` is `container`, `network` or `image`, and `action` the engine's word (`die`, `disconnect`, `untag`, …).
-    `names` are those of what it happened to, a former one included; `container` is the id of the container that it
-    happened to, or that a network got or lost; `words` are the command of an `exec_start`, or a state of health.
+    `kind` is `container`, `network` or `image`, and `action` the engine's term (`die`, `disconnect`, `untag`, …).
+    `names` are the names of the object, including a former one. `container` is the id of the container, also for
+    the events in which it joins or leaves a network. `words` are the command of an `exec_start`, or the health
+    status.
     """
 
     kind: str

@@ -1,20 +1,20 @@
-"""The words that all values are made of: siblings, layers, causes, verdicts, actions, roles."""
+"""The terms of all other values: siblings, layers, causes, verdicts, actions, roles."""
 
 from enum import StrEnum
 
 Value = str | int | bool | None | tuple[str, ...]
-"""A running or desired value in a finding; JSON can hold it."""
+"""A running or desired value in a finding, representable in JSON."""
 
 
 class Sibling(StrEnum):
-    """The two containers that enforce."""
+    """The two containers of the firewall."""
 
     ENVOY = "envoy"
     COREDNS = "coredns"
 
 
 class Layer(StrEnum):
-    """The places where a sibling can differ from what it should be, in the order in which they are shown."""
+    """The aspects in which a sibling can differ from its desired state, in the order in which they are shown."""
 
     STATE = "state"
     LABELS = "labels"
@@ -26,7 +26,7 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why something differs: the settings or the release want another thing now, or it is not what we made."""
+    """Why a value differs: the settings or the release have changed, or somebody tampered with it."""
 
     SETTINGS = "settings"
     UPGRADE = "upgrade"
@@ -34,7 +34,7 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What can be said of a sibling or a stack. `unknown` is never taken for `current`."""
+    """The state of a sibling or a stack. `unknown` never counts as `current`."""
 
     CURRENT = "current"
     DRIFTED = "drifted"
@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 
 
 class Action(StrEnum):
-    """What closes a finding."""
+    """The action that resolves a finding."""
 
     CREATE = "create"
     REPLACE = "replace"

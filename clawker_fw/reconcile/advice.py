@@ -53,10 +53,10 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
         for other in seen.probe.others if seen.probe else ():
             address, _, hardware = other.partition(" ")
             if address not in known:
-                yield Advice("address-disputed", _rumour(address, hardware, observed, desired))
+                yield Advice("address-disputed", _dispute(address, hardware, observed, desired))
 
 
-def _rumour(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
+def _dispute(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
     ours = "the service address" if address == str(desired.service_address) else "an address of ours"
     names = sorted(
         name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware

@@ -1,14 +1,14 @@
-"""One writer at a time, for a project on an engine.
+"""The lock that admits one writer at a time to a project on an engine.
 
-The lock lives in the engine, so that it holds across client machines: a container that is never started, whose
-name only one client can take. Its labels say who holds it, and a file in its volume is written every few seconds
-while its holder is at work: the lease. A holder on this machine that is no longer alive is known by its process
-id and start time, and one anywhere by a lease that has not been renewed; in both cases the lock is taken over. No
-two clocks are ever compared: who waits watches the lease change, by its own clock.
+The lock is in the engine, so that it excludes clients on all machines: a container that is never started, and
+whose name only one client can take. Its labels identify the holder. During its work, the holder writes a file in
+the container's volume every few seconds: the lease. The lock is taken over when the holder's process on this
+machine has ended, which its process id and start time show, or when any holder has not renewed its lease. Clocks
+of two machines are never compared: a waiting client measures by its own clock how long the lease has not changed.
 
-An engine may be slow, for one of the two or for both. So a renewal never waits for the one before it to arrive, a
-holder says in a label for how long it may be silent, by how long the engine took to answer it, and whoever waits
-adds the time that the engine takes to answer the question.
+An engine may be slow for one of the two clients or for both. Therefore a renewal does not wait for the previous
+one to arrive. A holder states in a label for how long its lease is valid, based on how fast the engine answers it.
+And a waiting client adds the time that the engine takes to answer its own requests.
 """
 
 import itertools
@@ -43,20 +43,20 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
 
 LEASE_SECONDS = 10.0
-"""How long a holder that can't be seen from here may be silent before it is taken for gone."""
+"""How long a lease is valid at least. After that, a holder without a renewal counts as gone."""
 
 LOG = logging.getLogger("clawker_fw")
 
 _HELD: set[str] = set()
-"""The containers of the locks that this process holds: one that it could not give back is not among them."""
+"""The containers of the locks that this process holds, without those that it has failed to release."""
 
 _LEASE = "lease"
 _RENEW_SECONDS = LEASE_SECONDS / 4
 _LEASE_ANSWERS = 4
-"""A lease lasts for at least so many answers of the engine, as long as the one that its holder has waited for."""
+"""A lease is valid for at least this many times the duration of the engine's answer to its holder."""
 _LONGEST_LEASE = 120.0
 _LONGEST_IDENTITY = 10
-"""Digits of a process id; more are none."""
+"""The most digits that a process id can have."""
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.02
 _SILENCE = f"{labels.PREFIX}lock.lease"
@@ -64,7 +64,7 @@ _SILENCE = f"{labels.PREFIX}lock.lease"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock, in its own words; `since` is RFC 3339, `process` an id on that host."""
+    """The holder of a lock, according to its labels. `since` is RFC 3339, and `process` an id on `host`."""
 
     host: str
     user: str
@@ -74,7 +74,7 @@ class Holder:
 
 
 def at_work(lock: ContainerSummary | None) -> Holder | None:
-    """Return who holds a lock; None when nobody does, or nobody who is still alive."""
+    """Return the holder of a lock, or None if it is free or abandoned."""
     if lock is None or abandoned(lock):
         return None
     host, user, process, since, command = (lock.labels.get(label, "?") for label in labels.LOCK)
@@ -82,18 +82,18 @@ def at_work(lock: ContainerSummary | None) -> Holder | None:
 
 
 def abandoned(lock: ContainerSummary) -> bool:
-    """Whether a lock's holder is known to be gone: a process of this machine that has ended."""
+    """Whether the lock's holder was a process on this machine that has ended."""
     return not _may_be_alive(lock)
 
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
-    """Remove the lock of a run that was killed as it gave it back."""
+    """Remove the lock of a run that was killed before it could release it."""
     if observed.lock and abandoned(observed.lock):
         engine.remove(observed.lock.id)
 
 
 class Lock:
-    """The lock of one project; hold it as a context. `wait` is in seconds, for a holder that is at work."""
+    """The lock of one project, held as a context manager. `wait` is the time to wait for it, in seconds."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Lock:
         wait: float = 0,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Name the lock; nothing is asked of the engine yet."""
+        """Prepare the lock. No request is sent yet."""
         self._engine = engine
         self._project = project
         self._image = image
@@ -111,7 +111,7 @@ class Lock:
         self._stopping = stopping
         self._container = ""
         self.waited = False
-        """Whether somebody else had it, when it was asked for."""
+        """Whether another run held the lock at first."""
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -119,8 +119,8 @@ class Lock:
         """Take the lock.
 
         Raises:
-            RefusedError: when another run holds it, or something of that name is not ours.
-            StoppedError: when the user asked to stop while it was waited for.
+            RefusedError: when another run holds it, or when a foreign container has its name.
+            StoppedError: when the user asks to stop while this run waits.
         """
         asked = time.monotonic()
         there = self._engine.image(self._image.reference)
@@ -135,36 +135,36 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._ended.set()
         self._renewer.join()
         _HELD.discard(self._container)
         self._engine.remove(self._container)
 
     def require_held(self) -> None:
-        """Pass while the lock is ours.
+        """Check that this run still holds the lock.
 
         Raises:
-            LockLostError: when another client has taken it over, because we were silent for too long.
+            LockLostError: when another client has taken it over because the lease was not renewed in time.
         """
         held = self._engine.container(lock_name(self._project))
         if held is None or held.id != self._container:
             raise LockLostError(
                 "lock-lost",
-                "Another run has taken the lock over, because this one was not heard of for too long.",
-                hint="Run again: what was begun is finished then.",
+                "Another run has taken over the lock, because this one did not renew its lease in time.",
+                hint="Run again to complete what was begun.",
             )
 
     def _renew(self) -> None:
-        """Send a sign of life at an interval, whether the last one has arrived or not."""
+        """Renew the lease at a fixed interval, without waiting for the previous renewal to arrive."""
         for number in itertools.count(1):
             in_background(self._send, str(number).encode())
             if self._ended.wait(_RENEW_SECONDS):
                 return
 
-    def _send(self, sign: bytes) -> None:
+    def _send(self, lease: bytes) -> None:
         try:
-            self._engine.put_files(self._container, {_LEASE: public(sign)})
+            self._engine.put_files(self._container, {_LEASE: public(lease)})
         except EngineError as error:
             if not self._ended.is_set():
                 LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
@@ -181,7 +181,9 @@ class Lock:
         while True:
             if self._stopping():
                 raise StoppedError(
-                    "stopped", "Stopped, as asked, while another run is at work.", hint="Nothing has been done."
+                    "stopped",
+                    "Stopped on request while waiting for another run.",
+                    hint="Nothing has been changed.",
                 )
             try:
                 return self._engine.create_container(spec)
@@ -210,13 +212,13 @@ class Lock:
         if not labels.is_ours(held.labels, self._project, *labels.LOCK):
             raise RefusedError(
                 "foreign-container",
-                f"There is a container called {held.name} that this firewall did not make.",
-                hint="Rename or remove it, or choose another name for this stack with --project.",
+                f"The name {held.name} is taken by a container that this firewall did not create.",
+                hint="Rename or remove it, or choose another project with --project.",
             )
 
 
 class _LeaseWatch:
-    """Watches a lease for as long as it may be silent, by this machine's clock."""
+    """Measures by this machine's clock how long a lease has not changed."""
 
     def __init__(self) -> None:
         self._seen: tuple[str, bytes] | None = None
@@ -225,9 +227,9 @@ class _LeaseWatch:
         self.renewed = False
 
     def silent(self, held: ContainerView, lease: bytes, asked: float) -> bool:
-        """Take in what the lease says now; whether it has not changed for a whole lease.
+        """Record the lease's current content, and return whether it has expired.
 
-        `asked` is when the engine was asked for it: while it is slow to answer us, it is so for the holder.
+        `asked` is when the engine was asked for it. An engine that is slow for us may be slow for the holder too.
         """
         now = time.monotonic()
         self._slowest = max(self._slowest, now - asked)
@@ -238,7 +240,7 @@ class _LeaseWatch:
 
 
 def _lease_seconds(held: ContainerView) -> float:
-    """Return for how long a holder may be silent; no label makes that endless."""
+    """Return how long the lease is valid according to its label, within limits."""
     stated = held.labels.get(_SILENCE, "")
     return min(max(LEASE_SECONDS, float(stated) if stated.isdecimal() else 0), _LONGEST_LEASE)
 
@@ -253,7 +255,7 @@ def _held(held: ContainerView, project: str) -> RefusedError:
             f"{held.labels.get(labels.LOCK_COMMAND, '?')}, since {held.labels.get(labels.LOCK_SINCE, '?')}",
             f"by {user} on {host.partition(' ')[0]}, process {process.partition(' ')[0]}",
         ],
-        hint="Wait for it, or have this run wait with --lock-wait. A holder that is gone is noticed by itself.",
+        hint="Wait for it, or let this run wait with --lock-wait. An abandoned lock is taken over automatically.",
     )
 
 
@@ -262,7 +264,7 @@ def _is_here(held: ContainerView | ContainerSummary) -> bool:
 
 
 def _may_be_alive(held: ContainerView | ContainerSummary) -> bool:
-    """Whether the holder can be at work: elsewhere, or a process here that still runs, or this one itself."""
+    """Whether the holder may be alive: on another machine, a running process here, or this process."""
     if not _is_here(held):
         return True
     if held.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
@@ -271,7 +273,7 @@ def _may_be_alive(held: ContainerView | ContainerSummary) -> bool:
 
 
 def holder() -> Mapping[str, str]:
-    """Return the labels that say who this process is."""
+    """Return the labels that identify this process."""
     return {
         labels.LOCK_HOST: f"{platform.node()} {_machine()}",
         labels.LOCK_USER: os.environ.get("USER") or str(os.getuid()),
@@ -282,12 +284,12 @@ def holder() -> Mapping[str, str]:
 
 
 def _machine() -> str:
-    """Return what tells this boot of this machine, and this process namespace, from every other."""
+    """Return an identifier of this machine's current boot and this process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return str(platform.node())  # not Linux: no namespaces to tell apart
+        return str(platform.node())  # not Linux: there are no namespaces
 
 
 def _is_alive(process: str) -> bool:
@@ -297,7 +299,7 @@ def _is_alive(process: str) -> bool:
 
 
 def _started(process: int) -> str:
-    """Return when a process started, in clock ticks since boot (proc(5), field 22); empty when it is gone."""
+    """Return a process's start time in clock ticks since boot (proc(5), field 22), or empty if it has ended."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()
     except OSError:
@@ -307,7 +309,7 @@ def _started(process: int) -> str:
 
 
 def _exists(process: int) -> str:
-    """Say whether a process is there, on a system without /proc."""
+    """Return "running" if a process exists, on a system without /proc; otherwise return an empty string."""
     if Path("/proc/self").exists():
         return ""
     try:

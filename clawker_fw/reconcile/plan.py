@@ -147,7 +147,7 @@ class _Planner:
             self._commit(Sibling.COREDNS),
             *self._takeover(),
             self._renames(),
-            self._waste(),
+            self._unused(),
         ]
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
@@ -264,7 +264,7 @@ class _Planner:
         hot = [path for path in old.files if path.startswith(HOT)]
         causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
         if sibling in self._made:
-            if sibling is Sibling.ENVOY or not self._address_moves or not self._can_be_told(old):
+            if sibling is Sibling.ENVOY or not self._address_moves or not self._can_redirect(old):
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
@@ -282,7 +282,7 @@ class _Planner:
         old = self._observed.siblings[sibling]
         return declared(old.files) == declared(self._desired_now.siblings[sibling].boot)
 
-    def _can_be_told(self, old: ObservedSibling) -> bool:
+    def _can_redirect(self, old: ObservedSibling) -> bool:
         """Whether a CoreDNS that is to be replaced can still be made to send agents to another Envoy."""
         return self._trusted(old) and self._understands(old.sibling)
 
@@ -303,20 +303,20 @@ class _Planner:
 
     def _takeover(self) -> list[list[Step | InTurn]]:
         """Move the service address, then retire both old siblings in parallel."""
-        relief = [_in_turn(lane) for lane in (self._relieved_coredns(), self._relieved_envoy()) if lane]
+        retirement = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
             claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
-            return [[*claim, *relief]]
+            return [[*claim, *retirement]]
         # If the old CoreDNS can't send agents to the new Envoy, all agents must have moved to the new CoreDNS
         # before the old Envoy is removed.
-        told = old is not None and self._can_be_told(old)
+        redirected = old is not None and self._can_redirect(old)
         new = Role.AGENTS not in self._observed.networks  # no agent there with a stale neighbour entry
-        seconds = 0 if told or new else ANNOUNCE_SECONDS
-        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], relief]
+        seconds = 0 if redirected or new else ANNOUNCE_SECONDS
+        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], retirement]
 
-    def _relieved_coredns(self) -> list[Step]:
+    def _retire_coredns(self) -> list[Step]:
         """Let the old CoreDNS release the service address, or remove it, and announce the address again.
 
         This follows the new one's claim, so a claim that fails leaves the address with the old one.
@@ -329,7 +329,7 @@ class _Planner:
             return [Release(old.container.id), announce, _remove(old)]
         return [_remove(old), *([announce] if old.container.running else [])]
 
-    def _relieved_envoy(self) -> list[Step]:
+    def _retire_envoy(self) -> list[Step]:
         """Wait until no agent can still use the old Envoy's address, then drain and remove it."""
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
@@ -346,7 +346,7 @@ class _Planner:
     def _drain(self, old: ObservedSibling) -> Drain:
         return Drain(old.container.id, old.container.name, self._converge_options.drain_seconds)
 
-    def _waste(self) -> list[Step]:
+    def _unused(self) -> list[Step]:
         if not self._converge_options.everything:
             return []
         retired = {each.container.id for each in self._observed.leftovers}

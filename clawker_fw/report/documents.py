@@ -250,10 +250,10 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
 
 def program_version(seen: ObservedSibling) -> str | None:
     """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
-    told = versions.of_build(seen.probe.build) if seen.probe else None
+    reported = versions.of_build(seen.probe.build) if seen.probe else None
     applied = labels.read_applied(seen.container.labels)
-    if told or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
-        return told  # the tag of a CoreDNS image that we built is our own version
+    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
+        return reported  # the tag of a CoreDNS image that we built is our own version
     made = not applied.image_ids or seen.container.image in applied.image_ids
     return versions.of_reference(applied.image) if made else None
 

@@ -1,5 +1,5 @@
-"""What the firewall is: everything that decides what the siblings are made of.
+"""The firewall itself: all code that decides what the siblings are made of.
 
-This folder, the templates and the built binaries are the subset that `stack_build_sha` is taken over, so
-nothing outside them may influence a sibling.
+`stack_build_sha` is the digest of this folder, the templates and the built programs, so nothing else may influence
+a sibling.
 """

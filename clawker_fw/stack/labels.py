@@ -1,4 +1,4 @@
-"""The labels on everything that is ours: whose it is, what it was made from, and the three drift labels."""
+"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
 
 import dataclasses
 import functools
@@ -29,14 +29,14 @@ OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
 
 LOCK = (LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND)
-"""What the container that is the lock has beside the labels of ownership."""
+"""The labels of the lock's container, in addition to those of ownership."""
 
 MADE_WITH = (SIBLING, SLOT, APPLIED, *DRIFT_LABELS)
-"""What a sibling has beside them. Only one that has all of it is known by its labels, whatever its name is."""
+"""Further labels of a sibling. A container with all of them is identified by its labels, whatever its name."""
 
 
 def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_sha: str) -> dict[str, str]:
-    """Return the three labels whose mismatch, or absence, alone makes a sibling stale."""
+    """Return the three drift labels. If one of them is missing or differs, the sibling is replaced."""
     return {
         INFRA_CERTS_READY: "true" if infra_certs_ready else "false",
         OTEL_INFRA_PORT: str(otel_infra_port),
@@ -45,45 +45,45 @@ def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_s
 
 
 def ownership_labels(project: str) -> dict[str, str]:
-    """Return the labels that make a resource ours; without all of them it is foreign and left alone."""
+    """Return the labels of ownership. A resource that lacks one of them is foreign and never changed."""
     return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
 
 
 def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
-    """Return the labels that say which container this is."""
+    """Return the labels that identify a sibling's container."""
     return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}
 
 
 def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
-    """Whether a resource is of the project's firewall: it has every label of ownership, and `further` keys."""
+    """Whether a resource belongs to the project: it has all labels of ownership, and all `further` keys."""
     return not lacking(found, project, *further)
 
 
 def volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a container's volume: a volume has no name, but says whose it is."""
+    """Return the labels of a container's anonymous volume."""
     return {key: value for key, value in made_with.items() if key in OWNERSHIP}
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
-    """Return the labels that something would need to be ours and does not have."""
+    """Return the labels that a resource lacks to be ours."""
     wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
     return (*wrong, *(key for key in further if key not in found))
 
 
 @functools.lru_cache(maxsize=32)
 def digest(content: bytes) -> str:
-    """Return how a file's content is named in labels and findings; the helper's is asked for often."""
+    """Return the digest of a file for labels and findings. It is cached, because the helper's is needed often."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def recorded(file: File) -> str:
-    """Return how a file is named in a label. Of a secret nothing is: whoever knows a digest can try guesses."""
+    """Return the record of a file in a label. A secret's digest is left out, because it would confirm guesses."""
     return "secret" if file.secret else digest(file.content)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Applied:
-    """What a container was made with, as its label says: from it a later look tells upgrade from tamper."""
+    """What a container was created with, according to its label. It distinguishes an upgrade from tampering."""
 
     image: str
     image_ids: tuple[str, ...]
@@ -92,7 +92,7 @@ class Applied:
 
 
 def applied_label(image: Image, shape: Shape, boot: Files) -> str:
-    """Return the label that records what a container is made with."""
+    """Return the label that records what a container is created with."""
     record = Applied(
         image.reference, image.ids, shape_fields(shape), {path: recorded(boot[path]) for path in sorted(boot)}
     )
@@ -100,7 +100,7 @@ def applied_label(image: Image, shape: Shape, boot: Files) -> str:
 
 
 def read_applied(labels: Mapping[str, str]) -> Applied | None:
-    """Read the record back; None when there is none that can be read: anybody can write anything into a label."""
+    """Read the record, or return None if it is missing or malformed. Anyone can write anything into a label."""
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         record = json.loads(labels[APPLIED])
         applied = Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
@@ -117,7 +117,7 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
 
 
 def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
-    """Flatten a shape into named fields whose values people can read and JSON can hold."""
+    """Flatten a shape into named fields, whose values are readable and representable in JSON."""
     fields: dict[str, str | int | bool | list[str]] = {}
     for each in dataclasses.fields(shape):
         value = getattr(shape, each.name)

@@ -1,4 +1,4 @@
-"""The installed release: its version, its files, and the one digest that says which firewall it makes."""
+"""The installed release: its version, its files, and the digest that identifies the firewall it makes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Release:
-    """A folder with `stack/`, `templates/` and `bin/`, which are the firewall subset of the package."""
+    """A release. `stack/`, `templates/` and `bin/` in its folder are the firewall subset of the package."""
 
     package: Path
     digests: Digests
@@ -32,7 +32,7 @@ class Release:
 
     @cached_property
     def templates(self) -> Path:
-        """The folder of templates: inside the installed package, or beside it in a checkout."""
+        """The folder of templates: in the installed package, or next to it in a checkout."""
         inside = self.package / "templates"
         return inside if inside.is_dir() else self.package.parent / "templates"
 
@@ -48,13 +48,13 @@ class Release:
                 "binary-missing",
                 f"The package has no {name} for linux/{architecture}.",
                 context=[str(path)],
-                hint="Install the package again: its build compiles this program.",
+                hint="Install the package again; its build compiles this program.",
             )
         return path
 
     @cached_property
     def build_sha(self) -> str:
-        """SHA-256 over the firewall subset: paths in order, each with the digest of its content."""
+        """SHA-256 of the firewall subset: over all paths in order, each with the digest of its content."""
         sum_ = hashlib.sha256()
         for path, file in sorted(self._subset()):
             sum_.update(f"{path} {self.digests.of(file)}\n".encode())

@@ -1,9 +1,10 @@
-"""Hot resources as data: which file each one is, and how it is proven that a program has loaded it.
+"""Hot resources as data: the file of each, and the proof that a program has loaded it.
 
-A sibling names its resources once, in `boot/sibling.json`, where `fwctl` reads them. What is live is a digest of
-what the process has loaded, never a name or number that stands inside a file: for CoreDNS the SHA-256 of the bytes
-that it has read, for Envoy that of its `/config_dump` in canonical form. The renderer writes files in that form
-(no field at its default value, durations and numbers as Envoy prints them, sorted keys): one comparison is enough.
+A sibling declares its resources once, in `boot/sibling.json`, where `fwctl` reads them. The live version of a
+resource is a digest of what the process has loaded, never a name or number inside a file. For CoreDNS it is the
+SHA-256 of the bytes that it has read, for Envoy that of its `/config_dump` in canonical form. The renderer writes
+files in the same form (no field at its default value, durations and numbers as Envoy prints them, sorted keys), so
+that the two can be compared.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ _UNVERSIONED = b',"version_info":"0"}'
 
 @dataclass(frozen=True, slots=True)
 class EnvoyProof:
-    """Where Envoy shows a resource: `/config_dump?resource=dump`, at a path in each entry; its statistics."""
+    """Where Envoy shows a resource (`/config_dump?resource=DUMP`, path `at` in each entry), and its statistics."""
 
     dump: str
     at: tuple[str, ...]
@@ -34,9 +35,10 @@ class EnvoyProof:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A hot file. `path` is below `hot/`.
+    """A hot file. `path` is relative to `hot/`.
 
-    When `hashed`, the program answers the SHA-256 of what it has read; with neither proof only `fwctl` reads it.
+    If it is `hashed`, the program reports the SHA-256 of what it has read. Without either proof, only `fwctl`
+    reads it.
     """
 
     name: str
@@ -46,34 +48,34 @@ class Resource:
 
     @property
     def proven(self) -> bool:
-        """Whether a program has to show that it has loaded this."""
+        """Whether a program must prove that it has loaded this resource."""
         return self.hashed or self.envoy is not None
 
     def digest(self, content: bytes) -> str:
-        """Return the digest that is live once a program has loaded this content, in hexadecimal."""
+        """Return the live digest after a program has loaded this content, in hexadecimal."""
         if self.envoy is None:
             return hashlib.sha256(content).hexdigest()
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
 
 def discovery_response(resources: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return a DiscoveryResponse in canonical form, as Envoy reads it from a file; its version stands for none."""
+    """Return a DiscoveryResponse for Envoy in canonical form. Its version is a placeholder."""
     ordered = sorted(resources, key=lambda resource: str(resource["name"]))
     text = json.dumps(ordered, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return b'{"resources":' + text.encode() + _UNVERSIONED
 
 
 def plain(content: bytes) -> bytes:
-    """Return what a hot file says, without the version that each commit writes into it anew."""
+    """Return a hot file's content without the version that a commit has written into it."""
     tail = content[-_VERSION_LENGTH:]
     return content[: -len(tail)] + _VERSION.sub(_UNVERSIONED, tail) if tail else content
 
 
 def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
-    """Return what must be live of each proven resource, given the hot files by their path in the volume.
+    """Return the digest of each proven resource that must be live with these hot files.
 
     Raises:
-        ValueError: when one is a secret: what must be live is shown to everybody, and a digest can be guessed.
+        ValueError: when one of them is a secret. Live digests are public, and a digest would confirm guesses.
     """
     proven = {each: hot[f"hot/{each.path}"] for each in resources if each.proven}
     if secrets := [each.name for each, file in proven.items() if file.secret]:
@@ -82,7 +84,7 @@ def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
 
 
 def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
-    """Return what `boot/sibling.json` says of the resources."""
+    """Return the part of `boot/sibling.json` about resources."""
     return [
         {key: value for key, value in dataclasses.asdict(each).items() if value not in (False, None)}
         for each in resources
@@ -90,7 +92,7 @@ def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
 
 
 def declared(files: Files) -> list[Resource]:
-    """Return the resources that a container was made to read; none when its file can't be read as one of ours."""
+    """Return the resources that a container's `boot/sibling.json` declares, or none if it is unreadable."""
     try:
         found = json.loads(files[SIBLING].content)["resources"]
         return [

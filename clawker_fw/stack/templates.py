@@ -1,4 +1,4 @@
-"""Rendering: templates print, Python decides. An undefined name in a template is an error, never empty text."""
+"""Rendering of templates. Decisions are made in Python. An undefined name in a template is an error."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def render(release: Release, name: str, view: Mapping[str, object]) -> bytes:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - no HTML here; every value is escaped by a filter for its own format
+        autoescape=False,  # noqa: S701 - not HTML; a filter escapes each value for the file's format
     )
     environment.filters["json"] = _json
     return environment.from_string(source(release, name)).render(view).encode()

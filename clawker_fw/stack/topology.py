@@ -1,7 +1,7 @@
-"""The two networks and every address in them.
+"""The two networks and all addresses in them.
 
-Agents live in the lower half of the agent network, everything of ours in the upper half, so that the engine
-never gives one of our addresses away.
+The engine assigns addresses from the lower half of a network, and ours are in the upper half, so it never gives
+one of them to another container.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ _POOLS = {
 SPECIAL_RANGES = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
-"""Never reachable: this network, loopback, link-local, multicast, reserved and broadcast (RFC 6890)."""
+"""Never reachable: this network, loopback, link-local, multicast, reserved and broadcast ranges (RFC 6890)."""
 
 PRIVATE_RANGES = tuple(
     IPv4Network(text)
@@ -36,7 +36,7 @@ PRIVATE_RANGES = tuple(
         "198.18.0.0/15",
     )
 )
-"""Reachable only for rules with `allow_private`: private, shared, protocol and benchmark space (RFC 6890)."""
+"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges (RFC 6890)."""
 
 
 _INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
@@ -44,12 +44,12 @@ _FIXED_OPTIONS = {
     "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings
     "com.docker.network.enable_ipv6": "false",
 }
-"""What an engine can have another default for (`default-network-opts`)."""
+"""Options for which an engine can have another default (`default-network-opts`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """The subnets of a stack, from which every address follows."""
+    """The subnets of a stack. All addresses are derived from them."""
 
     agents: IPv4Network
     egress: IPv4Network
@@ -68,15 +68,15 @@ class Addressing:
         return _upper_half(self.agents)[20 + slot]
 
     def egress_primary(self, slot: int) -> IPv4Address:
-        """The address by which Envoy's own name resolution leaves."""
+        """The source address of Envoy's own DNS queries."""
         return _upper_half(self.egress)[10 + slot]
 
     def guarded(self, slot: int) -> IPv4Address:
-        """The source of upstream connections that may not reach anything private."""
+        """The source address of upstream connections that may not reach private ranges."""
         return _upper_half(self.egress)[20 + slot]
 
     def exempt(self, slot: int) -> IPv4Address:
-        """The source of upstream connections for rules with `allow_private`."""
+        """The source address of upstream connections for rules with `allow_private`."""
         return _upper_half(self.egress)[30 + slot]
 
     @property
@@ -86,7 +86,7 @@ class Addressing:
 
     @property
     def own_egress_addresses(self) -> tuple[IPv4Address, ...]:
-        """Every address Envoy can have on the egress network, in either slot."""
+        """All addresses of Envoy on the egress network, in both slots."""
         return tuple(
             sorted(
                 address(slot) for slot in (0, 1) for address in (self.egress_primary, self.guarded, self.exempt)
@@ -95,7 +95,7 @@ class Addressing:
 
     @property
     def reserved(self) -> Mapping[Role, tuple[str, ...]]:
-        """Every address that only a sibling may have, in either slot."""
+        """All addresses that are reserved for siblings, in both slots."""
         on_agents = [self.service, *(address(slot) for slot in (0, 1) for address in (self.envoy, self.coredns))]
         return {
             Role.AGENTS: tuple(map(str, sorted(on_agents))),
@@ -108,30 +108,31 @@ def _upper_half(network: IPv4Network) -> IPv4Network:
 
 
 def lower_half(network: IPv4Network) -> IPv4Network:
-    """Return the half from which the engine may give addresses to others."""
+    """Return the half from which the engine assigns addresses to other containers."""
     return next(network.subnets())
 
 
 def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network]) -> IPv4Network:
-    """Return the first subnet of the role's pools that overlaps no network of the engine, and no route.
+    """Return the first subnet of the role's pools that overlaps no network of the engine and no route.
 
-    Where routes lead to all of them, as into a large private network, it is the first with the most general ones.
+    If every free subnet overlaps a route, as in a large private network, the one with the least specific route is
+    used.
 
     Raises:
         SettingsError: when there is none.
     """
     taken, routed = tuple(taken), tuple(routed)
 
-    def most_special(candidate: IPv4Network) -> int:
+    def most_specific(candidate: IPv4Network) -> int:
         return max((route.prefixlen for route in routed if route.overlaps(candidate)), default=0)
 
     free = [each for each in _candidates(role) if not any(each.overlaps(other) for other in taken)]
     if free:
-        return min(free, key=most_special)
+        return min(free, key=most_specific)
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",
-        hint="Choose one with `network.subnet`, or remove networks that are not used.",
+        hint="Choose one with `network.subnet`, or remove unused networks.",
     )
 
 
@@ -142,10 +143,10 @@ def _candidates(role: Role) -> Iterator[IPv4Network]:
 
 
 def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpec]:
-    """Return both networks. The agent network has no way out and no host address on it.
+    """Return both networks. The agent network has no way out and no address of the host.
 
-    `internal` takes the way out, `inhibit_ipv4` the bridge's address. `gateway_mode_ipv4=isolated` would say
-    both in one word, but engines before 27 ignore it silently.
+    `internal` removes the way out, and `inhibit_ipv4` the bridge's address. `gateway_mode_ipv4=isolated` would do
+    both, but engines before 27 silently ignore it.
     """
     return {
         Role.AGENTS: _spec(
@@ -169,5 +170,5 @@ def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: d
 
 
 def network_names(project: str) -> dict[Role, str]:
-    """Return what a project's networks are called."""
+    """Return the names of a project's networks."""
     return {Role.AGENTS: f"{project}-net", Role.EGRESS: f"{project}-egress"}

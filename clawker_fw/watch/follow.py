@@ -42,18 +42,20 @@ class Inbox:
 
 
 @contextmanager
-def followed(engine: EngineReader, tell: Callable[[Event], None], gone: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` for each event of an engine until the context ends, and `gone` if the engine goes first."""
+def followed(
+    engine: EngineReader, on_event: Callable[[Event], None], on_end: Callable[[], None]
+) -> Iterator[None]:
+    """Call `on_event` for each event of an engine until the context ends, or `on_end` if the engine goes first."""
     left = threading.Event()
     with engine.events() as events:
 
         def follow() -> None:
             try:
                 for event in events:
-                    tell(event)
+                    on_event(event)
             finally:
                 if not left.is_set():
-                    gone()
+                    on_end()
 
         threading.Thread(target=follow, name="engine-events", daemon=True).start()
         try:

@@ -18,7 +18,7 @@ class Health:
         self._guard = threading.Lock()
         self._last: tuple[float, Verdict | None, str | None] | None = None
 
-    def tell(self, decision: Decision) -> None:
+    def report(self, decision: Decision) -> None:
         """Record a decision."""
         with self._guard:
             self._last = (self._clock(), decision.verdict, decision.error.code if decision.error else None)

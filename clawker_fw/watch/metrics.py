@@ -23,12 +23,14 @@ class Metrics:
         build.info({"version": version, "stack_build_sha": build_sha})
         self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
         self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
-        self._looked = self._gauge("last_look_timestamp_seconds", "Time of the last successful comparison")
+        self._last_comparison = self._gauge(
+            "last_look_timestamp_seconds", "Time of the last successful comparison"
+        )
         self._current = self._gauge(
             "last_current_timestamp_seconds", "Time of the last comparison that found the stack current"
         )
         self._healed = self._gauge("last_heal_timestamp_seconds", "Time of the last successful heal")
-        self._looks = Counter(
+        self._comparisons = Counter(
             "clawker_fw_looks",
             "Comparisons, by trigger and decision",
             ("trigger", "decision"),
@@ -53,9 +55,9 @@ class Metrics:
         for each in Verdict:
             self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
 
-    def tell(self, decision: Decision) -> None:
+    def report(self, decision: Decision) -> None:
         """Count a decision."""
-        self._looks.labels(decision.trigger.value, decision.answer.value).inc()
+        self._comparisons.labels(decision.trigger.value, decision.answer.value).inc()
         self._seconds.observe(decision.seconds)
         for sibling in Sibling:
             self._set_verdict(sibling, (decision.verdicts or {}).get(sibling))
@@ -63,7 +65,7 @@ class Metrics:
             for action in {each.action for each in decision.healed}:
                 self._heals.labels(action.value, decision.outcome.value).inc()
         if decision.verdict is not None:
-            self._looked.set_to_current_time()
+            self._last_comparison.set_to_current_time()
             self._set_findings(decision.left)
         if decision.verdict is Verdict.CURRENT:
             self._current.set_to_current_time()

@@ -17,7 +17,7 @@ class Manager:
         self._watchdog = for_us and bool(environment.get("WATCHDOG_USEC"))
         self._is_ready = False
 
-    def tell(self, decision: Decision) -> None:
+    def report(self, decision: Decision) -> None:
         """Report the decision as status, and ping the watchdog if the comparison succeeded."""
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
         alive = self._sign_of_life() if decision.verdict is not None else []

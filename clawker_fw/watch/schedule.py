@@ -19,7 +19,7 @@ class Schedule:
         self._began = float("-inf")
         self.due = float("-inf")
 
-    def look(self, now: float) -> None:
+    def compared(self, now: float) -> None:
         """Record the start of a comparison. The next one is due after the interval, plus or minus 10 %."""
         self._began = now
         self.due = now + self._interval * (0.9 + 0.2 * self._random())

@@ -44,7 +44,7 @@ CALM_SECONDS = 600.0
 """How long the replacement of a broken sibling must work before the backoff is reset."""
 
 _HEAL_AGAIN = (1.0, 300.0)
-_LOOK_AGAIN = (1.0, 60.0)
+_COMPARE_AGAIN = (1.0, 60.0)
 _CONNECT_AGAIN = (0.1, 2.0)
 _LOCK_AGAIN = (1.0, 15.0)
 """First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
@@ -70,7 +70,7 @@ class WatcherContext:
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
     blueprint: Callable[[EngineFacts], Blueprint]
-    tell: Callable[[Decision], None]
+    report: Callable[[Decision], None]
     inbox: Inbox
     require_release: Callable[[], None] = lambda: None
     progress: Callable[[Progress], None] = lambda _: None
@@ -88,8 +88,8 @@ class Watcher:
         self._place = place
         self._own = ours(orders.project)
         self._schedule = Schedule(orders.interval, place.random)
-        self._connecting, self._looking, self._healing, self._run_context = (
-            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _LOOK_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
+        self._connecting, self._comparing, self._healing, self._run_context = (
+            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
@@ -133,7 +133,7 @@ class Watcher:
         if error.message != self._unreachable:
             self._unreachable = error.message
             seconds = self._place.clock() - began
-            self._place.tell(Decision(self._next, Answer.RETRY, seconds, error=error, wait=wait))
+            self._place.report(Decision(self._next, Answer.RETRY, seconds, error=error, wait=wait))
         end = self._place.clock() + wait
         while not self._place.stopping() and (left := end - self._place.clock()) > 0:
             self._place.inbox.take(left)
@@ -155,7 +155,7 @@ class Watcher:
                     self._schedule.by(self._newcomer_at if news == {News.ARRIVAL} else now)
                     self._next = Trigger.EVENT
             decision = self._look(engine)
-            self._place.tell(decision)
+            self._place.report(decision)
             if decision.error and decision.error.code == "engine-unreachable":
                 return
 
@@ -165,7 +165,7 @@ class Watcher:
 
     def _look(self, engine: EngineWriter) -> Decision:
         began, trigger = self._place.clock(), self._next
-        self._schedule.look(began)
+        self._schedule.compared(began)
         self._next = Trigger.INTERVAL
         if self._newcomer_at > began:
             self._schedule.by(self._newcomer_at)
@@ -186,7 +186,7 @@ class Watcher:
 
     def _retry(self, error: FirewallError) -> Decision:
         """Schedule the next comparison with backoff."""
-        wait = self._looking.failed(self._place.clock())
+        wait = self._comparing.failed(self._place.clock())
         self._again(wait)
         return Decision(self._next, Answer.RETRY, 0, error=error, wait=wait)
 
@@ -230,7 +230,7 @@ class Watcher:
         options = ConvergeOptions(seconds, causes=self._orders.heal.causes, actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:
-            self._looking.succeeded()
+            self._comparing.succeeded()
             return dataclasses.replace(decision, unused=work.unused)
         # The settings are unreadable, so there is no verdict. A heal that took place is still reported.
         if decision.answer is Answer.HEAL:

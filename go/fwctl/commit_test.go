@@ -281,7 +281,7 @@ func (r *reader) Rejections([]Resource) (map[string]int, error) {
 	return maps.Clone(r.rejections), nil
 }
 
-func (r *reader) Reason() string { return "because it was told to" }
+func (r *reader) Reason() string { return "rejected by the test" }
 
 func (r *reader) Connections() (int, error) { return len(r.seen), r.broken }
 
@@ -416,7 +416,7 @@ func TestCommitRemovesLast(t *testing.T) {
 }
 
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
-func TestCommitRemovesStrangers(t *testing.T) {
+func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
 	files := stageSet(t, root, "2", routes, added, listeners)
 	write(t, filepath.Join(root, "hot"), tree{"rds/stranger.json": "{}"})

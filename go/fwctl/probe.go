@@ -38,7 +38,7 @@ func probe(root string, sibling Sibling, program Program) Report {
 	report.AgentsSee = agentsSee(root, sibling)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
-	report.Processes = orUnreadable(strangers(processes))
+	report.Processes = orUnreadable(unknownProcesses(processes))
 	live, err := program.Live(sibling.Resources)
 	if err == nil {
 		report.Live = live

@@ -25,25 +25,25 @@ func commandOf(proc, process string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// strangersStay is how long an unknown process must exist before it is reported. When the engine executes this helper,
+// unknownStay is how long an unknown process must exist before it is reported. When the engine executes this helper,
 // for a health check for example, a process of the engine exists for a moment before it becomes the helper.
-const strangersStay = 300 * time.Millisecond
+const unknownStay = 300 * time.Millisecond
 
-// strangers lists the processes in this container other than the program and this helper, by id and command line.
-func strangers(proc string) ([]string, error) {
-	found, err := notOurs(proc)
-	for end := time.Now().Add(strangersStay); err == nil && len(found) > 0 && time.Now().Before(end); {
+// unknownProcesses lists the processes in this container other than the program and this helper, by id and command line.
+func unknownProcesses(proc string) ([]string, error) {
+	found, err := unknownNow(proc)
+	for end := time.Now().Add(unknownStay); err == nil && len(found) > 0 && time.Now().Before(end); {
 		time.Sleep(pollEvery)
 		var now map[string]string
-		now, err = notOurs(proc)
+		now, err = unknownNow(proc)
 		maps.DeleteFunc(found, func(process, _ string) bool { return now[process] == "" })
 	}
 	return slices.Sorted(maps.Values(found)), err
 }
 
-// notOurs maps unknown processes, identified by id and start time, to descriptions. A process whose executable can't
+// unknownNow maps unknown processes, identified by id and start time, to descriptions. A process whose executable can't
 // be read is unknown, because the helper can always read its own.
-func notOurs(proc string) (map[string]string, error) {
+func unknownNow(proc string) (map[string]string, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err

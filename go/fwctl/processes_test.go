@@ -11,7 +11,7 @@ import (
 )
 
 // Any process except the program and this helper is reported, with its id and command line.
-func TestStrangers(t *testing.T) {
+func TestUnknownProcesses(t *testing.T) {
 	other := exec.Command("/bin/sleep", "60")
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
@@ -23,7 +23,7 @@ func TestStrangers(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := strangers(processes)
+	found, err := unknownProcesses(processes)
 
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +38,8 @@ func TestStrangers(t *testing.T) {
 }
 
 // A list of processes that can't be read is an error, never an empty one.
-func TestStrangersUnreadable(t *testing.T) {
-	if found, err := strangers(filepath.Join(t.TempDir(), "none")); err == nil {
+func TestUnknownProcessesUnreadable(t *testing.T) {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Errorf("got %q", found)
 	}
 }

@@ -18,5 +18,5 @@ def test_what_is_written_is_read(seconds: float, text: str) -> None:
 @pytest.mark.parametrize("text", ["25h", "1e3s", "soon", "-1s"])
 def test_what_is_no_duration(text: str) -> None:
     """It is a mistake on the command line, as it would be in the settings."""
-    with pytest.raises(Exception, match=r"24h|is no duration"):
+    with pytest.raises(Exception, match=r"24h|is not a duration"):
         duration(text)

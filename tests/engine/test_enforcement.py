@@ -17,7 +17,7 @@ from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.programs import machine
 from devkit.waiting import until
-from devkit.witness import Teller, Witnesses
+from devkit.witness import LoggingOrigin, Witnesses
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.0.1", "gateway": "10.214.0.1"}
@@ -117,14 +117,14 @@ def process(firewall: Firewall, peers: Peers) -> int:
 
 
 @pytest.fixture(scope="module")
-def loopback(process: int, world: World) -> Teller:
+def loopback(process: int, world: World) -> LoggingOrigin:
     """An origin on Envoy's own loopback."""
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
     return world.serve("origin", "--name", "loopback", *options, process=process)
 
 
 @pytest.fixture(scope="module")
-def witnesses(world: World, loopback: Teller, agent: Peer) -> Witnesses:
+def witnesses(world: World, loopback: LoggingOrigin, agent: Peer) -> Witnesses:
     """All who could be reached: the world, Envoy's loopback, and an agent."""
     return Witnesses([world.origin, loopback, agent])
 

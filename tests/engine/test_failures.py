@@ -186,7 +186,7 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
         firewall.call("down").expect()
 
 
-def begun(firewall: Firewall) -> "subprocess.Popen[str]":
+def half_done_run(firewall: Firewall) -> "subprocess.Popen[str]":
     """Start a replacement of both siblings and return when both new containers have been made."""
     process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
     assert process.stderr is not None
@@ -198,7 +198,7 @@ def begun(firewall: Firewall) -> "subprocess.Popen[str]":
 
 def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
     """Ctrl-C finishes or undoes the step in hand, says what is left, and ends with 130; the next run finishes."""
-    process = begun(up)
+    process = half_done_run(up)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -212,7 +212,7 @@ def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
 
 def test_interrupted_twice(up: Firewall) -> None:
     """Ctrl-C again stops at once; the next run takes the lock over and finishes."""
-    process = begun(up)
+    process = half_done_run(up)
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
     next(line for line in process.stderr if "then stopping" in line)

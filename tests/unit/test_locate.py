@@ -100,7 +100,7 @@ def test_what_is_no_address_is_refused(text: str, tmp_path: Path) -> None:
         locate(None, None, {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": text})
     assert caught.value.code == "engine-address"
     assert text in caught.value.message
-    assert caught.value.context == ("said by DOCKER_HOST",)
+    assert caught.value.context == ("named by DOCKER_HOST",)
 
 
 @pytest.mark.parametrize(

@@ -397,7 +397,7 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.share >= 1 and isinstance(progress.step, Verify) and "lock" not in lost:
             lost["lock"] = True
             for name in ("clawker-lock", "clawker-envoy", "clawker-coredns"):
@@ -406,7 +406,7 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
 
     lost: dict[str, bool] = {}
     with pytest.raises(FirewallError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
     assert stacks.found(engine, wanted) == set()
 
 
@@ -416,14 +416,14 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     adopted: dict[str, str] = {}
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.share >= 1 and isinstance(progress.step, Create) and len(engine.listing()) > 2 and not adopted:
             engine.remove("clawker-lock")
             stacks.converged(engine, wanted)
             adopted.update({each.name: each.id for each in engine.listing()})
 
     with pytest.raises(LockLostError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
     assert adopted
     assert {each.name: each.id for each in engine.listing()} == adopted
     assert stacks.found(engine, wanted) == set()
@@ -435,14 +435,14 @@ def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if isinstance(progress.step, Verify):
             engine.remove("clawker-lock")
             stacks.converged(engine, wanted)
             raise NotProvenError("replacement-not-ready", "It did not answer, then.")
 
     with pytest.raises(LockLostError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
     assert stacks.found(engine, wanted) == set()
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
@@ -457,12 +457,12 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
     def unsaid(name: str) -> ContainerView | None:
         raise EngineError("engine-unreachable", f"The engine did not answer when asked about {name}.")
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if isinstance(progress.step, Create):
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(tell))
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
     assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 
@@ -474,14 +474,14 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
     stacks.converged(engine, wanted)
     told: list[Progress] = []
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if not told:
             engine.create_container(stacks.bare_container("clawker-envoy-next", wanted))
         told.append(progress)
 
     with pytest.raises(ConflictError):
         convergence.converge(
-            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), convergence.RunContext(tell)
+            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), convergence.RunContext(on_progress)
         )
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
@@ -491,18 +491,18 @@ def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
-    begun: list[Progress] = []
+    started: list[Progress] = []
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if isinstance(progress.step, ReleaseAddress):
-            begun.append(progress)
+            started.append(progress)
 
     with pytest.raises(StoppedError) as caught:
         convergence.converge(
             engine,
             lambda: wanted,
             ConvergeOptions(0, replace_all=True),
-            convergence.RunContext(tell, lambda: bool(begun)),
+            convergence.RunContext(on_progress, lambda: bool(started)),
         )
     left = "\n".join(caught.value.context)
     assert "stop and remove clawker-envoy" in left

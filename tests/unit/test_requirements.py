@@ -69,8 +69,8 @@ def test_later_apis_fit(api: str) -> None:
     ("said", "lacking"),
     [
         ({"MemoryLimit": False}, ["memory limits"]),
-        ({"PidsLimit": False}, ["limits of processes"]),
-        ({"MemoryLimit": False, "PidsLimit": False}, ["memory limits", "limits of processes"]),
+        ({"PidsLimit": False}, ["process limits"]),
+        ({"MemoryLimit": False, "PidsLimit": False}, ["memory limits", "process limits"]),
         ({"Plugins": {"Network": ["host", "null"]}}, ["bridge networks: it has host, null"]),
         ({"Plugins": {"Network": []}}, ["bridge networks: it has none at all"]),
         ({"KernelVersion": "3.10.0-1160.el7.x86_64"}, ["net.ipv4.ip_unprivileged_port_start: its kernel is 3.10"]),

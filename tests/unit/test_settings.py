@@ -197,11 +197,11 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("network:\n  subnet: 10.0.0.0/26\n", 2, "/8 to /25"),
         ("network:\n  subnet: 8.0.0.0/16\n", 2, "public address space"),
         ("network: 5\n", 1, "`network` must be a mapping"),
-        ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "does not say which bytes"),
+        ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "is not pinned by digest"),
         ("otel:\n  infra_port: 70000\n", 2, "less than or equal to 65535"),
-        ("drain_timeout: 5 parsecs\n", 1, "no duration"),
+        ("drain_timeout: 5 parsecs\n", 1, "not a duration"),
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
-        ("drain_timeout: true\n", 1, "no duration"),
+        ("drain_timeout: true\n", 1, "not a duration"),
         ("a: [\n", 2, "is not YAML"),
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
@@ -222,13 +222,13 @@ def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str
         ("netwrk: {}\n", "Did you mean `network`?"),
         ("otel:\n  infra_prot: 1\n", "Did you mean `infra_port`?"),
         ("rules:\n  - {dst: a.test, alow_private: true}\n", "Did you mean `allow_private`?"),
-        ("zzz: 1\n", "Known are:"),
+        ("zzz: 1\n", "Valid are:"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(text: str, hint: str, write: Write) -> None:
     """A mistyped key is an error that helps."""
     error = refused(write(text))
-    assert "is no setting" in error.message
+    assert "is not a setting" in error.message
     assert hint in error.hint
 
 

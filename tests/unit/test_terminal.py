@@ -82,10 +82,10 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         pass
 
     def display() -> None:
-        for teller in (text.StepDisplay(text.console(stderr=True)), log.StepRecords()):
-            teller.difference(diff(said))
-            teller(Progress(step, 0.0, said))
-            teller(Progress(step, 1.0, said))
+        for output in (text.StepDisplay(text.console(stderr=True)), log.StepRecords()):
+            output.difference(diff(said))
+            output(Progress(step, 0.0, said))
+            output(Progress(step, 1.0, said))
 
     def record() -> None:
         fields = {"value": said, "several": [said], said: 1}

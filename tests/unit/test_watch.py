@@ -127,7 +127,7 @@ class Watched:
         return WatcherContext(
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),
-            tell=lambda decision: self.decisions.append((self.script.now, decision)),
+            report=lambda decision: self.decisions.append((self.script.now, decision)),
             inbox=self.script,
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
@@ -825,7 +825,7 @@ def test_intervals_have_jitter() -> None:
     pace = Schedule(100, lambda: next(shares))
     dues = []
     for _ in range(3):
-        pace.look(0)
+        pace.compared(0)
         dues.append(pace.due)
     assert dues == pytest.approx([90, 100, 110])
 

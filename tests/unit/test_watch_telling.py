@@ -109,7 +109,7 @@ def test_metrics_say_what_was_seen_and_done() -> None:
     """Verdicts, looks, heals by action and outcome, what is left, and when it went well last."""
     metrics = Metrics("1.2", "abc")
     for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
-        metrics.tell(decision)
+        metrics.report(decision)
     found = samples(metrics)
     assert found['clawker_fw_build_info{stack_build_sha="abc",version="1.2"}'] == 1
     assert found['clawker_fw_verdict{sibling="envoy",verdict="current"}'] == 1
@@ -129,9 +129,9 @@ def test_what_could_not_be_looked_at_is_unknown() -> None:
     metrics = Metrics("1.2", "abc")
     unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
     assert unknown <= samples(metrics).keys()
-    metrics.tell(QUIET)
+    metrics.report(QUIET)
     assert unknown.isdisjoint(samples(metrics).keys())
-    metrics.tell(BLIND)
+    metrics.report(BLIND)
     assert unknown <= samples(metrics).keys()
 
 
@@ -144,7 +144,7 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     health = Health(60, lambda: now[0])
     assert not health.answer()[0]
     for decision, healthy in ((QUIET, True), (LEFT, False), (QUIET, True), (BLIND, False), (QUIET, True)):
-        health.tell(decision)
+        health.report(decision)
         assert health.answer()[0] is healthy
     now[0] = 60
     assert health.answer()[0]
@@ -276,7 +276,7 @@ def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager
     """READY once, whatever the first look says; WATCHDOG for looks that succeed, and for progress."""
     telling = told(manager, WATCHDOG_PID=str(os.getpid()))
     for decision in (BLIND, QUIET, BLIND):
-        telling.tell(decision)
+        telling.report(decision)
     telling.alive()
     telling.stopping()
     assert heard(manager) == [
@@ -292,7 +292,7 @@ def test_a_first_heal_that_takes_long_is_a_start_all_the_same(manager: socket.so
     """A manager waits for READY no longer than for any start: the first sign of life says it, too."""
     telling = told(manager)
     telling.alive()
-    telling.tell(QUIET)
+    telling.report(QUIET)
     assert heard(manager) == [["READY=1", "WATCHDOG=1"], ["STATUS=nothing, current", "WATCHDOG=1"]]
 
 
@@ -300,7 +300,7 @@ def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> Non
     """Nor one that is not asked for."""
     for variables in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": ""}):
         telling = told(manager, **variables)
-        telling.tell(QUIET)
+        telling.report(QUIET)
         telling.alive()
         assert heard(manager) == [["READY=1", "STATUS=nothing, current"]]
 
@@ -318,7 +318,7 @@ def test_abstract_sockets_are_told_too() -> None:
 def test_nobody_to_tell_is_no_error(address: str) -> None:
     """A watcher may be started by hand."""
     telling = Manager({"NOTIFY_SOCKET": address})
-    telling.tell(QUIET)
+    telling.report(QUIET)
     telling.stopping()
 
 

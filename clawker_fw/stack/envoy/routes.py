@@ -1,7 +1,7 @@
 """Envoy's one table of routes, for plain HTTP on every port.
 
-A name is a virtual host, and the port that an agent has connected to chooses among its routes. One table for all
-ports, because each file that Envoy watches is an inotify instance, of which a user has 128 (inotify(7)).
+Each name belongs to a virtual host, whose routes match the port that the agent has connected to. All ports share
+one table, because each file that Envoy watches takes an inotify instance, and a user has 128 of them (inotify(7)).
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ _HEADERS_REMOVED = (
     "x-forwarded-proto",
     "x-request-id",
 )
-"""What a proxy adds, and an agent could pretend, is nothing the world should see."""
+"""Headers that a proxy adds and an agent could forge. Origins should not see them."""
 
 Clusters = tuple[tuple[int, str], ...]
-"""The ports on which a name is allowed, each with the cluster that its requests go to."""
+"""The ports on which a name is allowed, each with the cluster for its requests."""
 
 
 def table(rules: RuleSet) -> Json:
-    """Return the route table. Names that are allowed alike share a virtual host; every other host is refused."""
+    """Return the route table. Names with the same ports and clusters share a virtual host."""
     hosts: dict[Clusters, list[str]] = {}
     for pattern, clusters in _patterns(rules).items():
         hosts.setdefault(clusters, []).append(pattern)
@@ -47,10 +47,10 @@ def table(rules: RuleSet) -> Json:
 
 
 def _patterns(rules: RuleSet) -> dict[str, Clusters]:
-    """Return each pattern (`a.test`, `*.a.test`) with what is allowed for the names to which it is the closest.
+    """Return each pattern (`a.test`, `*.a.test`) with what is allowed for names whose most specific pattern it is.
 
-    Envoy looks at one virtual host only, the one with the closest pattern, so this has to hold what rules for
-    names above it allow on further ports.
+    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
+    parent domains allow on further ports.
     """
     exact: dict[str, dict[int, Rule]] = {}
     below: dict[str, dict[int, Rule]] = {}
@@ -60,7 +60,7 @@ def _patterns(rules: RuleSet) -> dict[str, Clusters]:
     inherited: dict[str, dict[int, Rule]] = {"": {}}
 
     def subtree(name: str) -> Mapping[int, Rule]:
-        """Return the rules for what is below a name: its own before those of the names above it."""
+        """Return the rules for subdomains of a name. Its own rules override those of its parent domains."""
         if name not in inherited:
             above = subtree(name.partition(".")[2])
             inherited[name] = {**above, **below[name]} if name in below else dict(above)
@@ -75,12 +75,12 @@ def _patterns(rules: RuleSet) -> dict[str, Clusters]:
 
 
 def cluster_of(rule: Rule) -> str:
-    """Return the cluster for what a rule allows."""
+    """Return the cluster for a rule."""
     return EXEMPT if rule.allow_private else GUARDED
 
 
 def _forward(port: int, cluster: str) -> Json:
-    # The port was taken off the Host header for matching; the origin sees it as the agent must have written it.
+    # Matching has stripped the port from the Host header. It is added again for the origin.
     host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
     state = [{"key": PORT, "string_match": {"exact": str(port)}}]
     return {

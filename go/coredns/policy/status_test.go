@@ -22,8 +22,8 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(folder, "s")
 }
 
-// told returns the status that a client of the socket receives.
-func told(t *testing.T, path string) Status {
+// statusFrom returns the status that a client of the socket receives.
+func statusFrom(t *testing.T, path string) Status {
 	t.Helper()
 	connection, err := net.Dial("unix", path)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestStatusSocket(t *testing.T) {
 		close(ended)
 	}()
 	digest := parse(t, listOf("a.test")).digest
-	first := told(t, path)
+	first := statusFrom(t, path)
 	if first != (Status{Build: first.Build, Digest: digest, Names: 1}) || len(first.Build) <= len("CoreDNS-") {
 		t.Errorf("got %+v", first)
 	}
@@ -70,11 +70,11 @@ func TestStatusSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close() // who asks and goes away keeps nobody else from being told
+	gone.Close() // a client that goes away does not block others
 	write(t, file, "{}")
 	source.take()
 
-	second := told(t, path)
+	second := statusFrom(t, path)
 
 	if second != (Status{first.Build, digest, 1, 1, file + ": names is missing; write {} for an empty list"}) {
 		t.Errorf("got %+v", second)
@@ -121,7 +121,7 @@ func TestStatusSocketGoesOn(t *testing.T) {
 	defer func() { <-ended }()
 	defer listener.Close()
 
-	if status := told(t, path); status.Names != 1 {
+	if status := statusFrom(t, path); status.Names != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
