@@ -146,7 +146,7 @@ class Hand:
         subnet = IPv4Network(pool["Subnet"])
         return str(Addressing(subnet, subnet).service)
 
-    def remake_network(self, end: str, change: Callable[[Body], None]) -> None:
+    def recreate_network(self, end: str, change: Callable[[Body], None]) -> None:
         """Recreate a network of the stack with a change. Its containers are disconnected before."""
         name = f"{self.firewall.project}-{end}"
         raw = self.docker.inspect_network(name)

@@ -1,4 +1,4 @@
-"""What all tests share: the command line options, who runs beside whom, and the release under test."""
+"""What all tests share: options, the order of tests, and the release under test."""
 
 import secrets
 from collections.abc import Generator, Iterator
@@ -25,20 +25,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to have several workers write one file."""
+    """Refuse --update-goldens with several workers, because they would write the same file."""
     if config.getoption("--update-goldens") and config.getoption("numprocesses", None):
         raise pytest.UsageError("goldens are written by one process: leave out -n")
 
 
 SHARERS = 24
-"""So many tests share what a module has made once. The next ones may be another worker's, who makes its own."""
+"""The number of tests that share a module's fixture before another worker creates its own."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say who stays together on one worker, in this order; all others go wherever there is time.
+    """Assign tests that share a fixture to one worker, in order. The others run on any worker.
 
-    Those that share a fixture share a worker. On an engine that was there before the tests there can be one worker
-    only: every `run` takes away images that nothing is made from, whoever has made them.
+    On an engine that existed before the tests, there can only be one worker, because every `run` removes unused
+    images, including those of other workers.
     """
     wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
     one_engine = wanted and reachable() is not None
@@ -50,19 +50,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             number = next(sharers.setdefault(shared, count()))
             item.add_marker(pytest.mark.xdist_group(f"{shared} {number // SHARERS}"))
         elif _alone(item):
-            item.add_marker(pytest.mark.xdist_group("alone"))  # in a row, for the sake of the others
+            item.add_marker(pytest.mark.xdist_group("alone"))  # consecutive, so that others wait less often
 
 
 def _needs_engine(item: pytest.Item) -> bool:
-    contract = item.nodeid.startswith("tests/contract/")  # asks for the engine while it runs
+    contract = item.nodeid.startswith("tests/contract/")  # requests the engine at run time
     return isinstance(item, pytest.Function) and (contract or "host" in item.fixturenames)
 
 
 def _shared(item: pytest.Item) -> str:
-    """Name what a test shares with others of its module; "" if nothing."""
+    """Return the name of what a test shares with others of its module, or an empty string."""
     if not isinstance(item, pytest.Function):
         return ""
-    fixtures = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - there is no other way to learn of scopes
+    fixtures = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - scopes are not available otherwise
     shared = sorted(name for name, defined in fixtures.items() if defined[-1].scope in {"module", "package"})
     callspec = getattr(item, "callspec", None)
     kinds = [str(callspec.params[name]) for name in shared if callspec and name in callspec.params]
@@ -74,7 +74,7 @@ _floor = Floor()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Let a test that is marked `alone` run while no other does; several in a row wait for that once."""
+    """Run a test marked `alone` while no other one runs. Consecutive ones wait only once."""
     alone = _alone(item)
     _floor.enter(alone=alone)
     try:
@@ -90,7 +90,7 @@ def _alone(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Have what a test has written say half a character in another way: workers can't hand it on as it is."""
+    """Escape lone surrogates in a test's output, because workers can't transmit them."""
     report = yield
     report.sections = [
         (heading, text.encode(errors="backslashreplace").decode()) for heading, text in report.sections
@@ -115,14 +115,14 @@ def host(require_engine: bool) -> Iterator[str]:  # noqa: FBT001 - a fixture
 
 @pytest.fixture(scope="session")
 def docker(host: str) -> Iterator[APIClient]:
-    """What a user does with `docker`, on the engine."""
+    """A client of the engine, for actions of a user with `docker`."""
     with closing(client(host)) as sdk:
         yield sdk
 
 
 @pytest.fixture
 def clean_project(docker: APIClient) -> Iterator[str]:
-    """A name for a stack that nobody else uses; what is left of it is taken away."""
+    """A unique name for a stack, which is removed afterwards."""
     name = f"test{secrets.token_hex(3)}"
     yield name
     remove_project(docker, name)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from devkit.tampering.containers import CONTAINERS, WITH_ANOTHER_RUNTIME
 from devkit.tampering.files import FILES
 from devkit.tampering.images import IMAGES
-from devkit.tampering.inside_network import GIVEN, INSIDE_NETWORK
+from devkit.tampering.inside_network import MOUNTED_FILES, NETWORK_NAMESPACE
 from devkit.tampering.networks import NETWORKS
-from devkit.tampering.running import INSIDE, SEEN_BY_AGENTS
+from devkit.tampering.running import RUNNING, SEEN_BY_AGENTS
 from devkit.tampering.states import STATES
 from devkit.tampering.way import Tampering
 
@@ -22,8 +22,8 @@ TAMPERINGS: Mapping[str, Sequence[Tampering]] = {
     "Images": IMAGES,
     "Networks": NETWORKS,
     "Files": FILES,
-    "Running program": INSIDE,
-    "Network namespace": INSIDE_NETWORK,
-    "Files mounted by the engine": GIVEN,
+    "Running program": RUNNING,
+    "Network namespace": NETWORK_NAMESPACE,
+    "Files mounted by the engine": MOUNTED_FILES,
     "Visible to agents only": SEEN_BY_AGENTS,
 }

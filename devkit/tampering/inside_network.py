@@ -15,7 +15,7 @@ _DIVERT = "OUTPUT -p tcp --dport 443 -j DNAT --to-destination 203.0.113.66"
 _DROP = "INPUT -p tcp --dport 443 -j DROP"
 
 
-INSIDE_NETWORK = (
+NETWORK_NAMESPACE = (
     _inside(
         ENVOY, "IP forwarding is enabled in envoy's network namespace", "echo 1 >/proc/sys/net/ipv4/ip_forward"
     ),
@@ -93,7 +93,7 @@ INSIDE_NETWORK = (
 )
 
 
-def _given(sibling: str, what: str, file: str, line: str) -> Tampering:
+def _mounted(sibling: str, what: str, file: str, line: str) -> Tampering:
     """Return a change of a file that the engine mounts into a container."""
     return Tampering(
         what,
@@ -102,8 +102,10 @@ def _given(sibling: str, what: str, file: str, line: str) -> Tampering:
     )
 
 
-GIVEN = (
-    _given(ENVOY, "a name is added to envoy's /etc/hosts", "HostsPath", "192.0.2.1 a.test"),
-    _given(ENVOY, "a search domain is added to envoy's /etc/resolv.conf", "ResolvConfPath", "search example.com"),
-    _given(COREDNS, "a line is added to coredns' /etc/hostname", "HostnamePath", "example.com"),
+MOUNTED_FILES = (
+    _mounted(ENVOY, "a name is added to envoy's /etc/hosts", "HostsPath", "192.0.2.1 a.test"),
+    _mounted(
+        ENVOY, "a search domain is added to envoy's /etc/resolv.conf", "ResolvConfPath", "search example.com"
+    ),
+    _mounted(COREDNS, "a line is added to coredns' /etc/hostname", "HostnamePath", "example.com"),
 )

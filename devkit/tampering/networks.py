@@ -31,7 +31,7 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
     }
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
-        lambda hand: hand.remake_network(end, change),
+        lambda hand: hand.recreate_network(end, change),
         (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
     )
 
@@ -77,7 +77,7 @@ NETWORKS = (
     _network("egress", "as an internal one", fields(Internal=True), "internal"),
     Tampering(
         "the agent network is recreated with another subnet, and the settings name none",
-        lambda hand: hand.remake_network("net", _other_subnet),
+        lambda hand: hand.recreate_network("net", _other_subnet),
         (
             *(
                 sign

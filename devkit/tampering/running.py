@@ -45,7 +45,7 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
     return make
 
 
-INSIDE = (
+RUNNING = (
     Tampering(
         "a route around the guard is added in envoy",
         _lead_around_the_guard,

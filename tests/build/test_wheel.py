@@ -1,4 +1,4 @@
-"""The wheel: built anywhere Python is, the same bytes each time, and complete where there is nothing else."""
+"""The wheel is reproducible, can be built with Python alone, and is complete."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from devkit.stacks import CHECKOUT
 
 @pytest.fixture(scope="session")
 def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A search path on which the machine's own Go, if it has one, only fails."""
+    """A PATH on which the machine's own Go, if there is one, only fails."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "go").write_text("#!/bin/sh\necho the machine's own Go was called >&2\nexit 1\n")
     (folder / "go").chmod(0o755)
@@ -25,9 +25,9 @@ def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> list[Path]:
-    """Two wheels: one built in an environment of its own, as `pip install .` does, and one in this one.
+    """Two wheels: one built in an isolated environment, as by `pip install .`, and one in this environment.
 
-    Each is built in a copy: building writes programs that others run meanwhile.
+    Each is built in a copy, because building replaces programs that other tests run.
     """
     isolated, here = tmp_path_factory.mktemp("isolated"), tmp_path_factory.mktemp("here")
     sources = [tmp_path_factory.mktemp("sources") / name for name in ("isolated", "here")]
@@ -41,14 +41,14 @@ def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> li
 
 
 def test_two_builds_are_the_same_bytes(wheels: list[Path]) -> None:
-    """Nothing of the machine, the time or the folder is in it."""
+    """Nothing in it depends on the machine, the time or the folder."""
     assert wheels[0].name == wheels[1].name
     digests = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
     assert len(digests) == 1
 
 
 def test_the_wheel_is_complete(wheels: list[Path]) -> None:
-    """Templates, programs for both architectures, the example and the licences."""
+    """It contains templates, programs for both architectures, the example and the licences."""
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = set(wheel.namelist())
     for template in (CHECKOUT / "templates").iterdir():
@@ -65,7 +65,7 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
 
 @pytest.fixture(scope="session")
 def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment in which nothing but the wheel, and what it asks for, has been installed."""
+    """An environment with only the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     subprocess.run([folder / "bin" / "pip", "install", "--quiet", wheels[0]], check=True)
@@ -73,7 +73,7 @@ def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_the_installed_program_runs(installed: Path, host: str, clean_project: str, tmp_path: Path) -> None:
-    """From an empty environment to a current firewall, and down again."""
+    """From an empty environment, the firewall is brought up and taken down."""
 
     def program(*arguments: str, code: int = 0) -> str:
         command = [str(installed), "--host", host, "--project", clean_project, *arguments]

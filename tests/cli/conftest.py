@@ -1,4 +1,4 @@
-"""The command line over an in-memory engine."""
+"""The command line with an in-memory engine."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SETTINGS = "rules:\n  - dst: a.test\n  - dst: h.test\n    proto: http\n"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command gave."""
+    """The result of one command."""
 
     code: int
     out: str
@@ -29,11 +29,11 @@ class Outcome:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """The answer, read."""
+        """The JSON output, parsed."""
         return json.loads(self.out)
 
     def valid(self, schema: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the answer, checked against a published schema."""
+        """Return the JSON output after checking it against a published schema."""
         document = json.loads((CHECKOUT / "docs" / "schemas" / f"{schema}.schema.json").read_text())
         jsonschema.Draft202012Validator.check_schema(document)
         jsonschema.Draft202012Validator(document).validate(self.json)
@@ -60,7 +60,7 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command in the folder of the settings file; waits for real programs pass at once."""
+    """Run a command in the folder of the settings file, without waits for real programs."""
     del settings_file
     monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
     clock = count()  # several threads may ask at once

@@ -1,6 +1,6 @@
-"""The whole program as a process of its own, over an engine in memory: `program.py [RULE]... -- ARGUMENTS`.
+"""The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS`.
 
-With rules before the `--`, a stack with these is up.
+With rules before the `--`, a stack with these rules is running.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Every command by its exit code and its JSON."""
+"""The exit code and JSON output of every command."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from devkit import reference, stacks
 from tests.cli.conftest import SETTINGS, Command, Outcome
 
 EM_AARCH64 = 183
-"""What an ELF file for arm64 says of itself (elf.h)."""
+"""The beginning of an ELF file for arm64 (elf.h)."""
 
 
 def test_the_way_of_a_newcomer(command: Command) -> None:
-    """`run` brings the stack up, `drift` is clean, `status` says how to attach an agent, `down` ends it."""
+    """`run` brings up the stack, `drift` is clean, `status` says how to attach an agent, and `down` removes it."""
     up = command("run", "--format", "json")
     assert up.code == 0
     assert up.valid("run")["changed"] is True
@@ -54,7 +54,7 @@ def test_the_way_of_a_newcomer(command: Command) -> None:
 
 
 def test_run_with_nothing_stale_changes_nothing(command: Command, memory: MemoryEngine) -> None:
-    """A second `run` says so and touches no container."""
+    """A second `run` reports that nothing changed, and touches no container."""
     command("run")
     before = memory.inside("clawker-envoy").id
     again = command("run", "--format", "json")
@@ -65,7 +65,7 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
 
 
 def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, memory: MemoryEngine) -> None:
-    """It is no drift, but `status` names it, `--dry-run` has something to do, and `run` does it."""
+    """Unused images are not drift, but `status` lists them, `--dry-run` plans their removal, and `run` does it."""
     command("run")
     memory.volumes["0123456789abcdef"] = "clawker"
     assert command("drift").code == 0
@@ -80,7 +80,7 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
-    """Who has nothing to do takes no lock, but takes away that of a process that is gone; not one's that lives."""
+    """A run with nothing to do takes no lock. It removes the lock of an ended process, but no other."""
     command("run")
     image = memory.inside("clawker-envoy").image
 
@@ -101,7 +101,7 @@ def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, mem
 
 
 def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
-    """`--dry-run` exits with 1 while there is something to do, and does none of it."""
+    """`--dry-run` exits with 1 if there are steps, and performs none of them."""
     dry = command("run", "--dry-run", "--format", "json")
     assert dry.code == 1
     assert dry.valid("run")["steps"]
@@ -112,7 +112,7 @@ def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
 
 
 def test_force_recreate_replaces_both(command: Command, memory: MemoryEngine) -> None:
-    """Both siblings get new containers although they are current."""
+    """Both siblings get new containers, although they are current."""
     command("run")
     before = {name: memory.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     assert command("run", "--force-recreate").code == 0
@@ -140,7 +140,7 @@ def test_drift_names_layer_field_cause_and_action(command: Command, memory: Memo
 
 
 def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Path) -> None:
-    """A changed rule is shown as the change of the files it makes."""
+    """For a changed rule, the changes of its files are shown."""
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     drift = command("drift")
@@ -152,7 +152,7 @@ def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Pat
 
 
 def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
-    """A sibling that does not answer gives exit code 1."""
+    """A silent sibling gives the verdict `unknown` and exit code 1."""
     command("run")
     memory.inside("clawker-envoy").silent = "connection refused"
     drift = command("drift", "--format", "json")
@@ -174,7 +174,7 @@ def test_reload_commits_rules_live(command: Command, settings_file: Path, memory
 
 
 def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: MemoryEngine) -> None:
-    """A changed setting makes new siblings, as `run` would."""
+    """A changed setting replaces both siblings, as `run` would."""
     command("run")
     before = memory.inside("clawker-envoy").id
     assert command("reload", CLAWKER_FW_OTEL__INFRA_PORT="4320").code == 0
@@ -184,7 +184,7 @@ def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: Me
 def test_settings_that_change_while_a_run_waits_for_its_turn(
     command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are read again with the lock in hand: what was removed from the file meanwhile is not applied."""
+    """The settings are read again under the lock, so a rule removed meanwhile is not applied."""
     command("run")
     settings_file.write_text(SETTINGS + "  - dst: removed.test\n")
     assert "removed.test" in command("drift").out
@@ -202,7 +202,7 @@ def test_settings_that_change_while_a_run_waits_for_its_turn(
 
 
 def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -> None:
-    """It is told beside the answer and in it, and neither the verdict nor the exit code depends on it."""
+    """Other answers to ARP are a warning, and change neither the verdict nor the exit code."""
     command("run")
     assert command("drift", "--format", "json").valid("drift")["warnings"] == []
     memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
@@ -218,7 +218,7 @@ def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -
 
 @pytest.mark.parametrize("record", ["[]", '{"applied": 1}', '{"image_ids": 1}', "\0", "[" * 100_000])
 def test_a_record_that_can_not_be_read_is_no_bug(record: str, command: Command, memory: MemoryEngine) -> None:
-    """Whatever somebody has written into a label or a volume: drift, and closed by one run."""
+    """Arbitrary content of a label or a volume is drift, and one run closes it."""
     command("run")
     envoy = memory.inside("clawker-envoy")
     envoy.spec = replace(envoy.spec, labels={**envoy.spec.labels, labels.APPLIED: record})
@@ -231,7 +231,7 @@ def test_a_record_that_can_not_be_read_is_no_bug(record: str, command: Command, 
 
 
 def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
-    """It says to `run`."""
+    """Without a stack, `reload` refuses and names `run`."""
     reload = command("reload")
     assert reload.code == 6
     assert "error[not-up]" in reload.err
@@ -239,14 +239,14 @@ def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
 
 
 def spec_drifts(outcome: Outcome) -> list[Any]:
-    """Return the records of replacements for drift."""
+    """Return the drift records of replacements."""
     records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
     return [each for each in records if each["event"] == "firewall_container_spec_drift"]
 
 
 @pytest.mark.parametrize("verb", ["run", "reload"])
 def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
-    """One structured record a sibling, with both values of each of the three labels."""
+    """There is one structured record for each sibling, with both values of the three labels."""
     command("run")
     drifted = spec_drifts(command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320"))
     assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
@@ -275,7 +275,7 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
 def test_a_record_is_for_what_a_sibling_is(
     change: Callable[[Any], None], reason: str | None, command: Command, memory: MemoryEngine
 ) -> None:
-    """Not for a sibling that is replaced because of what it does; it says which fields differ."""
+    """A record names the fields that differ; a sibling replaced for its behaviour alone has none."""
     command("run")
     before = memory.inside("clawker-envoy").id
     change(memory.inside("clawker-envoy"))
@@ -287,7 +287,7 @@ def test_a_record_is_for_what_a_sibling_is(
 def test_an_attempt_that_is_rolled_back_leaves_no_record(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was replaced; when it is, the record comes once for each sibling."""
+    """A failed replacement writes no record, and a successful one writes one for each sibling."""
     command("run")
     start = memory.start
 
@@ -304,7 +304,7 @@ def test_an_attempt_that_is_rolled_back_leaves_no_record(
 
 
 def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngine) -> None:
-    """Who looks meanwhile sees half of it: the answer says so, and who it is; a holder that is gone is none."""
+    """The answer of a comparison during another run names the holder, unless the holder has ended."""
     command("run")
     assert command("drift", "--format", "json").valid("drift")["busy"] is None
     assert "Busy" not in command("drift").out
@@ -331,9 +331,9 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
             "since": busy["since"],
             "command": "clawker-fw run \x1b[31m",
         }
-        told = command(verb).out
-        assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in told
-        assert f"process {parent}" in told
+        output = command(verb).out
+        assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in output
+        assert f"process {parent}" in output
     memory.remove(held)
     hold("999999999 1", "clawker-fw run")
     assert command("drift", "--format", "json").valid("drift")["busy"] is None
@@ -342,7 +342,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
 def test_down_says_what_it_leaves_and_takes_it_with_all(
     command: Command, memory: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images that nothing uses, and the cache; never those from which another stack is made."""
+    """Unused images and the cache are removed, but never images that another stack uses."""
     cache = tmp_path / "cache" / "digests.json"
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: cache.parent)
     command("run")
@@ -354,11 +354,11 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(
     down = command("down", "--format", "json").valid("down")
     assert [name.partition(":")[0] for name in down["left"]["images"]] == ["clawker-fw/lock"]
     assert down["left"]["cache"] == str(cache)
-    told = command("--project", "other", "down").out
-    assert told.startswith("other is down.\n")
+    output = command("--project", "other", "down").out
+    assert output.startswith("other is down.\n")
     for thing in (*(f"image {name}" for name in ours), f"cache {cache}"):
-        assert f"Kept for the next run: {thing}\n" in told
-    assert "`clawker-fw down --all` removes these as well." in told
+        assert f"Kept for the next run: {thing}\n" in output
+    assert "`clawker-fw down --all` removes these as well." in output
 
     command("--project", "other", "run")
     clean = command("down", "--all", "--format", "json").valid("down")
@@ -374,7 +374,7 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(
 
 
 def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """In the answer of every command that looks at it, in words and as JSON; it is told by its version."""
+    """Every command that compares warns of it in text and JSON, with its version."""
     reference = f"registry.test/envoy:v1.9.0@sha256:{'0' * 64}"
     settings_file.write_text(settings_file.read_text() + f"images:\n  envoy: {reference}\n")
     command("run")
@@ -383,9 +383,9 @@ def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, 
     for verb, schema in (("drift", "drift"), ("status", "status"), ("run", "run"), ("run --dry-run", "run")):
         (warning,) = command(*verb.split(), "--format", "json").valid(schema)["warnings"]
         assert warning["code"] == "envoy-outdated"
-        told = command(*verb.split())
-        assert told.code == 0
-        assert "warning[envoy-outdated]: Envoy 1.9.0 is older than 1." in told.out, verb
+        output = command(*verb.split())
+        assert output.code == 0
+        assert "warning[envoy-outdated]: Envoy 1.9.0 is older than 1." in output.out, verb
     status = command("status", "--format", "json").json["siblings"][0]
     assert status["version"] == "1.9.0"
     settings_file.write_text(settings_file.read_text().replace("1.9.0", "1.41.0").replace("0" * 64, "1" * 64))
@@ -397,12 +397,12 @@ def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, 
 
 
 def test_coming_up_is_not_drift(command: Command) -> None:
-    """A container that was not there has not drifted: no record."""
+    """A container that was missing has not drifted, so there is no record."""
     assert "firewall_container_spec_drift" not in command("run").err
 
 
 def test_invalid_rules_apply_nothing(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """Exit code 3, the line of the rule, and the old rules go on."""
+    """The exit code is 3, the error names the rule's line, and the old rules stay in force."""
     command("run")
     files = dict(memory.inside("clawker-envoy").files)
     settings_file.write_text("rules:\n  - dst: good.test\n  - dst: https://bad.test\n")
@@ -415,7 +415,7 @@ def test_invalid_rules_apply_nothing(command: Command, settings_file: Path, memo
 
 
 def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngine) -> None:
-    """Every command that would look at it refuses."""
+    """Every command that needs the stack refuses with exit code 6."""
     blueprint = stacks.blueprint(memory.facts(), "a.test")
     command("run")
     memory.remove("clawker-envoy")
@@ -427,7 +427,7 @@ def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngi
 
 
 def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:
-    """`--force` takes them off the network first."""
+    """With agents attached, `down` refuses; with `--force`, it disconnects them first."""
     command("run")
     blueprint = stacks.blueprint(memory.facts(), "a.test")
     memory.start(memory.create_container(stacks.bare_container("agent", blueprint, "clawker-net")))
@@ -449,7 +449,7 @@ def test_errors_as_json(command: Command) -> None:
 
 
 def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is called a bug, and the traceback is there for those who ask."""
+    """It is reported as a bug, and `--debug` shows the traceback."""
     monkeypatch.setattr(memory, "networks", lambda: 1 / 0)
     outcome = command("status")
     assert outcome.code == 70
@@ -460,7 +460,7 @@ def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypat
 def test_an_engine_that_fails_is_exit_code_4(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's own words are shown."""
+    """The engine's own error text is shown."""
 
     def fail() -> None:
         raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
@@ -484,14 +484,14 @@ def test_an_engine_that_fails_is_exit_code_4(
     ],
 )
 def test_usage_is_exit_code_2(arguments: list[str], command: Command) -> None:
-    """A mistake on the command line is told by the parser."""
+    """A mistake on the command line is reported by the parser."""
     assert command(*arguments).code == 2
 
 
 def test_an_engine_of_another_architecture(
     command: Command, settings_file: Path, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundled Envoy is refused with the setting that solves it; with it, every program is the engine's."""
+    """The bundled Envoy is refused with the setting to use. With it, all programs are for the engine."""
     engine = MemoryEngine("arm64")
     monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
@@ -514,7 +514,7 @@ def test_an_engine_of_another_architecture(
 
 
 def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> None:
-    """Each option before the command has an environment variable."""
+    """Each global option has an environment variable."""
     command("run", CLAWKER_FW_PROJECT="other", CLAWKER_FW_LOG_FORMAT="json", CLAWKER_FW_DEBUG="0")
     assert memory.inside("other-envoy")
     assert command("status", CLAWKER_FW_PROJECT="other", CLAWKER_FW_FORMAT="json").json["project"] == "other"
@@ -522,7 +522,7 @@ def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> No
 
 
 def test_projects_do_not_touch_each_other(command: Command, memory: MemoryEngine) -> None:
-    """Two stacks on one engine have their own networks, names and addresses."""
+    """Two stacks on one engine have separate networks, names and addresses."""
     command("run")
     command("--project", "other", "run")
     subnets = [network.subnets[0] for network in memory.networks()]
@@ -532,7 +532,7 @@ def test_projects_do_not_touch_each_other(command: Command, memory: MemoryEngine
 
 
 def test_init_writes_settings_that_can_be_used(command: Command, settings_file: Path) -> None:
-    """A newcomer's first file denies everything, and is not overwritten."""
+    """The written settings file denies everything, and is not overwritten."""
     settings_file.unlink()
     assert command("init").code == 0
     assert command("init").code == 6
@@ -549,7 +549,7 @@ def test_version(command: Command) -> None:
 
 
 def test_every_command_has_help_with_an_example(command: Command) -> None:
-    """`--help` of each command shows how it is used."""
+    """`--help` of each command contains an example."""
     for verb in reference.commands():
         outcome = command(*verb.split(), "--help")
         assert outcome.code == 0

@@ -1,4 +1,4 @@
-"""A secret in a sibling's volume: nothing that is said, or kept elsewhere, tells of its content."""
+"""The content of a secret in a sibling's volume does not appear in any output or record."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ BOOT, HOT, OPEN = "boot/token", "hot/key/token", "boot/open"
 
 @dataclass
 class Keys:
-    """What the resolver is given beside its files: two secrets, and a file that is none."""
+    """Files of the resolver: two secrets, and one that is not."""
 
     memory: MemoryEngine
     boot: bytes = b"boot-secret-1"
@@ -33,18 +33,18 @@ class Keys:
     ever: set[bytes] = field(default_factory=set)
 
     def give(self, boot: int, hot: int, open_: int) -> None:
-        """Have the release want these from now on."""
+        """Let the release contain these files from now on."""
         self.boot, self.hot = f"boot-secret-{boot}".encode(), f"hot-secret-{hot}".encode()
         self.open = f"everybody-may-read-{open_}\n".encode()
         self.ever |= {self.boot, self.hot}
 
     def require_untold(self, *texts: object) -> None:
-        """Pass when nothing of a secret is in any text, nor a digest by which a guess could be confirmed."""
+        """Check that no text contains any part of a secret, or a digest that would confirm a guess."""
         for each in self.ever:
             digest = hashlib.sha256(each)
-            told = (each.decode(), digest.hexdigest()[:12], base64.b64encode(each).decode(), str(list(each)))
+            forms = (each.decode(), digest.hexdigest()[:12], base64.b64encode(each).decode(), str(list(each)))
             for text in texts:
-                assert not [word for word in told if word in str(text)]
+                assert not [word for word in forms if word in str(text)]
 
 
 @pytest.fixture
@@ -66,24 +66,24 @@ def keys(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> Keys:
 
 
 def findings(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Return what `drift --format json` finds, by field."""
+    """Return the findings of `drift --format json` by field."""
     answer = outcome.valid("drift")
     return {each["field"]: each for sibling in answer["siblings"] for each in sibling["findings"]}
 
 
 def looks(command: Command) -> list[Outcome]:
-    """Look at a stack in every way in which one can be told about it."""
+    """Run every command that reports on a stack."""
     lines = ("drift", "drift --format json", "--debug drift", "--debug --log-format json drift", "run --dry-run")
     return [command(*line.split()) for line in (*lines, "run --dry-run --format json", "status --format json")]
 
 
 def said(outcomes: list[Outcome]) -> list[str]:
-    """Return all that was written."""
+    """Return everything that was written."""
     return [text for each in outcomes for text in (each.out, each.err)]
 
 
 def test_secrets_go_all_the_way(command: Command, memory: MemoryEngine, keys: Keys) -> None:
-    """They are made, found to differ, exchanged by a replacement or a commit, and current; and nobody is told."""
+    """Secrets are created, found to differ, replaced and committed, without their content in any output."""
     outcomes = [command("--debug", "run", "--format", "json")]
     inside = memory.inside(COREDNS)
     assert (inside.files[BOOT], inside.files[HOT]) == (secret(b"boot-secret-1"), secret(b"hot-secret-1"))
@@ -111,7 +111,7 @@ def test_secrets_go_all_the_way(command: Command, memory: MemoryEngine, keys: Ke
     found = findings(command("drift", "--format", "json"))
     assert (found[BOOT]["running"], found[BOOT]["desired"]) == ("another content", "this content")
     assert "diff" not in found[BOOT]
-    assert "+everybody-may-read-2" in found[OPEN]["diff"]  # what is no secret is told in full
+    assert "+everybody-may-read-2" in found[OPEN]["diff"]  # a file that is not secret is shown in full
     assert any("everybody-may-read-2" in text for text in said(outcomes))
     outcomes += [command("--debug", "run")]
     replacement = memory.inside(COREDNS)
@@ -123,7 +123,7 @@ def test_secrets_go_all_the_way(command: Command, memory: MemoryEngine, keys: Ke
 
 @pytest.mark.parametrize("path", [BOOT, HOT, f"good/{HOT}"])
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "values"),
     [
         ({"content": b"boot-secret-9"}, ("another content", "this content")),
         ({"mode": 0o644}, ("mode 0644", "mode 0400")),
@@ -133,17 +133,17 @@ def test_secrets_go_all_the_way(command: Command, memory: MemoryEngine, keys: Ke
     ],
 )
 def test_a_secret_that_was_tampered_with(
-    path: str, change: dict[str, Any], told: tuple[str, str], command: Command, keys: Keys
+    path: str, change: dict[str, Any], values: tuple[str, str], command: Command, keys: Keys
 ) -> None:
-    """It is found by content, mode and owner, healed, and what somebody has put there is not shown either."""
+    """Changed content, mode or owner is found and healed, and foreign content is not shown either."""
     assert command("run").code == 0
     keys.ever.add(b"boot-secret-9")
     before = keys.memory.inside(COREDNS).files[path]
     keys.memory.inside(COREDNS).files[path] = replace(before, **change)
     (finding,) = findings(command("drift", "--format", "json")).values()
     if path.startswith("good/") and "content" in change:
-        told = ("another content", "this content")  # of a copy, it is enough that it is another one
-    assert (finding["field"], finding["running"], finding["desired"]) == (path, *told)
+        values = ("another content", "this content")  # for a copy, only the difference is reported
+    assert (finding["field"], finding["running"], finding["desired"]) == (path, *values)
     assert (finding["cause"], "diff" in finding) == ("tamper", False)
     outcomes = [*looks(command), command("--debug", "run")]
     assert command("drift").code == 0
@@ -155,7 +155,7 @@ def test_a_secret_that_was_tampered_with(
 def test_a_secret_that_nobody_wants_any_more(
     path: str, command: Command, memory: MemoryEngine, keys: Keys
 ) -> None:
-    """What not everybody may read is a secret, also when this release knows nothing of it."""
+    """A file that not everyone may read counts as a secret, even if this release does not know it."""
     assert command("run").code == 0
     keys.ever.add(b"old-secret")
     memory.inside(COREDNS).files[path] = File(b"old-secret", 0o400, (65532, 65532), secret=True)
@@ -169,7 +169,7 @@ def test_a_secret_that_nobody_wants_any_more(
 def test_a_secret_in_an_error(
     command: Command, memory: MemoryEngine, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the traceback that `--debug` shows nor one with every local variable tells of it."""
+    """A secret is neither in the traceback of `--debug` nor in one with all local variables."""
     made, raised = memory.create_container, []
 
     def create(spec: ContainerSpec) -> str:
@@ -189,14 +189,14 @@ def test_a_secret_in_an_error(
 
 
 def test_a_secret_is_in_no_repr() -> None:
-    """Neither is the content of any other file: there may be much of it."""
+    """The content of other files is not in tracebacks either, because it may be large."""
     assert repr(secret(b"guess-me")) == "File(secret, mode 0400, owner (65532, 65532))"
     assert repr(executable(b"guess-me")) == "File(8 bytes, mode 0755, owner (0, 0))"
     assert str({"a": secret(b"guess-me")}) == "{'a': File(secret, mode 0400, owner (65532, 65532))}"
 
 
 def test_a_secret_in_a_label_and_in_what_is_live() -> None:
-    """A label names it without a digest, and a program can't be asked to prove it by one."""
+    """A label contains no digest of a secret, and a secret can't be a proven resource."""
     assert labels.recorded(secret(b"guess-me")) == "secret"
     assert labels.recorded(public(b"guess-me")) == labels.digest(b"guess-me")
     hashed = Resource("key", "key/token", hashed=True)
@@ -212,7 +212,7 @@ def test_a_secret_in_a_label_and_in_what_is_live() -> None:
 def test_a_record_that_others_could_write(
     path: str, change: dict[str, Any], command: Command, memory: MemoryEngine
 ) -> None:
-    """Records are nobody's but root's: what others could have written is found and made anew."""
+    """Records belong to root. If others could have written them, they are found and replaced."""
     assert command("run").code == 0
     memory.inside(COREDNS).files.setdefault("state/attempt.json", public(b"{}"))
     before = memory.inside(COREDNS).files[path]

@@ -1,4 +1,4 @@
-"""Which settings a command uses, for which project, whose stack it is, and who else could write them."""
+"""The settings of a command, their project, the stack's owner, and agents that could write the settings."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from tests.cli.conftest import SETTINGS, Command
 
 @pytest.fixture(autouse=True)
 def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Look for no settings but those of the test."""
+    """Search no settings but those of the test."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
 
 
 def names(memory: MemoryEngine) -> set[str]:
-    """Return the containers that are there."""
+    """Return all containers."""
     return {each.name for each in memory.listing()}
 
 
-def told(err: str, event: str) -> dict[str, str]:
-    """Return the record of an event: whoever else still listens to the log writes it, too."""
+def record_of(err: str, event: str) -> dict[str, str]:
+    """Return the record of an event, among those of other listeners."""
     lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
     return next(line for line in lines if line["event"] == event)
 
@@ -38,7 +38,7 @@ def told(err: str, event: str) -> dict[str, str]:
 def test_the_file_names_the_project(
     written: str, command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """Every command is about the stack that the file is for, `down` too."""
+    """Every command uses the file's project, including `down`."""
     settings_file.write_text(f"{SETTINGS}{written}\n")
     assert command("run").code == 0
     assert names(memory) == {"mine-envoy", "mine-coredns"}
@@ -56,13 +56,13 @@ def test_a_project_that_is_named_comes_first(
     settings_file: Path,
     memory: MemoryEngine,
 ) -> None:
-    """Option and variable win over the file, and say so; when both mean the same, nothing is said."""
+    """Option and variable override the file with a notice, unless both name the same project."""
     settings_file.write_text(f"{SETTINGS}project: mine\n")
     arguments, environment = ([], {"CLAWKER_FW_PROJECT": "other"}) if variable else (["--project", "other"], {})
     outcome = command("--log-format", "json", *arguments, "run", **environment)
     assert outcome.code == 0
     assert names(memory) == {"other-envoy", "other-coredns"}
-    message = told(outcome.err, "project_overridden")["message"]
+    message = record_of(outcome.err, "project_overridden")["message"]
     assert "CLAWKER_FW_PROJECT" in message if variable else "--project" in message
     assert "other" in message
     assert f"{settings_file.name} is for project mine" in message
@@ -82,7 +82,7 @@ def test_a_project_that_is_named_comes_first(
 def test_a_project_that_could_be_misread_is_refused(
     text: str, line: str, command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """Nothing is done to a stack that may not be the one that is meant."""
+    """If the project is not a plain name on its line, nothing is changed."""
     settings_file.write_text(text)
     outcome = command("run")
     assert outcome.code == 3
@@ -91,7 +91,7 @@ def test_a_project_that_could_be_misread_is_refused(
 
 
 def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """It is not known which project is meant, unless it is named."""
+    """If the file is unreadable, the project is unknown unless it is named."""
     command("run")
     settings_file.write_bytes(b"\xff\xfe")
     refused = command("down")
@@ -108,7 +108,7 @@ def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Pat
 def test_another_settings_file_has_to_adopt_a_stack(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
-    """`run` and `reload` are refused with both files named; with `--adopt` the stack is the other file's."""
+    """`run` and `reload` are refused with both files named; with `--adopt`, the stack belongs to the new file."""
     settings_file.write_text(f"{SETTINGS}project: clawker\n")
     command("run")
     before = dict(memory.inside("clawker-coredns").files)
@@ -139,7 +139,7 @@ def test_another_settings_file_has_to_adopt_a_stack(
 def test_a_stack_remembers_through_every_replacement(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
-    """New containers are born with it; when nothing but it has changed, nothing is replaced."""
+    """New containers record it, and a changed record alone replaces nothing."""
     command("run")
     command("run", "--force-recreate")
     for sibling in ("envoy", "coredns"):
@@ -158,7 +158,7 @@ def test_a_stack_remembers_through_every_replacement(
 
 
 def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory: MemoryEngine) -> None:
-    """An earlier release kept no record: its stack is not drifted for that, and the next `run` writes one."""
+    """A stack of an earlier release has no record. That is not drift, and the next `run` writes one."""
     command("run")
     for sibling in ("envoy", "coredns"):
         del memory.inside(f"clawker-{sibling}").files[ORIGIN]
@@ -168,7 +168,7 @@ def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory
 
 
 def test_the_same_file_by_another_name_is_the_same(command: Command, settings_file: Path, tmp_path: Path) -> None:
-    """A link, or another way to write the path, is no other file."""
+    """A link, or another spelling of the path, is the same file."""
     command("run")
     link = tmp_path / "link.yaml"
     link.symlink_to(settings_file)
@@ -182,7 +182,7 @@ def test_the_same_file_by_another_name_is_the_same(command: Command, settings_fi
 def test_answers_say_what_they_are_about(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
-    """Each answer names the settings file and the engine, and who named them."""
+    """Each answer names the settings file and the engine, with their sources."""
     ways: list[tuple[list[str], dict[str, str], str]] = [
         ([], {}, "the current folder"),
         (["--config", str(settings_file)], {}, "--config"),
@@ -216,7 +216,7 @@ def test_answers_say_what_they_are_about(
 def test_settings_that_an_agent_can_write_are_told(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """`status` says so with container and mount, `run` and `reload` warn with the fix; read-only is fine."""
+    """`status` reports container and mount, `run` and `reload` warn with a fix; read-only mounts are fine."""
     command("run")
     wanted = stacks.blueprint(memory.facts(), "a.test")
     folder = str(settings_file.parent)
@@ -239,6 +239,6 @@ def test_settings_that_an_agent_can_write_are_told(
     for verb in ("run", "reload"):
         outcome = command("--log-format", "json", verb)
         assert outcome.code == 0
-        record = told(outcome.err, "settings_open")
+        record = record_of(outcome.err, "settings_open")
         assert (record["level"], record["container"], record["mount"]) == ("warning", "agent", folder)
         assert "--config" in record["hint"]

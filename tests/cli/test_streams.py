@@ -1,4 +1,4 @@
-"""What a terminal, a pipe, a full disk or nobody gets of the whole program."""
+"""The program's output on a terminal, in a pipe, on a full disk, and without a reader."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ ATTACH = "docker run --rm -it --network clawker-net --dns 10.213.8.53 --cap-drop
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with settings, which is the current one."""
+    """The current folder, with a settings file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clawker-fw.yaml").write_text("rules:\n  - dst: a.test\n")
     return tmp_path
@@ -42,7 +42,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: str) -> tuple[int, str]:
-    """Run the program on a terminal of its own, and return its exit code and all that it has written."""
+    """Run the program on a terminal, and return its exit code and output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
@@ -58,7 +58,7 @@ def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: s
 
 
 def screen(written: str) -> list[str]:
-    """Return the lines that are to be seen in the end, by what moves a cursor and erases lines."""
+    """Return the visible lines after cursor movements and erased lines."""
     lines, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
         if part == "\r":
@@ -77,20 +77,20 @@ def screen(written: str) -> list[str]:
 
 
 def plain(written: str) -> list[str]:
-    """Return lines without colours."""
+    """Return the lines without colours."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "").splitlines()
 
 
 @pytest.mark.parametrize("columns", [20, 60, 300])
 def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
-    """A terminal breaks what is too long, and joins it again when it is copied; we never break it."""
+    """Long lines are never wrapped by us, because a terminal joins its own wraps when text is copied."""
     code, written = on_terminal(columns, UP, "status")
     assert code == 0
     assert f"Attach an agent:  {ATTACH}" in plain(written)
 
 
 def test_the_attach_line_is_one_line_in_a_pipe() -> None:
-    """Whatever a variable says of a width."""
+    """The attach line is one line for any COLUMNS."""
     done = subprocess.run(
         command(UP, "status"), env=environment(COLUMNS="40"), capture_output=True, text=True, check=True
     )
@@ -99,7 +99,7 @@ def test_the_attach_line_is_one_line_in_a_pipe() -> None:
 
 @pytest.mark.parametrize("verb", ["status", "drift", "run"])
 def test_no_value_is_split_at_sixty_columns(verb: str) -> None:
-    """Each value of the JSON answer stands on one line of the text, as it does where there is room for a table."""
+    """Each value is on one line at 60 columns, where there is no room for a table."""
     _, narrow = on_terminal(60, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
     _, wide = on_terminal(400, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
     words = [word for line in plain(wide) for word in re.split(r"\s{2,}", line.strip()) if word]
@@ -111,7 +111,7 @@ def test_no_value_is_split_at_sixty_columns(verb: str) -> None:
 
 
 def test_records_do_not_run_into_the_spinner() -> None:
-    """A record that is written while steps are shown has a line of its own."""
+    """A record written during a step display has its own line."""
     code, written = on_terminal(300, UP, "run", CLAWKER_FW_OTEL__INFRA_PORT="4320")
     assert code == 0
     assert re.search("[⠀-⣿]", written), "there was no spinner"
@@ -124,7 +124,7 @@ def test_records_do_not_run_into_the_spinner() -> None:
 
 @pytest.mark.parametrize("verb", ["run", "drift", "nope", "--help"])
 def test_a_dumb_terminal_gets_no_escape_sequence(verb: str) -> None:
-    """One that understands them does, so that this shows something."""
+    """With `TERM=dumb` there is no escape sequence. As a control, there is one on other terminals."""
     _, written = on_terminal(100, UP, verb, TERM="dumb", CLAWKER_FW_OTEL__INFRA_PORT="4320")
     assert written
     assert "\x1b" not in written
@@ -144,7 +144,7 @@ def test_a_dumb_terminal_gets_no_escape_sequence(verb: str) -> None:
     ],
 )
 def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
-    """A full disk is an error that says so; who reads no further, or not at all, changes no exit code."""
+    """A full disk is an error. A reader that stops early, or no reader, changes no exit code."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command(UP, *arguments), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -168,7 +168,7 @@ def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
 
 
 def test_head() -> None:
-    """The first line of a long answer is there, and nothing else."""
+    """The first line of a long answer arrives, and nothing else."""
     line = 'set -o pipefail; "$@" | head -1'
     shell = ["bash", "-c", line, "bash", *command((), "run", "--dry-run", "--format", "json")]
     done = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
@@ -177,7 +177,7 @@ def test_head() -> None:
 
 @pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
 def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
-    """A change goes on, and its answer is whole."""
+    """A change continues, and its answer is complete."""
     shell = ["sh", "-c", f'"$@" {end}', "sh", *command(UP, "run", "--format", "json")]
     variables = environment(CLAWKER_FW_OTEL__INFRA_PORT="4320")
     done = subprocess.run(shell, env=variables, stdout=subprocess.PIPE, text=True, check=False)
@@ -186,7 +186,7 @@ def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
 
 
 def test_characters_that_an_encoding_has_not() -> None:
-    """They are written as escapes, and hide no answer."""
+    """Characters outside the encoding are escaped, and don't prevent an answer."""
     done = subprocess.run(
         command(UP, "drift"),
         env=environment(PYTHONIOENCODING="ascii", CLAWKER_FW_OTEL__INFRA_PORT="4320"),
@@ -200,7 +200,7 @@ def test_characters_that_an_encoding_has_not() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
-    """A warning, and an error that nobody waits for: with JSON, objects; as text, lines that can be read."""
+    """Warnings and unhandled errors are JSON objects with `--log-format json`, and readable lines otherwise."""
     program = """if True:
         import threading, warnings
         from clawker_fw.report import log, terminal

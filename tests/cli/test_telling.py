@@ -1,4 +1,4 @@
-"""What the command line says: hints, records, completion, help, and how it counts rules."""
+"""Texts of the command line: hints, records, completion, help, and the number of rules."""
 
 import json
 import shlex
@@ -30,7 +30,7 @@ from tests.cli.conftest import Command
     ],
 )
 def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -> None:
-    """The hint is the line that was meant, and that line is understood."""
+    """The hint contains the corrected command line, and that line works."""
     outcome = command(*shlex.split(line))
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].endswith(f"the command: clawker-fw {meant}")
@@ -43,7 +43,7 @@ def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -
     ["run --nope", "--nope run", "--project x drift --lock-wait 3s", "run --project x --nope", "--format json"],
 )
 def test_an_option_that_has_no_place(line: str, command: Command) -> None:
-    """No line is suggested that would be refused as well; the help is."""
+    """If the corrected line would fail too, the hint refers to the help."""
     outcome = command(*shlex.split(line))
     assert outcome.code == 2
     assert "No such option" in outcome.err
@@ -73,7 +73,7 @@ def test_every_line_beside_the_answer_is_a_record(
     by_variable: bool,  # noqa: FBT001 - a value of the table
     command: Command,
 ) -> None:
-    """With `--log-format json`, wherever that is said; as text, the same command writes other lines."""
+    """With `--log-format json`, from any source, every line is an object; otherwise the lines are text."""
     changed = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320"}
     command("run")
     if by_variable:
@@ -90,7 +90,7 @@ def test_every_line_beside_the_answer_is_a_record(
 
 
 def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEngine) -> None:
-    """A program that reads standard error knows what a person does."""
+    """A program that reads standard error gets the same information as a person."""
     command("run")
     memory.inside("clawker-envoy").lingering = 2
     outcome = command("--log-format", "json", "run", "--format", "json", CLAWKER_FW_OTEL__INFRA_PORT="4320")
@@ -104,7 +104,7 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
 
 
 def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: MemoryEngine) -> None:
-    """In the text, in a record, and in the answer; one that cuts none says nothing."""
+    """Cut connections are reported in the text, in a record and in the answer; none are not."""
     command("run")
     quiet = command("run", "--force-recreate", "--format", "json")
     assert quiet.valid("run")["notes"] == []
@@ -117,15 +117,15 @@ def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: M
     assert f"{step}  3 connections cut" in answer.err
 
     memory.inside("clawker-envoy").lingering = 1
-    told = command("--log-format", "json", "run", "--force-recreate")
-    notes = [each["note"] for line in told.err.splitlines() if "note" in (each := json.loads(line))]
+    output = command("--log-format", "json", "run", "--force-recreate")
+    notes = [each["note"] for line in output.err.splitlines() if "note" in (each := json.loads(line))]
     assert notes == ["1 connection cut"]
 
 
 def test_status_counts_the_rules_that_are_live(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """Not those of the file; when these are others, it says so and what applies them."""
+    """The number is that of live rules. If the file has others, the command that applies them is named."""
     command("run")
     assert ": 2 rules live, 0 agents attached" in command("status").out
     assert "other rules" not in command("status").out
@@ -149,7 +149,7 @@ def test_status_counts_the_rules_that_are_live(
 
 
 def test_status_does_without_the_count_of_an_earlier_release(command: Command, memory: MemoryEngine) -> None:
-    """A record that does not tell is no reason to fail."""
+    """A record without a number is not an error."""
     command("run")
     for sibling in Sibling:
         files = memory.inside(f"clawker-{sibling}").files
@@ -161,7 +161,7 @@ def test_status_does_without_the_count_of_an_earlier_release(command: Command, m
 
 
 def test_status_after_down(command: Command) -> None:
-    """There is no stack, which is not a failure; and there is no line that would attach an agent to nothing."""
+    """Without a stack, `status` succeeds, and prints no line for attaching an agent."""
     command("run")
     assert "Attach an agent" in command("status").out
     command("down")
@@ -179,7 +179,7 @@ def test_status_after_down(command: Command) -> None:
 def test_debug_shows_a_traceback_that_can_be_read(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Line by line, with the error below it; as a record, in one field."""
+    """The traceback is readable, followed by the error; in a record it is one field."""
 
     def fail() -> None:
         raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
@@ -191,13 +191,13 @@ def test_debug_shows_a_traceback_that_can_be_read(
     assert lines[-2:] == ["error[engine-error]: The engine could not list its networks.", "  boom"]
     assert "Traceback" not in command("drift").err
 
-    told = command("--debug", "--log-format", "json", "drift").err.splitlines()
-    records = [json.loads(line) for line in told]
+    output = command("--debug", "--log-format", "json", "drift").err.splitlines()
+    records = [json.loads(line) for line in output]
     assert "\n    raise EngineError(" in records[-1]["traceback"]
 
 
 def test_records_of_libraries_are_records(command: Command) -> None:
-    """What they warn of, and with `--debug` everything that they log."""
+    """Warnings of libraries are shown, and with `--debug` everything that they log."""
     command("--log-format", "json", "drift")
     assert log.as_json()
     assert not log.debugging()
@@ -209,7 +209,7 @@ def test_records_of_libraries_are_records(command: Command) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, command: Command) -> None:
-    """Each shell gets a script for it, by name or as the one in use; and the script's questions are answered."""
+    """Each shell gets its script, by name or as the current shell, and the script's requests are answered."""
     named = command("--show-completion", shell)
     assert named.code == 0
     assert command("--show-completion", SHELL=f"/usr/bin/{shell}").out == named.out
@@ -230,7 +230,7 @@ def test_completion(shell: str, command: Command) -> None:
 
 @pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
 def test_no_completion_for_other_shells(option: str, command: Command) -> None:
-    """It is said for which there is."""
+    """The error for an unknown shell names the supported ones."""
     outcome = command(option, SHELL="/bin/ksh")
     assert outcome.code == 2
     assert "bash, zsh, fish" in outcome.err
@@ -239,7 +239,7 @@ def test_no_completion_for_other_shells(option: str, command: Command) -> None:
 def test_completion_is_installed_where_the_shell_looks(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file that is named is the script."""
+    """The script is written to the named file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     outcome = command("--install-completion", "fish")
     assert outcome.code == 0
@@ -250,7 +250,7 @@ def test_completion_is_installed_where_the_shell_looks(
 
 @pytest.mark.parametrize("name", ["", *reference.commands()])
 def test_help_has_words_and_not_types(name: str, command: Command) -> None:
-    """What stands behind an option is what to write there, or nothing."""
+    """The help shows a placeholder after an option with a value, and nothing after a switch."""
     out = command(*name.split(), "--help").out
     assert "Usage: clawker-fw" in out
     for artefact in ("<", "[default: 0.0]", "None", "Optional"):
@@ -259,7 +259,7 @@ def test_help_has_words_and_not_types(name: str, command: Command) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["service"]])
 def test_no_command_is_a_request_for_help(arguments: list[str], command: Command) -> None:
-    """And still no success: a script that loses its argument shall notice."""
+    """Without a command, the help is shown with exit code 2, so that scripts notice a lost argument."""
     outcome = command(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == command(*arguments, "--help").out

@@ -1,4 +1,4 @@
-"""`watch` and `service` as commands."""
+"""The commands `watch` and `service`."""
 
 import json
 import signal
@@ -22,13 +22,13 @@ from tests.cli.conftest import Command
 
 @pytest.fixture(autouse=True)
 def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a settings file as it is: these tests have just written theirs."""
+    """Accept settings files at once, because these tests have just written them."""
     monkeypatch.setattr(steady, "STEADY_SECONDS", 0.0)
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decision]]:
-    """Have a watcher stopped by SIGTERM after so many decisions, and return them."""
+def decisions_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decision]]:
+    """Return a function that stops a watcher by SIGTERM after some decisions, and returns them."""
 
     def stop_after(number: int) -> list[Decision]:
         decisions: list[Decision] = []
@@ -47,18 +47,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decision]]:
 
 
 def records(err: str) -> list[dict[str, object]]:
-    """Return the decisions that were written."""
+    """Return the written decisions."""
     lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
     return [line for line in lines if line["event"] == "watch_decision"]
 
 
 def test_watch_heals_until_it_is_stopped(
-    command: Command, memory: MemoryEngine, told: Callable[[int], list[Decision]]
+    command: Command, memory: MemoryEngine, decisions_of: Callable[[int], list[Decision]]
 ) -> None:
-    """Each decision is a record on standard error; SIGTERM is a normal end, and handlers are put back."""
+    """Each decision is a record on standard error, SIGTERM ends normally, and handlers are restored."""
     command("run")
     memory.stop("clawker-envoy")
-    told(2)
+    decisions_of(2)
     before = signal.getsignal(signal.SIGTERM)
     outcome = command("--log-format", "json", "watch", "--interval", "1")
     assert outcome.code == 0
@@ -72,24 +72,24 @@ def test_watch_heals_until_it_is_stopped(
 
 @pytest.mark.parametrize(("heal", "decision"), [("tamper", "leave"), ("all", "heal"), ("none", "leave")])
 def test_what_is_healed_can_be_chosen(
-    heal: str, decision: str, command: Command, settings_file: Path, told: Callable[[int], list[Decision]]
+    heal: str, decision: str, command: Command, settings_file: Path, decisions_of: Callable[[int], list[Decision]]
 ) -> None:
-    """A changed rule waits for `run` unless everything is to be healed."""
+    """A changed rule waits for `run`, except with `--heal all`."""
     command("run")
     settings_file.write_text("rules:\n  - dst: b.test\n")
-    told(1)
+    decisions_of(1)
     outcome = command("--log-format", "json", "watch", "--heal", heal)
     assert outcome.code == 0
     assert [each["decision"] for each in records(outcome.err)] == [decision]
 
 
 def test_a_settings_file_that_cannot_be_read_ends_nothing(
-    command: Command, settings_file: Path, told: Callable[[int], list[Decision]]
+    command: Command, settings_file: Path, decisions_of: Callable[[int], list[Decision]]
 ) -> None:
-    """It is told with its line, and tried again."""
+    """The error names the line, and the watcher retries."""
     command("run")
     settings_file.write_text("rules:\n  - dst: https://half")
-    told(2)
+    decisions_of(2)
     outcome = command("--log-format", "json", "watch")
     assert outcome.code == 0
     assert [(each["decision"], each["code"]) for each in records(outcome.err)] == [
@@ -101,44 +101,44 @@ def test_a_settings_file_that_cannot_be_read_ends_nothing(
 def test_settings_that_have_just_been_changed_are_not_applied_yet(
     command: Command,
     settings_file: Path,
-    told: Callable[[int], list[Decision]],
+    decisions_of: Callable[[int], list[Decision]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may be half of a file: that is told, and it is applied when it has stayed as it is."""
+    """A file that has just changed is not applied yet, which is reported; later it is."""
     command("run")
     monkeypatch.setattr(steady, "STEADY_SECONDS", 1.0)
     settings_file.write_text("rules:\n  - dst: b.test\n")
-    decisions = told(1)
+    decisions = decisions_of(1)
     assert command("--log-format", "json", "watch", "--heal", "all").code == 0
     assert [each.error.code for each in decisions if each.error] == ["settings-changing"]
     assert command("drift").code == 1
     until(lambda: time.time() - settings_file.stat().st_ctime > 1)
-    told(1)
+    decisions_of(1)
     outcome = command("--log-format", "json", "watch", "--heal", "all")
     assert [each["outcome"] for each in records(outcome.err)] == ["done"]
     assert command("drift").code == 0
 
 
 def test_an_emptied_settings_file_cuts_nobody(
-    command: Command, settings_file: Path, memory: MemoryEngine, told: Callable[[int], list[Decision]]
+    command: Command, settings_file: Path, memory: MemoryEngine, decisions_of: Callable[[int], list[Decision]]
 ) -> None:
-    """Whatever is to be healed, an empty file is none that denies everything; one that says so does."""
+    """An empty file never denies everything; a file with `rules: []` does."""
     command("run")
     before = dict(memory.inside("clawker-coredns").files)
     for text in ("", "drain_timeout: 5s\n"):
         settings_file.write_text(text)
-        told(1)
+        decisions_of(1)
         (told_of,) = records(command("--log-format", "json", "watch", "--heal", "all").err)
         assert (told_of["decision"], told_of["code"]) == ("retry", "settings-invalid")
         assert dict(memory.inside("clawker-coredns").files) == before
     settings_file.write_text("rules: []\n")
-    told(1)
+    decisions_of(1)
     command("watch", "--heal", "all")
     assert dict(memory.inside("clawker-coredns").files) != before
 
 
 def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is healthy before the first look has said so, and metrics are there from the beginning."""
+    """The watcher is unhealthy before its first comparison, and metrics exist from the start."""
     command("run")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -146,7 +146,7 @@ def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.M
     health: list[int] = []
 
     def ask(_: Decision) -> None:
-        """Ask before the decision is told: what is answered is about the one before."""
+        """Request the page before the decision is reported, so the answer is about the one before."""
         try:
             with urllib.request.urlopen(f"http://{place}/health") as reply:
                 health.append(reply.status)
@@ -166,11 +166,11 @@ def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.M
 
 
 def test_watch_tells_the_service_manager(
-    command: Command, told: Callable[[int], list[Decision]], tmp_path: Path
+    command: Command, decisions_of: Callable[[int], list[Decision]], tmp_path: Path
 ) -> None:
-    """Ready after the first look, stopping at the end."""
+    """The manager is notified after the first comparison and at the end."""
     command("run")
-    told(1)
+    decisions_of(1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         assert command("watch", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="60000000").code == 0
@@ -190,13 +190,13 @@ def test_watch_tells_the_service_manager(
     ],
 )
 def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], command: Command) -> None:
-    """In particular, an address that others could reach."""
+    """An address that is not allowed is refused, such as one that others could reach."""
     assert command("watch", *arguments).code == 2
     assert command("service", "install", *arguments).code == 2
 
 
 def test_an_address_that_is_taken_is_exit_code_6(command: Command) -> None:
-    """Nothing is watched without what was asked for."""
+    """If the address of `--listen` is in use, the watcher does not start."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -209,16 +209,16 @@ def test_an_address_that_is_taken_is_exit_code_6(command: Command) -> None:
 
 
 class Systemctl:
-    """Plays systemd: remembers what it was told, and says that everything runs that was started."""
+    """Simulates systemctl: records its calls, and reports every started unit as active."""
 
     def __init__(self) -> None:
-        """Begin with nothing running."""
+        """Start without units."""
         self.calls: list[str] = []
         self.active = "inactive"
         self.code = 0
 
     def run(self, command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        """Do what `subprocess.run` does."""
+        """Replace `subprocess.run`."""
         self.calls.append(" ".join(command))
         if "restart" in command:
             self.active = "active"
@@ -229,7 +229,7 @@ class Systemctl:
 
 @pytest.fixture
 def systemctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemctl:
-    """A machine with systemd, whose units are in the test's folder."""
+    """A machine with systemd, and units in the test's folder."""
     played = Systemctl()
     monkeypatch.setattr(subprocess, "run", played.run)
     monkeypatch.setattr(service, "booted", lambda: True)
@@ -241,7 +241,7 @@ UNIT = "clawker-fw-clawker.service"
 
 
 def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """Installed it runs with the options of the installation, and a second time with others; then it is gone."""
+    """An installed service runs with its options, can be installed again with others, and can be removed."""
     assert command("service", "status", "--system").code == 1
     for heal in ("tamper", "all"):
         outcome = command("--host", "unix:///run/other.sock", "service", "install", "--system", "--heal", heal)
@@ -267,7 +267,7 @@ def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_pa
 
 
 def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """It is written into the user's own folder, and the user's systemd is told."""
+    """The unit is written to the user's folder, and the user's systemd is notified."""
     where = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
     assert command("service", "install", "--user", **where).code == 0
     assert (tmp_path / "config" / "systemd" / "user" / UNIT).is_file()
@@ -276,7 +276,7 @@ def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tm
 
 
 def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """Variables that are settings or name an engine are carried over, others are not."""
+    """Variables for settings and for the engine are passed on, and no others."""
     del systemctl
     variables = {
         "CLAWKER_FW_OTEL__INFRA_PORT": "4320",
@@ -296,7 +296,7 @@ def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Syste
 def test_without_systemd_the_unit_is_written_and_that_is_said(
     command: Command, systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing is started, and `status` does not claim it."""
+    """Without systemd, the unit is only written, and `status` says that it is not running."""
     monkeypatch.setattr(service, "booted", lambda: False)
     outcome = command("service", "install", "--system")
     assert outcome.code == 0
@@ -310,7 +310,7 @@ def test_without_systemd_the_unit_is_written_and_that_is_said(
 
 
 def test_a_foreign_unit_is_left_alone(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """What somebody else wrote is neither replaced nor removed nor taken for ours."""
+    """A unit of another author is neither replaced nor removed nor reported as ours."""
     unit = tmp_path / "units" / UNIT
     unit.parent.mkdir()
     unit.write_text("[Service]\nExecStart=/bin/true\n")
@@ -325,7 +325,7 @@ def test_a_foreign_unit_is_left_alone(command: Command, systemctl: Systemctl, tm
 def test_settings_that_cannot_be_used_are_not_installed(
     command: Command, systemctl: Systemctl, settings_file: Path, tmp_path: Path
 ) -> None:
-    """A service that could only complain is not made."""
+    """With invalid settings, no service is created."""
     settings_file.write_text("rules: 1\n")
     assert command("service", "install", "--system").code == 3
     assert not (tmp_path / "units").exists()
@@ -333,7 +333,7 @@ def test_settings_that_cannot_be_used_are_not_installed(
 
 
 def test_a_service_manager_that_fails_is_exit_code_6(command: Command, systemctl: Systemctl) -> None:
-    """Its own words are shown."""
+    """The error text of systemd is shown."""
     systemctl.code = 1
     outcome = command("service", "install", "--system")
     assert outcome.code == 6

@@ -1,4 +1,4 @@
-"""One contract for every engine: what the port promises, on the in-memory engine and on a real one."""
+"""One contract suite for the in-memory engine and a real one."""
 
 import gc
 import itertools
@@ -56,7 +56,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
 
 @pytest.fixture
 def project(engine: EngineWriter, request: pytest.FixtureRequest) -> str:
-    """A name for a stack; a real engine is cleaned up afterwards by the fixture of the same name."""
+    """A name for a stack. On a real engine, the fixture of the same name removes the stack afterwards."""
     return "contract" if isinstance(engine, MemoryEngine) else str(request.getfixturevalue("clean_project"))
 
 
@@ -69,7 +69,7 @@ def wanted(engine: EngineWriter, project: str, release: Release) -> Blueprint:
 
 @pytest.fixture
 def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
-    """Images and networks for a stack, and what its containers should be; none is made yet."""
+    """The images and networks of a stack, without containers, and its desired state."""
     for image in (
         *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
         images.lock_image(wanted.engine, wanted.release.digests),
@@ -84,12 +84,12 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
 
 
 def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
-    """Make a sibling's container."""
+    """Create a sibling's container."""
     return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
 
 
 def answering(engine: EngineWriter, container: str) -> Probe:
-    """Return a probe of a program that has begun to say what it has loaded."""
+    """Return a probe once the program reports what it has loaded."""
 
     def probe() -> Probe | None:
         try:
@@ -115,14 +115,14 @@ def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]
 
 
 def view(engine: EngineWriter, name: str) -> ContainerView:
-    """Return the one container of a name."""
+    """Return the container with this name."""
     found = engine.container(name)
     assert found is not None
     return found
 
 
 def test_facts(engine: EngineWriter) -> None:
-    """An engine says what it is."""
+    """An engine reports its properties."""
     facts = engine.facts()
     assert facts.architecture in {"amd64", "arm64"}
     assert [int(part) for part in facts.api_version.split(".")] >= [1, 41]
@@ -141,7 +141,7 @@ def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) ->
 
 
 def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desired) -> None:
-    """Names are unique, and so are subnets."""
+    """Names and subnets of networks are unique."""
     for spec in stack.networks.values():
         with pytest.raises(EngineError):
             engine.create_network(spec)
@@ -150,7 +150,7 @@ def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desi
 
 
 def test_images_have_the_ids_we_computed(engine: EngineWriter, stack: Desired, wanted: Blueprint) -> None:
-    """An engine names a loaded image by one of the two digests that we know beforehand."""
+    """The id of a loaded image is one of the two digests that are known in advance."""
     del stack
     for image in wanted.images.values():
         found = engine.image(image.reference)
@@ -160,7 +160,7 @@ def test_images_have_the_ids_we_computed(engine: EngineWriter, stack: Desired, w
 
 
 def test_an_image_that_is_not_there(engine: EngineWriter) -> None:
-    """Not having it is an answer, not an error; making a container of it is one."""
+    """A missing image is not an error, but creating a container from it is."""
     absent = "clawker-fw/absent:none"
     assert engine.image(absent) is None
     with pytest.raises(NotFoundError):
@@ -169,7 +169,7 @@ def test_an_image_that_is_not_there(engine: EngineWriter) -> None:
 
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter, stack: Desired) -> None:
-    """Shape, labels, image and files can be read back, without what an engine adds of its own."""
+    """Shape, labels, image and files can be read back, without the engine's additions."""
     wanted = stack.siblings[sibling]
     container = created(engine, stack, sibling)
     found = view(engine, f"{stack.project}-{sibling}")
@@ -184,7 +184,7 @@ def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter
 
 
 def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired) -> None:
-    """What is as it is known is that very object; what is not is read as it is, whatever was expected."""
+    """For a file equal to the known one, that object is returned; other files are read as they are."""
     wanted = stack.siblings[Sibling.COREDNS]
     container = created(engine, stack, Sibling.COREDNS)
     before = wanted.boot["boot/Corefile"]
@@ -200,7 +200,7 @@ def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired
 
 
 def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> None:
-    """What is made, written, committed and kept with a mode and an owner of its own is read back with them."""
+    """Mode and owner are kept when files are created, written, committed and copied."""
     first, second = secret(b"token 1\n"), secret(b"token 2\n")
     own = {"boot/token": first, "hot/key/token": first}
     coredns = stack.siblings[Sibling.COREDNS]
@@ -231,7 +231,7 @@ def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> 
 
 
 def test_a_name_is_taken_once(engine: EngineWriter, stack: Desired) -> None:
-    """The second container of a name is a conflict, which is what the lock is built on."""
+    """A second container with the same name is a conflict, on which the lock is based."""
     spec = ContainerSpec(
         f"{stack.project}-lock", "clawker-fw/lock:1-" + _lock_tag(engine), {}, Shape(("none",), (), {})
     )
@@ -248,7 +248,7 @@ def _lock_tag(engine: EngineWriter) -> str:
 
 
 def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """Two running containers can't have the same fixed address; nothing of the second is left."""
+    """Two running containers can't have the same fixed address, and nothing of the second one is left."""
     del running
     second = replace(creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns-next"))
     with pytest.raises(EngineError):
@@ -257,7 +257,7 @@ def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, s
 
 
 def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> None:
-    """An engine's own filter matches parts of names."""
+    """Names are matched exactly, unlike by the engine's filter."""
     container = created(engine, stack, Sibling.COREDNS)
     name = f"{stack.project}-coredns"
     assert view(engine, name).id == view(engine, container).id == container
@@ -269,7 +269,7 @@ def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> Non
 def test_running_siblings_serve_what_they_were_given(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Exactly what the files say is live, with the network as it was asked for."""
+    """The live digests are those of the files, and the network is the desired one."""
     for sibling, container in running.items():
         wanted = stack.siblings[sibling]
         probe = answering(engine, container)
@@ -286,7 +286,7 @@ def test_running_siblings_serve_what_they_were_given(
 def test_the_list_says_who_is_on_a_network(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Each container is there with what it is made from, whose it is, and its place on each network."""
+    """The list has each container with its image, its owner, and its endpoint on each network."""
 
     def place(sibling: Sibling, network: str) -> Endpoint | None:
         (found,) = (each for each in engine.listing() if each.id == running[sibling])
@@ -310,7 +310,7 @@ def test_the_list_says_who_is_on_a_network(
 def test_a_stopped_container_is_put_back_on_a_network(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Taken off and put back, it is as it was made, and serves as before once it has begun anew."""
+    """A container that was disconnected and connected again is unchanged, and serves after its start."""
     envoy, wanted = running[Sibling.ENVOY], stack.siblings[Sibling.ENVOY]
     network = f"{stack.project}-egress"
     before = view(engine, envoy)
@@ -329,7 +329,7 @@ def test_a_stopped_container_is_put_back_on_a_network(
 
 
 def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired, release: Release) -> None:
-    """An image of ours is listed with its tag; it stays while a container is made from it."""
+    """An image of ours is listed with its tag, and can't be removed while a container uses it."""
     wanted = stack.siblings[Sibling.COREDNS].image
     image = next(each for each in engine.own_images() if wanted.reference in each.references)
     assert image.id in wanted.ids
@@ -348,7 +348,7 @@ def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired
 def test_the_service_address_can_be_claimed_and_released(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Holding it is seen from inside; doing either twice is no error."""
+    """The probe shows whether the service address is held; claiming or releasing it twice is not an error."""
     container, address = running[Sibling.COREDNS], str(stack.service_address)
     for _ in range(2):
         engine.run_helper(container, ["claim", "0"], lambda _: None)
@@ -380,7 +380,7 @@ def _hot(files: Files, folder: str = "") -> dict[str, File]:
 def test_hot_files_are_committed_live(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
 ) -> None:
-    """New files are staged, taken and proven; files that are no longer wanted go; the record says so."""
+    """New files are staged, placed and proven, unwanted files are removed, and the record is updated."""
     changed = stacks.blueprint(
         wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
     )
@@ -424,7 +424,7 @@ BROKEN = {
 def test_a_file_that_is_refused_is_put_back(
     sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """What was live stays live, on disk and in the process, and the answer says what was refused and why."""
+    """The old set stays live on disk and in the process, and the answer has what was rejected, and why."""
     container, target = running[sibling], stack.siblings[sibling]
     path, content = BROKEN[sibling]
     hot = {**target.hot, path: public(content)}
@@ -447,14 +447,14 @@ def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Pr
 
 
 def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Without connections that is at once."""
+    """Without connections, it ends at once."""
     lines: list[dict[str, int]] = []
     engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
     assert lines[-1] == {"connections": 0}
 
 
 def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """However often it runs, and whenever garbage is collected."""
+    """This holds for any number of calls, and independently of garbage collection."""
 
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -473,7 +473,7 @@ def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dic
 
 
 def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired) -> None:
-    """Asking a container that does not run is an error, not silence."""
+    """A probe of a stopped container is an error."""
     container = created(engine, stack, Sibling.ENVOY)
     with pytest.raises(EngineError):
         engine.probe(container)
@@ -483,7 +483,7 @@ def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired
 
 
 def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter, stack: Desired) -> None:
-    """Without its boot files a sibling does not run, and says so."""
+    """A sibling without boot files does not start, and logs the reason."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
     helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
     shape = replace(wanted.shape, restart="no")
@@ -496,7 +496,7 @@ def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter,
 
 
 def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:
-    """An engine starts it anew, and says how often; whoever starts it by hand begins to count again."""
+    """The engine counts its restarts of a container, and a start by hand resets the count."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
     helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
     container = engine.create_container(replace(wanted, files=helper))
@@ -519,7 +519,7 @@ def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, st
 
 
 def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
-    """Another name is the same container; a taken one is a conflict."""
+    """A renamed container is the same one, and a name in use is a conflict."""
     container = created(engine, stack, Sibling.COREDNS)
     other = created(engine, stack, Sibling.ENVOY)
     engine.rename(container, f"{stack.project}-coredns-next")
@@ -532,7 +532,7 @@ def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
 
 @contextmanager
 def following(engine: EngineWriter) -> Iterator[list[Event]]:
-    """Collect what an engine tells; it stops when it is left, whoever waits for more."""
+    """Collect an engine's events until the context ends."""
     found: list[Event] = []
     with engine.events() as events:
 
@@ -548,12 +548,12 @@ def following(engine: EngineWriter) -> Iterator[list[Event]]:
 
 
 def happened(events: list[Event], container: str) -> list[str]:
-    """Return what is told of a container, its networks included."""
+    """Return the events of a container, including those of its networks."""
     return [each.action for each in events if each.container == container]
 
 
 def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
-    """Each thing that is done to a container is told in its order, with its name and its networks."""
+    """Every change of a container causes events in order, with its name and its networks."""
     name = f"{stack.project}-coredns"
     with following(engine) as events:
         container = created(engine, stack, Sibling.COREDNS)
@@ -568,8 +568,8 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
     wanted = [
         *("create", "connect", "start", "extract-to-dir", "exec_start", "rename", "disconnect", "die", "destroy"),
     ]
-    told = iter(happened(events, container))
-    assert [action for action in wanted if action in told] == wanted
+    actions = iter(happened(events, container))
+    assert [action for action in wanted if action in actions] == wanted
     about = [each for each in events if each.container == container]
     assert {each.names[0] for each in about if each.kind == "network"} >= {f"{stack.project}-net"}
     (renamed,) = (each for each in about if each.action == "rename")
@@ -580,20 +580,20 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
 def test_looking_is_told_as_commands_and_nothing_else(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """Who follows an engine must not wake itself by looking."""
+    """Reading causes no events except for commands in containers, so that a watcher does not wake itself."""
     with following(engine) as events:
         observe(engine, stack.project, ())
         engine.run_helper(running[Sibling.COREDNS], ["release"], lambda _: None)
         until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
     ours = [each for each in events if each.container in running.values()]
-    told = {(each.action, each.words) for each in ours if each.action != "health_status"}
-    looking = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
-    assert told <= {("exec_start", words) for words in looking}
-    assert ("exec_start", "/fw/bin/fwctl probe") in told
+    commands = {(each.action, each.words) for each in ours if each.action != "health_status"}
+    expected = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
+    assert commands <= {("exec_start", words) for words in expected}
+    assert ("exec_start", "/fw/bin/fwctl probe") in commands
 
 
 def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """A running container is stopped and removed; one that is gone is no error."""
+    """A running container is stopped and removed, and removing a missing one is not an error."""
     for container in running.values():
         engine.remove(container)
         engine.remove(container)
@@ -609,7 +609,7 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
 
 
 def foreign_images(engine: EngineWriter, release: Release) -> dict[str, image_tar.BuiltImage]:
-    """Return images that are almost ours: with each part of our labels, more labels, or another name."""
+    """Return images that are almost ours: with some of our labels, more labels, or another name."""
     every = tuple(built.LABELS.items())
     parts = [dict(part) for size in range(len(every)) for part in itertools.combinations(every, size)]
     made = {
@@ -625,7 +625,7 @@ def foreign_images(engine: EngineWriter, release: Release) -> dict[str, image_ta
 
 
 def test_images_of_others_are_not_ours_whatever_they_are_labelled(engine: EngineWriter, release: Release) -> None:
-    """An image with our labels alone is another program's; one of exactly our form is listed, by our tag alone."""
+    """An image with only our labels is foreign. One of our form is listed, with our tag only."""
     ours = images.lock_image(engine.facts(), release.digests)
     foreign = foreign_images(engine, release)
     for image in (ours, *foreign.values()):

@@ -18,7 +18,7 @@ RULES = (
 
 @pytest.fixture
 def peers(docker: APIClient) -> Iterator[Peers]:
-    """Origins and agents, gone after each test."""
+    """Origins and agents, removed after each test."""
     started = Peers(docker)
     yield started
     started.remove_all()
@@ -34,7 +34,7 @@ def module_peers(docker: APIClient) -> Iterator[Peers]:
 
 @pytest.fixture
 def firewall(host: str, clean_project: str, tmp_path: Path) -> Firewall:
-    """A stack that is not up yet, with one name allowed over each protocol."""
+    """A stack that is not brought up yet, with one allowed name for each protocol."""
     made = Firewall(host, clean_project, tmp_path)
     made.write(*RULES)
     return made
@@ -49,7 +49,7 @@ def up(firewall: Firewall) -> Firewall:
 
 @pytest.fixture(scope="module")
 def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
-    """One stack for all tests of a module, which leave it current."""
+    """One stack for all tests of a module, each of which leaves it current."""
     made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("shared"))
     made.write(*RULES)
     made.run()

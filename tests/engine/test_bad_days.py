@@ -1,4 +1,4 @@
-"""Engines on a bad day, releases that fail in every way: one clear error, nothing half done, then it works."""
+"""Failing engines and releases: there is one clear error, nothing is half done, and the next run succeeds."""
 
 import os
 import subprocess
@@ -30,14 +30,14 @@ def own_engine(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001
 
 
 def names(docker: APIClient, firewall: Firewall) -> list[str]:
-    """Return what the stack's containers are called."""
+    """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
     return sorted(name for each in found for name in each["Names"])
 
 
 @pytest.mark.alone
 def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
-    """An engine that takes half a second for everything is waited for, and agents notice nothing of it."""
+    """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
@@ -50,7 +50,7 @@ def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
 
 @pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
 def test_an_engine_that_restarts_in_the_middle(moment: str, own_engine: PrivateEngine, tmp_path: Path) -> None:
-    """The run ends with an error of the engine's, or gets through; the next one makes all current."""
+    """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
     firewall = Firewall(own_engine.host, "restarted", tmp_path)
     firewall.write("a.test")
     firewall.run()
@@ -71,7 +71,7 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, own_engine: PrivateE
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A folder on a disk that has room for an engine, but not for our images; a test may give it more."""
+    """A small disk with room for an engine, but not for our images, until a test enlarges it."""
     if os.geteuid() != 0:
         pytest.skip("A FULL DISK IS NOT TESTED: mounting one needs root")
     folder = Path(tempfile.mkdtemp(prefix="small-", dir="/var/tmp"))
@@ -82,7 +82,7 @@ def small_disk() -> Iterator[Path]:
 
 
 def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
-    """An image that does not fit is an error of the engine's; nothing is begun, and with room it works."""
+    """If an image does not fit, the run fails before any change, and succeeds once there is room."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"A FULL DISK IS NOT TESTED: {reason}")
     with private_engine(folder=small_disk / "e") as engine, closing(client(engine.host)) as docker:
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: P
 def test_a_network_that_went_while_who_was_on_it_was_stopped(
     end: str, firewall: Firewall, docker: APIClient
 ) -> None:
-    """As `docker network prune` does it. A stopped container looks for the network that it was on, by its id."""
+    """As by `docker network prune`. A stopped container looks for its former network by id."""
     firewall.write("a.test")
     firewall.run()
     before = names(docker, firewall)
@@ -119,7 +119,7 @@ _ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@
 
 
 def test_a_route_of_the_machine_is_not_taken_away(firewall: Firewall, docker: APIClient) -> None:
-    """A machine that has a route into where the first subnets are gets a network elsewhere."""
+    """On a machine with routes to the first subnets, the network gets another one."""
     firewall.write("a.test")
     firewall.call_raw(["unshare", "--net", "sh", "-c", _ROUTED, "sh", *firewall.command("run")]).expect()
     assert firewall.current()
@@ -128,7 +128,7 @@ def test_a_route_of_the_machine_is_not_taken_away(firewall: Firewall, docker: AP
 
 
 def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Agents may take every address that is for them: those of siblings and replacements are not among them."""
+    """Agents can use up all their addresses without getting one of a sibling or a replacement."""
     firewall.write("a.test", network={"subnet": "10.213.255.128/25"})
     firewall.run()
     network = firewall.status()["agent"]["network"]
@@ -145,7 +145,7 @@ def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APICli
 
 
 def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """A subnet that is taken is refused before anything is made: engines let some of them pass."""
+    """An overlapping subnet is refused before any change, because some engines accept it."""
     taken = peers.start("wait", network="bridge")
     subnet = docker.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"]
     firewall.write("a.test", network={"subnet": subnet.replace("/16", "/20")})
@@ -158,12 +158,12 @@ def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, doc
 
 
 def _only_check(text: bytes) -> bytes:
-    """Have Envoy check its configuration, say that all is well, and end."""
+    """Make Envoy check its configuration successfully and end."""
     return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
 
 
 def test_a_release_that_starts_and_dies(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A program that ends again and again never becomes ready: the old one serves on, and `drift` tells of it."""
+    """A program that keeps ending never becomes ready: the old one keeps serving, and `drift` reports it."""
     before = docker.inspect_container(up.container("envoy"))["Id"]
     stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
     newer = upgraded(up, tmp_path / "newer")
@@ -193,7 +193,7 @@ def _done(meddle: Callable[[APIClient, str], object], docker: APIClient, name: s
 
 @pytest.mark.parametrize("how", MEDDLINGS)
 def test_a_replacement_that_is_taken_away_while_it_is_verified(how: str, up: Firewall, docker: APIClient) -> None:
-    """Whoever kills it, the old siblings serve on, and the run says that the new one does not."""
+    """If a replacement is killed, the old siblings keep serving, and the run reports the failure."""
     before = {sibling: docker.inspect_container(up.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
     process = up.start("run", "--force-recreate", "--drain-timeout", "1")
     until(lambda: _done(MEDDLINGS[how], docker, f"{up.container('envoy')}-next"), every=0.01)

@@ -1,4 +1,4 @@
-"""Files that end a program, and containers that start again: what was proven last is what serves."""
+"""After files that end a program, and after restarts, the last proven set serves."""
 
 import json
 import sys
@@ -31,11 +31,11 @@ sibling.hot = broken
 from clawker_fw.__main__ import main
 main()
 """
-"""A reload with a route table for each of 140 ports, each a file to watch: more than a user has (inotify(7))."""
+"""A reload with 140 route tables, each a watched file: more than a user's inotify instances (inotify(7))."""
 
 
 def test_a_file_that_ends_the_proxy_is_no_outage(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Envoy aborts, starts again with what was proven last, and serves; the error says so, and nothing differs."""
+    """Envoy aborts, restarts with the last proven set and serves; the error says so, and nothing differs."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     envoy = up.container("envoy")
@@ -58,7 +58,7 @@ def test_a_file_that_ends_the_proxy_is_no_outage(up: Firewall, peers: Peers, doc
 def test_what_was_put_into_a_stopped_resolver_is_never_served(
     up: Firewall, peers: Peers, docker: APIClient
 ) -> None:
-    """A list that was not proven is not what a container starts with: what was proven is back."""
+    """A container never starts with an unproven list; the proven one is restored."""
     agent = up.agent(peers)
     hand = Hand(docker, up, peers)
     coredns = up.container("coredns")
@@ -73,7 +73,7 @@ def test_what_was_put_into_a_stopped_resolver_is_never_served(
 
 
 def test_a_resolver_without_anything_proven_does_not_start(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """When neither the files nor their copy are what was committed, nothing is served; `run` makes it anew."""
+    """If neither the files nor their copies are proven, nothing is served, and `run` replaces the container."""
     agent = up.agent(peers)
     hand = Hand(docker, up, peers)
     coredns = up.container("coredns")

@@ -1,6 +1,6 @@
-"""What agents can reach, and what they can't, on a real engine with real programs.
+"""What agents can and can't reach, on a real engine with real programs.
 
-A refusal is judged by those who were not to be reached: `devkit.witness`.
+Refusals are judged by the logs of origins: `devkit.witness`.
 """
 
 import json
@@ -21,7 +21,7 @@ from devkit.witness import LoggingOrigin, Witnesses
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.0.1", "gateway": "10.214.0.1"}
-"""Where the world's origin is, too, and where no agent may get."""
+"""Further addresses of the origin, which no agent may reach."""
 
 ZONE = {
     "pub.test": [WORLD],
@@ -59,7 +59,7 @@ def world(
     require_engine: bool,  # noqa: FBT001 - a fixture
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """The world, for all tests here."""
+    """The simulated internet, for all tests here."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"ENFORCEMENT IS NOT TESTED: {reason}")
     with (
@@ -72,7 +72,7 @@ def world(
 
 @pytest.fixture(scope="module")
 def firewall(world: World, tmp_path_factory: pytest.TempPathFactory) -> Firewall:
-    """A stack in that world."""
+    """A stack in that internet."""
     made = Firewall(world.engine.host, "clawker", tmp_path_factory.mktemp("world"))
     made.write(*RULES)
     made.run()
@@ -81,7 +81,7 @@ def firewall(world: World, tmp_path_factory: pytest.TempPathFactory) -> Firewall
 
 @pytest.fixture(scope="module")
 def peers(world: World, firewall: Firewall) -> Iterator[Peers]:
-    """Origins and agents in that world."""
+    """Origins and agents in that internet."""
     del firewall
     sdk = client(world.engine.host)
     yield Peers(sdk)
@@ -90,7 +90,7 @@ def peers(world: World, firewall: Firewall) -> Iterator[Peers]:
 
 @pytest.fixture(scope="module")
 def agent(firewall: Firewall, peers: Peers, world: World) -> Peer:
-    """An agent, which also serves; its own address and Envoy's are in the world's DNS as well."""
+    """An agent that is also a server. DNS has names for its address and for Envoy's."""
     made = firewall.agent(peers, "origin", "--name", "agent", "--http", "80", "--https", "443", "--tell")
     status = firewall.status()
     own = {
@@ -105,14 +105,14 @@ def agent(firewall: Firewall, peers: Peers, world: World) -> Peer:
 
 @pytest.fixture(scope="module")
 def neighbour(firewall: Firewall, peers: Peers) -> Peer:
-    """A container on the way out, beside Envoy, which no firewall keeps from anything."""
+    """A container on the egress network without any restriction by the firewall."""
     del firewall
     return peers.start("wait", network="clawker-egress")
 
 
 @pytest.fixture(scope="module")
 def process(firewall: Firewall, peers: Peers) -> int:
-    """The number of Envoy's process, as the engine counts."""
+    """The pid of Envoy's process on the engine."""
     return process_of(firewall, "envoy", peers)
 
 
@@ -125,18 +125,18 @@ def loopback(process: int, world: World) -> LoggingOrigin:
 
 @pytest.fixture(scope="module")
 def witnesses(world: World, loopback: LoggingOrigin, agent: Peer) -> Witnesses:
-    """All who could be reached: the world, Envoy's loopback, and an agent."""
+    """Everything that could be reached: the internet, Envoy's loopback, and an agent."""
     return Witnesses([world.origin, loopback, agent])
 
 
 def process_of(firewall: Firewall, sibling: str, peers: Peers) -> int:
-    """Return the number of a sibling's first process, as the engine counts."""
+    """Return the pid of a sibling's first process on the engine."""
     return int(peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"])
 
 
 @pytest.fixture(scope="module")
 def envoy(firewall: Firewall) -> str:
-    """Envoy's address, for agents that know it and ask no resolver."""
+    """Envoy's address, for agents that use it directly."""
     return str(firewall.status()["siblings"][0]["address"])
 
 
@@ -163,7 +163,7 @@ def test_what_a_rule_allows_gets_through(url: str, agent: Peer) -> None:
 
 
 def test_the_origin_sees_the_host_as_the_agent_wrote_it(agent: Peer) -> None:
-    """The Host header keeps its port, and nothing that a proxy adds is in the request."""
+    """The request has the Host header with its port, and no header of a proxy."""
     for url, host in (("http://pub.test/", "pub.test"), ("http://pub.test:8080/", "pub.test:8080")):
         seen = json.loads(agent.get(url, "--header", "X-Forwarded-For: 1.2.3.4").last["body"])
         assert seen["host"] == host
@@ -175,7 +175,7 @@ def test_the_origin_sees_the_host_as_the_agent_wrote_it(agent: Peer) -> None:
     "name", ["denied.test", "x.pub.test", "test", "ub.test", "xpub.test", "wild.test.evil", "clawker-fw.invalid"]
 )
 def test_other_names_do_not_exist(name: str, agent: Peer, envoy: str, witnesses: Witnesses) -> None:
-    """No rule, no name: not for addresses, not for any other type."""
+    """Without a rule, a name does not resolve, for any type of query."""
     for kind in ("A", "AAAA", "TXT", "MX", "ANY"):
         answer = agent.ask("resolve", name, "--type", kind)
         assert not answer.last["answers"], (name, kind)
@@ -185,7 +185,7 @@ def test_other_names_do_not_exist(name: str, agent: Peer, envoy: str, witnesses:
 
 
 def test_an_allowed_name_has_no_other_records(agent: Peer, envoy: str) -> None:
-    """An allowed name answers with Envoy's address and nothing else, so that no client looks for another way."""
+    """An allowed name resolves to Envoy's address and nothing else, so that clients can't choose another way."""
     assert agent.ask("resolve", "pub.test", "--type", "A").last["answers"] == [envoy]
     for kind in ("AAAA", "TXT", "MX", "HTTPS", "SVCB", "ANY"):
         answer = agent.ask("resolve", "pub.test", "--type", kind)
@@ -194,7 +194,7 @@ def test_an_allowed_name_has_no_other_records(agent: Peer, envoy: str) -> None:
 
 
 def test_dns_is_no_tunnel(agent: Peer, neighbour: Peer, firewall: Firewall, envoy: str) -> None:
-    """No query leaves: the world's resolver is not reached, and ours knows only its list."""
+    """No query leaves the resolver, which only knows its list."""
     service = firewall.status()["agent"]["dns"]
     for server in (service, "127.0.0.11"):
         answer = agent.ask("resolve", "aGVsbG8.denied.test", "--server", f"{server}:53", "--type", "TXT")
@@ -225,7 +225,7 @@ REFUSED = {"reset", "closed"}
 def test_tls_to_other_names_is_refused(
     url: str, options: list[str], agent: Peer, envoy: str, witnesses: Witnesses
 ) -> None:
-    """An agent that knows Envoy's address gets no further without an allowed server name on its own port."""
+    """An agent that uses Envoy's address needs an allowed server name on the right port."""
     refused = witnesses.refused(
         lambda: agent.get(url, "--connect", envoy, *options), agent, "https://pub.test", "--connect", envoy
     )
@@ -246,7 +246,7 @@ def test_tls_to_other_names_is_refused(
 def test_http_to_other_hosts_is_refused_in_words(
     url: str, host: str, agent: Peer, envoy: str, witnesses: Witnesses
 ) -> None:
-    """An answer of 403 says that the firewall refused, and why."""
+    """A response of 403 says that the firewall refused the request, and why."""
     refused = witnesses.refused(
         lambda: agent.get(url, "--connect", envoy, "--host", host), agent, "http://pub.test", "--connect", envoy
     )
@@ -255,7 +255,7 @@ def test_http_to_other_hosts_is_refused_in_words(
 
 
 def test_the_port_in_a_host_header_is_not_believed(agent: Peer, envoy: str) -> None:
-    """`Host: pub.test:2222` reaches port 80, not what listens on 2222."""
+    """`Host: pub.test:2222` reaches port 80, and not a server on port 2222."""
     answer = agent.get("http://pub.test/", "--connect", envoy, "--host", "pub.test:2222")
     assert answer.ok
     seen = json.loads(answer.last["body"])
@@ -263,7 +263,7 @@ def test_the_port_in_a_host_header_is_not_believed(agent: Peer, envoy: str) -> N
 
 
 def test_other_ports_are_closed(agent: Peer, envoy: str) -> None:
-    """Envoy listens on the ports of the rules and on no other; its admin interface is on none."""
+    """Envoy only listens on the ports of the rules, and its admin interface has no port."""
     for port in (80, 443, 8080, 8443):
         assert agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok, port
     for port in (22, 53, 2222, 9901, 15000, 19000):
@@ -273,7 +273,7 @@ def test_other_ports_are_closed(agent: Peer, envoy: str) -> None:
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_private_addresses_are_refused(name: str, agent: Peer, neighbour: Peer, witnesses: Witnesses) -> None:
-    """A name that resolves to a private, shared or link-local address goes nowhere, though somebody is there."""
+    """A name that resolves to a private, shared or link-local address is not reached, though a server is there."""
     assert json.loads(neighbour.get(f"http://{PRIVATE[name]}/").last["body"])["address"] == PRIVATE[name]
     refused = witnesses.refused(lambda: agent.get(f"http://{name}.test/"), agent, "http://pub.test")
     assert refused.last["status"] == 503, refused
@@ -283,7 +283,7 @@ def test_private_addresses_are_refused(name: str, agent: Peer, neighbour: Peer, 
 
 
 def test_loopback_is_refused(agent: Peer, process: int, world: World, witnesses: Witnesses) -> None:
-    """A name that resolves to loopback does not reach what listens on Envoy's."""
+    """A name that resolves to loopback does not reach a server on Envoy's loopback."""
     command = world.argv("get", "http://127.0.0.1/", process=process)
     there = subprocess.run(command, capture_output=True, check=True)
     assert json.loads(json.loads(there.stdout)["body"])["name"] == "loopback"
@@ -297,7 +297,7 @@ def test_loopback_is_refused(agent: Peer, process: int, world: World, witnesses:
 def test_agents_and_envoy_are_refused(
     agent: Peer, firewall: Firewall, peers: Peers, envoy: str, witnesses: Witnesses
 ) -> None:
-    """A name that resolves to an agent's address or to Envoy's goes nowhere, also where private ones may be."""
+    """A name that resolves to an agent or Envoy is not reached, even with `allow_private`."""
     other = firewall.agent(peers)
     for address in (agent.address("clawker-net"), envoy):
         assert other.ask("probe-tcp", f"{address}:80").ok
@@ -308,7 +308,7 @@ def test_agents_and_envoy_are_refused(
 
 
 def test_the_world_is_reached_though_a_private_address_is_offered_too(agent: Peer) -> None:
-    """Of a name with a private and a public address, only the public one is ever connected to."""
+    """If a name has a private and a public address, only the public one is connected to."""
     for _ in range(5):
         for scheme in ("http", "https"):
             seen = json.loads(agent.get(f"{scheme}://mixed.test/").last["body"])
@@ -322,7 +322,7 @@ def test_allow_private_allows_private(agent: Peer) -> None:
 
 
 def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, world: World, envoy: str) -> None:
-    """Of the addresses that somebody beside Envoy can connect to, an agent can connect to none."""
+    """An agent can connect to none of the addresses that a container next to Envoy can."""
     addresses = {
         address["local"]
         for interface in json.loads(world.engine.run_in_network(["ip", "-j", "address"]).stdout)
@@ -339,7 +339,7 @@ def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, world: World
 def test_nobody_comes_in_by_the_way_out(
     neighbour: Peer, process: int, world: World, agent: Peer, envoy: str
 ) -> None:
-    """A container on the egress network finds Envoy's addresses there, and no listener at any of them."""
+    """A container on the egress network can reach Envoy's addresses, but no listener there."""
     there = ["nsenter", f"--net={world.engine.root}/proc/{process}/ns/net", "ip", "-j", "address"]
     addresses = [
         address["local"]
@@ -358,7 +358,7 @@ def test_nobody_comes_in_by_the_way_out(
 
 
 def test_envoy_is_no_router(firewall: Firewall, world: World, peers: Peers) -> None:
-    """Both siblings' kernels drop packets that are not for them, also where the host itself forwards."""
+    """Both siblings drop packets for other addresses, even if the host forwards."""
     for sibling in ("envoy", "coredns"):
         pid = process_of(firewall, sibling, peers)
         command = ["nsenter", f"--net={world.engine.root}/proc/{pid}/ns/net"]
@@ -373,7 +373,7 @@ def test_envoy_is_no_router(firewall: Firewall, world: World, peers: Peers) -> N
 
 
 def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: Firewall) -> None:
-    """Who was refused what stands in the siblings' logs."""
+    """The siblings' logs contain who was refused what."""
     agent.get("https://denied-tls.test/", "--connect", envoy)
     agent.get("http://denied-http.test/", "--connect", envoy)
     agent.ask("resolve", "denied-dns.test")
@@ -399,7 +399,7 @@ def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: 
 def test_no_rules_denies_everything(
     world: World, tmp_path: Path, agent: Peer, peers: Peers, witnesses: Witnesses
 ) -> None:
-    """A stack without rules answers no name and forwards nothing, until there is a rule."""
+    """Without rules, no name resolves and nothing is forwarded, until there is a rule."""
     firewall = Firewall(world.engine.host, "empty", tmp_path)
     firewall.write()
     firewall.run()
@@ -422,7 +422,7 @@ def test_no_rules_denies_everything(
 
 
 def test_privileges_are_gone(firewall: Firewall, world: World, peers: Peers) -> None:
-    """The programs run as nobody, without any capability, in a read-only container."""
+    """The programs run without privileges and capabilities in a read-only container."""
     for sibling in ("envoy", "coredns"):
         pid = process_of(firewall, sibling, peers)
         status = (world.engine.root / "proc" / str(pid) / "status").read_text()
@@ -435,7 +435,7 @@ def test_privileges_are_gone(firewall: Firewall, world: World, peers: Peers) -> 
 def test_a_rule_taken_away_ends_its_connections(
     firewall: Firewall, agent: Peer, peers: Peers, witnesses: Witnesses
 ) -> None:
-    """Connections of a rule that is gone are cut after the drain time, and no others are."""
+    """After the drain time, connections of a removed rule are cut, and no others."""
     stays = firewall.agent(peers, "download", "https://wild.test/bytes?seconds=9&rate=100000")
     goes = firewall.agent(peers, "download", "https://pub.test/bytes?seconds=20&rate=100000")
     assert agent.get("https://pub.test/").ok

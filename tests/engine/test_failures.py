@@ -1,4 +1,4 @@
-"""What goes wrong on a real engine: refused config, strangers, two runs at once, and runs that are killed."""
+"""Failures on a real engine: rejected configuration, foreign containers, concurrent runs, and killed runs."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ main()
 
 
 def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, peers: Peers) -> None:
-    """Envoy refuses a listener: exit code 5, its reason is shown, and what was allowed before still is."""
+    """If Envoy rejects a listener, the exit code is 5, the reason is shown, and the old rules stay in force."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     before = up.settings.read_text()
@@ -68,7 +68,7 @@ BROKEN_RELEASES = {
 def test_a_release_that_does_not_work_is_taken_back(
     name: str, up: Firewall, peers: Peers, docker: APIClient, tmp_path: Path
 ) -> None:
-    """The old siblings serve on, untouched; `run` says why with exit code 5 and leaves nothing behind."""
+    """The old siblings keep serving untouched; `run` exits with 5 and the reason, and leaves nothing behind."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     BROKEN_RELEASES[name](stacks.copied_release(tmp_path / "newer"))
@@ -93,7 +93,7 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
 def test_a_foreign_container_is_refused_and_untouched(
     name: str, firewall: Firewall, peers: Peers, docker: APIClient
 ) -> None:
-    """A container with one of our names that we did not make stops everything, and goes on itself."""
+    """A foreign container with one of our names makes every command refuse, and keeps running."""
     stranger = peers.start("wait", network="bridge", name=f"{firewall.project}-{name}")
     outcome = firewall.call("run").expect(6)
     assert "error[foreign-container]" in outcome.err
@@ -105,7 +105,7 @@ def test_a_foreign_container_is_refused_and_untouched(
 
 @pytest.mark.parametrize("role", ["net", "egress"])
 def test_a_foreign_network_is_refused_and_untouched(role: str, firewall: Firewall, docker: APIClient) -> None:
-    """A network with one of our names is not taken over."""
+    """A network with one of our names is not adopted."""
     made = docker.create_network(f"{firewall.project}-{role}")["Id"]
     outcome = firewall.call("run").expect(6)
     assert "error[foreign-network]" in outcome.err
@@ -116,7 +116,7 @@ def test_a_foreign_network_is_refused_and_untouched(role: str, firewall: Firewal
 
 
 def test_two_runs_at_once(firewall: Firewall) -> None:
-    """One does the work; the other one is refused and told by whom, or finds everything done."""
+    """One of two runs does the work; the other is refused with the holder's name, or finds nothing to do."""
     runs = [firewall.start("run", "--format", "json") for _ in range(2)]
     outcomes = [(run.communicate(timeout=60)[1], run.returncode) for run in runs]
     codes = sorted(code for _, code in outcomes)
@@ -129,7 +129,7 @@ def test_two_runs_at_once(firewall: Firewall) -> None:
 
 
 def test_many_runs_at_once_leave_one_stack(up: Firewall, docker: APIClient) -> None:
-    """Whoever loses is refused; nothing is made twice."""
+    """Of two first runs, one is refused, and nothing is created twice."""
     runs = [up.start("run", "--force-recreate", "--drain-timeout", "0") for _ in range(4)]
     codes = {run.communicate(timeout=120) and run.returncode for run in runs}
     assert codes <= {0, 6}
@@ -153,7 +153,7 @@ KILL_WHEN = [
 def test_a_run_that_is_killed_is_finished_by_the_next(
     moment: str, up: Firewall, peers: Peers, docker: APIClient
 ) -> None:
-    """SIGKILL at any moment of a replacement: agents are served on, and one more `run` makes all current."""
+    """After SIGKILL at any moment of a replacement, agents are served, and one more `run` makes all current."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
@@ -172,7 +172,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(
 
 
 def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:
-    """Also when there was nothing before."""
+    """The same holds if nothing existed before."""
     for moment in ("create network", "create and start", "verify"):
         process = firewall.start("run")
         assert process.stderr is not None
@@ -187,7 +187,7 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
 
 
 def half_done_run(firewall: Firewall) -> "subprocess.Popen[str]":
-    """Start a replacement of both siblings and return when both new containers have been made."""
+    """Start a replacement of both siblings, and return once both new containers have been created."""
     process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
     assert process.stderr is not None
     for line in process.stderr:
@@ -197,7 +197,7 @@ def half_done_run(firewall: Firewall) -> "subprocess.Popen[str]":
 
 
 def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
-    """Ctrl-C finishes or undoes the step in hand, says what is left, and ends with 130; the next run finishes."""
+    """Ctrl-C ends the current step, lists what is left, and exits with 130; the next run completes it."""
     process = half_done_run(up)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -211,7 +211,7 @@ def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
 
 
 def test_interrupted_twice(up: Firewall) -> None:
-    """Ctrl-C again stops at once; the next run takes the lock over and finishes."""
+    """A second Ctrl-C stops immediately; the next run takes over the lock and completes the work."""
     process = half_done_run(up)
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
@@ -224,7 +224,7 @@ def test_interrupted_twice(up: Firewall) -> None:
 
 
 def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None:
-    """Exit code 4, and a hint how an engine is named."""
+    """Without an engine, the exit code is 4, and a hint says how to name one."""
     elsewhere = Firewall(f"unix://{tmp_path}/none.sock", firewall.project, firewall.folder)
     for verb in ("run", "drift", "status", "reload", "down"):
         outcome = elsewhere.call(verb).expect(4)
@@ -233,7 +233,7 @@ def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None
 
 
 def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Containers, volumes and networks are gone; an agent that is attached is not cut off without being asked."""
+    """Containers, volumes and networks are removed; attached agents are only disconnected with `--force`."""
     agent = up.agent(peers)
     assert "error[network-in-use]" in up.call("down").expect(6).err
     assert up.current()
@@ -245,7 +245,7 @@ def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> N
 
 
 def test_down_all_leaves_no_image_either(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """Plain `down` names our images and the cache, `--all` takes them; images in use and others' stay."""
+    """Plain `down` names our images and the cache, `--all` removes them. Used and foreign images stay."""
     up = replace(up, variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     other = replace(up, project=f"{up.project}x")
     other.run()
@@ -267,7 +267,7 @@ def test_down_all_leaves_no_image_either(up: Firewall, docker: APIClient, tmp_pa
 
 
 def test_who_looks_while_somebody_is_at_work_is_told(up: Firewall) -> None:
-    """What is seen then may be half done: the answer names the holder, and nobody afterwards."""
+    """A comparison during a run names the holder, and one after it names none."""
     run = up.start("run", "--force-recreate", "--drain-timeout", "3")
 
     def busy() -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""What is not ours is never removed, changed or taken off a network, however much it looks like ours."""
+"""Foreign resources are never removed, changed or disconnected, however similar they are to ours."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -21,10 +21,10 @@ def parts(found: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 class Foreign:
-    """Images, volumes, networks and containers of somebody else, each with some of our labels."""
+    """Foreign images, volumes, networks and containers, each with some of our labels."""
 
     def __init__(self, docker: APIClient, peers: Peers, project: str) -> None:
-        """Make them."""
+        """Create them."""
         self._docker = docker
         self.images = [self._load(part) for part in parts(built.LABELS)]
         self.images.append(self._load(built.LABELS, "clawker-agent/base"))
@@ -59,7 +59,7 @@ class Foreign:
         return str(identity)
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as it is now; what is gone makes an error."""
+        """Return the current state of all of them. A missing one is an error."""
         return {
             "images": [self._docker.inspect_image(each)["Id"] for each in self.images],  # type: ignore[no-untyped-call]
             "volumes": [self._docker.inspect_volume(each) for each in self.volumes],
@@ -71,7 +71,7 @@ class Foreign:
         }
 
     def remove(self) -> None:
-        """Take it away."""
+        """Remove them."""
         for container in self.containers:
             self._docker.remove_container(container, force=True, v=True)
         for network in self.networks:
@@ -84,14 +84,14 @@ class Foreign:
 
 @pytest.fixture
 def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[Foreign]:
-    """What somebody else has on the engine."""
+    """The foreign resources on the engine."""
     theirs = Foreign(docker, peers, firewall.project)
     yield theirs
     theirs.remove()
 
 
 def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, foreign: Foreign) -> None:
-    """Coming up, replacing, tidying and going down leave it as it is; an image and a volume of ours go."""
+    """Runs, replacements, clean-up and `down` leave them alone; an image and a volume of ours are removed."""
     before = foreign.state()
     old = image_tar.BuiltImage(
         "clawker-fw/lock", "0", docker.version()["Arch"], (), stacks.installed_release().digests
@@ -118,7 +118,7 @@ def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, for
 def test_a_name_of_ours_that_is_somebody_elses(
     kind: str, firewall: Firewall, docker: APIClient, peers: Peers
 ) -> None:
-    """With each part of our labels it is refused and left alone; when it is out of the way, the stack comes up."""
+    """A network with some of our labels is refused and left alone. Without it, the stack comes up."""
     peer = peers.start("wait", network="none")
     ours = labels.ownership_labels(firewall.project)
     for part in [*parts(ours), ours]:

@@ -1,7 +1,7 @@
-"""HTTP that is written to be read in two ways: one name for the firewall, and another for the origin.
+"""HTTP requests that can be read in two ways, with one name for the firewall and another for the origin.
 
-Each row is sent as it stands, byte for byte. What is answered proves nothing; the origins' logs do. Nothing that
-an agent can write may reach the origin whose name no rule allows, or tell an allowed one that it is somebody else.
+Each row is sent byte for byte. The responses prove nothing; the origins' logs do. No request of an agent may reach
+the origin whose name no rule allows, or reach the allowed one under another name.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def http2(*fields: tuple[str, str]) -> bytes:
-    """Return a request over HTTP/2 from the first byte on, each field as a literal (RFC 7541, section 6.2.2)."""
+    """Return a request over HTTP/2, each field as a literal (RFC 7541, section 6.2.2)."""
     block = b"".join(b"\0" + b"".join(bytes([len(word)]) + word.encode() for word in field) for field in fields)
     settings, end_of_all = frame(4, 0, 0, b""), 0x4 | 0x1
     return PREFACE + settings + frame(1, end_of_all, 1, block)
 
 
 def pseudo(authority: str, path: str = "/") -> tuple[tuple[str, str], ...]:
-    """Return what every request over HTTP/2 begins with."""
+    """Return the beginning of every request over HTTP/2."""
     return (":method", "GET"), (":scheme", "http"), (":path", path), (":authority", authority)
 
 
@@ -56,7 +56,7 @@ ARRIVES = {
     "a path that is a URL": request(f"GET /http://{EVIL}/ HTTP/1.1", f"Host: {ALLOWED}"),
     "HTTP/2 with prior knowledge": http2(*pseudo(ALLOWED)),
 }
-"""What reaches the origin that is allowed. It is told its own name, whatever else was said."""
+"""Requests that reach the allowed origin, always under its own name."""
 
 REFUSED = {
     "another host": request("GET / HTTP/1.1", f"Host: {EVIL}"),
@@ -94,12 +94,12 @@ REFUSED = {
     "HTTP/2 with userinfo": http2(*pseudo(f"{ALLOWED}@{EVIL}")),
     "an upgrade of another host": request("GET / HTTP/1.1", f"Host: {EVIL}", *UPGRADE),
 }
-"""What reaches nobody."""
+"""Requests that reach no origin."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """An agent that knows Envoy's address, and the two origins whose logs decide."""
+    """An agent that uses Envoy's address, and the two origins whose logs are evidence."""
 
     agent: Peer
     envoy: str
@@ -112,7 +112,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(shared: Firewall, module_peers: Peers) -> Site:
-    """Two origins beside each other on the way out: Envoy finds both, and one is allowed."""
+    """Two origins on the egress network. Envoy can resolve both, and one is allowed."""
     made = [
         shared.origin(module_peers, [name], "--name", name, "--http", "80,8080", "--https", "443", "--tell")
         for name in (ALLOWED, EVIL)
@@ -132,7 +132,7 @@ def site(shared: Firewall, module_peers: Peers) -> Site:
 
 @pytest.mark.parametrize("row", ARRIVES)
 def test_what_arrives_is_for_the_allowed_origin(row: str, site: Site) -> None:
-    """The allowed origin is reached at its port, under its own name; the other one is not."""
+    """The allowed origin is reached at its port under its own name, and the other one is not."""
     seen = site.witnesses.watch(lambda: site.send(ARRIVES[row]), site.agent, f"http://{ALLOWED}")
     assert [(each["name"], each["host"].lower(), each["port"]) for each in seen.requests] == [
         (ALLOWED, ALLOWED, 80)
@@ -142,7 +142,7 @@ def test_what_arrives_is_for_the_allowed_origin(row: str, site: Site) -> None:
 
 @pytest.mark.parametrize("row", REFUSED)
 def test_what_is_refused_reaches_nobody(row: str, site: Site) -> None:
-    """Neither origin is connected to, and the next ordinary request arrives."""
+    """No origin is connected to, and an ordinary request afterwards arrives."""
     site.witnesses.refused(lambda: site.send(REFUSED[row]), site.agent, f"http://{ALLOWED}")
 
 
@@ -171,12 +171,12 @@ BEHIND = {
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode(),
 }
-"""Requests to the allowed origin with another one behind them."""
+"""Requests to the allowed origin, followed by another request."""
 
 
 @pytest.mark.parametrize("row", BEHIND)
 def test_what_comes_behind_is_a_request_of_its_own(row: str, site: Site) -> None:
-    """Whatever the first is taken for, the second reaches neither origin as a request to the other one."""
+    """However the first request is read, the second one reaches neither origin under the other's name."""
     seen = site.witnesses.watch(lambda: site.send(BEHIND[row], SMUGGLED), site.agent, f"http://{ALLOWED}")
     assert {each["name"] for each in seen.events} <= {ALLOWED}
     assert {each["host"] for each in seen.requests} <= {ALLOWED}

@@ -1,4 +1,4 @@
-"""Nothing has changed, so `drift` is clean: whoever looks, from where, and whatever was started anew meanwhile."""
+"""Without changes, `drift` is clean, from any machine, user or installation, and after restarts."""
 
 import os
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_another_client(where: str, shared: Firewall) -> None:
-    """What is wanted does not depend on the machine that asks."""
+    """The desired state does not depend on the client machine."""
     other = replace(shared, variables=ELSEWHERE[where])
     assert other.drift().expect().findings == set()
     assert other.run().json["changed"] is False
@@ -31,7 +31,7 @@ def test_another_client(where: str, shared: Firewall) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_another_umask(umask: int, shared: Firewall) -> None:
-    """Nor on what its user lets others do."""
+    """It does not depend on the user's umask."""
     before = os.umask(umask)
     try:
         assert shared.drift().expect().findings == set()
@@ -42,14 +42,14 @@ def test_another_umask(umask: int, shared: Firewall) -> None:
 
 
 def test_another_folder(shared: Firewall, tmp_path: Path) -> None:
-    """Nor on where it is installed."""
+    """It does not depend on the path of the installation."""
     stacks.copied_release(tmp_path)
     assert upgraded(shared, tmp_path).drift().expect().findings == set()
 
 
 @pytest.mark.parametrize("siblings", [("envoy",), ("coredns",), ("envoy", "coredns")])
 def test_a_container_that_was_restarted(siblings: tuple[str, ...], shared: Firewall, docker: APIClient) -> None:
-    """A sibling that was started anew shapes its network, claims its address, and reads its files again."""
+    """A restarted sibling configures its network, claims its address and loads its files again."""
     for sibling in siblings:
         docker.restart(shared.container(sibling), timeout=1)
     until(shared.current)
@@ -57,7 +57,7 @@ def test_a_container_that_was_restarted(siblings: tuple[str, ...], shared: Firew
 
 
 def test_after_a_change_of_rules(shared: Firewall) -> None:
-    """Also straight after rules came and went."""
+    """The same holds directly after rules were added and removed."""
     before = shared.settings.read_text()
     shared.write("a.test", {"dst": "new.test", "proto": "http", "port": 8080})
     shared.call("reload").expect()

@@ -1,4 +1,4 @@
-"""Engines that are somewhere else: over TLS, by variables and by contexts that the docker CLI has written."""
+"""Remote engines: over TLS, by variables, and by contexts that the docker CLI has written."""
 
 import os
 import subprocess
@@ -18,13 +18,13 @@ ADDRESS = "tcp://127.0.0.1:2376"
 
 @dataclass(frozen=True)
 class Secured:
-    """An engine that listens on TLS in its own network. `client` has the files that it wants of its clients."""
+    """An engine with TLS in its own network. `client` has the certificates for clients."""
 
     engine: PrivateEngine
     client: Path
 
     def call(self, firewall: Firewall, *arguments: str, **variables: str) -> Outcome:
-        """Run a command in the engine's network, where it must find the engine by itself."""
+        """Run a command in the engine's network, where it locates the engine itself."""
         elsewhere = replace(firewall, host="", variables={"DOCKER_CONFIG": str(firewall.folder), **variables})
         return elsewhere.call_raw(self.engine.network_argv(*elsewhere.command(*arguments)))
 
@@ -40,7 +40,7 @@ def secured(
     require_engine: bool,  # noqa: FBT001 - a fixture
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Secured]:
-    """The engine, which lets in nobody without a certificate of its authority."""
+    """The engine, which requires a certificate of its CA from clients."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"ENGINES OVER TLS ARE NOT TESTED: {reason}")
     engine, client = certify(tmp_path_factory.mktemp("certificates"))
@@ -59,7 +59,7 @@ def firewall(tmp_path: Path) -> Firewall:
 
 
 def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
-    """`DOCKER_HOST` and its companions: up, current, replaced and down, all over TLS."""
+    """With `DOCKER_HOST` and its companions, a stack is brought up, current, replaced and taken down over TLS."""
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
     secured.call(firewall, "run", **said).expect()
     secured.call(firewall, "drift", **said).expect()
@@ -71,14 +71,14 @@ def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
 
 
 def test_tls_by_option(secured: Secured, firewall: Firewall) -> None:
-    """`--host` overrules `DOCKER_HOST` but not how TLS is spoken; without a port it is TLS's own."""
+    """`--host` overrides `DOCKER_HOST` but not the TLS settings; the default port is that of TLS."""
     said = {"DOCKER_HOST": "unix:///nowhere", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
     variables = {"CLAWKER_FW_HOST": "tcp://127.0.0.1", **said}
     secured.call(firewall, "status", **variables).expect()
 
 
 def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
-    """A context that the docker CLI has made, by option, by variable, and as the current one."""
+    """A context of the docker CLI works as an option, as a variable, and as the current context."""
     names = {"ca": "ca", "cert": "cert", "key": "key"}
     files = "".join(f",{option}={secured.client}/{name}.pem" for option, name in names.items())
     secured.docker(firewall.folder, "context", "create", "far", "--docker", f"host={ADDRESS}{files}")
@@ -93,7 +93,7 @@ def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
 
 
 def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
-    """An engine of another authority is refused, and so are we without a certificate; what is there is named."""
+    """An engine of another CA is refused, and so is a client without a certificate; the error lists the files."""
     stranger = certify(tmp_path / "stranger")[1]
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(stranger)}
     secured.call(firewall, "status", **{**said, "DOCKER_CERT_PATH": str(secured.client)}).expect()
@@ -112,7 +112,7 @@ def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path
 
 
 def test_trust_is_the_docker_clis(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
-    """With `DOCKER_TLS` alone the engine is not verified; a bundle for `requests` changes nothing."""
+    """With only `DOCKER_TLS`, the engine is not verified, and a bundle for `requests` changes nothing."""
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_CERT_PATH": str(secured.client)}
     bundle = certify(tmp_path / "stranger")[1] / "ca.pem"
     secured.call(firewall, "status", DOCKER_TLS_VERIFY="1", REQUESTS_CA_BUNDLE=str(bundle), **said).expect()
@@ -121,7 +121,7 @@ def test_trust_is_the_docker_clis(secured: Secured, firewall: Firewall, tmp_path
 
 
 def test_an_engine_has_one_name() -> None:
-    """`--host` and `--context` together are a mistake, as for the docker CLI."""
+    """`--host` with `--context` is a mistake, as for the docker CLI."""
     command = [sys.executable, "-m", "clawker_fw", "--host", ADDRESS, "--context", "far", "status"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The private engines that all engine tests stand on: apart from the machine, gone without a trace."""
+"""The private engines of all engine tests are separate from the machine and leave nothing behind."""
 
 import contextlib
 import io
@@ -36,20 +36,20 @@ def _skip_where_no_engine_can_run() -> None:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[PrivateEngine]:
-    """Give one engine to all tests that do not end it."""
+    """One engine for all tests that do not end it."""
     with private_engine(KIND) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def sleeper(engine: PrivateEngine) -> Iterator[Container]:
-    """Give a container that sleeps on a network of its own and comes back with the engine."""
+    """A container that sleeps on a network of its own and restarts with the engine."""
     with _sleeper(engine) as container:
         yield container
 
 
 def test_network_rules_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:
-    """The engine writes iptables rules for a container's network, and the machine has none of them."""
+    """The engine's iptables rules for a container's network are not on the machine."""
     sleeper.reload()
     network = sleeper.attrs["NetworkSettings"]["Networks"]["naps"]["NetworkID"]
     bridge = f"br-{network[:12]}"
@@ -59,7 +59,7 @@ def test_network_rules_stay_inside(engine: PrivateEngine, sleeper: Container) ->
 
 
 def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:
-    """The machine sees no mount of the engine; the pids that the engine names are those of its own /proc."""
+    """The engine's mounts are not on the machine, and its pids are those of its own /proc."""
     sleeper.reload()
     process = engine.root / "proc" / str(sleeper.attrs["State"]["Pid"])
     _wait_for(lambda: "infinity" in (process / "cmdline").read_text())  # the runtime becomes the program
@@ -68,14 +68,14 @@ def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Contai
 
 
 def test_containers_return_after_a_restart(engine: PrivateEngine, sleeper: Container) -> None:
-    """A container that is always to run is started again with the engine."""
+    """A container with a restart policy restarts with the engine."""
     before = _running_since(sleeper)
     engine.restart()
     _wait_for(lambda: _running_since(sleeper) not in {None, before})
 
 
 def test_containers_outlive_a_crash() -> None:
-    """A killed engine can be started again and finds, with live-restore, its container still running."""
+    """A killed engine can be started again, and with live-restore its container is still running."""
     with private_engine(KIND, live_restore=True) as engine, _sleeper(engine) as container:
         before = _running_since(container)
         engine.kill()
@@ -84,14 +84,14 @@ def test_containers_outlive_a_crash() -> None:
 
 
 def test_destroyed_without_a_trace() -> None:
-    """Destroying an engine takes its processes, mounts, network, control groups and folder with it."""
+    """Destroying an engine removes its processes, mounts, network, control groups and folder."""
     with private_engine(KIND) as engine, _sleeper(engine):
         assert {trace.split()[0] for trace in _traces(engine)} == {"folder", "netns", "process", "cgroup"}
     assert _traces(engine) == []
 
 
 def test_owner_killed_without_a_trace() -> None:
-    """An engine whose owner is killed goes away by itself."""
+    """An engine whose owner is killed is removed."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
         cwd=REPOSITORY,
@@ -109,13 +109,13 @@ def test_owner_killed_without_a_trace() -> None:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose name leaves room for those of an engine's sockets."""
+    """A folder whose path leaves room for the engine's sockets."""
     with tempfile.TemporaryDirectory(prefix="short-", dir="/var/tmp") as folder:
         yield Path(folder)
 
 
 def test_up_outlives_its_command_until_down(short_path: Path) -> None:
-    """The commands for shell scripts start an engine that stays, say where it is, and destroy it."""
+    """The commands for shell scripts start a detached engine, print its address, and destroy it."""
     engine = PrivateEngine(short_path / "e")
     assert _devkit("up", engine.folder, "--kind", KIND) == f"{engine.host}\n"
     try:
@@ -126,7 +126,7 @@ def test_up_outlives_its_command_until_down(short_path: Path) -> None:
 
 
 def test_foreign_folder_is_left_alone(short_path: Path) -> None:
-    """A folder that has something else in it is neither taken for an engine nor deleted."""
+    """A folder with other content is neither used for an engine nor deleted."""
     precious = short_path / "precious"
     precious.touch()
     with pytest.raises(EngineError, match="not empty"), private_engine(KIND, folder=short_path):
@@ -153,7 +153,7 @@ def _sleeper(engine: PrivateEngine) -> Iterator[Container]:
 
 
 def _image() -> bytes:
-    """Pack this machine's own `sleep` and the libraries it needs, for there is no registry to pull from."""
+    """Pack this machine's `sleep` and its libraries, because there is no registry."""
     sleep = shutil.which("sleep") or "/bin/sleep"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", dereference=True) as tar:
@@ -170,7 +170,7 @@ def _running_since(container: Container) -> str | None:
 
 
 def _traces(engine: PrivateEngine) -> list[str]:
-    """List what the machine has of an engine, by the names that everything of it carries."""
+    """List what the machine has of an engine, by the names that all of it contains."""
     found = [f"folder {engine.folder}"] if engine.folder.exists() else []
     found += [f"netns {engine.netns}"] if Path("/run/netns", engine.netns).exists() else []
     found += [

@@ -1,4 +1,4 @@
-"""Engines that can't carry the firewall are refused at once, by what a real one says of itself."""
+"""Unsuitable engines are refused on connecting, because of their own answers."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,7 +27,7 @@ def podman_address(
 
 @pytest.mark.parametrize("command", ["run", "drift", "status", "reload", "down"])
 def test_podman(command: str, podman_address: str, tmp_path: Path) -> None:
-    """Whatever the command: the error says that it is Podman, why not, and what to do."""
+    """For every command, the error names Podman, the reason, and what to do."""
     firewall = Firewall(podman_address, "clawker", tmp_path)
     firewall.write("a.test")
     refused = firewall.call(command).expect(4).err
@@ -37,7 +37,7 @@ def test_podman(command: str, podman_address: str, tmp_path: Path) -> None:
 
 
 def test_rootless(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
-    """A rootless engine is refused, and nothing is made on it."""
+    """A rootless engine is refused, and nothing is created on it."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"ROOTLESS DOCKER IS NOT TESTED: {reason}")
     with rootless_engine() as address, closing(client(address)) as docker:

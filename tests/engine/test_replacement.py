@@ -1,4 +1,4 @@
-"""Replacing siblings while agents are at work: no request fails, open connections end in their own time."""
+"""Replacements under load: no request fails, and open connections end by themselves."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +18,7 @@ LOAD = ("load", "--rate", "200", "--seconds", "0", "https://a.test/", "http://h.
 
 
 def loading(firewall: Firewall, peers: Peers) -> Peer:
-    """Start 200 requests per second, whatever happens to them, and return once some have succeeded."""
+    """Start 200 requests per second in an open loop, and return once some have succeeded."""
     agent = firewall.agent(peers, *LOAD)
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
     return agent
@@ -28,7 +28,7 @@ def loading(firewall: Firewall, peers: Peers) -> Peer:
 def test_both_siblings_are_replaced_without_a_failed_request(
     up: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
 ) -> None:
-    """An upgrade of both, forth and back, under an open loop of 200 requests per second."""
+    """Both siblings are upgraded and downgraded under an open loop of 200 requests per second."""
     up.origin(peers, ["a.test", "h.test"])
     release = stacks.copied_release(tmp_path / "newer")
     stacks.change_bootstrap(release)
@@ -46,7 +46,7 @@ def test_both_siblings_are_replaced_without_a_failed_request(
 
 @pytest.mark.alone
 def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
-    """A rule that comes and goes beside them does not disturb the others."""
+    """Adding and removing a rule does not disturb requests for others."""
     up.origin(peers, ["a.test", "h.test"])
     before = up.settings.read_text()
     agent = loading(up, peers)
@@ -83,7 +83,7 @@ def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> 
 
 
 def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """A connection that does not end is cut when `--drain-timeout` has passed, and the answer says so."""
+    """A connection that does not end is cut after `--drain-timeout`, and the answer says so."""
     up.origin(peers, ["a.test"])
     download = up.agent(peers, "download", "https://a.test/bytes?seconds=60&rate=10000")
     old = docker.inspect_container(up.container("envoy"))["Id"]
@@ -97,7 +97,7 @@ def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClie
 def test_after_a_replacement_restarts_need_nobody(
     siblings: list[str], up: Firewall, peers: Peers, docker: APIClient
 ) -> None:
-    """`docker restart` of either or both brings everything back by itself, the claimed address included."""
+    """After `docker restart` of either sibling or both, everything recovers, including the claimed address."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     up.run("--force-recreate", "--drain-timeout", "1s")
@@ -109,7 +109,7 @@ def test_after_a_replacement_restarts_need_nobody(
 
 
 def test_leftover_volumes_and_containers(up: Firewall, docker: APIClient) -> None:
-    """A replacement takes the old containers' volumes with it, and leaves two containers."""
+    """A replacement removes the old containers with their volumes, and leaves two containers."""
     volumes = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
     up.run("--force-recreate", "--drain-timeout", "0")
     after = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
@@ -129,7 +129,7 @@ def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_an_engine_restart_needs_nobody(how: str, private: PrivateEngine, tmp_path: Path) -> None:
-    """Both siblings come back by themselves, agents go on, and nothing has drifted."""
+    """Both siblings recover by themselves, agents are served, and nothing has drifted."""
     firewall = Firewall(private.host, "clawker", tmp_path)
     firewall.write({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http"})
     firewall.run()

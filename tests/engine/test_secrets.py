@@ -7,7 +7,7 @@ from devkit.secret_files import call, require_private
 
 
 def test_secrets_are_the_programs_alone(firewall: Firewall, docker: APIClient) -> None:
-    """A boot and a hot secret come up, are current, are exchanged live, and survive a start; nobody reads them."""
+    """A boot and a hot secret are created, replaced live and kept after a restart. Only the program reads them."""
     call(firewall, 1, "run").expect()
     call(firewall, 1, "drift").expect()
     require_private(docker, firewall, 1)

@@ -19,7 +19,7 @@ OFTEN = ("--interval", "1s", "--drain-timeout", "1s")
 
 @contextmanager
 def attached(docker: APIClient, peers: Peers, network: str, *binds: str) -> Iterator[str]:
-    """Have an agent with these mounts on a network, as `docker run -v` makes them."""
+    """Start an agent with these mounts on a network, as with `docker run -v`."""
     image = docker.inspect_container(peers.start("wait", network="none").container)["Config"]["Image"]
     agent = docker.create_container(
         image, ["/peer", "wait"], host_config=docker.create_host_config(binds=list(binds), network_mode=network)
@@ -35,7 +35,7 @@ def attached(docker: APIClient, peers: Peers, network: str, *binds: str) -> Iter
 def test_status_says_that_the_settings_are_open(
     kind: str, up: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
 ) -> None:
-    """With container and mount, whichever way it is mounted; read-only, or off the agent network, it is not."""
+    """Each form of writable mount is reported; read-only ones and those off the agent network are not."""
     network = f"{up.project}-net"
     link = tmp_path / "link"
     link.symlink_to(up.folder)
@@ -55,20 +55,20 @@ def test_status_says_that_the_settings_are_open(
 
 
 def unused(decision: dict[str, Any]) -> str:
-    """Return the code of why the settings of now are not applied, `""` when they are."""
+    """Return the code of the error for which the settings are not applied, or an empty string."""
     return str(decision.get("settings_unused", {}).get("code", ""))
 
 
 def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
     up: Firewall, docker: APIClient, peers: Peers
 ) -> None:
-    """A change is told and not applied, what was is enforced on; a person's `reload` applies it."""
+    """A change is reported and not applied, and the old rules stay in force, until a person runs `reload`."""
     network = f"{up.project}-net"
     with attached(docker, peers, network, f"{up.folder}:/work"), watching(up, "--heal", "all", *OFTEN) as watched:
         up.write("evil.test")
-        told = watched.wait(lambda each: unused(each) == "settings-open")
-        assert "is mounted at /work" in str(told["settings_unused"])
-        assert told["level"] == "error"
+        reported = watched.wait(lambda each: unused(each) == "settings-open")
+        assert "is mounted at /work" in str(reported["settings_unused"])
+        assert reported["level"] == "error"
         before = len(watched.decisions)
         docker.kill(up.container("envoy"))
         watched.healed(since=before)
@@ -80,7 +80,7 @@ def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
 
 
 def test_a_watcher_applies_what_no_agent_could_have_written(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """The same change, with the folder mounted read-only."""
+    """Positive control: with a read-only mount, the same change is applied."""
     network = f"{up.project}-net"
     binds = f"{up.folder}:/work:ro"
     with attached(docker, peers, network, binds), watching(up, "--heal", "all", *OFTEN) as watched:
@@ -90,7 +90,7 @@ def test_a_watcher_applies_what_no_agent_could_have_written(up: Firewall, docker
 
 
 def test_an_emptied_file_cuts_nobody(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """Agents are served on, and a sibling that is stopped meanwhile is started again; `rules: []` is obeyed."""
+    """Agents are served, and a stopped sibling is started; `rules: []` is applied."""
     up.origin(peers, ["h.test"])
     agent = up.agent(peers)
     with watching(up, "--heal", "all", *OFTEN) as watched:

@@ -16,10 +16,10 @@ from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd
 
 SLOWEST_SECONDS = 5.0
-"""What ssh may add to `drift`, also on a machine that has other things to do."""
+"""The seconds that ssh may add to `drift`, also on a busy machine."""
 
 THREADS = 16
-"""More than sshd lets through one login (MaxSessions, 10)."""
+"""More connections than sshd's default limit for one login (MaxSessions, 10)."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def door(
     require_engine: bool,  # noqa: FBT001 - a fixture
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Door]:
-    """The way to the engine."""
+    """The engine over ssh."""
     if (reason := available()) and not require_engine:
         pytest.skip(f"SSH IS NOT TESTED: {reason}")
     with sshd(host, tmp_path_factory.mktemp("ssh")) as opened:
@@ -41,7 +41,7 @@ def far(firewall: Firewall, door: Door) -> Firewall:
 
 
 def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
-    """Up, current, changed live, replaced and down; each command logs in once."""
+    """A stack is brought up, current, changed live, replaced and taken down, with one login for each command."""
     there = far(firewall, door)
     there.run()
     assert there.current()
@@ -56,14 +56,14 @@ def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
 
 @pytest.mark.alone
 def test_ssh_is_not_slow(up: Firewall, door: Door) -> None:
-    """A look at everything takes little longer than on the spot."""
+    """A comparison takes little longer than with a local engine."""
     near = min(up.drift().expect().seconds for _ in range(3))
     over_ssh = min(far(up, door).drift().expect().seconds for _ in range(3))
     assert over_ssh - near < SLOWEST_SECONDS
 
 
 def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every thread gets the answer that it would get on the spot, whole."""
+    """Each of many threads gets the same complete answer as locally."""
     monkeypatch.setenv("PATH", door.variables["PATH"])
     names = [up.container(sibling) for sibling in ("envoy", "coredns")]
     with (
@@ -84,7 +84,7 @@ def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch
 
 
 def test_ssh_by_context(up: Firewall, door: Door, tmp_path: Path) -> None:
-    """A context, and `DOCKER_HOST`, may have an ssh address, too."""
+    """A context and `DOCKER_HOST` may have an ssh address."""
     install_client()
     environment = {**os.environ, **door.variables, "DOCKER_CONFIG": str(tmp_path)}
     create = ["docker", "context", "create", "far", "--docker", f"host={door.address}"]
@@ -95,7 +95,7 @@ def test_ssh_by_context(up: Firewall, door: Door, tmp_path: Path) -> None:
 
 
 def test_what_ssh_says_is_told(firewall: Firewall, door: Door, host: str, tmp_path: Path) -> None:
-    """An unknown host, a refused key, and a machine without docker: each in ssh's own words."""
+    """For an unknown host, a refused key and a machine without docker, ssh's own error is shown."""
     stranger = replace(far(firewall, door), host=door.address.replace("root@", "nobody@"))
     assert "Permission denied" in _unreachable(stranger)
     (door.log.parent / "known").write_text("")

@@ -1,7 +1,7 @@
-"""A run that ends at any of its writing calls, on a real engine: agents are served on, and the next run finishes.
+"""A run that ends at any writing call on a real engine: agents are served, and the next run completes the work.
 
-Reading calls change nothing: to end at one of them is to end before the next that writes. The sweep over every
-call, and over every sort of plan, is done in memory (`tests/unit/test_sweep.py`).
+Reading calls change nothing, so an end at one of them equals an end before the next writing call. The sweep over
+every call and every kind of plan runs in memory (`tests/unit/test_sweep.py`).
 """
 
 import sys
@@ -22,7 +22,7 @@ DRAIN = ("--drain-timeout", "0.2")
 def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     fault: Fault, up: Firewall, peers: Peers, docker: APIClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each time another value of a label makes both siblings stale; one request after the other is answered."""
+    """Each time, another label value makes both siblings stale. An agent sends one request after another."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))

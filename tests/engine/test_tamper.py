@@ -1,4 +1,4 @@
-"""On a real engine: everything that can be made different, by hand or by an upgrade, is seen and closed."""
+"""Everything that can differ, by hand or by an upgrade, is found and closed on a real engine."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ ANEW = {"create", "replace", "recreate-networks"}
 
 @pytest.fixture
 def hand(docker: APIClient, shared: Firewall, peers: Peers, request: pytest.FixtureRequest) -> Hand:
-    """A hand on the module's stack, made current again where a test before this one has failed."""
+    """A user who tampers with the module's stack, which is made current if an earlier test has failed."""
     if request.session.testsfailed:
         shared.run()
     return Hand(docker, shared, peers)
@@ -38,7 +38,7 @@ WAYS = [way for ways in TAMPERINGS.values() for way in ways]
 
 @pytest.mark.parametrize("tampering", WAYS, ids=[way.what for way in WAYS])
 def test_tampering(tampering: Tampering, hand: Hand) -> None:
-    """Each way is found where it was done and nowhere else, and `run` closes it by the cheapest action."""
+    """Each kind is found where it was done and nowhere else, and `run` closes it with the cheapest action."""
     if WITH_ANOTHER_RUNTIME in tampering.what and OTHER_RUNTIME not in hand.docker.info()["Runtimes"]:
         pytest.skip("ANOTHER RUNTIME IS NOT TESTED: this engine has none")
     names = {"project": hand.firewall.project, "service": hand.service(), "envoy": hand.address(ENVOY)}
@@ -61,7 +61,7 @@ def test_tampering(tampering: Tampering, hand: Hand) -> None:
 
 
 def containers(hand: Hand) -> Mapping[str, set[str]]:
-    """Return the ids of each sibling's containers, whatever they are called."""
+    """Return the ids of each sibling's containers, whatever their names."""
     ours = [f"{labels.PROJECT}={hand.firewall.project}"]
     return {
         sibling: {
@@ -73,14 +73,14 @@ def containers(hand: Hand) -> Mapping[str, set[str]]:
 
 
 def _settled(firewall: Firewall, expected: set[tuple[str, str, str, str, str]]) -> Outcome | None:
-    """Return `drift` once it finds what is expected, or once the programs that were just started answer."""
+    """Return `drift` once it has the expected findings, or once programs that have just started answer."""
     drift = firewall.drift()
     starting = any(finding[1] == "live" for finding in drift.findings)
     return drift if drift.findings == expected or not starting else None
 
 
 def test_health_says_what_agents_see(hand: Hand) -> None:
-    """An Envoy that agents can't reach makes CoreDNS unhealthy within 10 s, and Envoy is what `run` replaces."""
+    """If agents can't reach Envoy, CoreDNS is unhealthy within 10 s, and `run` replaces Envoy."""
 
     def health() -> str:
         return str(hand.inspect(COREDNS)["State"]["Health"]["Status"])
@@ -98,7 +98,7 @@ def test_health_says_what_agents_see(hand: Hand) -> None:
 
 
 def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
-    """Files that are right on disk prove nothing: Envoy is asked what it has loaded."""
+    """Right files on disk prove nothing, because Envoy is asked what it has loaded."""
     firewall = hand.firewall
     before = firewall.settings.read_text()
     firewall.write("other.test")
@@ -126,7 +126,7 @@ UPGRADES: dict[str, tuple[Callable[[Release], None], set[tuple[str, str, str]]]]
 
 @pytest.mark.parametrize("name", UPGRADES)
 def test_an_upgrade(name: str, shared: Firewall, tmp_path: Path) -> None:
-    """Other content is seen in the layer that it changes, as an upgrade, and one `run` applies it."""
+    """Other content is found in its layer as an upgrade, and one `run` applies it."""
     change, expected = UPGRADES[name]
     change(stacks.copied_release(tmp_path))
     newer = upgraded(shared, tmp_path)
@@ -142,7 +142,7 @@ def test_an_upgrade(name: str, shared: Firewall, tmp_path: Path) -> None:
 
 
 def test_another_coredns_program(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A CoreDNS compiled anew reaches the running resolver by one ordinary `run`."""
+    """A newly compiled CoreDNS is applied by one ordinary `run`."""
     stacks.change_coredns(stacks.copied_release(tmp_path), docker.version()["Arch"])
     newer = upgraded(shared, tmp_path)
     assert (COREDNS, "image", "id", "upgrade", "replace") in newer.drift().findings
@@ -152,7 +152,7 @@ def test_another_coredns_program(shared: Firewall, docker: APIClient, tmp_path: 
 
 
 def test_another_build_sha_replaces_both(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A stack brought up with one build SHA, and again with another, gets two new containers and two records."""
+    """A stack of one build SHA gets two new containers and two records from a run with another one."""
     before = {sibling: docker.inspect_container(shared.container(sibling))["Id"] for sibling in (ENVOY, COREDNS)}
     release = stacks.copied_release(tmp_path)
     stacks.change_file(release.package / "stack/coredns.py", lambda text: text + b"# another build\n")

@@ -1,4 +1,4 @@
-"""On a real engine: no verdict from a look that missed something, and nothing done to those who only seem to."""
+"""Verdicts on a real engine are never based on incomplete observations, and forged answers have no effect."""
 
 import signal
 import subprocess
@@ -34,11 +34,11 @@ apply._Performer._verify = suspended
 from clawker_fw.__main__ import main
 main()
 """
-"""A run that suspends itself when it has made its containers, before it has proven them."""
+"""A run that suspends itself after creating its containers, before they are proven."""
 
 
 SUSPENDED_WITHIN = 90
-"""Seconds for a first run: an engine that has just been started has to load the images."""
+"""Seconds for a first run, in which a new engine has to load the images."""
 
 
 def _is_stopped(process: "subprocess.Popen[str]") -> bool:
@@ -46,7 +46,7 @@ def _is_stopped(process: "subprocess.Popen[str]") -> bool:
 
 
 def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Another one adopts what it has made and finishes; when it goes on, it leaves alone what serves by then."""
+    """Another run adopts its containers and finishes; when it resumes, it does not touch what serves."""
     first = firewall.start_raw([sys.executable, "-c", SUSPENDED, *firewall.command("run")[3:]])
     try:
         until(lambda: _is_stopped(first), SUSPENDED_WITHIN)
@@ -74,7 +74,7 @@ def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peer
 
 
 def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, host: str) -> None:
-    """A rule that was removed before the run's turn came is not brought back by it."""
+    """A rule that was removed while a run waited is not restored by it."""
     up.origin(peers, ["a.test", "h.test", "b.test"])
     agent = up.agent(peers)
     before = up.settings.read_text()
@@ -84,11 +84,11 @@ def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, ho
         with Lock(engine, up.project, images.lock_image(engine.facts(), release.digests)):
             waiting = up.start("run", "--lock-wait", "60", "--format", "json")
             assert waiting.stderr is not None
-            told = next(line for line in waiting.stderr if "b.test" in line)
+            reported = next(line for line in waiting.stderr if "b.test" in line)
             up.settings.write_text(before)
     _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, err
-    assert told
+    assert reported
     assert up.current()
     assert agent.get("https://a.test/").ok
     assert agent.get("https://b.test/").kind == "dns-nxdomain"
@@ -98,7 +98,7 @@ def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, ho
 
 
 def test_a_holder_at_work_on_a_slow_engine_keeps_its_lock(clean_project: str, host: str) -> None:
-    """Each call takes longer than a lease lasts; signs of life arrive all the same, for others to see."""
+    """Renewals arrive in time for others, though each call takes longer than a lease."""
     pace = SimpleNamespace(seconds=0.0)
     release = stacks.installed_release()
     with (
@@ -120,7 +120,7 @@ def test_a_holder_at_work_on_a_slow_engine_keeps_its_lock(clean_project: str, ho
 def test_a_holder_that_is_silent_loses_its_lock(
     clean_project: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: without its signs of life, the same holder is taken for gone after a lease."""
+    """Positive control: without renewals, the same holder counts as gone after a lease."""
     monkeypatch.setattr(Lock, "_renew", lambda self: self._ended.wait())
     release = stacks.installed_release()
     with closing(connect(host, None, {})) as engine:
@@ -135,7 +135,7 @@ def test_a_holder_that_is_silent_loses_its_lock(
 
 
 def test_a_spoofer_can_accuse_nobody(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """An agent that answers for the resolver in a neighbour's name has nothing done to anybody; it is told."""
+    """An agent that forges ARP answers in a neighbour's name causes a warning, and nothing is done to anyone."""
     up.origin(peers, ["a.test", "h.test"])
     victim = up.agent(peers)
     network = f"{up.project}-net"
@@ -164,27 +164,27 @@ def test_a_spoofer_can_accuse_nobody(up: Firewall, peers: Peers, docker: APIClie
 
 
 def test_a_crash_loop_is_seen(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """An Envoy that ends as soon as it is started is never current; `drift` says how often, and how it ended."""
+    """An Envoy that ends after each start is never current; `drift` has the number of restarts and exit code."""
     hand = Hand(docker, up, peers)
     hand.write("envoy", "boot/bootstrap.yaml", b"no: config\n")
     docker.kill(hand.name("envoy"))
     docker.start(hand.name("envoy"))
     seen: list[str] = []
 
-    def told() -> bool:
+    def reported() -> bool:
         drift = up.drift().expect(1).json
         assert drift["siblings"][0]["verdict"] != "current"
         fields = {each["field"]: each["running"] for each in drift["siblings"][0]["findings"]}
         seen.append(fields.get("restarts", ""))
         return "exit code 1" in seen[-1]
 
-    until(told)
+    until(reported)
     up.run("--drain-timeout", "1")
     assert up.current()
 
 
 def test_a_look_while_containers_come_and_go(up: Firewall, docker: APIClient) -> None:
-    """A stack with other rules than the wanted ones is never called current, however often it is restarted."""
+    """A stack with other rules than the desired ones is never called current, however often it restarts."""
     up.write({"dst": "other.test"})
     over = threading.Event()
 

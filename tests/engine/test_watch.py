@@ -1,4 +1,4 @@
-"""A watcher on a real engine: what somebody does to a stack is put right, and nothing else is touched."""
+"""A watcher on a real engine repairs a stack, and touches nothing else."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ from devkit.watching import Watching, watching
 
 ENVOY, COREDNS = "envoy", "coredns"
 NEVER = ("--interval", "1h", "--drain-timeout", "1s")
-"""With these only events make it look."""
+"""Options with which only events cause comparisons."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def watched(shared: Firewall) -> Iterator[Watching]:
 
 @pytest.fixture
 def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -> Hand:
-    """A hand on the stack, which is current."""
+    """A user who tampers with the stack, which is current."""
     del watched
     until(shared.current)
     return Hand(docker, shared, peers)
@@ -51,7 +51,7 @@ def kill(hand: Hand, sibling: str) -> None:
 
 
 def leave(hand: Hand, sibling: str, network: str) -> None:
-    """Take a sibling off a network."""
+    """Disconnect a sibling from a network."""
     hand.docker.disconnect_container_from_network(hand.name(sibling), f"{hand.firewall.project}-{network}")
 
 
@@ -82,7 +82,7 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
 
 @pytest.mark.parametrize("name", TAMPERS)
 def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) -> None:
-    """Within seconds, by an event alone, and proven."""
+    """Tampering is healed within seconds because of an event, and proven."""
     before = len(watched.decisions)
     TAMPERS[name](hand)
     healed = watched.healed(since=before)
@@ -91,7 +91,7 @@ def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) 
 
 
 def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
-    """Health checks and our own looks are events, too, and there is no look for any of them."""
+    """Health checks and our own probes cause events, but no comparisons."""
     before = len(watched.decisions)
 
     def checked() -> int:
@@ -104,7 +104,7 @@ def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> Non
 
 
 def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
-    """Strangers come and go, and agents go."""
+    """Foreign containers and stopped agents cause no comparison."""
     agents = [hand.firewall.agent(hand.peers) for _ in range(3)]
     _quiet(watched)
     before = len(watched.decisions)
@@ -117,7 +117,7 @@ def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching)
 
 
 def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watching) -> None:
-    """Who comes with the resolver's address has it for a moment, and goes on without any network."""
+    """A container with the resolver's address is disconnected at once, and keeps running without a network."""
     before = len(watched.decisions)
     dns = hand.firewall.status()["agent"]["dns"]
     agent = hand.peers.start("wait", network=f"{hand.firewall.project}-net", address=dns)
@@ -127,7 +127,7 @@ def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watchi
 
 
 def _quiet(watched: Watching) -> None:
-    """Return when nothing that has happened is still to be looked at."""
+    """Return once no event is waiting to be handled."""
     seen, since = len(watched.decisions), time.monotonic()
 
     def is_over() -> bool:
@@ -140,7 +140,7 @@ def _quiet(watched: Watching) -> None:
 
 
 def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
-    """A rule that was changed meanwhile is not slipped in, and `run` is not hindered."""
+    """A rule that was changed meanwhile is not applied, and `run` is not blocked."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
     hand.firewall.write("other.test")
     until(lambda: time.time() - hand.firewall.settings.stat().st_ctime > STEADY_SECONDS)
@@ -155,7 +155,7 @@ def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
 
 
 def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) -> None:
-    """It is told, and when the file is whole again, all is healed. What is only stopped is started before."""
+    """It is reported, and everything is healed once the file is complete; stopped siblings are started before."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
     hand.firewall.settings.write_text(settings[: len(settings) // 2])
     kill(hand, COREDNS)
@@ -172,7 +172,7 @@ def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) 
 
 
 def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
-    """Both take turns: one `run` replaces everything while the watcher sees it happen, and one stack is left."""
+    """A `run` and the watcher take turns, and one stack is left."""
     hand.firewall.run("--force-recreate", "--lock-wait", "30s", "--drain-timeout", "0")
     until(hand.firewall.current)
     until(lambda: watched.decisions[-1]["verdict"] == "current")
@@ -182,7 +182,7 @@ def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
 
 
 def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """With `--heal all` a newer release is applied by its watcher, without anybody's `run`."""
+    """With `--heal all`, a newer release is applied by its watcher without a `run`."""
     stacks.change_corefile(stacks.copied_release(tmp_path / "newer"))
     newer = upgraded(up, tmp_path / "newer")
     before = docker.inspect_container(up.container(COREDNS))["Id"]
@@ -194,7 +194,7 @@ def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -
 
 
 def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """It says why, and leaves the stack to the code that is on disk now."""
+    """The watcher reports the reason, and leaves the stack to the new code."""
     release = stacks.copied_release(tmp_path / "own")
     own = upgraded(up, tmp_path / "own")
     with watching(own, *NEVER) as found:
@@ -206,7 +206,7 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
 
 
 def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) -> None:
-    """`down` is no tampering."""
+    """A `down` is not tampering, so the stack stays down."""
     with watching(up, "--interval", "1s") as found:
         up.call("down", "--lock-wait", "30s").expect()
         seen = len(found.decisions)
@@ -218,7 +218,7 @@ def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewall, docker: APIClient) -> None:
-    """The step in hand is finished or undone, the exit code is 0, and the next `run` does what is left."""
+    """The current step is ended, the exit code is 0, and the next `run` completes the work."""
     with watching(up, *NEVER) as found:
         docker.disconnect_container_from_network(up.container(ENVOY), f"{up.project}-egress")
         until(lambda: docker.containers(all=True, filters={"name": f"{up.project}-(lock|envoy-next)"}))
@@ -242,7 +242,7 @@ def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - 
 def test_a_program_that_crashes_is_left_to_the_engine(
     sibling: str, private: PrivateEngine, tmp_path: Path
 ) -> None:
-    """The container's own restart policy brings it back; nothing is made anew."""
+    """The container's restart policy restarts it, and nothing is replaced."""
     firewall = Firewall(private.host, "crash", tmp_path)
     firewall.write("a.test")
     firewall.run()
@@ -259,14 +259,14 @@ def test_a_program_that_crashes_is_left_to_the_engine(
 
 
 def _kill_in(engine: PrivateEngine, process: int) -> None:
-    """Kill a process by its number inside the engine's process namespace."""
+    """Kill a process by its pid in the engine's namespace."""
     inside = ["nsenter", f"--target={engine.init}", "--pid", "--mount"]
     subprocess.run([*inside, "sh", "-c", f"kill -KILL {process}"], check=True)
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_an_engine_that_goes_away(how: str, private: PrivateEngine, tmp_path: Path) -> None:
-    """The watcher waits for it, looks at once when it answers, and heals on as before."""
+    """The watcher waits for the engine, compares as soon as it answers, and heals as before."""
     firewall = Firewall(private.host, "clawker", tmp_path)
     firewall.write("a.test")
     firewall.run()

@@ -1,6 +1,6 @@
-"""Whole files as they are rendered: boot and hot files, labels, and what people read.
+"""Whole files as they are rendered: boot and hot files, labels, and output for people.
 
-`pytest tests/golden --update-goldens` writes them anew; then read the diff.
+`pytest tests/golden --update-goldens` writes them. Read the diff afterwards.
 """
 
 import json
@@ -41,7 +41,7 @@ Check = Callable[[str, bytes], None]
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Check:
-    """Compare content with a file of the folder, or write it."""
+    """Compare content with a golden file, or write the file."""
 
     def check(name: str, content: bytes) -> None:
         path = EXPECTED / name
@@ -60,7 +60,7 @@ def blueprint(release: Release) -> Blueprint:
 
 
 def pretty(content: bytes) -> bytes:
-    """Return JSON spread over lines, so that a diff of it can be read."""
+    """Return indented JSON, whose diff is readable."""
     return json.dumps(json.loads(content), indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -76,19 +76,19 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
-    """What each container is made with."""
+    """The shape of each container."""
     wanted = desired(blueprint, ADDRESSES, Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 
 def test_drift_labels(golden: Check) -> None:
-    """The contract of the three labels, names and values."""
+    """The names and values of the three labels, which are a contract."""
     stamped = labels.drift_labels(infra_certs_ready=False, otel_infra_port=4319, stack_build_sha="f" * 64)
     golden("drift-labels.json", pretty(json.dumps(stamped).encode()))
 
 
 def shown(renderable: RenderableType) -> bytes:
-    """Return what somebody without colours sees."""
+    """Return the output without colours."""
     console = Console(width=120, no_color=True, highlight=False, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable, soft_wrap=True)
@@ -97,7 +97,7 @@ def shown(renderable: RenderableType) -> bytes:
 
 @pytest.fixture
 def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Comparison:
-    """A stack that is stale by rules, by a setting and by hand, with digests that never change."""
+    """A stack with changed rules, a changed setting and tampering, and constant digests."""
     monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
     memory = MemoryEngine()
     stacks.converged(memory, blueprint)
@@ -108,12 +108,12 @@ def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Comparison:
 
 
 def test_drift_report(stale: Comparison, golden: Check) -> None:
-    """What `drift` prints."""
+    """The output of `drift`."""
     golden("drift.txt", shown(text.drift_report(stale.diff)))
 
 
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
-    """What `run --dry-run` prints of its steps."""
+    """The steps that `run --dry-run` prints."""
     steps = pipeline.plan_for(stale, ConvergeOptions(30))
     printed = shown(text.plan_report(steps))
     for image in blueprint.images.values():
@@ -122,7 +122,7 @@ def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> 
 
 
 def test_error(golden: Check) -> None:
-    """What an error looks like."""
+    """The output of an error."""
     console = Console(width=120, no_color=True, highlight=False)
     error = RefusedError("some-code", "One sentence.", context=["where it is", "what it said"], hint="Do this.")
     with console.capture() as capture:

@@ -1,4 +1,4 @@
-"""An engine that is upgraded, with everything that was on it: the stack comes back by itself, and is not drift."""
+"""After an upgrade of the engine, the stack recovers by itself and has not drifted."""
 
 import shutil
 from contextlib import closing
@@ -18,7 +18,7 @@ def test_an_upgraded_engine_makes_no_drift(
     require_engine: bool,  # noqa: FBT001 - a fixture
     tmp_path: Path,
 ) -> None:
-    """A newer engine tells of the same containers in other words; what they are is the same."""
+    """A newer engine describes the same containers differently, but that is not drift."""
     for version in VERSIONS:
         if (reason := available(version)) and not require_engine:
             pytest.skip(f"ENGINE {version} IS NOT TESTED: {reason}")
@@ -41,7 +41,7 @@ def test_an_upgraded_engine_makes_no_drift(
 
 
 def _clean(firewall: Firewall) -> Outcome | None:
-    """Return `drift` once it is clean, or once all that it finds stays so: programs that start answer soon."""
+    """Return `drift` once it is clean, or once its findings don't change any more."""
     drift = firewall.drift()
     starting = any(layer in {"live", "state"} for _, layer, *_ in drift.findings)
     return None if starting else drift

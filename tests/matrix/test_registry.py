@@ -1,4 +1,4 @@
-"""Images by digest from a real registry, on every kind of engine: each words its failures in its own way."""
+"""Images by digest from a real registry, on every kind of engine, because their error texts differ."""
 
 import json
 import os
@@ -33,12 +33,12 @@ BAD_DAYS = {
     "other-manifest": "image-other-bytes",
     "other-bytes": "image-other-bytes",
 }
-"""What a registry can do, and the code for it. Each has an image of its own, of which no engine has a part."""
+"""The faults of a registry with the expected codes. Each has an image of its own that no engine knows."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """An engine with two registries beside it, one with a password. `references` are what they have."""
+    """An engine with two registries, one of which has a password. `references` are their images."""
 
     engine: PrivateEngine
     docker: APIClient
@@ -47,7 +47,7 @@ class Site:
     references: Mapping[str, str]
 
     def forget(self, reference: str) -> None:
-        """Have the engine not have an image any more."""
+        """Remove an image from the engine."""
         self.docker.remove_image(reference.replace(":pushed", ""), force=True)
 
 
@@ -58,12 +58,12 @@ def site(
     release: Release,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """The site on one kind of engine; none of the images in the registries is on the engine."""
+    """The environment on one kind of engine, which has none of the registries' images."""
     kind: str = request.param
     if (reason := available(kind)) and not require_engine:
         pytest.skip(f"REGISTRIES ARE NOT TESTED ON ENGINE {kind}: {reason}")
     with ExitStack() as stack:
-        # An engine tries a layer five times before it gives up, for a minute; once will do.
+        # By default, an engine tries a layer five times, which takes a minute.
         engine = stack.enter_context(private_engine(kind, settings={"max-download-attempts": 1}))
         docker = stack.enter_context(closing(client(engine.host)))
         open_ = stack.enter_context(registry(engine, tmp_path_factory.mktemp("open")))
@@ -75,13 +75,13 @@ def site(
 def _pushed(
     docker: APIClient, open_: Registry, closed: Registry, release: Release, folder: Path
 ) -> dict[str, str]:
-    """Fill the registries: two Envoys, CoreDNS for two architectures under one name, and images that nobody runs.
+    """Fill the registries: two Envoys, an index of CoreDNS for two architectures, and images that are never run.
 
-    Of those an engine has no layer from elsewhere. With all of them it would not ask for a password.
+    The latter have unique layers. If the engine already had all layers, it would not ask for a password.
     """
     facts = EngineFacts("", "", docker.version()["Arch"])
     other = EngineFacts("", "", "arm64" if facts.architecture == "amd64" else "amd64")
-    # without our labels, as somebody else's: what is ours and of no use is taken away
+    # without our labels, because unused images of ours would be removed
     envoy, coredns = (replace(images.bundled(sibling, release, facts), labels={}) for sibling in Sibling)
     foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
     newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
@@ -111,7 +111,7 @@ def _pushed(
 
 
 def _random_image(path: Path, facts: EngineFacts, release: Release) -> BuiltImage:
-    """Return an image of bytes that are nowhere else."""
+    """Return an image with unique content."""
     path.write_bytes(os.urandom(LAYER_BYTES))
     return BuiltImage(
         f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests, labels={}
@@ -128,21 +128,21 @@ def firewall(site: Site, tmp_path: Path) -> Iterator[Firewall]:
 
 @pytest.fixture
 def engine(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
-    """The engine as the program sees it, with a docker configuration of its own."""
+    """The engine as the program connects to it, with a docker configuration of its own."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with closing(connect(site.engine.host, None, {})) as connected:
         yield connected
 
 
 def pulled(engine: DockerEngine, reference: str) -> list[float]:
-    """Pull an image, and return what was told meanwhile."""
+    """Pull an image, and return the reported progress."""
     shares: list[float] = []
     engine.pull_image(reference, shares.append)
     return shares
 
 
 def refused(engine: DockerEngine, reference: str) -> EngineError:
-    """Return the error of a pull, after which the engine has nothing of the image."""
+    """Return the error of a failed pull, after which the engine does not have the image."""
     with pytest.raises(EngineError) as caught:
         pulled(engine, reference)
     assert engine.image(reference) is None
@@ -156,7 +156,7 @@ def refused(engine: DockerEngine, reference: str) -> EngineError:
 
 
 def test_images_by_digest(firewall: Firewall, site: Site) -> None:
-    """They are pulled first of all, run, and are compared by digest; another digest is another setting."""
+    """Images are pulled first, run, and compared by digest. Another digest is a change of the settings."""
     envoy, newer, coredns = (site.references[name] for name in ("envoy", "newer", "coredns"))
     firewall.write("a.test", images={"envoy": envoy, "coredns": coredns})
     steps = firewall.run().json["steps"]
@@ -175,7 +175,7 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
 
 
 def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site: Site) -> None:
-    """The registry is asked before anything is made anew: what served before serves on."""
+    """The pull precedes every replacement, so the old siblings keep serving if it fails."""
     firewall.write("a.test")
     firewall.run()
     before = site.docker.inspect_container("clawker-envoy")["Id"]
@@ -190,7 +190,7 @@ def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site
 
 
 def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
-    """The digest of an index names the engine's own variant; the running container is compared with the index."""
+    """An index stands for the engine's platform, and the running container is compared with the index."""
     firewall.write("a.test", images={"coredns": site.references["index"]})
     pulled = [step["image"] for step in firewall.run().json["steps"] if step["kind"] == "pull-image"]
     assert pulled == [site.references["index"]]
@@ -202,14 +202,14 @@ def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
 
 
 def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site) -> None:
-    """It is said that it has nothing for the engine."""
+    """The error says that there is no image for the engine's platform."""
     error = refused(engine, site.references["elsewhere"])
     assert error.code == "image-other-platform"
     assert f"linux/{engine.facts().architecture}" in error.message
 
 
 def test_an_image_for_another_platform_is_taken_back(firewall: Firewall, site: Site) -> None:
-    """Engines pull it, since the digest names it. It does not start, and what served before serves on."""
+    """Engines pull it by digest. It does not start, and the old siblings keep serving."""
     firewall.write("a.test")
     firewall.run()
     before = site.docker.inspect_container("clawker-coredns")["Id"]
@@ -222,7 +222,7 @@ def test_an_image_for_another_platform_is_taken_back(firewall: Firewall, site: S
 
 
 def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
-    """Once an image is on the engine, its registry may be gone."""
+    """Once the engine has an image, the registry is not needed."""
     with faulty(site.open, "slow", tmp_path) as address:
         there = site.references["coredns"].replace(site.open.address, address)
         firewall.write("a.test", images={"coredns": there})
@@ -240,7 +240,7 @@ def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_pat
 
 
 def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
-    """Without one, the error says where to log in; with the one that `docker login` keeps, the image comes."""
+    """Without a password, the error says where to log in. With the one kept by `docker login`, the pull works."""
     reference = site.references["vault"]
     error = refused(engine, reference)
     assert error.code == "image-needs-login"
@@ -267,7 +267,7 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
 def test_credentials_from_a_helper(
     section: str, site: Site, tmp_path: Path, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that keeps credentials is asked for them, as the docker CLI asks it."""
+    """A credential helper is asked like by the docker CLI."""
     said = json.dumps({"ServerURL": site.closed.address, "Username": USER, "Secret": PASSWORD})
     helper = tmp_path / "docker-credential-test"
     helper.write_text(f"#!/bin/sh\ncat >>{tmp_path}/asked\necho '{said}'\n")
@@ -284,7 +284,7 @@ def test_credentials_from_a_helper(
 
 
 def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told apart from a registry that refuses."""
+    """A failing credential helper is distinguished from a registry that refuses."""
     helper = tmp_path / "docker-credential-test"
     helper.write_text("#!/bin/sh\necho the keyring is locked\nexit 1\n")
     helper.chmod(0o755)
@@ -298,7 +298,7 @@ def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_wrong_password(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is as good as none."""
+    """Wrong credentials are reported like missing ones."""
     auth = "YWdlbnQta2VlcGVyOndyb25n"  # agent-keeper:wrong
     (tmp_path / "config.json").write_text(json.dumps({"auths": {site.closed.address: {"auth": auth}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -310,7 +310,7 @@ def test_a_wrong_password(site: Site, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
-    """However long it takes, the image comes, and what has arrived is told on the way."""
+    """However slow the registry is, the pull succeeds and reports progress."""
     with faulty(site.open, "slow", tmp_path) as address:
         reference = site.references["plain"].replace(site.open.address, address)
         shares = pulled(engine, reference)
@@ -322,7 +322,7 @@ def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site, tmp_pat
 
 @pytest.mark.parametrize("fault", BAD_DAYS)
 def test_a_faulty_registry(fault: str, engine: DockerEngine, site: Site, tmp_path: Path) -> None:
-    """What is wrong is told by its code, with the registry's name; other bytes than the digest's are not taken."""
+    """The error has the code of the fault and the registry's name, and content with another digest is refused."""
     with faulty(site.open, fault, tmp_path) as address:
         error = refused(engine, site.references[fault].replace(site.open.address, address))
     assert error.code == BAD_DAYS[fault], error.context
@@ -330,7 +330,7 @@ def test_a_faulty_registry(fault: str, engine: DockerEngine, site: Site, tmp_pat
 
 
 def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
-    """It is said that the engine, not this machine, asks."""
+    """The error says that the engine contacts the registry, not this machine."""
     error = refused(engine, site.references["broken"].replace(site.open.address, "127.0.0.1:5999"))
     assert error.code == "image-not-pulled"
     assert "127.0.0.1:5999, not this machine" in error.hint
@@ -339,7 +339,7 @@ def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
 def test_a_registry_that_falls_silent(
     engine: DockerEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When nothing more arrives, the pull is given up in the end."""
+    """A pull without progress is given up."""
     monkeypatch.setattr(adapter, "STALLED_SECONDS", 2)
     with faulty(site.open, "silent", tmp_path) as address:
         error = refused(engine, site.references["silent"].replace(site.open.address, address))
@@ -348,13 +348,13 @@ def test_a_registry_that_falls_silent(
 
 
 def test_a_stop_is_heard_while_a_registry_is_silent(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
-    """Whoever waits is asked all the time whether to go on."""
+    """Ctrl-C ends a pull at any time, even if the registry is silent."""
     asked: list[float] = []
 
     def stop(share: float) -> None:
         asked.append(share)
         if len(asked) > 20:
-            raise StoppedError("stopped", "Stopped, as asked.")
+            raise StoppedError("stopped", "Stopped on request.")
 
     with faulty(site.open, "silent", tmp_path) as address, pytest.raises(StoppedError):
         engine.pull_image(site.references["silent"].replace(site.open.address, address), stop)

@@ -1,6 +1,6 @@
-"""What a user does with the firewall, on every kind of engine that is supported.
+"""The main actions of a user, on every kind of supported engine.
 
-Each kind has one private engine and one stack, which every test leaves current.
+Each kind has one private engine with one stack, which every test leaves current.
 """
 
 import json
@@ -32,18 +32,18 @@ RULES: tuple[dict[str, Any], ...] = (
 ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
 
 NO_DUPLICATES_SINCE = 25
-"""The first engine that never makes two networks of one name."""
+"""The first engine that never creates two networks with one name."""
 
 BACK_SECONDS = 15
-"""How long a restart may take to be over for agents. A neighbour entry that is wrong would take half a minute."""
+"""The time in which agents must be served after a restart. A wrong neighbour entry would take half a minute."""
 
 LONGEST_MILLISECONDS = 250
-"""What an agent may notice of a replacement. One lost DNS packet would cost it 4 s."""
+"""The longest request that a replacement may cause. One lost DNS packet takes 4 s."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A stack on an engine of its own, an origin on the way out, an agent, and a neighbour who is not fenced."""
+    """A stack on an engine of its own, with an origin, an agent, and a container outside the firewall."""
 
     engine: PrivateEngine
     docker: APIClient
@@ -55,7 +55,7 @@ class Site:
     neighbour: Peer
 
     def refused(self, url: str, control: str, *way: str, sni: str | None = None) -> Answer:
-        """Return the answer of a request that reaches nobody, while an allowed one arrives the same way."""
+        """Return the result of a request that reaches no origin, while an allowed one arrives in the same way."""
         witnesses = Witnesses([self.world.origin, self.origin])
         named = () if sni is None else ("--sni", sni)
         return witnesses.refused(lambda: self.agent.get(url, *way, *named), self.agent, control, *way)
@@ -65,11 +65,11 @@ class Site:
         return all(self.agent.get(url, "--timeout", "2s").ok for url in ALLOWED)
 
     def idle(self) -> bool:
-        """Whether `run` finds nothing to do."""
+        """Whether `run` has nothing to do."""
         return self.firewall.run().json["changed"] is False
 
     def made(self) -> dict[str, set[str]]:
-        """Everything on the engine that can be left behind, by kind."""
+        """Everything on the engine that could be left behind, by kind."""
         return {
             "containers": {each["Id"] for each in self.docker.containers(all=True)},
             "networks": {each["Id"] for each in self.docker.networks()},
@@ -84,7 +84,7 @@ def site(
     require_engine: bool,  # noqa: FBT001 - a fixture
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """The site on one kind of engine; the stack has been brought up from nothing."""
+    """The environment on one kind of engine, with a stack that was brought up from nothing."""
     kind: str = request.param
     if (reason := available(kind)) and not require_engine:
         pytest.skip(f"ENGINE {kind} IS NOT TESTED: {reason}")
@@ -126,7 +126,7 @@ def test_up_from_nothing_is_current(site: Site) -> None:
 
 
 def test_allowed_requests_pass(site: Site) -> None:
-    """An agent started as `status` says reaches what the rules allow: in the world, and where they say private."""
+    """An agent with the options of `status` reaches what the rules allow, public or private."""
     private = ("origin", site.origin.address("clawker-egress"))
     for url in ALLOWED:
         answer = site.agent.get(url)
@@ -136,7 +136,7 @@ def test_allowed_requests_pass(site: Site) -> None:
 
 
 def test_everything_else_is_refused(site: Site) -> None:
-    """Nothing but the rules' names passes, on their ports and by their protocol, also at Envoy's address."""
+    """Only the rules' names are reachable, on their ports and protocols, also at Envoy's address."""
     direct = ("--connect", site.firewall.status()["siblings"][0]["address"])
     assert site.refused("https://denied.test/", "https://pub.test").kind == "dns-nxdomain"
     for url in ("https://denied.test/", "https://h.test/", "https://pub.test:80/", "https://pub.test:8080/"):
@@ -147,7 +147,7 @@ def test_everything_else_is_refused(site: Site) -> None:
 
 
 def test_no_other_way_out(site: Site) -> None:
-    """An agent has no IPv6 and connects to no address outside its network; a container elsewhere can."""
+    """An agent has no IPv6 and can't connect to addresses outside its network; another container can."""
     elsewhere, egress, agents = (
         ip_network(site.docker.inspect_network(name)["IPAM"]["Config"][0]["Subnet"])
         for name in ("elsewhere", "clawker-egress", "clawker-net")
@@ -165,7 +165,7 @@ def test_no_other_way_out(site: Site) -> None:
 
 
 def test_rules_change_live(site: Site) -> None:
-    """A rule that is added lets its name through, one that is removed refuses it; no container is made anew."""
+    """An added rule allows its name, a removed one denies it, and no container is replaced."""
     containers = site.made()["containers"]
     site.firewall.write(*RULES, {"dst": "b.test", "allow_private": True})
     assert site.firewall.drift().code == 1
@@ -182,9 +182,9 @@ def test_rules_change_live(site: Site) -> None:
 
 @pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
-    """Both siblings are replaced under 200 requests per second: none fails, none takes long, nothing is left.
+    """Both siblings are replaced under 200 requests per second: none fails or takes long, and nothing is left.
 
-    Twice: the second replacement gets the addresses that the first container had, which others still remember.
+    It is done twice, because the second replacement gets the first one's addresses, which neighbours still cache.
     """
     before = site.made()
     load = site.firewall.agent(site.peers, "load", "--rate", "200", "--seconds", "0", *ALLOWED)
@@ -214,7 +214,7 @@ def test_restarts_need_nobody(site: Site, siblings: tuple[str, ...]) -> None:
 
 
 def test_engine_restart_needs_nobody(site: Site) -> None:
-    """After a restart of the engine all is back: agents that start with it are served, nothing has drifted."""
+    """After a restart of the engine, everything recovers: agents are served and nothing has drifted."""
     for peer in (site.origin, site.agent, site.neighbour):
         site.docker.update_container(peer.container, restart_policy={"Name": "always"})
     site.engine.restart()
@@ -225,7 +225,7 @@ def test_engine_restart_needs_nobody(site: Site) -> None:
 
 
 def test_two_networks_of_one_name(site: Site) -> None:
-    """Engines before 25 make a second one for whoever asks: both are named, nothing is done; later ones refuse."""
+    """Engines before 25 create a second network, and `run` refuses with both ids; later engines refuse it."""
     name = "clawker-net"
     if int(site.docker.version()["Version"].partition(".")[0]) >= NO_DUPLICATES_SINCE:
         with pytest.raises(errors.APIError):
@@ -243,7 +243,7 @@ def test_two_networks_of_one_name(site: Site) -> None:
 
 
 def test_down_leaves_nothing(site: Site) -> None:
-    """A second stack on the same engine comes up beside the first, and leaves nothing when it is taken down."""
+    """A second stack on the same engine does not affect the first one, and leaves nothing behind."""
     before = site.made()
     second = Firewall(site.engine.host, "second", site.firewall.folder)
     second.run()

@@ -1,4 +1,4 @@
-"""An engine whose root is nobody on its host."""
+"""An engine with remapped users, on which the containers' root is unprivileged on the host."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from devkit.host import client
 from devkit.secret_files import call, require_private
 
 KIND = "28.5.2"
-"""One with a root folder of its own: it adds a user there."""
+"""A kind with a root folder of its own, to which it adds a user."""
 
 
 def test_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
-    """Up, current, changed live, replaced and down: namespaces of users take nothing that is needed."""
+    """A stack is brought up, current, changed live, replaced and taken down despite remapped users."""
     if (reason := available(KIND)) and not require_engine:
         pytest.skip(f"REMAPPED USERS ARE NOT TESTED: {reason}")
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
@@ -30,7 +30,7 @@ def test_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: 
 
 
 def test_secrets_of_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
-    """A user of the container is another one to the engine: secrets are the program's alone there, too."""
+    """Users of the container are others on the host, and still only the program can read its secrets."""
     if (reason := available(KIND)) and not require_engine:
         pytest.skip(f"REMAPPED USERS ARE NOT TESTED: {reason}")
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:

@@ -1,4 +1,4 @@
-"""The real CoreDNS with our list of names, on loopback: its answers against the matcher."""
+"""The real CoreDNS with our policy plugin, on loopback, compared with the matcher."""
 
 import hashlib
 import itertools
@@ -32,7 +32,7 @@ REFUSED, ADDRESS, EMPTY = 3, 0, 0
 
 
 class Program:
-    """A running CoreDNS whose list can be replaced as `fwctl commit` does it."""
+    """A running CoreDNS whose list can be replaced like by `fwctl commit`."""
 
     def __init__(self, folder: Path, release: Release) -> None:
         """Start it with an empty list."""
@@ -48,13 +48,13 @@ class Program:
         self.resolver = Resolver("127.0.0.1", self._port)
 
     def write(self, content: bytes) -> None:
-        """Put another list into place."""
+        """Replace the list."""
         fresh = self.list.with_name("fresh")
         fresh.write_bytes(content)
         fresh.replace(self.list)
 
     def serve(self, rules: RuleSet) -> None:
-        """Have the list of these rules taken over."""
+        """Replace the list by that of these rules, and wait until it is loaded."""
         content = _document(rules)
         self.write(content)
         wanted = (hashlib.sha256(content).hexdigest(), "")
@@ -62,7 +62,7 @@ class Program:
 
     @property
     def status(self) -> dict[str, object]:
-        """What the process says of itself."""
+        """The status that the process reports."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._socket))
             return dict(json.loads(connection.makefile().read()))
@@ -87,7 +87,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
 
 
 def test_coredns_answers_what_the_matcher_resolves(program: Program) -> None:
-    """Whatever rules stand beside each other: an address exactly for the names that a rule is for."""
+    """For any combination of rules, exactly the names that a rule allows have an address."""
     seed = secrets.randbits(32)
     chosen = random.Random(seed)  # noqa: S311 - for variety
     asked = allowed = 0
@@ -109,7 +109,7 @@ def _sample(chosen: random.Random, rules: RuleSet) -> Sequence[str]:
 
 
 def test_other_types_of_an_allowed_name_have_no_data(program: Program) -> None:
-    """Whatever is asked of it, an allowed name has an address and nothing else; a refused one does not exist."""
+    """For any type of query, an allowed name has only an address, and a refused one does not exist."""
     program.serve(rule_set("a.test", ".w.test")[1])
     for kind, name in itertools.product((2, 5, 6, 15, 16, 28, 33, 64, 65, 255), ("a.test", "x.w.test")):
         answer = program.ask(name, kind=kind)
@@ -129,7 +129,7 @@ def test_other_types_of_an_allowed_name_have_no_data(program: Program) -> None:
     ],
 )
 def test_nothing_but_queries_is_answered(how: dict[str, int], code: int, program: Program) -> None:
-    """There are no transfers, notifications, updates or other classes, also for a name that is allowed."""
+    """Transfers, notifications, updates and other classes are refused, also for an allowed name."""
     program.serve(rule_set("a.test")[1])
     assert program.ask("a.test").code == 0
     assert program.ask("a.test", **how).code == code
@@ -137,14 +137,14 @@ def test_nothing_but_queries_is_answered(how: dict[str, int], code: int, program
 
 @pytest.mark.parametrize("name", ["version.bind", "hostname.bind", "version.clawker-fw.invalid", "test"])
 def test_names_of_the_resolver_itself_are_refused(name: str, program: Program) -> None:
-    """Agents learn nothing that they need not know, and a name above an allowed one is as refused as any other."""
+    """Agents learn nothing more: a parent of an allowed name is refused like any other name."""
     program.serve(rule_set("a.test")[1])
     assert program.ask(name, kind=16).code == REFUSED
     assert program.ask(name, kind=16, class_=3).code == 5
 
 
 def test_odd_names_are_refused(program: Program) -> None:
-    """Only what is a host name is ever matched: octets that mean something to another program never are."""
+    """Only host names match: octets with a meaning in other programs never do."""
     program.serve(rule_set(".w.test")[1])
     for label in (b"x\\", b"x.y", b"x\x00", b"*", b"x y", b"x/", b"\xff", b"x\n"):
         assert program.resolver.ask(query((label, b"w", b"test"))).code == REFUSED, label
@@ -152,7 +152,7 @@ def test_odd_names_are_refused(program: Program) -> None:
 
 
 def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
-    """Clients that mix upper and lower case to tell forged answers apart get theirs back; over TCP as well."""
+    """Names with mixed case, which clients use against forged answers, come back unchanged; also over TCP."""
     program.serve(rule_set("a.test")[1])
     for tcp in (False, True):
         answer = program.resolver.ask(query("A.tEsT"), tcp=tcp)
@@ -160,7 +160,7 @@ def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
 
 
 def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:
-    """An Extended DNS Error goes with a refusal when the query has EDNS, and with no other answer (RFC 8914)."""
+    """A refusal has an Extended DNS Error if the query has EDNS, and no other answer has one (RFC 8914)."""
     program.serve(rule_set("a.test")[1])
     assert b"\x00\x0fno rule allows this name" in program.ask("b.test", edns=True).message
     assert b"no rule" not in program.ask("b.test").message
@@ -168,7 +168,7 @@ def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:
 
 
 def test_refusals_are_not_kept(program: Program) -> None:
-    """A name that is allowed a moment later resolves at once: the negative TTL is one second."""
+    """A name that becomes allowed resolves at once, because the negative TTL is one second."""
     program.serve(RuleSet())
     assert (program.ask("late.test").code, program.ask("late.test").ttl) == (REFUSED, 1)
     program.serve(rule_set("late.test")[1])
@@ -190,7 +190,7 @@ def test_refusals_are_not_kept(program: Program) -> None:
     ],
 )
 def test_a_list_that_cannot_be_used_leaves_the_old_one_in_force(content: bytes, program: Program) -> None:
-    """Unreadable is never empty, and the process says why it does not take the file."""
+    """An unreadable list is not loaded, the old one stays, and the process reports the reason."""
     program.serve(rule_set("a.test")[1])
     before = program.status
     program.write(content)
@@ -203,7 +203,7 @@ def test_a_list_that_cannot_be_used_leaves_the_old_one_in_force(content: bytes, 
 
 
 def test_a_missing_list_leaves_the_old_one_in_force(program: Program) -> None:
-    """A file that is gone allows nothing more, and nothing less."""
+    """After the file is deleted, the old list stays in force."""
     program.serve(rule_set("a.test")[1])
     program.list.unlink()
     until(lambda: program.status["reason"])
@@ -213,7 +213,7 @@ def test_a_missing_list_leaves_the_old_one_in_force(program: Program) -> None:
 
 
 def test_no_query_is_lost_while_lists_change(program: Program) -> None:
-    """Every query is answered from one list or from the other, whole."""
+    """Every query is answered from exactly one list, the old or the new one."""
     always = rule_set({"dst": "a.test", "allow_private": True})[1]
     program.serve(always)
     rules = [random_rules(random.Random(number), 2000) for number in range(2)]  # noqa: S311 - for variety

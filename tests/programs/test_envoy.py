@@ -1,6 +1,6 @@
-"""The rendered listeners in the real Envoy, on loopback: its choice of chain and route, against the matcher.
+"""The rendered listeners in the real Envoy, on loopback: its choices, compared with the matcher.
 
-Only what would happen after the decision is replaced: a chain answers with its name, a route with its cluster's.
+Only what follows the decision is replaced: a chain answers with its name, a route with its cluster's name.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ from devkit.waiting import until
 HERE = IPv4Address("127.0.0.1")
 
 MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
-"""As many ports as there may be beside 80 and 443, below those that the machine gives away."""
+"""The largest number of ports besides 80 and 443, below those that the machine assigns."""
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 
 
 class Proxy:
-    """A running Envoy whose hot files can be replaced as `fwctl commit` does it."""
+    """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
         {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
@@ -78,7 +78,7 @@ class Proxy:
             )
 
     def serve(self, rules: RuleSet) -> None:
-        """Put other hot files into place, in the order in which a commit does it."""
+        """Replace the hot files in the order of a commit."""
         version = secrets.token_hex(8)
         for path, file in hot(rules, HERE).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
@@ -90,7 +90,7 @@ class Proxy:
         self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Have chains and routes say what they are, instead of going on."""
+        """Replace forwarding by a response with the chain's or cluster's name."""
         if "address" in resource:
             address = resource["address"]["socket_address"]
             address["port_value"] = self.ports[address["port_value"]]
@@ -115,7 +115,7 @@ class Proxy:
             connection.close()
 
     def serves(self) -> bool:
-        """Whether every resource was taken from the files of now."""
+        """Whether every resource was loaded from the current files."""
         try:
             lines = self.admin("/stats?filter=version_text$").decode().splitlines()
         except OSError:
@@ -125,7 +125,7 @@ class Proxy:
         return all(live.get(f"{name}.version_text") == self.version for name in proofs)
 
     def chain(self, name: str, port: int) -> str:
-        """Return the chain that a TLS connection with a server name ends up in, "" when it is refused."""
+        """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
         hello = ssl.MemoryBIO()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -138,7 +138,7 @@ class Proxy:
                 return ""
 
     def route(self, host: str, port: int) -> str:
-        """Return the cluster that a request with a Host header would go to, "refused" for none."""
+        """Return the cluster for a request with a Host header, or "refused"."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=5)
         connection.request("GET", "/", headers={"Host": host})
         response = connection.getresponse()
@@ -166,7 +166,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rule_sets(8))
 def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None:
-    """For every name near the rules, on every port, over both protocols."""
+    """This holds for every name near the rules, on every port, and for both protocols."""
     proxy.serve(rules)
     until(proxy.serves)
     matcher = Matcher(rules)
@@ -181,7 +181,7 @@ def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None
 
 
 def test_many_names_share_chains(proxy: Proxy) -> None:
-    """Beyond 256 rules on a port, chains are shared, and names are told apart as before."""
+    """With more than 256 rules on a port, rules share chains, and names are still distinguished."""
     _, rules = rule_set(*(f"n{number}.many.test" for number in range(300)), ".sub.many.test")
     proxy.serve(rules)
     until(proxy.serves)
@@ -193,7 +193,7 @@ def test_many_names_share_chains(proxy: Proxy) -> None:
 
 
 def test_a_removed_name_renames_its_chain_and_no_other() -> None:
-    """Whose connections are drained when a rule goes is decided by the names of chains."""
+    """A removed name only renames its own chain, because Envoy drains the connections of renamed chains."""
     names = [f"n{number}.many.test" for number in range(300)]
     before, after = (_chains(rule_set(*some)[1]) for some in (names, names[1:]))
     assert len(before - after) == 1
@@ -207,7 +207,7 @@ def _chains(rules: RuleSet) -> set[str]:
 
 
 def test_the_refusal_names_the_port(proxy: Proxy) -> None:
-    """Who is refused by the one table of routes is told on which port, and that it was the firewall."""
+    """A refusal by the shared route table contains the port and says that it was the firewall."""
     proxy.serve(rule_set({"dst": "a.test", "proto": "http"})[1])
     until(proxy.serves)
     for port in (80, 443):
@@ -220,10 +220,10 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
 
 
 class Loading(Proxy):
-    """An Envoy that is given our files as they are; only the numbers of ports differ."""
+    """An Envoy that loads our unchanged files, except for port numbers."""
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Leave everything but the port, where it is not one of many that are free."""
+        """Replace only the port numbers, except where many ports are tested."""
         if "address" in resource:
             address = resource["address"]["socket_address"]
             if address["port_value"] not in MANY_PORTS:
@@ -231,7 +231,7 @@ class Loading(Proxy):
 
 
 class Resolving(Loading):
-    """One that goes on after the decision: it looks names up, and nobody answers."""
+    """An Envoy that resolves names after its decision, without a DNS server that answers."""
 
     clusters = tuple(
         {
@@ -257,7 +257,7 @@ def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
 
 
 def loaded(proxy: Proxy, resource: Resource) -> str:
-    """Return the digest of what Envoy has loaded of a resource, as `fwctl` makes it."""
+    """Return the digest of what Envoy has loaded for a resource, computed like by `fwctl`."""
     assert resource.envoy is not None
     found = []
     for entry in json.loads(proxy.admin(f"/config_dump?resource={resource.envoy.dump}")).get("configs", []):
@@ -269,7 +269,7 @@ def loaded(proxy: Proxy, resource: Resource) -> str:
 
 
 def written(proxy: Proxy, resource: Resource) -> str:
-    """Return the digest of what our file says of a resource."""
+    """Return the digest of a resource in our file."""
     return resource.digest(
         discovery_response(json.loads((proxy.folder / "hot" / resource.path).read_bytes())["resources"])
     )
@@ -278,7 +278,7 @@ def written(proxy: Proxy, resource: Resource) -> str:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rule_sets(20))
 def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: RuleSet) -> None:
-    """Our files are in canonical form: what Envoy shows of them is equal, whatever the rules are."""
+    """Our files are in canonical form: for any rules, they equal what Envoy shows of them."""
     loading.serve(rules)
     until(loading.serves)
     for resource in RESOURCES:
@@ -286,7 +286,7 @@ def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: Rul
 
 
 def test_envoy_shows_what_differs(loading: Loading) -> None:
-    """One further name in what is loaded is another digest."""
+    """One more name in the loaded configuration changes the digest."""
     loading.serve(rule_set("a.test", {"dst": "h.test", "proto": "http"})[1])
     until(loading.serves)
     before = {each.name: loaded(loading, each) for each in RESOURCES}
@@ -297,7 +297,7 @@ def test_envoy_shows_what_differs(loading: Loading) -> None:
 
 
 def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, release: Release) -> None:
-    """However a name is spelt, the same rule is for it, and Envoy remembers it once."""
+    """Names differing in case use the same rule and the same entry in Envoy's DNS cache."""
     _, rules = rule_set("a.test", {"dst": "a.test", "proto": "http"})
     proxy.serve(rules)
     until(proxy.serves)
@@ -321,7 +321,7 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
 
 
 def test_a_thousand_ports(loading: Loading) -> None:
-    """As many ports as there may be are taken, by one process that watches two files."""
+    """One process with two watched files serves the largest number of ports."""
     rules = rule_set(
         *({"dst": f"h{port}.test", "proto": ("http", "https")[port % 2], "port": port} for port in MANY_PORTS)
     )[1]

@@ -1,4 +1,4 @@
-"""The unit of the service, as systemd reads it."""
+"""The service's unit, checked by systemd."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 
 MOST_EXPOSED = {Scope.SYSTEM: 2.5, Scope.USER: 7.0}
-"""systemd's own scale is 0 to 10; a service without any confinement has 9.6."""
+"""systemd's scale is from 0 to 10. A service without confinement has 9.6."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
-    """Have systemd's own judgement at hand."""
+    """Make systemd's tools available."""
     try:
         install_systemd()
     except EngineError as error:
@@ -37,13 +37,13 @@ AWKWARD = ("--config", '/etc/100% $HOME; \\n/it\'s "here".yaml', "", "--project"
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_the_unit_is_one_that_systemd_reads(scope: Scope, tmp_path: Path) -> None:
-    """Nothing in it is unknown or malformed, whatever words are in the options."""
+    """The unit has no unknown or malformed line, whatever the options contain."""
     path = written(tmp_path, scope, *AWKWARD, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
     assert verify(path, scope) == (0, "")
 
 
 def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
-    """The judge that the other tests trust does judge."""
+    """Positive control: the check fails for a bad unit."""
     path = written(tmp_path, Scope.SYSTEM, "watch")
     path.write_text(path.read_text().replace("ProtectSystem=strict", "ProtectSytem=strict"))
     assert "ProtectSytem" in verify(path, Scope.SYSTEM)[1]
@@ -51,7 +51,7 @@ def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_the_service_is_confined(scope: Scope, tmp_path: Path) -> None:
-    """There is little that it could do beside its work, by systemd's own judgement."""
+    """By systemd's own scale, the service is well confined."""
     path = written(tmp_path, scope, "watch")
     found = exposure(path, scope)
     assert found is None or found <= MOST_EXPOSED[scope]
@@ -71,16 +71,16 @@ def test_the_service_is_confined(scope: Scope, tmp_path: Path) -> None:
     ],
 )
 def test_words_are_quoted_as_systemd_reads_them(word: str, expected: str) -> None:
-    """Specifiers and variables of systemd's are none of ours."""
+    """Specifiers and variables of systemd in options are escaped."""
     assert quoted(word) == expected
 
 
 def test_a_line_break_is_refused() -> None:
-    """It would begin another setting of the unit."""
+    """A line break in an option is refused, because it would start another setting."""
     with pytest.raises(RefusedError):
         quoted("a\nExecStart=/bin/sh")
 
 
 def test_a_unit_says_who_wrote_it(tmp_path: Path) -> None:
-    """By that it is known when it is to be replaced."""
+    """The unit contains a mark by which it is recognized as ours."""
     assert written(tmp_path, Scope.SYSTEM).read_text().startswith(MARK)

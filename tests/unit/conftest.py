@@ -1,4 +1,4 @@
-"""The in-memory engine, and time that does not pass."""
+"""An in-memory engine, and a clock that does not wait."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -10,13 +10,13 @@ from clawker_fw.engine.memory import MemoryEngine
 
 @pytest.fixture
 def memory() -> MemoryEngine:
-    """An empty engine."""
+    """An engine without containers, networks or images."""
     return MemoryEngine()
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the waits for real programs pass at once; a hundred questions take a second of this clock."""
+    """Replace the waits for real programs: a hundred questions to this clock take a second."""
     clock = count()  # several threads may ask at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
     for module in ("apply", "observe", "lock"):

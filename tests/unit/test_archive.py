@@ -1,4 +1,4 @@
-"""Files as the archive API hands them over: content, and by whom they are held."""
+"""Files from the archive API: contents, modes and owners."""
 
 import io
 import tarfile
@@ -12,7 +12,7 @@ from clawker_fw.stack.files import FOLDER, executable, public, secret
 
 
 def held_by(owner: tuple[int, int], mode: int = 0o644) -> bytes:
-    """Return a tar with one file that belongs to somebody."""
+    """Return a tar with one file that has this owner."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         header = tarfile.TarInfo("fw/boot/Corefile")
@@ -22,7 +22,7 @@ def held_by(owner: tuple[int, int], mode: int = 0o644) -> bytes:
 
 
 def folders(**modes: int) -> bytes:
-    """Return a tar of folders with a mode each."""
+    """Return a tar of folders, each with a mode."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, mode in modes.items():
@@ -33,7 +33,7 @@ def folders(**modes: int) -> bytes:
 
 
 def test_folders_count_as_files_do() -> None:
-    """One that others may write into is seen, the volume's own too; one that is as we make it has no entry."""
+    """A folder that others may write to is reported, including the volume itself. One with our mode is not."""
     assert archive.unpack(iter([folders(**{"": 0o755, "hot": 0o755})])) == {}
     assert archive.unpack(iter([folders(**{"": 0o777, "hot": 0o1755, "boot": 0o755})])) == {
         "/fw": replace(FOLDER, mode=0o777),
@@ -45,21 +45,21 @@ def test_folders_count_as_files_do() -> None:
 
 @pytest.mark.parametrize("root", [(0, 0), (100000, 200000)])
 def test_owners_are_those_that_the_container_knows(root: tuple[int, int]) -> None:
-    """Its root is whoever that is for the engine, and everybody else counts from there."""
+    """With remapped users, owners are translated: ids are relative to the container's root."""
     assert archive.unpack(iter([held_by(root)]), root=root) == {"boot/Corefile": public(b"x")}
     stranger = archive.unpack(iter([held_by((root[0] + 65532, root[1]))]), root=root)
     assert stranger == {"boot/Corefile": replace(public(b"x"), owner=(65532, 0))}
 
 
 def test_the_engines_own_root_is_nobody_in_a_remapped_container() -> None:
-    """What belongs to somebody whom the container does not know is never taken for its root's."""
+    """A file whose owner the container does not know never counts as root's."""
     found = archive.unpack(iter([held_by((0, 0))]), root=(100000, 200000))
     assert found == {"boot/Corefile": replace(public(b"x"), owner=(65534, 65534))}
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o640, 0o4600])
 def test_what_not_everybody_may_read_is_taken_for_a_secret(mode: int) -> None:
-    """It may be one of another release's, of which this one does not know."""
+    """A file that not everyone may read counts as a secret, even if this release does not know it."""
     (found,) = archive.unpack(iter([held_by((0, 0), mode)])).values()
     (other,) = archive.unpack(iter([held_by((0, 0), mode | 0o004)])).values()
     assert (found.mode, found.secret, other.secret) == (mode, True, False)
@@ -67,7 +67,7 @@ def test_what_not_everybody_may_read_is_taken_for_a_secret(mode: int) -> None:
 
 @pytest.mark.parametrize("file", [public(b"a"), executable(b"b"), secret(b"c")])
 def test_a_file_is_read_as_it_was_written(file: File) -> None:
-    """Content, mode, owner, and that it is a secret; one that is known is that very object."""
+    """Content, mode, owner and secrecy survive writing and reading. For a known file, its object is returned."""
     packed = archive.pack({"boot/deep/file": file})
     (found,) = archive.unpack(iter([packed])).values()
     assert (found, found.secret) == (file, file.secret)

@@ -1,4 +1,4 @@
-"""Whose an image is: by its form, not by its labels alone."""
+"""Our images are identified by their form, not by labels alone."""
 
 import itertools
 from dataclasses import replace
@@ -13,7 +13,7 @@ from clawker_fw.stack.release import Release
 
 @pytest.fixture
 def form(release: Release) -> built.Form:
-    """The smallest image of ours, as an engine shows it."""
+    """An image of ours as an engine shows it."""
     image = images.lock_image(EngineFacts("1", "1.41", "amd64"), release.digests)
     layer = f"sha256:{image._layer_digest}"  # noqa: SLF001 - what an engine works out by itself
     return built.Form(
@@ -22,7 +22,7 @@ def form(release: Release) -> built.Form:
 
 
 def test_an_image_of_ours_is_known_by_its_form(form: built.Form) -> None:
-    """It is ours on either image store: the tag names the config, whatever the engine calls the image."""
+    """The tag identifies the config, so the image is ours in both image stores, whatever its id."""
     assert built.our_references(form) == form.references
     assert built.our_references(replace(form, id="sha256:" + "0" * 64)) == form.references
 
@@ -49,19 +49,19 @@ def test_an_image_of_ours_is_known_by_its_form(form: built.Form) -> None:
     ],
 )
 def test_an_image_of_another_form_is_not_ours(change: dict[str, object], form: built.Form) -> None:
-    """Each part counts: labels and no more of them, tag, platform, time, layers, settings."""
+    """Every part counts: labels (and no further ones), tag, platform, time, layers, settings."""
     assert built.our_references(form) == form.references
     assert built.our_references(replace(form, **change)) == ()  # type: ignore[arg-type]
 
 
 def test_a_tag_that_somebody_has_added_is_theirs(form: built.Form) -> None:
-    """Only what we gave is ours to take."""
+    """Only the tags that we gave are ours to remove."""
     theirs = "registry.example/backup:1"
     assert built.our_references(replace(form, references=(theirs, *form.references))) == form.references
 
 
 def test_what_an_engine_shows_for_a_plain_config_is_no_setting() -> None:
-    """Empty fields and those an engine fills in by itself say nothing; a command does."""
+    """Empty fields and those that an engine fills in don't count as settings; a command does."""
     shown = {
         "Hostname": "x",
         "Env": None,
@@ -96,5 +96,5 @@ VOLUME = {"Name": "a" * 64, "Driver": "local", "Options": None, "Labels": labels
     ],
 )
 def test_a_volume_of_ours_has_no_name_and_nothing_else(change: dict[str, object], ours: bool) -> None:  # noqa: FBT001 - a row
-    """Only what came with one of our containers may go: somebody's own volume has a name, or other labels."""
+    """Only volumes created with our containers may be removed. Other volumes have a name or other labels."""
     assert is_own_volume({**VOLUME, **change}, "clawker") is ours

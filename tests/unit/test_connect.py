@@ -1,4 +1,4 @@
-"""Connecting: what is asked of an engine, and what becomes of its answers."""
+"""Connecting to an engine: the requests that are sent, and the errors for its answers."""
 
 import json
 import os
@@ -29,7 +29,7 @@ INFO: dict[str, Any] = {"MemoryLimit": True, "PidsLimit": True, "KernelVersion":
 
 @dataclass
 class Engine:
-    """Something that answers at a socket. `asked` are the paths, in order."""
+    """A server on a socket. `asked` are the requested paths, in order."""
 
     address: str
     answers: dict[str, Any]
@@ -39,7 +39,7 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that fits, until a test changes its answers."""
+    """An engine that meets the requirements until a test changes its answers."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     path = tmp_path / "s"
     made = Engine(f"unix://{path}", {"/version": dict(VERSION), "/v1.51/info": dict(INFO)})
@@ -66,7 +66,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
             return "a socket has no address"
 
         def log_message(self, *_: Any) -> None:  # noqa: ANN401 - http.server's own
-            """Be silent."""
+            """Log nothing."""
 
     with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.02])
@@ -86,7 +86,7 @@ def refused(address: str) -> EngineError:
 
 
 def test_two_questions_are_asked(engine: Engine) -> None:
-    """What it is, and what it has, in the engine's own version of the API: nothing more, since each takes time."""
+    """Only the version and the info are requested, in the engine's own API version, to save time."""
     with closing(connect(engine.address, None, {})) as connected:
         assert engine.asked == ["/version", "/v1.51/info"]
         assert connected.facts().version == "28.5.2"
@@ -104,7 +104,7 @@ def test_two_questions_are_asked(engine: Engine) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(path: str, said: dict[str, Any], code: str, engine: Engine) -> None:
-    """As soon as it is known: one that is too old is asked nothing else."""
+    """An engine that is too old is refused before any further request."""
     engine.answers[path] |= said
     assert refused(engine.address).code == code
     assert engine.asked[-1] == path
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused(path: str, said: dict[str, Any], code: str
 
 @pytest.mark.parametrize("answer", [None, b"<html>", b"[]", b""])
 def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) -> None:
-    """Something that answers otherwise is an engine that can't be reached, and it is said who named it."""
+    """A server that does not answer like an engine counts as unreachable, and the error names its source."""
     engine.answers["/version"] = answer
     error = refused(engine.address)
     assert error.code == "engine-unreachable"
@@ -128,14 +128,14 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
     ],
 )
 def test_credentials_that_make_no_sense(auths: dict[str, Any], engine: Engine, tmp_path: Path) -> None:
-    """They are told as what they are, not as an engine that can't be reached."""
+    """Malformed credentials are reported as such, not as an unreachable engine."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     assert refused(engine.address).code == "docker-config-invalid"
     assert engine.asked == []
 
 
 def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None:
-    """The answer of a quick program may arrive at once with the engine's, when this machine is busy."""
+    """The output of a quick program may arrive together with the response's head on a busy machine."""
 
     def frame(stream: int, content: bytes) -> bytes:
         return struct.pack(">BxxxL", stream, len(content)) + content
@@ -153,14 +153,14 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
 
 
 def waited(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was said while an engine was waited for."""
+    """Return what was logged during the wait for an engine."""
     return [vars(each)["words"] for each in caplog.records if each.message == "engine_silent"]
 
 
 def test_an_engine_that_hangs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is said who is waited for, once, while waiting goes on; and then that it is there and does not answer."""
+    """A warning names the silent engine once; in the end, the error says that it does not answer."""
     monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
     monkeypatch.setattr(transport, "_CALL_SECONDS", 1.0)
     engine.answering.clear()
@@ -174,7 +174,7 @@ def test_an_engine_that_hangs(
 def test_an_engine_that_is_slow(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When it answers after all, everything goes on; one that is quick is not spoken of."""
+    """If the engine answers late, the command continues; for a quick engine there is no warning."""
     monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
@@ -189,7 +189,7 @@ def test_an_engine_that_is_slow(
 
 
 def test_a_socket_that_is_not_for_everybody() -> None:
-    """It is said whose it is: starting an engine would not help."""
+    """The error names the socket's owner, because starting an engine would not help."""
     user = os.geteuid()
     refused("unix:///nowhere")  # imports what an error needs, while everything can be read
     with ExitStack() as afterwards:
@@ -211,7 +211,7 @@ def test_a_socket_that_is_not_for_everybody() -> None:
 
 
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No engine, nothing that listens, and one that hangs: each has advice of its own, as far as that differs."""
+    """No engine, a socket without a listener, and a hanging engine have hints of their own."""
     monkeypatch.setattr(transport, "_CALL_SECONDS", 0.3)
     engine.answering.clear()
     silent = refused(engine.address)

@@ -1,4 +1,4 @@
-"""A change that begins with a look of a moment ago: acted on while it is true, and never the proof."""
+"""A change may start with an earlier comparison, which is never used as the proof."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ from devkit import stacks
 
 
 class Counting(MemoryEngine):
-    """Counts the looks into containers."""
+    """Counts the probes of containers."""
 
     def __init__(self) -> None:
-        """Begin at none."""
+        """Start at zero."""
         super().__init__()
         self.looks = 0
 
@@ -40,19 +40,19 @@ def engine(release: Release) -> Counting:
 
 @pytest.fixture
 def wanted(engine: Counting, release: Release) -> Blueprint:
-    """What the stack should be now: with another rule, and made anew."""
+    """The desired stack: with another rule, and with replaced siblings."""
     return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
 
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
-    """Make the stack what is wanted, beginning with a look."""
+    """Converge the stack, starting with an earlier comparison."""
     return convergence.converge(
         engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(lambda _: None), seen
     )
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
-    """Given one, a change looks once more, for the proof."""
+    """With an earlier comparison, a change only compares once more, for the proof."""
     seen = pipeline.compare(engine, wanted)
     before = engine.looks
     assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
@@ -73,14 +73,14 @@ CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_since_is_looked_at_again(engine: Counting, wanted: Blueprint, change: str) -> None:
-    """A plan is made from what is there when the lock is held."""
+    """A plan is based on the state under the lock."""
     seen = pipeline.compare(engine, wanted)
     CHANGES[change](engine, wanted)
     assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
 
 
 def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Blueprint) -> None:
-    """What was seen while another run held the lock was on its way to something else."""
+    """A comparison made while another run held the lock is outdated."""
     image = images.lock_image(engine.facts(), wanted.release.digests)
     with Lock(engine, wanted.project, image):
         seen = pipeline.compare(engine, wanted)
@@ -91,7 +91,7 @@ def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Bl
 
 
 def test_rules_that_another_run_committed_since(engine: Counting, release: Release) -> None:
-    """No container shows them. The proof does, and what was not known of is closed in another round."""
+    """Rules that another run has committed meanwhile are found by the proof and closed in another round."""
     same = stacks.blueprint(engine.facts(), "a.test", "c.test", release=release)
     other = stacks.blueprint(engine.facts(), "d.test", "e.test", "f.test", release=release)
     seen = pipeline.compare(engine, same)

@@ -1,4 +1,4 @@
-"""`dst`: what is a name, and what is said about what is not."""
+"""`dst`: valid names, and the errors for others."""
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,7 @@ LONG_NAME = ".".join([LABEL] * 3 + ["b" * 61])
     ],
 )
 def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Case, a final dot and international letters make no difference."""
+    """Case, a final dot and international letters are normalized."""
     assert parse_destination(text) == Destination(name, subtree)
 
 
@@ -63,14 +63,14 @@ def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # no
     ],
 )
 def test_what_is_no_name_is_refused_with_its_reason(text: str, complaint: str) -> None:
-    """Each of the usual mistakes has its own sentence."""
+    """Each common mistake has its own sentence."""
     with pytest.raises(ValueError, match=complaint.replace("*", r"\*").replace("(", r"\(")):
         parse_destination(text)
 
 
 @given(st.text(max_size=300))
 def test_anything_is_either_canonical_or_refused(text: str) -> None:
-    """Whatever is accepted stays the same when it is read again."""
+    """A normalized name does not change when it is read again."""
     try:
         destination = parse_destination(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The documentation says what the code says; `./dev docs` builds it and follows its links."""
+"""The documentation agrees with the code. `./dev docs` builds it and checks its links."""
 
 import re
 import tomllib
@@ -37,23 +37,23 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """Return what stands below a heading, up to the next one of its level."""
+    """Return the text below a heading, up to the next heading of the same level."""
     level = heading.partition(" ")[0]
     return re.split(rf"^{level} ", text.partition(f"{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def codes(text: str) -> set[str]:
-    """Return everything that is set as code."""
+    """Return everything that is formatted as code."""
     return {part for code in re.findall(r"`([^`\n]+)`", text) for part in (code, *code.split())}
 
 
 def test_generated_pages_are_current() -> None:
-    """The reference is what would be written for the code as it is now."""
+    """The generated reference pages are current."""
     assert reference.stale() == [], "run `python -m devkit.reference`"
 
 
 def test_generated_pages_do_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A narrow terminal, colours or a variable of ours change nothing."""
+    """The reference does not depend on the terminal's width, colours or our variables."""
     for name, value in {"COLUMNS": "20", "FORCE_COLOR": "1", "CLAWKER_FW_PROJECT": "other"}.items():
         monkeypatch.setenv(name, value)
     assert reference.stale() == []
@@ -69,7 +69,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
 
 
 def test_no_command_is_left_out() -> None:
-    """The sections are the commands, and the options before them have one of their own."""
+    """The sections are the commands, and the global options have a section of their own."""
     text = page("docs/reference/commands.md")
     assert re.findall(r"^## `([\w ]+)`$", text, re.MULTILINE) == list(reference.commands())
     before = {each for option in reference.options_of(reference.program()) for each in option.opts}
@@ -77,7 +77,7 @@ def test_no_command_is_left_out() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """Each key, its variable, and each field of a rule are on the page."""
+    """The page has each key, its variable, and each field of a rule."""
     named = codes(page("docs/reference/settings.md"))
     keys = set(settings.setting_keys())
     variables = {settings.ENVIRONMENT_PREFIX + key.upper().replace(".", "__") for key in keys}
@@ -85,14 +85,14 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_exit_code_is_documented() -> None:
-    """The README's table and the reference have the codes of the program, and no others."""
+    """The tables in the README and the reference have exactly the program's exit codes."""
     for name in ("README.md", "docs/reference/commands.md"):
         table = section(page(name), "## Exit codes")
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode), name
 
 
 def test_error_codes_are_read_from_the_source() -> None:
-    """Codes are kebab-case, belong to one exit code each, and some that are known are among them."""
+    """Codes are kebab-case and have one exit code each, and known codes are found."""
     found = {(code, exit_code) for code, exit_code, _ in reference.raised()}
     assert len({code for code, _ in found}) == len(found)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*(-…)?", code) for code, _ in found)
@@ -109,7 +109,7 @@ def test_error_codes_are_read_from_the_source() -> None:
     ],
 )
 def test_every_word_of_drift_is_explained(heading: str, words: list[str]) -> None:
-    """Whatever `drift` can say is on the page about it, in the section where it is looked for."""
+    """Everything that `drift` can report is on its page, in the matching section."""
     named = codes(section(page("docs/drift.md"), heading))
     prefix = labels.STACK_BUILD_SHA.rpartition(".")[0]
     assert {word for word in words if word not in named and word.removeprefix(prefix) not in named} == set()
@@ -124,20 +124,20 @@ def test_every_word_of_drift_is_explained(heading: str, words: list[str]) -> Non
     ],
 )
 def test_every_word_of_watch_is_explained(heading: str, words: list[str]) -> None:
-    """Whatever a watcher can say is on the page about it."""
+    """Everything that a watcher can report is on its page."""
     named = codes(section(page("docs/watch.md"), heading))
     derived = ("_created", "_count", "_sum")  # of what is named: Prometheus's own endings
     assert {word for word in words if word not in named and not word.endswith(derived)} == set()
 
 
 def test_every_schema_is_linked() -> None:
-    """Each published schema can be found from the page about JSON, and nothing else is linked there."""
+    """The page about JSON links each published schema, and nothing else there."""
     linked = re.findall(r"\(schemas/([^)]+)\)", section(page("docs/drift.md"), "## JSON"))
     assert sorted(linked) == sorted(path.name for path in (DOCS / "schemas").iterdir())
 
 
 def test_every_verb_of_the_helper_is_explained() -> None:
-    """What `fwctl` can do is what its own usage says."""
+    """The documented verbs of `fwctl` are those in its own usage text."""
     verbs = re.findall(r"^  ([a-z]+) ", page("go/fwctl/main.go").partition("const usage")[2], re.MULTILINE)
     text = section(page("docs/how-it-works.md"), "## Anatomy of a sibling")
     assert verbs
@@ -145,7 +145,7 @@ def test_every_verb_of_the_helper_is_explained() -> None:
 
 
 def test_every_dependency_has_a_reason() -> None:
-    """Each package and each Go module that is asked for by name is in a table."""
+    """Each direct dependency, in Python and in Go, is in a table."""
     named = codes(page("docs/dependencies.md"))
     project = tomllib.loads(page("pyproject.toml"))
     wanted = (
@@ -161,7 +161,7 @@ def test_every_dependency_has_a_reason() -> None:
 
 
 def test_every_session_is_explained() -> None:
-    """The development guide names the sessions that there are."""
+    """The development guide names exactly the existing sessions."""
     sessions = re.findall(r"^@nox\.session.*\ndef (\w+)", page("noxfile.py"), re.MULTILINE)
     table = section(page("docs/development.md"), "## Two commands")
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sessions
@@ -169,14 +169,14 @@ def test_every_session_is_explained() -> None:
 
 @pytest.mark.parametrize("path", [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md"], ids=lambda path: path.name)
 def test_links_outside_the_documentation_resolve(path: Path) -> None:
-    """Pages that Sphinx does not build link to files that are there."""
+    """In pages that Sphinx does not build, links lead to existing files."""
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8"))
     assert [target for target in targets if not (path.parent / target).is_file()] == []
 
 
 @pytest.mark.parametrize("path", [*PAGES, *PICTURES], ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_documentation_names_no_place(path: Path) -> None:
-    """No host but reserved examples, and no folder of somebody's machine."""
+    """Only reserved example hosts appear, and no folder of a real machine."""
     text = path.read_text("utf-8")
     hosts = re.findall(r"\b(?:[a-z0-9-]+\.)*([a-z0-9-]+\.(?:com|dev|io|net|org))\b(?!\.)", text)
     assert set(hosts) <= HOSTS_THAT_MAY_BE_NAMED

@@ -1,4 +1,4 @@
-"""The JSON answers as values: what a program reads of a step."""
+"""The JSON documents as values: the form of a step."""
 
 import json
 from ipaddress import IPv4Address, IPv4Network
@@ -69,14 +69,14 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
 
 
 def test_every_step_is_tried() -> None:
-    """The list above has all that there are."""
+    """The list above contains every kind of step."""
     assert {type(step) for step, _ in STEPS} == set(get_args(Step))
 
 
 @pytest.mark.parametrize(("step", "fields"), STEPS, ids=[str(fields["kind"]) for _, fields in STEPS])
 @pytest.mark.parametrize("answer", ["run", "down"])
 def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object]) -> None:
-    """Its kind, what it is about, and the line for people; the schema of its kind takes it, and nothing less."""
+    """A step has its kind, its subjects and a line for people, and is valid only with all required fields."""
     (shown,) = down_document("x", [Progress(step, 1.0)], Left((), None))["steps"]
     assert shown == {**fields, "text": describe(step)}
     schema = json.loads((CHECKOUT / "docs" / "schemas" / f"{answer}.schema.json").read_text())

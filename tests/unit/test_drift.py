@@ -1,4 +1,4 @@
-"""Every way a sibling can differ, made by hand or by an upgrade: seen by `drift` in its layer, closed by `run`."""
+"""Every difference of a sibling is found by `drift` in its layer, and closed by `run`."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -34,7 +34,7 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
 
 
 def test_drift_straight_after_run_is_clean(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Same inputs, same bytes."""
+    """Equal inputs give equal bytes."""
     assert stacks.found(memory, wanted) == set()
 
 
@@ -42,7 +42,7 @@ Tamper = Callable[[MemoryEngine], None]
 
 
 def inside(container: str, **fields: object) -> Tamper:
-    """Return a tamper after which a probe from inside a container tells something else."""
+    """Return a tamper that changes what the probe in a container reports."""
 
     def tamper(memory: MemoryEngine) -> None:
         for field, value in fields.items():
@@ -52,7 +52,7 @@ def inside(container: str, **fields: object) -> Tamper:
 
 
 def take(address: str) -> Tamper:
-    """Return a tamper that has an agent take an address of ours, by the engine's own word."""
+    """Return a tamper in which the engine gives one of our addresses to an agent."""
 
     def tamper(memory: MemoryEngine) -> None:
         image = memory.inside("clawker-envoy").image
@@ -87,29 +87,29 @@ def relabel(label: str, value: str | None) -> Tamper:
 
 
 def live(resource: str, version: str) -> Tamper:
-    """Return a tamper after which a process serves something else than what lies on its disk."""
+    """Return a tamper after which a process has loaded something else than the files on its disk."""
     container = "clawker-coredns" if resource == "policy" else "clawker-envoy"
     return lambda memory: memory.inside(container).live.update({resource: version})
 
 
 def disconnect(network: str, container: str) -> Tamper:
-    """Return a tamper that takes a sibling off a network."""
+    """Return a tamper that disconnects a sibling from a network."""
     return lambda memory: memory.disconnect(network, container)
 
 
 def alter(network: str, **fields: object) -> Tamper:
-    """Return a tamper that makes a network another one."""
+    """Return a tamper that changes a field of a network."""
     return lambda memory: memory.alter_network(network, **fields)
 
 
 def lose_service_address(memory: MemoryEngine) -> None:
-    """Take the service address away inside the container, leaving the claim in its volume."""
+    """Remove the service address in the container, but leave the claim in its volume."""
     inside = memory.inside("clawker-coredns")
     inside.addresses -= set(inside.addresses) - set(inside.networks.values())
 
 
 def other_image(memory: MemoryEngine) -> None:
-    """Have CoreDNS run from another image."""
+    """Run CoreDNS from another image."""
     memory.inside("clawker-coredns").image = "sha256:" + "0" * 64
 
 
@@ -169,7 +169,7 @@ MATRIX = [
 def test_each_tamper_is_seen_and_closed(
     tamper: Tamper, finding: tuple[str, str, str, str, str], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """`drift` names its layer, field, cause and action, and nothing else; `run` closes it."""
+    """`drift` reports the layer, field, cause and action, and nothing else, and `run` closes the finding."""
     tamper(memory)
     assert stacks.found(memory, wanted) == {finding}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
@@ -181,7 +181,7 @@ SAMPLES: dict[str, object] = {"mounts": (Mount("bind", "/x", "/"),), "healthchec
 
 @pytest.mark.parametrize("field", [each.name for each in fields(Shape) if each.name != "networks"])
 def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wanted: Blueprint) -> None:
-    """What a container is made with is named field by field, and a container made otherwise is replaced."""
+    """Each difference in shape is reported with its field, and the container is replaced."""
     envoy = memory.inside("clawker-envoy")
     match getattr(envoy.spec.shape, field):
         case _ if field in SAMPLES:
@@ -203,7 +203,7 @@ def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wa
 
 
 def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """CoreDNS sees it, the finding is on who does not answer, and only where nothing else explains it."""
+    """CoreDNS sees it for agents. The finding names the sibling, and is only reported without other findings."""
     coredns, envoy = memory.inside("clawker-coredns"), memory.inside("clawker-envoy")
     coredns.agents_see = {"coredns": (), "envoy": ("10.213.8.10:443 over https: no answer",)}
     assert stacks.found(memory, wanted) == {(E, "live", "agents_see", "tamper", "replace")}
@@ -219,7 +219,7 @@ def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, want
 
 
 def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """What an engine found in its last check counts only while a check of now finds it, too."""
+    """An unhealthy status counts only while a health check would still fail."""
     envoy = memory.inside("clawker-envoy")
     envoy.health = "unhealthy"
     assert stacks.found(memory, wanted) == set()
@@ -234,7 +234,7 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
 
 
 def test_an_image_that_lost_its_tag_is_loaded_again(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The container runs what it should: nothing is replaced, and the next container will be right too."""
+    """A lost or moved tag is provided again without a replacement, because the container runs the right image."""
     reference = wanted.images[Sibling.ENVOY].reference
     before = memory.inside("clawker-envoy").id
     for there in (None, "sha256:" + "0" * 64):
@@ -245,7 +245,7 @@ def test_an_image_that_lost_its_tag_is_loaded_again(memory: MemoryEngine, wanted
 
 
 def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, release: Release) -> None:
-    """Without the image its id can't be compared, which is drift until it is there again."""
+    """If the image is missing, ids can't be compared, which is drift until the image is there again."""
     reference = "proxy@sha256:" + "1" * 64
     pulled = stacks.blueprint(memory.facts(), "a.test", release=release, images={"envoy": reference})
     stacks.converged(memory, pulled)
@@ -258,7 +258,7 @@ def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, r
 
 
 def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Images of ours that nothing is made from, volumes without a container: no drift, but `run` takes them."""
+    """Unused images of ours and volumes without a container are not drift, but `run` removes them."""
     old = BuiltImage("clawker-fw/envoy", "0.0.1", "amd64", (), wanted.release.digests)
     memory.load_image(old.archive(), 1, lambda _: None)
     used = BuiltImage("clawker-fw/envoy", "0.0.2", "amd64", (), wanted.release.digests)
@@ -274,7 +274,7 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
 
 
 def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A container that somebody has renamed is known by its labels, and only gets its name back."""
+    """A renamed container is identified by its labels, and is only renamed back."""
     before = memory.inside("clawker-envoy").id
     memory.rename("clawker-envoy", "other")
     assert stacks.found(memory, wanted) == {("envoy", "state", "name", "tamper", "rename")}
@@ -283,7 +283,7 @@ def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted:
 
 
 def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """What a run that did not end has left behind is named, and taken away."""
+    """A container that an unfinished run left behind is reported and removed."""
     spec = memory.inside("clawker-envoy").spec
     networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
     left = replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks))
@@ -295,7 +295,7 @@ def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
 
 
 def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A packet filter can be why it does not answer: what is known outranks what is not."""
+    """The network finding is reported even if the program is silent, because it may be the reason."""
     memory.inside("clawker-envoy").silent = "no answer"
     memory.inside("clawker-envoy").network_differences = ("a rule is not ours",)
     assert stacks.found(memory, wanted) == {
@@ -306,7 +306,7 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
 
 
 def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """What could not be read is never called current; `run` makes it anew."""
+    """A container that could not be read is never called current, and `run` replaces it."""
     memory.inside("clawker-envoy").silent = "connection refused"
     seen = pipeline.compare(memory, wanted)
     assert seen.diff.verdicts == {Sibling.ENVOY: Verdict.UNKNOWN, Sibling.COREDNS: Verdict.CURRENT}
@@ -324,7 +324,7 @@ def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted:
 def test_a_changed_setting_is_told_as_one(
     change: dict[str, Any], layers: set[tuple[str, str]], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """What a sibling is changes with the settings that it is made of, and with no others."""
+    """A sibling changes with the settings that affect it, and with no others."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, **change)
     findings = stacks.found(memory, changed)
     assert {(sibling, layer) for sibling, layer, *_ in findings} == layers
@@ -333,7 +333,7 @@ def test_a_changed_setting_is_told_as_one(
 
 
 def test_a_changed_rule_is_a_setting_committed_live(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Rules change without a new container."""
+    """A change of rules needs no new container."""
     before = {name: memory.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     changed = stacks.blueprint(memory.facts(), "b.test", {"dst": "c.test", "port": 8443}, release=wanted.release)
     findings = stacks.found(memory, changed)
@@ -346,7 +346,7 @@ def test_a_changed_rule_is_a_setting_committed_live(memory: MemoryEngine, wanted
 
 
 def append(path: str) -> Callable[[Release], None]:
-    """Return a change of a release that makes one of its programs other bytes."""
+    """Return a change of a release in which one of its programs has other content."""
     return lambda release: stacks.change_file(release.package / path, lambda old: old + b"\0")
 
 
@@ -374,7 +374,7 @@ def test_an_upgraded_release_is_seen_by_content(
     wanted: Blueprint,  # noqa: ARG001 - the stack that is up
     tmp_path: Path,
 ) -> None:
-    """Whatever file of the firewall a release changes, its own layer and the build SHA of both siblings say so."""
+    """When a release changes a file of the firewall, its layer and both siblings' build SHA differ."""
     upgraded = stacks.copied_release(tmp_path)
     change(upgraded)
     changed = stacks.blueprint(memory.facts(), *RULES, release=upgraded)
@@ -388,7 +388,7 @@ def test_an_upgraded_release_is_seen_by_content(
 def test_a_rule_changed_with_the_release_is_an_upgrade(
     memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
 ) -> None:
-    """What another release made is replaced by this one's, whatever the settings have become meanwhile."""
+    """Differences of a container from another release are upgrades, even if the settings have changed too."""
     upgraded = stacks.copied_release(tmp_path)
     stacks.change_corefile(upgraded)
     changed = stacks.blueprint(memory.facts(), "b.test", release=upgraded, otel={"infra_port": 4320})
@@ -404,7 +404,7 @@ def test_a_rule_changed_with_the_release_is_an_upgrade(
 def test_a_chosen_image_is_a_setting_whatever_the_release(
     memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
 ) -> None:
-    """What a release bundles comes with it; another reference comes from the settings alone."""
+    """A different bundled image is an upgrade; a different reference is a change of the settings."""
     upgraded = stacks.copied_release(tmp_path)
     stacks.change_corefile(upgraded)
     reference = "proxy:v1.41.0@sha256:" + "1" * 64
@@ -417,7 +417,7 @@ def test_a_chosen_image_is_a_setting_whatever_the_release(
 
 
 def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, release: Release) -> None:
-    """By the program's own word or by what it was made from, and not at all where neither tells."""
+    """The version is that of the program itself, or of its image; without either it is unknown."""
 
     def versions(**images: str) -> dict[str, tuple[str | None, str | None] | None]:
         changed = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
@@ -436,7 +436,7 @@ def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, rel
 
 
 def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine, release: Release) -> None:
-    """It is no drift, since the settings want it, and goes with a newer one; our own is never warned of."""
+    """An Envoy older than the pinned one is a warning, not drift; there is none for a newer or bundled one."""
 
     def warned(build: str, **images: str) -> list[str]:
         blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
@@ -454,7 +454,7 @@ def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine
 
 
 def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A network is never remade under an agent; without agents it is."""
+    """A network is never recreated under an agent, but without agents it is."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
     memory.start(agent)
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
@@ -471,7 +471,7 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
 
 @pytest.mark.parametrize("name", ["clawker-envoy", "clawker-coredns", "clawker-envoy-next"])
 def test_a_foreign_container_is_refused_and_left_alone(name: str, memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A container with our name and without our labels is not ours to touch, or to read."""
+    """A container with our name but without our labels is neither changed nor read."""
     memory.remove(name)
     foreign = memory.create_container(stacks.bare_container(name, wanted))
     with pytest.raises(RefusedError) as caught:

@@ -1,4 +1,4 @@
-"""Which mounts let a container write the settings."""
+"""Mounts that let a container write the settings file."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Comparison = Callable[..., Observed]
 
 @pytest.fixture
 def look() -> Comparison:
-    """Return what is seen of a stack with an agent that has these mounts."""
+    """Return an observed stack with an agent that has these mounts."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
@@ -47,7 +47,7 @@ def bind(source: Path, *, read_only: bool = False) -> Mount:
 
 @pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "..", "../..", "../../../../../../.."])
 def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Comparison) -> None:
-    """A writable mount of the file, its folder or any above is told with container and mount."""
+    """A writable mount of the file, or of a folder above it, is reported with container and mount."""
     source = Path(os.path.normpath(file.parent / place))
     (found,) = exposures(look(bind(source)), (file,))
     assert (found.container, found.source, found.target, found.file) == (
@@ -59,7 +59,7 @@ def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Comparison)
 
 
 def test_what_cannot_be_written_is_no_matter(file: Path, look: Comparison) -> None:
-    """Neither a mount that is read-only, nor one beside the file or below another folder."""
+    """Read-only mounts, neighbouring files and unrelated folders are not reported."""
     beside = file.parent / "beside"
     beside.mkdir()
     assert (
@@ -69,12 +69,12 @@ def test_what_cannot_be_written_is_no_matter(file: Path, look: Comparison) -> No
 
 
 def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Comparison) -> None:
-    """Only those whose way out the settings decide."""
+    """Only containers on the agent network are reported, because the settings decide about them."""
     assert exposures(look(bind(file.parent), network=None), (file,)) == ()
 
 
 def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparison) -> None:
-    """Who can write what a link points to counts, and who can replace a link; a mount may be named by one, too."""
+    """Symbolic links count: their targets, their own folders, and links in a mount's path."""
     links = tmp_path / "links"
     links.mkdir()
     (links / "middle").symlink_to(file.parent)
@@ -88,7 +88,7 @@ def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparis
 
 
 def test_each_file_counts(file: Path, tmp_path: Path, look: Comparison) -> None:
-    """All that decides what the settings are is compared."""
+    """All files of the settings are checked."""
     other = tmp_path / "shared" / "rules.yaml"
     other.parent.mkdir()
     other.touch()
@@ -97,7 +97,7 @@ def test_each_file_counts(file: Path, tmp_path: Path, look: Comparison) -> None:
 
 
 def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:
-    """The same path is another file there."""
+    """On a remote engine, the same path is another file."""
     observed = look(bind(file.parent))
     assert exposures(observed, (file,))
     remote = replace(observed, engine=replace(observed.engine, endpoint="tcp://192.0.2.1:2376"))

@@ -42,13 +42,13 @@ DIGESTS = (digest(b"a"), digest(b"b"))
 def test_shown_values(
     running: File | None, desired: File | None, values: tuple[str, str], shown: tuple[bytes, bytes] | None
 ) -> None:
-    """Only what differs, a digest for a content that may be seen, and a diff where there is one to show."""
+    """Values show only the differing properties, a digest unless it is a secret, and a diff if there is one."""
     assert value_pair(running, desired) == values
     assert contents(running, desired) == shown
 
 
 def test_a_mode_beside_a_digest_is_seen_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The digest is shortened, what stands behind it is not."""
+    """A digest is shortened, and what follows it is not."""
     values = value_pair(replace(A, mode=0o666), B)
     finding = Finding(Sibling.ENVOY, Layer.BOOT, "boot/x", *values, Cause.TAMPER, Action.REPLACE)
     verdicts = {Sibling.ENVOY: Verdict.DRIFTED, Sibling.COREDNS: Verdict.CURRENT}

@@ -1,4 +1,4 @@
-"""Unified diffs of files: the same as the standard library's, and quick for large ones."""
+"""Unified diffs: equal to the standard library's, and fast for large files."""
 
 import difflib
 import json
@@ -38,7 +38,7 @@ def patched(before: list[str], diff: list[str]) -> list[str]:
 
 @given(LINES, LINES)
 def test_a_diff_leads_from_the_one_to_the_other(before: list[str], after: list[str]) -> None:
-    """Whatever the files: applied to the first, it gives the second; with nothing to say it is empty."""
+    """Applied to the first file, the diff gives the second one; for equal files it is empty."""
     diff = list(unified(text(before), text(after), "one", "other"))
     assert patched(before, diff) == after
     assert bool(diff) == (before != after)
@@ -46,7 +46,7 @@ def test_a_diff_leads_from_the_one_to_the_other(before: list[str], after: list[s
 
 @given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
 def test_of_sorted_files_it_is_the_standard_library_s(one: set[int], other: set[int]) -> None:
-    """Where common lines are in the same order there is one shortest diff, but for what is replaced at once."""
+    """If common lines keep their order, the diff is as short as possible."""
     before, after = ([f"{number:02}" for number in sorted(numbers)] for numbers in (one, other))
     ours = list(unified(text(before), text(after), "one", "other"))
     theirs = list(
@@ -58,7 +58,7 @@ def test_of_sorted_files_it_is_the_standard_library_s(one: set[int], other: set[
 
 
 def test_large_json_is_spread_over_lines_without_its_version() -> None:
-    """One name more among thousands is one line more."""
+    """One more name among thousands adds one line."""
     names = [f"host{number}.example.com" for number in range(10_000)]
     before, after = (
         json.dumps({"version_info": version, "resources": names + more}, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Who may run beside whom: the lock between the workers of a test run."""
+"""The lock that lets tests run together or alone, across workers."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +11,13 @@ from devkit.floor import Floor
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Somebody who waits for us."""
+    """A thread that waits for the lock."""
     with ThreadPoolExecutor() as made:
         yield made
 
 
 def waits(entering: "Future[None]") -> bool:
-    """Whether somebody has not got in, in a time in which they could have."""
+    """Whether it has not entered within a time in which it could have."""
     try:
         entering.result(0.2)
     except TimeoutError:
@@ -26,7 +26,7 @@ def waits(entering: "Future[None]") -> bool:
 
 
 def test_many_are_beside_each_other_or_one_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    """Who would be alone waits for all that are there, and goes before those that come later."""
+    """A process that wants to be alone waits for all present ones, and precedes later ones."""
     first, second, lonely, late = (Floor(tmp_path) for _ in range(4))
     first.enter(alone=False)
     second.enter(alone=False)
@@ -44,7 +44,7 @@ def test_many_are_beside_each_other_or_one_alone(tmp_path: Path, pool: ThreadPoo
 
 
 def test_a_place_is_kept_from_one_test_to_the_next(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    """Tests in a row that are to be alone let nobody in between them, and wait once."""
+    """Consecutive tests that need to be alone wait once and admit no others in between."""
     lonely, other = Floor(tmp_path), Floor(tmp_path)
     lonely.enter(alone=True)
     waiting = pool.submit(other.enter, alone=False)

@@ -1,4 +1,4 @@
-"""Images that we write ourselves: the same bytes everywhere, and an id known before any engine is asked."""
+"""Our images have the same bytes everywhere, and ids that are known before an engine has them."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def members(archive: bytes) -> dict[str, bytes]:
 
 
 def test_every_blob_is_named_by_its_digest(image: BuiltImage) -> None:
-    """The archive is consistent: config, manifest and layer are where their digests say."""
+    """Config, manifest and layer in the archive are where their digests say."""
     files = members(b"".join(image.archive()))
     for name, content in files.items():
         if name.startswith("blobs/sha256/"):
@@ -46,7 +46,7 @@ def test_every_blob_is_named_by_its_digest(image: BuiltImage) -> None:
 
 
 def test_the_layer_is_a_tar_without_traces_of_this_machine(image: BuiltImage) -> None:
-    """Order, owners and times are fixed."""
+    """Order, owners and times are constant."""
     files = members(b"".join(image.archive()))
     layer = files[json.loads(files["manifest.json"])[0]["Layers"][0]]
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
@@ -55,7 +55,7 @@ def test_the_layer_is_a_tar_without_traces_of_this_machine(image: BuiltImage) ->
 
 
 def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -> None:
-    """Where the files lie and when they were made does not matter; what is in them does."""
+    """The path and times of source files don't matter, only their content does."""
     other = tmp_path / "elsewhere"
     other.write_bytes((tmp_path / "program").read_bytes())
     moved = BuiltImage(
@@ -70,14 +70,14 @@ def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -
 
 
 def test_the_empty_image_of_the_lock_is_valid(tmp_path: Path) -> None:
-    """Its one layer is an empty tar."""
+    """The single layer is an empty tar."""
     engine = EngineFacts("", "", "arm64")
     files = members(b"".join(images.lock_image(engine, Digests(tmp_path / "digests.json")).archive()))
     assert json.loads(files["manifest.json"])[0]["RepoTags"][0].startswith("clawker-fw/lock:1-")
 
 
 def test_both_siblings_have_known_ids(release: Release) -> None:
-    """The bundled images can be named without an engine."""
+    """The ids of bundled images are known without an engine."""
     engine = EngineFacts("", "", "amd64")
     for sibling in Sibling:
         image = images.image_of(sibling, "bundled", release, engine)
@@ -86,7 +86,7 @@ def test_both_siblings_have_known_ids(release: Release) -> None:
 
 
 def test_a_reference_has_no_id_before_it_is_pulled(release: Release) -> None:
-    """Only an engine knows the id of what a registry holds."""
+    """Only an engine knows the id of a registry image."""
     reference = "example/envoy:v1@sha256:" + "a" * 64
     image = images.image_of(Sibling.ENVOY, reference, release, EngineFacts("", "", "amd64"))
     assert (image.reference, image.ids, image.bundled) == (reference, (), False)
@@ -102,7 +102,7 @@ def test_a_reference_has_no_id_before_it_is_pulled(release: Release) -> None:
 def test_where_envoy_cannot_be_bundled_it_is_said_what_to_set(
     platform: str, machine: str, complaint: str, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that has no Envoy for the engine names the setting that solves it."""
+    """If there is no bundled Envoy for the engine, the error names the setting to use."""
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr("platform.machine", lambda: machine)
     with pytest.raises(SettingsError, match=complaint) as caught:
@@ -111,6 +111,6 @@ def test_where_envoy_cannot_be_bundled_it_is_said_what_to_set(
 
 
 def test_an_architecture_that_was_not_built_is_told(release: Release) -> None:
-    """An engine on other hardware gets a sentence, not a traceback."""
+    """A missing program for an architecture gives an error, not a traceback."""
     with pytest.raises(FirewallError, match="linux/riscv64"):
         images.image_of(Sibling.COREDNS, "bundled", release, EngineFacts("", "", "riscv64"))

@@ -1,4 +1,4 @@
-"""Finding the engine: the same answer as the docker CLI's, from options, variables and contexts."""
+"""The engine is located like the docker CLI does, from options, variables and contexts."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ OTHER = "tcp://192.0.2.2:2376"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A folder as the docker CLI writes it: one context, which is not the current one."""
+    """A folder with one context, written like by the docker CLI, which is not the current one."""
     write_context(tmp_path, "far", {"docker": {"Host": FAR, "SkipTLSVerify": False}})
     return tmp_path
 
@@ -54,7 +54,7 @@ def test_the_order_is_that_of_the_docker_cli(
     source: str,
     config: Path,
 ) -> None:
-    """Option, context option, `DOCKER_HOST`, `DOCKER_CONTEXT`, current context, default; `default` is one, too."""
+    """Option, context option, `DOCKER_HOST`, `DOCKER_CONTEXT`, current context and default apply in this order."""
     if current:
         (config / "config.json").write_text(json.dumps({"currentContext": current}))
     place = locate(host, context, {"DOCKER_CONFIG": str(config), **variables})
@@ -75,7 +75,7 @@ def test_the_order_is_that_of_the_docker_cli(
     ],
 )
 def test_an_address_may_leave_things_out(text: str, address: str, tmp_path: Path) -> None:
-    """What the docker CLI fills in is filled in."""
+    """Addresses are completed like by the docker CLI."""
     assert locate(text, None, {"DOCKER_CONFIG": str(tmp_path)}).address == address
 
 
@@ -95,7 +95,7 @@ def test_an_address_may_leave_things_out(text: str, address: str, tmp_path: Path
     ],
 )
 def test_what_is_no_address_is_refused(text: str, tmp_path: Path) -> None:
-    """It is said which text it was, who said it, and how an address looks."""
+    """The error names the text, its source, and the form of an address."""
     with pytest.raises(EngineError) as caught:
         locate(None, None, {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": text})
     assert caught.value.code == "engine-address"
@@ -117,7 +117,7 @@ def test_what_is_no_address_is_refused(text: str, tmp_path: Path) -> None:
 def test_tls_by_variables(
     *, variables: dict[str, str], verify: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`DOCKER_TLS_VERIFY` and `DOCKER_TLS` switch it on, a path alone does not; without one, the CLI's."""
+    """`DOCKER_TLS_VERIFY` or `DOCKER_TLS` enables TLS, a path alone does not. The default path is the CLI's."""
     monkeypatch.chdir(tmp_path)
     Path("certs").mkdir()
     for folder in (tmp_path, Path("certs")):
@@ -152,7 +152,7 @@ def test_tls_by_context(
     expected: tuple[bool, str | None, tuple[str, str] | None] | None,
     tmp_path: Path,
 ) -> None:
-    """A context brings its own files, and says itself whether to verify; variables say nothing about it."""
+    """A context has its own TLS files and verification, and variables don't change them."""
     identity = write_context(tmp_path, "far", {"docker": {"Host": FAR, "SkipTLSVerify": skip}})
     folder = tmp_path / "contexts" / "tls" / identity / "docker"
     for name in files:
@@ -170,7 +170,7 @@ def test_tls_by_context(
 
 
 def test_an_unknown_context(config: Path) -> None:
-    """It is an error, whoever named it; the default is not taken instead."""
+    """An unknown context is an error, from any source. The default engine is not used instead."""
     environment = {"DOCKER_CONFIG": str(config)}
     for context, variables in (("near", {}), (None, {"DOCKER_CONTEXT": "near"})):
         with pytest.raises(EngineError) as caught:
@@ -179,7 +179,7 @@ def test_an_unknown_context(config: Path) -> None:
 
 
 def test_a_context_for_something_else(config: Path) -> None:
-    """A context without a Docker engine is none to use."""
+    """A context without a Docker engine is an error."""
     write_context(config, "other", {"kubernetes": {"Host": FAR}})
     with pytest.raises(EngineError) as caught:
         locate(None, "other", {"DOCKER_CONFIG": str(config)})
@@ -188,7 +188,7 @@ def test_a_context_for_something_else(config: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
 def test_unreadable_is_not_absent(content: str, config: Path) -> None:
-    """A configuration that can't be read may name another engine, so the default is not taken; a named one is."""
+    """An unreadable configuration may name another engine, so it is an error unless one is named directly."""
     (config / "config.json").write_bytes(content.encode("latin-1"))
     environment = {"DOCKER_CONFIG": str(config)}
     with pytest.raises(EngineError) as caught:

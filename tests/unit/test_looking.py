@@ -1,4 +1,4 @@
-"""No verdict from a look that has missed something: changing states, wrong names, records that say nothing."""
+"""No verdict from an incomplete observation: changing states, wrong names, unreadable records."""
 
 import json
 from collections.abc import Callable
@@ -25,15 +25,15 @@ ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 
 
 class Flapping(MemoryEngine):
-    """An engine whose list says of Envoy that it is being started again, though it runs when it is inspected."""
+    """An engine whose list says that Envoy is restarting, though it runs when it is inspected."""
 
     def __init__(self) -> None:
-        """Say the truth until told otherwise."""
+        """List the true state until a test changes it."""
         super().__init__()
         self.lies = 0
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """List Envoy in the state in which it was a moment ago."""
+        """List Envoy in an earlier state."""
         found = super().listing()
         if self.lies <= 0:
             return found
@@ -51,7 +51,7 @@ def engine(release: Release) -> Flapping:
 
 @pytest.fixture
 def wanted(engine: Flapping, release: Release) -> Blueprint:
-    """What that stack should be."""
+    """The desired state of that stack."""
     return stacks.blueprint(engine.facts(), "a.test", release=release)
 
 
@@ -60,7 +60,7 @@ def wanted(engine: Flapping, release: Release) -> Blueprint:
 
 @pytest.mark.parametrize("lies", [0, 1, 2, 1000])
 def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> None:
-    """Whatever the list said a moment before: a process that serves something else is never `current`."""
+    """Whatever the list said before, a process that has loaded something else is never `current`."""
     engine.lies = lies
     assert pipeline.compare(engine, wanted).diff.verdict is Verdict.CURRENT
     engine.inside(ENVOY).live = dict.fromkeys(engine.inside(ENVOY).live, "other")
@@ -71,7 +71,7 @@ def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> N
 
 
 def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
-    """Nothing that was not asked is taken for what it should be."""
+    """A container without a probe is never taken for current."""
     seen = pipeline.compare(engine, wanted)
     unasked = {kind: replace(each, probe=None) for kind, each in seen.observed.siblings.items()}
     assert diff(seen.observed, seen.desired).verdict is Verdict.CURRENT
@@ -83,7 +83,7 @@ def _running(seen: pipeline.Comparison, field: str) -> object:
 
 
 def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
-    """How often it was started again, and the exit code; caught while it runs, it still does not work."""
+    """The finding has the number of restarts and the exit code, even if the program runs at this moment."""
     envoy = engine.inside(ENVOY)
     kept = envoy.files.pop("boot/sibling.json")
     engine.stop(ENVOY)
@@ -106,7 +106,7 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
 
 
 def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint, release: Release) -> None:
-    """Rules that were removed while this run looked do not come back with it."""
+    """Rules removed from the file during a run are not applied again."""
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
@@ -157,7 +157,7 @@ NAMES: dict[str, Callable[[MemoryEngine], None]] = {
 
 
 @pytest.mark.parametrize(
-    "options", [ConvergeOptions(0), ConvergeOptions(0, replace_all=True)], ids=["closed", "made anew"]
+    "options", [ConvergeOptions(0), ConvergeOptions(0, replace_all=True)], ids=["closed", "replaced"]
 )
 @pytest.mark.parametrize("names", NAMES)
 def test_names_are_put_right_by_one_run(
@@ -166,7 +166,7 @@ def test_names_are_put_right_by_one_run(
     engine: Flapping,
     wanted: Blueprint,
 ) -> None:
-    """A container is what its label says, whatever it is called, also where both siblings are made anew."""
+    """A container is identified by its label, whatever its name, even when both siblings are replaced."""
     NAMES[names](engine)
     assert pipeline.compare(engine, wanted).diff.verdict is Verdict.DRIFTED
     after = stacks.converged(engine, wanted, options)
@@ -177,7 +177,7 @@ def test_names_are_put_right_by_one_run(
 
 
 def test_exchanged_names_replace_nobody(engine: Flapping, wanted: Blueprint) -> None:
-    """Both serve on under their wrong names, and are only renamed."""
+    """Siblings that have swapped names keep serving and are only renamed."""
     before = {ENVOY: engine.inside(ENVOY).id, COREDNS: engine.inside(COREDNS).id}
     _exchange(engine)
     assert stacks.found(engine, wanted) == {
@@ -188,7 +188,7 @@ def test_exchanged_names_replace_nobody(engine: Flapping, wanted: Blueprint) -> 
 
 
 def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprint) -> None:
-    """A name stands for one network; which one is meant is for people to say, so both are named."""
+    """Two networks with one name are refused with both ids, because only a person knows which one is meant."""
     engine.double_network("clawker-net")
     ids = [network.id for network in engine.networks() if network.name == "clawker-net"]
     with pytest.raises(RefusedError) as caught:
@@ -206,7 +206,7 @@ def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprin
 def test_an_answer_on_the_wire_does_nothing_to_anybody(
     address: str, sibling: str, engine: Flapping, wanted: Blueprint
 ) -> None:
-    """Whoever may send raw packets can answer in a neighbour's name: it is told, and the verdict stays."""
+    """A container with raw sockets can forge ARP answers. They cause a warning and never change the verdict."""
     spec = ContainerSpec("victim", engine.inside(ENVOY).image, {}, Shape((), (), {"clawker-net": ""}))
     engine.start(engine.create_container(spec))
     (victim,) = (each for each in engine.listing() if each.name == "victim")
@@ -247,7 +247,7 @@ RECORDS = st.one_of(
 
 @pytest.fixture(scope="module")
 def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
-    """A stack that is up, for tests that put back what they change."""
+    """A running stack, for tests that restore what they change."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
@@ -257,7 +257,7 @@ def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
 @settings(deadline=None)
 @given(RECORDS)
 def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Blueprint], text: str) -> None:
-    """It is a finding, or a record that can be read; never an error."""
+    """An arbitrary value in the label is a finding or a readable record, and never an error."""
     engine, wanted = still
     envoy = engine.inside(ENVOY)
     kept = envoy.spec
@@ -274,7 +274,7 @@ def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Bluep
 @settings(deadline=None)
 @given(RECORDS, st.sampled_from([COMMITTED, ATTEMPT]))
 def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Blueprint], text: str, path: str) -> None:
-    """Neither the record of the last commit nor the note of the last attempt can stop a look."""
+    """Arbitrary records of the last commit and the last attempt never make a comparison fail."""
     engine, wanted = still
     files = engine.inside(ENVOY).files
     kept = dict(files)
@@ -292,7 +292,7 @@ def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Bluepri
 def test_a_record_that_says_nothing_is_a_finding(
     path: str, content: bytes, engine: Flapping, wanted: Blueprint
 ) -> None:
-    """It is not what we wrote, and `run` closes it."""
+    """An unreadable record is a finding that `run` closes."""
     engine.inside(ENVOY).files[path] = public(content)
     layer, action = {COMMITTED: ("hot", "commit"), ATTEMPT: ("boot", "replace")}[path]
     assert stacks.found(engine, wanted) == {("envoy", layer, path, "tamper", action)}
@@ -300,7 +300,7 @@ def test_a_record_that_says_nothing_is_a_finding(
 
 
 def test_a_record_of_nothing_in_the_label_is_closed(engine: Flapping, wanted: Blueprint) -> None:
-    """Without what a container was made with, tampering can't be told from an upgrade: it is made anew."""
+    """Without a record of its creation, tampering and an upgrade look alike, so the container is replaced."""
     for sibling in (ENVOY, COREDNS):
         inside = engine.inside(sibling)
         inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.APPLIED: "[]"})
@@ -309,13 +309,13 @@ def test_a_record_of_nothing_in_the_label_is_closed(engine: Flapping, wanted: Bl
 
 
 def test_what_is_ours_and_of_no_kind_is_what_it_is_called(engine: Flapping, wanted: Blueprint) -> None:
-    """A label that names no sibling leaves the name to tell."""
+    """If the label names no sibling, the container's name decides."""
     _no_kind(engine)
     assert stacks.found(engine, wanted) == set()
 
 
 def test_a_folder_with_another_mode_is_a_finding(engine: Flapping, wanted: Blueprint) -> None:
-    """Whoever may write into a folder may exchange its files; the folder is made anew with its container."""
+    """A folder that others may write to is a finding, because they could replace its files."""
     engine.inside(ENVOY).files["/fw/hot/lds"] = replace(FOLDER, mode=0o777)
     assert stacks.found(engine, wanted) == {("envoy", "boot", "/fw/hot/lds", "tamper", "replace")}
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT

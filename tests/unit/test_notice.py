@@ -1,4 +1,4 @@
-"""NOTICE: everything of others in the built programs is named, with its licence, or the notice is not written."""
+"""NOTICE names all third-party software in the programs with its licence, or it is not written."""
 
 import re
 import subprocess
@@ -25,19 +25,19 @@ TITLE = "example.test/module v1.2.3"
 
 @pytest.fixture(scope="module")
 def carried() -> tuple[Component, ...]:
-    """Everything of others that the toolchain compiles into the programs."""
+    """All third-party components of the programs."""
     return notice.components()
 
 
 def test_the_notice_is_current(carried: tuple[Component, ...]) -> None:
-    """The checked-in NOTICE is what would be written for the programs as they are built now."""
+    """The checked-in NOTICE is current."""
     assert notice.NOTICE.read_text("utf-8") == notice.render(carried), "run `python -m devkit.notice`"
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_everything_in_a_built_program_is_named(release: Release, program: str, architecture: str) -> None:
-    """Every module that a built program says it was made of is in NOTICE, and so is the Go that made it."""
+    """Every module listed in a built program is in NOTICE, and so is Go itself."""
     binary = release.binary(program, architecture)
     listing = subprocess.run(
         [toolchain(), "version", "-m", binary], capture_output=True, text=True, check=True
@@ -51,7 +51,7 @@ def test_everything_in_a_built_program_is_named(release: Release, program: str, 
 
 
 def test_every_component_has_a_licence_and_its_texts(carried: tuple[Component, ...]) -> None:
-    """Each component is named by an SPDX expression of known licences, the texts of which are in NOTICE."""
+    """Each component has an SPDX expression of known licences, whose texts are in NOTICE."""
     written = " ".join(notice.NOTICE.read_text("utf-8").split())
     for component in carried:
         assert component.licence, component.title
@@ -60,7 +60,7 @@ def test_every_component_has_a_licence_and_its_texts(carried: tuple[Component, .
 
 
 def test_coredns_is_named_with_its_plugins(carried: tuple[Component, ...]) -> None:
-    """The plugins named with CoreDNS are those that the program's source imports."""
+    """The listed plugins of CoreDNS are those that the program imports."""
     source = (notice.REPOSITORY / "go" / "coredns" / "main.go").read_text("utf-8")
     imported = re.findall(r'_ "github\.com/coredns/coredns/plugin/([^"]+)"', source)
     coredns = next(each for each in carried if each.name == "github.com/coredns/coredns")
@@ -69,7 +69,7 @@ def test_coredns_is_named_with_its_plugins(carried: tuple[Component, ...]) -> No
 
 
 def test_the_notice_names_no_place_on_a_machine() -> None:
-    """Two machines write the same NOTICE: none of the places where a licence was found is in it."""
+    """NOTICE contains no path of the machine that wrote it."""
     written = notice.NOTICE.read_text("utf-8")
     for place in (Path.home(), notice.REPOSITORY, toolchain().parent.parent):
         assert f"{place}/" not in written
@@ -87,12 +87,12 @@ def test_the_notice_names_no_place_on_a_machine() -> None:
     ids=["MIT", "in another layout", "Apache", "none known", "two in one"],
 )
 def test_a_licence_is_known_by_its_words(words: str, licence: str | None) -> None:
-    """A text is exactly one known licence, whatever its layout, or it is none."""
+    """A text is recognized as exactly one licence, whatever its layout, or as none."""
     assert notice.identify(words) == licence
 
 
 def test_two_clauses_are_told_from_three() -> None:
-    """The BSD licence with the clause about names is another one than without it."""
+    """The BSD licences with two and with three clauses are distinguished."""
     two = (
         "Redistributions of source code must retain the above copyright notice. "
         "Redistributions in binary form must reproduce the above copyright notice."
@@ -102,14 +102,14 @@ def test_two_clauses_are_told_from_three() -> None:
 
 
 def test_software_without_a_licence_is_refused(tmp_path: Path) -> None:
-    """A module without a licence is an error that names it: nothing is carried that may not be."""
+    """A module without a licence is an error that names it."""
     (tmp_path / "NOTICE").write_text("Be kind.")
     with pytest.raises(NoticeError, match=rf"{TITLE} has no licence"):
         notice.read_texts(TITLE, tmp_path, ())
 
 
 def test_an_unknown_licence_is_refused(tmp_path: Path) -> None:
-    """A licence that is not known is an error that names the module and the file."""
+    """An unknown licence is an error that names the module and the file."""
     (tmp_path / "LICENSE").write_text(MIT)
     (tmp_path / "LICENSE.extra").write_text("No use on Sundays.")
     with pytest.raises(NoticeError, match=rf"{TITLE} has a licence that is not known: .*LICENSE\.extra"):
@@ -117,7 +117,7 @@ def test_an_unknown_licence_is_refused(tmp_path: Path) -> None:
 
 
 def test_texts_are_those_of_what_is_compiled(tmp_path: Path) -> None:
-    """The texts are beside and above the compiled files, or named by one; others of the module don't matter."""
+    """Texts are found next to and above the compiled files, or by reference; others are ignored."""
     for path, words in {
         "COPYING": MIT,
         "NOTICE.txt": "Made by others.",
@@ -139,7 +139,7 @@ def test_texts_are_those_of_what_is_compiled(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_shared_is_printed_once() -> None:
-    """Texts that differ in white space only are one text, which names everything that it is for."""
+    """Texts that only differ in white space appear once, with all their components."""
     first = Component("example.test/one", "v1", ("fwctl",), (Text("MIT", MIT.strip()),))
     second = Component("example.test/two", "v2", ("coredns", "fwctl"), (Text("MIT", MIT.replace("\n", "\n\n")),))
     written = notice.render([first, second])
@@ -151,7 +151,7 @@ def test_a_text_that_is_shared_is_printed_once() -> None:
 def test_check_says_that_a_notice_is_not_current(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--check` exits 1, says how to write the file, and writes nothing, until it has been written."""
+    """`--check` exits with 1, writes nothing and says how to write the file, until it is current."""
     monkeypatch.setattr(notice, "NOTICE", tmp_path / "NOTICE")
     assert notice.main(["--check"]) == 1
     assert "`python -m devkit.notice` writes it" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_check_says_that_a_notice_is_not_current(
 def test_what_can_not_be_named_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An error ends the command with 1 and one sentence, and leaves the file as it was."""
+    """An error ends the command with exit code 1 and one sentence, and does not change the file."""
 
     def fail() -> tuple[Component, ...]:
         raise NoticeError(f"{TITLE} has no licence.")

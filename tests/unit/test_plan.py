@@ -1,4 +1,4 @@
-"""Plans as canonical text: which steps, side by side or one after the other, and how to go back."""
+"""Plans as text: the steps, their order, and how they are undone."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ Prepare = Callable[[MemoryEngine], None]
 
 
 def text(steps: Plan) -> list[str]:
-    """Return a plan's stages in words, the point of no return marked, versions and references shortened."""
+    """Return a plan's stages as text, with the point of no return, and with shortened versions and references."""
     lines = [" | ".join(describe(step) for step in stage) for stage in steps.stages]
     lines.insert(steps.point_of_no_return, "---")
     words = {
@@ -58,14 +58,14 @@ def text(steps: Plan) -> list[str]:
 
 @pytest.fixture
 def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
-    """A stack that is up, and one whose every file a release has changed."""
+    """A current stack, and a release in which every file has changed."""
     blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
     stacks.converged(memory, blueprint)
     return blueprint
 
 
 def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str]:  # noqa: ANN401 - of a convergence
-    """Return what `run` would do, in words without versions."""
+    """Return the plan of `run` as text without versions."""
     seen = pipeline.compare(memory, wanted)
     versions = {each.version for each in seen.desired.siblings.values()}
     lines = text(pipeline.plan_for(seen, ConvergeOptions(30, **options)))
@@ -80,7 +80,7 @@ def test_nothing_stale_is_nothing_to_do(memory: MemoryEngine, wanted: Blueprint)
 
 
 def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
-    """Images and networks first, then both siblings side by side, and the service address last."""
+    """Images and networks come first, then both siblings in parallel, and finally the service address."""
     blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
     images = {sibling: image.reference for sibling, image in blueprint.images.items()}
     assert [line.partition("@")[0] for line in planned(memory, blueprint)] == [
@@ -94,7 +94,7 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
 
 
 def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """What a run left behind is taken away, and networks are made anew, only when the images are there."""
+    """Leftovers are removed and networks recreated only after all images are available."""
     images = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
     changed = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images)
     spec = memory.inside("clawker-envoy").spec
@@ -112,7 +112,7 @@ def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted:
 
 
 def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The old resolver learns of the new Envoy, so that its TTL runs out while the address moves."""
+    """The old resolver learns the new Envoy's address, so that its TTL expires during the takeover."""
     lines = planned(memory, wanted, replace_all=True)
     assert lines[0] == "create envoy-next | create coredns-next"
     assert lines[1].startswith("verify envoy-next")
@@ -126,12 +126,12 @@ def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint)
 
 
 def silence(memory: MemoryEngine) -> None:
-    """Have CoreDNS not answer."""
+    """Make CoreDNS silent."""
     memory.inside("clawker-coredns").silent = "timeout"
 
 
 def unlabel(container: str) -> Prepare:
-    """Return what has a sibling differ, and serve all the same."""
+    """Return a change after which a sibling differs but still serves."""
 
     def prepare(memory: MemoryEngine) -> None:
         inside = memory.inside(container)
@@ -142,7 +142,7 @@ def unlabel(container: str) -> Prepare:
 
 
 def both(first: Prepare, second: Prepare) -> Prepare:
-    """Return what does one thing after another."""
+    """Return a function that makes several changes in order."""
     return lambda memory: (first(memory), second(memory))[1]  # type: ignore[func-returns-value]
 
 
@@ -150,17 +150,17 @@ unlabel_envoy, unlabel_coredns = unlabel("clawker-envoy"), unlabel("clawker-core
 
 
 def strand_envoy(memory: MemoryEngine) -> None:
-    """Take Envoy off its way out."""
+    """Disconnect Envoy from the egress network."""
     memory.disconnect("clawker-egress", "clawker-envoy")
 
 
 def change_files(memory: MemoryEngine) -> None:
-    """Put listeners into Envoy's volume that are not ours. A process that runs does not look at them."""
+    """Put foreign listeners into Envoy's volume. A running process does not load them."""
     memory.put_files("clawker-envoy", {LISTENERS: public(b"{}")})
 
 
 def remake_the_way_out(memory: MemoryEngine) -> None:
-    """Stop Envoy, and make its egress network anew, the same in everything but its id."""
+    """Stop Envoy, and recreate its egress network with another id."""
     memory.stop("clawker-envoy")
     seen = next(each for each in memory.networks() if each.name == "clawker-egress")
     memory.remove_network(seen.id)
@@ -224,7 +224,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         both(strand_envoy, lambda m: m.stop("clawker-envoy")),
         ["put envoy back on egress", "---"],
     ),
-    "a stopped envoy whose way out was made anew": (
+    "a stopped envoy whose egress network was recreated": (
         remake_the_way_out,
         ["put envoy back on egress", "---"],
     ),
@@ -257,33 +257,33 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The plan is the cheapest that closes the difference, in the order that keeps agents connected."""
+    """The plan is the cheapest one that closes all differences and keeps agents connected."""
     prepare, expected = SITUATIONS[name]
     prepare(memory)
     assert planned(memory, wanted) == expected
 
 
 def test_rules_go_to_envoy_before_coredns(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """No name resolves before Envoy knows what to do with it."""
+    """Envoy receives new rules before names resolve."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     assert planned(memory, changed) == ["---", "commit to envoy", "commit to coredns"]
 
 
 def test_a_list_of_names_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Only what differs is committed."""
+    """Only the differing sibling gets a commit."""
     memory.inside("clawker-coredns").files[POLICY] = public(b"")
     assert planned(memory, wanted) == ["---", "commit to coredns"]
 
 
 def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A process that serves something else after a commit is made anew."""
+    """A process that has still loaded something else after a commit is replaced."""
     memory.inside("clawker-envoy").live["listeners"] = "older"
     assert planned(memory, wanted)[1] == "commit to envoy"
     assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
 
 
 def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Each step says which findings it closes."""
+    """Each step lists the findings that it closes."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     seen = pipeline.compare(memory, changed)
     steps = pipeline.plan_for(seen, ConvergeOptions(0))
@@ -295,7 +295,7 @@ TAMPER = frozenset({Cause.TAMPER})
 
 
 def test_what_is_not_wished_for_is_left(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A rule that has changed is committed when it is asked for, and not beside something else."""
+    """If only tampering is to be healed, a changed rule is not committed."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     assert planned(memory, changed, causes=TAMPER) == ["---"]
     memory.stop("clawker-envoy")
@@ -303,7 +303,7 @@ def test_what_is_not_wished_for_is_left(memory: MemoryEngine, wanted: Blueprint)
 
 
 def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """CoreDNS follows an Envoy that moves, with the rules of now: Envoy has them before CoreDNS does."""
+    """A replacement after tampering gets the current rules, and CoreDNS gets them after Envoy."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     unlabel_envoy(memory)
     steps = pipeline.plan_for(pipeline.compare(memory, changed), ConvergeOptions(0, causes=TAMPER))
@@ -319,14 +319,14 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
 
 
 def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Nobody wants yesterday's rules back; the other sibling waits."""
+    """A file changed by hand is committed with the current rules, and the other sibling is left alone."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = public(b"{}")
     assert planned(memory, changed, causes=TAMPER) == ["---", "commit to envoy"]
 
 
 def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Going back takes the replacements away and nothing else."""
+    """Undoing removes the replacements and nothing else."""
     steps = pipeline.plan_for(pipeline.compare(memory, wanted), ConvergeOptions(0, replace_all=True))
     assert [describe(step) for step in steps.rollback] == [
         "stop and remove clawker-envoy-next",
@@ -335,7 +335,7 @@ def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Bluep
 
 
 def test_teardown_refuses_while_agents_are_attached(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """`down` takes nothing from under an agent unless it is told to."""
+    """`down` does not disconnect agents without `--force`."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
     memory.start(agent)
     observed = observe(memory, "clawker", ())

@@ -1,4 +1,4 @@
-"""Properties of the whole core, over generated settings and rules."""
+"""Properties of the whole core for generated settings and rules."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def wanted(engine: MemoryEngine, release: Release, chosen: dict[str, Any], rules
 def test_after_run_drift_is_empty(
     release: Release, first: dict[str, Any], rules: RuleSet, then: dict[str, Any], changed: RuleSet
 ) -> None:
-    """Whatever is wanted, and whatever was there before, one run makes it current and a second does nothing."""
+    """From any state to any settings, one run makes the stack current, and a second one does nothing."""
     engine = MemoryEngine()
     for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
         assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
@@ -48,7 +48,7 @@ def test_after_run_drift_is_empty(
 @thorough
 @given(CHOSEN, rule_sets())
 def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: RuleSet) -> None:
-    """Same inputs, same bytes: nothing random, nothing of the time, no order of a set."""
+    """Equal inputs give equal bytes: nothing is random or depends on time or the order of a set."""
     engine = MemoryEngine()
     seen = pipeline.compare(engine, wanted(engine, release, chosen, rules))
     shuffled = RuleSet.of(reversed(rules.rules))
@@ -62,7 +62,7 @@ def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: 
 def test_no_step_names_what_is_not_ours(
     release: Release, chosen: dict[str, Any], rules: RuleSet, everything: object
 ) -> None:
-    """Only containers that carry our labels for this project are ever drained, renamed or removed."""
+    """Only containers with our labels for this project are drained, renamed or removed."""
     engine = MemoryEngine()
     other = stacks.blueprint(engine.facts(), "a.test", release=release, project="other")
     stacks.converged(engine, other)

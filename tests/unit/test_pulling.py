@@ -1,4 +1,4 @@
-"""Pulls by what engines said of them: how far they are, and why they failed."""
+"""The progress and errors of pulls, from recorded answers of engines."""
 
 from typing import Any
 
@@ -87,12 +87,12 @@ WORDS = (
 
 
 def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
-    """Return a line as engines send it."""
+    """Return a line in the engine's form."""
     return {"status": "Downloading", "id": layer, "progressDetail": {"current": current, "total": total}}
 
 
 def test_the_share_is_of_all_layers_by_their_bytes() -> None:
-    """Each layer counts by its size, and is done when it is said to be."""
+    """Layers count by their size, and a layer is complete when the engine says so."""
     transfer = Transfer()
     shares = []
     for line in (
@@ -112,7 +112,7 @@ def test_the_share_is_of_all_layers_by_their_bytes() -> None:
 
 
 def test_a_share_never_shrinks() -> None:
-    """A layer that is heard of late makes the whole larger, not what has arrived smaller."""
+    """A late layer makes the total larger, but the share never shrinks."""
     transfer = Transfer()
     for line in (downloading("a", 90, 100), downloading("b", 0, 900), downloading("b", 900, 900)):
         transfer.take(line)
@@ -121,7 +121,7 @@ def test_a_share_never_shrinks() -> None:
 
 
 def test_what_says_nothing_new() -> None:
-    """A line that is repeated, or empty, is no sign of life; the same bytes of another layer are one."""
+    """A repeated or empty line is not progress; equal counts for another layer are."""
     transfer = Transfer()
     assert transfer.take(downloading("a", 1, 2))
     assert not transfer.take(downloading("a", 1, 2))
@@ -142,13 +142,13 @@ def test_what_says_nothing_new() -> None:
     ],
 )
 def test_the_registry_of_a_reference(reference: str, registry: str) -> None:
-    """The first part is a registry when it looks like a host."""
+    """The first part of a reference is a registry if it looks like a host."""
     assert registry_of(reference) == registry
 
 
 @pytest.mark.parametrize(("words", "code"), WORDS)
 def test_words_have_one_meaning(words: str, code: str) -> None:
-    """What was recorded from engines is told by a code, with the words; an image's own name means nothing."""
+    """Each recorded error has its code and is in the context. An image's name does not influence the code."""
     error = failure(REFERENCE, "linux/amd64", words)
     assert error.code == code
     assert error.context == (words,)

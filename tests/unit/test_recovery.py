@@ -1,4 +1,4 @@
-"""A run that fails, or is killed, anywhere: what served goes on serving, and the next run finishes."""
+"""After a failed or killed run, the old siblings keep serving, and the next run completes the work."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ class NeverReady(MemoryEngine):
     """An engine in which replacements start and never answer."""
 
     def __init__(self) -> None:
-        """Begin broken."""
+        """Start broken."""
         super().__init__()
         self._broken = True
 
@@ -65,7 +65,7 @@ class NeverReady(MemoryEngine):
 
 
 def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> None:
-    """The old siblings are untouched, and the error carries the program's last words."""
+    """The old siblings are untouched, and the error contains the program's last output."""
     engine = NeverReady()
     first = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, first)
@@ -79,7 +79,7 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
 
 
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
-    """Who looks next is told that what is pending has been tried, and why it failed; once current, nothing is."""
+    """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
     stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     wanted = _upgraded(engine, release)
@@ -101,10 +101,10 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
 
 
 class Refusing(MemoryEngine):
-    """An engine whose Envoy refuses what is committed."""
+    """An engine whose Envoy rejects every commit."""
 
     def put_files(self, container: str, files: Files) -> None:
-        """Stage Envoy's listeners without a version, as an unreadable file would be."""
+        """Write Envoy's listeners without a version, like an unreadable file."""
         super().put_files(container, files)
         staged = self.inside(container).files
         if "stage/hot/lds/listeners.json" in staged:
@@ -118,10 +118,10 @@ class Refusing(MemoryEngine):
 
 
 class Hanging(MemoryEngine):
-    """An engine whose Envoy answers no more once it has read what is committed, until it is started anew."""
+    """An engine whose Envoy hangs after it has read a commit, until it is restarted."""
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
-        """Put the old files back, and say that the program is silent."""
+        """Restore the old files, and report that the program is silent."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
             super().run_helper(container, arguments, on_line)
             return
@@ -130,16 +130,16 @@ class Hanging(MemoryEngine):
         on_line({**answer, "hung": True})
 
     def start(self, container: str) -> None:
-        """Answer again."""
+        """Let it answer again."""
         super().start(container)
         self.inside(container).silent = ""
 
 
 class Ending(Hanging):
-    """An engine whose Envoy is ended by what is committed, and with it the helper; both start again."""
+    """An engine in which a commit ends Envoy and the helper, and both restart."""
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
-        """End, and start again."""
+        """End the program, and restart it."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
             super().run_helper(container, arguments, on_line)
             return
@@ -150,7 +150,7 @@ class Ending(Hanging):
 
 @pytest.mark.parametrize(("kind", "code"), [(Hanging, "commit-rejected"), (Ending, "commit-ended-program")])
 def test_a_file_that_stops_a_program_is_no_outage(kind: type[Hanging], code: str, release: Release) -> None:
-    """A program that hangs is started anew, one that has ended starts again: with what was live before."""
+    """A hanging program is restarted, an ended one restarts by itself, and both then serve the last proven set."""
     engine = kind()
     first = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, first)
@@ -167,7 +167,7 @@ def test_a_file_that_stops_a_program_is_no_outage(kind: type[Hanging], code: str
 
 
 def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
-    """What was live is live still, in Envoy and in CoreDNS, and the error says who refused what."""
+    """Envoy and CoreDNS keep what was live, and the error names the sibling and what it rejected."""
     engine = Refusing()
     first = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, first)
@@ -188,7 +188,7 @@ def lock_image(memory: MemoryEngine, release: Release) -> image_tar.BuiltImage:
 
 
 def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> None:
-    """Have somebody else hold the lock, somewhere."""
+    """Let another process hold the lock."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
     engine.create_container(
         ContainerSpec(
@@ -204,7 +204,7 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
 def test_the_lock_of_a_living_process_is_respected(
     memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """Two runs at once: the second one is refused, and told who is at work."""
+    """Of two concurrent runs, the second is refused with the name of the holder."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     with lock.Lock(memory, "clawker", lock_image), pytest.raises(RefusedError) as caught:
         stacks.converged(memory, wanted)
@@ -217,7 +217,7 @@ def test_the_lock_of_a_living_process_is_respected(
 def test_waiting_for_the_lock_can_be_stopped(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C is heard by a run that waits its turn; nothing has been done then."""
+    """Ctrl-C ends a run that waits for the lock, before it has changed anything."""
     monkeypatch.setattr(lock, "_is_alive", lambda _: True)
     hold(memory, lock_image, process="1 0")
     asked = iter([False, False, True])
@@ -234,7 +234,7 @@ def test_waiting_for_the_lock_can_be_stopped(
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(
     process: str, memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """A run that was killed does not keep others out."""
+    """The lock of a killed run does not block others."""
     hold(memory, lock_image, process=process)
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
@@ -243,17 +243,17 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(
 def test_a_lock_that_could_not_be_given_back_is_taken_over_by_the_same_process(
     memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """An engine that went away under a run does not keep out the next one of a process that lives on."""
+    """A lock that could not be released because the engine went away does not block the same process."""
     hold(memory, lock_image)
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
 class Renewed(MemoryEngine):
-    """An engine on which somebody elsewhere renews their lease whenever nobody looks."""
+    """An engine on which a remote holder renews its lease."""
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        """Return the files, and change the lease after that."""
+        """Return the files, and renew the lease afterwards."""
         found = super().files(container, known)
         if "lease" in found:
             self.put_files(container, {"lease": public(found["lease"].content + b".")})
@@ -261,7 +261,7 @@ class Renewed(MemoryEngine):
 
 
 def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
-    """Whether a process elsewhere lives is seen by its lease."""
+    """The lease shows whether a remote holder is alive."""
     engine = Renewed()
     image = images.lock_image(engine.facts(), release.digests)
     engine.load_image(image.archive(), 1, lambda _: None)
@@ -275,7 +275,7 @@ def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: R
 def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
     memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """A holder that is not heard of for a whole lease is gone."""
+    """A holder that does not renew its lease counts as gone."""
     hold(memory, lock_image, host="elsewhere 1")
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
@@ -284,7 +284,7 @@ def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
 def test_a_run_whose_lock_was_taken_over_stops(
     memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """Who was silent for too long does not go on beside the one who took over."""
+    """A run that was silent for too long stops, because another one has taken over."""
     del release
     with lock.Lock(memory, "clawker", lock_image) as held:
         held.require_held()
@@ -299,7 +299,7 @@ def test_a_run_whose_lock_was_taken_over_stops(
 def test_a_lease_is_renewed_while_its_holder_works(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others see the lease change, whatever their clocks say."""
+    """The lease is renewed, whatever the clocks of machines show."""
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
     with lock.Lock(memory, "clawker", lock_image):
         until(lambda: memory.files("clawker-lock").get("lease", public(b"1")) != public(b"1"))
@@ -308,7 +308,7 @@ def test_a_lease_is_renewed_while_its_holder_works(
 def test_a_renewal_does_not_wait_for_the_one_before(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On an engine that takes longer to take a sign of life than a lease lasts, they arrive at their interval."""
+    """On a slow engine, renewals arrive at their interval, though each takes longer than a lease."""
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
     stuck = threading.Event()
     calls = count()
@@ -341,7 +341,7 @@ def test_a_renewal_does_not_wait_for_the_one_before(
 def test_how_long_a_holder_may_be_silent(
     stated: str, answer: float, silent: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as it has said, and as the engine takes to answer whoever asks; no label makes that endless."""
+    """A lease is valid as long as stated, plus the duration of the engine's answers, within a limit."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
     engine = MemoryEngine()
@@ -361,7 +361,7 @@ def test_how_long_a_holder_may_be_silent(
 def test_a_lease_is_as_long_as_the_engine_is_slow(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits is told by the holder, who knows how long it waits for answers itself."""
+    """The holder states its lease, because it knows how slow the engine is."""
     clock = iter([0.0, 9.0])
     last = SimpleNamespace(at=9.0)
 
@@ -377,7 +377,7 @@ def test_a_lease_is_as_long_as_the_engine_is_slow(
 def test_a_wait_ends_when_the_lock_is_free(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With time to wait, the next in line gets the lock as soon as it is given back."""
+    """A waiting run gets the lock as soon as it is released."""
     parent = os.getppid()
     hold(memory, lock_image, process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
     looks = count()
@@ -393,7 +393,7 @@ def test_a_wait_ends_when_the_lock_is_free(
 
 
 def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: Release) -> None:
-    """It was suspended; another one took its lock over, made what was missing, and is done."""
+    """A run that has lost its lock removes nothing that another run has created."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
@@ -411,7 +411,7 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
 
 
 def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
-    """It was suspended after it had made both siblings; another one adopted them, and they serve."""
+    """A run that has lost its lock undoes nothing, because another run may have adopted what it created."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     adopted: dict[str, str] = {}
@@ -431,7 +431,7 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
 
 
 def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -> None:
-    """It goes on with an answer from before it was suspended: that is no word on what serves now."""
+    """An error of a run that has lost its lock is not reported, because it is outdated."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
@@ -450,7 +450,7 @@ def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -
 def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that does not say who holds the lock may have given it to somebody else."""
+    """If the engine does not say who holds the lock, it may belong to another run, so nothing is undone."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
@@ -468,16 +468,16 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
 
 
 def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
-    """It came when the look was over; the run fails, and takes away only what it has made."""
+    """A container that appears after the comparison makes the run fail, which removes only what it has created."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
-    told: list[Progress] = []
+    progress_seen: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
-        if not told:
+        if not progress_seen:
             engine.create_container(stacks.bare_container("clawker-envoy-next", wanted))
-        told.append(progress)
+        progress_seen.append(progress)
 
     with pytest.raises(ConflictError):
         convergence.converge(
@@ -487,7 +487,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
 
 
 def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None:
-    """Both siblings are relieved side by side; what either has not come to is left."""
+    """Both siblings are retired in parallel, and what is not completed remains for the next run."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
@@ -514,18 +514,18 @@ def _itself(wanted: Blueprint) -> Blueprint:
     return wanted
 
 
-def _after(told: list[Progress], point: int) -> bool:
-    return len(told) >= point
+def _after(progress_seen: list[Progress], point: int) -> bool:
+    return len(progress_seen) >= point
 
 
 def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
-    """Before an agent could notice, what was made is taken away; afterwards, what is left is named."""
+    """Before agents notice anything, created containers are removed again; later, what remains is named."""
     for point in range(1, 8):
         engine = MemoryEngine()
         first = stacks.blueprint(engine.facts(), "a.test", release=release)
         stacks.converged(engine, first)
-        told: list[Progress] = []
-        run_context = convergence.RunContext(told.append, partial(_after, told, point))
+        progress_seen: list[Progress] = []
+        run_context = convergence.RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
             convergence.converge(
                 engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context

@@ -1,4 +1,4 @@
-"""The build SHA: one digest over everything that decides what the siblings are, and nothing else."""
+"""The build SHA covers everything that decides what the siblings are, and nothing else."""
 
 import os
 import time
@@ -16,7 +16,7 @@ CHANGED = ["stack/coredns.py", "templates/Corefile.j2", "templates/Corefile.j2",
 
 @pytest.mark.parametrize("path", CHANGED)
 def test_each_file_of_the_subset_counts(path: str, release: Release, tmp_path: Path) -> None:
-    """Code, templates and programs of every architecture are in it."""
+    """It covers code, templates and programs of every architecture."""
     other = stacks.copied_release(tmp_path)
     assert other.build_sha == release.build_sha
     stacks.change_file(other.package / path, lambda content: content + b"\n")
@@ -25,7 +25,7 @@ def test_each_file_of_the_subset_counts(path: str, release: Release, tmp_path: P
 
 @pytest.mark.parametrize("path", ["cli.py", "report/text.py", "reconcile/plan.py", "stack/__pycache__/zone.pyc"])
 def test_files_outside_the_subset_do_not(path: str, release: Release, tmp_path: Path) -> None:
-    """How it is told and how it is kept current may change without replacing a sibling."""
+    """Changes in reporting and reconciling don't replace siblings."""
     other = stacks.copied_release(tmp_path)
     (other.package / path).parent.mkdir(exist_ok=True)
     if (other.package / path).exists():
@@ -35,7 +35,7 @@ def test_files_outside_the_subset_do_not(path: str, release: Release, tmp_path: 
 
 
 def _age(path: Path) -> None:
-    """Make a file old enough to be remembered."""
+    """Make a file old enough for the cache."""
     past = time.time() - 60
     os.utime(path, (past, past))
 
@@ -53,7 +53,7 @@ def _replaced(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [_same_size, _replaced])
 def test_a_changed_file_is_hashed_again(change: Callable[[Path], None], tmp_path: Path) -> None:
-    """Neither the same size nor the same times make a file the same."""
+    """A changed file is hashed again, even if its size and times are equal."""
     path = tmp_path / "file"
     path.write_bytes(b"A")
     _age(path)
@@ -64,7 +64,7 @@ def test_a_changed_file_is_hashed_again(change: Callable[[Path], None], tmp_path
 
 
 def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
-    """It could change once more within the same tick of the clock."""
+    """A recently changed file is not cached, because it could change again within the same clock tick."""
     path = tmp_path / "file"
     path.write_bytes(b"A")
     with Digests(tmp_path / "digests.json") as digests:
@@ -74,7 +74,7 @@ def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"x": 1}', b"\xff"])
 def test_an_unreadable_store_is_done_without(content: bytes, tmp_path: Path) -> None:
-    """The store is a cache and nothing else."""
+    """A damaged cache is ignored."""
     store = tmp_path / "digests.json"
     store.write_bytes(content)
     path = tmp_path / "file"
@@ -83,7 +83,7 @@ def test_an_unreadable_store_is_done_without(content: bytes, tmp_path: Path) -> 
 
 
 def test_a_store_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
-    """A read-only home is no reason to fail."""
+    """A read-only cache folder is not an error."""
     (tmp_path / "file").write_bytes(b"A")
     _age(tmp_path / "file")
     (tmp_path / "blocked").write_bytes(b"")

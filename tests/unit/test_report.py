@@ -1,4 +1,4 @@
-"""What reaches a terminal, a pipe, or nobody at all."""
+"""Output on a terminal, in a pipe, and without a reader."""
 
 import subprocess
 import sys
@@ -14,10 +14,10 @@ GREEN = "\x1b[1;32mcurrent\x1b[0m  clawker"
 
 
 class Terminal(StringIO):
-    """A stream that says it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
 
@@ -39,7 +39,7 @@ def test_colours(
     coloured: bool,  # noqa: FBT001 - a value of the table
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Colours are for terminals, and for who asks for them; lines and tables agree on that."""
+    """Colours are used on terminals and on request, for lines and tables alike."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm", **variables}.items():
@@ -58,7 +58,7 @@ def test_any_width(
     terminal: bool,  # noqa: FBT001 - a value of the table
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A line is never broken or cut, whatever a variable says; one that makes no sense hides no error."""
+    """Lines are never wrapped or cut, whatever COLUMNS is, and an invalid value does not hide an error."""
     monkeypatch.setenv("COLUMNS", columns)
     stream = Terminal() if terminal else StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -68,7 +68,7 @@ def test_any_width(
 
 
 def test_a_change_goes_on_when_nobody_listens() -> None:
-    """A pipe that is closed on the other side ends what is told, and nothing else."""
+    """A closed pipe ends the output, and nothing else."""
     program = """if True:
         import sys
         from clawker_fw.report import text
@@ -95,6 +95,6 @@ def test_a_change_goes_on_when_nobody_listens() -> None:
 
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
-    """An engine may hang; what is asked aside ends with the program."""
+    """Background work on a hanging engine ends with the program."""
     program = "import time; from clawker_fw.background import in_background; in_background(time.sleep, 600)"
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

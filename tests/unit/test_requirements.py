@@ -1,4 +1,4 @@
-"""What an engine must be: judged from what `/version` and `/info` say, as recorded from real ones."""
+"""The requirements for an engine, checked against recorded answers to `/version` and `/info`."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ INFO: dict[str, Any] = {
 
 
 def test_an_engine_that_fits() -> None:
-    """It is known by its version, its API and its architecture, in Go's words."""
+    """An engine is described by its version, API and architecture, in Go's terms."""
     requirements.require_abilities(PLACE, INFO)
     assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
     assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
@@ -49,7 +49,7 @@ def test_an_engine_that_fits() -> None:
     ],
 )
 def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str, words: str) -> None:
-    """What it is stands in the sentence, with where it is; what to do stands in the hint."""
+    """The sentence names the engine and its place, and the hint says what to do."""
     with pytest.raises(EngineError) as caught:
         requirements.facts(PLACE, VERSION | said)
     assert caught.value.code == code
@@ -60,7 +60,7 @@ def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str,
 
 @pytest.mark.parametrize("api", ["1.41", "1.44", "1.51", "2.0"])
 def test_later_apis_fit(api: str) -> None:
-    """Versions are numbers: 1.100 is later than 1.41."""
+    """Versions are compared as numbers: 1.100 is later than 1.41."""
     assert requirements.facts(PLACE, VERSION | {"ApiVersion": api}).api_version == api
     assert requirements.facts(PLACE, VERSION | {"ApiVersion": "1.100"}).api_version == "1.100"
 
@@ -78,7 +78,7 @@ def test_later_apis_fit(api: str) -> None:
     ],
 )
 def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[str]) -> None:
-    """Each thing has a line, and says which need it is behind."""
+    """Each missing ability has a line, which names what needs it."""
     with pytest.raises(EngineError) as caught:
         requirements.require_abilities(PLACE, INFO | said)
     assert caught.value.code == "engine-lacks"
@@ -89,17 +89,17 @@ def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[s
 
 @pytest.mark.parametrize("said", [{"KernelVersion": "4.11.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}])
 def test_what_is_enough_is_enough(said: dict[str, Any]) -> None:
-    """A later kernel fits, and so does one that can't limit swap."""
+    """A newer kernel is accepted, and so is one without swap limits."""
     requirements.require_abilities(PLACE, INFO | said)
 
 
 def test_silence_is_no_lack() -> None:
-    """What an engine does not say anything about is not held against it."""
+    """What an engine does not mention is assumed to be there."""
     requirements.require_abilities(PLACE, {})
 
 
 def test_rootless_engines_are_refused() -> None:
-    """They are known by their security options, and told apart from ones with other options."""
+    """Rootless engines are recognized by their security options, also among other options."""
     options = ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]
     with pytest.raises(EngineError) as caught:
         requirements.require_abilities(PLACE, INFO | {"SecurityOptions": options})
@@ -108,7 +108,7 @@ def test_rootless_engines_are_refused() -> None:
 
 
 def test_who_root_is() -> None:
-    """With remapped users the data folder tells; a folder that only looks like that does not."""
+    """With remapped users, the data folder's name has the ids. A folder that only looks like it is ignored."""
     remapped = {"SecurityOptions": ["name=userns"], "DockerRootDir": "/var/lib/docker/100000.200000"}
     assert requirements.container_root(INFO | remapped) == (100000, 200000)
     assert requirements.container_root(INFO | {"DockerRootDir": "/data/1.2"}) == (0, 0)

@@ -1,4 +1,4 @@
-"""What the engine's machine has routes to is taken by no new network."""
+"""New networks avoid the destinations of the machine's routes."""
 
 import sys
 from ipaddress import IPv4Address, IPv4Network
@@ -19,7 +19,7 @@ HEADER = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWi
 
 
 def line(destination: str, mask: str, flags: str = "0001") -> str:
-    """Return a line as the kernel prints it: addresses as numbers in the machine's byte order."""
+    """Return a line in the kernel's form, with addresses as numbers in the machine's byte order."""
 
     def number(address: str) -> str:
         return f"{int.from_bytes(bytes(map(int, address.split('.'))), sys.byteorder):08X}"
@@ -28,7 +28,7 @@ def line(destination: str, mask: str, flags: str = "0001") -> str:
 
 
 def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
-    """Each destination once; default routes and those that are down say nothing."""
+    """Each destination is listed once, without default routes and inactive ones."""
     table = tmp_path / "route"
     table.write_text(
         HEADER
@@ -43,7 +43,7 @@ def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", HEADER.encode()])
 def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> None:
-    """No table is no routes: this is about manners, and nothing depends on it."""
+    """Without the table there are no routes, which only makes the choice of subnets less polite."""
     table = tmp_path / "route"
     if content is not None:
         table.write_bytes(content)
@@ -51,7 +51,7 @@ def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> N
 
 
 def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
-    """Return the agents' subnet of a stack that comes up on a machine with such routes."""
+    """Return the agent subnet of a stack on a machine with these routes."""
     engine = MemoryEngine(routes=tuple(map(IPv4Network, routed)))
     network = {"subnet": subnet} if subnet else {}
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)
@@ -69,25 +69,25 @@ def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
     ],
 )
 def test_a_free_subnet_takes_no_route_away(routed: tuple[str, ...], expected: str, release: Release) -> None:
-    """The first one that no route leads into; where routes lead everywhere, the first of all."""
+    """The first subnet without a route is used; if all have one, the first subnet is used."""
     assert agents(release, *routed) == expected
 
 
 def test_a_subnet_that_is_set_may_be_a_part_of_what_is_routed(release: Release) -> None:
-    """The network's own route is the more specific one."""
+    """The network's own route is more specific than a general one."""
     assert agents(release, "10.0.0.0/8", subnet="10.99.0.0/20") == "10.99.0.0/20"
 
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
 def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
-    """What is for that part would go elsewhere. A stack that has the subnet already keeps it."""
+    """A more specific route would divert traffic, so the subnet is avoided; an existing stack keeps its subnet."""
     with pytest.raises(SettingsError) as caught:
         agents(release, route, subnet="10.99.0.0/20")
     assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))
 
 
 def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
-    """Its own network's route is one of the machine's, and so may be a later one."""
+    """A stack keeps its subnet, even if a more specific route appears later."""
     engine = MemoryEngine(routes=(IPv4Network("10.99.0.0/20"), IPv4Network("10.99.4.0/24")))
     quiet = MemoryEngine.facts(engine)
     wanted = stacks.blueprint(quiet, "a.test", release=release, network={"subnet": "10.99.0.0/20"})

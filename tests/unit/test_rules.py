@@ -15,18 +15,18 @@ from devkit.strategies import names_near, rule_sets
 
 
 def test_duplicates_and_case_collapse_to_one_rule() -> None:
-    """Written in three ways, a rule is one rule."""
+    """Three spellings of the same rule are one rule."""
     _, rules = rule_set("a.test", "A.TEST.", {"dst": "a.test", "proto": "https", "port": 443})
     assert [str(rule.destination) for rule in rules.rules] == ["a.test"]
 
 
 def test_order_makes_no_difference() -> None:
-    """Rules have one order, however they were written."""
+    """The order of rules does not depend on how they were written."""
     assert rule_set("b.test", ".a.test", "a.test")[1] == rule_set("a.test", "b.test", ".a.test")[1]
 
 
 def test_a_contradiction_is_an_error_that_names_both() -> None:
-    """The same destination can't be allowed private addresses and refused them."""
+    """A destination can't both allow and deny private addresses."""
     entries = [RuleEntry(dst="b.test"), RuleEntry(dst="a.test"), RuleEntry(dst="A.test", allow_private=True)]
     with pytest.raises(ContradictionError) as caught:
         RuleSet.of(entry.rule() for entry in entries)
@@ -34,7 +34,7 @@ def test_a_contradiction_is_an_error_that_names_both() -> None:
 
 
 def test_default_ports_are_always_listened_on() -> None:
-    """Without a rule, refusals on 80 and 443 are still seen and recorded."""
+    """Without rules, requests on ports 80 and 443 are still refused and logged."""
     assert rule_set()[1].ports == (80, 443)
     assert rule_set({"dst": "a.test", "port": 8443})[1].ports == (80, 443, 8443)
 
@@ -57,7 +57,7 @@ def test_default_ports_are_always_listened_on() -> None:
     ],
 )
 def test_the_most_specific_rule_decides(name: str, protocol: Protocol, port: int, decided_by: str | None) -> None:
-    """The exact name first, then the nearest subtree above it."""
+    """The exact name decides first, then the nearest enclosing subtree."""
     _, rules = rule_set("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
     decided = Matcher(rules).decide(name, protocol, port)
     assert (str(decided.destination) if decided else None) == decided_by
@@ -65,7 +65,7 @@ def test_the_most_specific_rule_decides(name: str, protocol: Protocol, port: int
 
 @given(rule_sets())
 def test_what_is_allowed_resolves(rules: RuleSet) -> None:
-    """A name that some rule allows is one that the resolver answers, and no other is."""
+    """The resolver answers exactly the names that some rule allows."""
     matcher = Matcher(rules)
     for name in names_near(rules):
         allowed = any(matcher.decide(name, protocol, port) for protocol in Protocol for port in rules.ports)
@@ -73,7 +73,7 @@ def test_what_is_allowed_resolves(rules: RuleSet) -> None:
 
 
 def test_the_digest_tells_rules_apart() -> None:
-    """Equal for equal rules however they are written, and another one when any field of any rule is another."""
+    """The digest is equal for equal rules, and changes with any field of any rule."""
     _, rules = rule_set("a.test", "b.test")
     assert rules.digest == rule_set("B.TEST", "a.test", "a.test")[1].digest
     rule = rules.rules[0]

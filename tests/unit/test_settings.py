@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said about each mistake."""
+"""Settings: their sources, and the error for each mistake."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def refused(path: Path | None, **environment: str) -> SettingsError:
     "text", ["", "# all of it is a comment\n", "rules:\n", "rules: ~\n", "drain_timeout: 5s\n"]
 )
 def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
-    """An empty file may be one that is just being written: denying everything has to be said, and how is told."""
+    """An empty file, which may still be written to, is an error that says how to deny everything."""
     error = refused(write(text))
     assert "`rules` is missing" in error.message
     assert str(write(text)) in error.message
@@ -49,7 +49,7 @@ def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
 
 
 def test_no_rules_denies_everything(write: Write) -> None:
-    """No rules is a decision: it is in a file that says so. Everything else has a default."""
+    """`rules: []` is valid, and everything else has a default."""
     loaded = settings.load(write("rules: []"), {})
     assert loaded.rules.rules == ()
     assert loaded.settings.otel.infra_port == 4319
@@ -57,18 +57,18 @@ def test_no_rules_denies_everything(write: Write) -> None:
 
 
 def test_the_example_is_the_defaults(write: Write) -> None:
-    """What `init` writes changes nothing until it is edited."""
+    """The file that `init` writes equals the defaults."""
     assert settings.load(write(settings.example()), {}).settings == settings.Settings(rules=())
 
 
 def test_the_example_names_every_setting() -> None:
-    """A newcomer finds each key in the file that `init` writes."""
+    """The file that `init` writes contains every key."""
     for key in settings.setting_keys():
         assert f"{key.rpartition('.')[2]}:" in settings.example()
 
 
 def uncommented(wanted: Callable[[int], bool]) -> str:
-    """Return what `init` writes, without the comment signs in the lines that are wanted."""
+    """Return the example with some of its disabled settings enabled."""
     lines = settings.example().splitlines()
     return "\n".join(
         re.sub(r"#(?! )", "", line, count=1) if wanted(number) else line for number, line in enumerate(lines)
@@ -76,20 +76,20 @@ def uncommented(wanted: Callable[[int], bool]) -> str:
 
 
 def suggestions() -> list[int]:
-    """Return the numbers of the lines that are settings behind a comment sign."""
+    """Return the numbers of lines with disabled settings."""
     lines = settings.example().splitlines()
     return [number for number, line in enumerate(lines) if re.match(r"\s*#[^ ]", line)]
 
 
 @pytest.mark.parametrize("number", suggestions())
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
-    """Alone, it is valid, and says something else than the defaults."""
+    """Each disabled setting is valid alone, and differs from its default."""
     loaded = settings.load(write(uncommented(lambda each: each == number)), {})
     assert loaded.settings != settings.Settings(rules=())
 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
-    """All of them together are valid, and none hides another."""
+    """All disabled settings together are valid, and none overrides another."""
     assert len(suggestions()) == 6
     loaded = settings.load(write(uncommented(lambda _: True)), {})
     assert len(loaded.rules.rules) == 4
@@ -97,7 +97,7 @@ def test_the_whole_example_can_be_uncommented(write: Write) -> None:
 
 
 def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings() -> None:
-    """What has a space behind the comment sign does not read as a key and a value."""
+    """A comment with a space after `#` does not look like a setting."""
     for line in settings.example().splitlines():
         if re.match(r"\s*# ", line):
             with suppress(SettingsError):
@@ -105,7 +105,7 @@ def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings()
 
 
 def test_the_environment_comes_before_the_file(write: Write) -> None:
-    """A variable overrides its key and leaves the others alone."""
+    """A variable overrides only its own key."""
     path = write("otel:\n  infra_port: 1\nrules:\n  - dst: a.test\n")
     loaded = settings.load(path, {"CLAWKER_FW_OTEL__INFRA_PORT": "2", "CLAWKER_FW_DRAIN_TIMEOUT": "1m"})
     assert loaded.settings.otel.infra_port == 2
@@ -114,7 +114,7 @@ def test_the_environment_comes_before_the_file(write: Write) -> None:
 
 
 def test_the_environment_alone_is_enough(write: Write) -> None:
-    """A CI job needs no file."""
+    """Variables alone are enough, for example in CI."""
     write("").unlink()
     loaded = settings.load(None, {"CLAWKER_FW_RULES": '[{"dst": "a.test"}]'})
     assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
@@ -122,7 +122,7 @@ def test_the_environment_alone_is_enough(write: Write) -> None:
 
 @pytest.mark.parametrize("key", [key for key in settings.setting_keys() if key != "project"])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
-    """Each key can be set by a variable named after it; that of `project` is the option's, which comes first."""
+    """Each key has a variable. That of `project` belongs to the option."""
     values = {
         "rules": "[]",
         "network.subnet": "10.1.0.0/20",
@@ -136,7 +136,7 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
 
 
 def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
-    """The current folder comes before the user's config folder."""
+    """The current folder precedes the user's config folder."""
     here = write("rules: []\ndrain_timeout: 1\n")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "clawker-fw.yaml").write_text("rules: []\ndrain_timeout: 2\n")
@@ -146,7 +146,7 @@ def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
 
 
 def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
-    """A `run` in the wrong folder must not take every rule away."""
+    """Without settings there is an error, so that a `run` in the wrong folder does not remove all rules."""
     write("").unlink()
     error = refused(None)
     assert error.code == "settings-not-found"
@@ -154,19 +154,19 @@ def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
-    """A name that was mistyped is an error."""
+    """A named file that does not exist is an error."""
     assert refused(tmp_path / "nope.yaml").code == "settings-not-found"
 
 
 def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
-    """Unreadable is never empty: here it is a folder, there it is not text."""
+    """A folder, or a file that is not text, is an error and never means "no rules"."""
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
     assert refused(tmp_path / "binary.yaml").code == "settings-unreadable"
 
 
 def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it can't be told whether there is a file, none is used instead of it."""
+    """If it can't be checked whether the file exists, no other file is used instead."""
     write("")
 
     def refuse(_: Path) -> bool:
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
     ],
 )
 def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
-    """One sentence says where the mistake is and what it is."""
+    """One sentence gives the place of the mistake and the mistake."""
     error = refused(write(text))
     assert complaint in error.message
     assert f"line {line}" in error.message
@@ -226,27 +226,27 @@ def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str
     ],
 )
 def test_an_unknown_key_names_the_nearest(text: str, hint: str, write: Write) -> None:
-    """A mistyped key is an error that helps."""
+    """A mistyped key is an error that suggests the right one."""
     error = refused(write(text))
     assert "is not a setting" in error.message
     assert hint in error.hint
 
 
 def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
-    """A mistyped variable would otherwise be ignored in silence."""
+    """A mistyped variable is an error instead of being ignored."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PROT="1")
     assert "CLAWKER_FW_OTEL__INFRA_PROT" in error.message
     assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
 
 
 def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
-    """Where a value came from is said, also when it was not a file."""
+    """The error names a value's source, including variables."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
     assert error.message.startswith("CLAWKER_FW_OTEL__INFRA_PORT")
 
 
 def test_several_mistakes_are_told_at_once(write: Write) -> None:
-    """Up to ten are listed, so that a file is mended in one go."""
+    """Up to ten mistakes are listed at once."""
     rules = "".join(f"  - dst: 'bad {number}'\n" for number in range(12))
     error = refused(write(f"rules:\n{rules}"))
     assert "12 mistakes" in error.message
@@ -255,7 +255,7 @@ def test_several_mistakes_are_told_at_once(write: Write) -> None:
 
 
 def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
-    """What no proxy could take live is told when the rules are read; as many as there may be are fine."""
+    """Limits of the programs are checked when rules are read; as many rules as allowed are accepted."""
     ports = range(1000, 1000 + MOST_PORTS - 2)
     entries = [f"  - {{dst: a.test, port: {port}}}" for port in ports]
     assert len(settings.load(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
@@ -265,14 +265,14 @@ def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
 
 
 def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
-    """Neither of the two is chosen silently."""
+    """Contradicting rules are an error that names both."""
     error = refused(write("rules:\n  - dst: a.test\n  - dst: b.test\n  - {dst: A.test, allow_private: true}\n"))
     assert error.code == "rules-contradict"
     assert [place.rpartition(" ")[2] for place in error.context] == ["2", "4"]
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
-    """What a user has written is kept unless they say otherwise."""
+    """An existing file is overwritten only with --force."""
     path = tmp_path / "new" / "clawker-fw.yaml"
     settings.write_example(path, overwrite=False)
     path.write_text("mine")
@@ -288,5 +288,5 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     ("text", "seconds"), [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1.5s", 1.5), (7, 7), (0, 0)]
 )
 def test_durations(text: object, seconds: float) -> None:
-    """Seconds, or a number with a unit."""
+    """A duration is a number of seconds, or a number with a unit."""
     assert settings.parse_duration(text) == seconds

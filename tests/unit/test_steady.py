@@ -1,4 +1,4 @@
-"""When a settings file has stayed as it is for long enough."""
+"""A settings file counts as complete once it has not changed for a while."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,10 @@ from clawker_fw.watch.steady import Steady
 
 
 class Clocks:
-    """Both clocks: one that only goes on, and the machine's, which can be set."""
+    """A monotonic clock, and the machine's clock, which can be set."""
 
     def __init__(self, file: Path) -> None:
-        """Begin at the moment of a file's last change."""
+        """Start at the time of a file's last change."""
         self.now = 0.0
         self._wall = file.stat().st_ctime_ns / 1e9
         self.steady = Steady(lambda: self.now, lambda: self._wall + self.now + self.set)
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_second_has_to_pass(file: Path) -> None:
-    """A file that has just been changed waits, one that has been as it is for a second does not."""
+    """A file that has just changed has to wait, and one that is unchanged for a second does not."""
     clocks = Clocks(file)
     assert not clocks.passes(file)
     clocks.now = 0.9
@@ -48,7 +48,7 @@ def test_a_second_has_to_pass(file: Path) -> None:
 
 
 def test_the_time_of_a_change_cannot_be_made_up(file: Path) -> None:
-    """An old time put on a file that has just been written does not make it old."""
+    """An old modification time does not make a new file count as complete."""
     clocks = Clocks(file)
     os.utime(file, (0, 0))
     assert file.stat().st_mtime == 0
@@ -57,7 +57,7 @@ def test_the_time_of_a_change_cannot_be_made_up(file: Path) -> None:
 
 @pytest.mark.parametrize("set_", [-3600.0, 0.0])
 def test_a_clock_that_is_set_back_blocks_nothing(set_: float, file: Path) -> None:
-    """What has been seen to stay as it is for a second is steady, whatever the machine says the time is."""
+    """A file that was unchanged for a second is complete, whatever the machine's clock says."""
     clocks = Clocks(file)
     clocks.set = set_
     assert not clocks.passes(file)
@@ -66,7 +66,7 @@ def test_a_clock_that_is_set_back_blocks_nothing(set_: float, file: Path) -> Non
 
 
 def test_every_file_counts(file: Path, tmp_path: Path) -> None:
-    """One of several that has gone is an error, and one that was just made waits."""
+    """A file that disappears is an error, and a new one has to wait."""
     clocks = Clocks(file)
     clocks.now = 5.0
     assert clocks.passes(file)

@@ -1,4 +1,4 @@
-"""Rules for names that are nobody's, or everybody's: refused with the reason, unless they are meant."""
+"""Rules for public suffixes and special names are refused with the reason, unless they are forced."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ NO_HOST = "is a public suffix under which others register names, not a host"
     ],
 )
 def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) -> None:
-    """The error says why, and what to write; with that, the rule is read."""
+    """The error says why and what to write, and with `force` the rule is accepted."""
     with pytest.raises(ValueError, match=reason) as caught:
         RuleEntry(dst=dst)
     assert "add `force: true` to the rule" in str(caught.value)
@@ -49,12 +49,12 @@ def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) ->
     ],
 )
 def test_hosts_and_what_is_below_them_are_read(dst: str) -> None:
-    """Names of one owner, names that no registry knows, and hosts that are there although others are below."""
+    """Names with one owner, internal names, and existing hosts that are also suffixes are accepted."""
     assert RuleEntry(dst=dst).rule() == RuleEntry(dst=dst, force=True).rule()
 
 
 def test_the_list_is_read_as_its_package_reads_it() -> None:
-    """For each of its 10,000 lines, itself and one label more: is that a public suffix, and a registry's?"""
+    """For each of the 10,000 entries, the check is right for the entry itself and for one label more."""
     everything = PublicSuffixList(accept_unknown=False)
     registries = PublicSuffixList(accept_unknown=False, only_icann=True)
     names = [name.lstrip("!*.") for name in everything._publicsuffix]  # noqa: SLF001 - all that there are
@@ -66,7 +66,7 @@ def test_the_list_is_read_as_its_package_reads_it() -> None:
 
 
 def test_the_error_names_the_line(tmp_path: Path) -> None:
-    """As every mistake in a settings file does; the other rules are not at fault."""
+    """The error is reported like every mistake in a settings file."""
     path = tmp_path / "clawker-fw.yaml"
     path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n")
     with pytest.raises(SettingsError) as caught:

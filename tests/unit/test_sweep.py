@@ -1,4 +1,4 @@
-"""A run that ends at any engine call of any plan: what served goes on serving, and the next run finishes."""
+"""A run that ends at any call of any plan: the old siblings keep serving, and the next run completes the work."""
 
 import copy
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Tamper = Callable[[MemoryEngine], None]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What there is before a run, what is wanted then, and whether agents can be served all the while."""
+    """A state before a run, the desired state, and whether agents must be served throughout."""
 
     before: dict[str, Any] | None
     wanted: dict[str, Any]
@@ -93,7 +93,7 @@ def _prepared(scenario: Scenario, release: Release) -> MemoryEngine:
 
 
 def _forget_lock(memory: MemoryEngine) -> None:
-    """Do what the next run does with the lock of a process that is gone; this process is not."""
+    """Do what the next run does with the lock of an ended process."""
     memory.remove("clawker-lock")
 
 
@@ -102,7 +102,7 @@ def _forget_lock(memory: MemoryEngine) -> None:
 def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
     name: str, fault: Fault, release: Release, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At every point agents are served that were before; one more run leaves all current and nothing else."""
+    """At every point, agents that were served are still served, and one more run makes everything current."""
     scenario = SCENARIOS[name]
     for point in count(1):
         memory = _prepared(scenario, release)
@@ -131,7 +131,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
 def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also what a run left behind that was killed anywhere: nothing is touched before all images are there."""
+    """After a run killed at any call, nothing is changed before all images are available."""
     scenario = SCENARIOS["an upgrade of both"]
     pulled = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
     for point in count(1):
@@ -158,7 +158,7 @@ def _refuse(reference: str, _: Callable[[float], None]) -> None:
 
 
 def _everything(memory: MemoryEngine) -> object:
-    """Return all that there is, but for the word that is left of the attempt."""
+    """Return everything on the engine except the record of the last attempt."""
     containers = {each.name: copy.deepcopy(memory.inside(each.name)) for each in memory.listing()}
     for inside in containers.values():
         inside.files.pop(ATTEMPT, None)
@@ -167,7 +167,7 @@ def _everything(memory: MemoryEngine) -> object:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
-    """What is left of a stack is taken down by the next `down`, or brought up by the next `run`."""
+    """An interrupted `down` is completed by the next `down`, or reverted by the next `run`."""
     for point in count(1):
         memory = _prepared(Scenario(ONE, ONE), release)
         wanted = _blueprint(memory, release, **ONE)

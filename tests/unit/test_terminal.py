@@ -1,4 +1,4 @@
-"""Nothing foreign reaches a terminal as it is: whatever a file, a name, a label or a process says."""
+"""Foreign text from files, names, labels and processes never reaches a terminal unescaped."""
 
 import io
 import json
@@ -26,12 +26,12 @@ foreign = st.one_of(st.text(), st.text(st.sampled_from([*HOSTILE, *'ab ="[/]']))
 
 
 def harmless(printed: str) -> bool:
-    """Whether lines have nothing in them that does not print."""
+    """Whether lines contain only printable characters."""
     return all(line.isprintable() for line in printed.split("\n"))
 
 
 def printed(show: Callable[[], object]) -> str:
-    """Return what goes to standard output and standard error where neither is a terminal."""
+    """Return standard output and standard error, neither being a terminal."""
     out = io.StringIO()
     before = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = out
@@ -43,7 +43,7 @@ def printed(show: Callable[[], object]) -> str:
 
 
 def finding(said: str) -> Finding:
-    """Return a finding whose every foreign part is the same."""
+    """Return a finding in which every foreign part is this text."""
     return Finding(
         sibling=Sibling.ENVOY,
         layer=Layer.HOT,
@@ -57,13 +57,13 @@ def finding(said: str) -> Finding:
 
 
 def diff(said: str) -> Diff:
-    """Return a difference that consists of one such finding."""
+    """Return a difference with one such finding."""
     return Diff((finding(said),), dict.fromkeys(Sibling, Verdict.DRIFTED))
 
 
 @given(foreign)
 def test_what_is_made_visible(said: str) -> None:
-    """It prints, is made so only once, and what prints already stays as it is."""
+    """The escaped text is printable, escaping is idempotent, and printable text does not change."""
     shown = terminal.visible(said)
     assert shown.isprintable()
     assert terminal.visible(shown) == shown
@@ -73,7 +73,7 @@ def test_what_is_made_visible(said: str) -> None:
 
 @given(foreign)
 def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
-    """Reports, errors, steps, tracebacks and records; and none of them fails because of it."""
+    """Reports, errors, steps, tracebacks and records are all escaped, and none of them fails."""
     step = RemoveVolume(said)
     error = FirewallError("code", said, context=[said], hint=said)
     try:
@@ -113,7 +113,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 
 @given(foreign)
 def test_a_line_is_never_forged(said: str) -> None:
-    """A name with a line break in it stays on its line, in a table, in a record and in an error."""
+    """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
     rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
     assert len(rows.splitlines()) == 4
@@ -122,7 +122,7 @@ def test_a_line_is_never_forged(said: str) -> None:
 
 
 def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real terminal what is hostile is visible, between colours that are ours."""
+    """On a real terminal, hostile text is visible as escapes, between our own colours."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -140,7 +140,7 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
 
 
 def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """States, addresses, images and the names of what was left, in `status`."""
+    """In `status`, states, addresses, images and the names of leftovers are escaped."""
     monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
     memory = MemoryEngine()
     blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
@@ -156,23 +156,23 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
 
 
 class Full(io.RawIOBase):
-    """A disk that is full, or a pipe whose reader has gone."""
+    """A stream on a full disk, or in a pipe without a reader."""
 
     def __init__(self, error: type[OSError]) -> None:
-        """Say how it fails."""
+        """Set the error that it raises."""
         self._error = error
 
     def writable(self) -> bool:
-        """Say so."""
+        """Return False."""
         return True
 
     def write(self, _: object) -> int:
-        """Fail."""
+        """Raise the error."""
         raise self._error(28, "No space left on device")
 
 
 def test_an_answer_that_is_lost_is_an_error() -> None:
-    """On a full disk; not when nobody wants it, and never for what is told beside it."""
+    """A full disk is an error; a pipe without a reader is not, and neither is a failing standard error."""
     with pytest.raises(OutputError, match="No space left on device"):
         print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(OSError))), flush=True)
     print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
@@ -180,7 +180,7 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
 
 
 def test_configuring_twice_writes_once() -> None:
-    """Each record is one line, however often it was said how."""
+    """Each record is one line, however often logging was set up."""
     for as_json in (True, True, False):
         log.configure(as_json=as_json, debug=False)
     out = printed(lambda: logging.getLogger("clawker_fw").warning("event"))

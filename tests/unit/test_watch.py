@@ -1,4 +1,4 @@
-"""The watcher over an in-memory engine, with a clock that a script moves: when it looks, and what it does then."""
+"""The watcher over an in-memory engine with a scripted clock: when it compares, and what it does."""
 
 import heapq
 import threading
@@ -68,10 +68,10 @@ class CountingEngine(MemoryEngine):
 
 
 class Script(Inbox):
-    """A clock, and what happens when; the watcher is stopped at the end."""
+    """A clock with scripted events; the watcher stops at the end."""
 
     def __init__(self, engine: CountingEngine, end: float) -> None:
-        """Begin at 0."""
+        """Start at 0."""
         super().__init__()
         self.now = 0.0
         self.stopped = False
@@ -81,11 +81,11 @@ class Script(Inbox):
         self._actions: list[tuple[float, int, Callable[[], object]]] = []
 
     def at(self, moment: float, action: Callable[[], object]) -> None:
-        """Have something happen at a moment."""
+        """Schedule an event."""
         heapq.heappush(self._actions, (moment, next(self._numbers), action))
 
     def take(self, seconds: float) -> set[News]:
-        """Let time pass until something is told, or as long as asked."""
+        """Let time pass until an event, or for the requested time."""
         self._engine.settle()
         if found := super().take(0):
             return found
@@ -101,10 +101,10 @@ class Script(Inbox):
 
 
 class Watched:
-    """A stack that is up, and a watcher that can be set on it."""
+    """A running stack, and the watcher to run on it."""
 
     def __init__(self, release: Release, engine: CountingEngine | None = None) -> None:
-        """Bring the stack up."""
+        """Bring up the stack."""
         self.engine = engine or CountingEngine()
         self.release = release
         self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
@@ -115,7 +115,7 @@ class Watched:
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
 
     def change(self, *rules: str) -> None:
-        """Have other rules wanted."""
+        """Change the desired rules."""
         self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
 
     @contextmanager
@@ -123,7 +123,7 @@ class Watched:
         yield self.engine
 
     def place(self) -> WatcherContext:
-        """Return where the watcher works: jitter is in the middle."""
+        """Return the watcher's environment, without jitter."""
         return WatcherContext(
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),
@@ -137,7 +137,7 @@ class Watched:
     def until(
         self, end: float, *actions: tuple[float, Callable[[], object]], heal: Heal = Heal.TAMPER
     ) -> list[str]:
-        """Watch from 0 to the end while things happen, and return what was decided when, in words."""
+        """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
         self.decisions = []
         for moment, action in actions:
@@ -149,7 +149,7 @@ class Watched:
         ]
 
     def heals(self) -> list[float]:
-        """Return when something was healed, or tried to be."""
+        """Return when something was healed, or when that was tried."""
         return [moment for moment, decision in self.decisions if decision.answer is Answer.HEAL]
 
     def is_current(self) -> bool:
@@ -159,12 +159,12 @@ class Watched:
 
 @pytest.fixture
 def watched(release: Release) -> Watched:
-    """A stack that is up."""
+    """A running stack."""
     return Watched(release)
 
 
 def forget_envoy(engine: MemoryEngine) -> None:
-    """Take Envoy's label away, as one who makes it anew by hand would; nobody is told."""
+    """Remove Envoy's label, as a recreation by hand would, without an event."""
     inside = engine.inside(ENVOY)
     kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
     inside.spec = replace(inside.spec, labels=kept)
@@ -174,7 +174,7 @@ def forget_envoy(engine: MemoryEngine) -> None:
 
 
 def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
-    """Our own looking is no reason to look, and neither is the engine's health check."""
+    """Our own comparisons and the engine's health checks are not reasons to compare."""
 
     def check_health() -> None:
         for container in (ENVOY, COREDNS):
@@ -208,7 +208,7 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
 
 @pytest.mark.parametrize("name", TAMPERS)
 def test_what_somebody_does_is_healed_at_once(name: str, watched: Watched) -> None:
-    """The event wakes the watcher, and what it says does not matter: the world is looked at."""
+    """An event only wakes the watcher; its content does not matter."""
     decisions = watched.until(25, (10, partial(TAMPERS[name], watched.engine)))
     assert decisions[:2] == ["0 start nothing", "10 event heal done"]
     assert decisions[2:] == [f"{10 + SPACING:g} event nothing"]  # what it did itself made events, too
@@ -216,14 +216,14 @@ def test_what_somebody_does_is_healed_at_once(name: str, watched: Watched) -> No
 
 
 def test_what_nobody_tells_is_healed_by_the_interval(watched: Watched) -> None:
-    """An engine does not tell everything."""
+    """What causes no event is found at the next interval."""
     decisions = watched.until(35, (10, partial(forget_envoy, watched.engine)))
     assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
     assert watched.is_current()
 
 
 def test_foreign_events_are_no_reason_to_look(watched: Watched) -> None:
-    """A thousand of them, of every kind, cause not a single look."""
+    """A thousand events of others, of every kind, cause no comparison."""
     names = ("clawker", "clawker-envoy-2", "agent", "clawker-net-2")
     kinds = [
         *(("container", action) for action in ("create", "start", "die", "destroy", "exec_start", "rename")),
@@ -240,7 +240,7 @@ def test_foreign_events_are_no_reason_to_look(watched: Watched) -> None:
 
 
 def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
-    """The first event is acted on at once, the others wait their second."""
+    """The watcher acts on the first event at once, and on others after a second."""
 
     def touch() -> None:
         inside = watched.engine.inside(ENVOY)
@@ -255,7 +255,7 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
 
 
 def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
-    """It may have taken an address of ours, which is seen when it runs; when it goes, nothing changes."""
+    """A started container may have one of our addresses, so it causes a comparison; a removed one does not."""
     agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
     actions = [
         (5.0, partial(watched.engine.start, agent)),
@@ -266,7 +266,7 @@ def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
 
 
 def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None:
-    """By an event of which nothing but the network is ours."""
+    """An event in which only the network is ours is a reason to compare."""
     image = watched.engine.inside(COREDNS).spec.image
     spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
     agent = watched.engine.create_container(spec)
@@ -277,7 +277,7 @@ def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None
 
 
 def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Watched) -> None:
-    """An engine tells of it before it starts it; a look for another reason comes too early to see it."""
+    """The engine reports a connection before the start; a comparison in between is too early to see it."""
     engine = watched.engine
     spec = ContainerSpec(
         "agent", engine.inside(COREDNS).spec.image, {}, Shape((), (), {"clawker-net": "10.213.8.53"})
@@ -296,7 +296,7 @@ def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Wa
 
 
 def _set_running(engine: MemoryEngine, container: str) -> None:
-    """Have a container run without another word about it."""
+    """Let a container run without a further event."""
     inside = engine.inside(container)
     inside.status, inside.addresses = "running", set(inside.networks.values())
 
@@ -327,7 +327,7 @@ EVENTS: list[tuple[Event, bool]] = [
 
 @pytest.mark.parametrize(("event", "reason"), EVENTS, ids=str)
 def test_which_events_matter(event: Event, *, reason: bool) -> None:
-    """What is about one of ours, unless it only looks."""
+    """Events about our containers are reasons to compare, except those of probes."""
     own = replace(
         ours("clawker"), containers=frozenset({"1"}), images=frozenset({"clawker-fw/envoy:1", "sha256:1"})
     )
@@ -338,7 +338,7 @@ def test_which_events_matter(event: Event, *, reason: bool) -> None:
 
 
 def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
-    """Tampering is healed beside it, and the changed rule is not slipped in."""
+    """Tampering is healed, and a pending change of rules is not applied with it."""
     watched.change("b.test")
     before = dict(watched.engine.inside(COREDNS).files)
     decisions = watched.until(20, (10, partial(watched.engine.stop, ENVOY)))
@@ -349,14 +349,14 @@ def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
 
 
 def test_all_takes_changed_rules_too(watched: Watched) -> None:
-    """A changed rule is live after an interval at the latest."""
+    """With `--heal all`, a changed rule is live after an interval at the latest."""
     decisions = watched.until(40, (10, partial(watched.change, "b.test")), heal=Heal.ALL)
     assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
     assert watched.is_current()
 
 
 def test_none_only_tells(watched: Watched) -> None:
-    """What differs is named, and left."""
+    """With `--heal none`, differences are only reported."""
     assert watched.until(20, (10, partial(watched.engine.stop, ENVOY)), heal=Heal.NONE)[1:] == ["10 event leave"]
     assert [each.field for each in watched.decisions[-1][1].found] == ["status"]
     assert watched.engine.inside(ENVOY).status == "exited"
@@ -364,7 +364,7 @@ def test_none_only_tells(watched: Watched) -> None:
 
 @pytest.mark.parametrize(("heal", "there"), [(Heal.TAMPER, False), (Heal.ALL, True)])
 def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool) -> None:
-    """Only who is to heal everything brings a stack up: one that was taken down stays down."""
+    """Only `--heal all` brings up a stack that was taken down."""
     watched = Watched(release)
     for name in (ENVOY, COREDNS):
         watched.engine.remove(name)
@@ -378,7 +378,7 @@ def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool)
 
 
 class NeverReady(CountingEngine):
-    """An engine in which replacements start and never answer, as long as that is asked for."""
+    """An engine in which replacements don't answer, for as long as a test says."""
 
     broken = True
 
@@ -391,7 +391,7 @@ class NeverReady(CountingEngine):
 
 
 def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> None:
-    """The wait doubles up to five minutes, and less than half of it is chance; success ends it."""
+    """The wait doubles up to five minutes, with up to half of it random, and success resets it."""
     engine = NeverReady()
     watched = Watched(release, engine)
     end = 2000.0
@@ -411,7 +411,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
 
 
 def test_something_new_is_tried_at_once_although_something_else_has_failed(release: Release) -> None:
-    """A sibling that is stopped does not wait for the other one's failures, once."""
+    """A stopped sibling is started once, even while heals of the other one fail."""
     engine = NeverReady()
     watched = Watched(release, engine)
     watched.until(
@@ -424,14 +424,14 @@ def test_something_new_is_tried_at_once_although_something_else_has_failed(relea
 
 
 def fall_ill(engine: MemoryEngine) -> None:
-    """Have Envoy's network differ inside, and something be told."""
+    """Let Envoy's network differ, and cause an event."""
     engine.inside(ENVOY).network_differences = ("a route is missing",)
     unhealthy = Event("container", "health_status", (ENVOY,), engine.inside(ENVOY).id, "unhealthy")
     engine._emit(unhealthy)  # noqa: SLF001 - as an engine does
 
 
 def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Watched) -> None:
-    """A replacement that works at first, and falls ill every three seconds, is given longer and longer."""
+    """A replacement that fails soon after each heal is replaced after longer and longer waits."""
     illnesses = [(float(moment), partial(fall_ill, watched.engine)) for moment in range(10, 400, 3)]
     watched.until(400, *illnesses)
     waits = [later - earlier for earlier, later in pairwise(watched.heals())]
@@ -442,7 +442,7 @@ def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Wat
 
 
 def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -> None:
-    """Only what did not work is given longer: what somebody does is closed, however often."""
+    """Only failing heals are delayed; tampering is closed each time."""
     engine = watched.engine
 
     def meddle() -> None:
@@ -457,14 +457,14 @@ def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -
 
 
 def test_what_worked_for_a_while_is_replaced_at_once_again(watched: Watched) -> None:
-    """Failures are forgotten."""
+    """After a while without failures, the backoff is reset."""
     moments = [10.0, 50.0, 60.0 + CALM_SECONDS]
     watched.until(moments[-1] + 10, *((moment, partial(fall_ill, watched.engine)) for moment in moments))
     assert watched.heals() == moments
 
 
 def test_a_sibling_that_the_engine_restarts_is_left_to_it(watched: Watched) -> None:
-    """It comes back by itself, and nothing is replaced."""
+    """A program that recovers by itself is not replaced."""
     before = watched.engine.inside(ENVOY).id
 
     def crash() -> None:
@@ -477,7 +477,7 @@ def test_a_sibling_that_the_engine_restarts_is_left_to_it(watched: Watched) -> N
 
 
 def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None:
-    """Patience ends."""
+    """After a while, a program that does not recover is replaced."""
 
     def crash() -> None:
         watched.engine.stop(ENVOY)
@@ -489,7 +489,7 @@ def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None
 
 
 def test_another_run_has_its_turn(watched: Watched) -> None:
-    """While the lock is held nothing is done; when it is given back, the watcher looks at once."""
+    """Nothing is done while another run holds the lock, and the watcher compares when it is released."""
     engine = watched.engine
 
     def hold() -> None:
@@ -519,10 +519,10 @@ def test_another_run_has_its_turn(watched: Watched) -> None:
 
 
 class Unreadable:
-    """Settings that can't be read for a while."""
+    """Settings that are unreadable for a while."""
 
     def __init__(self, watched: Watched, error: SettingsError) -> None:
-        """Begin with those that can."""
+        """Start with readable settings."""
         self._watched = watched
         self._good = watched.blueprint
         self._error = error
@@ -531,13 +531,13 @@ class Unreadable:
         raise self._error
 
     def begin(self, *then: Callable[[], object]) -> None:
-        """Have them be unreadable from now on, and let something happen."""
+        """Make them unreadable from now on, and cause an event."""
         self._watched.blueprint = self._fail
         for action in then:
             action()
 
     def end(self) -> None:
-        """Have them be as they were."""
+        """Make them readable again."""
         self._watched.blueprint = self._good
 
 
@@ -546,7 +546,7 @@ BROKEN = SettingsError("settings-invalid", "Half a file.")
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
 def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, watched: Watched) -> None:
-    """What is stopped, paused or taken off its network is put back; that the settings can't be read is told."""
+    """Without readable settings, stopped, paused and disconnected siblings are repaired."""
     unreadable = Unreadable(watched, BROKEN)
     engine = watched.engine
     decisions = watched.until(
@@ -565,7 +565,7 @@ def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, 
 
 
 def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> None:
-    """A program that would load what somebody has put there is not started, and nothing is made anew."""
+    """A sibling whose files were tampered with is not started, and nothing is replaced."""
     unreadable = Unreadable(watched, BROKEN)
     engine = watched.engine
 
@@ -587,7 +587,7 @@ def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> N
 
 
 def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> None:
-    """A watcher that starts with them does not know what the stack was made to be."""
+    """A watcher that starts with unreadable settings does not know the desired stack, so it does nothing."""
     unreadable = Unreadable(watched, BROKEN)
     unreadable.begin(partial(watched.engine.stop, ENVOY))
     watched.until(9)
@@ -603,32 +603,32 @@ def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> Non
 
 @dataclass
 class Shared:
-    """A stack whose settings file lies in a folder that an agent has mounted."""
+    """A stack whose settings file is in a folder that is mounted into an agent."""
 
     watched: Watched
     file: Path
 
     def wants(self, *rules: str) -> None:
-        """Have the file say other rules."""
+        """Change the rules in the file."""
         wanted = stacks.blueprint(self.watched.engine.facts(), *rules, release=self.watched.release)
         digest = " ".join(rules)
         self.watched.wanted = replace(wanted, origin=origin(self.file, None, digest), files=(self.file,))
 
     def live(self) -> bytes:
-        """Return what the resolver has been given."""
+        """Return the resolver's list of names."""
         return self.watched.engine.inside(COREDNS).files[POLICY].content
 
 
 class MakeShared(Protocol):
-    """Makes a stack whose settings file an agent has mounted."""
+    """Creates a stack whose settings file is mounted into an agent."""
 
     def __call__(self, *, read_only: bool) -> Shared:
-        """Make one."""
+        """Prepare the stack."""
 
 
 @pytest.fixture
 def shared(watched: Watched, tmp_path: Path) -> MakeShared:
-    """Make one, up by its file, with an agent that can or can't write there."""
+    """Bring up the stack with an agent that can, or can't, write the settings file."""
 
     def made(*, read_only: bool) -> Shared:
         stack = Shared(watched, tmp_path / "clawker-fw.yaml")
@@ -647,7 +647,7 @@ def shared(watched: Watched, tmp_path: Path) -> MakeShared:
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, read_only: bool) -> None:  # noqa: FBT001 - a parameter
-    """It is told with container and mount, and what was is enforced on; a file it can't write is applied."""
+    """The mount is reported and the old rules stay in force; a change in a read-only mount is applied."""
     stack = shared(read_only=read_only)
     watched = stack.watched
     before = stack.live()
@@ -668,7 +668,7 @@ def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, read
 
 
 def test_an_agent_that_writes_and_goes_is_remembered(shared: MakeShared) -> None:
-    """Its change is no person's when it is gone; once that is undone, a person's change is taken again."""
+    """A change by an agent is not applied after the agent is gone. Once it is undone, changes are applied."""
     stack = shared(read_only=False)
     watched = stack.watched
     before = stack.live()
@@ -691,7 +691,7 @@ def test_an_agent_that_writes_and_goes_is_remembered(shared: MakeShared) -> None
 
 
 def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> None:
-    """What an agent can write, it can also make unreadable: everything is healed by what was good."""
+    """If an agent makes the file unreadable, everything is healed with the last good settings."""
     stack = shared(read_only=False)
     watched = stack.watched
     unreadable = Unreadable(watched, BROKEN)
@@ -708,7 +708,7 @@ def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> 
 
 
 def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: MakeShared) -> None:
-    """The stack remembers what was applied; when a person has applied the change, it is one no more."""
+    """The stack records what was applied; a change that a person has applied is accepted."""
     stack = shared(read_only=False)
     watched = stack.watched
     before = stack.live()
@@ -725,7 +725,7 @@ def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: Make
 
 
 def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp_path: Path) -> None:
-    """Two files never fight over a stack: the second watcher only tells."""
+    """Two watchers with different files don't fight: the second one only reports."""
     stack = shared(read_only=True)
     before = stack.live()
     stack.file = tmp_path / "other.yaml"
@@ -736,7 +736,7 @@ def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp
 
 
 def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
-    """Its absence is told once; when it answers, the watcher looks at once."""
+    """A missing engine is reported once, and the watcher compares as soon as it answers."""
     connect, absent = watched.connect, EngineError("engine-unreachable", "The engine can't be reached.")
 
     @contextmanager
@@ -760,7 +760,7 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
 
 
 def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
-    """A look that gets no answer ends the connection."""
+    """A failed comparison closes the connection."""
     connections = count()
     connect = watched.connect
 
@@ -784,7 +784,7 @@ def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
 
 
 def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
-    """Code of two releases is never mixed: the stack is left as it is."""
+    """After an upgrade of its own code, the watcher stops and leaves the stack alone."""
 
     def require() -> None:
         if watched.script.now >= 10:
@@ -799,7 +799,7 @@ def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
 
 
 def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
-    """What is left is left to whoever comes next."""
+    """A stop leaves the remaining work to the next run."""
     place = watched.place()
     watched.script = Script(watched.engine, 50)
     steps = count()
@@ -820,7 +820,7 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
 
 
 def test_intervals_have_jitter() -> None:
-    """Many watchers do not look at the same moment."""
+    """Intervals have jitter, so that many watchers don't compare at the same time."""
     shares = iter([0.0, 0.5, 1.0])
     pace = Schedule(100, lambda: next(shares))
     dues = []
@@ -831,7 +831,7 @@ def test_intervals_have_jitter() -> None:
 
 
 def test_waits_have_jitter_and_an_end() -> None:
-    """A wait is between half of the longest and the longest; failures while waiting do not add up."""
+    """A wait is 50 to 100 % of the current maximum, and failures during a wait don't extend it."""
     for share, factor in ((0.0, 1.0), (1.0, 0.5)):
         backoff = Backoff(1, 8, lambda share=share: share)  # type: ignore[misc]
         now, waits = 0.0, []
@@ -846,6 +846,6 @@ def test_waits_have_jitter_and_an_end() -> None:
 
 
 def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
-    """Whoever reads the records knows when a watcher began."""
+    """The first record tells when a watcher has started."""
     watched.until(1)
     assert [each.trigger for _, each in watched.decisions] == [Trigger.START]

@@ -1,4 +1,4 @@
-"""What a watcher tells: records, metrics, the health page, and the service manager."""
+"""The watcher's reports: records, metrics, the health page, and the service manager."""
 
 import json
 import logging
@@ -78,7 +78,7 @@ BLIND = Decision(
 def test_a_decision_is_one_record(
     decision: Decision, level: str, expected: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says why was looked, what was found, what was done, and how that ended."""
+    """A record has the trigger, the findings, the action and its outcome."""
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
@@ -88,7 +88,7 @@ def test_a_decision_is_one_record(
 
 
 def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
-    """A record stays a line."""
+    """A record is one line."""
     many = Decision(Trigger.START, Answer.LEAVE, 0, DRIFTED, (RULE,) * 25)
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(many)
@@ -99,14 +99,14 @@ def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
-    """Return the values that are not zero, without those of the process."""
+    """Return all non-zero values except those of the process."""
     lines = [line for line in metrics.page().decode().splitlines() if line.startswith("clawker_fw_")]
     pairs = (line.rpartition(" ") for line in lines)
     return {name: float(value) for name, _, value in pairs if float(value)}
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:
-    """Verdicts, looks, heals by action and outcome, what is left, and when it went well last."""
+    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success."""
     metrics = Metrics("1.2", "abc")
     for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
         metrics.report(decision)
@@ -125,7 +125,7 @@ def test_metrics_say_what_was_seen_and_done() -> None:
 
 
 def test_what_could_not_be_looked_at_is_unknown() -> None:
-    """A stack that nobody has looked at is never shown as current."""
+    """A stack that could not be compared is never shown as current."""
     metrics = Metrics("1.2", "abc")
     unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
     assert unknown <= samples(metrics).keys()
@@ -139,7 +139,7 @@ def test_what_could_not_be_looked_at_is_unknown() -> None:
 
 
 def test_health_is_a_fresh_look_that_says_current() -> None:
-    """Nothing seen, something left, nothing readable, too old: none of it is healthy."""
+    """Before a comparison, with findings, with an error or too long ago, the watcher is not healthy."""
     now = [0.0]
     health = Health(60, lambda: now[0])
     assert not health.answer()[0]
@@ -161,12 +161,12 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     "text", ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464", "unix:/run/clawker-fw/watch.sock"]
 )
 def test_addresses_of_this_machine(text: str) -> None:
-    """What is given is what is listened on."""
+    """The page listens at the given address."""
     assert str(parse_address(text)) == text
 
 
 def test_localhost_is_the_loopback_address() -> None:
-    """A name is not looked up."""
+    """Host names are not resolved."""
     assert str(parse_address("localhost:1")) == "127.0.0.1:1"
 
 
@@ -176,7 +176,7 @@ def test_localhost_is_the_loopback_address() -> None:
      "127.0.0.1:x", "127.0.0.1:65536", "unix:relative.sock", "unix:", ""],
 )  # fmt: skip
 def test_addresses_that_others_could_reach(text: str) -> None:
-    """Nobody else's machine gets to see it."""
+    """Only loopback addresses and sockets are accepted."""
     with pytest.raises(ValueError, match="write"):
         parse_address(text)
 
@@ -186,7 +186,7 @@ PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_pages_are_served_on_loopback(host: str) -> None:
-    """A page is there, another one is not."""
+    """Known pages are served, and others are not found."""
     with served(Address(host, 0), PAGES) as address:
         assert address.port
         with urllib.request.urlopen(f"http://{address}/metrics?x=1") as reply:
@@ -203,7 +203,7 @@ class UnixConnection(HTTPConnection):
     """HTTP over a unix socket."""
 
     def connect(self) -> None:
-        """Connect to the path that is given as the host."""
+        """Connect to the path, given as the host."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(self.host)
 
@@ -219,7 +219,7 @@ def get(path: Path) -> int:
 
 
 def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
-    """Not for everybody, gone afterwards, and one that was left behind is no obstacle."""
+    """The socket is private, is removed at the end, and replaces one that was left behind."""
     path = tmp_path / "watch.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
@@ -233,7 +233,7 @@ def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
-    """Nothing that somebody else has is taken away."""
+    """Files of others are not replaced."""
     with served(Address("127.0.0.1", 0), PAGES) as address:
         with pytest.raises(RefusedError) as caught, served(address, PAGES):
             pass
@@ -250,15 +250,15 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that listens as systemd does."""
+    """A socket that receives messages like systemd."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.setblocking(False)  # noqa: FBT003 - the library's
         yield listening
 
 
-def heard(manager: socket.socket) -> list[list[str]]:
-    """Return the lines of each message that has come."""
+def messages(manager: socket.socket) -> list[list[str]]:
+    """Return the lines of each received message."""
     messages = []
     while True:
         try:
@@ -267,19 +267,19 @@ def heard(manager: socket.socket) -> list[list[str]]:
             return messages
 
 
-def told(manager: socket.socket, **variables: str) -> Manager:
-    """Return who tells the service manager, with the variables that it gives."""
+def notifier(manager: socket.socket, **variables: str) -> Manager:
+    """Return a sender to the service manager with these variables."""
     return Manager({"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "1000000", **variables})
 
 
 def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager: socket.socket) -> None:
-    """READY once, whatever the first look says; WATCHDOG for looks that succeed, and for progress."""
-    telling = told(manager, WATCHDOG_PID=str(os.getpid()))
+    """READY is sent once, after the first comparison. WATCHDOG is sent after successes and during progress."""
+    sender = notifier(manager, WATCHDOG_PID=str(os.getpid()))
     for decision in (BLIND, QUIET, BLIND):
-        telling.report(decision)
-    telling.alive()
-    telling.stopping()
-    assert heard(manager) == [
+        sender.report(decision)
+    sender.alive()
+    sender.stopping()
+    assert messages(manager) == [
         ["READY=1", "STATUS=No."],
         ["STATUS=nothing, current", "WATCHDOG=1"],
         ["STATUS=No."],
@@ -289,24 +289,24 @@ def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager
 
 
 def test_a_first_heal_that_takes_long_is_a_start_all_the_same(manager: socket.socket) -> None:
-    """A manager waits for READY no longer than for any start: the first sign of life says it, too."""
-    telling = told(manager)
-    telling.alive()
-    telling.report(QUIET)
-    assert heard(manager) == [["READY=1", "WATCHDOG=1"], ["STATUS=nothing, current", "WATCHDOG=1"]]
+    """READY is also sent with the first progress, because a manager does not wait for long."""
+    sender = notifier(manager)
+    sender.alive()
+    sender.report(QUIET)
+    assert messages(manager) == [["READY=1", "WATCHDOG=1"], ["STATUS=nothing, current", "WATCHDOG=1"]]
 
 
 def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> None:
-    """Nor one that is not asked for."""
+    """No watchdog message is sent for another process, or if none is requested."""
     for variables in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": ""}):
-        telling = told(manager, **variables)
-        telling.report(QUIET)
-        telling.alive()
-        assert heard(manager) == [["READY=1", "STATUS=nothing, current"]]
+        sender = notifier(manager, **variables)
+        sender.report(QUIET)
+        sender.alive()
+        assert messages(manager) == [["READY=1", "STATUS=nothing, current"]]
 
 
 def test_abstract_sockets_are_told_too() -> None:
-    """An address that begins with @ names one."""
+    """An address that begins with @ is an abstract socket."""
     name = f"clawker-fw-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name}")
@@ -316,17 +316,17 @@ def test_abstract_sockets_are_told_too() -> None:
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1", "/nonexistent/notify"])
 def test_nobody_to_tell_is_no_error(address: str) -> None:
-    """A watcher may be started by hand."""
-    telling = Manager({"NOTIFY_SOCKET": address})
-    telling.report(QUIET)
-    telling.stopping()
+    """A watcher can be started by hand, without a manager."""
+    sender = Manager({"NOTIFY_SOCKET": address})
+    sender.report(QUIET)
+    sender.stopping()
 
 
 # --- the release ----------------------------------------------------------------------------------------------
 
 
 def changed(release: Release) -> None:
-    """Install another file over one."""
+    """Install another file in place of one."""
     stacks.change_file(release.package / "pipeline.py", lambda text: text + b"# newer\n")
 
 
@@ -340,7 +340,7 @@ CHANGES: dict[str, Callable[[Release], None]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
-    """Any file that is not what it was is another release; caches of bytecode are not."""
+    """Any changed file is another release, except bytecode caches."""
     release = stacks.copied_release(tmp_path)
     installed = Installed(release)
     cache = release.package / "__pycache__"
@@ -354,7 +354,7 @@ def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
 
 
 def test_whoever_goes_before_the_answer_is_there(capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing is written of it, least of all a traceback that is no record; others are answered."""
+    """A request that is broken off writes nothing to the log, and further ones are served."""
     asked, gone = threading.Event(), threading.Event()
 
     def slow() -> Reply:

@@ -1,4 +1,4 @@
-"""What is ours has every label that we put on it; what lacks one is somebody else's, and stays as it is."""
+"""A resource is ours only with every label that we set. Everything else is never changed."""
 
 import itertools
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
 
 
 def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Under a name of its own, with all but one of them, or only those of ownership; with all of them it goes."""
+    """A container that lacks one of the labels is left alone; with all of them, it is removed."""
     every = dict(memory.inside("clawker-envoy").spec.labels)
     some = [{key: text for key, text in every.items() if key != missing} for missing in every]
     some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP)]
@@ -59,7 +59,7 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
 def test_a_name_of_ours_without_our_labels_is_refused(
     name: str, part: dict[str, str], memory: MemoryEngine, release: Release
 ) -> None:
-    """It is not known what it is, so nothing is done to it, however long it is silent."""
+    """A resource with one of our names but without all of our labels is refused and left alone."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     image = images.lock_image(memory.facts(), release.digests)
     memory.load_image(image.archive(), image.archive_size, lambda _: None)
@@ -79,12 +79,12 @@ def test_a_name_of_ours_without_our_labels_is_refused(
 
 
 def network(memory: MemoryEngine, name: str) -> NetworkView:
-    """Return the network of a name."""
+    """Return the network with this name."""
     return next(each for each in memory.networks() if each.name == name)
 
 
 def test_what_we_make_has_every_label(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The control: siblings, networks and the lock are known again."""
+    """Positive control: siblings, networks and the lock with all labels are recognized."""
     observed = observe(memory, wanted.project, ())
     assert set(observed.siblings) == set(Sibling)
     assert len(observed.networks) == 2
