@@ -1,12 +1,15 @@
 """A DNS client for many queries at once, including ones that no library would send (RFC 1035, section 4)."""
 
+import contextlib
 import itertools
 import select
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Self
 
 _HEADER = struct.Struct(">HHHHHH")
 _AT_ONCE = 64
@@ -108,3 +111,59 @@ class Resolver:
             reply = self._socket.recv(4096)
             found[reply[:2]] = Answer(reply)
         return [found[message[:2]] for message in messages]
+
+
+class NameServer:
+    """A name server on loopback that answers A with one address for every name that it has, and keeps what it is asked.
+
+    It is the judge of who was looked up: a question is kept as its labels, octet for octet.
+    """
+
+    def __init__(self, names: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+        """Listen on a free port."""
+        self.asked: list[tuple[bytes, ...]] = []
+        self._names = {tuple(label.encode() for label in name.split(".")) for name in names}
+        self._address = IPv4Address(address).packed
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """Serve until the context ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        with contextlib.suppress(OSError):  # not connected, which wakes it all the same
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                message, sender = self._socket.recvfrom(4096)
+            except OSError:
+                return
+            if not message:
+                return  # shut down
+            labels, end = _labels(message)
+            self.asked.append(labels)
+            there = tuple(label.lower() for label in labels) in self._names
+            (kind,) = struct.unpack_from(">H", message, end)
+            answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 5, 4) + self._address if there and kind == 1 else b""
+            header = _HEADER.pack(
+                int.from_bytes(message[:2], "big"), 0x8180 | (0 if there else 3), 1, int(bool(answer)), 0, 0
+            )
+            self._socket.sendto(header + message[12 : end + 4] + answer, sender)
+
+
+def _labels(message: bytes) -> tuple[tuple[bytes, ...], int]:
+    """Return the labels of a query's name, and where it ends."""
+    labels, position = [], 12
+    while length := message[position]:
+        labels.append(message[position + 1 : position + 1 + length])
+        position += length + 1
+    return tuple(labels), position + 1

@@ -3,161 +3,30 @@
 Only what follows the decision is replaced: a chain answers with its name, a route with its cluster's name.
 """
 
-import contextlib
 import http.client
 import json
-import secrets
-import socket
-import ssl
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.model import Sibling
 from clawker_fw.rules.matcher import Matcher
-from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol
-from clawker_fw.stack import images
-from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, extension
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
-from devkit.programs import free_port, machine
+from devkit.dns import NameServer
+from devkit.envoy import HERE, MANY_PORTS, Loading, Proxy, Resolving, program
 from devkit.stacks import rule_set
-from devkit.strategies import PORTS, names_near, rule_sets
+from devkit.strategies import names_near, rule_sets
 from devkit.waiting import until
-
-HERE = IPv4Address("127.0.0.1")
-
-MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
-"""The largest number of ports besides 80 and 443, below those that the machine assigns."""
-
-_DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
-
-
-class Proxy:
-    """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
-
-    clusters: Sequence[Mapping[str, Any]] = tuple(
-        {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
-    )
-
-    def __init__(self, folder: Path, program: Path) -> None:
-        """Start it without listeners."""
-        self.folder = folder
-        self.ports = {port: free_port() for port in PORTS}
-        for name in ("hot/lds", "hot/rds"):
-            (folder / name).mkdir(parents=True)
-        self.serve(RuleSet())
-        bootstrap: dict[str, Any] = {
-            "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
-            "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {
-                "lds_config": {
-                    "resource_api_version": "V3",
-                    "path_config_source": {
-                        "path": str(folder / LISTENERS),
-                        "watched_directory": {"path": str(folder / "hot/lds")},
-                    },
-                }
-            },
-            "static_resources": {"clusters": list(self.clusters)},
-        }
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        self.log = folder / "log"
-        options = ["--reject-unknown-dynamic-fields", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
-            )
-
-    def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files in the order of a commit."""
-        version = secrets.token_hex(8)
-        for path, file in hot(rules, HERE).items():
-            document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
-            for resource in document["resources"]:
-                self._decide_only(resource)
-            fresh = self.folder / "fresh"
-            fresh.write_text(json.dumps({**document, "version_info": version}))
-            fresh.replace(self.folder / path)
-        self.version = version
-
-    def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's or cluster's name."""
-        if "address" in resource:
-            address = resource["address"]["socket_address"]
-            address["port_value"] = self.ports[address["port_value"]]
-            for chain in resource["filter_chains"]:
-                if chain["name"] != "http":
-                    answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": chain["name"]}}
-                    chain["filters"] = [{"name": "answer", "typed_config": answer}]
-        for host in resource.get("virtual_hosts", []):
-            for route in host["routes"]:
-                if (target := route.pop("route", None)) is not None:
-                    route["direct_response"] = {"status": 200, "body": {"inline_string": target["cluster"]}}
-
-    def admin(self, path: str) -> bytes:
-        """Ask the admin interface."""
-        connection = http.client.HTTPConnection("admin")
-        try:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(str(self.folder / "admin"))
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
-
-    def serves(self) -> bool:
-        """Whether every resource was loaded from the current files."""
-        try:
-            lines = self.admin("/stats?filter=version_text$").decode().splitlines()
-        except OSError:
-            return False
-        live = dict(line.replace('"', "").split(": ") for line in lines)
-        proofs = [resource.envoy.statistics for resource in RESOURCES if resource.envoy]
-        return all(live.get(f"{name}.version_text") == self.version for name in proofs)
-
-    def chain(self, name: str, port: int) -> str:
-        """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
-        hello = ssl.MemoryBIO()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
-        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
-            connection.sendall(hello.read())
-            try:
-                return connection.recv(4096).decode()
-            except ConnectionResetError:
-                return ""
-
-    def route(self, host: str, port: int) -> str:
-        """Return the cluster for a request with a Host header, or "refused"."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=5)
-        connection.request("GET", "/", headers={"Host": host})
-        response = connection.getresponse()
-        body = response.read().decode()
-        connection.close()
-        return body if response.status == 200 else "refused"
-
-
-def _program(release: Release) -> Path:
-    bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
-    program = next(entry.source for entry in bundled.entries if entry.path == "usr/local/bin/envoy")
-    assert program is not None
-    return program
-
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Proxy]:
     """The proxy, for all tests here."""
-    started = Proxy(tmp_path_factory.mktemp("envoy"), _program(release))
+    started = Proxy(tmp_path_factory.mktemp("envoy"), program(release))
     yield started
     started.process.terminate()
     started.process.wait()
@@ -219,38 +88,10 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
         connection.close()
 
 
-class Loading(Proxy):
-    """An Envoy that loads our unchanged files, except for port numbers."""
-
-    def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace only the port numbers, except where many ports are tested."""
-        if "address" in resource:
-            address = resource["address"]["socket_address"]
-            if address["port_value"] not in MANY_PORTS:
-                address["port_value"] = self.ports[address["port_value"]]
-
-
-class Resolving(Loading):
-    """An Envoy that resolves names after its decision, without a DNS server that answers."""
-
-    clusters = tuple(
-        {
-            "name": name,
-            "lb_policy": "CLUSTER_PROVIDED",
-            "cluster_type": extension(
-                "envoy.clusters.dynamic_forward_proxy",
-                "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                dns_cache_config=DNS_CACHE,
-            ),
-        }
-        for name in (GUARDED, EXEMPT)
-    )
-
-
 @pytest.fixture(scope="module")
 def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
     """The proxy that loads our files."""
-    started = Loading(tmp_path_factory.mktemp("loading"), _program(release))
+    started = Loading(tmp_path_factory.mktemp("loading"), program(release))
     yield started
     started.process.terminate()
     started.process.wait()
@@ -305,18 +146,20 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
         assert proxy.chain(name, 443) == "tls a.test guarded"
         assert proxy.route(name, 80) == "guarded"
     assert proxy.route("b.test", 80) == "refused"
-    resolving = Resolving(tmp_path, _program(release))
-    try:
-        resolving.serve(rules)
-        until(resolving.serves)
-        for name in ("a.test", "A.TEST", "a.Test:80", "a.test."):
-            assert resolving.route(name, 80) == "refused"  # nobody has an address for it
-        for name in ("a.test", "A.TEST"):
-            assert resolving.chain(name, 443) == ""
-        (counted,) = resolving.admin("/stats?filter=host_added").decode().splitlines()
-    finally:
-        resolving.process.terminate()
-        resolving.process.wait()
+    with NameServer() as names:
+        resolving = Resolving(tmp_path, program(release), names.port)
+        try:
+            resolving.serve(rules)
+            until(resolving.serves)
+            for name in ("a.test", "A.TEST", "a.Test:80", "a.test."):
+                assert resolving.route(name, 80) == "refused"  # nobody has an address for it
+            for name in ("a.test", "A.TEST"):
+                assert resolving.chain(name, 443) == ""
+            (counted,) = resolving.admin("/stats?filter=host_added").decode().splitlines()
+        finally:
+            resolving.process.terminate()
+            resolving.process.wait()
+    assert set(names.asked) == {(b"a", b"test")}
     assert counted == "dns_cache.world.host_added: 2"  # once for each port
 
 

@@ -17,6 +17,7 @@ from clawker_fw.stack.envoy import routes
 from clawker_fw.stack.envoy.messages import (
     DNS_CACHE,
     FAILURES,
+    HOST_NAME,
     LOG_FIELDS,
     PORT,
     TYPES,
@@ -132,7 +133,23 @@ def _chain_matcher(servers: Mapping[str, list[str]]) -> Json:
             ],
         )
         server_name = _matching_input("sni", "ServerNameInput")
-        by_protocol["tls"] = {"matcher": {"matcher_tree": {"input": server_name, "custom_match": names}}}
+        is_host_name = {
+            "and_matcher": {
+                "predicate": [
+                    {
+                        "single_predicate": {
+                            "input": server_name,
+                            "value_match": {"safe_regex": {"regex": regex, "google_re2": {}}},
+                        }
+                    }
+                    for regex in HOST_NAME
+                ]
+            }
+        }
+        by_name = {"matcher": {"matcher_tree": {"input": server_name, "custom_match": names}}}
+        by_protocol["tls"] = {
+            "matcher": {"matcher_list": {"matchers": [{"predicate": is_host_name, "on_match": by_name}]}}
+        }
     protocol = _matching_input("protocol", "TransportProtocolInput")
     return {"matcher_tree": {"input": protocol, "exact_match_map": {"map": by_protocol}}}
 
@@ -203,6 +220,7 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
             },
         },
         http_filters=[
+            _host_names_only(),
             extension(
                 "envoy.filters.http.set_filter_state",
                 "filters.http.set_filter_state.v3.Config",
@@ -251,4 +269,28 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
                 {**LOG_FIELDS, "name": "%REQ(:AUTHORITY)%"} | UPSTREAM_FIELDS,
             ),
         ],
+    )
+
+
+def _host_names_only() -> Json:
+    """Return the filter that refuses every Host that is no host name, whatever the routes say."""
+    other = [
+        {
+            "header": {
+                "name": ":authority",
+                "string_match": {"safe_regex": {"regex": regex}},
+                "invert_match": True,
+            }
+        }
+        for regex in HOST_NAME
+    ]
+    return extension(
+        "envoy.filters.http.rbac",
+        "filters.http.rbac.v3.RBAC",
+        rules={
+            "action": "DENY",
+            "policies": {
+                "no-host-name": {"permissions": [{"or_rules": {"rules": other}}], "principals": [{"any": True}]}
+            },
+        },
     )

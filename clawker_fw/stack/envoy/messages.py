@@ -29,6 +29,16 @@ DNS_CACHE: Mapping[str, Any] = {
     },
 }
 
+HOST_NAME = (r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", r"[!-~]{1,253}")
+"""The expressions that a host name matches, both of them (RFC 1035, section 2.3.4; with underscores, as resolvers have them).
+
+Anything else means one thing to Envoy, which compares octets, and another to the resolver behind it, which knows
+escapes: a name with a backslash would be matched as it stands, and looked up as another.
+"""
+
+RUNTIME = {"re2.max_program_size.error_level": 2000}
+"""Envoy's runtime settings: counted repetitions make the expressions for a host name larger than it takes by default."""
+
 LOG_FIELDS = {
     "time": "%START_TIME%",
     "source": "%DOWNSTREAM_REMOTE_ADDRESS%",

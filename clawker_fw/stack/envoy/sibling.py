@@ -8,7 +8,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import routes
 from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED
+from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
@@ -76,6 +76,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
         "listeners_folder": f"{container.VOLUME}/{folder}",
         "dns_cache": DNS_CACHE,
+        "runtime": RUNTIME,
         "clusters": [
             {"name": GUARDED, "source": str(addressing.guarded(slot))},
             {"name": EXEMPT, "source": str(addressing.exempt(slot))},

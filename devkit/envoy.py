@@ -1,0 +1,224 @@
+"""The real Envoy on loopback, with the listeners and routes that we render."""
+
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Sibling
+from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
+from clawker_fw.stack import images
+from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, extension
+from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
+from clawker_fw.stack.release import Release
+from devkit.programs import free_port, machine
+from devkit.strategies import PORTS
+
+HERE = IPv4Address("127.0.0.1")
+
+MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
+"""The largest number of ports besides 80 and 443, below those that the machine assigns."""
+
+_DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
+
+
+class Proxy:
+    """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
+
+    clusters: Sequence[Mapping[str, Any]] = tuple(
+        {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
+    )
+
+    def __init__(self, folder: Path, program: Path) -> None:
+        """Start it without listeners."""
+        self.folder = folder
+        self.ports = {port: free_port() for port in PORTS}
+        for name in ("hot/lds", "hot/rds"):
+            (folder / name).mkdir(parents=True)
+        self.serve(RuleSet())
+        bootstrap: dict[str, Any] = {
+            "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
+            "node": {"id": "test", "cluster": "test"},
+            "dynamic_resources": {
+                "lds_config": {
+                    "resource_api_version": "V3",
+                    "path_config_source": {
+                        "path": str(folder / LISTENERS),
+                        "watched_directory": {"path": str(folder / "hot/lds")},
+                    },
+                }
+            },
+            "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}]},
+            "static_resources": {"clusters": list(self.clusters)},
+        }
+        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
+        self.log = folder / "log"
+        options = ["--reject-unknown-dynamic-fields", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
+            )
+
+    def serve(self, rules: RuleSet) -> None:
+        """Replace the hot files in the order of a commit."""
+        version = secrets.token_hex(8)
+        for path, file in hot(rules, HERE).items():
+            document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
+            for resource in document["resources"]:
+                self._decide_only(resource)
+            fresh = self.folder / "fresh"
+            fresh.write_text(json.dumps({**document, "version_info": version}))
+            fresh.replace(self.folder / path)
+        self.version = version
+
+    def _decide_only(self, resource: dict[str, Any]) -> None:
+        """Replace forwarding by a response with the chain's or cluster's name."""
+        if "address" in resource:
+            address = resource["address"]["socket_address"]
+            address["port_value"] = self.ports[address["port_value"]]
+            for chain in resource["filter_chains"]:
+                if chain["name"] != "http":
+                    answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": chain["name"]}}
+                    chain["filters"] = [{"name": "answer", "typed_config": answer}]
+        for host in resource.get("virtual_hosts", []):
+            for route in host["routes"]:
+                if (target := route.pop("route", None)) is not None:
+                    route["direct_response"] = {"status": 200, "body": {"inline_string": target["cluster"]}}
+
+    def admin(self, path: str) -> bytes:
+        """Ask the admin interface."""
+        connection = http.client.HTTPConnection("admin")
+        try:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self.folder / "admin"))
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def serves(self) -> bool:
+        """Whether every resource was loaded from the current files."""
+        try:
+            lines = self.admin("/stats?filter=version_text$").decode().splitlines()
+        except OSError:
+            return False
+        live = dict(line.replace('"', "").split(": ") for line in lines)
+        proofs = [resource.envoy.statistics for resource in RESOURCES if resource.envoy]
+        return all(live.get(f"{name}.version_text") == self.version for name in proofs)
+
+    def chain(self, name: str, port: int) -> str:
+        """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
+        hello = ssl.MemoryBIO()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
+        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
+            connection.sendall(hello.read())
+            try:
+                return connection.recv(4096).decode()
+            except ConnectionResetError:
+                return ""
+
+    def route(self, host: str, port: int) -> str:
+        """Return the cluster for a request with a Host header, or "refused"."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=5)
+        connection.request("GET", "/", headers={"Host": host})
+        response = connection.getresponse()
+        body = response.read().decode()
+        connection.close()
+        return body if response.status == 200 else "refused"
+
+
+def program(release: Release) -> Path:
+    bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
+    program = next(entry.source for entry in bundled.entries if entry.path == "usr/local/bin/envoy")
+    assert program is not None
+    return program
+
+
+class Loading(Proxy):
+    """An Envoy that loads our unchanged files, except for port numbers."""
+
+    def _decide_only(self, resource: dict[str, Any]) -> None:
+        """Replace only the port numbers, except where many ports are tested."""
+        if "address" in resource:
+            address = resource["address"]["socket_address"]
+            if address["port_value"] not in MANY_PORTS:
+                address["port_value"] = self.ports[address["port_value"]]
+
+
+class Resolving(Loading):
+    """One that goes on after the decision: it looks names up at a name server on loopback."""
+
+    def __init__(self, folder: Path, program: Path, name_server: int) -> None:
+        """Start it; `name_server` is the port of the one that it asks."""
+        self._name_server = {"socket_address": {"address": "127.0.0.1", "port_value": name_server}}
+        self.clusters = tuple(
+            {
+                "name": name,
+                "lb_policy": "CLUSTER_PROVIDED",
+                "cluster_type": extension(
+                    "envoy.clusters.dynamic_forward_proxy",
+                    "clusters.dynamic_forward_proxy.v3.ClusterConfig",
+                    dns_cache_config=self._asking(DNS_CACHE),
+                ),
+            }
+            for name in (GUARDED, EXEMPT)
+        )
+        super().__init__(folder, program)
+
+    def _decide_only(self, resource: dict[str, Any]) -> None:
+        super()._decide_only(resource)
+        for cache in _caches(resource):
+            cache |= self._asking(cache)
+
+    def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
+        resolver = cache["typed_dns_resolver_config"]
+        config = {**resolver["typed_config"], "resolvers": [self._name_server]}
+        return {**cache, "typed_dns_resolver_config": {**resolver, "typed_config": config}}
+
+    def hello(self, name: bytes, port: int) -> bytes:
+        """Return what comes back for a TLS hello with a server name of any octets."""
+        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
+            connection.sendall(client_hello(name))
+            try:
+                return connection.recv(4096)
+            except ConnectionResetError:
+                return b""
+
+    def request(self, host: bytes, port: int) -> bytes:
+        """Return the first line of what comes back for a request with a Host header of any octets."""
+        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+            return connection.recv(4096).partition(b"\r\n")[0]
+
+
+def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Yield each configuration of the DNS cache in a resource."""
+    if isinstance(value, dict):
+        if "dns_cache_config" in value:
+            yield value["dns_cache_config"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _caches(each)
+
+
+def client_hello(server_name: bytes) -> bytes:
+    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name of any octets (RFC 6066, section 3)."""
+
+    def sized(content: bytes, octets: int) -> bytes:
+        return len(content).to_bytes(octets, "big") + content
+
+    names = sized(b"\0" + sized(server_name, 2), 2)
+    extensions = sized(b"\0\0" + sized(names, 2), 2)
+    body = b"\x03\x03" + bytes(32) + b"\0" + sized(b"\x13\x01\xc0\x2f", 2) + b"\x01\0" + extensions
+    return b"\x16\x03\x01" + sized(b"\x01" + sized(body, 3), 2)
