@@ -114,7 +114,7 @@ class Resolver:
 
 
 class NameServer:
-    """A name server on loopback that answers A with one address for every name that it has, and keeps what it is asked.
+    """A name server on loopback: the names that it has are at one address, every other one does not exist.
 
     It is the judge of who was looked up: a question is kept as its labels, octet for octet.
     """

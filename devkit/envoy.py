@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class Proxy:
         {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
     )
 
-    def __init__(self, folder: Path, program: Path) -> None:
-        """Start it without listeners."""
+    def __init__(self, folder: Path, program: Path, before: Sequence[str] = ()) -> None:
+        """Start it without listeners. `before` are arguments that come before Envoy's, for another program."""
         self.folder = folder
         self.ports = {port: free_port() for port in PORTS}
         for name in ("hot/lds", "hot/rds"):
@@ -64,7 +65,7 @@ class Proxy:
         options = ["--reject-unknown-dynamic-fields", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
+                [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
             )
 
     def serve(self, rules: RuleSet) -> None:
@@ -134,14 +135,13 @@ class Proxy:
         response = connection.getresponse()
         body = response.read().decode()
         connection.close()
-        return body if response.status == 200 else "refused"
+        return body if response.status == HTTPStatus.OK else "refused"
 
 
 def program(release: Release) -> Path:
+    """Return where the Envoy of a release lies on this machine."""
     bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
-    program = next(entry.source for entry in bundled.entries if entry.path == "usr/local/bin/envoy")
-    assert program is not None
-    return program
+    return next(each.source for each in bundled.entries if each.path == "usr/local/bin/envoy" and each.source)
 
 
 class Loading(Proxy):
@@ -158,7 +158,7 @@ class Loading(Proxy):
 class Resolving(Loading):
     """One that goes on after the decision: it looks names up at a name server on loopback."""
 
-    def __init__(self, folder: Path, program: Path, name_server: int) -> None:
+    def __init__(self, folder: Path, program: Path, name_server: int, before: Sequence[str] = ()) -> None:
         """Start it; `name_server` is the port of the one that it asks."""
         self._name_server = {"socket_address": {"address": "127.0.0.1", "port_value": name_server}}
         self.clusters = tuple(
@@ -173,12 +173,12 @@ class Resolving(Loading):
             }
             for name in (GUARDED, EXEMPT)
         )
-        super().__init__(folder, program)
+        super().__init__(folder, program, before)
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
         super()._decide_only(resource)
         for cache in _caches(resource):
-            cache |= self._asking(cache)
+            cache.update(self._asking(cache))
 
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
         resolver = cache["typed_dns_resolver_config"]
@@ -213,7 +213,7 @@ def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
 
 
 def client_hello(server_name: bytes) -> bytes:
-    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name of any octets (RFC 6066, section 3)."""
+    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name (RFC 6066, section 3)."""
 
     def sized(content: bytes, octets: int) -> bytes:
         return len(content).to_bytes(octets, "big") + content

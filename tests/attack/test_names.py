@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.rules.matcher import Matcher
-from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
@@ -18,20 +17,27 @@ from devkit.envoy import Resolving, program
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
-TREE = {"dst": ".tree.test", "allow_private": True}
 RULES = rule_set(
-    *({**rule, "proto": proto} for rule in ({"dst": "a.test"}, TREE, {"dst": "b.tree.test"}) for proto in ("http", "https"))
+    *(
+        {"dst": name, "proto": protocol, "allow_private": name == ".tree.test"}
+        for name in ("a.test", ".tree.test", "b.tree.test")
+        for protocol in ("http", "https")
+    )
 )[1]
 
 ENDS = (b"tree.test", b".tree.test", b"a.test", b"b.tree.test", b".b.tree.test")
-ODD = (b"\\", b"\\.", b"\\046", b"\\000", b"%2e", b".", b"..", b"\0", b" ", b"@", b"/", b"#", b"?", b"*", b":1", b"\xc3\xa9", b"[", b"A")
+ODD = (
+    *(b"\\", b"\\.", b"\\046", b"\\000", b"%2e", b".", b"..", b"\0", b" ", b"@", b"/", b"#", b"?", b"*", b":1"),
+    *(b"\xc3\xa9", b"[", b"A", b"x", b"x" * 64),
+)
+AFTER = (b"", b"", b".", b":80", b"\\")
 
 
 def odd_names() -> st.SearchStrategy[bytes]:
     """Return what ends like a name that is allowed, and begins with anything."""
-    pieces = st.one_of(st.sampled_from(ODD), st.binary(min_size=1, max_size=4), st.sampled_from((b"x", b"x" * 64)))
-    begins = st.lists(pieces, max_size=5).map(b"".join)
-    return st.builds(lambda begin, end, rest: begin + end + rest, begins, st.sampled_from(ENDS), st.sampled_from((b"", b"", b".", b":80", b"\\")))
+    pieces = st.one_of(st.sampled_from(ODD), st.binary(min_size=1, max_size=4))
+    before = st.lists(pieces, max_size=5).map(b"".join)
+    return st.tuples(before, st.sampled_from(ENDS), st.sampled_from(AFTER)).map(b"".join)
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +73,13 @@ def test_what_is_looked_up_is_what_was_matched(proxy: Resolving, names: NameServ
         asked = b".".join(labels)
         assert asked == name.lower().removesuffix(b":80").removesuffix(b".")
         assert Matcher(RULES).decide(asked.decode("ascii"), Protocol.HTTPS, 443)
+
+
+def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:
+    """The control: what is a host name is asked for as it was sent, in lower case."""
+    for name in (b"control.tree.test", b"C_1.x-y.tree.test", b"c." * 121 + b"tree.test"):
+        names.asked.clear()
+        assert proxy.hello(name, 443) == b""
+        assert proxy.request(b"h" + name, 80) == b"HTTP/1.1 503 Service Unavailable"
+        assert names.asked == [tuple(asked.lower().split(b".")) for asked in (name, b"h" + name)]
+    assert proxy.request(b"x*.tree.test", 80) == b"HTTP/1.1 403 Forbidden"

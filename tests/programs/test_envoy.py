@@ -23,6 +23,7 @@ from devkit.stacks import rule_set
 from devkit.strategies import names_near, rule_sets
 from devkit.waiting import until
 
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Proxy]:
     """The proxy, for all tests here."""

@@ -20,24 +20,29 @@ DNS_CACHE: Mapping[str, Any] = {
     "name": "world",
     "dns_lookup_family": "V4_ONLY",
     "max_hosts": 65536,
+    # A name that nobody has asked for lately is forgotten when its TTL ends; until then it is looked up again.
+    "host_ttl": "2s",
+    # For answers without a TTL, as for a name that does not exist.
+    "dns_refresh_rate": "1s",
     "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
     "typed_dns_resolver_config": {
         "name": "envoy.network.dns_resolver.cares",
         "typed_config": {
             "@type": f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            "dns_resolver_options": {"no_default_search_domain": True},
         },
     },
 }
 
 HOST_NAME = (r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", r"[!-~]{1,253}")
-"""The expressions that a host name matches, both of them (RFC 1035, section 2.3.4; with underscores, as resolvers have them).
+"""The two expressions that every host name matches (RFC 1035, section 2.3.4, and the underscore).
 
 Anything else means one thing to Envoy, which compares octets, and another to the resolver behind it, which knows
 escapes: a name with a backslash would be matched as it stands, and looked up as another.
 """
 
 RUNTIME = {"re2.max_program_size.error_level": 2000}
-"""Envoy's runtime settings: counted repetitions make the expressions for a host name larger than it takes by default."""
+"""Envoy's runtime settings: by default it refuses expressions as large as those for a host name."""
 
 LOG_FIELDS = {
     "time": "%START_TIME%",
