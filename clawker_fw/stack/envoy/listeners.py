@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import routes
+from clawker_fw.stack.envoy import bounds, routes
 from clawker_fw.stack.envoy.messages import (
     DNS_CACHE,
     FAILURES,
@@ -84,6 +84,8 @@ def _listener(address: IPv4Address, port: int, rules: tuple[Rule, ...], routes_p
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": f"port-{port}",
         "stat_prefix": f"port-{port}",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
         "address": {"socket_address": {"address": str(address), "port_value": port}},
         "access_log": [
             access_log(
@@ -254,6 +256,13 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
         generate_request_id=False,
         server_header_transformation="PASS_THROUGH",
         stream_idle_timeout="3600s",
+        request_headers_timeout=f"{bounds.HELLO_SECONDS}s",
+        max_request_headers_kb=bounds.HEADERS_KIBIBYTES,
+        http2_protocol_options={
+            "max_concurrent_streams": bounds.STREAMS,
+            "initial_stream_window_size": 2 * bounds.BUFFER,
+            "initial_connection_window_size": 16 * bounds.BUFFER,
+        },
         upgrade_configs=[{"upgrade_type": "websocket"}],
         local_reply_config={
             "mappers": [

@@ -6,6 +6,8 @@ Field names are those of the Envoy v3 API reference.
 from collections.abc import Mapping
 from typing import Any
 
+from clawker_fw.stack.envoy import bounds
+
 Json = dict[str, Any]
 
 TYPES = "type.googleapis.com/envoy"
@@ -20,6 +22,7 @@ DNS_CACHE: Mapping[str, Any] = {
     "name": "world",
     "dns_lookup_family": "V4_ONLY",
     "max_hosts": 65536,
+    "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
     # A name that nobody has asked for lately is forgotten when its TTL ends; until then it is looked up again.
     "host_ttl": "2s",
     # For answers without a TTL, as for a name that does not exist.

@@ -6,9 +6,10 @@ from ipaddress import IPv4Address
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import routes
+from clawker_fw.stack.envoy import bounds, routes
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME
+from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
@@ -62,7 +63,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             names[Role.AGENTS]: str(addressing.envoy(slot)),
             names[Role.EGRESS]: str(addressing.egress_primary(slot)),
         },
-        memory_mebibytes=1024,
+        memory_mebibytes=bounds.MEMORY_MEBIBYTES,
         settings={},
     )
 
@@ -77,6 +78,9 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
         "listeners_folder": f"{container.VOLUME}/{folder}",
         "dns_cache": DNS_CACHE,
         "runtime": RUNTIME,
+        "buffer": bounds.BUFFER,
+        "connections": bounds.MOST_CONNECTIONS,
+        "overload_manager": overload_manager(),
         "clusters": [
             {"name": GUARDED, "source": str(addressing.guarded(slot))},
             {"name": EXEMPT, "source": str(addressing.exempt(slot))},

@@ -1,0 +1,38 @@
+"""How much Envoy takes on at once. All bounds follow from the container's memory, never the other way round.
+
+A connection costs at most what its buffers hold, so there may be as many as the memory has room for. What Envoy uses
+beyond that, configuration and libraries, has its own share.
+"""
+
+_KIBIBYTE = 1024
+_MEBIBYTE = 1024 * _KIBIBYTE
+
+MEMORY_MEBIBYTES = 1024
+"""The container's memory limit, at which the kernel would end Envoy."""
+
+HEAP = MEMORY_MEBIBYTES * _MEBIBYTE * 85 // 100
+"""The heap that Envoy may use: the kernel counts its program, stacks and socket buffers as well."""
+
+BUFFER = 32 * _KIBIBYTE
+"""How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
+
+_BUFFERS = 3
+"""Kept for a connection at most: a buffer for each direction, and what was read before the limit was noticed."""
+
+MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // (_BUFFERS * BUFFER)
+"""From agents, at once."""
+
+OPEN_FILES = 2 * MOST_CONNECTIONS + 4096
+"""Each connection from an agent leads to one upstream; ports, sockets and files come on top."""
+
+HEADERS_KIBIBYTES = 32
+"""The most that the headers of a request may have: they are kept until they are complete."""
+
+HELLO_SECONDS = 10
+"""For how long a connection may take to say what it wants: a TLS hello, or the headers of a request."""
+
+STREAMS = 100
+"""Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
+
+LOOKUPS = 512
+"""Names that are being looked up at once; for the next ones a request fails."""
