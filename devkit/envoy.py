@@ -62,7 +62,16 @@ class Proxy:
         }
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"
-        options = ["--reject-unknown-dynamic-fields", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+        options = [
+            "--reject-unknown-dynamic-fields",
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "-l",
+            "error",
+            "--file-flush-interval-msec",
+            "100",
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log

@@ -1,7 +1,7 @@
 """How much Envoy takes on at once. All bounds follow from the container's memory, never the other way round.
 
-A connection costs at most what its buffers hold, so there may be as many as the memory has room for. What Envoy uses
-beyond that, configuration and libraries, has its own share.
+A connection costs at most what its buffers hold, so there may be as many as the memory has room for. What Envoy
+uses beyond that, configuration and libraries, has its own share.
 """
 
 _KIBIBYTE = 1024

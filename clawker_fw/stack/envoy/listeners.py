@@ -13,17 +13,13 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, routes
+from clawker_fw.stack.envoy import bounds, refusals, routes
 from clawker_fw.stack.envoy.messages import (
     DNS_CACHE,
-    FAILURES,
     HOST_NAME,
-    LOG_FIELDS,
     PORT,
     TYPES,
-    UPSTREAM_FIELDS,
     Json,
-    access_log,
     extension,
     filter_state,
     typed,
@@ -31,25 +27,6 @@ from clawker_fw.stack.envoy.messages import (
 
 MOST_CHAINS = 256
 """Up to so many rules a port have a filter chain each; beyond it, names share that many chains by hash."""
-
-
-_NOT_OUR_SERVER_NAME: Json = {
-    "extension_filter": extension(
-        "envoy.access_loggers.extension_filters.cel",
-        "access_loggers.filters.cel.v3.ExpressionFilter",
-        expression=f"connection.requested_server_name != '{container.REFUSED_NAME}'",
-    ),
-}
-_NOT_OUR_HOST: Json = {
-    "header_filter": {
-        "header": {
-            "name": ":authority",
-            "string_match": {"exact": container.REFUSED_NAME},
-            "invert_match": True,
-        },
-    },
-}
-"""CoreDNS's helper asks for the refused name all the time: that is not logged."""
 
 
 def listeners(rules: RuleSet, address: IPv4Address, routes_path: str) -> list[Json]:
@@ -87,12 +64,7 @@ def _listener(address: IPv4Address, port: int, rules: tuple[Rule, ...], routes_p
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
         "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
         "address": {"socket_address": {"address": str(address), "port_value": port}},
-        "access_log": [
-            access_log(
-                {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["NR"]}}, _NOT_OUR_SERVER_NAME]}},
-                LOG_FIELDS,
-            ),
-        ],
+        "access_log": refusals.of_listener(),
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
         ],
@@ -177,7 +149,7 @@ def _tls_filters(port: int, cluster: str) -> list[Json]:
             "filters.network.tcp_proxy.v3.TcpProxy",
             stat_prefix=f"tls-{port}",
             cluster=cluster,
-            access_log=[access_log(FAILURES, LOG_FIELDS | UPSTREAM_FIELDS)],
+            access_log=refusals.of_tls(),
         ),
     ]
 
@@ -272,12 +244,7 @@ def _http_connection_manager(port: int, routes_path: str) -> Json:
                 },
             ],
         },
-        access_log=[
-            access_log(
-                {"and_filter": {"filters": [{"or_filter": {"filters": [refused, FAILURES]}}, _NOT_OUR_HOST]}},
-                {**LOG_FIELDS, "name": "%REQ(:AUTHORITY)%"} | UPSTREAM_FIELDS,
-            ),
-        ],
+        access_log=refusals.of_http(),
     )
 
 

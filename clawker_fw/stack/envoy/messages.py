@@ -1,4 +1,4 @@
-"""What Envoy's configuration is written with: extensions and access logs, as JSON values in canonical form.
+"""What Envoy's configuration is written with: extensions, as JSON values in canonical form.
 
 Field names are those of the Envoy v3 API reference.
 """
@@ -37,7 +37,7 @@ DNS_CACHE: Mapping[str, Any] = {
     },
 }
 
-HOST_NAME = (r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", r"[!-~]{1,253}")
+HOST_NAME = ("(?:[A-Za-z0-9_-]{1,63}[.])*[A-Za-z0-9_-]{1,63}", "[!-~]{1,253}")
 """The two expressions that every host name matches (RFC 1035, section 2.3.4, and the underscore).
 
 Anything else means one thing to Envoy, which compares octets, and another to the resolver behind it, which knows
@@ -46,30 +46,6 @@ escapes: a name with a backslash would be matched as it stands, and looked up as
 
 RUNTIME = {"re2.max_program_size.error_level": 2000}
 """Envoy's runtime settings: by default it refuses expressions as large as those for a host name."""
-
-LOG_FIELDS = {
-    "time": "%START_TIME%",
-    "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
-    "port": "%DOWNSTREAM_LOCAL_PORT%",
-    "name": "%REQUESTED_SERVER_NAME%",
-    "flags": "%RESPONSE_FLAGS%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-}
-
-UPSTREAM_FIELDS = {"upstream": "%UPSTREAM_HOST%", "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"}
-
-FAILURES: Json = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF"]}}
-"""What could not be reached: the connection failed, no host, too often, no DNS."""
-
-
-def access_log(filter_: Json, fields: Mapping[str, str]) -> Json:
-    """Write refusals and failures to standard output, one JSON object a line."""
-    stdout = extension(
-        "envoy.access_loggers.stdout",
-        "access_loggers.stream.v3.StdoutAccessLog",
-        log_format={"json_format": dict(fields)},
-    )
-    return {**stdout, "filter": filter_}
 
 
 def filter_state(key: str, text: str, *formatters: Json, **fields: str) -> Json:

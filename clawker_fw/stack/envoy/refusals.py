@@ -1,0 +1,126 @@
+"""What Envoy writes down of every refusal: a line of JSON on standard output, within 100 ms.
+
+An agent chooses names and paths, so they are cut, and escaped as JSON strings: no line can be forged. What is
+forwarded is not written down. Expressions are CEL over Envoy's attributes; Envoy writes `null` for what is absent.
+"""
+
+from collections.abc import Mapping
+
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack import container
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import Json, extension
+
+_LONGEST = 255
+"""Octets of a name or a path that are written down."""
+
+_FIELDS = {
+    "time": "%START_TIME%",
+    "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "port": "%DOWNSTREAM_LOCAL_PORT%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+}
+_UPSTREAM = {"upstream": "%UPSTREAM_HOST%", "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"}
+
+_TLS = {"protocol": "tls", "name": "%REQUESTED_SERVER_NAME%"}
+_HTTP = {
+    "protocol": "http",
+    "name": f"%REQ(:AUTHORITY):{_LONGEST}%",
+    "method": f"%REQ(:METHOD):{_LONGEST}%",
+    "path": f"%PATH(NQ:PATH):{_LONGEST}%",  # without the query, which may hold secrets
+}
+
+_SERVER_NAME = "connection.requested_server_name"
+_LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
+"""Only for the record: CEL takes no expression as large as the one by which names are refused."""
+
+_DETAILS = "response.code_details"
+_TOO_MUCH = ("too_large", "overflow", "overload")
+_FAILURE = "upstream.transport_failure_reason"
+_UPSTREAM_REASON = (
+    f"(has({_FAILURE}) && {_FAILURE}.contains('immediate_connect_error')) ? '{Reason.PRIVATE_ADDRESS}'"
+    f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}')"
+)
+
+
+def of_listener() -> list[Json]:
+    """Return the access log of a listener: connections that end before a filter chain has been chosen for them."""
+    refused = _all(
+        {"response_flag_filter": {"flags": ["NR"]}}, _cel(f"{_SERVER_NAME} != '{container.REFUSED_NAME}'")
+    )
+    milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
+    never_said = _all(
+        {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
+        _cel("xds.filter_chain_name == ''"),
+    )
+    reason = _first(
+        (f"!has({_DETAILS})", Reason.TIMEOUT),
+        (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
+        (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
+        otherwise=_text(Reason.NO_RULE),
+    )
+    return [_log({"or_filter": {"filters": [refused, never_said]}}, {**_FIELDS, **_TLS, "reason": reason})]
+
+
+def of_tls() -> list[Json]:
+    """Return the access log of what was to be forwarded, and could not be."""
+    fields = {**_FIELDS, **_UPSTREAM, **_TLS}
+    return [
+        _log({"response_flag_filter": {"flags": ["UO"]}}, {**fields, "reason": Reason.LIMIT.value}),
+        _log(
+            {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF"]}},
+            {**fields, "reason": f"%CEL({_UPSTREAM_REASON})%"},
+        ),
+    ]
+
+
+def of_http() -> list[Json]:
+    """Return the access log of plain HTTP: every request that Envoy has answered itself."""
+    own = f"response.code >= 400 && has({_DETAILS}) && {_DETAILS} != 'via_upstream'"
+    not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
+    reason = _first(
+        (f"{_DETAILS} == 'direct_response'", Reason.NO_RULE),
+        (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
+        (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
+        (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
+        ("response.code < 500", Reason.BAD_REQUEST),
+        otherwise=_UPSTREAM_REASON,
+    )
+    return [_log(_cel(f"{own} && {not_ours}"), {**_FIELDS, **_UPSTREAM, **_HTTP, "reason": reason})]
+
+
+def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
+    stdout = extension(
+        "envoy.access_loggers.stdout",
+        "access_loggers.stream.v3.StdoutAccessLog",
+        log_format={
+            "json_format": dict(fields),
+            "formatters": [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")],
+        },
+    )
+    return {**stdout, "filter": filter_}
+
+
+def _all(*filters: Json) -> Json:
+    return {"and_filter": {"filters": list(filters)}}
+
+
+def _cel(expression: str) -> Json:
+    """Return a filter that passes what an expression is true for; where it can't be evaluated, nothing passes."""
+    kind = "access_loggers.filters.cel.v3.ExpressionFilter"
+    return {
+        "extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=expression)
+    }
+
+
+def _first(*cases: tuple[str, Reason], otherwise: str) -> str:
+    """Return a format with the reason of the first case that is true."""
+    expression = otherwise
+    for condition, reason in reversed(cases):
+        expression = f"({condition}) ? {_text(reason)} : ({expression})"
+    return f"%CEL({expression})%"
+
+
+def _text(reason: Reason) -> str:
+    return f"'{reason}'"
