@@ -17,6 +17,7 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
+from clawker_fw.stack.envoy import refusals
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, extension
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
@@ -44,6 +45,9 @@ class Proxy:
         self.ports = {port: free_port() for port in PORTS}
         for name in ("hot/lds", "hot/rds"):
             (folder / name).mkdir(parents=True)
+        buckets = folder / refusals.BUCKETS
+        buckets.parent.mkdir(parents=True)
+        buckets.write_bytes(refusals.buckets())
         self.serve(RuleSet())
         bootstrap: dict[str, Any] = {
             "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
@@ -221,13 +225,15 @@ def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
             yield from _caches(each)
 
 
-def client_hello(server_name: bytes) -> bytes:
-    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name (RFC 6066, section 3)."""
+def client_hello(server_name: bytes | None) -> bytes:
+    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name (RFC 6066, section 3), or none."""
 
     def sized(content: bytes, octets: int) -> bytes:
         return len(content).to_bytes(octets, "big") + content
 
-    names = sized(b"\0" + sized(server_name, 2), 2)
-    extensions = sized(b"\0\0" + sized(names, 2), 2)
+    extensions = b""
+    if server_name is not None:
+        names = sized(b"\0" + sized(server_name, 2), 2)
+        extensions = sized(b"\0\0" + sized(names, 2), 2)
     body = b"\x03\x03" + bytes(32) + b"\0" + sized(b"\x13\x01\xc0\x2f", 2) + b"\x01\0" + extensions
     return b"\x16\x03\x01" + sized(b"\x01" + sized(body, 3), 2)

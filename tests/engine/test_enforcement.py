@@ -385,12 +385,12 @@ def test_refusals_are_recorded(agent: Peer, peers: Peers, envoy: str, firewall: 
         named = {record["name"]: record for record in records}
         return named if {"denied-tls.test", "denied-http.test"} <= set(named) else None
 
-    named = until(recorded)  # Envoy writes its log every ten seconds
-    assert named["denied-tls.test"]["details"] == "filter_chain_not_found"
-    assert named["denied-http.test"]["details"] == "direct_response"
+    named = until(recorded, 1)
+    assert named["denied-tls.test"]["reason"] == "no-rule"
+    assert named["denied-http.test"]["reason"] == "no-rule"
     resolver = sdk.logs(firewall.container("coredns"), tail=50).decode()
     asked = [json.loads(line) for line in resolver.splitlines() if line.startswith("{")]
-    assert {"denied-dns.test"} == {each["name"] for each in asked if each["details"] == "no-rule"} & {
+    assert {"denied-dns.test"} == {each["name"] for each in asked if each["reason"] == "no-rule"} & {
         "denied-dns.test",
         "refused.clawker-fw.invalid",
     }

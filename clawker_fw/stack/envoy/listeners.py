@@ -149,7 +149,6 @@ def _tls_filters(port: int, cluster: str) -> list[Json]:
             "filters.network.tcp_proxy.v3.TcpProxy",
             stat_prefix=f"tls-{port}",
             cluster=cluster,
-            access_log=refusals.of_tls(),
         ),
     ]
 

@@ -4,15 +4,24 @@ An agent chooses names and paths, so they are cut, and escaped as JSON strings: 
 forwarded is not written down. Expressions are CEL over Envoy's attributes; Envoy writes `null` for what is absent.
 """
 
+import json
 from collections.abc import Mapping
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import Json, extension
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 
 _LONGEST = 255
 """Octets of a name or a path that are written down."""
+
+BUCKETS = "boot/refusals/buckets.json"
+"""A folder of its own: Envoy reads all files of a folder again when one of them is renamed."""
+
+_LINES_A_SECOND, _LINES_AT_ONCE = 50, 200
+"""For the agents that share a bucket. Envoy counts the rest: `access_log.process_ratelimit.denied`."""
+
+_DIGITS = 10
 
 _FIELDS = {
     "time": "%START_TIME%",
@@ -40,14 +49,18 @@ _TOO_MUCH = ("too_large", "overflow", "overload")
 _FAILURE = "upstream.transport_failure_reason"
 _UPSTREAM_REASON = (
     f"(has({_FAILURE}) && {_FAILURE}.contains('immediate_connect_error')) ? '{Reason.PRIVATE_ADDRESS}'"
-    f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}')"
+    f" : (response.flags / 128 % 2 == 1 ? '{Reason.LIMIT}'"  # bit 7: upstream overflow
+    f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}'))"
 )
 
 
 def of_listener() -> list[Json]:
-    """Return the access log of a listener: connections that end before a filter chain has been chosen for them."""
+    """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
     refused = _all(
         {"response_flag_filter": {"flags": ["NR"]}}, _cel(f"{_SERVER_NAME} != '{container.REFUSED_NAME}'")
+    )
+    failed = _all(
+        {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, _cel(f"{_SERVER_NAME} != ''")
     )
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
     never_said = _all(
@@ -55,24 +68,14 @@ def of_listener() -> list[Json]:
         _cel("xds.filter_chain_name == ''"),
     )
     reason = _first(
+        ("xds.filter_chain_name != ''", _UPSTREAM_REASON),
         (f"!has({_DETAILS})", Reason.TIMEOUT),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
         otherwise=_text(Reason.NO_RULE),
     )
-    return [_log({"or_filter": {"filters": [refused, never_said]}}, {**_FIELDS, **_TLS, "reason": reason})]
-
-
-def of_tls() -> list[Json]:
-    """Return the access log of what was to be forwarded, and could not be."""
-    fields = {**_FIELDS, **_UPSTREAM, **_TLS}
-    return [
-        _log({"response_flag_filter": {"flags": ["UO"]}}, {**fields, "reason": Reason.LIMIT.value}),
-        _log(
-            {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF"]}},
-            {**fields, "reason": f"%CEL({_UPSTREAM_REASON})%"},
-        ),
-    ]
+    any_of_them = {"or_filter": {"filters": [refused, failed, never_said]}}
+    return [_log(_all(any_of_them, _NOT_TOO_MANY), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
 
 
 def of_http() -> list[Json]:
@@ -87,7 +90,32 @@ def of_http() -> list[Json]:
         ("response.code < 500", Reason.BAD_REQUEST),
         otherwise=_UPSTREAM_REASON,
     )
-    return [_log(_cel(f"{own} && {not_ours}"), {**_FIELDS, **_UPSTREAM, **_HTTP, "reason": reason})]
+    return [
+        _log(
+            _all(_cel(f"{own} && {not_ours}"), _NOT_TOO_MANY), {**_FIELDS, **_UPSTREAM, **_HTTP, "reason": reason}
+        )
+    ]
+
+
+def buckets() -> bytes:
+    """Return the file with the token buckets: for each last digit of an address, its own.
+
+    Envoy takes no other form of it, and ends when it is taken away: it is written once and never changed.
+    """
+    bucket = {"max_tokens": _LINES_AT_ONCE, "tokens_per_fill": _LINES_A_SECOND, "fill_interval": "1s"}
+    resources = [
+        {
+            "@type": f"{TYPES.removesuffix('/envoy')}/envoy.service.discovery.v3.Resource",
+            "name": _bucket(digit),
+            "resource": {"@type": f"{TYPES}.type.v3.TokenBucket", **bucket},
+        }
+        for digit in range(_DIGITS)
+    ]
+    return json.dumps({"version_info": "1", "resources": resources}, indent=1).encode()
+
+
+def _bucket(digit: int) -> str:
+    return f"refusals-{digit}"
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
@@ -114,13 +142,40 @@ def _cel(expression: str) -> Json:
     }
 
 
-def _first(*cases: tuple[str, Reason], otherwise: str) -> str:
+def _first(*cases: tuple[str, Reason | str], otherwise: str) -> str:
     """Return a format with the reason of the first case that is true."""
     expression = otherwise
     for condition, reason in reversed(cases):
-        expression = f"({condition}) ? {_text(reason)} : ({expression})"
+        outcome = _text(reason) if isinstance(reason, Reason) else f"({reason})"
+        expression = f"({condition}) ? {outcome} : ({expression})"
     return f"%CEL({expression})%"
 
 
 def _text(reason: Reason) -> str:
     return f"'{reason}'"
+
+
+def _within_limit(digit: int) -> Json:
+    """Return the filter that passes as many lines as one bucket has tokens for."""
+    path = f"{container.VOLUME}/{BUCKETS}"
+    return {
+        "extension_filter": extension(
+            "envoy.access_loggers.extension_filters.process_ratelimit",
+            "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
+            dynamic_config={
+                "resource_name": _bucket(digit),
+                "config_source": {"resource_api_version": "V3", "path_config_source": {"path": path}},
+            },
+        )
+    }
+
+
+_NOT_TOO_MANY: Json = {
+    "or_filter": {
+        "filters": [
+            _all(_cel(f"source.address.matches('{digit}:[0-9]+$')"), _within_limit(digit))
+            for digit in range(_DIGITS)
+        ]
+    }
+}
+"""Every agent's refusals have room in the log, whatever another one does: a bucket for each last digit."""

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import bounds, routes
+from clawker_fw.stack.envoy import bounds, refusals, routes
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
@@ -53,6 +53,8 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             "--drain-time-s",
             str(_DRAIN_SECONDS),
             "--disable-hot-restart",
+            "--file-flush-interval-msec",
+            "100",  # for what is refused to be on record soon: 10 s otherwise
             "--log-level",
             "warning",
             # ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain.
@@ -89,6 +91,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
     sibling = {**_network(addressing, slot), "resources": declaration(RESOURCES)}
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
+        refusals.BUCKETS: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 

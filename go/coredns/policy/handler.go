@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"io"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/request"
@@ -15,7 +14,7 @@ const payload = 1232
 // Handler answers every query from the current list. No plugin comes after it.
 type Handler struct {
 	source   *Source
-	refusals io.Writer
+	refusals *Recorder
 }
 
 // Name returns the plugin's name in the Corefile.
@@ -56,7 +55,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
 	}
 	if reply.Rcode != dns.RcodeSuccess {
-		if err := recordRefusal(h.refusals, writer.RemoteAddr(), reply); err != nil {
+		if err := h.refusals.Record(writer.RemoteAddr(), reply); err != nil {
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}
 	}

@@ -43,7 +43,7 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	var refusals bytes.Buffer
-	return Handler{source, &refusals}, &refusals
+	return Handler{source, NewRecorder(&refusals)}, &refusals
 }
 
 // ask returns the reply to one query as it would be on the wire, and the record of it.
@@ -197,19 +197,19 @@ func TestServeDNSExtensions(t *testing.T) {
 // Each refusal is logged as one line of JSON, with special octets in names escaped. Nothing else is logged.
 func TestServeDNSRecordsRefusals(t *testing.T) {
 	for what, each := range map[string]struct {
-		from    net.Addr
-		name    string
-		kind    uint16
-		opcode  int
-		details string
+		from   net.Addr
+		name   string
+		kind   uint16
+		opcode int
+		reason string
 	}{
 		"an allowed name":    {stranger, "a.test.", dns.TypeA, dns.OpcodeQuery, ""},
 		"without data":       {stranger, "a.test.", dns.TypeAAAA, dns.OpcodeQuery, ""},
 		"another":            {stranger, "B.test.", dns.TypeAAAA, dns.OpcodeQuery, "no-rule"},
-		"an odd one":         {stranger, `x\"\010.test.`, dns.TypeA, dns.OpcodeQuery, "no-rule"},
-		"the root":           {stranger, ".", dns.TypeNS, dns.OpcodeQuery, "no-rule"},
-		"a transfer":         {stranger, "a.test.", dns.TypeAXFR, dns.OpcodeQuery, "REFUSED"},
-		"an update":          {stranger, "a.test.", dns.TypeSOA, dns.OpcodeUpdate, "NOTIMP"},
+		"an odd one":         {stranger, `x\"\010.test.`, dns.TypeA, dns.OpcodeQuery, "bad-name"},
+		"the root":           {stranger, ".", dns.TypeNS, dns.OpcodeQuery, "bad-name"},
+		"a transfer":         {stranger, "a.test.", dns.TypeAXFR, dns.OpcodeQuery, "bad-request"},
+		"an update":          {stranger, "a.test.", dns.TypeSOA, dns.OpcodeUpdate, "bad-request"},
 		"what fwctl asks":    {ourself, askedByOurselves, dns.TypeA, dns.OpcodeQuery, ""},
 		"from another place": {stranger, askedByOurselves, dns.TypeA, dns.OpcodeQuery, "no-rule"},
 		"below that":         {stranger, "x." + askedByOurselves, dns.TypeA, dns.OpcodeQuery, "no-rule"},
@@ -221,7 +221,7 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 
 		_, line := ask(t, each.from, query)
 
-		if each.details == "" {
+		if each.reason == "" {
 			if line != "" {
 				t.Errorf("%s: got %s", what, line)
 			}
@@ -232,7 +232,7 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 			t.Fatalf("%s: got %q, %v", what, line, err)
 		}
 		name := strings.TrimSuffix(each.name, ".")
-		wanted := record{found.Time, each.from.String(), name, dns.TypeToString[each.kind], each.details}
+		wanted := record{found.Time, each.from.String(), "dns", 53, name, dns.TypeToString[each.kind], each.reason, 0}
 		if found != wanted || len(found.Time) != len("2026-01-02T03:04:05.678Z") {
 			t.Errorf("%s: got %+v, expected %+v", what, found, wanted)
 		}
@@ -254,7 +254,7 @@ func TestServeDNSErrors(t *testing.T) {
 	if code != dns.RcodeServerFailure || err == nil || !strings.Contains(err.Error(), "gone away") {
 		t.Errorf("got %d, %v", code, err)
 	}
-	asked.refusals = broken{}
+	asked.refusals = NewRecorder(broken{})
 	who := &writer{from: stranger}
 	code, err = asked.ServeDNS(context.Background(), who, query)
 	if code != dns.RcodeSuccess || err == nil || !strings.Contains(err.Error(), "no space left") {

@@ -7,32 +7,66 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// noRule is the reason logged for a name that no rule allows (docs/enforcement.md).
-const noRule = "no-rule"
+// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
+const (
+	noRule     = "no-rule"
+	badName    = "bad-name"
+	badRequest = "bad-request"
+)
 
-// record is the JSON log line of one refusal. Names are in presentation format, with special octets escaped.
+// A client may cause linesPerSecond lines for as long as it likes, and linesAtOnce after it was quiet. Its other
+// refusals are only counted, so that a flood leaves room in the log for the refusals of others.
+const (
+	linesPerSecond = 50
+	linesAtOnce    = 200
+)
+
+// mostClients bounds the clients that are remembered. The agents' network has fewer addresses in use.
+const mostClients = 4096
+
+// record is one refusal, a line of JSON. Names are in presentation format, in which every odd octet is escaped.
 type record struct {
-	Time    string `json:"time"`
-	Source  string `json:"source"`
-	Name    string `json:"name"`
-	Type    string `json:"type"`
-	Details string `json:"details"`
+	Time       string `json:"time"`
+	Source     string `json:"source"`
+	Protocol   string `json:"protocol"`
+	Port       int    `json:"port"`
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	Reason     string `json:"reason"`
+	Suppressed int    `json:"suppressed,omitempty"` // refusals of the same client since its last line
 }
 
-// askedByOurselves is the name that fwctl queries in this container to check that agents are refused.
+// askedByOurselves is the name that the container asks itself for, to see that agents are refused.
 const askedByOurselves = "refused.clawker-fw.invalid."
 
-// recordRefusal logs a refusal, except for our own check.
-func recordRefusal(out io.Writer, source net.Addr, reply *dns.Msg) error {
-	details := noRule
-	if reply.Rcode != dns.RcodeNameError {
-		details = dns.RcodeToString[reply.Rcode]
-	}
+// Recorder writes refusals down, with a limit for each client.
+type Recorder struct {
+	out     io.Writer
+	now     func() time.Time
+	mutex   sync.Mutex
+	clients map[netip.Addr]*client
+}
+
+// client is a token bucket: how many lines it may cause at the time of its last refusal.
+type client struct {
+	lines      float64
+	at         time.Time
+	suppressed int
+}
+
+// NewRecorder returns a recorder that writes lines to out.
+func NewRecorder(out io.Writer) *Recorder {
+	return &Recorder{out: out, now: time.Now, clients: map[netip.Addr]*client{}}
+}
+
+// Record writes down which client was refused what.
+func (r *Recorder) Record(source net.Addr, reply *dns.Msg) error {
 	question := dns.Question{Name: "."}
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
@@ -40,27 +74,95 @@ func recordRefusal(out io.Writer, source net.Addr, reply *dns.Msg) error {
 	if question.Name == askedByOurselves && isOwn(source) {
 		return nil
 	}
-	return json.NewEncoder(out).Encode(record{
-		Time:    time.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
-		Source:  source.String(),
-		Name:    strings.TrimSuffix(question.Name, "."),
-		Type:    dns.Type(question.Qtype).String(),
-		Details: details,
-	})
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	now := r.now()
+	from := r.client(address(source), now)
+	if from.lines < 1 {
+		from.suppressed++
+		return nil
+	}
+	line := record{
+		Time:       now.UTC().Format("2006-01-02T15:04:05.000Z"),
+		Source:     source.String(),
+		Protocol:   "dns",
+		Port:       53,
+		Name:       cut(strings.TrimSuffix(question.Name, ".")),
+		Type:       dns.Type(question.Qtype).String(),
+		Reason:     reason(reply, question.Name),
+		Suppressed: from.suppressed,
+	}
+	from.lines--
+	from.suppressed = 0
+	return json.NewEncoder(r.out).Encode(line)
 }
 
-// isOwn reports whether an address is known to be this container's own.
-func isOwn(source net.Addr) bool {
+// client returns the bucket of a client, filled up to now. Clients whose buckets are full are forgotten first.
+func (r *Recorder) client(source netip.Addr, now time.Time) *client {
+	known := r.clients[source]
+	if known == nil {
+		if len(r.clients) >= mostClients {
+			r.forget(now)
+		}
+		known = &client{lines: linesAtOnce, at: now}
+		r.clients[source] = known
+	}
+	known.fill(now)
+	return known
+}
+
+func (r *Recorder) forget(now time.Time) {
+	for source, each := range r.clients {
+		if each.fill(now); each.lines >= linesAtOnce {
+			delete(r.clients, source)
+		}
+	}
+	if len(r.clients) >= mostClients {
+		clear(r.clients)
+	}
+}
+
+// longestText is how many octets of a name are written down. Escaped octets make a name up to four times as long.
+const longestText = 255
+
+func cut(text string) string { return text[:min(len(text), longestText)] }
+
+func (c *client) fill(now time.Time) {
+	if passed := now.Sub(c.at).Seconds(); passed > 0 {
+		c.lines = min(linesAtOnce, c.lines+passed*linesPerSecond)
+		c.at = now
+	}
+}
+
+func reason(reply *dns.Msg, name string) string {
+	switch {
+	case reply.Rcode != dns.RcodeNameError:
+		return badRequest
+	case !isHostName(strings.ToLower(strings.TrimSuffix(name, "."))):
+		return badName
+	default:
+		return noRule
+	}
+}
+
+// address returns the IP address of a client, or the zero address when there is none.
+func address(source net.Addr) netip.Addr {
 	from, err := netip.ParseAddrPort(source.String())
 	if err != nil {
-		return false
+		return netip.Addr{}
 	}
+	return from.Addr().Unmap()
+}
+
+// isOwn reports whether an address belongs to this container. An address that can't be checked does not.
+func isOwn(source net.Addr) bool {
 	own, err := net.InterfaceAddrs()
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(own, func(address net.Addr) bool {
-		prefix, err := netip.ParsePrefix(address.String())
-		return err == nil && prefix.Addr() == from.Addr().Unmap()
+	from := address(source)
+	return from.IsValid() && slices.ContainsFunc(own, func(each net.Addr) bool {
+		prefix, err := netip.ParsePrefix(each.String())
+		return err == nil && prefix.Addr() == from
 	})
 }

@@ -31,6 +31,6 @@ func setup(controller *caddy.Controller) error {
 		source.Close()
 		return listener.Close()
 	})
-	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return Handler{source, os.Stdout} })
+	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return Handler{source, NewRecorder(os.Stdout)} })
 	return nil
 }

@@ -1,0 +1,182 @@
+"""Every refusal leaves one line, with its reason, within a second; a flood of them leaves room for others'."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import Resolving, client_hello, program
+from devkit.programs import free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+TLS, HTTP = 8080, 80
+RULES = rule_set(
+    {"dst": ".there.test", "port": TLS},
+    {"dst": ".there.test", "port": HTTP, "proto": "http"},
+)[1]
+TLS_HANDSHAKE = 0x16
+NOBODY = "127.0.0.3"
+"""Where the names are that can be looked up: nobody listens there."""
+
+
+class Recording(Resolving):
+    """A proxy, and what it has written down so far."""
+
+    read = 0
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what has been written down since the last time."""
+        lines = self.log.read_text().splitlines()
+        fresh, self.read = lines[self.read :], len(lines)
+        return [json.loads(line) for line in fresh if line.startswith("{")]
+
+    def send(self, content: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
+        """Return what comes back before the connection ends."""
+        with socket.create_connection(
+            ("127.0.0.1", self.ports[port]), timeout=15, source_address=(source, 0)
+        ) as agent:
+            agent.sendall(content)
+            try:
+                return agent.recv(65536)
+            except ConnectionResetError:
+                return b""
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+    """A proxy whose log is looked at."""
+    with NameServer(("a.there.test",), NOBODY) as names:
+        started = Recording(tmp_path_factory.mktemp("records"), program(release), names.port)
+        started.ports |= {TLS: free_port(), HTTP: free_port()}
+        started.serve(RULES)
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+
+
+def request(head: str, *headers: str) -> bytes:
+    """Return a request with nothing added to it."""
+    return "\r\n".join([head, *headers, "", ""]).encode("latin-1")
+
+
+LONG = "x" * 2000
+REFUSED: dict[str, tuple[int, bytes, Reason, str | None]] = {
+    "a name without a rule": (TLS, client_hello(b"y.test"), Reason.NO_RULE, "y.test"),
+    "no server name": (TLS, client_hello(None), Reason.NO_SERVER_NAME, None),
+    "a backslash in a server name": (
+        TLS,
+        client_hello(b"x\\.there.test"),
+        Reason.BAD_NAME,
+        "invalid:x_.there.test",
+    ),
+    "a name that does not exist": (TLS, client_hello(b"q.there.test"), Reason.NO_ADDRESS, "q.there.test"),
+    "a host that does not answer": (TLS, client_hello(b"a.there.test"), Reason.UNREACHABLE, "a.there.test"),
+    "SSH": (TLS, b"SSH-2.0-OpenSSH_9.9\r\n", Reason.BAD_REQUEST, None),
+    "neither TLS nor HTTP": (HTTP, b"\0\1\2\3 nothing\r\n\r\n", Reason.BAD_REQUEST, None),
+    "a host without a rule": (HTTP, request("GET /p?q=1 HTTP/1.1", "Host: y.test"), Reason.NO_RULE, "y.test"),
+    "a backslash in a Host": (HTTP, request("GET / HTTP/1.1", "Host: x\\.there.test"), Reason.BAD_NAME, None),
+    "a star in a Host": (HTTP, request("GET / HTTP/1.1", "Host: x*.there.test"), Reason.BAD_NAME, "x*.there.test"),
+    "a host that does not exist": (
+        HTTP,
+        request("GET / HTTP/1.1", "Host: q.there.test"),
+        Reason.NO_ADDRESS,
+        "q.there.test",
+    ),
+    "CONNECT": (
+        HTTP,
+        request("CONNECT a.there.test:80 HTTP/1.1", "Host: a.there.test"),
+        Reason.BAD_REQUEST,
+        "a.there.test",
+    ),
+    "HTTP/1.0 without a Host": (HTTP, request("GET / HTTP/1.0"), Reason.BAD_REQUEST, None),
+    "an unknown upgrade": (
+        HTTP,
+        request("GET / HTTP/1.1", "Host: a.there.test", "Upgrade: x", "Connection: upgrade"),
+        Reason.BAD_REQUEST,
+        "a.there.test",
+    ),
+    "headers that are too long": (
+        HTTP,
+        request("GET / HTTP/1.1", "Host: a.there.test", f"X: {LONG * 30}"),
+        Reason.LIMIT,
+        None,
+    ),
+    "headers that forge a line": (
+        HTTP,
+        request('GET /%0a{"reason":"forged"}" HTTP/1.1', "Host: y.test"),
+        Reason.NO_RULE,
+        "y.test",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
+    """There is one line, with who, where, and why."""
+    port, content, reason, name = REFUSED[what]
+    proxy.records()
+    proxy.send(content, port)
+    (found,) = until(proxy.records, 1)
+    assert (found["reason"], found["name"], found["port"]) == (reason, name, proxy.ports[port])
+    assert found["source"].startswith("127.0.0.1:")
+    assert found["protocol"] == ("tls" if content[0] == TLS_HANDSHAKE else "http")
+    assert "?" not in (found.get("path") or "")
+
+
+def test_who_never_says_what_it_wants(proxy: Recording) -> None:
+    """A hello, and headers, that don't end are refused after 10 s, and are on record."""
+    proxy.records()
+    started = time.monotonic()
+    unfinished = {TLS: client_hello(b"a.there.test")[:20], HTTP: b"GET / HTTP/1.1\r\nHo"}
+    open_ = [socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=20) for port in unfinished]
+    for connection, content in zip(open_, unfinished.values(), strict=True):
+        connection.sendall(content)
+    found = until(proxy.records, 15)
+    if len(found) < len(unfinished):
+        found += until(proxy.records, 5)
+    assert {(each["port"], each["reason"]) for each in found} == {
+        (proxy.ports[port], Reason.TIMEOUT) for port in unfinished
+    }
+    assert 9 < time.monotonic() - started < 13
+    for connection in open_:
+        connection.close()
+
+
+def test_names_and_paths_are_cut(proxy: Recording) -> None:
+    """What an agent has chosen takes no more than 255 octets of a line."""
+    proxy.records()
+    proxy.send(request(f"GET /{LONG} HTTP/1.1", f"Host: {LONG}"), HTTP)
+    (found,) = until(proxy.records, 1)
+    assert (len(found["name"]), len(found["path"])) == (255, 255)
+
+
+def test_a_flood_leaves_room_for_others(proxy: Recording) -> None:
+    """An agent that is refused all the time fills its own share of the log: the rest is counted."""
+    proxy.records()
+    flood = request("GET / HTTP/1.1", "Host: flood.test")
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=10) as agent:
+        for number in range(20):
+            for _ in range(100):
+                agent.sendall(flood)
+                assert agent.recv(65536)
+            proxy.send(request("GET / HTTP/1.1", f"Host: other-{number}.test"), HTTP, source="127.0.0.2")
+    found: list[dict[str, Any]] = []
+
+    def last() -> bool:
+        found.extend(proxy.records())
+        return any(each["name"] == "other-19.test" for each in found)
+
+    until(last, 2)
+    floods = sum(each["name"] == "flood.test" for each in found)
+    assert {f"other-{number}.test" for number in range(20)} <= {each["name"] for each in found}
+    assert 200 <= floods < 1000
+    denied = int(proxy.admin("/stats?filter=process_ratelimit.denied").rpartition(b":")[2])
+    assert denied == 2000 - floods
