@@ -17,7 +17,7 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
-from clawker_fw.stack.envoy import refusals
+from clawker_fw.stack.envoy import bounds, refusals
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, extension
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
@@ -178,6 +178,7 @@ class Resolving(Loading):
             {
                 "name": name,
                 "lb_policy": "CLUSTER_PROVIDED",
+                "per_connection_buffer_limit_bytes": bounds.BUFFER,
                 "cluster_type": extension(
                     "envoy.clusters.dynamic_forward_proxy",
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",

@@ -92,7 +92,10 @@ def change_corefile(release: Release) -> None:
 
 def change_bootstrap(release: Release) -> None:
     """Change Envoy's bootstrap template, as a release that waits less long would."""
-    change_file(release.templates / "bootstrap.yaml.j2", lambda text: text.replace(b"connect_timeout: 10s", b"connect_timeout: 9s"))
+    change_file(
+        release.templates / "bootstrap.yaml.j2",
+        lambda text: text.replace(b"connect_timeout: 10s", b"connect_timeout: 9s"),
+    )
 
 
 def change_coredns(release: Release, architecture: str, version: str = "next") -> None:

@@ -16,10 +16,13 @@ HEAP = MEMORY_MEBIBYTES * _MEBIBYTE * 85 // 100
 BUFFER = 32 * _KIBIBYTE
 """How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
 
-_BUFFERS = 3
-"""Kept for a connection at most: a buffer for each direction, and what was read before the limit was noticed."""
+_BUFFERS = 4
+"""Kept for a connection at most (measured): for each direction a buffer, and what was read before it was full."""
 
-MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // (_BUFFERS * BUFFER)
+A_CONNECTION = _BUFFERS * BUFFER
+"""Bytes of memory that a connection costs at most."""
+
+MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // A_CONNECTION
 """From agents, at once."""
 
 OPEN_FILES = 2 * MOST_CONNECTIONS + 4096

@@ -1,0 +1,121 @@
+"""What one connection can cost Envoy, whatever the agent and the origin do with it."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import Resolving, client_hello, program
+from devkit.programs import free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+ADDRESS = "127.0.0.4"
+TLS, HTTP = 8080, 80
+CONNECTIONS = 300
+_KIBIBYTE = 1024
+_CHUNK = bytes(64 * _KIBIBYTE)
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
+    """A proxy with a rule for an origin on loopback."""
+    with NameServer(("a.there.test",), ADDRESS) as names:
+        started = Resolving(tmp_path, program(release), names.port)
+        started.ports |= {TLS: free_port(), HTTP: free_port()}
+        started.serve(
+            rule_set({"dst": ".there.test", "port": TLS}, {"dst": ".there.test", "port": HTTP, "proto": "http"})[1]
+        )
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+
+
+class Endless:
+    """An origin that sends to every connection for as long as the other end takes it."""
+
+    def __init__(self, port: int) -> None:
+        """Listen."""
+        self._connections: list[socket.socket] = []
+        self._sent = self._sent_before = 0
+        self._server = socket.create_server((ADDRESS, port), backlog=CONNECTIONS)
+        for work in (self._accept, self._send):
+            threading.Thread(target=work, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening, and end what is open."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        for each in (self._server, *self._connections):
+            each.close()
+
+    def stuck(self) -> bool:
+        """Whether all are connected, and nobody has taken anything since the last time."""
+        before, self._sent_before = self._sent_before, self._sent
+        return len(self._connections) == CONNECTIONS and before == self._sent
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                connection.settimeout(0)
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+                self._connections.append(connection)
+
+    def _send(self) -> None:
+        while self._server.fileno() >= 0:
+            for each in list(self._connections):
+                with suppress(OSError):
+                    while True:
+                        self._sent += each.send(_CHUNK)
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("port", [TLS, HTTP])
+def test_a_download_that_is_not_read(proxy: Resolving, port: int) -> None:
+    """It costs no more than what the number of connections was derived from; and it goes on when it is read."""
+    before = _resident(proxy)
+    request = client_hello(b"a.there.test") if port == TLS else b"GET / HTTP/1.1\r\nHost: a.there.test\r\n\r\n"
+    with closing(Endless(port)) as origin, ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(socket.socket())
+            agent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * _KIBIBYTE)
+            agent.connect(("127.0.0.1", proxy.ports[port]))
+            agent.sendall(request)
+        until(origin.stuck, every=0.2)
+        assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+        with socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=5) as other:
+            other.sendall(request)
+            received = 0
+            while received < 8 * bounds.A_CONNECTION:
+                received += len(other.recv(65536))
+
+
+def test_headers_that_never_end(proxy: Resolving) -> None:
+    """They cost what they may have at most, and a little."""
+    before = _resident(proxy)
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5))
+            agent.sendall(b"GET / HTTP/1.1\r\nHost: a.there.test\r\nX: ")
+            agent.sendall(b"x" * (bounds.HEADERS_KIBIBYTES - 1) * _KIBIBYTE)
+        until(lambda: _active(proxy) == CONNECTIONS)
+        assert (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+
+
+def _resident(proxy: Resolving) -> int:
+    """Return the bytes of memory that Envoy uses."""
+    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * _KIBIBYTE
+
+
+def _active(proxy: Resolving) -> int:
+    return int(proxy.admin("/stats?filter=http.http.downstream_rq_active").rpartition(b":")[2])
