@@ -45,7 +45,7 @@ class Proxy:
         self.ports = {port: free_port() for port in PORTS}
         for name in ("hot/lds", "hot/rds"):
             (folder / name).mkdir(parents=True)
-        buckets = folder / refusals.BUCKETS
+        buckets = folder / refusals.BUCKETS_FILE
         buckets.parent.mkdir(parents=True)
         buckets.write_bytes(refusals.buckets())
         self.serve(RuleSet())

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol
+from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
@@ -175,6 +176,6 @@ def test_a_thousand_ports(loading: Loading) -> None:
         assert loaded(loading, resource) == written(loading, resource)
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
-    assert len(watched) == len(RESOURCES)
+    assert len(watched) == len(RESOURCES) + BUCKETS
     loading.serve(RuleSet())
     until(loading.serves, 60)

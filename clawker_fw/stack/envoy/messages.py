@@ -24,7 +24,7 @@ DNS_CACHE: Mapping[str, Any] = {
     "max_hosts": 65536,
     "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
     # A name that nobody has asked for lately is forgotten when its TTL ends; until then it is looked up again.
-    "host_ttl": "2s",
+    "host_ttl": "1s",
     # For answers without a TTL, as for a name that does not exist.
     "dns_refresh_rate": "1s",
     "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},

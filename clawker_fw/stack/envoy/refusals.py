@@ -15,13 +15,14 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 _LONGEST = 255
 """Octets of a name or a path that are written down."""
 
-BUCKETS = "boot/refusals/buckets.json"
+BUCKETS_FILE = "boot/refusals/buckets.json"
 """A folder of its own: Envoy reads all files of a folder again when one of them is renamed."""
 
 _LINES_A_SECOND, _LINES_AT_ONCE = 50, 200
 """For the agents that share a bucket. Envoy counts the rest: `access_log.process_ratelimit.denied`."""
 
-_DIGITS = 10
+BUCKETS = 5
+"""Two last digits of an address share one. Each is an inotify instance, of which a user has 128 (inotify(7))."""
 
 _FIELDS = {
     "time": "%START_TIME%",
@@ -98,7 +99,7 @@ def of_http() -> list[Json]:
 
 
 def buckets() -> bytes:
-    """Return the file with the token buckets: for each last digit of an address, its own.
+    """Return the file with the token buckets: one for two last digits of an address each.
 
     Envoy takes no other form of it, and ends when it is taken away: it is written once and never changed.
     """
@@ -106,16 +107,16 @@ def buckets() -> bytes:
     resources = [
         {
             "@type": f"{TYPES.removesuffix('/envoy')}/envoy.service.discovery.v3.Resource",
-            "name": _bucket(digit),
+            "name": _bucket(number),
             "resource": {"@type": f"{TYPES}.type.v3.TokenBucket", **bucket},
         }
-        for digit in range(_DIGITS)
+        for number in range(BUCKETS)
     ]
     return json.dumps({"version_info": "1", "resources": resources}, indent=1).encode()
 
 
-def _bucket(digit: int) -> str:
-    return f"refusals-{digit}"
+def _bucket(number: int) -> str:
+    return f"refusals-{number}"
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
@@ -155,15 +156,15 @@ def _text(reason: Reason) -> str:
     return f"'{reason}'"
 
 
-def _within_limit(digit: int) -> Json:
+def _within_limit(number: int) -> Json:
     """Return the filter that passes as many lines as one bucket has tokens for."""
-    path = f"{container.VOLUME}/{BUCKETS}"
+    path = f"{container.VOLUME}/{BUCKETS_FILE}"
     return {
         "extension_filter": extension(
             "envoy.access_loggers.extension_filters.process_ratelimit",
             "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
             dynamic_config={
-                "resource_name": _bucket(digit),
+                "resource_name": _bucket(number),
                 "config_source": {"resource_api_version": "V3", "path_config_source": {"path": path}},
             },
         )
@@ -173,9 +174,9 @@ def _within_limit(digit: int) -> Json:
 _NOT_TOO_MANY: Json = {
     "or_filter": {
         "filters": [
-            _all(_cel(f"source.address.matches('{digit}:[0-9]+$')"), _within_limit(digit))
-            for digit in range(_DIGITS)
+            _all(_cel(f"source.address.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
+            for number in range(BUCKETS)
         ]
     }
 }
-"""Every agent's refusals have room in the log, whatever another one does: a bucket for each last digit."""
+"""Every agent's refusals have room in the log, whatever another one does: by the last digit of its address."""

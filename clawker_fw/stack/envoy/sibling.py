@@ -91,7 +91,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
     sibling = {**_network(addressing, slot), "resources": declaration(RESOURCES)}
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
-        refusals.BUCKETS: public(refusals.buckets()),
+        refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 
