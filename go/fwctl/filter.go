@@ -14,12 +14,17 @@ import (
 )
 
 // The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
-// rules that belong here are those with which the engine redirects DNS to its embedded resolver. Depending on the
-// host they are nftables rules (this file) or rules of the older iptables (filter_older.go).
+// rules that belong here are those with which the engine redirects DNS to its embedded resolver, and those of our own
+// table (limits.go), of which sets, chains and elements are read as well. Depending on the host, the engine's are
+// nftables rules (this file) or rules of the older iptables (filter_older.go).
 
-// filterDifferences finds rules that are not the engine's, and missing rules of the engine.
+// filterDifferences finds rules that are neither the engine's nor ours, and missing ones.
 func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 	found, err := filterRules()
+	if err != nil {
+		return nil, err
+	}
+	differences, err := limitDifferences(sibling.Limits)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +34,6 @@ func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 	if known != nil {
 		missing = append(missing, "tcp", "udp")
 	}
-	var differences []string
 	for _, rule := range found {
 		var match []string
 		if known != nil {
@@ -77,6 +81,7 @@ func (r filterRule) text() string {
 
 func (r filterRule) String() string { return r.filter + " rule " + r.text() }
 
+// say adds a word. One that was said is not repeated: tools differ in whether they repeat a condition.
 func (r *filterRule) say(format string, values ...any) {
 	if text := fmt.Sprintf(format, values...); !slices.Contains(r.words, text) {
 		r.words = append(r.words, text)
@@ -93,11 +98,17 @@ func (r *filterRule) sayProtocol(number byte) {
 
 // Netlink messages and values of nftables (linux/netfilter/nf_tables.h).
 const (
-	nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
-	nftNewChain  = nftSubsystem | unix.NFT_MSG_NEWCHAIN
-	nftGetChain  = nftSubsystem | unix.NFT_MSG_GETCHAIN
-	nftNewRule   = nftSubsystem | unix.NFT_MSG_NEWRULE
-	nftGetRule   = nftSubsystem | unix.NFT_MSG_GETRULE
+	nftSubsystem  = unix.NFNL_SUBSYS_NFTABLES << 8
+	nftNewChain   = nftSubsystem | unix.NFT_MSG_NEWCHAIN
+	nftGetChain   = nftSubsystem | unix.NFT_MSG_GETCHAIN
+	nftNewRule    = nftSubsystem | unix.NFT_MSG_NEWRULE
+	nftGetRule    = nftSubsystem | unix.NFT_MSG_GETRULE
+	nftNewTable   = nftSubsystem | unix.NFT_MSG_NEWTABLE
+	nftGetTable   = nftSubsystem | unix.NFT_MSG_GETTABLE
+	nftNewSet     = nftSubsystem | unix.NFT_MSG_NEWSET
+	nftGetSet     = nftSubsystem | unix.NFT_MSG_GETSET
+	nftNewElement = nftSubsystem | unix.NFT_MSG_NEWSETELEM
+	nftGetElement = nftSubsystem | unix.NFT_MSG_GETSETELEM
 
 	nftDrop = 0 // a chain's policy
 )
@@ -107,14 +118,29 @@ var nftFamilies = map[byte]string{
 	unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_IPV6: "ip6",
 }
 
-// filterRules lists the nftables rules of every family.
+// filterRules lists the nftables rules of every family, except those of our own table, and what else decides about
+// them.
 func filterRules() ([]filterRule, error) {
-	chains, err := askNftables(nftGetChain, nftNewChain)
+	tables, err := askNftables(nftGetTable, nftNewTable)
 	if err != nil {
 		return nil, err
 	}
 	var found []filterRule
+	for _, table := range tables {
+		// A dormant table has rules that do nothing.
+		if flags := table.attributes.number(unix.NFTA_TABLE_FLAGS); !table.ours(unix.NFTA_TABLE_NAME) && flags > 0 {
+			place := fmt.Sprintf("%s %s", nftFamilies[table.family], table.attributes.text(unix.NFTA_TABLE_NAME))
+			found = append(found, filterRule{"nftables", place, []string{fmt.Sprintf("flags %d", flags)}})
+		}
+	}
+	chains, err := askNftables(nftGetChain, nftNewChain)
+	if err != nil {
+		return nil, err
+	}
 	for _, chain := range chains {
+		if chain.ours(unix.NFTA_CHAIN_TABLE) {
+			continue
+		}
 		policy := chain.attributes[unix.NFTA_CHAIN_POLICY]
 		if len(policy) == 4 && binary.BigEndian.Uint32(policy) == nftDrop {
 			place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
@@ -126,6 +152,9 @@ func filterRules() ([]filterRule, error) {
 		return nil, err
 	}
 	for _, each := range rules {
+		if each.ours(unix.NFTA_RULE_TABLE) {
+			continue
+		}
 		rule := filterRule{filter: "nftables", place: each.place(unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN)}
 		if err := rule.read(each.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
 			return nil, fmt.Errorf("%s: %w", rule.place, err)
@@ -140,14 +169,27 @@ type nftObject struct {
 	attributes attributes
 }
 
+// ours reports whether the object belongs to our own table, whose name is in an attribute.
+func (o nftObject) ours(table int) bool {
+	return o.family == unix.NFPROTO_IPV4 && o.attributes.text(table) == limitTable
+}
+
 func (o nftObject) place(table, chain int) string {
 	return fmt.Sprintf("%s %s %s", nftFamilies[o.family], o.attributes.text(table), o.attributes.text(chain))
 }
 
 // askNftables lists nftables objects of all families. A kernel without nftables has none.
 func askNftables(question, answer int) ([]nftObject, error) {
+	return askNftablesOf(unix.NFPROTO_UNSPEC, question, answer)
+}
+
+// askNftablesOf lists nftables objects of one family, of those with the given attributes.
+func askNftablesOf(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObject, error) {
 	request := nl.NewNetlinkRequest(question, unix.NLM_F_DUMP)
-	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_UNSPEC, Version: unix.NFNETLINK_V0})
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: unix.NFNETLINK_V0})
+	for _, attribute := range of {
+		request.AddData(attribute)
+	}
 	messages, err := request.Execute(unix.NETLINK_NETFILTER, uint16(answer))
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
@@ -189,6 +231,14 @@ func readAttributes(data []byte) (attributes, error) {
 
 func (a attributes) text(number int) string { return strings.TrimRight(string(a[number]), "\x00") }
 
+// big returns a number of 64 bits, 0 without one.
+func (a attributes) big(number int) uint64 {
+	if len(a[number]) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(a[number])
+}
+
 func (a attributes) number(number int) int {
 	if len(a[number]) != 4 {
 		return -1
@@ -204,49 +254,107 @@ func (r *filterRule) read(expressions []byte) error {
 	}
 	loaded := map[int]string{} // register -> the part of the packet, or the value, that it holds
 	for _, each := range list {
-		expression, err := readAttributes(each.Value)
-		if err != nil {
+		if err := r.readExpression(each.Value, loaded); err != nil {
 			return err
-		}
-		data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
-		if err != nil {
-			return err
-		}
-		switch name := expression.text(unix.NFTA_EXPR_NAME); name {
-		case "counter":
-		case "payload":
-			loaded[data.number(unix.NFTA_PAYLOAD_DREG)] = fmt.Sprintf("%d+%d:%d", data.number(unix.NFTA_PAYLOAD_BASE),
-				data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
-		case "meta":
-			loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
-		case "cmp":
-			value, err := readAttributes(data[unix.NFTA_CMP_DATA])
-			if err != nil {
-				return err
-			}
-			part := loaded[data.number(unix.NFTA_CMP_SREG)]
-			r.sayComparison(part, data.number(unix.NFTA_CMP_OP), value[unix.NFTA_DATA_VALUE])
-		case "immediate":
-			value, err := readAttributes(data[unix.NFTA_IMMEDIATE_DATA])
-			if err != nil {
-				return err
-			}
-			loaded[data.number(unix.NFTA_IMMEDIATE_DREG)] = string(value[unix.NFTA_DATA_VALUE])
-			if err := r.sayVerdict(value[unix.NFTA_DATA_VERDICT]); err != nil {
-				return err
-			}
-		case "nat":
-			r.sayNat(data, loaded)
-		case "match":
-			r.sayMatch(data.text(unix.NFTA_MATCH_NAME), data[unix.NFTA_MATCH_INFO])
-		case "target":
-			r.sayTarget(data.text(unix.NFTA_TARGET_NAME), data.number(unix.NFTA_TARGET_REV), data[unix.NFTA_TARGET_INFO])
-		default:
-			r.say("%s", name)
 		}
 	}
 	return nil
 }
+
+func (r *filterRule) readExpression(content []byte, loaded map[int]string) error {
+	expression, err := readAttributes(content)
+	if err != nil {
+		return err
+	}
+	data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
+	if err != nil {
+		return err
+	}
+	switch name := expression.text(unix.NFTA_EXPR_NAME); name {
+	case "counter":
+	case "payload":
+		if data[unix.NFTA_PAYLOAD_SREG] != nil {
+			r.say("change of the packet")
+		}
+		loaded[data.number(unix.NFTA_PAYLOAD_DREG)] = fmt.Sprintf("%d+%d:%d", data.number(unix.NFTA_PAYLOAD_BASE),
+			data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
+	case "meta":
+		if data[unix.NFTA_META_SREG] != nil {
+			r.say("change of meta %d", data.number(unix.NFTA_META_KEY))
+		}
+		loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
+	case "cmp":
+		value, err := readAttributes(data[unix.NFTA_CMP_DATA])
+		if err != nil {
+			return err
+		}
+		part := loaded[data.number(unix.NFTA_CMP_SREG)]
+		r.sayComparison(part, data.number(unix.NFTA_CMP_OP), value[unix.NFTA_DATA_VALUE])
+	case "immediate":
+		value, err := readAttributes(data[unix.NFTA_IMMEDIATE_DATA])
+		if err != nil {
+			return err
+		}
+		loaded[data.number(unix.NFTA_IMMEDIATE_DREG)] = string(value[unix.NFTA_DATA_VALUE])
+		if err := r.sayVerdict(value[unix.NFTA_DATA_VERDICT]); err != nil {
+			return err
+		}
+	case "bitwise":
+		part := loaded[data.number(unix.NFTA_BITWISE_SREG)]
+		mask, err := readAttributes(data[unix.NFTA_BITWISE_MASK])
+		if err != nil {
+			return err
+		}
+		flipped, err := readAttributes(data[unix.NFTA_BITWISE_XOR])
+		if err != nil {
+			return err
+		}
+		loaded[data.number(unix.NFTA_BITWISE_DREG)] = fmt.Sprintf("%s & %x ^ %x by %d", part,
+			mask[unix.NFTA_DATA_VALUE], flipped[unix.NFTA_DATA_VALUE], max(0, data.number(bitwiseOperation)))
+	case "dynset":
+		inner := filterRule{}
+		if content := data[unix.NFTA_DYNSET_EXPR]; content != nil {
+			if err := inner.readExpression(content, loaded); err != nil {
+				return err
+			}
+		}
+		if data[unix.NFTA_DYNSET_SREG_DATA] != nil || data[dynsetExpressions] != nil {
+			inner.say("and more")
+		}
+		r.say("%s in set %s by %d for %d ms, flags %d (%s)", loaded[data.number(unix.NFTA_DYNSET_SREG_KEY)],
+			data.text(unix.NFTA_DYNSET_SET_NAME), data.number(unix.NFTA_DYNSET_OP), data.big(unix.NFTA_DYNSET_TIMEOUT),
+			max(0, data.number(unix.NFTA_DYNSET_FLAGS)), strings.Join(inner.words, ", "))
+	case "limit":
+		r.say("at most %d in %d s, %d at once, of kind %d, flags %d", data.big(unix.NFTA_LIMIT_RATE),
+			data.big(unix.NFTA_LIMIT_UNIT), data.number(unix.NFTA_LIMIT_BURST), data.number(unix.NFTA_LIMIT_TYPE),
+			max(0, data.number(unix.NFTA_LIMIT_FLAGS)))
+	case "connlimit":
+		r.say("at most %d connections, flags %d", data.number(connlimitCount), max(0, data.number(connlimitFlags)))
+	case "reject":
+		if kind := data.number(unix.NFTA_REJECT_TYPE); kind == unix.NFT_REJECT_TCP_RST {
+			r.say("reset") // has no code, though some kernels show one
+		} else {
+			r.say("reject %d %x", kind, data[unix.NFTA_REJECT_ICMP_CODE])
+		}
+	case "nat":
+		r.sayNat(data, loaded)
+	case "match":
+		r.sayMatch(data.text(unix.NFTA_MATCH_NAME), data[unix.NFTA_MATCH_INFO])
+	case "target":
+		r.sayTarget(data.text(unix.NFTA_TARGET_NAME), data.number(unix.NFTA_TARGET_REV), data[unix.NFTA_TARGET_INFO])
+	default:
+		r.say("%s", name)
+	}
+	return nil
+}
+
+// Attributes of expressions that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
+const (
+	bitwiseOperation  = 6
+	dynsetExpressions = 10
+	connlimitCount    = 1
+	connlimitFlags    = 2
+)
 
 // Parts of a packet in payload expressions, as header+offset:length.
 const (

@@ -19,8 +19,8 @@ const (
 	defaultRulePriority = 32767
 )
 
-// shapeNetwork applies the interface settings, adds our addresses and the routing tables of guarded and exempt
-// sources, and deletes default routes that nobody asked for.
+// shapeNetwork applies the interface settings, limits agents, adds our addresses and the routing tables of guarded and
+// exempt sources, and deletes default routes that nobody asked for.
 //
 // The kernel's local table normally comes first. It would let a guarded source reach loopback and our own addresses
 // whatever its own table says, so the local rule is moved behind our rules (policy routing: ip-rule(8)).
@@ -29,6 +29,9 @@ func shapeNetwork(sibling Sibling) error {
 		return err
 	}
 	if err := closeOtherWays(sibling.Interfaces); err != nil {
+		return err
+	}
+	if err := limitAgents(sibling.Limits); err != nil {
 		return err
 	}
 	for _, address := range sibling.Addresses {

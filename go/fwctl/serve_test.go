@@ -49,6 +49,8 @@ func play(scene string) error {
 		owner, sibling = unprivileged, Sibling{Name: "coredns"}
 	case "without its network", "on nothing proven":
 		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
+	case "with impossible limits":
+		sibling.Limits = &Limits{Subnet: agentNet}
 	case "claiming in vain":
 		sibling.Service.Subnet = prefixes("10.215.0.0/24")[0]
 	}
@@ -219,6 +221,7 @@ func TestServeFailsClosed(t *testing.T) {
 		"as nobody":              "dropping capability 0 from the bounding set: operation not permitted",
 		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":    "no interface has an address in 10.215.0.0/24",
+		"with impossible limits": "limiting what agents can take needs nftables with connlimit",
 		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
 		"with a missing program": "executing /nowhere/program: no such file or directory",
 	} {

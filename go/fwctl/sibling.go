@@ -20,6 +20,18 @@ type Sibling struct {
 	Sysctls    map[string]string `json:"sysctls"`     // of the whole namespace; set by the engine
 	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
 	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
+	Limits     *Limits           `json:"limits"`      // of agents; set by serve
+}
+
+// Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
+// are not limited. QueriesPerSecond is 0 if the sibling answers no queries.
+type Limits struct {
+	Subnet               netip.Prefix `json:"subnet"`
+	Except               []netip.Addr `json:"except"`
+	Connections          int          `json:"connections"`     // at once
+	AllConnections       int          `json:"all_connections"` // at once, of all agents together
+	ConnectionsPerSecond int          `json:"connections_per_second"`
+	QueriesPerSecond     int          `json:"queries_per_second"`
 }
 
 // Interface is a network interface provided by the engine: its address, its subnet, and its gateway if it has one.

@@ -1,0 +1,445 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// What one agent can take of a sibling is limited by the kernel, in a table of our own, before the program spends
+// anything on it. Each limit is a set of source addresses that the kernel fills itself. Only what a set has room for
+// passes: if a set is full, or the kernel has no memory for it, the packet is refused.
+
+const (
+	limitTable = "clawker-fw"
+
+	// connectionBurst and queryBurst are for how many seconds' worth of connections and queries an agent may ask at once.
+	// Queries wait in one small buffer of the program's socket, from which those of others must not be crowded out.
+	connectionBurst, queryBurst = 4, 1
+
+	// octetsPerQuery is a query over TCP with its headers. The kernel sees segments, not queries, so it counts octets.
+	octetsPerQuery = 128
+	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
+	leastOctets = 1 << 16
+
+	// forgetAfter is how long a source address is remembered after its last packet. By then its burst is full again.
+	forgetAfter = 10 * time.Second
+
+	// mostSources limits the memory of a set, on networks with more addresses.
+	mostSources = 1 << 16
+)
+
+// Numbers in packets and in the kernel's interface.
+const (
+	registerOne = 1
+
+	synAlone = 0x02 // SYN, of the flags in newConnectionFlags
+	// newConnectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection.
+	newConnectionFlags = 0x17
+)
+
+// limitFilter is our table and its content, in the order in which the kernel needs it.
+type limitFilter struct {
+	table  *nftables.Table
+	sets   []*nftables.Set
+	chains []*nftables.Chain
+	rules  []*nftables.Rule
+}
+
+// newLimitFilter describes the table. Agents are told by addresses in their subnet, not by an interface, so that it holds
+// for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
+//
+// Connections are checked when they begin, in the chain "receiving": first how many the agent has begun lately, then
+// how many it has. Who has too many gets a reset, so that it sees an error at once; connections that exist are never
+// touched. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
+//
+// Nothing of agents but TCP is tracked: an agent could fill the kernel's table of connections, which is for all.
+func newLimitFilter(limits Limits) limitFilter {
+	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
+	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
+	begun := f.addSet("begun", size, forgetAfter)
+	open := f.addSet("open", size, 0)
+
+	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	receiving := f.addHook("receiving", nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	beginning, opening := f.addChain("beginning"), f.addChain("opening")
+
+	from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, limits.Subnet))
+	to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, limits.Subnet))
+	f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isNewConnection, goTo(beginning))
+	for _, address := range limits.Except {
+		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
+	}
+	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst)), goTo(opening))
+	f.addRule(beginning, reset)
+	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, &expr.Connlimit{Count: uint32(limits.Connections)}),
+		[]expr.Any{&expr.Connlimit{Count: uint32(limits.AllConnections)}}, verdict(expr.VerdictAccept))
+	f.addRule(opening, reset)
+
+	if limits.QueriesPerSecond > 0 {
+		queries := f.addSet("queries", size, forgetAfter)
+		octets := f.addSet("octets", size, forgetAfter)
+		asking, sending := f.addChain("asking"), f.addChain("sending")
+		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
+		f.addRule(asking, within(queries, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.QueriesPerSecond, queryBurst)),
+			verdict(expr.VerdictReturn))
+		f.addRule(asking, verdict(expr.VerdictDrop))
+		f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isQuery, goTo(sending))
+		f.addRule(sending, within(octets, unix.NFT_DYNSET_OP_UPDATE, octetsPerSecond(limits.QueriesPerSecond)),
+			verdict(expr.VerdictAccept))
+		f.addRule(sending, verdict(expr.VerdictDrop))
+	}
+	f.addRule(arriving, from, isNoTCP, []expr.Any{&expr.Notrack{}})
+	f.addRule(leaving, to, isNoTCP, []expr.Any{&expr.Notrack{}})
+	return f
+}
+
+func (f *limitFilter) addSet(name string, size uint32, forget time.Duration) *nftables.Set {
+	set := &nftables.Set{
+		Table: f.table, Name: name, KeyType: nftables.TypeIPAddr, Dynamic: true, Size: size,
+		HasTimeout: forget > 0, Timeout: forget,
+	}
+	f.sets = append(f.sets, set)
+	return set
+}
+
+func (f *limitFilter) addChain(name string) *nftables.Chain {
+	chain := &nftables.Chain{Table: f.table, Name: name}
+	f.chains = append(f.chains, chain)
+	return chain
+}
+
+func (f *limitFilter) addHook(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+	chain, accept := f.addChain(name), nftables.ChainPolicyAccept
+	chain.Type, chain.Hooknum, chain.Priority, chain.Policy = nftables.ChainTypeFilter, hook, priority, &accept
+	return chain
+}
+
+func (f *limitFilter) addRule(chain *nftables.Chain, parts ...[]expr.Any) {
+	rule := &nftables.Rule{Table: f.table, Chain: chain}
+	for _, part := range parts {
+		rule.Exprs = append(rule.Exprs, part...)
+	}
+	f.rules = append(f.rules, rule)
+}
+
+// Conditions and actions of rules.
+var (
+	isNewConnection = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 1,
+			Mask: []byte{newConnectionFlags}, Xor: []byte{0},
+		},
+		equal(synAlone),
+	}
+	isQuery = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		equal(0, 53),
+	}
+	isNoTCP = []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{unix.IPPROTO_TCP}},
+	}
+	reset = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+
+	source      = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+	destination = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+)
+
+func equal(value ...byte) *expr.Cmp {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: registerOne, Data: value}
+}
+
+// notLoopback is true for what does not stay in this container.
+func notLoopback(key expr.MetaKey) []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: registerOne},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: name},
+	}
+}
+
+func isIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
+	mask := net.CIDRMask(subnet.Bits(), 32)
+	return []expr.Any{
+		address,
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 4, Mask: mask, Xor: make([]byte, 4),
+		},
+		equal(subnet.Masked().Addr().AsSlice()...),
+	}
+}
+
+func isProtocol(number byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne}, equal(number)}
+}
+
+func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
+
+func goTo(chain *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}
+}
+
+func jumpTo(chain *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}}
+}
+
+func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+// within is true while the source address is within a limit of its own.
+func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
+	return []expr.Any{source, &expr.Dynset{
+		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
+	}}
+}
+
+func perSecond(rate, burst int) *expr.Limit {
+	return &expr.Limit{
+		Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst * rate),
+	}
+}
+
+func octetsPerSecond(queries int) *expr.Limit {
+	rate := queries * octetsPerQuery
+	return &expr.Limit{
+		Type: expr.LimitTypePktBytes, Rate: uint64(rate), Unit: expr.LimitTimeSecond,
+		Burst: uint32(max(queryBurst*rate, leastOctets)),
+	}
+}
+
+// limitAgents installs the table, in place of one from an earlier start, in one transaction.
+func limitAgents(limits *Limits) error {
+	if limits == nil {
+		return nil
+	}
+	connection, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	filter := newLimitFilter(*limits)
+	connection.AddTable(filter.table)
+	connection.DelTable(filter.table) // which must exist
+	connection.AddTable(filter.table)
+	for _, set := range filter.sets {
+		if err := connection.AddSet(set, nil); err != nil {
+			return err
+		}
+	}
+	for _, chain := range filter.chains {
+		connection.AddChain(chain)
+	}
+	for _, rule := range filter.rules {
+		connection.AddRule(rule)
+	}
+	if err := connection.Flush(); err != nil {
+		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, limit, reject and notrack "+
+			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT): %w", err)
+	}
+	return nil
+}
+
+// limitDifferences compares our table with the desired one: each set with its elements, each chain and each rule.
+func limitDifferences(limits *Limits) ([]string, error) {
+	expected := expecting()
+	if limits != nil {
+		if err := newLimitFilter(*limits).describe(expected); err != nil {
+			return nil, err
+		}
+	}
+	found, err := readLimits()
+	if err != nil {
+		return nil, err
+	}
+	return expected.differences(found), nil
+}
+
+// describe adds a sentence for each part of the table. Rules are marshalled and read again, so that both sides of the
+// comparison are read by the same code.
+func (f limitFilter) describe(expected *expectation) error {
+	expected.add(describeTable(0))
+	for _, set := range f.sets {
+		flags := uint32(unix.NFT_SET_EVAL)
+		if set.HasTimeout {
+			flags |= unix.NFT_SET_TIMEOUT
+		}
+		expected.add(describeSet(set.Name, int(flags), int(set.KeyType.Bytes), int(set.Size), uint64(set.Timeout.Milliseconds())))
+	}
+	for _, chain := range f.chains {
+		text := describeChain(chain.Name, "", 0, 0, 0)
+		if chain.Hooknum != nil {
+			text = describeChain(chain.Name, string(chain.Type), int(*chain.Hooknum), int(*chain.Priority), int(*chain.Policy))
+		}
+		expected.add(text)
+	}
+	places := map[string]int{}
+	for _, rule := range f.rules {
+		read, loaded := filterRule{}, map[int]string{}
+		for _, each := range rule.Exprs {
+			if err := read.readMarshalled(each, loaded); err != nil {
+				return err
+			}
+			if filled, is := each.(*expr.Dynset); is {
+				element := filterRule{}
+				if err := element.readMarshalled(filled.Exprs[0], nil); err != nil {
+					return err
+				}
+				expected.allow(describeElement(filled.SetName, element.words))
+			}
+		}
+		expected.add(describeLimit(rule.Chain.Name, places, read.words))
+	}
+	return nil
+}
+
+func (r *filterRule) readMarshalled(expression expr.Any, loaded map[int]string) error {
+	content, err := expr.Marshal(unix.NFPROTO_IPV4, expression)
+	if err != nil {
+		return err
+	}
+	return r.readExpression(content, loaded)
+}
+
+// readLimits describes the table that the kernel has.
+func readLimits() ([]string, error) {
+	var found []string
+	tables, err := askNftables(nftGetTable, nftNewTable)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range tables {
+		if table.ours(unix.NFTA_TABLE_NAME) {
+			found = append(found, describeTable(table.attributes.number(unix.NFTA_TABLE_FLAGS)))
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	sets, err := askNftables(nftGetSet, nftNewSet)
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range sets {
+		if !set.ours(unix.NFTA_SET_TABLE) {
+			continue
+		}
+		size, err := readAttributes(set.attributes[unix.NFTA_SET_DESC])
+		if err != nil {
+			return nil, err
+		}
+		name := set.attributes.text(unix.NFTA_SET_NAME)
+		found = append(found, describeSet(name, set.attributes.number(unix.NFTA_SET_FLAGS),
+			set.attributes.number(unix.NFTA_SET_KEY_LEN), size.number(unix.NFTA_SET_DESC_SIZE),
+			set.attributes.big(unix.NFTA_SET_TIMEOUT)))
+		elements, err := readElements(name)
+		if err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+		found = append(found, elements...)
+	}
+	chains, err := askNftables(nftGetChain, nftNewChain)
+	if err != nil {
+		return nil, err
+	}
+	for _, chain := range chains {
+		if !chain.ours(unix.NFTA_CHAIN_TABLE) {
+			continue
+		}
+		name, kind := chain.attributes.text(unix.NFTA_CHAIN_NAME), chain.attributes.text(unix.NFTA_CHAIN_TYPE)
+		text := describeChain(name, "", 0, 0, 0)
+		if kind != "" {
+			hook, err := readAttributes(chain.attributes[unix.NFTA_CHAIN_HOOK])
+			if err != nil {
+				return nil, err
+			}
+			text = describeChain(name, kind, hook.number(unix.NFTA_HOOK_HOOKNUM), hook.number(unix.NFTA_HOOK_PRIORITY),
+				chain.attributes.number(unix.NFTA_CHAIN_POLICY))
+		}
+		found = append(found, text)
+	}
+	rules, err := askNftables(nftGetRule, nftNewRule)
+	if err != nil {
+		return nil, err
+	}
+	places := map[string]int{}
+	for _, rule := range rules {
+		if !rule.ours(unix.NFTA_RULE_TABLE) {
+			continue
+		}
+		read := filterRule{}
+		if err := read.read(rule.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
+			return nil, err
+		}
+		found = append(found, describeLimit(rule.attributes.text(unix.NFTA_RULE_CHAIN), places, read.words))
+	}
+	return found, nil
+}
+
+// readElements describes the limit of each source address in a set. It is the rule's, unless somebody else has added
+// the element.
+func readElements(set string) ([]string, error) {
+	lists, err := askNftablesOf(unix.NFPROTO_IPV4, nftGetElement, nftNewElement,
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
+	if err != nil {
+		return nil, err
+	}
+	texts := map[string]bool{}
+	for _, list := range lists {
+		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range elements {
+			element, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			limit := filterRule{}
+			if content := element[unix.NFTA_SET_ELEM_EXPR]; content != nil {
+				if err := limit.readExpression(content, nil); err != nil {
+					return nil, err
+				}
+			}
+			texts[describeElement(set, limit.words)] = true
+		}
+	}
+	return slices.Collect(maps.Keys(texts)), nil
+}
+
+func describeTable(flags int) string {
+	return fmt.Sprintf("nftables table %s, flags %d", limitTable, flags)
+}
+
+func describeSet(name string, flags, key, size int, timeout uint64) string {
+	return fmt.Sprintf("nftables set %s of %d keys of %d octets for %d ms, flags %d", name, size, key, timeout, flags)
+}
+
+func describeElement(set string, words []string) string {
+	return fmt.Sprintf("nftables element of set %s: %s", set, cmp.Or(strings.Join(words, ", "), "no limit"))
+}
+
+func describeChain(name, kind string, hook, priority, policy int) string {
+	if kind == "" {
+		return "nftables chain " + name
+	}
+	return fmt.Sprintf("nftables chain %s for %s at hook %d, priority %d, policy %d", name, kind, hook, priority, policy)
+}
+
+// describeLimit describes the next rule of a chain. Its place is part of it: the order of rules decides.
+func describeLimit(chain string, places map[string]int, words []string) string {
+	places[chain]++
+	return fmt.Sprintf("nftables rule %s %d: %s", chain, places[chain], strings.Join(words, ", "))
+}

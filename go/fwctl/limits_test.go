@@ -1,0 +1,638 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+var otherAgent = netip.MustParseAddr("10.213.0.8")
+
+// smallLimits are limits that a test can reach quickly.
+func smallLimits() Limits {
+	return Limits{
+		Subnet: agentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
+		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 5,
+	}
+}
+
+// limitedSibling configures a sibling's network, and moves the agents' end of it into a namespace of its own, in which
+// two agents and an address that is not limited are. The returned function runs another one in that namespace.
+func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
+	t.Helper()
+	inNetwork(t)
+	sibling := newSibling()
+	sibling.Limits = &limits
+	here := thisNetwork(t)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	there := thisNetwork(t)
+	enter := func(place *os.File) {
+		if err := unix.Setns(int(place.Fd()), unix.CLONE_NEWNET); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enter(here)
+	if err := netlink.LinkSetNsFd(link(t, "agents-end"), int(there.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	enter(there)
+	end := link(t, "agents-end")
+	for _, address := range append(limits.Except, agent, otherAgent) {
+		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, 32))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := netlink.LinkSetUp(end); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: ipNet(agentNet.Masked())}); err != nil {
+		t.Fatal(err)
+	}
+	enter(here)
+	settle(t)
+	shape(t, sibling)
+	return func(work func()) {
+		enter(there)
+		defer enter(here)
+		work()
+	}
+}
+
+// thisNetwork opens the network namespace of this thread.
+func thisNetwork(t *testing.T) *os.File {
+	t.Helper()
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// serveEcho accepts connections for ever, and sends back whatever it reads.
+func serveEcho(t *testing.T, address string) int {
+	t.Helper()
+	listener, err := net.Listen("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				_, _ = io.Copy(connection, connection)
+			}()
+		}
+	}()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func dialFrom(from netip.Addr, port int) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: 3 * time.Second}
+	return dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
+}
+
+// dialMany opens connections, which stay open until the test ends, and counts those that were refused.
+func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
+	t.Helper()
+	for range count {
+		connection, err := dialFrom(from, port)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { connection.Close() })
+			opened = append(opened, connection)
+		case errors.Is(err, unix.ECONNREFUSED):
+			refused++
+		default:
+			t.Errorf("from %s: %v", from, err)
+		}
+	}
+	return opened, refused
+}
+
+func echoes(connection net.Conn) error {
+	if err := connection.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := connection.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(connection, make([]byte, 1))
+	return err
+}
+
+// An agent with as many connections as it may have is refused another one at once. Its older ones, and those of another
+// agent, go on, and when one of its own ends there is room for another.
+func TestConnectionsAtOnceAreLimited(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		begun := time.Now()
+		opened, refused := dialMany(t, agent, port, 8)
+		if len(opened) != 5 || refused != 3 || time.Since(begun) > time.Second {
+			t.Fatalf("%d opened, %d refused, in %s", len(opened), refused, time.Since(begun))
+		}
+		others, refused := dialMany(t, otherAgent, port, 5)
+		if refused != 0 {
+			t.Errorf("%d of another agent's were refused", refused)
+		}
+		for _, connection := range slices.Concat(opened, others) {
+			if err := echoes(connection); err != nil {
+				t.Errorf("%s: %v", connection.LocalAddr(), err)
+			}
+		}
+		opened[0].Close()
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if connection, err := dialFrom(agent, port); err == nil {
+				connection.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("there is no room again")
+			}
+		}
+	})
+}
+
+// All agents together can't have more connections than the sibling has memory for.
+func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.AllConnections = 7
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		if opened, _ := dialMany(t, agent, port, 5); len(opened) != 5 {
+			t.Fatalf("%d opened", len(opened))
+		}
+		opened, refused := dialMany(t, otherAgent, port, 5)
+		if len(opened) != 2 || refused != 3 {
+			t.Errorf("%d opened, %d refused", len(opened), refused)
+		}
+	})
+}
+
+// An agent that begins connections faster than it may is refused, and another one is not.
+func TestNewConnectionsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.Connections, limits.ConnectionsPerSecond = 100, 5
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		opened, refused := dialMany(t, agent, port, 50)
+		if burst := connectionBurst * 5; len(opened) < burst || refused < 20 {
+			t.Errorf("%d opened, %d refused", len(opened), refused)
+		}
+		if _, refused := dialMany(t, otherAgent, port, 10); refused != 0 {
+			t.Errorf("%d of another agent's were refused", refused)
+		}
+		for _, connection := range opened {
+			if err := echoes(connection); err != nil {
+				t.Errorf("%s: %v", connection.LocalAddr(), err)
+			}
+		}
+	})
+}
+
+// An address of our own has no limits.
+func TestOurOwnAreNotLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.ConnectionsPerSecond = 1
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		if opened, _ := dialMany(t, limits.Except[0], port, 20); len(opened) != 20 {
+			t.Errorf("%d opened", len(opened))
+		}
+		if _, refused := dialMany(t, agent, port, 20); refused == 0 {
+			t.Error("agents have none either")
+		}
+	})
+}
+
+// queryMany sends queries over UDP from a port each, and counts the answers.
+func queryMany(t *testing.T, from netip.Addr, count int) (answers int) {
+	t.Helper()
+	var asked []net.Conn
+	for range count {
+		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
+		connection, err := dialer.Dial("udp4", netip.AddrPortFrom(onAgents, 53).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if _, err := connection.Write([]byte("query")); err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, connection)
+	}
+	deadline := time.Now().Add(300 * time.Millisecond)
+	for _, connection := range asked {
+		_ = connection.SetReadDeadline(deadline)
+		if _, err := connection.Read(make([]byte, 16)); err == nil {
+			answers++
+		}
+	}
+	return answers
+}
+
+func answerQueries(t *testing.T) {
+	t.Helper()
+	server, err := net.ListenPacket("udp4", "0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for message := make([]byte, 16); ; {
+			length, sender, err := server.ReadFrom(message)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(message[:length], sender)
+		}
+	}()
+}
+
+// Queries beyond an agent's rate get no answer, and those of another agent do. None is tracked as a connection.
+func TestQueriesAreLimited(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	answerQueries(t)
+
+	asAgent(func() {
+		if answers := queryMany(t, agent, 100); answers < 5 || answers > 10 {
+			t.Errorf("%d answers", answers)
+		}
+		if answers := queryMany(t, otherAgent, 5); answers != 5 {
+			t.Errorf("another agent got %d answers", answers)
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 0 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	asAgent(func() {
+		for end := time.Now().Add(5 * time.Second); queryMany(t, agent, 1) == 0; {
+			if time.Now().After(end) {
+				t.Fatal("it never gets an answer again")
+			}
+		}
+	})
+}
+
+func trackedConnections(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
+func TestOnlyTCPIsTracked(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		for port := range 100 {
+			connection, err := net.Dial("udp4", netip.AddrPortFrom(onAgents, uint16(9000+port)).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = connection.Write([]byte("x"))
+			connection.Close()
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 0 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	asAgent(func() { dialMany(t, agent, port, 1) })
+	if tracked := trackedConnections(t); tracked != 1 {
+		t.Errorf("%d are tracked", tracked)
+	}
+}
+
+// Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
+func TestQueriesOverTCPAreLimited(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	port := serveEcho(t, "0.0.0.0:53")
+
+	asAgent(func() {
+		flood, err := dialFrom(agent, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flood.Close()
+		go func() {
+			for chunk := make([]byte, 4096); ; {
+				if _, err := flood.Write(chunk); err != nil {
+					return
+				}
+			}
+		}()
+		_ = flood.SetReadDeadline(time.Now().Add(time.Second))
+		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
+			t.Errorf("%d octets passed", came)
+		}
+		other, err := dialFrom(otherAgent, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := echoes(other); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Limits that are installed again, as after a restart, are what is desired.
+func TestLimitsAreIdempotent(t *testing.T) {
+	inNetwork(t)
+	sibling := newSibling()
+	limits := smallLimits()
+	sibling.Limits = &limits
+	for range 2 {
+		shape(t, sibling)
+		expectDifferences(t, sibling)
+	}
+	limits.QueriesPerSecond = 0 // as for a sibling that is no resolver
+	shape(t, sibling)
+	expectDifferences(t, sibling)
+}
+
+// Sources that the kernel has added to the sets are no difference.
+func TestLimitsInUseAreNoDifference(t *testing.T) {
+	limits := smallLimits()
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+	answerQueries(t)
+	asAgent(func() {
+		dialMany(t, agent, port, 8)
+		queryMany(t, agent, 50)
+	})
+	found, err := readElements("queries")
+	if err != nil || len(found) != 1 {
+		t.Errorf("elements: %q, %v", found, err)
+	}
+	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
+func TestSourceWithAnotherLimit(t *testing.T) {
+	limits := smallLimits()
+	asAgent := limitedSibling(t, limits)
+	answerQueries(t)
+	connection, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := newLimitFilter(limits)
+	for _, limit := range []*expr.Limit{perSecond(1000, 4), perSecond(limits.QueriesPerSecond, queryBurst)} {
+		rules, err := connection.GetRules(filter.table, &nftables.Chain{Name: "asking"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules[0].Exprs[1].(*expr.Dynset).Exprs = []expr.Any{limit}
+		connection.AddRule(rules[0]) // which has a handle, so it is replaced
+		if err := connection.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		asAgent(func() { queryMany(t, agent, 1) })
+	}
+	found, err := limitDifferences(&limits)
+	wanted := "nftables element of set queries: at most 1000 in 1 s, 4000 at once, of kind 0, flags 0 is not ours"
+	if err != nil || !slices.Equal(found, []string{wanted}) {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// Every change of our table is reported.
+func TestLimitDifferences(t *testing.T) {
+	limits := smallLimits()
+	filter := newLimitFilter(limits)
+	set := func(name string) *nftables.Set {
+		return filter.sets[slices.IndexFunc(filter.sets, func(each *nftables.Set) bool { return each.Name == name })]
+	}
+	chain := func(name string) *nftables.Chain {
+		return filter.chains[slices.IndexFunc(filter.chains, func(each *nftables.Chain) bool { return each.Name == name })]
+	}
+	// firstRule returns the first rule of a chain, as the kernel has it.
+	firstRule := func(connection *nftables.Conn, name string) *nftables.Rule {
+		rules, err := connection.GetRules(filter.table, chain(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules[0]
+	}
+	drop := nftables.ChainPolicyDrop
+	for name, each := range map[string]struct {
+		change func(*nftables.Conn) error
+		found  []string // what some difference begins with, and all differences begin with
+	}{
+		"the table deleted": {
+			func(c *nftables.Conn) error { c.DelTable(filter.table); return nil },
+			[]string{"nftables table clawker-fw", "nftables set ", "nftables chain ", "nftables rule "},
+		},
+		"the table made dormant": {
+			func(*nftables.Conn) error { return makeDormant(limitTable) },
+			[]string{"nftables table clawker-fw, flags 1 is not ours", "nftables table clawker-fw, flags 0 is missing"},
+		},
+		"a rule deleted": {
+			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "receiving")) },
+			[]string{"nftables rule receiving 1: ", "nftables rule receiving 2: "},
+		},
+		"a rule of the raw hook deleted": {
+			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "leaving")) },
+			[]string{"nftables rule leaving 1: "},
+		},
+		"a rule inserted that accepts": {
+			func(c *nftables.Conn) error {
+				rule := &nftables.Rule{Table: filter.table, Chain: chain("opening"), Exprs: verdict(expr.VerdictAccept)}
+				c.InsertRule(rule)
+				return nil
+			},
+			[]string{"nftables rule opening 1: ", "nftables rule opening 2: ", "nftables rule opening 3: "},
+		},
+		"a rule added at the end": {
+			func(c *nftables.Conn) error {
+				rule := &nftables.Rule{Table: filter.table, Chain: chain("arriving"), Exprs: verdict(expr.VerdictDrop)}
+				c.AddRule(rule)
+				return nil
+			},
+			[]string{"nftables rule arriving 3: drop is not ours"},
+		},
+		"a limit raised": {
+			func(c *nftables.Conn) error {
+				rule := firstRule(c, "opening")
+				for _, part := range rule.Exprs {
+					if filled, is := part.(*expr.Dynset); is {
+						filled.Exprs = []expr.Any{&expr.Connlimit{Count: 6}}
+					}
+				}
+				c.AddRule(rule) // which has a handle, so it is replaced
+				return nil
+			},
+			[]string{"nftables rule opening 1: "},
+		},
+		"a limit for other addresses": {
+			func(c *nftables.Conn) error {
+				rule := firstRule(c, "asking")
+				rule.Exprs[0].(*expr.Payload).Offset = 16
+				c.AddRule(rule)
+				return nil
+			},
+			[]string{"nftables rule asking 1: "},
+		},
+		"a set added": {
+			func(c *nftables.Conn) error {
+				other := *set("open")
+				other.Name, other.ID = "other", 0
+				return c.AddSet(&other, nil)
+			},
+			[]string{"nftables set other "},
+		},
+		"a chain added": {
+			func(c *nftables.Conn) error {
+				c.AddChain(&nftables.Chain{Table: filter.table, Name: "other"})
+				return nil
+			},
+			[]string{"nftables chain other is not ours"},
+		},
+		"another policy": {
+			func(c *nftables.Conn) error {
+				other := *chain("receiving")
+				other.Policy = &drop
+				c.AddChain(&other)
+				return nil
+			},
+			[]string{"nftables chain receiving for filter at hook 1, priority 0, policy 0 is not ours", "nftables chain receiving "},
+		},
+		"a table of the same name in another family": {
+			func(c *nftables.Conn) error {
+				table := c.AddTable(&nftables.Table{Name: limitTable, Family: nftables.TableFamilyINet})
+				other := c.AddChain(&nftables.Chain{
+					Table: table, Name: "other", Type: nftables.ChainTypeFilter,
+					Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+				})
+				c.AddRule(&nftables.Rule{Table: table, Chain: other, Exprs: verdict(expr.VerdictAccept)})
+				return nil
+			},
+			[]string{"nftables rule inet clawker-fw other: accept is not ours"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNetwork(t)
+			sibling := newSibling()
+			sibling.Limits = &limits
+			shape(t, sibling)
+			connection, err := nftables.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(each.change(connection), connection.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			found, err := filterDifferences(sibling, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range found {
+				if !slices.ContainsFunc(each.found, func(start string) bool { return strings.HasPrefix(text, start) }) {
+					t.Errorf("unexpected: %q", text)
+				}
+			}
+			for _, start := range each.found {
+				if !slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, start) }) {
+					t.Errorf("%q is not in %q", start, found)
+				}
+			}
+			shape(t, sibling) // a restart repairs it
+			if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+				t.Errorf("after a restart: %q, %v", found, err)
+			}
+		})
+	}
+}
+
+// makeDormant sets a table's flag by which its chains are taken off their hooks. The library can't.
+func makeDormant(table string) error {
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	message := func(kind, flags int, header nl.Nfgenmsg, attributes ...*nl.RtAttr) []byte {
+		request := nl.NewNetlinkRequest(kind, flags)
+		request.AddData(&header)
+		for _, each := range attributes {
+			request.AddData(each)
+		}
+		return request.Serialize()
+	}
+	const dormant = 1
+	batch := nl.Nfgenmsg{ResId: unix.NFNL_SUBSYS_NFTABLES << 8} // in network order
+	name := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table))
+	flags := nl.NewRtAttr(unix.NFTA_TABLE_FLAGS, []byte{0, 0, 0, dormant})
+	return unix.Sendto(socket, slices.Concat(
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, batch),
+		message(nftNewTable, 0, nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_IPV4}, name, flags),
+		message(unix.NFNL_MSG_BATCH_END, 0, batch),
+	), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// Without limits, our table does not belong here.
+func TestUnwantedLimits(t *testing.T) {
+	inNetwork(t)
+	sibling := newSibling()
+	limits := smallLimits()
+	sibling.Limits = &limits
+	shape(t, sibling)
+	sibling.Limits = nil
+	if found := networkDifferences(sibling); !slices.Contains(found, "nftables table clawker-fw, flags 0 is not ours") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Limits are there before the agents' interface is, and hold for it when it comes.
+func TestLimitsWithoutInterface(t *testing.T) {
+	inNetwork(t)
+	if err := netlink.LinkDel(link(t, "agents")); err != nil {
+		t.Fatal(err)
+	}
+	limits := smallLimits()
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
