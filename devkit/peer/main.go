@@ -42,6 +42,8 @@ func verbs() []verb {
 		{"keepalive", "URL", "repeat a request on one connection and count what breaks it", declareKeepalive},
 		{"download", "URL", "read one response to its end", declareDownload},
 		{"raw", "ADDRESS:PORT", "send bytes and read what comes back", declareRaw},
+		{"hold", "ADDRESS:PORT", "open connections and keep them", declareHold},
+		{"inundate", "NAME", "send one DNS query many times and count the answers", declareInundate},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},

@@ -1,0 +1,79 @@
+// The verb inundate: one query, sent over and over as fast as it goes, and how many answers come back.
+package main
+
+import (
+	"context"
+	"flag"
+	"net"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+type inundateResult struct {
+	Sent    int `json:"sent"`
+	Answers int `json:"answers"`
+}
+
+func declareInundate(flags *flag.FlagSet) action {
+	count := flags.Int("count", 1000, "how many queries to send")
+	server := declareServer(flags, "server")
+	wait := flags.Duration("wait", 500*time.Millisecond, "how long to wait for the next answer")
+	return func(_ context.Context, positional []string, out *printer) (bool, error) {
+		name, err := oneArgument(positional, "NAME")
+		if err != nil {
+			return false, err
+		}
+		address := server()
+		if address == "" {
+			if address, err = firstNameserver(resolvConf); err != nil {
+				return false, err
+			}
+		}
+		query, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA).Pack()
+		if err != nil {
+			return false, err
+		}
+		result, err := inundate(address, query, *count, *wait)
+		out.print(result)
+		return result.Answers == *count, err
+	}
+}
+
+// inundate sends all queries from one socket while it reads the answers, until none comes any more.
+func inundate(address string, query []byte, count int, wait time.Duration) (inundateResult, error) {
+	conn, err := net.Dial("udp4", address)
+	if err != nil {
+		return inundateResult{}, err
+	}
+	defer conn.Close()
+	answers, sent := make(chan int), make(chan struct{})
+	go func() {
+		total, ended := 0, false
+		for buffer := make([]byte, dns.MaxMsgSize); ; {
+			_ = conn.SetReadDeadline(time.Now().Add(wait))
+			if _, err := conn.Read(buffer); err == nil {
+				total++
+				continue
+			}
+			if ended {
+				answers <- total
+				return
+			}
+			select {
+			case <-sent:
+				ended = true
+			default:
+			}
+		}
+	}()
+	result := inundateResult{}
+	for range count {
+		if _, err := conn.Write(query); err == nil {
+			result.Sent++
+		}
+	}
+	close(sent)
+	result.Answers = <-answers
+	return result, nil
+}

@@ -1,0 +1,132 @@
+"""What one agent can take of the siblings, on a real engine: beyond that it is refused, and nobody else is.
+
+The limits are small here, so that they are reached quickly. Beside each refusal is somebody who is not refused.
+"""
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from docker import APIClient
+
+from devkit.firewall import Firewall, remove_project
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+
+LIMITS = {"connections": 8, "connections_per_second": 100, "queries_per_second": 20, "resolver_connections": 4}
+RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)
+HELD = "2s"
+LONG_MESSAGE = "ffff00"
+"""The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and sends one octet of it."""
+
+
+@pytest.fixture(scope="module")
+def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
+    """A stack with small limits."""
+    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("limits"))
+    made.write(*RULES, limits=LIMITS)
+    made.run()
+    yield made
+    remove_project(docker, made.project)
+
+
+@pytest.fixture(scope="module")
+def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
+    """Agents, and an origin with both names."""
+    started = Peers(docker)
+    firewall.origin(started, ["a.test", "h.test"])
+    yield started
+    started.remove_all()
+
+
+@pytest.fixture(scope="module")
+def neighbour(firewall: Firewall, peers: Peers) -> Peer:
+    """An agent that does nothing but what it may."""
+    return firewall.agent(peers)
+
+
+@pytest.fixture
+def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
+    """An agent that takes what it can."""
+    made = firewall.agent(peers)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def service(firewall: Firewall) -> str:
+    """The resolver, asked without the engine's own between."""
+    return str(firewall.status()["agent"]["dns"])
+
+
+def _starts(docker: APIClient, firewall: Firewall) -> list[str]:
+    return [
+        docker.inspect_container(firewall.container(each))["State"]["StartedAt"] for each in ("envoy", "coredns")
+    ]
+
+
+def test_connections(firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:
+    """The newest of an agent with too many is refused at once; its older one and another agent's go on."""
+    envoy = firewall.status()["siblings"][0]["address"]
+    older = firewall.agent(peers, "keepalive", "http://h.test/", "--seconds", "0")
+    until(older.said)
+    with ThreadPoolExecutor() as pool:
+        holding = pool.submit(older.ask, "hold", f"{envoy}:443", "--count", "20", "--for", HELD)
+        until(lambda: older.get("https://a.test/").kind == "connect-refused")
+        assert neighbour.get("https://a.test/").ok
+        assert neighbour.get("http://h.test/").ok
+        held = holding.result().last
+    assert held["opened"] == LIMITS["connections"] - 1
+    assert held["alive"] == held["opened"]
+    assert held["errors"] == {"connect-refused": 20 - held["opened"]}
+    until(lambda: older.get("https://a.test/").ok)  # there is room again
+    kept = older.stop().last
+    assert (kept["failed"], kept["connections"]) == (0, 1)
+    assert agent.get("https://a.test/").ok
+
+
+def test_resolver_connections(
+    docker: APIClient, firewall: Firewall, service: str, agent: Peer, neighbour: Peer
+) -> None:
+    """Connections that announce a long message are refused beyond a few; CoreDNS goes on, and serves others."""
+    over_tcp = ("resolve", "a.test", "--server", service, "--tcp")
+    before = _starts(docker, firewall)
+    with ThreadPoolExecutor() as pool:
+        holding = pool.submit(
+            agent.ask, "hold", f"{service}:53", "--count", "300", "--hex", LONG_MESSAGE, "--for", HELD
+        )
+        until(lambda: agent.ask(*over_tcp).kind == "connect-refused")
+        assert neighbour.ask(*over_tcp).ok
+        assert agent.ask("resolve", "a.test").ok  # over UDP, it is still answered
+        held = holding.result().last
+    assert held["opened"] >= LIMITS["resolver_connections"]
+    assert held["errors"] == {"connect-refused": 300 - held["opened"]}
+    assert held["opened"] < 20  # with those that took the place of others that CoreDNS had ended
+    assert _starts(docker, firewall) == before
+    until(lambda: agent.ask(*over_tcp).ok)
+
+
+def test_queries(service: str, agent: Peer, neighbour: Peer) -> None:
+    """Queries beyond an agent's rate are not answered; another agent's are."""
+    flood = agent.ask("inundate", "a.test", "--server", service, "--count", "2000").last
+    assert flood["sent"] == 2000
+    assert LIMITS["queries_per_second"] <= flood["answers"] < 100
+    assert all(neighbour.ask("resolve", "a.test").ok for _ in range(10))
+    until(lambda: agent.ask("resolve", "a.test").ok)
+
+
+def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
+    """It is a difference of the sibling that it is for, told as a setting, and closed by a replacement."""
+    firewall.write(*RULES, limits={**LIMITS, "queries_per_second": 5000})
+    findings = firewall.drift().findings
+    assert findings == {("coredns", "boot", "boot/sibling.json", "settings", "replace")}
+    firewall.run()
+    assert firewall.current()
+    flood = agent.ask("inundate", "a.test", "--server", service, "--count", "2000").last
+    assert flood["answers"] > 100
+    firewall.write(*RULES, limits=LIMITS)
+    firewall.run()
