@@ -41,7 +41,15 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def engine(session: nox.Session) -> None:
     """Run the contract suite and everything that needs a real engine."""
-    session.run("pytest", *SIDE_BY_SIDE, "--require-engine", "tests/contract", "tests/engine", "tests/attack", *session.posargs)
+    session.run(
+        "pytest",
+        *SIDE_BY_SIDE,
+        "--require-engine",
+        "tests/contract",
+        "tests/engine",
+        "tests/attack",
+        *session.posargs,
+    )
 
 
 @nox.session

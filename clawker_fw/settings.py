@@ -38,6 +38,7 @@ OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMA
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 _MOST_SHOWN = 10
 LONGEST_DURATION = 86400
+HIGHEST_LIMIT = 100_000
 
 
 def parse_duration(value: object) -> float:
@@ -80,6 +81,7 @@ Project = Annotated[StrictStr, AfterValidator(_project)]
 Image = Annotated[StrictStr, AfterValidator(_image)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+Limit = Annotated[StrictInt, Field(ge=1, le=HIGHEST_LIMIT)]
 
 
 class _Section(BaseModel):
@@ -114,6 +116,20 @@ class OtelSettings(_Section):
     )
 
 
+class LimitSettings(_Section):
+    """What one agent, identified by its address, can use of the siblings."""
+
+    connections: Limit = Field(default=1024, description="Connections of one agent to Envoy at the same time.")
+    connections_per_second: Limit = Field(
+        default=500,
+        description="New connections of one agent per second, to each sibling, or four times as many at once.",
+    )
+    queries_per_second: Limit = Field(default=1000, description="DNS queries of one agent per second.")
+    resolver_connections: Limit = Field(
+        default=32, description="Connections of one agent to CoreDNS at the same time, for DNS over TCP."
+    )
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
@@ -127,6 +143,7 @@ class Settings(_Section):
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     otel: OtelSettings = OtelSettings()
+    limits: LimitSettings = LimitSettings()
     drain_timeout: Duration = Field(
         default=30.0,
         description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",

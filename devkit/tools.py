@@ -17,7 +17,13 @@ from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PATH, install
 from devkit.peers import BUILT
 
-_PACKAGES = {"ip": "iproute2", "tc": "iproute2", "iptables-nft": "iptables", "iptables-legacy": "iptables"}
+_PACKAGES = {
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "iptables-nft": "iptables",
+    "iptables-legacy": "iptables",
+    "nft": "nftables",
+}
 _PROGRAMS = ("sh", *_PACKAGES)
 _REFERENCE = "clawker-fw/tools"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from docker.types import HostConfig, LogConfig
+from docker.types import HostConfig, LogConfig, Ulimit
 from docker.types import Mount as VolumeMount
 
 from clawker_fw.model import (
@@ -48,6 +48,9 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         ipc_mode=shape.ipc_mode or None,
         mem_limit=shape.memory or None,
         pids_limit=shape.pids or None,
+        ulimits=[Ulimit(name="nofile", soft=shape.open_files, hard=shape.open_files)]
+        if shape.open_files
+        else None,
         restart_policy={"Name": shape.restart} if shape.restart else None,
         log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
     )

@@ -112,6 +112,7 @@ def _shape(
         processors=tuple(f"{name}={host[name]}" for name in _PROCESSOR_LIMITS if host.get(name)),
         memory=host.get("Memory") or 0,
         pids=host.get("PidsLimit") or 0,
+        open_files=next((each["Hard"] for each in host.get("Ulimits") or () if each["Name"] == "nofile"), 0),
         restart=(host.get("RestartPolicy") or {}).get("Name") or "",
         healthcheck=_healthcheck(config.get("Healthcheck")),
         log={"driver": log.get("Type", ""), **(log.get("Config") or {})},

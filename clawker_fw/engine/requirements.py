@@ -17,8 +17,8 @@ OLDEST_API = "1.41"
 ARCHITECTURES = ("amd64", "arm64")
 """The architectures for which our programs are compiled."""
 
-OLDEST_KERNEL = "4.11"
-"""The first with net.ipv4.ip_unprivileged_port_start, which lets unprivileged programs listen on port 53."""
+OLDEST_KERNEL = "4.18"
+"""The first kernel whose nftables can limit the connections of each address."""
 
 _ANOTHER = "Use a rootful Docker engine on Linux, and name it with --host, --context or DOCKER_HOST."
 
@@ -110,7 +110,7 @@ def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
         yield f"bridge networks: it has {', '.join(sorted(networks)) or 'none at all'}"
     kernel = str(info.get("KernelVersion") or "")
     if kernel and _number(kernel) < _number(OLDEST_KERNEL):
-        yield f"net.ipv4.ip_unprivileged_port_start: its kernel is {kernel}, older than {OLDEST_KERNEL}"
+        yield f"limits of connections in nftables: its kernel is {kernel}, older than {OLDEST_KERNEL}"
 
 
 def _number(version: str) -> tuple[int, ...]:

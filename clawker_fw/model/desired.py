@@ -67,7 +67,7 @@ class Shape:
 
     `networks` maps network names to addresses, and `aliases` have the form `network:name`. `memory` is in bytes.
     `runtime` is empty for runc. `system_paths` is "unconfined" if /proc and /sys are not masked. `processors` are
-    CPU limits such as `NanoCpus=…`.
+    CPU limits such as `NanoCpus=…`. `open_files` is the hard limit.
     """
 
     entrypoint: tuple[str, ...]
@@ -106,6 +106,7 @@ class Shape:
     processors: tuple[str, ...] = ()
     memory: int = 0
     pids: int = 0
+    open_files: int = 0
     restart: str = ""
     healthcheck: Healthcheck | None = None
     log: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -158,7 +158,7 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
 
 def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
     """Return the desired stack with its siblings in the given slots."""
-    project, release = blueprint.project, blueprint.release
+    project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
     return Desired(
         project=project,
         service_address=addresses.service,
@@ -170,7 +170,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 Sibling.ENVOY,
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
-                boot=envoy.boot(release, project, addresses, slots.envoy),
+                boot=envoy.boot(release, project, addresses, slots.envoy, limits),
                 hot=envoy.hot(blueprint.rules, addresses.envoy(slots.envoy)),
                 resources=envoy.RESOURCES,
             ),
@@ -179,7 +179,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 Sibling.COREDNS,
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns),
-                boot=coredns.boot(release, addresses, slots.coredns),
+                boot=coredns.boot(release, addresses, slots.coredns, limits),
                 hot=coredns.hot(blueprint.rules, addresses.envoy(slots.envoy)),
                 resources=coredns.RESOURCES,
             ),

@@ -92,6 +92,7 @@ def shape(
     networks: Mapping[str, str],
     *,
     memory_mebibytes: int,
+    open_files: int,
     settings: Mapping[str, int],
 ) -> Shape:
     """Return the shape of a sibling. `settings` are its own settings of network interfaces."""
@@ -114,6 +115,7 @@ def shape(
         ipc_mode="private",
         memory=memory_mebibytes * _MEBIBYTE,
         pids=128,
+        open_files=open_files,
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "10m"},
@@ -121,17 +123,22 @@ def shape(
 
 
 def network(
-    sibling: Sibling, interfaces: Sequence[Mapping[str, str]], settings: Mapping[str, int]
+    sibling: Sibling,
+    interfaces: Sequence[Mapping[str, str]],
+    settings: Mapping[str, int],
+    limits: Mapping[str, object],
 ) -> dict[str, object]:
     """Return the part of `boot/sibling.json` about the network that both siblings have in common.
 
-    `interfaces` are those that the engine creates: address, subnet, and the gateway if there is a way out. `fwctl
-    serve` configures the network like this, and `fwctl probe` reports every difference from it.
+    `interfaces` are those that the engine creates: address, subnet, and the gateway if there is a way out.
+    `limits` are those of each agent. `fwctl serve` configures the network like this, and `fwctl probe` reports
+    every difference from it.
     """
     return {
         "sibling": sibling.value,
         "interfaces": list(interfaces),
         "settings": {**_SETTINGS, **settings},
+        "limits": limits,
         "sysctls": _sysctls(settings),
         "resolver": RESOLVER,
         "resolv_conf": [f"nameserver {RESOLVER}", f"options {_DNS_OPTION}"],

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -22,6 +23,16 @@ RESOURCES = (_EYE, _POLICY)
 
 POLICY = container.HOT + _POLICY.path
 
+_MEMORY_MEBIBYTES = 512
+
+_CONNECTION_KIBIBYTES = 128
+"""What a connection can cost: a buffer for the longest message that its client announces, and as much again."""
+
+_MOST_CONNECTIONS = _MEMORY_MEBIBYTES * 1024 // 2 // _CONNECTION_KIBIBYTES
+"""Connections of all agents together. They can use half of the memory."""
+
+_OPEN_FILES = _MOST_CONNECTIONS + 1024
+
 _SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
 _ENVOY = "envoy"
 
@@ -36,23 +47,36 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
-        memory_mebibytes=512,
+        memory_mebibytes=_MEMORY_MEBIBYTES,
+        open_files=_OPEN_FILES,
         settings=_SETTINGS,
     )
 
 
-def boot(release: Release, addressing: Addressing, slot: int) -> Files:
+def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
     """Return the files that are only read at start."""
     view = {"policy_path": f"{container.VOLUME}/{POLICY}", "policy_socket": _SOCKET}
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
-        **container.network(Sibling.COREDNS, [interface], _SETTINGS),
+        **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits)),
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
         "resources": declaration(RESOURCES),
     }
     return {
         "boot/Corefile": public(templates.render(release, "Corefile.j2", view)),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
+    }
+
+
+def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
+    """Return the limits of each agent. Nobody else uses the resolver."""
+    return {
+        "subnet": str(addressing.agents),
+        "except": [],
+        "connections": limits.resolver_connections,
+        "all_connections": _MOST_CONNECTIONS,
+        "connections_per_second": limits.connections_per_second,
+        "queries_per_second": limits.queries_per_second,
     }
 
 

@@ -111,6 +111,13 @@ CONTAINERS = (
     _recreated(COREDNS, "with a limit on processors", host_fields(NanoCpus=500_000_000), "processors"),
     _recreated(ENVOY, "with more memory", host_fields(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
+    _recreated(
+        ENVOY,
+        "with another limit on open files",
+        host_fields(Ulimits=[{"Name": "nofile", "Soft": 4096, "Hard": 4096}]),
+        "open_files",
+    ),
+    _recreated(COREDNS, "with the engine's limit on open files", host_fields(Ulimits=[]), "open_files"),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),

@@ -43,6 +43,16 @@ NETWORK_NAMESPACE = (
         lambda hand: hand.inside(COREDNS, "iptables-nft -P INPUT DROP"),
         (Sign(COREDNS, "live", "network", "replace"), Sign(COREDNS, "live", "answer", "replace")),
     ),
+    _inside(ENVOY, "the limits of agents are removed in envoy", "nft delete table ip clawker-fw"),
+    _inside(
+        ENVOY, "the limit of connections is bypassed in envoy", "nft insert rule ip clawker-fw opening accept"
+    ),
+    _inside(
+        COREDNS,
+        "the limit of queries is raised in coredns",
+        "nft 'flush chain ip clawker-fw asking; add rule ip clawker-fw asking "
+        "update @queries { ip saddr limit rate 1000000/second } return; add rule ip clawker-fw asking drop'",
+    ),
     _inside(
         ENVOY,
         "packet filter rules in envoy redirect DNS queries to another resolver",

@@ -319,6 +319,10 @@ def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted:
     [
         ({"otel": {"infra_port": 4320}}, {("envoy", "labels"), ("coredns", "labels")}),
         ({"drain_timeout": 5}, set()),
+        ({"limits": {"connections": 5}}, {("envoy", "boot")}),
+        ({"limits": {"connections_per_second": 5}}, {("envoy", "boot"), ("coredns", "boot")}),
+        ({"limits": {"queries_per_second": 5}}, {("coredns", "boot")}),
+        ({"limits": {"resolver_connections": 5}}, {("coredns", "boot")}),
     ],
 )
 def test_a_changed_setting_is_told_as_one(

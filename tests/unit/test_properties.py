@@ -20,6 +20,7 @@ CHOSEN = st.fixed_dictionaries(
     {"otel": st.fixed_dictionaries({"infra_port": st.integers(1, 65535)})},
     optional={
         "drain_timeout": st.integers(0, 60),
+        "limits": st.fixed_dictionaries({}, optional={"connections": st.integers(1, 100_000)}),
         "images": st.fixed_dictionaries({}, optional={"envoy": st.just("example/envoy@sha256:" + "a" * 64)}),
     },
 )

@@ -73,8 +73,8 @@ def test_later_apis_fit(api: str) -> None:
         ({"MemoryLimit": False, "PidsLimit": False}, ["memory limits", "process limits"]),
         ({"Plugins": {"Network": ["host", "null"]}}, ["bridge networks: it has host, null"]),
         ({"Plugins": {"Network": []}}, ["bridge networks: it has none at all"]),
-        ({"KernelVersion": "3.10.0-1160.el7.x86_64"}, ["net.ipv4.ip_unprivileged_port_start: its kernel is 3.10"]),
-        ({"KernelVersion": "4.9.337"}, ["net.ipv4.ip_unprivileged_port_start: its kernel is 4.9"]),
+        ({"KernelVersion": "3.10.0-1160.el7.x86_64"}, ["limits of connections in nftables: its kernel is 3.10"]),
+        ({"KernelVersion": "4.17.19"}, ["limits of connections in nftables: its kernel is 4.17"]),
     ],
 )
 def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[str]) -> None:
@@ -87,7 +87,7 @@ def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[s
         assert line.startswith(words)
 
 
-@pytest.mark.parametrize("said", [{"KernelVersion": "4.11.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}])
+@pytest.mark.parametrize("said", [{"KernelVersion": "4.18.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}])
 def test_what_is_enough_is_enough(said: dict[str, Any]) -> None:
     """A newer kernel is accepted, and so is one without swap limits."""
     requirements.require_abilities(PLACE, INFO | said)

@@ -129,6 +129,10 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "images.envoy": "bundled",
         "images.coredns": "bundled",
         "otel.infra_port": "4320",
+        "limits.connections": "5",
+        "limits.connections_per_second": "5",
+        "limits.queries_per_second": "5",
+        "limits.resolver_connections": "5",
         "drain_timeout": "5s",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
@@ -196,6 +200,9 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("network:\n  subnet: 10.0.0.1/20\n", 2, "host bits set"),
         ("network:\n  subnet: 10.0.0.0/26\n", 2, "/8 to /25"),
         ("network:\n  subnet: 8.0.0.0/16\n", 2, "public address space"),
+        ("limits:\n  connections: 0\n", 2, "greater than or equal to 1"),
+        ("limits:\n  queries_per_second: 100001\n", 2, "less than or equal to 100000"),
+        ("limits:\n  connections_per_second: 1.5\n", 2, "valid integer"),
         ("network: 5\n", 1, "`network` must be a mapping"),
         ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "is not pinned by digest"),
         ("otel:\n  infra_port: 70000\n", 2, "less than or equal to 65535"),

@@ -25,6 +25,9 @@ A_CONNECTION = _BUFFERS * BUFFER
 MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // A_CONNECTION
 """From agents, at once."""
 
+OWN_CONNECTIONS = 128
+"""Of these, kept for CoreDNS and its replacement, which see whether Envoy refuses agents as it should."""
+
 OPEN_FILES = 2 * MOST_CONNECTIONS + 4096
 """Each connection from an agent leads to one upstream; ports, sockets and files come on top."""
 

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import bounds, refusals, routes
 from clawker_fw.stack.envoy.listeners import listeners
@@ -66,11 +67,12 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             names[Role.EGRESS]: str(addressing.egress_primary(slot)),
         },
         memory_mebibytes=bounds.MEMORY_MEBIBYTES,
+        open_files=bounds.OPEN_FILES,
         settings={},
     )
 
 
-def boot(release: Release, project: str, addressing: Addressing, slot: int) -> Files:
+def boot(release: Release, project: str, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
     """Return the files read once, at start."""
     folder, _, _ = LISTENERS.rpartition("/")
     view = {
@@ -88,7 +90,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int) -> F
             {"name": EXEMPT, "source": str(addressing.exempt(slot))},
         ],
     }
-    sibling = {**_network(addressing, slot), "resources": declaration(RESOURCES)}
+    sibling = {**_network(addressing, slot, limits), "resources": declaration(RESOURCES)}
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
@@ -107,7 +109,19 @@ def hot(rules: RuleSet, address: IPv4Address) -> Files:
     }
 
 
-def _network(addressing: Addressing, slot: int) -> dict[str, object]:
+def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
+    """Return the limits of each agent. CoreDNS, which tests Envoy like an agent, is not limited."""
+    return {
+        "subnet": str(addressing.agents),
+        "except": [str(addressing.coredns(slot)) for slot in (0, 1)],
+        "connections": limits.connections,
+        "all_connections": bounds.MOST_CONNECTIONS - bounds.OWN_CONNECTIONS,
+        "connections_per_second": limits.connections_per_second,
+        "queries_per_second": 0,
+    }
+
+
+def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[str, object]:
     """Return what `fwctl serve` makes of the network: two further sources, each with its own routing table.
 
     A table that knows the default route and nothing else refuses whatever is not the world, at connect, for
@@ -125,7 +139,7 @@ def _network(addressing: Addressing, slot: int) -> dict[str, object]:
         {"address": str(addressing.egress_primary(slot)), **common},
     ]
     return {
-        **container.network(Sibling.ENVOY, interfaces, {}),
+        **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits)),
         "addresses": [{"address": address, "subnet": str(egress)} for address in (guarded, exempt)],
         "tables": [
             {
