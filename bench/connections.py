@@ -65,6 +65,6 @@ def _cut_by_timeout(stage: Stage, firewall: Firewall) -> tuple[float, int]:
     outcome = firewall.call(*REPLACE, "--drain-timeout", f"{SHORT_DRAIN}s").expect()
     assert not download.finish().last["ok"], "a connection outlived its proxy"
     download.remove()
-    told = re.search(r"done +([\d.]+) s +drain .* (\d+) connections? left", outcome.err)
+    told = re.search(r"done +([\d.]+) s +drain .* (\d+) connections? cut", outcome.err)
     assert told, outcome.err
     return float(told[1]), int(told[2])
