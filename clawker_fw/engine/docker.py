@@ -16,9 +16,10 @@ import requests
 from docker import APIClient, errors
 from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
 
-from clawker_fw.engine import archive, pulling, requirements, routes
+from clawker_fw.engine import archive, host_network, pulling, requirements
 from clawker_fw.engine.creation import healthcheck, host_config
 from clawker_fw.engine.inspection import (
+    bridge_of,
     container_view,
     image_form,
     is_own_volume,
@@ -122,12 +123,15 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
-        return replace(self._facts, routes=routes.of_this_machine() if self._facts.local else ())
+        return replace(self._facts, routes=host_network.routes() if self._facts.local else ())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
         with _translated("list its networks"):
-            return tuple(network_view(raw) for raw in self._client.networks())
+            found = tuple(network_view(raw) for raw in self._client.networks())
+        if not self._facts.local:
+            return found
+        return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
         """See `EngineReader`. No filter is used, because the engine's name filter also matches parts of names."""

@@ -202,6 +202,11 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
     )
 
 
+def bridge_of(network: NetworkView) -> str:
+    """Return the name of a bridge network's interface on the host."""
+    return network.options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}"
+
+
 def image_form(raw: Mapping[str, Any]) -> built.Form:
     """Read the properties of an image that identify it as ours."""
     config = raw.get("Config") or {}

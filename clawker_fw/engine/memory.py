@@ -47,6 +47,7 @@ class MemoryEngine:
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
         self._networks: dict[str, NetworkView] = {}
+        self.sources_checked: bool | None = None
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
         self._forms: dict[str, built.Form] = {}
@@ -62,7 +63,8 @@ class MemoryEngine:
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
-        return tuple(self._networks.values())
+        found = tuple(self._networks.values())
+        return tuple(replace(each, sources_checked=self.sources_checked) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
         """See `EngineReader`."""

@@ -52,7 +52,11 @@ class OwnImage:
 
 @dataclass(frozen=True, slots=True)
 class NetworkView:
-    """A network on the engine. `gateway` is the bridge's own address, or empty."""
+    """A network on the engine. `gateway` is the bridge's own address, or empty.
+
+    `sources_checked` is whether the host drops packets from it whose source it could not answer there; None if
+    that can't be seen from here.
+    """
 
     id: str
     name: str
@@ -64,6 +68,7 @@ class NetworkView:
     ip_range: IPv4Network | None
     options: Mapping[str, str]
     labels: Mapping[str, str]
+    sources_checked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clawker_fw.model import Desired, Observed, Sibling
+from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.stack import labels, versions
 
 
@@ -17,8 +17,8 @@ class Advice:
 
 def advice(observed: Observed, desired: Desired) -> tuple[Advice, ...]:
     """Return all warnings."""
-    outdated = _outdated_envoy(observed, desired)
-    return (*((outdated,) if outdated else ()), *_disputed_addresses(observed, desired))
+    alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed))
+    return (*(each for each in alone if each), *_disputed_addresses(observed, desired))
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
@@ -39,6 +39,22 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
         "envoy-outdated",
         f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
         "Set `images.envoy` to a newer image, or to `bundled`.",
+    )
+
+
+def _unchecked_sources(observed: Observed) -> Advice | None:
+    """Warn when the host receives what agents broadcast.
+
+    No option of a network prevents it. The bridge has no address, so the host drops all of its packets if it
+    checks their source.
+    """
+    network = observed.networks.get(Role.AGENTS)
+    if network is None or network.sources_checked is not False:
+        return None
+    return Advice(
+        "host-hears-agents",
+        f"The host receives what agents on {network.name} broadcast, because it does not check packets' sources. "
+        "Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to /etc/sysctl.d.",
     )
 
 

@@ -119,15 +119,20 @@ func declareNameserver(flags *flag.FlagSet) action {
 	}
 }
 
-// serveDNS serves one address over UDP and TCP until ctx is done.
+// serveDNS serves one address over UDP and TCP until ctx is done. For 0.0.0.0 these are sockets of IPv4 alone: one for
+// both families does not receive IPv4 multicast.
 func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready func(address string)) error {
-	stream, err := net.Listen("tcp", listen)
+	family := ""
+	if address, err := netip.ParseAddrPort(listen); err == nil && address.Addr().Is4() {
+		family = "4"
+	}
+	stream, err := net.Listen("tcp"+family, listen)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
 	// The address of the TCP socket, so that both have the same port when the system picked it.
-	packets, err := net.ListenPacket("udp", stream.Addr().String())
+	packets, err := net.ListenPacket("udp"+family, stream.Addr().String())
 	if err != nil {
 		return err
 	}

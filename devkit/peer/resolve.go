@@ -37,6 +37,7 @@ func declareResolve(flags *flag.FlagSet) action {
 	tcp := flags.Bool("tcp", false, "ask over TCP")
 	edns := flags.Bool("edns", false, "send an EDNS query")
 	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the answer")
+	from := flags.String("from", "", "send from this `ADDRESS`, through its interface, over UDP")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		name, err := oneArgument(positional, "NAME")
@@ -58,6 +59,13 @@ func declareResolve(flags *flag.FlagSet) action {
 			query.SetEdns0(dns.DefaultMsgSize, false)
 		}
 		client := &dns.Client{Timeout: *timeout}
+		if *from != "" {
+			source := net.ParseIP(*from)
+			if source == nil || *tcp {
+				return false, usageError("--from needs an address, and UDP")
+			}
+			client.Dialer = &net.Dialer{Timeout: *timeout, LocalAddr: &net.UDPAddr{IP: source}}
+		}
 		if *tcp {
 			client.Net = "tcp"
 		}

@@ -34,6 +34,9 @@ ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.t
 NO_DUPLICATES_SINCE = 25
 """The first engine that never creates two networks with one name."""
 
+HOST_PORT = 5300
+"""The port of a socket on the host that listens on all addresses."""
+
 BACK_SECONDS = 15
 """The time in which agents must be served after a restart. A wrong neighbour entry would take half a minute."""
 
@@ -162,6 +165,40 @@ def test_no_other_way_out(site: Site) -> None:
         assert not site.agent.ask("probe-tcp", target, "--timeout", "500ms").ok, target
     addresses = site.agent.ask("netinfo").last["addresses"]
     assert [ip_network(address, strict=False) for address in addresses] == [agents]
+
+
+def test_what_agents_broadcast(site: Site) -> None:
+    """The host receives it unless the host checks the source of packets, and `status` says which it is."""
+    network = site.docker.inspect_network("clawker-net")
+    bridge, agents = f"br-{network['Id'][:12]}", ip_network(network["IPAM"]["Config"][0]["Subnet"])
+    mine = ("--from", site.agent.address("clawker-net"), "--timeout", "300ms")
+    socket = site.world.serve("dns", "--listen", f"0.0.0.0:{HOST_PORT}", "--verbose", "--zone", "x=192.0.2.1")
+
+    def check_sources(value: int) -> None:
+        site.engine.run_in_network(["sysctl", "-w", f"net.ipv4.conf.{bridge}.rp_filter={value}"])
+
+    def heard(number: int) -> set[str]:
+        """Send to each address under a name of its own, and return the addresses that the host has heard."""
+        targets = ("255.255.255.255", "224.0.0.1", str(agents[-1]))
+        for each in targets:
+            site.agent.ask("resolve", f"{number}.{each}", "--server", f"{each}:{HOST_PORT}", *mine)
+        names = {line["name"] for line in socket.said() if line["event"] == "query"}
+        return {each for each in targets if f"{number}.{each}." in names}
+
+    def warned() -> bool:
+        status = site.engine.network_argv(*site.firewall.command("status", "--format", "json"))
+        warnings = site.firewall.call_raw(status).expect().json["warnings"]
+        return "host-hears-agents" in {each["code"] for each in warnings}
+
+    check_sources(0)
+    assert heard(0) == {"255.255.255.255", "224.0.0.1"}
+    assert warned()
+    for value in (1, 2):
+        check_sources(value)
+        assert heard(value) == set(), value
+        assert not warned()
+    assert "warnings" in site.firewall.status()
+    assert site.serves()
 
 
 def test_rules_change_live(site: Site) -> None:

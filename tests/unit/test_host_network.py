@@ -1,4 +1,4 @@
-"""New networks avoid the destinations of the machine's routes."""
+"""New networks avoid the destinations of the machine's routes, and a host that hears agents is warned of."""
 
 import sys
 from ipaddress import IPv4Address, IPv4Network
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from clawker_fw import pipeline
-from clawker_fw.engine import routes
+from clawker_fw.engine import host_network
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Role
+from clawker_fw.model import Role, Verdict
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -38,7 +38,7 @@ def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
         + line("192.0.2.0", "255.255.255.0")
         + line("198.51.100.0", "255.255.255.0", "0000")
     )
-    assert routes.of_this_machine(table) == (IPv4Network("10.8.0.1/32"), IPv4Network("192.0.2.0/24"))
+    assert host_network.routes(table) == (IPv4Network("10.8.0.1/32"), IPv4Network("192.0.2.0/24"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", HEADER.encode()])
@@ -47,7 +47,7 @@ def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> N
     table = tmp_path / "route"
     if content is not None:
         table.write_bytes(content)
-    assert routes.of_this_machine(table) == ()
+    assert host_network.routes(table) == ()
 
 
 def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
@@ -97,3 +97,32 @@ def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
     stacks.converged(engine, wanted)
     vars(engine)["_facts"] = quiet
     assert stacks.found(engine, wanted) == set()
+
+
+@pytest.mark.parametrize(("of_all", "own", "checked"), [(0, 0, False), (1, 0, True), (0, 2, True), (2, 1, True)])
+def test_sources_are_checked_as_the_kernel_does(of_all: int, own: int, checked: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+    """The higher value of `rp_filter` counts."""
+    for place, value in (("all", of_all), ("br-0", own)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "rp_filter").write_text(f"{value}\n")
+    assert host_network.checks_sources("br-0", tmp_path) is checked
+
+
+def test_sources_of_an_interface_elsewhere(tmp_path: Path) -> None:
+    """For an engine in a virtual machine, it is not known."""
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "rp_filter").write_text("1\n")
+    assert host_network.checks_sources("br-0", tmp_path) is None
+
+
+@pytest.mark.parametrize(("checked", "codes"), [(False, ["host-hears-agents"]), (True, []), (None, [])])
+def test_a_host_that_hears_agents(checked: bool | None, codes: list[str], release: Release) -> None:  # noqa: FBT001 - a parameter
+    """It is a warning, which says what to do, and no difference."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), release=release)
+    stacks.converged(engine, wanted)
+    engine.sources_checked = checked
+    seen = pipeline.compare(engine, wanted)
+    assert seen.diff.verdict is Verdict.CURRENT
+    assert [each.code for each in seen.advice] == codes
+    assert all("sysctl -w net.ipv4.conf.all.rp_filter=2" in each.message for each in seen.advice)
