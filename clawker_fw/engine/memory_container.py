@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -36,6 +36,7 @@ class MemoryContainer:
     engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     silent: str = ""

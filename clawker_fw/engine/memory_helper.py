@@ -43,6 +43,7 @@ def probe(inside: MemoryContainer) -> Probe:
         addresses=tuple(sorted(inside.addresses)),
         claimed=CLAIMED in inside.files,
         others=inside.others,
+        refused=inside.refused,
         network=inside.network_differences,
         engine_files=inside.engine_files,
         agents_see=dict(inside.agents_see),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Probe
+from clawker_fw.model import Probe, Refused
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
@@ -25,6 +25,10 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             agents_see={
                 str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
             },
+            refused=tuple(
+                Refused(str(each["source"]), int(each["connections"]), int(each["queries"]))
+                for each in answer.get("refused") or ()
+            ),
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),

@@ -33,6 +33,7 @@ from clawker_fw.model.observed import (
     ObservedSibling,
     OwnImage,
     Probe,
+    Refused,
 )
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
 
@@ -64,6 +65,7 @@ __all__ = [
     "Origin",
     "OwnImage",
     "Probe",
+    "Refused",
     "Role",
     "Rules",
     "Shape",

@@ -131,13 +131,26 @@ class ContainerView:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """What a sibling's limits have refused of one source address since the sibling started.
+
+    A source is forgotten an hour after its last refusal.
+    """
+
+    source: str
+    connections: int
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
     `live` maps each hot resource to the digest of what the program has loaded. `others` lists other answers to ARP
     requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
-    to what CoreDNS found wrong when it used that sibling like an agent. `program` is the command line of the
+    to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
+    `program` is the command line of the
     serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
     fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
     """
@@ -151,6 +164,7 @@ class Probe:
     network: tuple[str, ...] = ()
     engine_files: tuple[str, ...] = ()
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     unhealthy: str = ""

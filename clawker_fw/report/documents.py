@@ -12,6 +12,7 @@ from clawker_fw.model import (
     Finding,
     Observed,
     ObservedSibling,
+    Refused,
     Role,
     Rules,
     Sibling,
@@ -245,7 +246,18 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "address": (container.connected.get(agents) or None) if container else None,
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
+        "limited": [
+            {"agent": name, "address": each.source, "connections": each.connections, "queries": each.queries}
+            for name, each in limited(observed, sibling)
+        ],
     }
+
+
+def limited(observed: Observed, sibling: Sibling) -> list[tuple[str | None, Refused]]:
+    """Return what a sibling's limits have refused, with the names of the agents that are still attached."""
+    seen = observed.siblings.get(sibling)
+    names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
+    return [(names.get(each.source), each) for each in (seen.probe.refused if seen and seen.probe else ())]
 
 
 def program_version(seen: ObservedSibling) -> str | None:

@@ -23,6 +23,7 @@ from clawker_fw.report import terminal
 from clawker_fw.report.documents import (
     attachable,
     leftovers,
+    limited,
     live_rules,
     live_version,
     program_version,
@@ -230,7 +231,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
     if live is not None and live != desired.rules:
         other = _counted(desired.rules.count, "rule")
         parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
-    parts += [Text(""), _Rows(headings, rows), Text(""), *left]
+    parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_limited(observed)]
     if attachable(observed):
         command = (
             f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
@@ -239,8 +240,22 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
     return Group(*parts)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _limited(observed: Observed) -> list[RenderableType]:
+    """Return a line for each agent that has reached a limit."""
+    return [
+        Text(
+            visible(
+                f"{sibling.value} has refused {_counted(each.connections, 'connection')} and "
+                f"{_counted(each.queries, 'query', 'queries')} beyond the limits of {name or each.source}."
+            )
+        )
+        for sibling in Sibling
+        for name, each in limited(observed, sibling)
+    ]
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def attempt_report(attempt: Attempt) -> RenderableType:

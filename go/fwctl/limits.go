@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -23,6 +24,8 @@ import (
 const (
 	limitTable = "clawker-fw"
 
+	refusedConnections, refusedQueries = "refused-connections", "refused-queries"
+
 	// connectionBurst and queryBurst are for how many seconds' worth of connections and queries an agent may ask at once.
 	// Queries wait in one small buffer of the program's socket, from which those of others must not be crowded out.
 	connectionBurst, queryBurst = 4, 1
@@ -31,6 +34,9 @@ const (
 	octetsPerQuery = 128
 	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
 	leastOctets = 1 << 16
+
+	// tellFor is how long a source address is remembered after its last refusal.
+	tellFor = time.Hour
 
 	// forgetAfter is how long a source address is remembered after its last packet. By then its burst is full again.
 	forgetAfter = 10 * time.Second
@@ -63,12 +69,16 @@ type limitFilter struct {
 // how many it has. Who has too many gets a reset, so that it sees an error at once; connections that exist are never
 // touched. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
 //
+// What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
+// not keep the next one from refusing.
+//
 // Nothing of agents but TCP is tracked: an agent could fill the kernel's table of connections, which is for all.
 func newLimitFilter(limits Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
 	begun := f.addSet("begun", size, forgetAfter)
 	open := f.addSet("open", size, 0)
+	refused := f.addSet(refusedConnections, size, tellFor)
 
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
@@ -82,18 +92,22 @@ func newLimitFilter(limits Limits) limitFilter {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
 	}
 	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst)), goTo(opening))
+	f.addRule(beginning, counted(refused))
 	f.addRule(beginning, reset)
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, &expr.Connlimit{Count: uint32(limits.Connections)}),
 		[]expr.Any{&expr.Connlimit{Count: uint32(limits.AllConnections)}}, verdict(expr.VerdictAccept))
+	f.addRule(opening, counted(refused))
 	f.addRule(opening, reset)
 
 	if limits.QueriesPerSecond > 0 {
 		queries := f.addSet("queries", size, forgetAfter)
 		octets := f.addSet("octets", size, forgetAfter)
+		refused := f.addSet(refusedQueries, size, tellFor)
 		asking, sending := f.addChain("asking"), f.addChain("sending")
 		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
 		f.addRule(asking, within(queries, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.QueriesPerSecond, queryBurst)),
 			verdict(expr.VerdictReturn))
+		f.addRule(asking, counted(refused))
 		f.addRule(asking, verdict(expr.VerdictDrop))
 		f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isQuery, goTo(sending))
 		f.addRule(sending, within(octets, unix.NFT_DYNSET_OP_UPDATE, octetsPerSecond(limits.QueriesPerSecond)),
@@ -203,6 +217,13 @@ func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict
 func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 	return []expr.Any{source, &expr.Dynset{
 		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
+	}}
+}
+
+// counted counts a packet for its source address.
+func counted(set *nftables.Set) []expr.Any {
+	return []expr.Any{source, &expr.Dynset{
+		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
 	}}
 }
 
@@ -390,13 +411,31 @@ func readLimits() ([]string, error) {
 // readElements describes the limit of each source address in a set. It is the rule's, unless somebody else has added
 // the element.
 func readElements(set string) ([]string, error) {
+	elements, err := elementsOf(set)
+	if err != nil {
+		return nil, err
+	}
+	texts := map[string]bool{}
+	for _, element := range elements {
+		limit := filterRule{}
+		if content := element[unix.NFTA_SET_ELEM_EXPR]; content != nil {
+			if err := limit.readExpression(content, nil); err != nil {
+				return nil, err
+			}
+		}
+		texts[describeElement(set, limit.words)] = true
+	}
+	return slices.Collect(maps.Keys(texts)), nil
+}
+
+func elementsOf(set string) ([]attributes, error) {
 	lists, err := askNftablesOf(unix.NFPROTO_IPV4, nftGetElement, nftNewElement,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
 	if err != nil {
 		return nil, err
 	}
-	texts := map[string]bool{}
+	var found []attributes
 	for _, list := range lists {
 		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
 		if err != nil {
@@ -407,16 +446,69 @@ func readElements(set string) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			limit := filterRule{}
-			if content := element[unix.NFTA_SET_ELEM_EXPR]; content != nil {
-				if err := limit.readExpression(content, nil); err != nil {
-					return nil, err
-				}
-			}
-			texts[describeElement(set, limit.words)] = true
+			found = append(found, element)
 		}
 	}
-	return slices.Collect(maps.Keys(texts)), nil
+	return found, nil
+}
+
+// Refused is what the limits have refused of one source address.
+type Refused struct {
+	Source      netip.Addr `json:"source"`
+	Connections uint64     `json:"connections"`
+	Queries     uint64     `json:"queries"`
+}
+
+// refusedSources returns what the limits have refused, sorted by source address.
+func refusedSources() ([]Refused, error) {
+	connections, err := counts(refusedConnections)
+	if err != nil {
+		return nil, err
+	}
+	queries, err := counts(refusedQueries)
+	if err != nil {
+		return nil, err
+	}
+	both := map[netip.Addr]Refused{}
+	for address, count := range connections {
+		both[address] = Refused{address, count, queries[address]}
+	}
+	for address, count := range queries {
+		both[address] = Refused{address, connections[address], count}
+	}
+	return slices.SortedFunc(maps.Values(both), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
+}
+
+// counts returns the packets that a set has counted for each source address. There are none without the set.
+func counts(set string) (map[netip.Addr]uint64, error) {
+	elements, err := elementsOf(set)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[netip.Addr]uint64{}
+	for _, element := range elements {
+		key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
+		if err != nil {
+			return nil, err
+		}
+		address, is := netip.AddrFromSlice(key[unix.NFTA_DATA_VALUE])
+		if !is {
+			return nil, fmt.Errorf("set %s has a key of %d octets", set, len(key[unix.NFTA_DATA_VALUE]))
+		}
+		counter, err := readAttributes(element[unix.NFTA_SET_ELEM_EXPR])
+		if err != nil {
+			return nil, err
+		}
+		data, err := readAttributes(counter[unix.NFTA_EXPR_DATA])
+		if err != nil {
+			return nil, err
+		}
+		found[address] = data.big(unix.NFTA_COUNTER_PACKETS)
+	}
+	return found, nil
 }
 
 func describeTable(flags int) string {

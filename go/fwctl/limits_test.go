@@ -406,6 +406,39 @@ func TestLimitsInUseAreNoDifference(t *testing.T) {
 	}
 }
 
+// What is refused is counted for each source address.
+func TestRefusalsAreCounted(t *testing.T) {
+	limits := smallLimits()
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+	answerQueries(t)
+	if found, err := refusedSources(); err != nil || len(found) != 0 {
+		t.Errorf("before: %v, %v", found, err)
+	}
+	asAgent(func() {
+		dialMany(t, agent, port, 8)
+		queryMany(t, otherAgent, 100)
+	})
+	found, err := refusedSources()
+	if err != nil || len(found) != 2 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	if found[0] != (Refused{agent, 3, 0}) {
+		t.Errorf("connections: %v", found[0])
+	}
+	if other := found[1]; other.Source != otherAgent || other.Connections != 0 || other.Queries < 90 || other.Queries > 95 {
+		t.Errorf("queries: %v", other)
+	}
+}
+
+// Without limits, nothing is refused.
+func TestNoLimitsRefuseNothing(t *testing.T) {
+	inNetwork(t)
+	if found, err := refusedSources(); err != nil || len(found) != 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
 // A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
 func TestSourceWithAnotherLimit(t *testing.T) {
 	limits := smallLimits()
@@ -480,7 +513,9 @@ func TestLimitDifferences(t *testing.T) {
 				c.InsertRule(rule)
 				return nil
 			},
-			[]string{"nftables rule opening 1: ", "nftables rule opening 2: ", "nftables rule opening 3: "},
+			[]string{
+				"nftables rule opening 1: ", "nftables rule opening 2: ", "nftables rule opening 3: ", "nftables rule opening 4: ",
+			},
 		},
 		"a rule added at the end": {
 			func(c *nftables.Conn) error {

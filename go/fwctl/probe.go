@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +19,7 @@ type Report struct {
 	Connections int                 `json:"connections"`
 	Addresses   []string            `json:"addresses"`
 	Claimed     bool                `json:"claimed"`
+	Refused     []Refused           `json:"refused"`      // what the limits have refused
 	Others      []string            `json:"others"`       // other hosts that answer ARP for our addresses
 	Network     []string            `json:"network"`      // differences from the desired network
 	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
@@ -35,6 +37,8 @@ func probe(root string, sibling Sibling, program Program) Report {
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
 	report.Network = networkDifferences(sibling)
+	refused, refusedError := refusedSources()
+	report.Refused = refused
 	report.AgentsSee = agentsSee(root, sibling)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
@@ -50,7 +54,7 @@ func probe(root string, sibling Sibling, program Program) Report {
 	if unhealthy := check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()
 	}
-	if err != nil {
+	if err = cmp.Or(err, refusedError); err != nil {
 		report.Error = err.Error()
 	}
 	if othersError != nil {

@@ -84,6 +84,10 @@ def test_connections(firewall: Firewall, peers: Peers, agent: Peer, neighbour: P
     assert held["alive"] == held["opened"]
     assert held["errors"] == {"connect-refused": 20 - held["opened"]}
     until(lambda: older.get("https://a.test/").ok)  # there is room again
+    (limited,) = (each for each in firewall.status()["siblings"][0]["limited"] if each["connections"])
+    assert (limited["address"], limited["queries"]) == (older.address(f"{firewall.project}-net"), 0)
+    assert limited["agent"]
+    assert limited["connections"] >= 20 - held["opened"]
     kept = older.stop().last
     assert (kept["failed"], kept["connections"]) == (0, 1)
     assert agent.get("https://a.test/").ok

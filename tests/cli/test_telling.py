@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Sibling
+from clawker_fw.model import ContainerSpec, Refused, Shape, Sibling
 from clawker_fw.report import log
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.files import public
@@ -158,6 +158,26 @@ def test_status_does_without_the_count_of_an_earlier_release(command: Command, m
         files[COMMITTED] = public(json.dumps(record).encode())
     assert command("status", "--format", "json").valid("status")["live_rules"] is None
     assert command("drift").code == 0
+
+
+def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
+    """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
+    command("run")
+    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}))
+    memory.start(memory.create_container(spec))
+    address = next(iter(memory.inside("greedy").networks.values()))
+    assert "beyond the limits" not in command("status").out
+    memory.inside("clawker-envoy").refused = (Refused(address, 12, 0),)
+    memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000),)
+    text = command("status").out
+    assert "envoy has refused 12 connections and 0 queries beyond the limits of greedy." in text
+    assert "coredns has refused 1 connection and 5000 queries beyond the limits of 10.213.0.99." in text
+    answer = command("status", "--format", "json").valid("status")
+    assert [each["limited"] for each in answer["siblings"]] == [
+        [{"agent": "greedy", "address": address, "connections": 12, "queries": 0}],
+        [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000}],
+    ]
+    assert answer["verdict"] == "current"
 
 
 def test_status_after_down(command: Command) -> None:
