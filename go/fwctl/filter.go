@@ -280,7 +280,7 @@ func (r *filterRule) readExpression(content []byte, loaded map[int]string) error
 			data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
 	case "meta":
 		if data[unix.NFTA_META_SREG] != nil {
-			r.say("change of meta %d", data.number(unix.NFTA_META_KEY))
+			r.say("change of meta %d to %x", data.number(unix.NFTA_META_KEY), loaded[data.number(unix.NFTA_META_SREG)])
 		}
 		loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
 	case "cmp":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,6 +36,9 @@ const (
 	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
 	leastOctets = 1 << 16
 
+	// One part in keptShare of all connections is kept for agents that have few: one part in fewShare of all, or less.
+	keptShare, fewShare = 4, 64
+
 	// tellFor is how long a source address is remembered after its last refusal.
 	tellFor = time.Hour
 
@@ -66,8 +70,9 @@ type limitFilter struct {
 // for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
 //
 // Connections are checked when they begin, in the chain "receiving": first how many the agent has begun lately, then
-// how many it has. Who has too many gets a reset, so that it sees an error at once; connections that exist are never
-// touched. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
+// how many it has, then how many there are of all agents. Who has too many gets a reset, so that it sees an error at
+// once; connections that exist are never touched. When there are many of all agents, only those that have few get
+// another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
 //
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
@@ -83,7 +88,8 @@ func newLimitFilter(limits Limits) limitFilter {
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	receiving := f.addHook("receiving", nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	beginning, opening := f.addChain("beginning"), f.addChain("opening")
+	few := f.addSet("few", size, 0)
+	beginning, opening, sharing := f.addChain("beginning"), f.addChain("opening"), f.addChain("sharing")
 
 	from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, limits.Subnet))
 	to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, limits.Subnet))
@@ -94,10 +100,15 @@ func newLimitFilter(limits Limits) limitFilter {
 	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst)), goTo(opening))
 	f.addRule(beginning, counted(refused))
 	f.addRule(beginning, reset)
-	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, &expr.Connlimit{Count: uint32(limits.Connections)}),
-		[]expr.Any{&expr.Connlimit{Count: uint32(limits.AllConnections)}}, verdict(expr.VerdictAccept))
+	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
 	f.addRule(opening, reset)
+	kept := limits.AllConnections / keptShare
+	f.addRule(sharing, within(few, unix.NFT_DYNSET_OP_ADD, atMost(max(1, limits.AllConnections/fewShare))), setMark)
+	f.addRule(sharing, []expr.Any{atMost(limits.AllConnections - kept)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, isMarked, []expr.Any{atMost(kept)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, counted(refused))
+	f.addRule(sharing, reset)
 
 	if limits.QueriesPerSecond > 0 {
 		queries := f.addSet("queries", size, forgetAfter)
@@ -148,6 +159,9 @@ func (f *limitFilter) addRule(chain *nftables.Chain, parts ...[]expr.Any) {
 	f.rules = append(f.rules, rule)
 }
 
+// markOfFew marks the first segment of a connection whose agent has few: a number in the machine's byte order.
+var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
+
 // Conditions and actions of rules.
 var (
 	isNewConnection = []expr.Any{
@@ -166,6 +180,12 @@ var (
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{unix.IPPROTO_TCP}},
 	}
+	setMark = []expr.Any{
+		&expr.Immediate{Register: registerOne, Data: markOfFew},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: registerOne, SourceRegister: true},
+	}
+	isMarked = []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: registerOne}, equal(markOfFew...)}
+
 	reset = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
 
 	source      = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
@@ -219,6 +239,9 @@ func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
 	}}
 }
+
+// atMost is true while there are at most so many connections, of those that it was asked for.
+func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
 // counted counts a packet for its source address.
 func counted(set *nftables.Set) []expr.Any {

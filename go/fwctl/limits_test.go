@@ -175,19 +175,67 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	})
 }
 
-// All agents together can't have more connections than the sibling has memory for.
+// All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
+// agents that have few: the heaviest can't take it, and their older ones are not touched.
 func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	limits := smallLimits()
-	limits.AllConnections = 7
+	limits.Connections, limits.AllConnections = 200, 4*fewShare
+	few, kept := 4, fewShare
+	third := netip.MustParseAddr("10.213.0.9")
+	limits.Except = append(limits.Except, third) // for an address there; it is an agent like the others
+	asAgent := limitedSibling(t, limits)
+	limits.Except = limits.Except[:1]
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		heavy, refused := dialMany(t, agent, port, 200)
+		if len(heavy) != 4*fewShare-kept || refused != 200-len(heavy) {
+			t.Fatalf("the heaviest: %d opened, %d refused", len(heavy), refused)
+		}
+		for _, each := range []netip.Addr{otherAgent, third} {
+			light, refused := dialMany(t, each, port, few+1)
+			if len(light) != few || refused != 1 {
+				t.Errorf("%s: %d opened, %d refused", each, len(light), refused)
+			}
+		}
+		if opened, _ := dialMany(t, agent, port, 3); len(opened) != 0 {
+			t.Errorf("%d more of the heaviest", len(opened))
+		}
+		for _, connection := range heavy {
+			if err := echoes(connection); err != nil {
+				t.Fatalf("an older one: %v", err)
+			}
+		}
+		for _, connection := range heavy[:50] {
+			connection.Close()
+		}
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if connection, err := dialFrom(otherAgent, port); err == nil {
+				connection.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("there is no room again")
+			}
+		}
+	})
+}
+
+// What is kept for those that have few is limited as well.
+func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.AllConnections = 4 // of which one is kept, for agents with one at most
 	asAgent := limitedSibling(t, limits)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		if opened, _ := dialMany(t, agent, port, 5); len(opened) != 5 {
-			t.Fatalf("%d opened", len(opened))
+		if opened, refused := dialMany(t, agent, port, 5); len(opened) != 3 || refused != 2 {
+			t.Fatalf("%d opened, %d refused", len(opened), refused)
 		}
-		opened, refused := dialMany(t, otherAgent, port, 5)
-		if len(opened) != 2 || refused != 3 {
+		if opened, refused := dialMany(t, otherAgent, port, 3); len(opened) != 1 || refused != 2 {
 			t.Errorf("%d opened, %d refused", len(opened), refused)
 		}
 	})
