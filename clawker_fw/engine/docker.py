@@ -105,6 +105,10 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
         ) from error
 
 
+_GOING = {"removing", "dead"}
+"""The states of a container that is being removed, or could not be removed completely."""
+
+
 class DockerEngine:
     """An `EngineWriter` for a Docker engine. It may be used from several threads."""
 
@@ -179,9 +183,25 @@ class DockerEngine:
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
-        with _translated(f"read the files of container {container}"):
+        with self._unless_removed(container), _translated(f"read the files of container {container}"):
             stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
             return archive.unpack(stream, known, self._root)
+
+    @contextmanager
+    def _unless_removed(self, container: str) -> Iterator[None]:
+        """Translate every error about a container that is being removed into `NotFoundError`.
+
+        While it removes a container, an engine answers with errors of its own ("RWLayer … is unexpectedly nil").
+        """
+        try:
+            yield
+        except NotFoundError:
+            raise
+        except EngineError as error:
+            view = self.container(container)
+            if view is None or view.status in _GOING:
+                raise NotFoundError("not-found", error.message, context=error.context) from error
+            raise
 
     def probe(self, container: str) -> Probe:
         """See `EngineReader`."""

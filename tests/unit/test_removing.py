@@ -1,0 +1,59 @@
+"""An engine's errors about a container that it is just removing."""
+
+from typing import Any
+
+import pytest
+from docker import errors
+
+from clawker_fw.engine.docker import DockerEngine
+from clawker_fw.errors import EngineError, NotFoundError
+from clawker_fw.model import EngineFacts
+
+ANSWER = "RWLayer of container 1ace is unexpectedly nil"
+
+
+class Client:
+    """An engine that can't read a container's files: the SDK, as far as it is asked."""
+
+    def __init__(self, status: str | None) -> None:
+        """`status` is that of the container, or None if it is gone."""
+        self._status = status
+
+    def get_archive(self, *_: object, **__: object) -> None:
+        """Fail like a daemon that has already unmounted the files."""
+        raise errors.APIError("500 Server Error", explanation=ANSWER)
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        """Return the container's state."""
+        if self._status is None:
+            raise errors.NotFound("404 Client Error")
+        return {
+            "Id": container,
+            "Name": "/it",
+            "Image": "sha256:0",
+            "Created": "",
+            "State": {"Status": self._status},
+            "Config": {},
+            "HostConfig": {},
+        }
+
+
+def _read(status: str | None) -> None:
+    client: Any = Client(status)
+    DockerEngine(client, EngineFacts("20.10.24", "1.41", "amd64"), "", (0, 0)).files("1ace")
+
+
+@pytest.mark.parametrize("status", [None, "removing", "dead"])
+def test_files_of_a_container_that_is_being_removed(status: str | None) -> None:
+    """It counts as removed, whatever the engine's error was."""
+    with pytest.raises(NotFoundError) as caught:
+        _read(status)
+    assert caught.value.context == (ANSWER,)
+
+
+@pytest.mark.parametrize("status", ["running", "exited"])
+def test_files_that_can_t_be_read(status: str) -> None:
+    """The error of a container that stays is an error."""
+    with pytest.raises(EngineError, match="could not read the files") as caught:
+        _read(status)
+    assert not isinstance(caught.value, NotFoundError)
