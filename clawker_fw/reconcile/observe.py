@@ -15,6 +15,7 @@ from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import (
     ContainerSummary,
+    ContainerView,
     Files,
     NetworkView,
     Observed,
@@ -230,6 +231,7 @@ def _sibling(
     probe = None
     if container.running:
         probe = asking.result() if asking else _probe(reader, listed.id)
+        probe = _ask_again_while_starting(reader, container, probe)
     slot = container.labels.get(labels.SLOT, "0")
     return ObservedSibling(
         sibling,
@@ -238,6 +240,20 @@ def _sibling(
         files,
         probe,
     )
+
+
+def _ask_again_while_starting(reader: EngineReader, container: ContainerView, probe: Probe) -> Probe:
+    """Return a probe with an answer, or the last one of a container that the engine no longer calls `starting`.
+
+    On a busy host, a program that has just been restarted may take longer to answer than one that runs.
+    """
+    now: ContainerView | None = container
+    check = container.shape.healthcheck
+    end = time.monotonic() + (check.start_period if check else 0)
+    while probe.error and now and now.running and now.health == "starting" and time.monotonic() < end:
+        probe = _probe(reader, container.id)
+        now = reader.container(container.id)
+    return probe
 
 
 def _probe(reader: EngineReader, container: str) -> Probe:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, ContainerSummary, Shape, Sibling, Verdict
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Probe, Shape, Sibling, Verdict
+from clawker_fw.reconcile import observe
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -68,6 +69,48 @@ def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> N
     seen = pipeline.compare(engine, wanted)
     assert seen.observed.siblings[Sibling.ENVOY].probe is not None
     assert seen.diff.verdict is Verdict.DRIFTED
+
+
+class Starting(Flapping):
+    """An engine whose Envoy is starting, and answers after some questions or not at all."""
+
+    questions = 0
+    ready_after: int | None = None
+    starts_for = 1_000_000
+
+    def probe(self, container: str) -> Probe:
+        """Answer once it is ready."""
+        found = super().probe(container)
+        if found.claimed or self.inside(ENVOY).id != container:
+            return found
+        self.questions += 1
+        silent = self.ready_after is None or self.questions <= self.ready_after
+        return replace(found, live={}, error="connection refused") if silent else found
+
+    def container(self, container: str) -> ContainerView | None:
+        """Call it starting for so many questions."""
+        view = super().container(container)
+        if view and view.name == ENVOY and self.questions < self.starts_for:
+            return replace(view, health="starting")
+        return view
+
+
+@pytest.mark.parametrize(("ready_after", "starts_for", "verdict"), [
+    (5, 1_000_000, Verdict.CURRENT),
+    (None, 5, Verdict.UNKNOWN),
+])  # fmt: skip
+def test_who_is_starting_is_waited_for(
+    ready_after: int | None, starts_for: int, verdict: Verdict, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that takes long to start is current once it answers, and unknown if it never does."""
+    monkeypatch.setattr(observe, "_ANSWER_WITHIN", 0)
+    engine = Starting()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    engine.ready_after = 0
+    stacks.converged(engine, wanted)
+    engine.questions, engine.ready_after, engine.starts_for = 0, ready_after, starts_for
+    assert pipeline.compare(engine, wanted).diff.verdict is verdict
+    assert engine.questions > 4
 
 
 def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
