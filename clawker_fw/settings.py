@@ -38,6 +38,7 @@ OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMA
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 _MOST_SHOWN = 10
 LONGEST_DURATION = 86400
+SHORTEST_IDLE = 10
 HIGHEST_LIMIT = 100_000
 
 
@@ -80,6 +81,7 @@ def _project(name: str) -> str:
 Project = Annotated[StrictStr, AfterValidator(_project)]
 Image = Annotated[StrictStr, AfterValidator(_image)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
+Idle = Annotated[float, BeforeValidator(parse_duration), Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Limit = Annotated[StrictInt, Field(ge=1, le=HIGHEST_LIMIT)]
 
@@ -127,6 +129,11 @@ class LimitSettings(_Section):
     queries_per_second: Limit = Field(default=1000, description="DNS queries of one agent per second.")
     resolver_connections: Limit = Field(
         default=32, description="Connections of one agent to CoreDNS at the same time, for DNS over TCP."
+    )
+    idle: Idle = Field(
+        default=3600.0,
+        description="How long an open connection, request or tunnel may send nothing in either direction, "
+        "10 seconds to one day. A change ends all open connections, after 5 s.",
     )
 
 

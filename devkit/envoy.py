@@ -17,9 +17,9 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
-from clawker_fw.stack.envoy import bounds, refusals
-from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, extension
-from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
+from clawker_fw.stack.envoy import bounds, http as through, refusals
+from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, THROUGH_RULES, extension
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from devkit.programs import free_port, machine
 from devkit.strategies import PORTS
@@ -38,6 +38,9 @@ class Proxy:
     clusters: Sequence[Mapping[str, Any]] = tuple(
         {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
     )
+
+    idle: float = 3600
+    """For how many seconds an open connection need not send."""
 
     def __init__(self, folder: Path, program: Path, before: Sequence[str] = ()) -> None:
         """Start it without listeners. `before` are arguments that come before Envoy's, for another program."""
@@ -62,12 +65,15 @@ class Proxy:
                 }
             },
             "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}]},
-            "static_resources": {"clusters": list(self.clusters)},
+            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
+            "bootstrap_extensions": [through.bootstrap_extension()],
         }
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"
         options = [
             "--reject-unknown-dynamic-fields",
+            "--drain-time-s",
+            str(DRAIN_SECONDS),
             "--disable-hot-restart",
             "--concurrency",
             "1",
@@ -84,7 +90,7 @@ class Proxy:
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files in the order of a commit."""
         version = secrets.token_hex(8)
-        for path, file in hot(rules, HERE).items():
+        for path, file in hot(rules, HERE, self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -94,18 +100,21 @@ class Proxy:
         self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's or cluster's name."""
+        """Replace forwarding by a response with the chain's name."""
+        self._free_port(resource)
+        for chain in resource.get("filter_chains", []):
+            if chain["name"] != through.CHAIN:
+                text = chain["name"]
+                if resource["name"] == THROUGH_RULES:
+                    text = f"HTTP/1.1 200 OK\r\ncontent-length: {len(text)}\r\n\r\n{text}"
+                answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": text}}
+                chain["filters"] = [{"name": "answer", "typed_config": answer}]
+
+    def _free_port(self, resource: dict[str, Any]) -> None:
+        """Have a listener listen on a free port instead of a rule's."""
         if "address" in resource:
             address = resource["address"]["socket_address"]
-            address["port_value"] = self.ports[address["port_value"]]
-            for chain in resource["filter_chains"]:
-                if chain["name"] != "http":
-                    answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": chain["name"]}}
-                    chain["filters"] = [{"name": "answer", "typed_config": answer}]
-        for host in resource.get("virtual_hosts", []):
-            for route in host["routes"]:
-                if (target := route.pop("route", None)) is not None:
-                    route["direct_response"] = {"status": 200, "body": {"inline_string": target["cluster"]}}
+            address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
     def admin(self, path: str) -> bytes:
         """Ask the admin interface."""
@@ -142,7 +151,7 @@ class Proxy:
                 return ""
 
     def route(self, host: str, port: int) -> str:
-        """Return the cluster for a request with a Host header, or "refused"."""
+        """Return the chain for a request with a Host header, or "refused"."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=5)
         connection.request("GET", "/", headers={"Host": host})
         response = connection.getresponse()
@@ -162,10 +171,7 @@ class Loading(Proxy):
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
         """Replace only the port numbers, except where many ports are tested."""
-        if "address" in resource:
-            address = resource["address"]["socket_address"]
-            if address["port_value"] not in MANY_PORTS:
-                address["port_value"] = self.ports[address["port_value"]]
+        self._free_port(resource)
 
 
 class Resolving(Loading):

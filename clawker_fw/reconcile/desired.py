@@ -171,7 +171,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
                 boot=envoy.boot(release, project, addresses, slots.envoy, limits),
-                hot=envoy.hot(blueprint.rules, addresses.envoy(slots.envoy)),
+                hot=envoy.hot(blueprint.rules, addresses.envoy(slots.envoy), limits.idle),
                 resources=envoy.RESOURCES,
             ),
             Sibling.COREDNS: _sibling(

@@ -207,16 +207,16 @@ func (e envoy) Reason() string {
 	return strings.Join(reasons, "; ")
 }
 
-// Connections returns the sum of the listeners' open connections. The per-worker statistics, which repeat these
-// numbers, and the admin interface are left out.
+// Connections returns the sum of the open connections of the listeners to which agents connect. The per-worker
+// statistics, which repeat these numbers, the admin interface and the internal listener are left out.
 func (e envoy) Connections() (int, error) {
-	values, err := e.stats(`^listener\..*downstream_(pre_)?cx_active$`)
+	values, err := e.stats(`^listener\.port-.*downstream_(pre_)?cx_active$`)
 	if err != nil {
 		return 0, err
 	}
 	sum := 0
 	for name, value := range values {
-		if strings.HasPrefix(name, "listener.admin.") || strings.Contains(name, ".worker_") {
+		if strings.Contains(name, ".worker_") {
 			continue
 		}
 		count, err := strconv.Atoi(value)
@@ -228,10 +228,11 @@ func (e envoy) Connections() (int, error) {
 	return sum, nil
 }
 
-// drain asks Envoy to drain its listeners gracefully: open connections continue, and HTTP connections close after
-// their next response. It prints the number of open connections until it is 0 or the limit has passed.
+// drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
+// connections close after their next response. The internal listener, which their requests go through, is not drained.
+// It prints the number of open connections until it is 0 or the limit has passed.
 func drain(program envoy, limit time.Duration) error {
-	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful"); err != nil {
+	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful&inboundonly"); err != nil {
 		return err
 	}
 	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {

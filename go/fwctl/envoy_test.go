@@ -24,6 +24,9 @@ http.routes.rds.routes.version_text: "b94d27b9934d3e08"
 listener.admin.downstream_cx_active: 1
 listener.admin.downstream_pre_cx_active: 0
 listener.admin.main_thread.downstream_cx_active: 1
+listener.http-rules.downstream_cx_active: 7
+listener.http-rules.downstream_pre_cx_active: 1
+listener.http-rules.worker_0.downstream_cx_active: 7
 listener.port-443.downstream_cx_active: 5
 listener.port-443.downstream_cx_total: 1200
 listener.port-443.downstream_pre_cx_active: 1
@@ -204,7 +207,8 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	}
 }
 
-// Connections counts each connection once, also while it waits for its first bytes, without the admin interface's.
+// Connections counts each connection once, also while it waits for its first bytes, without those of the admin interface
+// and those that requests are forwarded through.
 func TestEnvoyConnections(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
@@ -336,7 +340,7 @@ func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
 
 	output := stdout(t, func() error { return drain(program, time.Minute) })
 
-	if !slices.Equal(asked, []string{"graceful"}) {
+	if !slices.Equal(asked, []string{"graceful&inboundonly"}) {
 		t.Errorf("asked %q", asked)
 	}
 	if output != "{\"connections\":2}\n{\"connections\":0}\n" {

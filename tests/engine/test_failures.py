@@ -22,7 +22,7 @@ import sys
 from clawker_fw.stack.envoy import sibling
 hot = sibling.hot
 def broken(rules, address):
-    files = hot(rules, address)
+    files = hot(rules, address, 3600)
     file = files[sibling.LISTENERS]
     text = file.content.replace(b'"guarded"', b'"guarded","no_such_field":1')
     return {**files, sibling.LISTENERS: file.saying(text)}

@@ -1,6 +1,6 @@
 """The rendered listeners in the real Envoy, on loopback: its choices, compared with the matcher.
 
-Only what follows the decision is replaced: a chain answers with its name, a route with its cluster's name.
+Only what follows the decision is replaced: a chain answers with its name.
 """
 
 import http.client
@@ -48,7 +48,8 @@ def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None
             assert proxy.chain(name, port) == (f"tls {rule.destination} {private}" if rule else ""), (name, port)
             rule = matcher.decide(name, Protocol.HTTP, port)
             private = "exempt" if rule and rule.allow_private else "guarded"
-            assert proxy.route(f"{name}:2222", port) == (private if rule else "refused"), (name, port)
+            expected = f"http {port} {rule.destination} {private}" if rule else "refused"
+            assert proxy.route(f"{name}:2222", port) == expected, (name, port)
 
 
 def test_many_names_share_chains(proxy: Proxy) -> None:
@@ -73,7 +74,7 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(hot(rules, HERE)[LISTENERS].content)
+    document = json.loads(hot(rules, HERE, 3600)[LISTENERS].content)
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 
@@ -146,7 +147,7 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
     until(proxy.serves)
     for name in ("a.test", "A.TEST", "a.Test"):
         assert proxy.chain(name, 443) == "tls a.test guarded"
-        assert proxy.route(name, 80) == "guarded"
+        assert proxy.route(name, 80) == "http 80 a.test guarded"
     assert proxy.route("b.test", 80) == "refused"
     with NameServer() as names:
         resolving = Resolving(tmp_path, program(release), names.port)

@@ -16,6 +16,9 @@ HEAP = MEMORY_MEBIBYTES * _MEBIBYTE * 85 // 100
 BUFFER = 32 * _KIBIBYTE
 """How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
 
+INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
+"""The same for both ends of a connection through the internal listener, and what is between them."""
+
 _BUFFERS = 4
 """Kept for a connection at most (measured): for each direction a buffer, and what was read before it was full."""
 
@@ -42,3 +45,6 @@ STREAMS = 100
 
 LOOKUPS = 512
 """Names that are being looked up at once; for the next ones a request fails."""
+
+REUSE_SECONDS = 10
+"""For how long a connection to an origin is kept for the next HTTP request of any agent."""

@@ -15,8 +15,15 @@ TYPES = "type.googleapis.com/envoy"
 GUARDED, EXEMPT = "guarded", "exempt"
 """The two clusters: by the source address of one nothing private can be reached, by that of the other it can."""
 
-PORT = "clawker_fw.port"
-"""The filter state that holds the port an agent has connected to: nothing that an agent sends can change it."""
+PORT, HOST = "envoy.upstream.dynamic_port", "envoy.upstream.dynamic_host"
+"""The filter states that say where a request goes: to the port that the agent has connected to, which nothing that
+it sends can change, of the host that it names, in lower case."""
+
+SOURCE = "clawker_fw.source"
+"""The filter state with the agent's address and port, for the record."""
+
+THROUGH_RULES = "http-rules"
+"""The internal listener that HTTP requests go through, and the cluster that leads to it."""
 
 DNS_CACHE: Mapping[str, Any] = {
     "name": "world",
@@ -48,12 +55,9 @@ RUNTIME = {"re2.max_program_size.error_level": 2000}
 """Envoy's runtime settings: by default it refuses expressions as large as those for a host name."""
 
 
-def filter_state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
-    """Return a value that a filter sets for the filters after it."""
-    source: Json = {"text_format_source": {"inline_string": text}}
-    if formatters:
-        source["formatters"] = list(formatters)
-    return {"object_key": key, "format_string": source, **fields}
+def duration(seconds: float) -> str:
+    """Return a duration as Envoy prints it, to the millisecond."""
+    return f"{seconds:.3f}".removesuffix(".000") + "s"
 
 
 def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import HOST, PORT, SOURCE, TYPES, Json, extension
 
 _LONGEST = 255
 """Octets of a name or a path that are written down."""
@@ -47,6 +47,9 @@ _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 
 _DETAILS = "response.code_details"
 _TOO_MUCH = ("too_large", "overflow", "overload")
+_ENDED = ("connection_termination", "remote_connection_failure")
+"""A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
+
 _FAILURE = "upstream.transport_failure_reason"
 _UPSTREAM_REASON = (
     f"(has({_FAILURE}) && {_FAILURE}.contains('immediate_connect_error')) ? '{Reason.PRIVATE_ADDRESS}'"
@@ -76,12 +79,36 @@ def of_listener() -> list[Json]:
         otherwise=_text(Reason.NO_RULE),
     )
     any_of_them = {"or_filter": {"filters": [refused, failed, never_said]}}
-    return [_log(_all(any_of_them, _NOT_TOO_MANY), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
+    return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
+
+
+def of_rules() -> list[Json]:
+    """Return the access log of the internal listener: HTTP requests that their rule forwards, but lead nowhere."""
+    failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
+    reason = _first(("xds.filter_chain_name == ''", Reason.NO_RULE), otherwise=_UPSTREAM_REASON)
+    fields = {
+        **_FIELDS,
+        **_UPSTREAM,
+        "protocol": "http",
+        "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
+        "port": f"%FILTER_STATE({PORT}:TYPED)%",
+        "name": f"%FILTER_STATE({HOST}:PLAIN)%",
+        "reason": reason,
+    }
+    return [_log(_all(failed, _not_too_many(f"string(filter_state['{SOURCE}'])")), fields)]
 
 
 def of_http() -> list[Json]:
-    """Return the access log of plain HTTP: every request that Envoy has answered itself."""
-    own = f"response.code >= 400 && has({_DETAILS}) && {_DETAILS} != 'via_upstream'"
+    """Return the access log of plain HTTP: every request that Envoy has answered itself.
+
+    What the internal listener has written down already is not repeated.
+    """
+    own = " && ".join(
+        [
+            f"response.code >= 400 && has({_DETAILS}) && {_DETAILS} != 'via_upstream'",
+            *(f"!{_DETAILS}.startsWith('upstream_reset_before_response_started{{{why}')" for why in _ENDED),
+        ]
+    )
     not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
     reason = _first(
         (f"{_DETAILS} == 'direct_response'", Reason.NO_RULE),
@@ -89,13 +116,9 @@ def of_http() -> list[Json]:
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         ("response.code < 500", Reason.BAD_REQUEST),
-        otherwise=_UPSTREAM_REASON,
+        otherwise=_text(Reason.UNREACHABLE),
     )
-    return [
-        _log(
-            _all(_cel(f"{own} && {not_ours}"), _NOT_TOO_MANY), {**_FIELDS, **_UPSTREAM, **_HTTP, "reason": reason}
-        )
-    ]
+    return [_log(_all(_cel(f"{own} && {not_ours}"), _not_too_many()), {**_FIELDS, **_HTTP, "reason": reason})]
 
 
 def buckets() -> bytes:
@@ -135,11 +158,17 @@ def _all(*filters: Json) -> Json:
     return {"and_filter": {"filters": list(filters)}}
 
 
+_STRINGS = {"cel_config": {"enable_string_conversion": True}}
+"""Filter states are octets to CEL, which it takes for text only when it is told to."""
+
+
 def _cel(expression: str) -> Json:
     """Return a filter that passes what an expression is true for; where it can't be evaluated, nothing passes."""
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
     return {
-        "extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=expression)
+        "extension_filter": extension(
+            "envoy.access_loggers.extension_filters.cel", kind, expression=expression, **_STRINGS
+        )
     }
 
 
@@ -171,12 +200,16 @@ def _within_limit(number: int) -> Json:
     }
 
 
-_NOT_TOO_MANY: Json = {
-    "or_filter": {
-        "filters": [
-            _all(_cel(f"source.address.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
-            for number in range(BUCKETS)
-        ]
+def _not_too_many(source: str = "source.address") -> Json:
+    """Return the filter by which every agent's refusals have room in the log, whatever another one does.
+
+    Agents are told apart by the last digit of their address.
+    """
+    return {
+        "or_filter": {
+            "filters": [
+                _all(_cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
+                for number in range(BUCKETS)
+            ]
+        }
     }
-}
-"""Every agent's refusals have room in the log, whatever another one does: by the last digit of its address."""

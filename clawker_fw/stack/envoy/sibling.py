@@ -7,7 +7,7 @@ from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import bounds, refusals, routes
+from clawker_fw.stack.envoy import bounds, http, refusals, routes
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
@@ -36,7 +36,7 @@ resource in a folder again when a file in it is renamed."""
 LISTENERS, ROUTES = (container.HOT + each.path for each in (_LISTENERS, _ROUTES))
 
 _GUARDED_TABLE, _EXEMPT_TABLE = 101, 102
-_DRAIN_SECONDS = 5
+DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
 
 
@@ -52,7 +52,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             "--concurrency",
             "2",
             "--drain-time-s",
-            str(_DRAIN_SECONDS),
+            str(DRAIN_SECONDS),
             "--disable-hot-restart",
             "--file-flush-interval-msec",
             "100",  # for what is refused to be on record soon: 10 s otherwise
@@ -85,6 +85,8 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
         "buffer": bounds.BUFFER,
         "connections": bounds.MOST_CONNECTIONS,
         "overload_manager": overload_manager(),
+        "through_rules": http.cluster(),
+        "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
             {"name": GUARDED, "source": str(addressing.guarded(slot))},
             {"name": EXEMPT, "source": str(addressing.exempt(slot))},
@@ -98,14 +100,14 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
     }
 
 
-def hot(rules: RuleSet, address: IPv4Address) -> Files:
+def hot(rules: RuleSet, address: IPv4Address, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `address` is Envoy's on the agent network.
+    `address` is Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
     """
     return {
         ROUTES: public(discovery_response([routes.table(rules)])),
-        LISTENERS: public(discovery_response(listeners(rules, address, _ROUTES.path))),
+        LISTENERS: public(discovery_response(listeners(rules, address, _ROUTES.path, idle))),
     }
 
 

@@ -1,0 +1,239 @@
+"""The way of plain HTTP: a request is judged by its Host header (RFC 9110, section 7.2), then forwarded by its rule.
+
+The connection manager knows requests, and its routes decide on them. A route can be taken away, but what is under way
+goes on: a tunnel, a long download. So requests go through an internal listener of Envoy, which has a filter chain
+for each rule, as there is one for each TLS rule: a removed rule ends what goes through its chain.
+
+A connection through the internal listener carries where it leads as filter state, from the first request that needed
+it. It is used again only for requests with the same.
+"""
+
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.stack import container
+from clawker_fw.stack.envoy import bounds, chains, refusals, routes
+from clawker_fw.stack.envoy.messages import (
+    HOST,
+    HOST_NAME,
+    PORT,
+    SOURCE,
+    THROUGH_RULES,
+    TYPES,
+    Json,
+    duration,
+    extension,
+)
+
+CHAIN = "http"
+"""The filter chain for what is not TLS, on each port."""
+
+_REUSE = "clawker_fw.reuse"
+"""What connections are told apart by, besides the host.
+
+Envoy compares 64-bit hashes that anybody can compute (xxHash), and an agent may choose names. The hash of a name
+with something before it is another one: both would have to collide.
+"""
+
+
+_NO_ANSWER = (
+    "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
+    "or one that the rule may not reach, or the host refused or ended the connection\n"
+)
+
+
+def bootstrap_extension() -> Json:
+    """Return what makes internal listeners work."""
+    return extension(
+        "envoy.bootstrap.internal_listener",
+        "bootstrap.internal_listener.v3.InternalListener",
+        buffer_size_kb=bounds.PIPE // 1024,
+    )
+
+
+def cluster() -> Json:
+    """Return the cluster that leads to the internal listener."""
+    address = {"envoy_internal_address": {"server_listener_name": THROUGH_RULES}}
+    most = {
+        "max_connections": bounds.MOST_CONNECTIONS,
+        "max_pending_requests": bounds.MOST_CONNECTIONS,
+        "max_requests": bounds.MOST_CONNECTIONS,
+        "max_retries": 16,
+    }
+    options = "upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "name": THROUGH_RULES,
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
+        "load_assignment": {
+            "cluster_name": THROUGH_RULES,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "transport_socket": extension(
+            "envoy.transport_sockets.internal_upstream",
+            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+            transport_socket=extension(
+                "envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer"
+            ),
+        ),
+        "typed_extension_protocol_options": {
+            f"envoy.extensions.{options}": {
+                "@type": f"{TYPES}.extensions.{options}",
+                "explicit_http_config": {"http_protocol_options": {}},
+                "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
+            }
+        },
+        "circuit_breakers": {"thresholds": [most]},
+    }
+
+
+def listener(rules: RuleSet, idle: float) -> list[Json]:
+    """Return the internal listener, or nothing if no rule is for HTTP."""
+    by_port = {port: chains.names(f"http {port}", rules.on(port, Protocol.HTTP)) for port in rules.ports}
+    used = {port: named for port, named in by_port.items() if named}
+    if not used:
+        return []
+    host = chains.matching_input("FilterStateInput", key=HOST)
+    by_name = {str(port): chains.select(named, host) for port, named in used.items()}
+    return [
+        {
+            "@type": f"{TYPES}.config.listener.v3.Listener",
+            "name": THROUGH_RULES,
+            "stat_prefix": THROUGH_RULES,
+            "internal_listener": {},
+            "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
+            "access_log": refusals.of_rules(),
+            "filter_chain_matcher": {
+                "matcher_tree": {
+                    "input": chains.matching_input("FilterStateInput", key=PORT),
+                    "exact_match_map": {"map": by_name},
+                }
+            },
+            "filter_chains": [
+                chain
+                for port, named in used.items()
+                for chain in chains.forwarding(named, f"http-{port}", idle)
+            ],
+        }
+    ]
+
+
+def filters(port: int, routes_path: str, idle: float) -> list[Json]:
+    """Return the filters for plain HTTP: first of all it is noted who has connected, and to which port."""
+    return [
+        extension(
+            "envoy.filters.network.set_filter_state",
+            "filters.network.set_filter_state.v3.Config",
+            on_new_connection=[
+                _passed_on(PORT, str(port)),
+                _passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+            ],
+        ),
+        _connection_manager(routes_path, idle),
+    ]
+
+
+def _connection_manager(routes_path: str, idle: float) -> Json:
+    """Return the filter for plain HTTP.
+
+    The port in a Host header is taken off before it is matched, and the upstream port is the listener's own:
+    `Host: allowed.test:2222` never reaches port 2222. No client address counts as internal, so that no agent can
+    set the headers that steer Envoy.
+    """
+    path = f"{container.VOLUME}/{container.HOT}{routes_path}"
+    host = "%CEL(request.headers[':authority'].lowerAscii())%"
+    cel = extension("envoy.formatter.cel", "formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
+    hashed = "envoy.hashable_string"
+    refused = {"status_code_filter": {"comparison": {"value": {"default_value": 403, "runtime_key": "refused"}}}}
+    no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
+    sentence = "clawker-fw: no rule allows this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+    return extension(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=routes.NAME,
+        rds={
+            "route_config_name": routes.NAME,
+            "config_source": {
+                "resource_api_version": "V3",
+                "path_config_source": {
+                    "path": path,
+                    "watched_directory": {"path": path.rpartition("/")[0]},
+                },
+            },
+        },
+        http_filters=[
+            _host_names_only(),
+            extension(
+                "envoy.filters.http.set_filter_state",
+                "filters.http.set_filter_state.v3.Config",
+                on_request_headers=[
+                    # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
+                    _passed_on(HOST, host, cel, factory_key=hashed),
+                    _passed_on(_REUSE, f"%DOWNSTREAM_LOCAL_PORT% {host}", cel, factory_key=hashed),
+                ],
+            ),
+            extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+        ],
+        strip_any_host_port=True,
+        strip_trailing_host_dot=True,
+        use_remote_address=True,
+        internal_address_config={"cidr_ranges": [{"address_prefix": "192.0.2.0", "prefix_len": 32}]},
+        skip_xff_append=True,
+        generate_request_id=False,
+        server_header_transformation="PASS_THROUGH",
+        stream_idle_timeout=duration(idle),
+        common_http_protocol_options={"idle_timeout": duration(idle)},
+        request_headers_timeout=f"{bounds.HELLO_SECONDS}s",
+        max_request_headers_kb=bounds.HEADERS_KIBIBYTES,
+        http2_protocol_options={
+            "max_concurrent_streams": bounds.STREAMS,
+            "initial_stream_window_size": 2 * bounds.BUFFER,
+            "initial_connection_window_size": 16 * bounds.BUFFER,
+        },
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        local_reply_config={
+            "mappers": [
+                {
+                    "filter": refused,
+                    "body_format_override": {"text_format_source": {"inline_string": sentence}},
+                },
+                {
+                    "filter": no_answer,
+                    "body_format_override": {"text_format_source": {"inline_string": _NO_ANSWER}},
+                },
+            ],
+        },
+        access_log=refusals.of_http(),
+    )
+
+
+def _host_names_only() -> Json:
+    """Return the filter that refuses every Host that is no host name, whatever the routes say."""
+    other = [
+        {
+            "header": {
+                "name": ":authority",
+                "string_match": {"safe_regex": {"regex": regex}},
+                "invert_match": True,
+            }
+        }
+        for regex in HOST_NAME
+    ]
+    return extension(
+        "envoy.filters.http.rbac",
+        "filters.http.rbac.v3.RBAC",
+        rules={
+            "action": "DENY",
+            "policies": {
+                "no-host-name": {"permissions": [{"or_rules": {"rules": other}}], "principals": [{"any": True}]}
+            },
+        },
+    )
+
+
+def _passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
+    """Return a value that a filter sets, for what comes after it and for the internal listener."""
+    source: Json = {"text_format_source": {"inline_string": text}}
+    if formatters:
+        source["formatters"] = list(formatters)
+    return {"object_key": key, "format_string": source, "shared_with_upstream": "ONCE", **fields}
