@@ -21,6 +21,8 @@ ADDRESS = "127.0.0.4"
 TLS, HTTP = 8080, 80
 CONNECTIONS = 300
 _KIBIBYTE = 1024
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
+TUNNEL = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
 _CHUNK = bytes(64 * _KIBIBYTE)
 
 
@@ -42,8 +44,9 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
 class Endless:
     """An origin that sends to every connection for as long as the other end takes it."""
 
-    def __init__(self, port: int) -> None:
-        """Listen."""
+    def __init__(self, port: int, head: bytes = ANSWER) -> None:
+        """Listen. What is sent begins with `head`."""
+        self._head = head
         self._connections: list[socket.socket] = []
         self._sent = self._sent_before = 0
         self._server = socket.create_server((ADDRESS, port), backlog=CONNECTIONS)
@@ -67,7 +70,7 @@ class Endless:
             while True:
                 connection, _ = self._server.accept()
                 connection.settimeout(0)
-                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+                connection.send(self._head)
                 self._connections.append(connection)
 
     def _send(self) -> None:
@@ -97,6 +100,31 @@ def test_a_download_that_is_not_read(proxy: Resolving, port: int) -> None:
             received = 0
             while received < 8 * bounds.A_CONNECTION:
                 received += len(other.recv(65536))
+
+
+@pytest.mark.parametrize("port", [TLS, HTTP])
+def test_a_tunnel_that_neither_end_reads(proxy: Resolving, port: int) -> None:
+    """It costs no more than that either, when both ends send all that is taken."""
+    before = _resident(proxy)
+    upgrade = b"GET / HTTP/1.1\r\nHost: a.there.test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+    with closing(Endless(port, TUNNEL if port == HTTP else b"")) as origin, ExitStack() as stack:
+        agents = []
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=5))
+            agent.sendall(client_hello(b"a.there.test") if port == TLS else upgrade)
+            assert agent.recv(1)  # what follows is sent through the tunnel
+            agent.settimeout(0)
+            agents.append(agent)
+
+        def stuck() -> bool:
+            sent = 0
+            for each in agents:
+                with suppress(OSError):
+                    sent += each.send(_CHUNK)
+            return origin.stuck() and not sent
+
+        until(stuck, every=0.2)
+        assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
 
 
 def test_headers_that_never_end(proxy: Resolving) -> None:

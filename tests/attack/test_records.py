@@ -125,10 +125,27 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
     proxy.records()
     proxy.send(content, port)
     (found,) = until(proxy.records, 1)
-    assert (found["reason"], found["name"], found["port"]) == (reason, name, proxy.ports[port])
+    proxy.send(request("GET / HTTP/1.1", "Host: next.test"), HTTP)
+    (after,) = until(proxy.records, 1)
+    assert after["name"] == "next.test"
+    assert (found["reason"], found["name"]) == (reason, name)
+    assert found["port"] in {port, proxy.ports[port]}  # beyond the decision, Envoy knows the rule's port only
     assert found["source"].startswith("127.0.0.1:")
     assert found["protocol"] == ("tls" if content[0] == TLS_HANDSHAKE else "http")
     assert "?" not in (found.get("path") or "")
+
+
+def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:
+    """Requests that lead nowhere are on record one by one, each with who has asked, not who was first."""
+    proxy.records()
+    content = request("GET / HTTP/1.1", "Host: q.there.test")
+    for source in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+        answer = proxy.send(content, HTTP, source=source)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"clawker-fw: no answer from this host" in answer
+        (found,) = until(proxy.records, 1)
+        assert found["source"].startswith(f"{source}:")
+        assert (found["reason"], found["port"]) == (Reason.NO_ADDRESS, HTTP)
 
 
 def test_who_never_says_what_it_wants(proxy: Recording) -> None:

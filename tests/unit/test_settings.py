@@ -133,10 +133,21 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "limits.connections_per_second": "5",
         "limits.queries_per_second": "5",
         "limits.resolver_connections": "5",
+        "limits.idle": "5m",
         "drain_timeout": "5s",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
     settings.load(write("rules: []"), {variable: values[key]})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("90m", 5400), ("1.5h", 5400), ("1d", None), ("9", None), ("25h", None)])
+def test_idle_is_a_time_in_bounds(write: Write, text: str, seconds: float | None) -> None:
+    """An idle limit is between ten seconds and a day: without any, dead connections would stay for ever."""
+    path = write(f"rules: []\nlimits: {{idle: {text}}}\n")
+    if seconds is None:
+        assert "idle" in refused(path).message
+    else:
+        assert settings.load(path, {}).settings.limits.idle == seconds
 
 
 def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:

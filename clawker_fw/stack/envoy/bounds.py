@@ -17,10 +17,11 @@ BUFFER = 32 * _KIBIBYTE
 """How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
 
 INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
-"""The same for both ends of a connection through the internal listener, and what is between them."""
+"""The same for each end of the connection through which an HTTP request is forwarded, and for what is between."""
 
-_BUFFERS = 4
-"""Kept for a connection at most (measured): for each direction a buffer, and what was read before it was full."""
+_BUFFERS = 9
+"""Kept for a connection at most (measured: 252 KiB). The most is kept for a WebSocket whose ends both don't read: in each
+direction what the buffers on its way hold, and what was read before they were full."""
 
 A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of memory that a connection costs at most."""
