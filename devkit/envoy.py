@@ -17,7 +17,8 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
-from clawker_fw.stack.envoy import bounds, http as through, refusals
+from clawker_fw.stack.envoy import bounds, refusals
+from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, THROUGH_RULES, extension
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release

@@ -29,6 +29,7 @@ WITHIN = DRAIN_SECONDS + 1.5
 """Seconds until what was removed has ended: the drain, and some for a busy machine."""
 
 HTTP_RULE = {"dst": "gone.test", "proto": "http", "port": PORT}
+TLS_RULE = {"dst": "also.test", "port": PORT}
 KEPT = (
     {"dst": "kept.test", "proto": "http", "port": PORT},
     {"dst": ".below.test", "proto": "http", "port": PORT},
@@ -191,19 +192,19 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     """A proxy that drains for as long as ours."""
-    names = ("gone.test", "kept.test", "tls.test", "a.below.test", "b.below.test")
+    names = ("gone.test", "also.test", "kept.test", "tls.test", "a.below.test", "b.below.test")
     with NameServer(names, ADDRESS) as server:
         started = Resolving(tmp_path, program(release), server.port)
         started.ports |= {PORT: free_port()}
-        apply(started, HTTP_RULE, *KEPT)
+        apply(started, HTTP_RULE, TLS_RULE, *KEPT)
         yield started
         started.process.terminate()
         started.process.wait()
 
 
 def test_a_removed_rule_ends_what_it_allowed(proxy: Resolving, origin: Origin) -> None:
-    """Its tunnels, idle or busy, and its long requests end in time; those of other rules, of TLS too, live on."""
-    idle, busy = tunnel(proxy, "gone.test"), tunnel(proxy, "gone.test")
+    """Its tunnels, idle or busy, and its long requests end in time, as in TLS; those of other rules live on."""
+    idle, busy, tls = tunnel(proxy, "gone.test"), tunnel(proxy, "gone.test"), over_tls(proxy, "also.test")
     gone = {"/down": download(proxy, "gone.test"), "/up": upload(proxy, "gone.test")}
     assert gone["/up"].send()
     until(lambda: {"gone.test/down", "gone.test/up", "gone.test/tunnel"} <= origin.open.keys())
@@ -223,13 +224,15 @@ def test_a_removed_rule_ends_what_it_allowed(proxy: Resolving, origin: Origin) -
     until(over, WITHIN)
     assert max(origin.ended.values()) - begun < WITHIN
     assert not busy.echoes()
-    idle.socket.settimeout(WITHIN - DRAIN_SECONDS)
-    assert not idle.socket.recv(1)
-    assert {name.partition("/")[0] for name in origin.ended} == {"gone.test"}
+    for each in (idle, tls):
+        each.socket.settimeout(WITHIN - DRAIN_SECONDS)
+        assert not each.socket.recv(1)
+    assert {name.partition("/")[0] for name in origin.ended} == {"gone.test", "tls"}
+    assert all(each.echoes() for each in kept)
 
 
 def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None:
-    """What is open lives on through 20 rules that come and go, of both protocols, and longer than a drain takes."""
+    """What is open lives on through 20 changes of rules of both protocols, and longer than a drain takes."""
     tunnels = tunnel(proxy, "kept.test"), tunnel(proxy, "a.below.test"), over_tls(proxy, "tls.test")
     down, up = download(proxy, "kept.test"), upload(proxy, "kept.test")
     for number in range(10):

@@ -432,18 +432,48 @@ def test_privileges_are_gone(firewall: Firewall, world: World, peers: Peers) -> 
         assert fields["NoNewPrivs"] == "1"
 
 
-def test_a_rule_taken_away_ends_its_connections(
-    firewall: Firewall, agent: Peer, peers: Peers, witnesses: Witnesses
+@pytest.mark.parametrize("protocol", ["http", "https"])
+def test_a_private_address_is_on_record(protocol: str, firewall: Firewall, agent: Peer, peers: Peers) -> None:
+    """There is one line, with the agent that has asked, and the reason, whatever the protocol."""
+    assert not agent.get(f"{protocol}://private.test/").ok
+
+    def recorded() -> list[dict[str, Any]]:
+        lines = peers.client.logs(firewall.container("envoy")).decode().splitlines()
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        port = {"http": 80, "https": 443}[protocol]
+        return [each for each in records if (each["name"], each["port"]) == ("private.test", port)]
+
+    assert all(each["reason"] == "private-address" for each in until(recorded, 5))
+    own = agent.address(firewall.status()["agent"]["network"])
+    assert all(each["source"].startswith(f"{own}:") for each in recorded())
+
+
+@pytest.mark.parametrize(
+    ("rule", "url", "other"),
+    [
+        ("pub.test", "https://pub.test", "https://wild.test"),
+        ({"dst": "pub.test", "proto": "http"}, "http://pub.test", "http://pub.test:8080"),
+    ],
+    ids=["https", "http"],
+)
+def test_a_rule_taken_away_ends_its_connections(  # noqa: PLR0917 - fixtures and parameters
+    rule: str | dict[str, Any],
+    url: str,
+    other: str,
+    firewall: Firewall,
+    agent: Peer,
+    peers: Peers,
+    witnesses: Witnesses,
 ) -> None:
-    """After the drain time, connections of a removed rule are cut, and no others."""
-    stays = firewall.agent(peers, "download", "https://wild.test/bytes?seconds=9&rate=100000")
-    goes = firewall.agent(peers, "download", "https://pub.test/bytes?seconds=20&rate=100000")
-    assert agent.get("https://pub.test/").ok
-    firewall.write(*[rule for rule in RULES if rule != "pub.test"])
+    """After the drain time, connections of a removed rule are cut, long HTTP requests too, and no others."""
+    stays = firewall.agent(peers, "download", f"{other}/bytes?seconds=30&rate=100000")
+    goes = firewall.agent(peers, "download", f"{url}/bytes?seconds=60&rate=100000")
+    assert agent.get(f"{url}/").ok
+    firewall.write(*[each for each in RULES if each != rule])
     firewall.call("reload").expect()
-    witnesses.refused(lambda: agent.get("https://pub.test/"), agent, "https://wild.test")
-    assert stays.finish().last["ok"]
+    witnesses.refused(lambda: agent.get(f"{url}/"), agent, other)
     assert not goes.finish().last["ok"]
+    assert stays.finish().last["ok"]
     firewall.write(*RULES)
     firewall.call("reload").expect()
-    assert agent.get("https://pub.test/").ok
+    assert agent.get(f"{url}/").ok

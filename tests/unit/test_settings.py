@@ -140,7 +140,9 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
     settings.load(write("rules: []"), {variable: values[key]})
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("90m", 5400), ("1.5h", 5400), ("1d", None), ("9", None), ("25h", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10s", 10), ("90m", 5400), ("1.5h", 5400), ("1d", None), ("9", None), ("25h", None)]
+)
 def test_idle_is_a_time_in_bounds(write: Write, text: str, seconds: float | None) -> None:
     """An idle limit is between ten seconds and a day: without any, dead connections would stay for ever."""
     path = write(f"rules: []\nlimits: {{idle: {text}}}\n")

@@ -20,8 +20,8 @@ INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
 """The same for each end of the connection through which an HTTP request is forwarded, and for what is between."""
 
 _BUFFERS = 9
-"""Kept for a connection at most (measured: 252 KiB). The most is kept for a WebSocket whose ends both don't read: in each
-direction what the buffers on its way hold, and what was read before they were full."""
+"""Kept for a connection at most (measured: 252 KiB). The most is kept for a WebSocket whose ends both don't read:
+in each direction what the buffers on its way hold, and what was read before they were full."""
 
 A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of memory that a connection costs at most."""

@@ -1,11 +1,12 @@
-"""The way of plain HTTP: a request is judged by its Host header (RFC 9110, section 7.2), then forwarded by its rule.
+"""The way of plain HTTP: a request is judged by its Host (RFC 9110, section 7.2), then forwarded by its rule.
 
-The connection manager knows requests, and its routes decide on them. A route can be taken away, but what is under way
-goes on: a tunnel, a long download. So requests go through an internal listener of Envoy, which has a filter chain
-for each rule, as there is one for each TLS rule: a removed rule ends what goes through its chain.
+The connection manager knows requests, and its routes decide on them. A route can be removed, but requests under
+way keep theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy,
+which has a filter chain for each rule, as there is one for each TLS rule: a removed rule ends what goes through
+its chain.
 
-A connection through the internal listener carries where it leads as filter state, from the first request that needed
-it. It is used again only for requests with the same.
+A connection through the internal listener carries its destination as filter state, from the first request for
+which it was opened. It is used again only for requests with the same destination.
 """
 
 from clawker_fw.rules.ruleset import RuleSet
@@ -28,10 +29,12 @@ CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
 
 _REUSE = "clawker_fw.reuse"
-"""What connections are told apart by, besides the host.
+"""The filter state by which connections are told apart, besides the host.
 
-Envoy compares 64-bit hashes that anybody can compute (xxHash), and an agent may choose names. The hash of a name
-with something before it is another one: both would have to collide.
+Envoy compares 64-bit hashes that anybody can compute (xxHash), and with a subtree rule an agent chooses names.
+The hash of a name with the port before it is independent of the hash of the name: an agent would need a name for
+which both collide with those of another one. (Envoy hashes the two in any order, so a host can have two sets of
+connections.)
 """
 
 
@@ -110,9 +113,7 @@ def listener(rules: RuleSet, idle: float) -> list[Json]:
                 }
             },
             "filter_chains": [
-                chain
-                for port, named in used.items()
-                for chain in chains.forwarding(named, f"http-{port}", idle)
+                chain for port, named in used.items() for chain in chains.forwarding(named, f"http-{port}", idle)
             ],
         }
     ]

@@ -1,8 +1,9 @@
 """Envoy's one table of routes, for plain HTTP on every port.
 
-Each name belongs to a virtual host, whose routes match the port that the agent has connected to. It is only decided
-here whether a request is forwarded; where to, and with which addresses, its rule decides (http.py). All ports share
-one table, because each file that Envoy watches takes an inotify instance, and a user has 128 of them (inotify(7)).
+Each name belongs to a virtual host, whose routes match the port that the agent has connected to. They decide
+only whether a request is forwarded; its rule's filter chain decides which addresses it may reach (http.py). All
+ports share one table, because each file that Envoy watches takes an inotify instance, and a user has 128 of them
+(inotify(7)).
 """
 
 from clawker_fw.rules.ruleset import RuleSet
@@ -46,7 +47,7 @@ def table(rules: RuleSet) -> Json:
 
 
 def _patterns(rules: RuleSet) -> dict[str, Ports]:
-    """Return each pattern (`a.test`, `*.a.test`) with the ports allowed for names whose most specific pattern it is.
+    """Return each pattern (`a.test`, `*.a.test`) with the ports on which names are allowed that match it best.
 
     Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
     parent domains allow on further ports.
