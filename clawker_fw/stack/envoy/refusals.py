@@ -50,9 +50,9 @@ _TOO_MUCH = ("too_large", "overflow", "overload")
 _ENDED = ("connection_termination", "remote_connection_failure")
 """A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
 
-_FAILURE = "upstream.transport_failure_reason"
+_FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _UPSTREAM_REASON = (
-    f"(has({_FAILURE}) && {_FAILURE}.contains('immediate_connect_error')) ? '{Reason.PRIVATE_ADDRESS}'"
+    f"(has({_FAILURE}) && {_FAILURE}.contains('immediate connect error')) ? '{Reason.PRIVATE_ADDRESS}'"
     f" : (response.flags / 128 % 2 == 1 ? '{Reason.LIMIT}'"  # bit 7: upstream overflow
     f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}'))"
 )
