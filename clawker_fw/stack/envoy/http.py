@@ -44,6 +44,10 @@ _NO_ANSWER = (
 )
 
 
+_LATER = 5
+"""By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
+
+
 def bootstrap_extension() -> Json:
     """Return what makes internal listeners work."""
     return extension(
@@ -113,7 +117,9 @@ def listener(rules: RuleSet, idle: float) -> list[Json]:
                 }
             },
             "filter_chains": [
-                chain for port, named in used.items() for chain in chains.forwarding(named, f"http-{port}", idle)
+                chain
+                for port, named in used.items()
+                for chain in chains.forwarding(named, f"http-{port}", idle + _LATER)
             ],
         }
     ]
