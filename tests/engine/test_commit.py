@@ -15,8 +15,8 @@ TOO_MANY_TABLES = """
 import json, sys
 from clawker_fw.stack.envoy import sibling
 hot = sibling.hot
-def broken(rules, address):
-    files = hot(rules, address, 3600)
+def broken(rules, address, idle):
+    files = hot(rules, address, idle)
     document = json.loads(files[sibling.LISTENERS].content)
     (plain,) = (each for each in document["resources"] if each["name"] == "port-80")
     for number in range(140):

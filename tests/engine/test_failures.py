@@ -21,8 +21,8 @@ BROKEN_LISTENERS = """
 import sys
 from clawker_fw.stack.envoy import sibling
 hot = sibling.hot
-def broken(rules, address):
-    files = hot(rules, address, 3600)
+def broken(rules, address, idle):
+    files = hot(rules, address, idle)
     file = files[sibling.LISTENERS]
     text = file.content.replace(b'"guarded"', b'"guarded","no_such_field":1')
     return {**files, sibling.LISTENERS: file.saying(text)}
@@ -37,7 +37,7 @@ def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, peers: Peers) -> N
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     before = up.settings.read_text()
-    up.write({"dst": "b.test"}, {"dst": "c.test"})
+    up.write({"dst": "b.test"}, {"dst": "c.test"}, {"dst": "h.test", "proto": "http", "allow_private": True})
     command = [sys.executable, "-c", BROKEN_LISTENERS, *up.command("reload")[3:]]
     outcome = up.call_raw(command)
     assert outcome.code == 5, outcome
