@@ -119,8 +119,9 @@ class NameServer:
     It is the judge of who was looked up: a question is kept as its labels, octet for octet.
     """
 
-    def __init__(self, names: Sequence[str] = (), address: str = "127.0.0.1") -> None:
-        """Listen on a free port."""
+    def __init__(self, names: Sequence[str] = (), address: str = "127.0.0.1", silent: str = "") -> None:
+        """Listen on a free port. What is below the name `silent` is never answered."""
+        self._silent = tuple(label.encode() for label in silent.split(".")) if silent else ()
         self.asked: list[tuple[bytes, ...]] = []
         self._names = {tuple(label.encode() for label in name.split(".")) for name in names}
         self._address = IPv4Address(address).packed
@@ -151,6 +152,8 @@ class NameServer:
                 return  # shut down
             labels, end = _labels(message)
             self.asked.append(labels)
+            if self._silent and labels[-len(self._silent) :] == self._silent:
+                continue
             there = tuple(label.lower() for label in labels) in self._names
             (kind,) = struct.unpack_from(">H", message, end)
             answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 5, 4) + self._address if there and kind == 1 else b""

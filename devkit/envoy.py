@@ -17,10 +17,10 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
-from clawker_fw.stack.envoy import bounds, refusals
+from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
-from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME, THROUGH_RULES, extension
-from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, RESOURCES, hot
+from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from devkit.programs import free_port, machine
 from devkit.strategies import PORTS
@@ -37,7 +37,7 @@ class Proxy:
     """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
-        {"name": name, "type": "STATIC"} for name in ("guarded", "exempt")
+        {"name": each.name, "type": "STATIC"} for each in lookups.clusters()
     )
 
     idle: float = 3600
@@ -80,6 +80,8 @@ class Proxy:
             "1",
             "-l",
             "error",
+            "--component-log-level",
+            LOG_LEVELS,
             "--file-flush-interval-msec",
             "100",
         ]
@@ -183,16 +185,16 @@ class Resolving(Loading):
         self._name_server = {"socket_address": {"address": "127.0.0.1", "port_value": name_server}}
         self.clusters = tuple(
             {
-                "name": name,
+                "name": each.name,
                 "lb_policy": "CLUSTER_PROVIDED",
                 "per_connection_buffer_limit_bytes": bounds.BUFFER,
                 "cluster_type": extension(
                     "envoy.clusters.dynamic_forward_proxy",
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                    dns_cache_config=self._asking(DNS_CACHE),
+                    dns_cache_config=self._asking(each.cache),
                 ),
             }
-            for name in (GUARDED, EXEMPT)
+            for each in lookups.clusters()
         )
         super().__init__(folder, program, before)
 

@@ -1,13 +1,18 @@
 """How often names are looked up, and for how long: the judge is the log of the name server that is asked."""
 
+import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
@@ -21,8 +26,9 @@ ADDRESS = "127.0.0.2"
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
-    """A name server with one name."""
-    with NameServer((THERE.decode(),), ADDRESS) as server:
+    """A name server with a few names, and a subtree for which it says nothing."""
+    there = (THERE.decode(), "b.there.test", "c.there.test", "d.there.test", "named.test")
+    with NameServer(there, ADDRESS, silent="silent.test") as server:
         yield server
 
 
@@ -36,6 +42,17 @@ def proxy(tmp_path: Path, release: Release, names: NameServer) -> Iterator[Resol
     yield started
     started.process.terminate()
     started.process.wait()
+
+
+@pytest.fixture
+def crowded(proxy: Resolving) -> Resolving:
+    """The proxy, with rules for both protocols, for what is below two names and for a name itself."""
+    proxy.ports[8081] = free_port()
+    below = [{"dst": dst} for dst in (".there.test", ".silent.test", "named.test")]
+    tls = [{**rule, "port": 8080} for rule in below]
+    proxy.serve(rule_set(*tls, *({**rule, "proto": "http", "port": 8081} for rule in below))[1])
+    until(proxy.serves)
+    return proxy
 
 
 def _rules() -> RuleSet:
@@ -69,6 +86,51 @@ def test_lookups_end_with_their_use(proxy: Resolving, names: NameServer) -> None
         until(proxy.serves)
         assert _passes(proxy, origin)  # the control: it is asked for, and found, again
         assert set(names.asked) == {tuple(THERE.split(b"."))}
+
+
+class Crowd:
+    """An agent that asks over both protocols for one new name after the other, of a server that never answers."""
+
+    def __init__(self, proxy: Resolving, source: str) -> None:
+        """Begin."""
+        self._places = {proxy.ports[8080]: client_hello, proxy.ports[8081]: _request}
+        self._source = source
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        with ExitStack() as stack:
+            for number in range(20 * bounds.LOOKUPS):
+                if self._ended.wait(0.002):
+                    break
+                for port, message in self._places.items():
+                    agent = socket.create_connection(("127.0.0.1", port), source_address=(self._source, 0))
+                    stack.enter_context(agent)
+                    agent.sendall(message(b"x%d.silent.test" % number))
+
+    def __enter__(self) -> Self:
+        """Go on."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End, with all connections."""
+        self._ended.set()
+        self._thread.join()
+
+
+def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> None:
+    """One that has all of its lookups waiting is refused more; others get new names at once, and it gets old ones."""
+    with socket.create_server((ADDRESS, 8080)) as tls, socket.create_server((ADDRESS, 8081)) as http:
+        with Crowd(crowded, "127.0.0.14"):
+            until(lambda: _lookups(crowded, "dns_rq_pending_overflow") > bounds.LOOKUPS, 20)
+            assert _lookups(crowded, "dns_query_attempt") < bounds.LOOKUPS
+            assert _arrives(crowded, tls, "127.0.0.13", client_hello(b"b.there.test"))
+            assert _arrives(crowded, http, "127.0.0.13", _request(b"c.there.test"))
+            assert _arrives(crowded, tls, "127.0.0.14", client_hello(b"named.test"))
+            until(lambda: _lookups(crowded, "rq_pending_open") == 1, 5)
+            until(lambda: {("tls", "limit"), ("http", "limit")} <= _told(crowded), 10)
+        until(lambda: _arrives(crowded, tls, "127.0.0.14", client_hello(b"d.there.test")), 10)
 
 
 def test_a_connection_outlives_the_lookup_of_its_name(proxy: Resolving) -> None:
@@ -105,6 +167,37 @@ def test_no_search_domain(tmp_path: Path, release: Release) -> None:
     assert set(names.asked) == {tuple(GONE.split(b"."))}
 
 
+def _lookups(proxy: Resolving, statistic: str) -> int:
+    """Return the sum of a statistic of all caches."""
+    lines = proxy.admin(f"/stats?filter=dns_cache.*{statistic}$").decode().splitlines()
+    return sum(int(line.rpartition(":")[2]) for line in lines)
+
+
+def _told(proxy: Resolving) -> set[tuple[str, str]]:
+    """Return the protocol and reason of each refusal on record."""
+    lines, _, _ = proxy.log.read_text().rpartition("\n")
+    return {(each["protocol"], each["reason"]) for each in map(json.loads, lines.splitlines())}
+
+
+def _request(name: bytes) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: " + name + b"\r\n\r\n"
+
+
+def _arrives(proxy: Resolving, origin: socket.socket, source: str, message: bytes) -> bool:
+    """Whether a message of an agent arrives at an origin soon."""
+    port = proxy.ports[origin.getsockname()[1]]
+    with socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0)) as agent:
+        agent.sendall(message)
+        origin.settimeout(2)
+        try:
+            upstream, _ = origin.accept()
+        except TimeoutError:
+            return False
+        with upstream:
+            upstream.settimeout(2)
+            return bool(upstream.recv(4096))
+
+
 def _passes(proxy: Resolving, origin: socket.socket) -> bool:
     """Whether a connection gets through to the origin."""
     with socket.create_connection(("127.0.0.1", proxy.ports[8080]), timeout=5) as agent:
@@ -115,4 +208,4 @@ def _passes(proxy: Resolving, origin: socket.socket) -> bool:
 
 
 def _hosts(proxy: Resolving) -> int:
-    return int(proxy.admin("/stats?filter=dns_cache.world.num_hosts").rpartition(b":")[2])
+    return _lookups(proxy, "num_hosts")

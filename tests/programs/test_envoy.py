@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
@@ -44,12 +44,16 @@ def test_envoy_decides_as_the_matcher_does(proxy: Proxy, rules: RuleSet) -> None
     for name in names_near(rules)[:40]:
         for port in rules.ports:
             rule = matcher.decide(name, Protocol.HTTPS, port)
-            private = "exempt" if rule and rule.allow_private else "guarded"
-            assert proxy.chain(name, port) == (f"tls {rule.destination} {private}" if rule else ""), (name, port)
+            assert proxy.chain(name, port) == (_chain("tls", rule) if rule else ""), (name, port)
             rule = matcher.decide(name, Protocol.HTTP, port)
-            private = "exempt" if rule and rule.allow_private else "guarded"
-            expected = f"http {port} {rule.destination} {private}" if rule else "refused"
+            expected = _chain(f"http {port}", rule) if rule else "refused"
             assert proxy.route(f"{name}:2222", port) == expected, (name, port)
+
+
+def _chain(prefix: str, rule: Rule) -> str:
+    """Return the name of the chain for a rule, and an agent whose address ends with 1."""
+    private = "exempt" if rule.allow_private else "guarded"
+    return f"{prefix} {rule.destination} {private}{' 1' if rule.destination.subtree else ''}"
 
 
 def test_many_names_share_chains(proxy: Proxy) -> None:
@@ -158,12 +162,12 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
                 assert resolving.route(name, 80) == "refused"  # nobody has an address for it
             for name in ("a.test", "A.TEST"):
                 assert resolving.chain(name, 443) == ""
-            (counted,) = resolving.admin("/stats?filter=host_added").decode().splitlines()
+            counted = resolving.admin("/stats?filter=dns_cache.named.host_added").decode().strip()
         finally:
             resolving.process.terminate()
             resolving.process.wait()
     assert set(names.asked) == {(b"a", b"test")}
-    assert counted == "dns_cache.world.host_added: 2"  # once for each port
+    assert counted == "dns_cache.named.host_added: 2"  # once for each port
 
 
 def test_a_thousand_ports(loading: Loading) -> None:

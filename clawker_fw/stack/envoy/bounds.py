@@ -44,8 +44,14 @@ HELLO_SECONDS = 10
 STREAMS = 100
 """Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
 
-LOOKUPS = 512
-"""Names that are being looked up at once; for the next ones a request fails."""
+LOOKUPS = 500
+"""Names that are being looked up at once; for the next ones a request fails. Those of subtree rules have as many again.
+
+Together they are fewer than the engine's own resolver takes on at once for a container, 1,024.
+"""
+
+CACHED_NAMES = 65536
+"""Addresses of names that are known at once; for the next ones a request fails."""
 
 REUSE_SECONDS = 10
 """For how long a connection to an origin is kept for the next HTTP request of any agent."""

@@ -101,7 +101,8 @@ def listener(rules: RuleSet, idle: float) -> list[Json]:
     if not used:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
-    by_name = {str(port): chains.select(named, host) for port, named in used.items()}
+    source = chains.matching_input("FilterStateInput", key=SOURCE)
+    by_name = {str(port): chains.select(named, host, source, ":[0-9]+") for port, named in used.items()}
     return [
         {
             "@type": f"{TYPES}.config.listener.v3.Listener",

@@ -69,7 +69,7 @@ def _by_protocol(tls_chains: Mapping[Rule, str]) -> Json:
                 ]
             }
         }
-        by_name = chains.select(tls_chains, server_name)
+        by_name = chains.select(tls_chains, server_name, chains.matching_input("SourceIPInput"))
         by_protocol["tls"] = {
             "matcher": {"matcher_list": {"matchers": [{"predicate": is_host_name, "on_match": by_name}]}}
         }

@@ -7,9 +7,9 @@ from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import bounds, http, refusals, routes
+from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes
 from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.messages import DNS_CACHE, EXEMPT, GUARDED, RUNTIME
+from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -35,6 +35,9 @@ resource in a folder again when a file in it is renamed."""
 
 LISTENERS, ROUTES = (container.HOT + each.path for each in (_LISTENERS, _ROUTES))
 
+LOG_LEVELS = "misc:error,envoy_bug:off"
+"""`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
+
 _GUARDED_TABLE, _EXEMPT_TABLE = 101, 102
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
@@ -58,9 +61,8 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             "100",  # for what is refused to be on record soon: 10 s otherwise
             "--log-level",
             "warning",
-            # ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain.
             "--component-log-level",
-            "misc:error",
+            LOG_LEVELS,
         ],
         {
             names[Role.AGENTS]: str(addressing.envoy(slot)),
@@ -75,12 +77,12 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 def boot(release: Release, project: str, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
     """Return the files read once, at start."""
     folder, _, _ = LISTENERS.rpartition("/")
+    sources = {False: addressing.guarded(slot), True: addressing.exempt(slot)}
     view = {
         "admin_socket": ADMIN_SOCKET,
         "node": f"{project}-envoy",
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
         "listeners_folder": f"{container.VOLUME}/{folder}",
-        "dns_cache": DNS_CACHE,
         "runtime": RUNTIME,
         "buffer": bounds.BUFFER,
         "connections": bounds.MOST_CONNECTIONS,
@@ -88,8 +90,8 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
         "through_rules": http.cluster(),
         "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
-            {"name": GUARDED, "source": str(addressing.guarded(slot))},
-            {"name": EXEMPT, "source": str(addressing.exempt(slot))},
+            {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
+            for each in lookups.clusters()
         ],
     }
     sibling = {**_network(addressing, slot, limits), "resources": declaration(RESOURCES)}
