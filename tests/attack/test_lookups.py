@@ -23,6 +23,8 @@ from devkit.waiting import until
 THERE, GONE = b"a.there.test", b"x.gone.test"
 ADDRESS = "127.0.0.2"
 
+pytestmark = pytest.mark.xdist_group("origin on 127.0.0.2")
+
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
