@@ -27,9 +27,11 @@ const (
 
 	refusedConnections, refusedQueries = "refused-connections", "refused-queries"
 
-	// connectionBurst and queryBurst are for how many seconds' worth of connections and queries an agent may ask at once.
-	// Queries wait in one small buffer of the program's socket, from which those of others must not be crowded out.
-	connectionBurst, queryBurst = 4, 1
+	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
+	connectionBurst = 4
+	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
+	// (208 KiB by default), from which one agent's must not crowd out those of others.
+	queriesInBurst, queriesPerSecond = 2, 5
 
 	// octetsPerQuery is a query over TCP with its headers. The kernel sees segments, not queries, so it counts octets.
 	octetsPerQuery = 128
@@ -70,8 +72,9 @@ type limitFilter struct {
 // for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
 //
 // Connections are checked when they begin, in the chain "receiving": first how many the agent has begun lately, then
-// how many it has, then how many there are of all agents. Who has too many gets a reset, so that it sees an error at
-// once; connections that exist are never touched. When there are many of all agents, only those that have few get
+// how many it has, then how many there are of all agents. Who begins them too fast gets no answer: its next attempt a
+// second later may be in time, and a flood slows itself down. Who has too many gets a reset, so that it sees an error
+// at once. Connections that exist are never touched. When there are many of all agents, only those that have few get
 // another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
 //
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
@@ -97,9 +100,9 @@ func newLimitFilter(limits Limits) limitFilter {
 	for _, address := range limits.Except {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
 	}
-	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst)), goTo(opening))
+	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst*limits.ConnectionsPerSecond)), goTo(opening))
 	f.addRule(beginning, counted(refused))
-	f.addRule(beginning, reset)
+	f.addRule(beginning, verdict(expr.VerdictDrop))
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
 	f.addRule(opening, reset)
@@ -116,7 +119,7 @@ func newLimitFilter(limits Limits) limitFilter {
 		refused := f.addSet(refusedQueries, size, tellFor)
 		asking, sending := f.addChain("asking"), f.addChain("sending")
 		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
-		f.addRule(asking, within(queries, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.QueriesPerSecond, queryBurst)),
+		f.addRule(asking, within(queries, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond))),
 			verdict(expr.VerdictReturn))
 		f.addRule(asking, counted(refused))
 		f.addRule(asking, verdict(expr.VerdictDrop))
@@ -251,16 +254,16 @@ func counted(set *nftables.Set) []expr.Any {
 }
 
 func perSecond(rate, burst int) *expr.Limit {
-	return &expr.Limit{
-		Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst * rate),
-	}
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst)}
 }
+
+func queriesAtOnce(rate int) int { return max(1, rate*queriesInBurst/queriesPerSecond) }
 
 func octetsPerSecond(queries int) *expr.Limit {
 	rate := queries * octetsPerQuery
 	return &expr.Limit{
 		Type: expr.LimitTypePktBytes, Rate: uint64(rate), Unit: expr.LimitTimeSecond,
-		Burst: uint32(max(queryBurst*rate, leastOctets)),
+		Burst: uint32(max(rate, leastOctets)),
 	}
 }
 

@@ -25,7 +25,7 @@ var otherAgent = netip.MustParseAddr("10.213.0.8")
 func smallLimits() Limits {
 	return Limits{
 		Subnet: agentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
-		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 5,
+		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 50,
 	}
 }
 
@@ -108,7 +108,11 @@ func serveEcho(t *testing.T, address string) int {
 }
 
 func dialFrom(from netip.Addr, port int) (net.Conn, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: 3 * time.Second}
+	return dialWithin(3*time.Second, from, port)
+}
+
+func dialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
 	return dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
 }
 
@@ -241,7 +245,7 @@ func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 	})
 }
 
-// An agent that begins connections faster than it may is refused, and another one is not.
+// An agent that begins connections faster than it may gets no answer at first, and one later; another one's are opened.
 func TestNewConnectionsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
@@ -249,18 +253,28 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		opened, refused := dialMany(t, agent, port, 50)
-		if burst := connectionBurst * 5; len(opened) < burst || refused < 20 {
-			t.Errorf("%d opened, %d refused", len(opened), refused)
+		opened, silent := 0, 0
+		for begun := time.Now(); silent == 0 && time.Since(begun) < 3*time.Second; {
+			if connection, err := dialWithin(200*time.Millisecond, agent, port); err == nil {
+				t.Cleanup(func() { connection.Close() })
+				opened++
+			} else if os.IsTimeout(err) {
+				silent++
+			} else {
+				t.Fatal(err)
+			}
+		}
+		if opened < connectionBurst*5 || silent == 0 {
+			t.Errorf("%d opened, %d silent", opened, silent)
 		}
 		if _, refused := dialMany(t, otherAgent, port, 10); refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
-		for _, connection := range opened {
-			if err := echoes(connection); err != nil {
-				t.Errorf("%s: %v", connection.LocalAddr(), err)
-			}
+		late, err := dialWithin(5*time.Second, agent, port)
+		if err != nil {
+			t.Fatal(err)
 		}
+		late.Close()
 	})
 }
 
@@ -270,12 +284,22 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 	limits.ConnectionsPerSecond = 1
 	asAgent := limitedSibling(t, limits)
 	port := serveEcho(t, "0.0.0.0:0")
+	openBriefly := func(from netip.Addr) (opened int) {
+		for range 20 {
+			connection, err := dialWithin(50*time.Millisecond, from, port)
+			if err == nil {
+				connection.Close()
+				opened++
+			}
+		}
+		return opened
+	}
 
 	asAgent(func() {
-		if opened, _ := dialMany(t, limits.Except[0], port, 20); len(opened) != 20 {
-			t.Errorf("%d opened", len(opened))
+		if opened := openBriefly(limits.Except[0]); opened != 20 {
+			t.Errorf("%d opened", opened)
 		}
-		if _, refused := dialMany(t, agent, port, 20); refused == 0 {
+		if opened := openBriefly(agent); opened == 20 {
 			t.Error("agents have none either")
 		}
 	})
@@ -331,7 +355,7 @@ func TestQueriesAreLimited(t *testing.T) {
 	answerQueries(t)
 
 	asAgent(func() {
-		if answers := queryMany(t, agent, 100); answers < 5 || answers > 10 {
+		if answers := queryMany(t, agent, 100); answers < 20 || answers > 60 {
 			t.Errorf("%d answers", answers)
 		}
 		if answers := queryMany(t, otherAgent, 5); answers != 5 {
@@ -474,7 +498,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	if found[0] != (Refused{agent, 3, 0}) {
 		t.Errorf("connections: %v", found[0])
 	}
-	if other := found[1]; other.Source != otherAgent || other.Connections != 0 || other.Queries < 90 || other.Queries > 95 {
+	if other := found[1]; other.Source != otherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
 		t.Errorf("queries: %v", other)
 	}
 }
@@ -497,7 +521,7 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	filter := newLimitFilter(limits)
-	for _, limit := range []*expr.Limit{perSecond(1000, 4), perSecond(limits.QueriesPerSecond, queryBurst)} {
+	for _, limit := range []*expr.Limit{perSecond(1000, 4), perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond))} {
 		rules, err := connection.GetRules(filter.table, &nftables.Chain{Name: "asking"})
 		if err != nil {
 			t.Fatal(err)
@@ -510,7 +534,7 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 		asAgent(func() { queryMany(t, agent, 1) })
 	}
 	found, err := limitDifferences(&limits)
-	wanted := "nftables element of set queries: at most 1000 in 1 s, 4000 at once, of kind 0, flags 0 is not ours"
+	wanted := "nftables element of set queries: at most 1000 in 1 s, 4 at once, of kind 0, flags 0 is not ours"
 	if err != nil || !slices.Equal(found, []string{wanted}) {
 		t.Errorf("got %q, %v", found, err)
 	}

@@ -118,7 +118,7 @@ def test_queries(service: str, agent: Peer, neighbour: Peer) -> None:
     """Queries beyond an agent's rate are not answered; another agent's are."""
     flood = agent.ask("inundate", "a.test", "--server", service, "--count", "2000").last
     assert flood["sent"] == 2000
-    assert LIMITS["queries_per_second"] <= flood["answers"] < 100
+    assert LIMITS["queries_per_second"] * 2 // 5 <= flood["answers"] < 100
     assert all(neighbour.ask("resolve", "a.test").ok for _ in range(10))
     until(lambda: agent.ask("resolve", "a.test").ok)
 

@@ -7,7 +7,7 @@ uses beyond that, configuration and libraries, has its own share.
 _KIBIBYTE = 1024
 _MEBIBYTE = 1024 * _KIBIBYTE
 
-MEMORY_MEBIBYTES = 1024
+MEMORY_MEBIBYTES = 2048
 """The container's memory limit, at which the kernel would end Envoy."""
 
 HEAP = MEMORY_MEBIBYTES * _MEBIBYTE * 85 // 100
@@ -52,6 +52,9 @@ Together they are fewer than the engine's own resolver takes on at once for a co
 
 CACHED_NAMES = 65536
 """Addresses of names that are known at once; for the next ones a request fails."""
+
+RELEASED_A_SECOND = 16 * _MEBIBYTE
+"""Bytes of free memory that are given back to the kernel: without it, Envoy keeps all that it has ever used."""
 
 REUSE_SECONDS = 10
 """For how long a connection to an origin is kept for the next HTTP request of any agent."""
