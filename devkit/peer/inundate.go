@@ -17,6 +17,7 @@ type inundateResult struct {
 
 func declareInundate(flags *flag.FlagSet) action {
 	count := flags.Int("count", 1000, "how many queries to send")
+	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
 	server := declareServer(flags, "server")
 	wait := flags.Duration("wait", 500*time.Millisecond, "how long to wait for the next answer")
 	return func(_ context.Context, positional []string, out *printer) (bool, error) {
@@ -34,14 +35,22 @@ func declareInundate(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		result, err := inundate(address, query, *count, *wait)
+		more := func(sent int) bool { return sent < *count }
+		if *seconds > 0 {
+			end := time.Now().Add(time.Duration(*seconds * float64(time.Second)))
+			more = func(int) bool { return time.Now().Before(end) }
+		}
+		result, err := inundate(address, query, more, *wait)
 		out.print(result)
-		return result.Answers == *count, err
+		return result.Answers == result.Sent, err
 	}
 }
 
-// inundate sends all queries from one socket while it reads the answers, until none comes any more.
-func inundate(address string, query []byte, count int, wait time.Duration) (inundateResult, error) {
+// inundate sends queries from one socket, as long as there are more, while it reads the answers until none comes any
+// longer.
+func inundate(
+	address string, query []byte, more func(sent int) bool, wait time.Duration,
+) (inundateResult, error) {
 	conn, err := net.Dial("udp4", address)
 	if err != nil {
 		return inundateResult{}, err
@@ -68,7 +77,7 @@ func inundate(address string, query []byte, count int, wait time.Duration) (inun
 		}
 	}()
 	result := inundateResult{}
-	for range count {
+	for tried := 0; more(tried); tried++ {
 		if _, err := conn.Write(query); err == nil {
 			result.Sent++
 		}

@@ -10,15 +10,27 @@ import (
 	"flag"
 	"io"
 	"math"
+	"strings"
 	"sync"
 	"time"
 )
 
-// agentRequest is one of the requests that take turns.
+// agentRequest is one of the requests that take turns. With anyLabel in its host, each is for a name of its own.
 type agentRequest struct {
 	url  string
 	sent request
 	to   destination
+}
+
+// once is the request as it is made one time.
+func (r agentRequest) once() agentRequest {
+	if strings.Contains(r.to.host, anyLabel) {
+		label := randomLabel()
+		for _, field := range []*string{&r.url, &r.sent.host, &r.to.host, &r.to.serverName} {
+			*field = strings.Replace(*field, anyLabel, label, 1)
+		}
+	}
+	return r
 }
 
 func declareLoad(flags *flag.FlagSet) action {
@@ -36,6 +48,7 @@ func declareLoad(flags *flag.FlagSet) action {
 		}
 		var requests []agentRequest
 		for _, location := range positional {
+			location = strings.Replace(location, "//*.", "//"+anyLabel+".", 1)
 			sent, to, err := requestFor(location)
 			if err != nil {
 				return false, err
@@ -63,7 +76,7 @@ func load(
 	schedule(ctx, start, rate, seconds, func(i int, due time.Duration) {
 		tally.begin()
 		underWay.Go(func() {
-			attempt(requestContext, requests[i%len(requests)], start, due, timeout, tally)
+			attempt(requestContext, requests[i%len(requests)].once(), start, due, timeout, tally)
 		})
 	})
 	end := time.Since(start)

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
+	"maps"
 	"net"
+	"net/http"
+	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +51,37 @@ func TestLoadResolvesEachTime(t *testing.T) {
 		"--rate", "100", "--seconds", "0.5", "--dns-server", server)
 	if got.Succeeded != 50 || queries.Load() != 50 || got.P50 < 300 || got.LongestDNS < 300 {
 		t.Errorf("%d queries: %+v", queries.Load(), got)
+	}
+}
+
+// "*" in a host is another label in each request, in the lookup as in the request itself.
+func TestLoadOfNewNames(t *testing.T) {
+	var mutex sync.Mutex
+	names, hosts := map[string]bool{}, map[string]bool{}
+	server := startNameserver(t, func(writer dns.ResponseWriter, query *dns.Msg) {
+		mutex.Lock()
+		names[query.Question[0].Name] = true
+		mutex.Unlock()
+		_ = writer.WriteMsg(zone{"*.a.test.": {netip.MustParseAddr("127.0.0.1")}}.answer(query))
+	})
+	listener := startListener(t, func(conn *net.TCPConn, _ int) {
+		defer conn.Close()
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			return
+		}
+		mutex.Lock()
+		hosts[strings.Split(request.Host, ":")[0]+"."] = true
+		mutex.Unlock()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	})
+	_, port, _ := net.SplitHostPort(listener)
+	got := runFor[summary](t, exitDone, "load", "http://*.a.test:"+port,
+		"--rate", "20", "--seconds", "0.5", "--dns-server", server)
+	mutex.Lock()
+	defer mutex.Unlock()
+	if got.Succeeded != 10 || len(names) != 10 || !maps.Equal(names, hosts) {
+		t.Errorf("%+v %v %v", got, names, hosts)
 	}
 }
 

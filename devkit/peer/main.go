@@ -43,6 +43,7 @@ func verbs() []verb {
 		{"download", "URL", "read one response to its end", declareDownload},
 		{"raw", "ADDRESS:PORT", "send bytes and read what comes back", declareRaw},
 		{"hold", "ADDRESS:PORT", "open connections and keep them", declareHold},
+		{"siege", "ADDRESS:PORT", "take as many connections as are let, and those that are lost again", declareSiege},
 		{"inundate", "NAME", "send one DNS query many times and count the answers", declareInundate},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},

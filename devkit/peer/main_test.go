@@ -51,6 +51,11 @@ func TestUsageErrors(t *testing.T) {
 		{"origin", "--http", "70000"},
 		{"dns", "--zone", "a.test"},
 		{"dns", "--zone", "a.test=b.test"},
+		{"dns", "--slow", "a.test"},
+		{"dns", "--slow", "a.test=soon"},
+		{"siege"},
+		{"siege", "127.0.0.1:1", "--count", "0"},
+		{"siege", "127.0.0.1:1", "--hex", "0"},
 		{"netinfo", "all"},
 		{"wait", "5"},
 	} {

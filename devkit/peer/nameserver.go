@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -89,21 +90,66 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 	return reply
 }
 
+// never is the delay of an answer that does not come.
+const never = time.Duration(-1)
+
+// delays maps names, lower case and fully qualified, to how late they and all names below them are answered. The longest
+// name wins.
+type delays map[string]time.Duration
+
+func (d delays) String() string { return "" }
+
+// Set adds "name=duration".
+func (d delays) Set(text string) error {
+	name, delay, _ := strings.Cut(text, "=")
+	duration, err := time.ParseDuration(delay)
+	if err != nil {
+		return err
+	}
+	d[dns.CanonicalName(name)] = duration
+	return nil
+}
+
+// of returns how late a query is to be answered.
+func (d delays) of(query *dns.Msg) time.Duration {
+	if len(query.Question) == 0 {
+		return 0
+	}
+	for name := dns.CanonicalName(query.Question[0].Name); name != ""; _, name, _ = strings.Cut(name, ".") {
+		if delay, found := d[name]; found {
+			return delay
+		}
+	}
+	return 0
+}
+
 func declareNameserver(flags *flag.FlagSet) action {
 	zone := zone{}
 	listen := flags.String("listen", ":53", "`ADDRESS:PORT` for UDP and TCP")
 	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...],...`, may be repeated; *.NAME is everything below NAME")
-	verbose := flags.Bool("verbose", false, "print every query")
+	delays := delays{}
+	flags.Var(delays, "slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated")
+	var silent repeated
+	flags.Var(&silent, "silent", "never answer for this `NAME` and everything below it; may be repeated")
+	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		if err := noArguments(positional); err != nil {
 			return false, err
+		}
+		for _, name := range silent {
+			delays[dns.CanonicalName(name)] = never
 		}
 		handler := dns.HandlerFunc(func(writer dns.ResponseWriter, query *dns.Msg) {
 			reply := zone.answer(query)
 			if *verbose {
 				out.print(describeQuery(writer.RemoteAddr(), query, reply))
 			}
+			delay := delays.of(query)
+			if delay == never {
+				return
+			}
+			time.Sleep(delay)
 			if writer.RemoteAddr().Network() == "udp" {
 				size := dns.MinMsgSize
 				if extension := query.IsEdns0(); extension != nil {
@@ -152,6 +198,7 @@ func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready fun
 
 type queryEvent struct {
 	Event     string `json:"event"`
+	At        int64  `json:"at_ms"` // since 1970
 	From      string `json:"from"`
 	Transport string `json:"transport"`
 	Name      string `json:"name"`
@@ -161,7 +208,7 @@ type queryEvent struct {
 
 func describeQuery(from net.Addr, query, reply *dns.Msg) queryEvent {
 	event := queryEvent{
-		Event: "query", From: from.String(), Transport: from.Network(), Rcode: dns.RcodeToString[reply.Rcode],
+		Event: "query", At: time.Now().UnixMilli(), From: from.String(), Transport: from.Network(), Rcode: dns.RcodeToString[reply.Rcode],
 	}
 	if len(query.Question) > 0 {
 		event.Name, event.Type = query.Question[0].Name, dns.Type(query.Question[0].Qtype).String()

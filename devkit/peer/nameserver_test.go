@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"io"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -69,6 +73,60 @@ func TestZoneOfEverything(t *testing.T) {
 	for _, name := range []string{"test.", "a.b.test."} {
 		if reply := zone.answer(new(dns.Msg).SetQuestion(name, dns.TypeA)); len(reply.Answer) != 1 {
 			t.Errorf("%v", reply)
+		}
+	}
+}
+
+// A name may be answered late or never, with all that is below it, while others are answered at once.
+func TestDelays(t *testing.T) {
+	delays := delays{"fast.slow.test.": 0, "silent.test.": never}
+	if err := delays.Set("Slow.test=3s"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]time.Duration{
+		"slow.test.": 3 * time.Second, "a.b.SLOW.test.": 3 * time.Second, "a.fast.slow.test.": 0,
+		"x.silent.test.": never, "notslow.test.": 0, ".": 0,
+	} {
+		if got := delays.of(new(dns.Msg).SetQuestion(name, dns.TypeA)); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// The server is as late as it was told to be, and says when each query came.
+func TestASlowNameserver(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	lines := bufio.NewScanner(reader)
+	go execute(ctx, []string{
+		"dns", "--listen", "127.0.0.1:0", "--zone", "*.test=10.0.0.1", "--slow", "slow.test=300ms",
+		"--silent", "silent.test", "--verbose",
+	}, writer, io.Discard)
+	next := func() string {
+		lines.Scan()
+		return lines.Text()
+	}
+	server := decode[map[string]string](t, next())["listen"]
+	for _, test := range []struct {
+		name        string
+		code        int
+		least, most time.Duration
+	}{
+		{"a.fast.test", exitDone, 0, 250 * time.Millisecond},
+		{"a.slow.test", exitDone, 300 * time.Millisecond, time.Second},
+		{"a.silent.test", exitFailed, time.Second, 5 * time.Second},
+	} {
+		begin := time.Now()
+		asked := make(chan queryEvent, 1)
+		go func() { asked <- decode[queryEvent](t, next()) }()
+		runFor[resolveResult](t, test.code, "resolve", test.name, "--server", server, "--timeout", "1s")
+		took, event := time.Since(begin), <-asked
+		if took < test.least || took > test.most {
+			t.Errorf("%s: %v", test.name, took)
+		}
+		if came := event.At - begin.UnixMilli(); event.Name != test.name+"." || came < 0 || came > took.Milliseconds() {
+			t.Errorf("%+v", event)
 		}
 	}
 }

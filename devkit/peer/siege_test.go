@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+)
+
+// Every place is taken, and taken again when the other side has ended its connection.
+func TestSiegeTakesPlacesAgain(t *testing.T) {
+	address := startListener(t, func(conn *net.TCPConn, number int) {
+		if number < 4 {
+			_, _ = conn.Write([]byte("no"))
+			_ = conn.Close()
+			return
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	got := runFor[siegeResult](t, exitDone, "siege", address, "--count", "4", "--seconds", "1", "--pause", "10ms")
+	if got.Attempts != 8 || got.Opened != 8 || got.Peak != 4 || got.Ended != 4 || got.Replied != 4 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What is refused is counted and tried again.
+func TestSiegeIsRefused(t *testing.T) {
+	got := runFor[siegeResult](t, exitFailed, "siege", closedPort(t), "--seconds", "0.3", "--pause", "10ms")
+	if got.Opened != 0 || got.Attempts < 2 || got.Errors[kindConnectRefused] != got.Attempts {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Each hello is one that a server understands, with a name of its own.
+func TestSiegeHello(t *testing.T) {
+	var mutex sync.Mutex
+	names := map[string]int{}
+	address := startListener(t, func(conn *net.TCPConn, _ int) {
+		defer conn.Close()
+		_ = tls.Server(conn, &tls.Config{
+			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				mutex.Lock()
+				defer mutex.Unlock()
+				names[hello.ServerName]++
+				return nil, io.EOF
+			},
+		}).Handshake()
+	})
+	got := runFor[siegeResult](t, exitDone, "siege", address,
+		"--count", "3", "--seconds", "0.5", "--pause", "10s", "--hello", "*.a.test")
+	mutex.Lock()
+	defer mutex.Unlock()
+	if got.Opened != 3 || len(names) != 3 {
+		t.Errorf("%+v %v", got, names)
+	}
+	for name := range names {
+		if len(name) != labelOctets+len(".a.test") || name[labelOctets:] != ".a.test" || name[:labelOctets] == anyLabel {
+			t.Error(name)
+		}
+	}
+}
+
+// A whole request is one that a server understands. One with endless headers has as many octets as were asked for, and
+// then one in each interval.
+func TestSiegeRequests(t *testing.T) {
+	hosts := make(chan string, 1)
+	address := startListener(t, func(conn *net.TCPConn, _ int) {
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err == nil {
+			hosts <- request.Host + request.URL.Path
+		}
+	})
+	runFor[siegeResult](t, exitDone, "siege", address, "--seconds", "0.3", "--host", "a.test", "--path", "/b")
+	if got := <-hosts; got != "a.test/b" {
+		t.Error(got)
+	}
+	lengths := make(chan int64, 1)
+	address = startListener(t, func(conn *net.TCPConn, _ int) {
+		length, _ := io.Copy(io.Discard, conn)
+		lengths <- length
+	})
+	runFor[siegeResult](t, exitDone, "siege", address,
+		"--seconds", "0.5", "--host", "a.test", "--headers", "50000", "--drip", "20ms")
+	least := int64(len(requestHead("a.test", "/", 50000, true)))
+	if got := <-lengths; got <= least || got > least+30 {
+		t.Errorf("%d octets, of at least %d", got, least)
+	}
+}
