@@ -7,8 +7,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace as with_options
 
-from bench import connections, noop, replace, replace_time, restart, rules, up, watch
+from bench import connections, fair, noop, replace, replace_time, restart, rules, up, watch
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -22,6 +23,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "up": up.measure,
     "rules": rules.measure,
     "watch": watch.measure,
+    "fair": fair.measure,
 }
 
 
@@ -31,6 +33,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], "all", *BENCHMARKS])
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
     parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
+    attacks = parser.add_argument_group("fair")
+    attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
+    attacks.add_argument("--only", action="append", default=[], metavar="WORD", help="only attacks with this word")
+    attacks.add_argument("--beside", action="store_true", help="also without limits, and the release before them")
     chosen = parser.parse_args()
     if not chosen.names:
         for name in BENCHMARKS:
@@ -42,7 +48,8 @@ def main() -> int:
     with engine(chosen.kind) as host:
         for name in BENCHMARKS if "all" in chosen.names else chosen.names:
             print(f"{name}: {_summary(name)}\n", flush=True)
-            with stage(host, chosen.kind, chosen.runs) as place:
+            with stage(host, chosen.kind, chosen.runs) as made:
+                place = with_options(made, seconds=chosen.seconds, only=tuple(chosen.only), beside=chosen.beside)
                 circumstances = place.circumstances()
                 try:
                     result = BENCHMARKS[name](place)

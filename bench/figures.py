@@ -62,8 +62,8 @@ class Result:
 
     def print(self) -> None:
         """Print the series, the promises and the notes."""
-        print(_table([["measured", "runs", "median", "min", "max"], *(each.row() for each in self.series)]))
-        print(_table([["promise", "bound", "measured", ""], *(each.row() for each in self.bounds)]))
+        print(table([["measured", "runs", "median", "min", "max"], *(each.row() for each in self.series)]))
+        print(table([["promise", "bound", "measured", ""], *(each.row() for each in self.bounds)]))
         for note in self.notes:
             print(f"  {note}")
         print(flush=True)
@@ -109,7 +109,7 @@ def _shown(figure: float, unit: str) -> str:
     return f"{text} {unit}".rstrip()
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """Return rows with aligned columns. The first column, and a last one of text, are left-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

@@ -27,13 +27,20 @@ REPLACE = ("run", "--force-recreate")
 
 @dataclass(frozen=True)
 class Stage:
-    """The environment of one benchmark. `runs` is the number of measurements, if it is not the default."""
+    """The environment of one benchmark, and what its options say if that is not the default.
+
+    `runs` is the number of measurements, `seconds` the duration of an attack, `only` words of the attacks to
+    measure, and `beside` whether to measure other releases as well.
+    """
 
     docker: APIClient
     firewall: Firewall
     peers: Peers
     kind: str | None
     runs: int | None
+    seconds: float | None = None
+    only: tuple[str, ...] = ()
+    beside: bool = False
 
     def up(self) -> Firewall:
         """Bring up the stack, with an origin that has its two names."""

@@ -69,10 +69,10 @@ class World:
             raise RuntimeError(f"{arguments} has ended with {running.returncode}")
         return program
 
-    def resolve(self, zone: Mapping[str, Sequence[str]]) -> None:
+    def resolve(self, zone: Mapping[str, Sequence[str]], *options: str) -> Program:
         """Serve DNS for names to the engine's resolver."""
         entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
-        self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries)
+        return self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries, *options)
 
 
 @contextmanager

@@ -6,13 +6,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +44,7 @@ type siege struct {
 	pause   time.Duration // before a place is taken again
 	drip    time.Duration // between single octets after what is sent at once; 0 is none
 	unread  bool          // nothing is ever received
+	brief   bool          // a connection is ended as soon as something was received
 
 	sent []byte // with anyLabel where each connection has a label of its own
 
@@ -66,6 +65,7 @@ func declareSiege(flags *flag.FlagSet) action {
 	headers := flags.Int("headers", 0, "the request's headers go on for this many `OCTETS` and never end")
 	drip := flags.Duration("drip", 0, "after that, send one octet in each interval")
 	unread := flags.Bool("unread", false, "receive nothing")
+	brief := flags.Bool("brief", false, "end a connection as soon as something was received")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		address, err := oneArgument(positional, "ADDRESS:PORT")
 		if err != nil {
@@ -88,7 +88,7 @@ func declareSiege(flags *flag.FlagSet) action {
 		}
 		siege := &siege{
 			address: address, places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
-			sent: sent, result: siegeResult{Errors: map[string]int{}},
+			brief: *brief, sent: sent, result: siegeResult{Errors: map[string]int{}},
 		}
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
 		defer cancel()
@@ -162,7 +162,13 @@ func sleep(ctx context.Context, duration time.Duration) bool {
 		case <-time.After(duration):
 		}
 	}
-	return ctx.Err() == nil
+	return !over(ctx)
+}
+
+// over reports whether the time has passed. On a busy machine, ctx is done later than that.
+func over(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	return ctx.Err() != nil || limited && !time.Now().Before(deadline)
 }
 
 // take opens one connection and keeps it until either side's end. It is then reset: an orderly end would keep its port
@@ -176,7 +182,7 @@ func (s *siege) take(ctx context.Context) {
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
 	}
-	if ctx.Err() != nil {
+	if over(ctx) {
 		return
 	}
 	s.opened(ctx, err)
@@ -184,7 +190,7 @@ func (s *siege) take(ctx context.Context) {
 		return
 	}
 	received, err := s.keep(ctx, conn)
-	s.ended(received, ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded))
+	s.ended(received, err != nil && !over(ctx))
 }
 
 func (s *siege) opened(ctx context.Context, err error) {
@@ -233,7 +239,7 @@ func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err er
 	for buffer := make([]byte, 512); ; { // io.Copy takes 8 KiB for each of thousands
 		count, err := conn.Read(buffer)
 		received += int64(count)
-		if err != nil {
+		if err != nil || s.brief {
 			return received, err
 		}
 	}

@@ -26,6 +26,18 @@ func TestSiegeTakesPlacesAgain(t *testing.T) {
 	}
 }
 
+// A connection may be ended as soon as something was received, and opened again at once.
+func TestSiegeIsBrief(t *testing.T) {
+	address := startListener(t, func(conn *net.TCPConn, _ int) {
+		_, _ = conn.Write([]byte("no"))
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	got := runFor[siegeResult](t, exitDone, "siege", address, "--seconds", "0.5", "--brief")
+	if got.Opened < 3 || got.Peak != 1 || got.Ended != 0 || got.Replied < got.Opened-1 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // What is refused is counted and tried again.
 func TestSiegeIsRefused(t *testing.T) {
 	got := runFor[siegeResult](t, exitFailed, "siege", closedPort(t), "--seconds", "0.3", "--pause", "10ms")

@@ -1,0 +1,92 @@
+"""What one hostile agent does in `fair`: a table of attacks, each a command of the peer program.
+
+Each reaches its size within the first third of its time where nothing limits it, keeps it until the end, and takes
+again what it loses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KNOWN = "known.test"
+"""A name with a rule, which exists."""
+
+GONE, SLOW, SILENT = "gone.test", "slow.test", "silent.test"
+"""Subtrees with rules. Names below them do not exist, are answered late, or are never answered."""
+
+SLOW_SECONDS = 3
+
+_REFUSED = "refused.test"
+_LONG_HEADERS = ("--headers", str(56 * 1024))
+_SLOW_HEADERS = ("--headers", "0", "--drip", "1s")
+_LONG_MESSAGE = "ffff00"
+"""The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
+
+_OWN_CLOSED_PORT = "127.0.0.1:9"
+_AT_ONCE = 64
+"""Connections of a flood at the same time: more would only wait for each other."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What there is to attack: the addresses of both siblings on the agent network."""
+
+    envoy: str
+    resolver: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack. `asks_below` is the subtree whose names it makes Envoy look up."""
+
+    name: str
+    command: Callable[[Targets, float], tuple[str, ...]]
+    asks_below: str | None = None
+    control: bool = False
+
+
+def _hold(count: int, port: int, *options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+    """Keep connections open. A refused one is tried again every few seconds."""
+
+    def command(targets: Targets, seconds: float) -> tuple[str, ...]:
+        address = targets.resolver if port == 53 else targets.envoy
+        times = ("--rise", f"{seconds / 3:.1f}s", "--pause", f"{seconds / 3:.1f}s", "--seconds", str(seconds))
+        return ("siege", f"{address}:{port}", "--count", str(count), *times, *options)
+
+    return command
+
+
+def _flood(count: int, port: int, *options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+    """Open a connection again as soon as it has ended or was refused."""
+
+    def command(targets: Targets, seconds: float) -> tuple[str, ...]:
+        return ("siege", f"{targets.envoy}:{port}", "--count", str(count), "--seconds", str(seconds), *options)
+
+    return command
+
+
+def _own_flood(_: Targets, seconds: float) -> tuple[str, ...]:
+    return ("siege", _OWN_CLOSED_PORT, "--count", str(_AT_ONCE), "--seconds", str(seconds))
+
+
+def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:
+    return ("inundate", f"a.{_REFUSED}", "--server", targets.resolver, "--seconds", str(seconds))
+
+
+ATTACKS = (
+    Attack("busy, attacking nobody", _own_flood, control=True),
+    Attack("10,000 long messages to the resolver", _hold(10_000, 53, "--hex", _LONG_MESSAGE)),
+    Attack("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", KNOWN)),
+    Attack("19,000 requests with endless headers", _hold(19_000, 80, "--host", KNOWN, *_LONG_HEADERS)),
+    Attack("1,500 downloads not read", _hold(1_500, 80, "--host", KNOWN, "--path", "/bytes?size=1e9", "--unread")),
+    Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}"), GONE),
+    Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}"), SLOW),
+    Attack("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}"), SILENT),
+    Attack("flood of DNS queries", _queries),
+    Attack("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
+    Attack("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
+    Attack(
+        "10,000 requests of one octet a second",
+        _hold(10_000, 80, "--host", KNOWN, *_SLOW_HEADERS),
+    ),
+)
+"""The first is a control: what a busy container costs its neighbours, whatever the firewall does."""

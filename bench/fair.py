@@ -1,0 +1,271 @@
+"""Fair under attack: what another agent notices while one does its worst, and whether the siblings bear it.
+
+Around a private engine is a simulated internet. The neighbour's requests are an open loop to known names, and
+another to names below a subtree rule that nobody has asked for before.
+"""
+
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import releases
+from bench.attacks import ATTACKS, GONE, KNOWN, SILENT, SLOW, SLOW_SECONDS, Attack, Targets
+from bench.figures import Bound, Result, table
+from bench.quiet import quiet
+from bench.stage import Stage
+from bench.strain import Siblings, returned
+from devkit.engines import INSTALLED, EngineError, available, private_engine
+from devkit.firewall import Firewall, remove_project
+from devkit.host import client
+from devkit.peers import Peer, Peers, peers
+from devkit.programs import machine
+from devkit.waiting import until
+from devkit.watching import Watching, watching
+from devkit.world import NAMESERVER, WORLD, Program, World, world_around
+
+SECONDS = 30.0
+AT_MOST_TIMES = 5.0
+RETURNED_SECONDS = 60.0
+RETURNED_MARGIN_MEGABYTES = 20.0
+LATE_AFTER_SECONDS = 5.0
+LATE_UNTIL_SECONDS = 10.0
+_RECOVERED_SECONDS = 120.0
+_SHOWN_SHARE = 0.02
+
+_NEW = "new.test"
+_RULES: tuple[str | dict[str, str], ...] = (
+    KNOWN,
+    {"dst": KNOWN, "proto": "http"},
+    *(f".{name}" for name in (_NEW, GONE, SLOW, SILENT)),
+    {"dst": f".{_NEW}", "proto": "http"},
+)
+_ZONE = {name: [WORLD] for name in (KNOWN, f"*.{_NEW}", f"*.{SLOW}", f"*.{SILENT}")}
+_NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--silent", SILENT, "--verbose")
+
+LOADS = {
+    "known": ("--rate", "50", f"https://{KNOWN}/", f"http://{KNOWN}/"),
+    "new": ("--rate", "20", f"https://*.{_NEW}/", f"http://*.{_NEW}/"),
+}
+"""The neighbour's requests: names that Envoy knows, and names that are new each time."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: this checkout, or the release in the folder of a package."""
+
+    name: str
+    package: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One stack in the simulated internet, and everyone who watches it."""
+
+    firewall: Firewall
+    peers: Peers
+    siblings: Siblings
+    nameserver: Program
+    watched: Watching
+    neighbour: Peer
+
+
+def measure(place: Stage) -> Result:
+    """Carry out each attack, on this release and with `--beside` on two others."""
+    if (reason := available(place.kind or INSTALLED.name)) is not None:
+        raise EngineError(reason)
+    seconds = place.seconds or SECONDS
+    attacks = [each for each in ATTACKS if not place.only or any(word in each.name for word in place.only)]
+    result = Result()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        private_engine(place.kind or INSTALLED.name, dns=[NAMESERVER]) as engine,
+    ):
+        said = Path(folder, "said")
+        said.mkdir()
+        with world_around(engine, said, machine()) as world:
+            nameserver = world.resolve(_ZONE, *_NAMESERVER_OPTIONS)
+            for release in _releases(place, Path(folder), result):
+                with _ground(release, world, nameserver, Path(folder, "settings", release.name)) as ground:
+                    met = [_attacked(ground, each, seconds) for each in attacks]
+                _report(result, release.name, met, promised=release.package is None)
+    result.notes.append(
+        f"Attacks of {seconds:g} s. p50 and p99 in ms, without and under attack; the neighbour waits at most 5 s."
+    )
+    return result
+
+
+def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:
+    """Yield the releases to measure."""
+    yield Measured("this")
+    if not place.beside:
+        return
+    yield Measured("limits off", releases.without_limits(folder / "off"), {"limits": releases.UNLIMITED})
+    before = releases.before_limits(folder / "before")
+    if before is None:
+        result.notes.append("The release before is not measured: this checkout has no history.")
+    else:
+        yield Measured("before", before)
+
+
+@contextmanager
+def _ground(release: Measured, world: World, nameserver: Program, folder: Path) -> Iterator[Ground]:
+    """Yield a stack of a release, with a watcher and a neighbour."""
+    folder.mkdir(parents=True)
+    host = world.engine.host
+    firewall = Firewall(host, f"fair{secrets.token_hex(3)}", folder, release.package)
+    with ExitStack() as stack:
+        docker = stack.enter_context(closing(client(host)))
+        stack.callback(remove_project, docker, firewall.project)
+        around = stack.enter_context(peers(docker))
+        firewall.write(*_RULES, **release.settings)
+        firewall.run()
+        watched = stack.enter_context(watching(firewall, "--heal", "all"))
+        neighbour = firewall.agent(around)
+        siblings = Siblings(docker, firewall, world.engine)
+        until(lambda: neighbour.get(f"https://{KNOWN}/").ok)
+        yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
+
+
+def _attacked(ground: Ground, attack: Attack, seconds: float) -> dict[str, Any]:
+    """Measure the neighbour without the attack and under it, then how the siblings recover."""
+    siblings, firewall = ground.siblings, ground.firewall
+    _recover(ground)
+    quiet()
+    baseline = _neighbour(ground, seconds)
+    attacker = firewall.agent(ground.peers)
+    status = firewall.status()
+    targets = Targets(status["siblings"][0]["address"], status["agent"]["dns"])
+    memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
+    spent = siblings.processor_seconds()
+    with siblings.observed() as strain, ThreadPoolExecutor() as pool:
+        attacking = pool.submit(attacker.ask, *attack.command(targets, seconds))
+        under = _neighbour(ground, seconds)
+        answer = attacking.result()
+        over = time.time()
+        attacker.remove()
+        cost = {name: value / seconds for name, value in (siblings.processor_seconds() - spent).items()}
+    back = _until_returned(siblings, memory)
+    until(lambda: time.time() > over + LATE_UNTIL_SECONDS, every=0.2)
+    asked = [
+        each["at_ms"] / 1000
+        for each in ground.nameserver.said()
+        if attack.asks_below and each["event"] == "query" and each["name"].endswith(f"{attack.asks_below}.")
+    ]
+    after = siblings.lives()
+    return {
+        "attack": attack.name,
+        "control": attack.control,
+        "baseline": baseline,
+        "under": under,
+        "attacker": answer.last if answer.lines else {"exit": answer.code},
+        "died": sorted(name for name in lives if lives[name] != after.get(name)),
+        "unhealthy": sorted(strain.unhealthy),
+        "healed": [each for each in ground.watched.decisions[decisions:] if each["decision"] == "heal"],
+        "current": firewall.current(),
+        "megabytes_before": memory,
+        "megabytes_peak": strain.peak_megabytes,
+        "megabytes_after": siblings.megabytes(),
+        "returned_s": back,
+        "lookups": sum(each <= over + LATE_AFTER_SECONDS for each in asked),
+        "late_lookups": sum(each > over + LATE_AFTER_SECONDS for each in asked),
+        "processors": cost,
+        "envoy": strain.statistics,
+    }
+
+
+def _neighbour(ground: Ground, seconds: float) -> dict[str, Any]:
+    """Make the neighbour's requests, and return the summary of each load."""
+    with ThreadPoolExecutor() as pool:
+        asking = {
+            name: pool.submit(ground.neighbour.ask, "load", "--seconds", str(seconds), *options)
+            for name, options in LOADS.items()
+        }
+        return {name: each.result().last for name, each in asking.items()}
+
+
+def _until_returned(siblings: Siblings, before: Mapping[str, float]) -> float | None:
+    """Return after how many seconds the memory is what it was before, or None if that takes too long."""
+    began = time.monotonic()
+    try:
+        until(
+            lambda: returned(before, siblings.megabytes(), RETURNED_MARGIN_MEGABYTES), RETURNED_SECONDS, every=0.5
+        )
+    except TimeoutError:
+        return None
+    return time.monotonic() - began
+
+
+def _recover(ground: Ground) -> None:
+    """Wait until the stack is current and serves, whatever the last attack has left, or else replace it."""
+
+    def serves() -> bool:
+        return ground.neighbour.get(f"https://{KNOWN}/").ok and ground.firewall.current()
+
+    try:
+        until(serves, _RECOVERED_SECONDS, every=1)
+    except TimeoutError:
+        ground.firewall.call("run", "--force-recreate", "--drain-timeout", "1s").expect()
+
+
+def _report(result: Result, name: str, met: Sequence[dict[str, Any]], *, promised: bool) -> None:
+    """Add what was met to the result: a row for each attack, and the promises of this release."""
+    rows = [
+        ["attack", "failed", "p50", "p99", "times", "new: failed", "p99", "times", "died", "MB", "back", "late"],
+        *(_row(each) for each in met),
+    ]
+    result.notes += [f"{name}:", *table(rows).splitlines(), ""]
+    for each in met:
+        result.notes += [f"{each['attack']}: {line}" for line in _details(each)]
+    result.raw[name] = list(met)
+    if promised:
+        result.bounds += [bound for each in met if not each["control"] for bound in _bounds(each)]
+
+
+def _times(met: Mapping[str, Any], load: str) -> float:
+    """Return the ratio of the neighbour's p99 under attack to its own without."""
+    return float(met["under"][load]["p99_ms"] / met["baseline"][load]["p99_ms"])
+
+
+def _row(met: Mapping[str, Any]) -> list[str]:
+    cells = [str(met["attack"])]
+    for load in LOADS:
+        before, under = met["baseline"][load], met["under"][load]
+        cells.append(f"{under['failed']} of {under['sent']}")
+        if load == "known":
+            cells.append(f"{before['p50_ms']:.1f}-{under['p50_ms']:.1f}")
+        cells += [f"{before['p99_ms']:.0f}-{under['p99_ms']:.0f}", f"{_times(met, load):.1f}"]
+    peaks = "/".join(f"{value:.0f}" for value in met["megabytes_peak"].values())
+    back = "no" if met["returned_s"] is None else f"{met['returned_s']:.0f} s"
+    return [*cells, ", ".join(met["died"]) or "-", peaks, back, str(met["late_lookups"])]
+
+
+def _details(met: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what explains the row."""
+    yield "attacker " + ", ".join(f"{name} {value}" for name, value in met["attacker"].items())
+    shares = {name: share for name, share in met["processors"].items() if share > _SHOWN_SHARE}
+    yield "processors " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    for load, summary in met["under"].items():
+        if summary["failed"]:
+            yield f"{load} names: {summary['errors']}"
+    if met["unhealthy"] or met["healed"] or not met["current"]:
+        yield f"unhealthy: {met['unhealthy']}, healed: {len(met['healed'])} times, current: {met['current']}"
+
+
+def _bounds(met: Mapping[str, Any]) -> Iterator[Bound]:
+    name = met["attack"]
+    for load in LOADS:
+        yield Bound(f"{name}: failed requests, {load} names", 0, met["under"][load]["failed"])
+        yield Bound(f"{name}: p99, {load} names, times", AT_MOST_TIMES, _times(met, load))
+    yield Bound(f"{name}: siblings that died", 0, len(met["died"]))
+    yield Bound(f"{name}: siblings that were unhealthy", 0, len(met["unhealthy"]))
+    yield Bound(f"{name}: heals by the watcher", 0, len(met["healed"]))
+    yield Bound(f"{name}: not current afterwards", 0, int(not met["current"]))
+    yield Bound(f"{name}: memory not returned", 0, int(met["returned_s"] is None))
+    yield Bound(f"{name}: late lookups", 0, met["late_lookups"])
