@@ -17,6 +17,7 @@ SLOW_SECONDS = 3
 
 _REFUSED = "refused.test"
 _LONG_HEADERS = ("--headers", str(56 * 1024))
+_ALLOWED_HEADERS = ("--headers", str(31 * 1024))
 _SLOW_HEADERS = ("--headers", "0", "--drip", "1s")
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
@@ -77,6 +78,9 @@ ATTACKS = (
     Attack("10,000 long messages to the resolver", _hold(10_000, 53, "--hex", _LONG_MESSAGE)),
     Attack("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", KNOWN)),
     Attack("19,000 requests with endless headers", _hold(19_000, 80, "--host", KNOWN, *_LONG_HEADERS)),
+    Attack(
+        "10,000 requests with headers just allowed, endless", _hold(10_000, 80, "--host", KNOWN, *_ALLOWED_HEADERS)
+    ),
     Attack("1,500 downloads not read", _hold(1_500, 80, "--host", KNOWN, "--path", "/bytes?size=1e9", "--unread")),
     Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}"), GONE),
     Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}"), SLOW),

@@ -4,6 +4,7 @@ Needs a private engine, whose processes are visible under its root.
 """
 
 import http.client
+import json
 import os
 import socket
 import threading
@@ -110,17 +111,26 @@ class Siblings:
 
     def statistics(self) -> dict[str, int]:
         """Return Envoy's statistics that tell of its load, or nothing if it does not answer at once."""
+        values = (
+            line.rpartition(": ") for line in self._admin(f"/stats?usedonly&filter={_STATISTICS}").splitlines()
+        )
+        return {name: int(value) for name, _, value in values if value.isdigit() and value != "0"}
+
+    def heap(self) -> dict[str, float]:
+        """Return what Envoy says of its memory in megabytes, or nothing if it does not answer at once."""
+        text = self._admin("/memory")
+        return {name: int(value) / _MEGABYTE for name, value in json.loads(text).items()} if text else {}
+
+    def _admin(self, path: str) -> str:
         process = self._processes().get("envoy")
         if process is None:
-            return {}
+            return ""
         try:
             with closing(_Admin(str(process / "root") + ADMIN_SOCKET)) as admin:
-                admin.request("GET", f"/stats?usedonly&filter={_STATISTICS}", headers={"Host": "admin"})
-                lines = admin.getresponse().read().decode().splitlines()
+                admin.request("GET", path, headers={"Host": "admin"})
+                return admin.getresponse().read().decode()
         except (OSError, http.client.HTTPException):
-            return {}
-        values = (line.rpartition(": ") for line in lines)
-        return {name: int(value) for name, _, value in values if value.isdigit() and value != "0"}
+            return ""
 
     def _processes(self) -> dict[str, Path]:
         found = {}
