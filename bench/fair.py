@@ -95,7 +95,7 @@ def measure(place: Stage) -> Result:
             nameserver = world.resolve(_ZONE, *_NAMESERVER_OPTIONS)
             for release in _releases(place, Path(folder), result):
                 with _ground(release, world, nameserver, Path(folder, "settings", release.name)) as ground:
-                    met = [_attacked(ground, each, seconds) for each in attacks]
+                    met = [_attacked(ground, each, seconds) for each in _announced(release, attacks)]
                 _report(result, release.name, met, promised=release.package is None)
     result.notes.append(
         f"Attacks of {seconds:g} s. p50 and p99 in ms, without and under attack; the neighbour waits at most 5 s."
@@ -135,10 +135,16 @@ def _ground(release: Measured, world: World, nameserver: Program, folder: Path) 
         yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
 
 
+def _announced(release: Measured, attacks: Sequence[Attack]) -> Iterator[Attack]:
+    """Yield each attack after it has been named on stderr, because all together take long."""
+    for attack in attacks:
+        print(f"  {release.name}: {attack.name}", file=sys.stderr, flush=True)
+        yield attack
+
+
 def _attacked(ground: Ground, attack: Attack, seconds: float) -> dict[str, Any]:
     """Measure the neighbour without the attack and under it, then how the siblings recover."""
     siblings, firewall = ground.siblings, ground.firewall
-    print(f"  {attack.name} ...", file=sys.stderr, flush=True)
     _recover(ground)
     quiet()
     baseline = _neighbour(ground, seconds)
