@@ -7,11 +7,11 @@ again what it loses.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-KNOWN = "known.test"
-"""A name with a rule, which exists."""
+TARGET = "target.test"
+"""A name with rules, which exists. Nobody else uses its host."""
 
 GONE, SLOW, SILENT = "gone.test", "slow.test", "silent.test"
-"""Subtrees with rules. Names below them do not exist, are answered late, or are never answered."""
+"""Subtrees with rules. Names below them do not exist, which is answered at once, late, or never."""
 
 SLOW_SECONDS = 3
 
@@ -76,12 +76,15 @@ def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:
 ATTACKS = (
     Attack("busy, attacking nobody", _own_flood, control=True),
     Attack("10,000 long messages to the resolver", _hold(10_000, 53, "--hex", _LONG_MESSAGE)),
-    Attack("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", KNOWN)),
-    Attack("19,000 requests with endless headers", _hold(19_000, 80, "--host", KNOWN, *_LONG_HEADERS)),
+    Attack("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", TARGET)),
+    Attack("19,000 requests with endless headers", _hold(19_000, 80, "--host", TARGET, *_LONG_HEADERS)),
     Attack(
-        "10,000 requests with headers just allowed, endless", _hold(10_000, 80, "--host", KNOWN, *_ALLOWED_HEADERS)
+        "10,000 requests with headers just allowed, endless",
+        _hold(10_000, 80, "--host", TARGET, *_ALLOWED_HEADERS),
     ),
-    Attack("1,500 downloads not read", _hold(1_500, 80, "--host", KNOWN, "--path", "/bytes?size=1e9", "--unread")),
+    Attack(
+        "1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")
+    ),
     Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}"), GONE),
     Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}"), SLOW),
     Attack("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}"), SILENT),
@@ -90,7 +93,7 @@ ATTACKS = (
     Attack("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
     Attack(
         "10,000 requests of one octet a second",
-        _hold(10_000, 80, "--host", KNOWN, *_SLOW_HEADERS),
+        _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS),
     ),
 )
 """The first is a control: what a busy container costs its neighbours, whatever the firewall does."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import releases
-from bench.attacks import ATTACKS, GONE, KNOWN, SILENT, SLOW, SLOW_SECONDS, Attack, Targets
+from bench.attacks import ATTACKS, GONE, SILENT, SLOW, SLOW_SECONDS, TARGET, Attack, Targets
 from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
@@ -40,18 +40,21 @@ LATE_UNTIL_SECONDS = 10.0
 _RECOVERED_SECONDS = 120.0
 _SHOWN_SHARE = 0.02
 
-_NEW = "new.test"
+_KNOWN, _NEW = "known.test", "new.test"
 _RULES: tuple[str | dict[str, str], ...] = (
-    KNOWN,
-    {"dst": KNOWN, "proto": "http"},
+    *(rule for name in (_KNOWN, TARGET) for rule in (name, {"dst": name, "proto": "http"})),
     *(f".{name}" for name in (_NEW, GONE, SLOW, SILENT)),
     {"dst": f".{_NEW}", "proto": "http"},
 )
-_ZONE = {name: [WORLD] for name in (KNOWN, f"*.{_NEW}", f"*.{SLOW}", f"*.{SILENT}")}
+_TARGET_ADDRESS = "203.0.113.20"
+_ZONE = {_KNOWN: [WORLD], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
+_REDIRECTED = {443: 4443, 80: 8081}
+"""Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
+
 _NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--silent", SILENT, "--verbose")
 
 LOADS = {
-    "known": ("--rate", "50", f"https://{KNOWN}/", f"http://{KNOWN}/"),
+    "known": ("--rate", "50", f"https://{_KNOWN}/", f"http://{_KNOWN}/"),
     "new": ("--rate", "20", f"https://*.{_NEW}/", f"http://*.{_NEW}/"),
 }
 """The neighbour's requests: names that Envoy knows, and names that are new each time."""
@@ -92,6 +95,7 @@ def measure(place: Stage) -> Result:
         said = Path(folder, "said")
         said.mkdir()
         with world_around(engine, said, machine()) as world:
+            _serve_target(world)
             nameserver = world.resolve(_ZONE, *_NAMESERVER_OPTIONS)
             for release in _releases(place, Path(folder), result):
                 with _ground(release, world, nameserver, Path(folder, "settings", release.name)) as ground:
@@ -101,6 +105,16 @@ def measure(place: Stage) -> Result:
         f"Attacks of {seconds:g} s. p50 and p99 in ms, without and under attack; the neighbour waits at most 5 s."
     )
     return result
+
+
+def _serve_target(world: World) -> None:
+    """Start an origin for the attacker alone, so that the neighbour's is not what is exhausted."""
+    world.add(_TARGET_ADDRESS)
+    for port, own in _REDIRECTED.items():
+        matched = ["--destination", _TARGET_ADDRESS, "--protocol", "tcp", "--dport", str(port)]
+        rule = ["--append", "PREROUTING", *matched, "--jump", "REDIRECT", "--to-ports", str(own)]
+        world.engine.run_in_network(["iptables", "--table", "nat", *rule])
+    world.serve("origin", "--name", "target", "--sink", str(_REDIRECTED[443]), "--http", str(_REDIRECTED[80]))
 
 
 def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:
@@ -131,7 +145,7 @@ def _ground(release: Measured, world: World, nameserver: Program, folder: Path) 
         watched = stack.enter_context(watching(firewall, "--heal", "all"))
         neighbour = firewall.agent(around)
         siblings = Siblings(docker, firewall, world.engine)
-        until(lambda: neighbour.get(f"https://{KNOWN}/").ok)
+        until(lambda: neighbour.get(f"https://{_KNOWN}/").ok)
         yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
 
 
@@ -216,7 +230,7 @@ def _recover(ground: Ground) -> None:
     """Wait until the stack is current and serves, whatever the last attack has left, or else replace it."""
 
     def serves() -> bool:
-        return ground.neighbour.get(f"https://{KNOWN}/").ok and ground.firewall.current()
+        return ground.neighbour.get(f"https://{_KNOWN}/").ok and ground.firewall.current()
 
     try:
         until(serves, _RECOVERED_SECONDS, every=1)

@@ -26,6 +26,7 @@ type originReady struct {
 	Name        string   `json:"name"`
 	HTTP        []uint16 `json:"http"`
 	HTTPS       []uint16 `json:"https"`
+	Sink        []uint16 `json:"sink,omitempty"`
 	Certificate string   `json:"certificate,omitempty"` // PEM
 }
 
@@ -59,9 +60,10 @@ type seenRequest struct {
 }
 
 func declareOrigin(flags *flag.FlagSet) action {
-	var plain, secure ports
+	var plain, secure, sinks ports
 	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when neither list is given")
 	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when neither list is given")
+	flags.Var(&sinks, "sink", "accept connections on these `PORTS`, comma-separated, and never answer")
 	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
 	address := flags.String("address", "", "listen at this `ADDRESS` alone")
 	tell := flags.Bool("tell", false, "print every connection and every request")
@@ -70,7 +72,7 @@ func declareOrigin(flags *flag.FlagSet) action {
 		if err := noArguments(positional); err != nil {
 			return false, err
 		}
-		if len(plain)+len(secure) == 0 {
+		if len(plain)+len(secure)+len(sinks) == 0 {
 			plain, secure = ports{80}, ports{443}
 		}
 		origin, err := newOrigin(*names, *address, plain, secure)
@@ -78,6 +80,14 @@ func declareOrigin(flags *flag.FlagSet) action {
 			return false, err
 		}
 		defer origin.server.Close()
+		listeners, err := listenAll(*address, sinks, &origin.ready.Sink)
+		if err != nil {
+			return false, err
+		}
+		for _, listener := range listeners {
+			defer listener.Close()
+			go sink(listener)
+		}
 		out.print(origin.ready)
 		if *tell {
 			origin.tellTo(out)
@@ -177,6 +187,25 @@ func (o *origin) serve() <-chan error {
 		go func() { ended <- o.server.ServeTLS(listener, "", "") }()
 	}
 	return ended
+}
+
+// sink keeps every connection until its other end leaves, for as little as a connection can cost.
+func sink(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			buffer := make([]byte, 512)
+			for {
+				if _, err := conn.Read(buffer); err != nil {
+					return
+				}
+			}
+		}()
+	}
 }
 
 // originHandler compares paths itself: http.ServeMux redirects those it finds untidy, and what arrives is the point.

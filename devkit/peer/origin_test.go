@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -106,5 +108,24 @@ func TestOriginTells(t *testing.T) {
 	last := decode[seenRequest](t, lines[2])
 	if last.Event != "request" || last.Target != "/here" || last.Address != "127.0.0.1" || last.Name != "a.test" {
 		t.Errorf("%+v", last)
+	}
+}
+
+// A sink takes a connection and whatever is sent, and says nothing.
+func TestSink(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	go execute(ctx, []string{"origin", "--sink", "0"}, writer, io.Discard)
+	lines := bufio.NewScanner(reader)
+	lines.Scan()
+	ready := decode[originReady](t, lines.Text())
+	if len(ready.Sink) != 1 || len(ready.HTTP)+len(ready.HTTPS) != 0 {
+		t.Fatalf("%+v", ready)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", ready.Sink[0])
+	got := runFor[siegeResult](t, exitDone, "siege", address, "--count", "3", "--seconds", "0.3", "--hello", "a.test")
+	if got.Opened != 3 || got.Ended != 0 || got.Replied != 0 {
+		t.Errorf("%+v", got)
 	}
 }
