@@ -19,6 +19,9 @@ _REFUSED = "refused.test"
 _LONG_HEADERS = ("--headers", str(56 * 1024))
 _ALLOWED_HEADERS = ("--headers", str(31 * 1024))
 _SLOW_HEADERS = ("--headers", "0", "--drip", "1s")
+_SOON = ("--pause", "100ms")
+"""For what attacks with names: connecting as fast as possible is an attack of its own."""
+
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
 
@@ -85,9 +88,9 @@ ATTACKS = (
     Attack(
         "1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")
     ),
-    Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}"), GONE),
-    Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}"), SLOW),
-    Attack("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}"), SILENT),
+    Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
+    Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
+    Attack("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
     Attack("flood of DNS queries", _queries),
     Attack("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
     Attack("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
