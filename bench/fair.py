@@ -173,7 +173,9 @@ def _attacked(ground: Ground, attack: Attack, seconds: float) -> dict[str, Any]:
         answer = attacking.result()
         over = time.time()
         attacker.remove()
-        cost = {name: value / seconds for name, value in (siblings.processor_seconds() - spent).items()}
+        cost = {
+            name: (value - spent.get(name, 0)) / seconds for name, value in siblings.processor_seconds().items()
+        }
     back = _until_returned(siblings, memory)
     until(lambda: time.time() > over + LATE_UNTIL_SECONDS, every=0.2)
     asked = [

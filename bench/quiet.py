@@ -12,14 +12,14 @@ def quiet(seconds: float = 20) -> None:
     """Wait until the processors are idle, but at most `seconds`. Return at once where load is unknown."""
     end = time.monotonic() + seconds
     while _STATISTICS.exists() and time.monotonic() < end:
-        before = _ticks()
+        before = ticks()
         time.sleep(_WINDOW_SECONDS)
-        idle, whole = (after - once for after, once in zip(_ticks(), before, strict=True))
+        idle, whole = (after - once for after, once in zip(ticks(), before, strict=True))
         if idle > _IDLE_ENOUGH * whole:
             return
 
 
-def _ticks() -> tuple[int, int]:
+def ticks() -> tuple[int, int]:
     """Return the processors' idle time and total time since boot (proc_stat(5))."""
     ticks = [int(field) for field in _STATISTICS.read_text().partition("\n")[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from docker import APIClient, errors
 
+from bench.quiet import ticks
 from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall
@@ -67,19 +67,19 @@ class Siblings:
                 found[sibling] = int(status.partition("VmRSS:")[2].split()[0]) * 1024 / _MEGABYTE
         return found
 
-    def processor_seconds(self) -> Counter[str]:
-        """Return the processor time so far of each thread name of both programs, and of the engine's daemon."""
+    def processor_seconds(self) -> dict[str, float]:
+        """Return the processor time so far of Envoy's threads, of CoreDNS and the engine, and of nobody."""
         daemon = self.engine.root / "proc" / (self.engine.folder / "pid").read_text().strip()
-        spent: Counter[str] = Counter()
+        tick = os.sysconf("SC_CLK_TCK")
+        spent = {"idle": ticks()[0] / tick}
         for name, process in {**self._processes(), "dockerd": daemon}.items():
             with _missing():
                 for thread in (process / "task").iterdir():
                     with _missing():
                         before, _, after = (thread / "stat").read_text().rpartition(")")
+                        which = f"{name}: {before.partition('(')[2]}" if name == "envoy" else name
                         fields = after.split()
-                        spent[f"{name}: {before.partition('(')[2]}" if name == "envoy" else name] += (  # type: ignore[assignment]
-                            int(fields[11]) + int(fields[12])
-                        ) / os.sysconf("SC_CLK_TCK")
+                        spent[which] = spent.get(which, 0) + (int(fields[11]) + int(fields[12])) / tick
         return spent
 
     @contextmanager
