@@ -1,6 +1,7 @@
 """Other programs to compare with: this one with its limits off, and the release before it had any."""
 
 import io
+import resource
 import subprocess
 import tarfile
 from pathlib import Path
@@ -16,11 +17,14 @@ UNLIMITED = dict.fromkeys(
 
 _FIRST_OF_THE_ATTACK_SUITE = "tests/attack"
 
-_ENVOY_DEFAULTS = b"""
+_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+"""The most that a private engine can give a container: it inherits this process's hard limit."""
+
+_ENVOY_DEFAULTS = f"""
 HEAP = 1 << 40
 BUFFER = 1 << 20
 MOST_CONNECTIONS = 1_000_000
-OPEN_FILES = 1 << 20
+OPEN_FILES = {_OPEN_FILES}
 HEADERS_KIBIBYTES = 60
 HELLO_SECONDS = 15
 LOOKUPS = 1024
@@ -28,9 +32,9 @@ LOOKUPS = 1024
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""
 
-_COREDNS_DEFAULTS = b"""
+_COREDNS_DEFAULTS = f"""
 _MOST_CONNECTIONS = 1_000_000
-_OPEN_FILES = 1 << 20
+_OPEN_FILES = {_OPEN_FILES}
 """
 
 
@@ -38,7 +42,7 @@ def without_limits(folder: Path) -> Path:
     """Copy this release into a folder, with what bounds Envoy and CoreDNS removed. Return the folder."""
     release = copied_release(folder)
     for module, defaults in (("envoy/bounds.py", _ENVOY_DEFAULTS), ("coredns.py", _COREDNS_DEFAULTS)):
-        change_file(release.package / "stack" / module, lambda text, added=defaults: text + added)  # type: ignore[misc]
+        change_file(release.package / "stack" / module, lambda text, added=defaults: text + added.encode())  # type: ignore[misc]
     return folder
 
 

@@ -64,7 +64,8 @@ class Siblings:
         for sibling, process in self._processes().items():
             with _missing():
                 status = (process / "status").read_text()
-                found[sibling] = int(status.partition("VmRSS:")[2].split()[0]) * 1024 / _MEGABYTE
+                if resident := status.partition("VmRSS:")[2].split():  # a program that is ending has none
+                    found[sibling] = int(resident[0]) * 1024 / _MEGABYTE
         return found
 
     def processor_seconds(self) -> dict[str, float]:
