@@ -123,7 +123,7 @@ class Crowd:
 
 
 def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> None:
-    """One that has all of its lookups waiting is refused more; others get new names at once, and it gets old ones."""
+    """One that has its share waiting is refused more; others get new names, and it gets those of rules."""
     with socket.create_server((ADDRESS, 8080)) as tls, socket.create_server((ADDRESS, 8081)) as http:
         with Crowd(crowded, "127.0.0.14"):
             until(lambda: _lookups(crowded, "dns_rq_pending_overflow") > bounds.LOOKUPS, 20)

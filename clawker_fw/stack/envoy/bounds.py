@@ -45,7 +45,7 @@ STREAMS = 100
 """Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
 
 LOOKUPS = 500
-"""Names that are being looked up at once; for the next ones a request fails. Those of subtree rules have as many again.
+"""Names that are being looked up at once; for the next ones a request fails. Subtree rules have as many again.
 
 Together they are fewer than the engine's own resolver takes on at once for a container, 1,024.
 """

@@ -1,8 +1,8 @@
 """Filter chains: each rule has its own, so that a removed rule ends its connections and no others.
 
-A subtree rule has one for each share of lookups (`lookups`). Envoy drains the connections of a filter chain that is
-removed or renamed, and of no other (measured; docs/how-it-works.md). The matcher that selects among the chains may
-change freely.
+A subtree rule has one for each share of lookups (`lookups`). Envoy drains the connections of a filter chain that
+is removed or renamed, and of no other (measured; docs/how-it-works.md). The matcher that selects among the chains
+may change freely.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """How names are looked up, so that one agent's lookups are not in the way of another's.
 
-Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So they
-are looked up in a cache for those agents whose addresses have the same last digit, which has room for its share of
-lookups at once. All other names share one cache: of them, there are no more than rules. Envoy has a cluster for
-each cache, and each source address that it connects from.
+Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
+they are looked up in a cache for those agents whose addresses have the same last digit, which has room for its
+share of lookups at once. All other names share one cache: of them, there are no more than rules. Envoy has a
+cluster for each cache, and each source address that it connects from.
 """
 
 from collections.abc import Iterator

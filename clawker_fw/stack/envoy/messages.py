@@ -3,10 +3,7 @@
 Field names are those of the Envoy v3 API reference.
 """
 
-from collections.abc import Mapping
 from typing import Any
-
-from clawker_fw.stack.envoy import bounds
 
 Json = dict[str, Any]
 
