@@ -27,7 +27,8 @@ MOST_CONNECTIONS = 1_000_000
 OPEN_FILES = {_OPEN_FILES}
 HEADERS_KIBIBYTES = 60
 HELLO_SECONDS = 15
-LOOKUPS = 1024
+INNER_BUFFER = PIPE = 1 << 20
+LOOKUPS = 10 * 1024
 """
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""
