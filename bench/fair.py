@@ -33,6 +33,9 @@ from devkit.world import NAMESERVER, WORLD, Program, World, world_around
 
 SECONDS = 30.0
 AT_MOST_TIMES = 5.0
+PROCESSORS = 1.0
+"""How many the attacker may use: half of them. What a container does with all of them is the engine's to limit."""
+
 RETURNED_SECONDS = 60.0
 RETURNED_MARGIN_MEGABYTES = 20.0
 LATE_AFTER_SECONDS = 5.0
@@ -162,9 +165,10 @@ def _attacked(ground: Ground, attack: Attack, seconds: float) -> dict[str, Any]:
     _recover(ground)
     quiet()
     baseline = _neighbour(ground, seconds)
-    attacker = firewall.agent(ground.peers)
     status = firewall.status()
-    targets = Targets(status["siblings"][0]["address"], status["agent"]["dns"])
+    network, resolver = status["agent"]["network"], status["agent"]["dns"]
+    attacker = ground.peers.start("wait", network=network, dns=resolver, dropped=["ALL"], processors=PROCESSORS)
+    targets = Targets(status["siblings"][0]["address"], resolver)
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
     spent = siblings.processor_seconds()
     with siblings.observed() as strain, ThreadPoolExecutor() as pool:

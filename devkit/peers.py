@@ -156,10 +156,12 @@ class Peers:
         name: str | None = None,
         address: str | None = None,
         capabilities: Sequence[str] = (),
+        dropped: Sequence[str] = (),
+        processors: float = 0,
         sysctls: Mapping[str, str] | None = None,
         volumes_from: str | None = None,
     ) -> Peer:
-        """Start the program in a container of its own."""
+        """Start the program in a container of its own. With 0 `processors`, it may use all of them."""
         version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
@@ -171,6 +173,8 @@ class Peers:
                 network_mode=network,
                 dns=[dns] if dns else None,
                 cap_add=list(capabilities) or None,
+                cap_drop=list(dropped) or None,
+                nano_cpus=round(processors * 1_000_000_000) or None,
                 sysctls=dict(sysctls or {}),
                 volumes_from=[volumes_from] if volumes_from else None,
             ),

@@ -28,7 +28,7 @@ const (
 	refusedConnections, refusedQueries = "refused-connections", "refused-queries"
 
 	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
-	connectionBurst = 4
+	connectionBurst = 1
 	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
 	// (208 KiB by default), from which one agent's must not crowd out those of others.
 	queriesInBurst, queriesPerSecond = 2, 5

@@ -53,8 +53,8 @@ Together they are fewer than the engine's own resolver takes on at once for a co
 CACHED_NAMES = 65536
 """Addresses of names that are known at once; for the next ones a request fails."""
 
-RELEASED_A_SECOND = 16 * _MEBIBYTE
-"""Bytes of free memory that are given back to the kernel: without it, Envoy keeps all that it has ever used."""
+KEPT_HEAP = 48 * _MEBIBYTE
+"""Beyond so many bytes of heap, Envoy gives free memory back. Otherwise it keeps all that it has ever used."""
 
 REUSE_SECONDS = 10
 """For how long a connection to an origin is kept for the next HTTP request of any agent."""

@@ -57,6 +57,9 @@ def cache(share: str) -> Json:
     resolver: dict[str, Any] = {
         "@type": f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
         "dns_resolver_options": {"no_default_search_domain": True},
+        # As many seconds as a question waits before it is asked again, once: the cache waits for 5 s in all.
+        "query_timeout_seconds": "2",
+        "query_tries": 2,
     }
     return {
         "name": share,

@@ -86,7 +86,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
         "runtime": RUNTIME,
         "buffer": bounds.BUFFER,
         "connections": bounds.MOST_CONNECTIONS,
-        "released_a_second": bounds.RELEASED_A_SECOND,
+        "kept_heap": bounds.KEPT_HEAP,
         "overload_manager": overload_manager(),
         "through_rules": http.cluster(),
         "bootstrap_extension": http.bootstrap_extension(),
