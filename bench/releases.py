@@ -28,7 +28,7 @@ OPEN_FILES = {_OPEN_FILES}
 HEADERS_KIBIBYTES = 60
 HELLO_SECONDS = 15
 INNER_BUFFER = PIPE = 1 << 20
-LOOKUPS = 10 * 1024
+LOOKUPS = 1_000_000
 """
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""

@@ -14,7 +14,7 @@ from devkit.firewall import Firewall, remove_project
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-LIMITS = {"connections": 8, "connections_per_second": 100, "queries_per_second": 20, "resolver_connections": 4}
+LIMITS = {"connections": 8, "connections_per_second": 1000, "queries_per_second": 20, "resolver_connections": 4}
 RULES = (
     {"dst": "a.test", "allow_private": True},
     {"dst": "h.test", "proto": "http", "allow_private": True},

@@ -33,7 +33,7 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
         started = Resolving(tmp_path, program(release), names.port)
         started.ports |= {TLS: free_port(), HTTP: free_port()}
         started.serve(
-            rule_set({"dst": ".there.test", "port": TLS}, {"dst": ".there.test", "port": HTTP, "proto": "http"})[1]
+            rule_set({"dst": "a.there.test", "port": TLS}, {"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
         )
         until(started.serves)
         yield started

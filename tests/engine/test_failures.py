@@ -24,7 +24,7 @@ hot = sibling.hot
 def broken(rules, address, idle):
     files = hot(rules, address, idle)
     file = files[sibling.LISTENERS]
-    text = file.content.replace(b'"guarded"', b'"guarded","no_such_field":1')
+    text = file.content.replace(b'"guarded named"', b'"guarded named","no_such_field":1')
     return {**files, sibling.LISTENERS: file.saying(text)}
 sibling.hot = broken
 from clawker_fw.__main__ import main

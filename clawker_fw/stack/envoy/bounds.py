@@ -44,10 +44,11 @@ HELLO_SECONDS = 10
 STREAMS = 100
 """Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
 
-LOOKUPS = 500
-"""Names that are being looked up at once; for the next ones a request fails. Subtree rules have as many again.
+LOOKUPS = 256
+"""Requests and connections of one share of agents that wait for a lookup at once; the next ones fail.
 
-Together they are fewer than the engine's own resolver takes on at once for a container, 1,024.
+Those that wait for the same name count as well, so it is more than what a busy agent begins at once. The engine's
+own resolver takes on 1,024 lookups at once for a container: four shares of them.
 """
 
 CACHED_NAMES = 65536

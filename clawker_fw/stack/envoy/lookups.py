@@ -1,9 +1,9 @@
 """How names are looked up, so that one agent's lookups are not in the way of another's.
 
 Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
-they are looked up in a cache for those agents whose addresses have the same last digit, which has room for its
-share of lookups at once. All other names share one cache: of them, there are no more than rules. Envoy has a
-cluster for each cache, and each source address that it connects from.
+they are looked up in a cache for those agents whose addresses have the same last digit, with room for only so many
+lookups at once. All other names share one cache without such a bound: of them, there are no more than rules. Envoy
+has a cluster for each cache, and each source address that it connects from.
 """
 
 from collections.abc import Iterator
@@ -50,9 +50,9 @@ def clusters() -> Iterator[Cluster]:
 def cache(share: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     entries, lookups = (
-        (bounds.CACHED_NAMES, bounds.LOOKUPS)
+        (bounds.CACHED_NAMES, bounds.MOST_CONNECTIONS)
         if share == NAMED
-        else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS // SHARES)
+        else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS)
     )
     resolver: dict[str, Any] = {
         "@type": f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
