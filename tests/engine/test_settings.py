@@ -73,8 +73,8 @@ def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
         docker.kill(up.container("envoy"))
         watched.healed(since=before)
         assert ("coredns", "hot", POLICY, "settings", "commit") in up.drift().findings
-        up.call("reload").expect()
         before = len(watched.decisions)
+        up.call("reload").expect()
         watched.wait(lambda each: not unused(each) and each["verdict"] == "current", since=before)
         assert up.current()
 
