@@ -32,9 +32,8 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     with NameServer(("a.there.test",), ADDRESS) as names:
         started = Resolving(tmp_path, program(release), names.port)
         started.ports |= {TLS: free_port(), HTTP: free_port()}
-        started.serve(
-            rule_set({"dst": "a.there.test", "port": TLS}, {"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
-        )
+        rule = {"dst": "a.there.test"}
+        started.serve(rule_set({**rule, "port": TLS}, {**rule, "port": HTTP, "proto": "http"})[1])
         until(started.serves)
         yield started
         started.process.terminate()
