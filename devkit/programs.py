@@ -1,7 +1,12 @@
 """The real programs without containers, on loopback, for tests of one of them alone."""
 
+import os
 import platform
 import socket
+from ipaddress import IPv4Address
+
+OWN_LOOPBACK = str(IPv4Address("127.16.0.0") + os.getpid() % 2**20)
+"""An address on loopback that each process has for itself: tests run side by side, and want the same ports."""
 
 
 def machine() -> str:

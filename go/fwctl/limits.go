@@ -75,7 +75,8 @@ type limitFilter struct {
 // how many it has, then how many there are of all agents. Who begins them too fast gets no answer: its next attempt a
 // second later may be in time, and a flood slows itself down. Who has too many gets a reset, so that it sees an error
 // at once. Connections that exist are never touched. When there are many of all agents, only those that have few get
-// another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving", before the kernel tracks them as connections, and dropped.
+// another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving",
+// before the kernel tracks them as connections, and dropped.
 //
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.

@@ -1,12 +1,10 @@
 """What a removed rule ends, and what goes on: tunnels, long requests and connections, judged by the origin."""
 
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,9 @@ from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
-from devkit.programs import free_port
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
-
-ADDRESS = str(IPv4Address("127.16.0.0") + os.getpid() % 2**20)
-"""Each process has its own, because tests run in parallel."""
 
 PORT = 80
 WITHIN = DRAIN_SECONDS + 1.5
@@ -50,7 +45,7 @@ class Origin:
         self.open: dict[str, socket.socket] = {}
         self.ended: dict[str, float] = {}
         self.hosts: list[tuple[str, str]] = []
-        self._server = socket.create_server((ADDRESS, PORT))
+        self._server = socket.create_server((OWN_LOOPBACK, PORT))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -193,7 +188,7 @@ def origin() -> Iterator[Origin]:
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     """A proxy that drains for as long as ours."""
     names = ("gone.test", "also.test", "kept.test", "tls.test", "a.below.test", "b.below.test")
-    with NameServer(names, ADDRESS) as server:
+    with NameServer(names, OWN_LOOPBACK) as server:
         started = Resolving(tmp_path, program(release), server.port)
         started.ports |= {PORT: free_port()}
         apply(started, HTTP_RULE, TLS_RULE, *KEPT)
@@ -295,7 +290,7 @@ def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) 
     class Impatient(Resolving):
         idle = 2
 
-    with NameServer(("kept.test", "tls.test"), ADDRESS) as server:
+    with NameServer(("kept.test", "tls.test"), OWN_LOOPBACK) as server:
         proxy = Impatient(tmp_path, program(release), server.port)
         try:
             proxy.ports |= {PORT: free_port()}

@@ -1,13 +1,11 @@
 """How often names are looked up, and for how long: the judge is the log of the name server that is asked."""
 
 import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
@@ -18,20 +16,18 @@ from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
-from devkit.programs import free_port
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
 THERE, GONE = b"a.there.test", b"x.gone.test"
-ADDRESS = str(IPv4Address("127.32.0.0") + os.getpid() % 2**20)
-"""An address of this process's own, because other tests run at the same time."""
 
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     """A name server with a few names, and a subtree for which it says nothing."""
     there = (THERE.decode(), "b.there.test", "c.there.test", "d.there.test", "named.test")
-    with NameServer(there, ADDRESS, silent="silent.test") as server:
+    with NameServer(there, OWN_LOOPBACK, silent="silent.test") as server:
         yield server
 
 
@@ -75,7 +71,7 @@ def test_a_name_that_does_not_exist_is_asked_once_a_second(proxy: Resolving, nam
 
 def test_lookups_end_with_their_use(proxy: Resolving, names: NameServer) -> None:
     """Names that nobody uses any more are not looked up, whether a rule is for them or not."""
-    with socket.create_server((ADDRESS, 8080)) as origin:
+    with socket.create_server((OWN_LOOPBACK, 8080)) as origin:
         assert _passes(proxy, origin)
         for number in range(50):
             assert proxy.hello(b"%d.gone.test" % number, 8080) == b""
@@ -124,7 +120,7 @@ class Crowd:
 
 def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> None:
     """One that has its share waiting is refused more; others get new names, and it gets those of rules."""
-    with socket.create_server((ADDRESS, 8080)) as tls, socket.create_server((ADDRESS, 8081)) as http:
+    with socket.create_server((OWN_LOOPBACK, 8080)) as tls, socket.create_server((OWN_LOOPBACK, 8081)) as http:
         with Crowd(crowded, "127.0.0.14"):
             until(lambda: _lookups(crowded, "dns_rq_pending_overflow") > bounds.LOOKUPS, 20)
             assert _lookups(crowded, "dns_query_attempt") < 2 * bounds.LOOKUPS
@@ -138,7 +134,7 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> Non
 
 def test_a_busy_agent_is_not_refused(crowded: Resolving) -> None:
     """It may begin 200 connections at once to a new name, before its address is known."""
-    with ExitStack() as stack, socket.create_server((ADDRESS, 8080), backlog=200) as tls:
+    with ExitStack() as stack, socket.create_server((OWN_LOOPBACK, 8080), backlog=200) as tls:
         for _ in range(200):
             agent = stack.enter_context(socket.create_connection(("127.0.0.1", crowded.ports[8080]), timeout=5))
             agent.sendall(client_hello(b"b.there.test"))
@@ -152,7 +148,7 @@ def test_a_busy_agent_is_not_refused(crowded: Resolving) -> None:
 def test_a_connection_outlives_the_lookup_of_its_name(proxy: Resolving) -> None:
     """Who is connected stays so when the name is forgotten."""
     with (
-        socket.create_server((ADDRESS, 8080)) as origin,
+        socket.create_server((OWN_LOOPBACK, 8080)) as origin,
         socket.create_connection(("127.0.0.1", proxy.ports[8080]), timeout=5) as agent,
     ):
         agent.sendall(client_hello(THERE))

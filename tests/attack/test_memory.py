@@ -13,11 +13,10 @@ from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
-from devkit.programs import free_port
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
-ADDRESS = "127.0.0.4"
 TLS, HTTP = 8080, 80
 CONNECTIONS = 300
 _KIBIBYTE = 1024
@@ -29,7 +28,7 @@ _CHUNK = bytes(64 * _KIBIBYTE)
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     """A proxy with a rule for an origin on loopback."""
-    with NameServer(("a.there.test",), ADDRESS) as names:
+    with NameServer(("a.there.test",), OWN_LOOPBACK) as names:
         started = Resolving(tmp_path, program(release), names.port)
         started.ports |= {TLS: free_port(), HTTP: free_port()}
         rule = {"dst": "a.there.test"}
@@ -48,7 +47,7 @@ class Endless:
         self._head = head
         self._connections: list[socket.socket] = []
         self._sent = self._sent_before = 0
-        self._server = socket.create_server((ADDRESS, port), backlog=CONNECTIONS)
+        self._server = socket.create_server((OWN_LOOPBACK, port), backlog=CONNECTIONS)
         for work in (self._accept, self._send):
             threading.Thread(target=work, daemon=True).start()
 
