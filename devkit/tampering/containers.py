@@ -109,7 +109,7 @@ CONTAINERS = (
         (Sign(COREDNS, "shape", "uts_mode", "replace"), Sign(COREDNS, "live", "engine_files", "replace")),
     ),
     _recreated(COREDNS, "with a limit on processors", host_fields(NanoCpus=500_000_000), "processors"),
-    _recreated(ENVOY, "with more memory", host_fields(Memory=2 << 30, MemorySwap=4 << 30), "memory"),
+    _recreated(ENVOY, "with more memory", host_fields(Memory=4 << 30, MemorySwap=8 << 30), "memory"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
     _recreated(
         ENVOY,
