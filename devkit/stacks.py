@@ -152,7 +152,7 @@ def change_envoy_command(release: Release) -> None:
     """Change Envoy's command line, as a release might."""
     change_file(
         release.package / "stack/envoy/sibling.py",
-        lambda text: text.replace(b"_DRAIN_SECONDS = 5", b"_DRAIN_SECONDS = 6"),
+        lambda text: text.replace(b"DRAIN_SECONDS = 5", b"DRAIN_SECONDS = 6"),
     )
 
 

@@ -104,6 +104,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
     found = [each.result() for each in reading]
+    if not last and _seen_too_early(found):
+        raise _ChangedError
     serving = _serving(project, found)
     return Observed(
         engine=reader.facts(),
@@ -240,6 +242,12 @@ def _sibling(
         files,
         probe,
     )
+
+
+def _seen_too_early(found: list[ObservedSibling]) -> bool:
+    """Whether agents were in trouble with a sibling that was starting, and may serve by now."""
+    starting = [each.sibling.value for each in found if each.container.health == "starting"]
+    return any(each.probe and each.probe.agents_see.get(name) for each in found for name in starting)
 
 
 def _ask_again_while_starting(reader: EngineReader, container: ContainerView, probe: Probe) -> Probe:

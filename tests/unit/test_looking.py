@@ -113,6 +113,38 @@ def test_who_is_starting_is_waited_for(
     assert engine.questions > 4
 
 
+class Early(Starting):
+    """An engine whose CoreDNS has asked Envoy a moment before it served."""
+
+    early = 0
+    ready_after = 0
+
+    def probe(self, container: str) -> Probe:
+        """Say so, so many times."""
+        found = super().probe(container)
+        if self.inside(COREDNS).id != container or self.early <= 0:
+            return found
+        self.early -= 1
+        return replace(found, agents_see={"envoy": ("connection refused",)})
+
+
+@pytest.mark.parametrize(("early", "starts_for", "verdict"), [
+    (1, 1_000_000, Verdict.CURRENT),
+    (2, 1_000_000, Verdict.CURRENT),
+    (3, 1_000_000, Verdict.DRIFTED),
+    (1, 0, Verdict.DRIFTED),
+])  # fmt: skip
+def test_who_has_asked_too_early_is_asked_again(
+    early: int, starts_for: int, verdict: Verdict, release: Release
+) -> None:
+    """What agents saw of a sibling that was starting says nothing, and of one that was not, it does."""
+    engine = Early()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    engine.questions, engine.early, engine.starts_for = 0, early, starts_for
+    assert pipeline.compare(engine, wanted).diff.verdict is verdict
+
+
 def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
     """A container without a probe is never taken for current."""
     seen = pipeline.compare(engine, wanted)
