@@ -29,21 +29,22 @@ HEADERS_KIBIBYTES = 60
 HELLO_SECONDS = 15
 INNER_BUFFER = PIPE = 1 << 20
 LOOKUPS = 1_000_000
-"""
+""".encode()
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""
 
 _COREDNS_DEFAULTS = f"""
 _MOST_CONNECTIONS = 1_000_000
 _OPEN_FILES = {_OPEN_FILES}
-"""
+""".encode()
 
 
 def without_limits(folder: Path) -> Path:
     """Copy this release into a folder, with what bounds Envoy and CoreDNS removed. Return the folder."""
     release = copied_release(folder)
-    for module, defaults in (("envoy/bounds.py", _ENVOY_DEFAULTS), ("coredns.py", _COREDNS_DEFAULTS)):
-        change_file(release.package / "stack" / module, lambda text, added=defaults: text + added.encode())  # type: ignore[misc]
+    stack = release.package / "stack"
+    change_file(stack / "envoy/bounds.py", lambda text: text + _ENVOY_DEFAULTS)
+    change_file(stack / "coredns.py", lambda text: text + _COREDNS_DEFAULTS)
     return folder
 
 

@@ -75,8 +75,15 @@ def _link(source: str, target: str) -> None:
 
 
 def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file of a copied release, without a change of the original file that it is linked to."""
-    content = change(path.read_bytes())
+    """Replace a file of a copied release, without a change of the original file that it is linked to.
+
+    Raises:
+        ValueError: when nothing is changed: the text to change has another form by now.
+    """
+    before = path.read_bytes()
+    content = change(before)
+    if content == before:
+        raise ValueError(f"{path} has not changed")
     mode = path.stat().st_mode
     path.unlink()
     path.write_bytes(content)

@@ -450,23 +450,22 @@ def test_a_private_address_is_on_record(protocol: str, firewall: Firewall, agent
 
 
 @pytest.mark.parametrize(
-    ("rule", "url", "other"),
+    "case",
     [
         ("pub.test", "https://pub.test", "https://wild.test"),
         ({"dst": "pub.test", "proto": "http"}, "http://pub.test", "http://pub.test:8080"),
     ],
     ids=["https", "http"],
 )
-def test_a_rule_taken_away_ends_its_connections(  # noqa: PLR0917 - fixtures and parameters
-    rule: str | dict[str, Any],
-    url: str,
-    other: str,
+def test_a_rule_taken_away_ends_its_connections(
+    case: tuple[str | dict[str, Any], str, str],
     firewall: Firewall,
     agent: Peer,
     peers: Peers,
     witnesses: Witnesses,
 ) -> None:
     """After the drain time, connections of a removed rule are cut, long HTTP requests too, and no others."""
+    rule, url, other = case
     stays = firewall.agent(peers, "download", f"{other}/bytes?seconds=30&rate=100000")
     goes = firewall.agent(peers, "download", f"{url}/bytes?seconds=60&rate=100000")
     assert agent.get(f"{url}/").ok

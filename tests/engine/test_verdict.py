@@ -135,9 +135,9 @@ def test_a_holder_that_is_silent_loses_its_lock(
             assert caught.value.code == "lock-lost"
 
 
-def _warned(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
+def _warned(firewall: Firewall) -> dict[str, Any] | None:
     """Return the answer of `drift`, which must be `current`, if it has a warning; a busy host may miss one."""
-    drift = firewall.drift().expect().json
+    drift: dict[str, Any] = firewall.drift().expect().json
     return drift if drift["warnings"] else None
 
 
