@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import releases
-from bench.attacks import ATTACKS, GONE, SILENT, SLOW, SLOW_SECONDS, TARGET, Attack, Targets
 from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
 from bench.strain import SIBLINGS, Siblings, returned
+from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
 from devkit.engines import INSTALLED, EngineError, available, private_engine
 from devkit.firewall import Firewall, remove_project
 from devkit.host import client
@@ -89,7 +89,7 @@ def measure(place: Stage) -> Result:
     if (reason := available(place.kind or INSTALLED.name)) is not None:
         raise EngineError(reason)
     seconds = place.seconds or SECONDS
-    attacks = [each for each in ATTACKS if not place.only or any(word in each.name for word in place.only)]
+    attacks = [each for each in FLOODS if not place.only or any(word in each.name for word in place.only)]
     result = Result()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -152,14 +152,14 @@ def _ground(release: Measured, world: World, nameserver: Program, folder: Path) 
         yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
 
 
-def _announced(release: Measured, attacks: Sequence[Attack]) -> Iterator[Attack]:
+def _announced(release: Measured, attacks: Sequence[Flood]) -> Iterator[Flood]:
     """Yield each attack after it has been named on stderr, because all together take long."""
     for attack in attacks:
         print(f"  {release.name}: {attack.name}", file=sys.stderr, flush=True)
         yield attack
 
 
-def _attacked(ground: Ground, attack: Attack, seconds: float) -> dict[str, Any]:
+def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
     """Measure the neighbour without the attack and under it, then how the siblings recover."""
     siblings, firewall = ground.siblings, ground.firewall
     _recover(ground)

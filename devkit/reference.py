@@ -1,4 +1,4 @@
-"""Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering.
+"""Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.schema import RuleEntry
+from devkit.attacks import ATTACKS
 from devkit.tampering import TAMPERINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -288,6 +289,33 @@ def tampering_page() -> str:
     return _HEADING + "\n".join(parts)
 
 
+# --- attacks --------------------------------------------------------------------------------------------------
+
+
+def attacks_page() -> str:
+    """Return the page on everything that an agent is tested to try."""
+    parts = [
+        (
+            "# Attacks\n\nWhat a hostile agent is tested to try, on a real engine with the real programs. The "
+            "judges are the logs of everybody whom it must not reach, of the name server that Envoy asks, and of "
+            "both siblings. After each attempt, something allowed must succeed in the same way. A refusal is on "
+            "record once, with a reason from [Reading refusals](../enforcement.md#reading-refusals), unless "
+            "nothing arrives at a sibling. Agents send to Envoy's address directly where the resolver would not "
+            "lead them there. `pub.test` and names below `wild.test` are allowed, `evil.test` is not.\n"
+        ),
+    ]
+    for title, attacks in ATTACKS.items():
+        rows = [
+            [each.what, each.result, "yes" if each.arrives else "no", each.reason or "", _code(each.name or "")]
+            for each in attacks
+        ]
+        table = _table(
+            ["an agent sends", "gets", "an origin is reached", "reason on record", "name on record"], rows
+        )
+        parts.append(f"## {title}\n\n{table}")
+    return _HEADING + "\n".join(parts)
+
+
 # --- the pages ------------------------------------------------------------------------------------------------
 
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -295,6 +323,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "tampering.md": tampering_page,
+    "attacks.md": attacks_page,
 }
 
 

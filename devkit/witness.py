@@ -25,7 +25,7 @@ class LoggingOrigin(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """The result of an attempt, and the connections and requests that arrived at any origin because of it."""
+    """The result of an attempt, and the connections, requests and queries that arrived anywhere because of it."""
 
     answer: Answer
     events: Sequence[Event]
@@ -62,7 +62,7 @@ class Witnesses:
                 event
                 for origin, known in zip(self.origins, before, strict=True)
                 for event in origin.said()[known:]
-                if event["event"] in {"connection", "request"}
+                if event["event"] in {"connection", "request", "query"}
             ]
 
         def control_event() -> Event | None:
@@ -83,4 +83,4 @@ def _of(event: Event, request: Event) -> bool:
     """Whether an event is a request itself, or the connection that it came over."""
     if event["event"] == "request":
         return bool(event["target"] == request["target"])
-    return bool(event["remote_address"] == request["remote_address"])
+    return bool(event.get("remote_address") == request["remote_address"])

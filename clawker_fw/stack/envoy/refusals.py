@@ -50,6 +50,9 @@ _TOO_MUCH = ("too_large", "overflow", "overload")
 _ENDED = ("connection_termination", "remote_connection_failure")
 """A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
 
+_VIOLATION = "!has(response.code) || response.code == 0"
+"""Of a request that violates HTTP/2: Envoy ends its connection without a response."""
+
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _CROWDED = "response.flags == 0 && !has(upstream.address) && xds.filter_chain_name != ''"
 """A connection that its rule forwards, and that ended before it led anywhere: there was no room for its lookup."""
@@ -104,7 +107,7 @@ def of_rules() -> list[Json]:
 
 
 def of_http() -> list[Json]:
-    """Return the access log of plain HTTP: every request that Envoy has answered itself.
+    """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
     What the internal listener has written down already is not repeated.
     """
@@ -120,10 +123,14 @@ def of_http() -> list[Json]:
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
-        ("response.code < 500", Reason.BAD_REQUEST),
+        (f"{_VIOLATION} || response.code < 500", Reason.BAD_REQUEST),
         otherwise=_text(Reason.UNREACHABLE),
     )
-    return [_log(_all(_cel(f"{own} && {not_ours}"), _not_too_many()), {**_FIELDS, **_HTTP, "reason": reason})]
+    violation = _all(
+        {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")
+    )
+    any_of_them = {"or_filter": {"filters": [_cel(f"{own} && {not_ours}"), violation]}}
+    return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_HTTP, "reason": reason})]
 
 
 def buckets() -> bytes:

@@ -1,4 +1,4 @@
-"""What one hostile agent does in `fair`: a table of attacks, each a command of the peer program.
+"""What one hostile agent does to exhaust the siblings: a table of attacks, each a command of the peer program.
 
 Each reaches its size within the first third of its time where nothing limits it, keeps it until the end, and takes
 again what it loses.
@@ -25,6 +25,7 @@ _SOON = ("--pause", "100ms")
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
 
+_DNS = 53
 _OWN_CLOSED_PORT = "127.0.0.1:9"
 _AT_ONCE = 64
 """Connections of a flood at the same time: more would only wait for each other."""
@@ -39,8 +40,8 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """One attack. `asks_below` is the subtree whose names it makes Envoy look up."""
+class Flood:
+    """One such attack. `asks_below` is the subtree whose names it makes Envoy look up."""
 
     name: str
     command: Callable[[Targets, float], tuple[str, ...]]
@@ -52,7 +53,7 @@ def _hold(count: int, port: int, *options: str) -> Callable[[Targets, float], tu
     """Keep connections open. A refused one is tried again every few seconds."""
 
     def command(targets: Targets, seconds: float) -> tuple[str, ...]:
-        address = targets.resolver if port == 53 else targets.envoy
+        address = targets.resolver if port == _DNS else targets.envoy
         times = ("--rise", f"{seconds / 3:.1f}s", "--pause", f"{seconds / 3:.1f}s", "--seconds", str(seconds))
         return ("siege", f"{address}:{port}", "--count", str(count), *times, *options)
 
@@ -76,25 +77,23 @@ def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:
     return ("inundate", f"a.{_REFUSED}", "--server", targets.resolver, "--seconds", str(seconds))
 
 
-ATTACKS = (
-    Attack("busy, attacking nobody", _own_flood, control=True),
-    Attack("10,000 long messages to the resolver", _hold(10_000, 53, "--hex", _LONG_MESSAGE)),
-    Attack("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", TARGET)),
-    Attack("19,000 requests with endless headers", _hold(19_000, 80, "--host", TARGET, *_LONG_HEADERS)),
-    Attack(
+FLOODS = (
+    Flood("busy, attacking nobody", _own_flood, control=True),
+    Flood("10,000 long messages to the resolver", _hold(10_000, _DNS, "--hex", _LONG_MESSAGE)),
+    Flood("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", TARGET)),
+    Flood("19,000 requests with endless headers", _hold(19_000, 80, "--host", TARGET, *_LONG_HEADERS)),
+    Flood(
         "10,000 requests with headers just allowed, endless",
         _hold(10_000, 80, "--host", TARGET, *_ALLOWED_HEADERS),
     ),
-    Attack(
-        "1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")
-    ),
-    Attack("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
-    Attack("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
-    Attack("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
-    Attack("flood of DNS queries", _queries),
-    Attack("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
-    Attack("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
-    Attack(
+    Flood("1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")),
+    Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
+    Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
+    Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
+    Flood("flood of DNS queries", _queries),
+    Flood("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
+    Flood("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
+    Flood(
         "10,000 requests of one octet a second",
         _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS),
     ),

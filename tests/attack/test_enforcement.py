@@ -1,0 +1,229 @@
+"""What a hostile agent gets, on a real engine with real programs.
+
+`ATTACKS` is the table of what is tried. Refusals are judged by the logs of origins and of the name server, and by
+what is on record. What does not fit into the table comes after it.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devkit.attacks import ATTACKS, Attack
+from devkit.attacks.addresses import PRIVATE
+from devkit.attacks.site import MATCHER, RULES, Site, site_in
+from devkit.engines import available, private_engine
+from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.peers import Peer, Peers
+from devkit.programs import machine
+from devkit.world import NAMESERVER, WORLD, world_around
+
+CLOSED = {"reset", "closed"}
+
+
+@pytest.fixture(scope="module")
+def site(
+    require_engine: bool,  # noqa: FBT001 - a fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A firewall in a simulated internet, for all tests here."""
+    if (reason := available()) and not require_engine:
+        pytest.skip(f"ENFORCEMENT IS NOT TESTED: {reason}")
+    with (
+        private_engine(dns=[NAMESERVER]) as engine,
+        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
+        closing(client(engine.host)) as docker,
+    ):
+        yield site_in(world, Peers(docker), tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def agent(site: Site) -> Peer:
+    """The agent, which is also a server."""
+    return site.agent
+
+
+@pytest.fixture
+def neighbour(site: Site) -> Peer:
+    """A container on the egress network without any restriction by the firewall."""
+    return site.neighbour
+
+
+@pytest.fixture
+def envoy(site: Site) -> str:
+    """Envoy's address, for agents that use it directly."""
+    return site.places["envoy"]
+
+
+@pytest.mark.parametrize(
+    "attack", [attack for rows in ATTACKS.values() for attack in rows], ids=lambda row: row.what
+)
+def test_attack(attack: Attack, site: Site) -> None:
+    """The agent gets what is expected, nobody hears of it, no other name is looked up, it is on record."""
+    performed = site.perform(attack)
+    assert performed.result == attack.result
+    arrived = [
+        (each["name"], each["address"], each["port"], each["host"], each["target"])
+        for each in performed.arrived
+        if each["event"] == "request"
+    ]
+    assert arrived == [("world", WORLD, attack.port, attack.host, target) for target in attack.arrives]
+    assert attack.arrives or not performed.arrived
+    assert all(MATCHER.resolves(name) for name in performed.looked_up), performed.looked_up
+    assert performed.recorded == ({(attack.reason, attack.name)} if attack.reason else set())
+
+
+def test_the_origin_sees_the_request_as_the_agent_wrote_it(site: Site) -> None:
+    """It comes from Envoy, with its Host header and the port in it, and without any header of a proxy."""
+    for url, host in (("http://pub.test/", "pub.test"), ("http://pub.test:8080/", "pub.test:8080")):
+        seen = json.loads(site.agent.get(url, "--header", "X-Forwarded-For: 1.2.3.4").last["body"])
+        assert seen["host"] == host
+        assert seen["remote_address"].startswith("10.214.0.")
+        added = {name for name in seen["headers"] if name.lower().startswith(("x-", "via", "forwarded"))}
+        assert added == set()
+
+
+def test_an_allowed_name_is_envoy_s_address(agent: Peer, site: Site, envoy: str) -> None:
+    """Whichever way an agent asks."""
+    for options in ((), ("--server", "127.0.0.11"), ("--server", site.places["resolver"]), ("--edns",)):
+        assert agent.ask("resolve", "pub.test", *options).last["answers"] == [envoy]
+
+
+def test_a_refused_request_is_refused_in_words(agent: Peer, envoy: str) -> None:
+    """A response of 403 says that the firewall refused the request, and why."""
+    refused = agent.get("http://pub.test/", "--connect", envoy, "--host", "evil.test")
+    assert "no rule allows this host over http" in refused.last["body"]
+
+
+def test_what_private_names_lead_to_is_there(neighbour: Peer, site: Site, envoy: str) -> None:
+    """The control of attacks by names: somebody serves each address that no agent may reach."""
+    for address in PRIVATE.values():
+        assert json.loads(neighbour.get(f"http://{address}/").last["body"])["address"] == address
+    command = site.world.argv("get", "http://127.0.0.1/", process=site.pid("envoy"))
+    there = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(json.loads(there.stdout)["body"])["name"] == "loopback"
+    other = site.firewall.agent(site.peers)
+    for address in (site.places["agent"], envoy):
+        assert other.ask("probe-tcp", f"{address}:80").ok
+    other.remove()
+
+
+def test_the_world_is_reached_though_a_private_address_is_offered_too(agent: Peer) -> None:
+    """If a name has a private and a public address, only the public one is connected to."""
+    for _ in range(5):
+        for scheme in ("http", "https"):
+            seen = json.loads(agent.get(f"{scheme}://mixed.test/").last["body"])
+            assert (seen["host"], seen["address"]) == ("mixed.test", WORLD)
+
+
+def test_allow_private_allows_private(agent: Peer) -> None:
+    """Such a rule reaches private addresses."""
+    seen = json.loads(agent.get("http://private2.test/").last["body"])
+    assert (seen["name"], seen["address"]) == ("world", PRIVATE["private"])
+
+
+def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, site: Site, envoy: str) -> None:
+    """An agent can connect to none of the host's addresses that a container next to Envoy can."""
+    addresses = {
+        address["local"]
+        for interface in json.loads(site.world.engine.run_in_network(["ip", "-j", "address"]).stdout)
+        for address in interface["addr_info"]
+        if address["family"] == "inet" and not address["local"].startswith("127.")
+    }
+    assert {WORLD, NAMESERVER, *PRIVATE.values()} <= addresses
+    for target in (f"{address}:80" for address in sorted(addresses)):
+        assert neighbour.ask("probe-tcp", target, "--timeout", "1s").ok, target
+        assert not agent.ask("probe-tcp", target, "--timeout", "1s").ok, target
+    assert agent.ask("probe-tcp", f"{envoy}:80", "--timeout", "1s").ok
+
+
+def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer, envoy: str) -> None:
+    """A container on the egress network can reach Envoy's addresses, but no listener there."""
+    process = site.pid("envoy")
+    there = ["nsenter", f"--net={site.world.engine.root}/proc/{process}/ns/net", "ip", "-j", "address"]
+    addresses = [
+        address["local"]
+        for interface in json.loads(subprocess.run(there, capture_output=True, check=True).stdout)
+        for address in interface["addr_info"]
+        if address["local"].startswith("10.214.")
+    ]
+    assert len(addresses) == 3
+    site.world.serve("origin", "--address", addresses[0], "--http", "81", process=process)
+    assert neighbour.ask("probe-tcp", f"{addresses[0]}:81", "--timeout", "1s").ok
+    for address in addresses:
+        for port in (80, 443, 8443):
+            assert not neighbour.ask("probe-tcp", f"{address}:{port}", "--timeout", "1s").ok, (address, port)
+    for port in (80, 443, 8443):
+        assert agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok, port
+
+
+@pytest.mark.parametrize("sibling", ["envoy", "coredns"])
+def test_a_sibling_is_no_router(sibling: str, site: Site) -> None:
+    """Both siblings drop packets for other addresses, even if the host forwards."""
+    command = ["nsenter", f"--net={site.world.engine.root}/proc/{site.pid(sibling)}/ns/net"]
+    read = subprocess.run([*command, "cat", "/proc/sys/net/ipv4/ip_forward"], capture_output=True, check=True)
+    assert read.stdout.strip() == b"0"
+    made = site.peers.client.inspect_container(site.firewall.container(sibling))
+    assert made["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "0"
+
+
+def test_no_rules_denies_everything(site: Site, tmp_path: Path) -> None:
+    """Without rules, no name resolves and nothing is forwarded, until there is a rule."""
+    firewall = Firewall(site.firewall.host, "empty", tmp_path)
+    firewall.write()
+    firewall.run()
+    fenced = firewall.agent(site.peers)
+    url, direct = "https://pub.test/", ("--connect", firewall.status()["siblings"][0]["address"])
+
+    def refused(*arguments: str) -> Any:  # noqa: ANN401 - JSON
+        return site.witnesses.refused(lambda: fenced.get(*arguments), site.agent, "https://pub.test")
+
+    assert refused(url).kind == "dns-nxdomain"
+    assert refused(url, *direct).kind in CLOSED
+    assert refused("http://pub.test/", *direct).last["status"] == 403
+    firewall.write("pub.test")
+    firewall.call("reload").expect()
+    assert json.loads(fenced.get(url).last["body"])["address"] == WORLD
+    fenced.remove()
+    firewall.call("down").expect()
+
+
+@pytest.mark.parametrize("sibling", ["envoy", "coredns"])
+def test_privileges_are_gone(sibling: str, site: Site) -> None:
+    """The programs run without privileges and capabilities in a read-only container."""
+    status = (site.world.engine.root / "proc" / str(site.pid(sibling)) / "status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert fields["Uid"].split() == fields["Gid"].split() == ["65532"] * 4
+    assert all(int(fields[name], 16) == 0 for name in fields if name.startswith("Cap"))
+    assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("rule", "url", "other"),
+    [
+        ("pub.test", "https://pub.test", "https://wild.test"),
+        ({"dst": "pub.test", "proto": "http"}, "http://pub.test", "http://pub.test:8080"),
+    ],
+    ids=["https", "http"],
+)
+def test_a_rule_taken_away_ends_its_connections(
+    rule: str | dict[str, Any], url: str, other: str, site: Site
+) -> None:
+    """After the drain time, connections of a removed rule are cut, long HTTP requests too, and no others."""
+    firewall, agent = site.firewall, site.agent
+    stays = firewall.agent(site.peers, "download", f"{other}/bytes?seconds=30&rate=100000")
+    goes = firewall.agent(site.peers, "download", f"{url}/bytes?seconds=60&rate=100000")
+    assert agent.get(f"{url}/").ok
+    firewall.write(*[each for each in RULES if each != rule])
+    firewall.call("reload").expect()
+    site.witnesses.refused(lambda: agent.get(f"{url}/"), agent, other)
+    assert not goes.finish().last["ok"]
+    assert stays.finish().last["ok"]
+    firewall.write(*RULES)
+    firewall.call("reload").expect()
+    assert agent.get(f"{url}/").ok

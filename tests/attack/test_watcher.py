@@ -1,0 +1,78 @@
+"""A watcher is no weapon: nothing that an agent sends makes it act, or say much."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import APIClient
+
+from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, TARGET, Targets
+from devkit.firewall import Firewall
+from devkit.peers import peers
+from devkit.waiting import until
+from devkit.watching import watching
+
+SECONDS = 15
+INTERVAL = 2
+MANY = 100
+RULES = [
+    {"dst": name, "proto": protocol, "allow_private": True}
+    for name in (TARGET, f".{GONE}", f".{SLOW}", f".{SILENT}", "a.test")
+    for protocol in ("http", "https")
+]
+
+
+def _states(docker: APIClient, firewall: Firewall) -> dict[str, Any]:
+    """Return what a replacement, a restart, an unhealthy sibling or a detached agent changes."""
+    found: dict[str, Any] = {"attached": set(docker.inspect_network(f"{firewall.project}-net")["Containers"])}
+    for sibling in ("envoy", "coredns"):
+        made = docker.inspect_container(firewall.container(sibling))
+        found[sibling] = (made["Id"], made["State"]["StartedAt"], made["State"]["Health"]["Status"])
+    return found
+
+
+@pytest.mark.alone
+def test_nothing_that_an_agent_sends_makes_a_watcher_act(
+    host: str, docker: APIClient, clean_project: str, tmp_path: Path
+) -> None:
+    """All floods at once: nobody is replaced, restarted, detached or unhealthy, and each look is one record."""
+    firewall = Firewall(host, clean_project, tmp_path)
+    firewall.write(*RULES)
+    firewall.run()
+    status = firewall.status()
+    network, dns = status["agent"]["network"], status["agent"]["dns"]
+    targets = Targets(status["siblings"][0]["address"], dns)
+    with (
+        peers(docker) as started,
+        watching(firewall, "--heal", "all", "--interval", f"{INTERVAL}s") as watcher,
+        ThreadPoolExecutor(len(FLOODS)) as pool,
+    ):
+        firewall.origin(started, [TARGET, "a.test"])
+        agent = started.start("wait", network=network, dns=dns, dropped=["ALL"], processors=1)
+        neighbour = started.agent(network, dns)
+        until(lambda: neighbour.get("https://a.test/").ok)
+        before, known = _states(docker, firewall), len(watcher.records)
+        running = [
+            pool.submit(agent.ask, *flood.command(targets, SECONDS)) for flood in FLOODS if not flood.control
+        ]
+        served = []
+        while not all(each.done() for each in running):
+            served.append(neighbour.get("https://a.test/").ok)
+            time.sleep(0.1)
+        records = watcher.records[known:]
+        sent = [each.result().last for each in running]
+        assert all((each["attempts"] if "attempts" in each else each["sent"]) > MANY for each in sent), sent
+        assert len(served) > SECONDS
+        assert all(served)
+        assert _states(docker, firewall) == before
+        assert {(each["event"], each["decision"], each["verdict"]) for each in records} == {
+            ("watch_decision", "nothing", "current")
+        }
+        assert len(records) <= 2 * SECONDS / INTERVAL
+        # The control: it acts once somebody really does something to a sibling.
+        decisions = len(watcher.decisions)
+        docker.kill(firewall.container("envoy"))
+        watcher.healed(since=decisions)
+    assert firewall.current()
