@@ -113,7 +113,7 @@ func release(root string, sibling Sibling) error {
 
 // announceAddress broadcasts one gratuitous ARP request, with the address as both sender and target.
 func announceAddress(link netlink.Link, address netip.Addr) error {
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(networkOrder(unix.ETH_P_ARP)))
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it only sends
 	if err != nil {
 		return fmt.Errorf("announcing %s: %w", address, err)
 	}

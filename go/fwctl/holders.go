@@ -26,88 +26,85 @@ const (
 
 // Others collects ARP replies of other hosts for our addresses.
 type Others struct {
-	sockets []int
-	sent    time.Time
-	own     map[netip.Addr]net.HardwareAddr
+	socket int
+	own    map[netip.Addr]net.HardwareAddr
+	found  chan []string
 }
 
 // askForOthers sends an ARP probe for each of our addresses, as a host does before it takes an address (RFC 5227,
-// section 2.1.1). Nobody should answer: a host does not answer its own probes.
+// section 2.1.1). Nobody should answer: a host does not answer its own probes. The replies are collected in the
+// background.
+//
+// One socket serves all interfaces, and it gets its protocol when it is bound: while it has one, each change of the
+// socket, and closing it, takes the kernel about 10 ms.
 func askForOthers() (*Others, error) {
-	asked := &Others{sent: time.Now(), own: map[netip.Addr]net.HardwareAddr{}}
-	list, err := netlink.AddrList(nil, unix.AF_INET)
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
+		return nil, fmt.Errorf("opening an ARP socket: %w", err)
+	}
+	asked := &Others{socket: socket, own: map[netip.Addr]net.HardwareAddr{}, found: make(chan []string, 1)}
+	if err := asked.ask(); err != nil {
+		unix.Close(socket)
 		return nil, err
 	}
-	byLink := map[int][]netip.Addr{}
-	for _, address := range list {
-		ip, ok := netip.AddrFromSlice(address.IP.To4())
-		if ok && !ip.IsLoopback() && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
-			byLink[address.LinkIndex] = append(byLink[address.LinkIndex], ip)
-		}
-	}
-	for index, addresses := range byLink {
-		if err := asked.ask(index, addresses); err != nil {
-			asked.close()
-			return nil, err
-		}
-	}
+	go func() {
+		asked.found <- asked.collect()
+		unix.Close(socket)
+	}()
 	return asked, nil
 }
 
-func (o *Others) ask(index int, addresses []netip.Addr) error {
-	link, err := netlink.LinkByIndex(index)
+func (o *Others) ask() error {
+	if err := unix.Bind(o.socket, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP)}); err != nil {
+		return fmt.Errorf("binding an ARP socket: %w", err)
+	}
+	list, err := netlink.AddrList(nil, unix.AF_INET)
 	if err != nil {
 		return err
 	}
-	socket, err := unix.Socket(
-		unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(networkOrder(unix.ETH_P_ARP)))
-	if err != nil {
-		return fmt.Errorf("opening an ARP socket: %w", err)
-	}
-	o.sockets = append(o.sockets, socket)
-	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
-	if err := unix.Bind(socket, here); err != nil {
-		return fmt.Errorf("binding an ARP socket: %w", err)
-	}
-	for _, address := range addresses {
-		o.own[address] = link.Attrs().HardwareAddr
-		frame := gratuitousARP(link.Attrs().HardwareAddr, address)
+	for _, address := range list {
+		ip, ok := netip.AddrFromSlice(address.IP.To4())
+		if !ok || ip.IsLoopback() || netlink.Scope(address.Scope) == netlink.SCOPE_HOST {
+			continue
+		}
+		link, err := netlink.LinkByIndex(address.LinkIndex)
+		if err != nil {
+			return err
+		}
+		hardware := link.Attrs().HardwareAddr
+		o.own[ip] = hardware
+		frame := gratuitousARP(hardware, ip)
 		copy(frame[arpSender+6:], make([]byte, 4)) // no sender address: a probe changes no ARP cache
-		if err := broadcast(socket, index, frame); err != nil {
-			return fmt.Errorf("sending an ARP probe for %s: %w", address, err)
+		if err := broadcast(o.socket, address.LinkIndex, frame); err != nil {
+			return fmt.Errorf("sending an ARP probe for %s: %w", ip, err)
 		}
 	}
 	return nil
 }
 
-// answers returns the other holders of our addresses as `address hardware-address`, sorted.
-func (o *Others) answers() []string {
-	defer o.close()
+// answers waits for the replies. It returns the other holders of our addresses as `address hardware-address`, sorted.
+func (o *Others) answers() []string { return <-o.found }
+
+func (o *Others) collect() []string {
+	sent := time.Now()
 	found := []string{}
 	frame := make([]byte, 128)
 	for {
-		silent := true
-		for _, socket := range o.sockets {
-			size, err := unix.Read(socket, frame)
-			if err != nil {
-				if !errors.Is(err, unix.EAGAIN) {
-					return append(found, "unreadable: "+err.Error())
-				}
-				continue
-			}
-			silent = false
+		size, err := unix.Read(o.socket, frame)
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			return append(found, "unreadable: "+err.Error())
+		}
+		if err == nil {
 			if text := o.stranger(frame[:size]); text != "" && !slices.Contains(found, text) {
 				found = append(found, text)
 			}
+			continue
 		}
-		if silent && time.Since(o.sent) > answerWithin {
+		if time.Since(sent) > answerWithin {
 			slices.Sort(found)
 			return found
 		}
-		if silent {
-			time.Sleep(time.Millisecond)
-		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -122,11 +119,4 @@ func (o *Others) stranger(frame []byte) string {
 		return ""
 	}
 	return fmt.Sprintf("%s %s", address, hardware)
-}
-
-func (o *Others) close() {
-	for _, socket := range o.sockets {
-		unix.Close(socket)
-	}
-	o.sockets = nil
 }
