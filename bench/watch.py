@@ -16,8 +16,8 @@ from docker import APIClient, errors
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
 from bench.stage import RULES, Stage, stage
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.policy import POLICY
 from devkit.engines import INSTALLED, available, private_engine
 from devkit.hand import Hand
 from devkit.peers import Peer

@@ -11,20 +11,22 @@ lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and r
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
-from clawker_fw.reconcile.apply import ApplyContext, apply
-from clawker_fw.reconcile.desired import Blueprint, addressing, built_images, desired, slots
+from clawker_fw.reconcile.desired import Blueprint, addressing, built_images, desired, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
-from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.topology import Addressing
+
+if TYPE_CHECKING:
+    from clawker_fw.reconcile.apply import ApplyContext
+    from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 
 Render = Callable[[Addressing, Slots], Desired]
 """Returns the desired stack for given addresses and slots. Equal arguments give the same object."""
@@ -74,6 +76,7 @@ def compare(
     """
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+    prepare(blueprint)
     observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
     render = render or functools.cache(functools.partial(desired, blueprint))
@@ -83,11 +86,15 @@ def compare(
     return Comparison(blueprint, observed, now, wanted, diff(observed, wanted), desired_at, render)
 
 
-def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
+def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
     """Return the plan that closes the difference found by a comparison."""
+    from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` starts sooner without it
+
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
 
 
-def perform(engine: EngineWriter, seen: Comparison, steps: Plan, context: ApplyContext) -> None:
+def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "ApplyContext") -> None:
     """Perform the plan of a comparison."""
+    from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - the same
+
     apply(engine, steps, built_images(seen.blueprint), context)

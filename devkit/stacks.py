@@ -15,9 +15,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack.coredns import POLICY, envoy_address
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from hatch_build import compile_program
 

@@ -208,7 +208,9 @@ def _print_left(left: "Left") -> None:
 
 
 @contextmanager
-def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+def _changing(
+    chosen: Options, *, only_reading: bool = False
+) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
@@ -227,6 +229,9 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
+
+    if not only_reading:
+        from clawker_fw import convergence  # noqa: F401 - needed later
     from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
@@ -243,7 +248,7 @@ def _changing(chosen: Options) -> "Iterator[tuple[EngineWriter, Callable[[], Blu
 @contextmanager
 def _comparison(chosen: Options) -> "Iterator[Comparison]":
     """Compare the stack with its settings, for a read-only command: it gets no writer."""
-    with _changing(chosen) as (_, _, seen):
+    with _changing(chosen, only_reading=True) as (_, _, seen):
         yield seen
 
 

@@ -30,7 +30,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, image_tar, images, labels
+from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
@@ -80,6 +80,13 @@ class Blueprint:
         path = self.release.binary("fwctl", self.engine.architecture)
         state = path.stat()
         return executable(_content(path, state.st_ino, state.st_mtime_ns))
+
+
+def prepare(blueprint: Blueprint) -> None:
+    """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
+    templates.prepare(blueprint.release)
+    labels.digest(blueprint.helper.content)
+    _ = blueprint.images, blueprint.drift_labels
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,7 +154,7 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
-        sent_to = coredns.envoy_address(observed.siblings[Sibling.COREDNS].files)
+        sent_to = policy.envoy_address(observed.siblings[Sibling.COREDNS].files)
         held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 

@@ -24,7 +24,7 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
-from clawker_fw.stack import coredns, labels
+from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
@@ -296,7 +296,7 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
             chosen = [each for each in reversed(candidates) if each.probe and each.probe.claimed]
         else:
             resolver = serving.get(Sibling.COREDNS)
-            address = coredns.envoy_address(resolver.files) if resolver else ""
+            address = policy.envoy_address(resolver.files) if resolver else ""
             chosen = [each for each in candidates if address and _agent_address(project, each) == address]
         serving[sibling] = (chosen or candidates)[0]
     return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}

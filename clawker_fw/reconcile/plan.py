@@ -49,7 +49,7 @@ from clawker_fw.reconcile.steps import (
     Unpause,
     Verify,
 )
-from clawker_fw.stack import coredns
+from clawker_fw.stack import policy
 from clawker_fw.stack.container import COMMITTED, HOT, STAGE, commit_record, container_names
 from clawker_fw.stack.resources import declared
 
@@ -334,7 +334,7 @@ class _Planner:
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
-        wait = [AwaitTtl(coredns.TTL + _TTL_SLACK)] if self._address_moves else []
+        wait = [AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
         return [*wait, *drain, _remove(old)]
 

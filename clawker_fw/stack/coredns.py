@@ -1,4 +1,4 @@
-"""The resolver sibling: its Corefile, its list of names, and its network."""
+"""The resolver sibling: its Corefile, its hot files, and its network."""
 
 import json
 from ipaddress import IPv4Address
@@ -6,22 +6,16 @@ from ipaddress import IPv4Address
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import LimitSettings
-from clawker_fw.stack import container, templates
+from clawker_fw.stack import container, policy, templates
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
-TTL = 1
-"""The TTL of answers and refusals, in seconds. It limits how long agents use a replaced Envoy."""
-
-_POLICY = Resource("policy", "policy/names.json", hashed=True)
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (_EYE, _POLICY)
+RESOURCES = (_EYE, policy.RESOURCE)
 """Only the helper reads the first: the address and ports at which it checks that Envoy refuses agents."""
-
-POLICY = container.HOT + _POLICY.path
 
 _MEMORY_MEBIBYTES = 512
 
@@ -34,7 +28,6 @@ _MOST_CONNECTIONS = _MEMORY_MEBIBYTES * 1024 // 2 // _CONNECTION_KIBIBYTES
 _OPEN_FILES = _MOST_CONNECTIONS + 1024
 
 _SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
-_ENVOY = "envoy"
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
 """These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
@@ -55,7 +48,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
     """Return the files that are only read at start."""
-    view = {"policy_path": f"{container.VOLUME}/{POLICY}", "policy_socket": _SOCKET}
+    view = {"policy_path": f"{container.VOLUME}/{policy.POLICY}", "policy_socket": _SOCKET}
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits)),
@@ -81,27 +74,9 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
 
 
 def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
-    """Return the files that are re-read while running: the policy plugin's list of names, and the eye's file.
-
-    Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
-    addresses by name, so another address of Envoy changes one line.
-    """
-    names: dict[str, dict[str, str]] = {}
-    for rule in rules.rules:
-        entry = names.setdefault(rule.destination.name, {"at": _ENVOY})
-        if rule.destination.subtree:
-            entry["below"] = _ENVOY
-    document = {"ttl": TTL, "addresses": {_ENVOY: str(envoy)}, "names": names}
+    """Return the files that are re-read while running: the policy plugin's list of names, and the eye's file."""
     eye = {"address": str(envoy), "ports": list(rules.ports)}
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
-        POLICY: public(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()),
+        policy.POLICY: public(policy.content(rules, envoy)),
     }
-
-
-def envoy_address(files: Files) -> str:
-    """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable."""
-    try:
-        return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
-    except (KeyError, TypeError, ValueError):
-        return ""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.policy import POLICY
 from devkit.hand import Hand
 from devkit.tampering.way import COREDNS, ENVOY, UPGRADE, Sign, Tampering
 

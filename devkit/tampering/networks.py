@@ -4,8 +4,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 
 from clawker_fw.stack.container import EYE
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
 from devkit.tampering.body import fields

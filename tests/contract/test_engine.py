@@ -35,9 +35,9 @@ from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public, secret
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.coredns import POLICY
+from clawker_fw.stack.policy import POLICY
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 from devkit.waiting import until

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.schedule import SPACING
 from clawker_fw.watch.steady import STEADY_SECONDS
 from devkit import stacks

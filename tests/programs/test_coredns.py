@@ -16,7 +16,7 @@ import pytest
 
 from clawker_fw.rules.matcher import Matcher
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack import coredns
+from clawker_fw.stack import coredns, policy
 from clawker_fw.stack.release import Release
 from devkit.dns import Answer, Resolver, query
 from devkit.programs import free_port, machine
@@ -73,7 +73,7 @@ class Program:
 
 
 def _document(rules: RuleSet) -> bytes:
-    return coredns.hot(rules, ENVOY)[coredns.POLICY].content
+    return coredns.hot(rules, ENVOY)[policy.POLICY].content
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
 

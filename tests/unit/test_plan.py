@@ -17,9 +17,9 @@ from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.stack import labels
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
 

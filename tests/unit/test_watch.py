@@ -19,8 +19,8 @@ from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.coredns import POLICY
 from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger, matters, ours
 from clawker_fw.watch.follow import Inbox, News
