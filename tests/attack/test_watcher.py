@@ -14,6 +14,7 @@ from devkit.peers import peers
 from devkit.waiting import until
 from devkit.watching import watching
 
+SIBLINGS = ("envoy", "coredns")
 SECONDS = 15
 INTERVAL = 2
 MANY = 100
@@ -27,7 +28,7 @@ RULES = [
 def _states(docker: APIClient, firewall: Firewall) -> dict[str, Any]:
     """Return what a replacement, a restart, an unhealthy sibling or a detached agent changes."""
     found: dict[str, Any] = {"attached": set(docker.inspect_network(f"{firewall.project}-net")["Containers"])}
-    for sibling in ("envoy", "coredns"):
+    for sibling in SIBLINGS:
         made = docker.inspect_container(firewall.container(sibling))
         found[sibling] = (made["Id"], made["State"]["StartedAt"], made["State"]["Health"]["Status"])
     return found
@@ -53,6 +54,7 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
         agent = started.start("wait", network=network, dns=dns, dropped=["ALL"], processors=1)
         neighbour = started.agent(network, dns)
         until(lambda: neighbour.get("https://a.test/").ok)
+        until(lambda: all(_states(docker, firewall)[each][-1] == "healthy" for each in SIBLINGS))
         before, known = _states(docker, firewall), len(watcher.records)
         running = [
             pool.submit(agent.ask, *flood.command(targets, SECONDS)) for flood in FLOODS if not flood.control
