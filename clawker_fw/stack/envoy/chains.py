@@ -14,7 +14,10 @@ from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
 
 MOST = 256
-"""Up to so many rules a port and protocol have a chain each; beyond it, rules share that many chains by hash."""
+"""Up to so many rules a port and protocol have a chain each; beyond it, rules share that many chains by hash.
+
+Half of them are for exact names, and half for subtrees, which take one for each share of lookups.
+"""
 
 
 def names(prefix: str, rules: tuple[Rule, ...]) -> dict[Rule, str]:
@@ -27,7 +30,8 @@ def names(prefix: str, rules: tuple[Rule, ...]) -> dict[Rule, str]:
         return {rule: f"{prefix} {rule.destination} {_kind(rule)}" for rule in rules}
     shared: dict[str, list[Rule]] = {}
     for rule in rules:
-        bucket = hashlib.sha256(str(rule.destination).encode()).digest()[0] % (MOST // 2)
+        buckets = MOST // 2 // len(lookups.shares(rule))
+        bucket = hashlib.sha256(str(rule.destination).encode()).digest()[0] % buckets
         below = " below" if rule.destination.subtree else ""
         shared.setdefault(f"{prefix} {bucket}{below} {_kind(rule)}", []).append(rule)
     found: dict[Rule, str] = {}
