@@ -9,7 +9,7 @@ _CONTEXT = 2
 _LARGE = 100_000
 """Size in bytes above which JSON is only broken into lines: indenting it takes many times as long."""
 
-_SPREAD = str.maketrans({mark: f"{mark}\n" for mark in ",{["})
+_BREAK_AFTER = ",{["
 _VERSION = '"version_info":'
 
 Opcode = tuple[str, int, int, int, int]
@@ -91,10 +91,20 @@ def _lines(content: bytes) -> list[str]:
     text = content.decode(errors="backslashreplace")
     if text.startswith("{") and text.count("\n") <= 1:
         if len(content) > _LARGE:
-            text = text.translate(_SPREAD)
-            return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]
+            for mark in _BREAK_AFTER:  # many times as fast as `translate`
+                text = text.replace(mark, f"{mark}\n")
+            return [line for line in _ended(text) if not line.startswith(_VERSION)]
         with contextlib.suppress(ValueError):
             document = json.loads(text)
             document.pop("version_info", None)
             text = json.dumps(document, indent=1, sort_keys=True)
-    return [f"{line}\n" for line in text.splitlines()]
+    return _ended(text)
+
+
+def _ended(text: str) -> list[str]:
+    """Return lines that all have an end, also the last one."""
+    return (
+        f"{text}\n".splitlines(keepends=True)
+        if text and not text.endswith("\n")
+        else text.splitlines(keepends=True)
+    )

@@ -71,16 +71,14 @@ class RuleEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
-        if not self.force and (reason := objection(self.rule().destination)):
+        if not self.force and (reason := objection(self._destination())):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
         return self
 
     def rule(self) -> Rule:
         """Return the canonical rule."""
+        return Rule(self._destination(), self.proto, self.port or self.proto.default_port, self.allow_private)
+
+    def _destination(self) -> Destination:
         name = self.dst.removeprefix(".")
-        return Rule(
-            Destination(name, subtree=name != self.dst),
-            self.proto,
-            self.port or self.proto.default_port,
-            self.allow_private,
-        )
+        return Destination(name, subtree=name != self.dst)
