@@ -88,13 +88,13 @@ def compare(
 
 def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
     """Return the plan that closes the difference found by a comparison."""
-    from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` starts sooner without it
+    from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` and `status` make no plan
 
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
 
 
 def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "ApplyContext") -> None:
     """Perform the plan of a comparison."""
-    from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - the same
+    from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - only what changes a stack needs it
 
     apply(engine, steps, built_images(seen.blueprint), context)

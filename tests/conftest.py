@@ -1,7 +1,7 @@
 """What all tests share: options, the order of tests, and the release under test."""
 
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
 
@@ -102,6 +102,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def require_engine(request: pytest.FixtureRequest) -> bool:
     """Whether a missing engine is a failure."""
     return bool(request.config.getoption("--require-engine"))
+
+
+@pytest.fixture(scope="session")
+def needs_engine(require_engine: bool) -> Callable[..., None]:  # noqa: FBT001 - a fixture
+    """Return a function that skips a test if no private engine of a kind can be started here.
+
+    With `--require-engine` it does nothing, and the test fails as it starts the engine.
+    """
+
+    def check(kind: str = "installed") -> None:
+        if (reason := available(kind)) and not require_engine:
+            pytest.skip(f"NOT TESTED, WITHOUT AN ENGINE OF KIND {kind}: {reason}")
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The commands that show or change one stack: init, run, status, drift, reload and down."""
 
+import importlib
 import os
 import signal
 import threading
@@ -229,11 +230,11 @@ def _changing(
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
-
-    if not only_reading:
-        from clawker_fw import convergence  # noqa: F401 - needed later
     from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
+
+    if not only_reading:
+        importlib.import_module("clawker_fw.convergence")  # while the engine answers; the caller needs it next
 
     with Digests() as digests:
         release = Release.installed(digests)

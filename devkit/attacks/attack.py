@@ -59,10 +59,10 @@ class Attack:
 def result_of(answer: Answer) -> str:
     """Return in words what an agent got: the status of a response, the code of a DNS answer, or how it ended."""
     last = answer.last
-    if "rcode" in last and not last["error"]:
-        return (
-            "an address" if last["answers"] else "no record" if last["rcode"] == "NOERROR" else str(last["rcode"])
-        )
+    if last.get("answers"):
+        return "an address"
+    if last.get("rcode"):
+        return "no record" if last["rcode"] == "NOERROR" else str(last["rcode"])
     if "reply" in last and not last["error"]:
         return _response(last["reply"])
     if last.get("status"):

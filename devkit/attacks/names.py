@@ -1,6 +1,7 @@
 """Names that no rule allows, as DNS questions and as server names in TLS."""
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.schema import Protocol
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command
 
 RESOLVES = ("resolve", ALLOWED)
@@ -11,9 +12,18 @@ def _asked(name: str, *options: str) -> Command:
     return ("resolve", name, *options)
 
 
+def _host(name: str, port: int) -> str:
+    """Return what a URL has as its host, and a client as its Host header."""
+    return name if port == Protocol.HTTPS.default_port else f"{name}:{port}"
+
+
 def _tls(name: str, port: int = 443, *, server_name: str | None = None) -> Command:
-    url = f"https://{name}/" if port == 443 else f"https://{name}:{port}/"  # noqa: PLR2004 - the default
-    return ("get", url, *DIRECT, *(() if server_name is None else ("--sni", server_name)))
+    return (
+        "get",
+        f"https://{_host(name, port)}/",
+        *DIRECT,
+        *(() if server_name is None else ("--sni", server_name)),
+    )
 
 
 def _named(server_name: str) -> Command:
@@ -25,7 +35,7 @@ def _raw(content: bytes) -> Command:
 
 
 def _passes(what: str, name: str, port: int = 443) -> Attack:
-    host = name if port == 443 else f"{name}:{port}"  # noqa: PLR2004 - the default
+    host = _host(name, port)
     return Attack(what, _tls(name, port), "200", control=FETCHES, arrives=("/",), host=host, port=port)
 
 

@@ -63,7 +63,7 @@ class Performed:
     result: str
     arrived: Sequence[Event]
     looked_up: frozenset[str]
-    recorded: frozenset[tuple[str, str | None]]
+    recorded: Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class Site:
     peers: Peers
     agent: Peer
     neighbour: Peer
-    loopback: Program
     names: Program
     witnesses: Witnesses
     places: Mapping[str, str]
@@ -108,12 +107,12 @@ class Site:
             result_of(seen.answer),
             [event for event in seen.events if not self._is_neighbours(event)],
             frozenset(each["name"].removesuffix(".") for each in questions if not self._is_neighbours(each)),
-            frozenset((each["reason"], each["name"]) for each in self._records(began)),
+            [(each["reason"], each["name"]) for each in self._records(began)],
         )
 
     def pid(self, sibling: str) -> int:
         """Return the id of a sibling's first process on the engine."""
-        return int(self.peers.client.inspect_container(self.firewall.container(sibling))["State"]["Pid"])
+        return _pid(self.peers, self.firewall, sibling)
 
     def _attempt(self, command: Command) -> Answer:
         return self.agent.ask(*self._filled(command))
@@ -131,18 +130,17 @@ class Site:
         Records are complete when those of two more refusals are there, one by each sibling.
         """
         mark = f"{_MARK}{secrets.token_hex(4)}.test"
-        self.agent.ask("resolve", mark, "--server", "{resolver}".format_map(self.places))
+        self.agent.ask("resolve", mark, "--server", self.places["resolver"])
         self.agent.get(f"https://{mark}/", *self._filled(DIRECT))
 
         def complete() -> list[Event] | None:
-            records = [record for sibling in ("envoy", "coredns") for record in self.records(sibling, since=began)]
+            records = [record for sibling in ("envoy", "coredns") for record in self._records_of(sibling, began)]
             return records if sum(record["name"] == mark for record in records) > 1 else None
 
         return [record for record in until(complete, 5) if not (record["name"] or "").startswith(_MARK)]
 
-    def records(self, sibling: str, *, since: float) -> Iterator[Event]:
-        """Yield what a sibling has on record of the agent since a time, in seconds since 1970."""
-        output = self.peers.client.logs(self.firewall.container(sibling), since=since)
+    def _records_of(self, sibling: str, began: float) -> Iterator[Event]:
+        output = self.peers.client.logs(self.firewall.container(sibling), since=began)
         for line in output.decode().splitlines():
             if line.startswith("{"):
                 record = json.loads(line)
@@ -158,6 +156,10 @@ def _address_of(world: World, interface: str) -> str:
     """Return the IPv4 address of an interface of the engine's machine."""
     found = json.loads(world.engine.run_in_network(["ip", "-j", "-4", "address", "show", interface]).stdout)
     return str(found[0]["addr_info"][0]["local"])
+
+
+def _pid(peers: Peers, firewall: Firewall, sibling: str) -> int:
+    return int(peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"])
 
 
 def site_in(world: World, peers: Peers, folder: Path) -> Site:
@@ -187,8 +189,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     listener = world.serve(
         "dns", "--listen", f"0.0.0.0:{HOST_PORT}", "--verbose", "--zone", "heard.test=192.0.2.1"
     )
-    process = int(peers.client.inspect_container(firewall.container("envoy"))["State"]["Pid"])
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
-    loopback = world.serve("origin", "--name", "loopback", *options, process=process)
+    loopback = world.serve("origin", "--name", "loopback", *options, process=_pid(peers, firewall, "envoy"))
     witnesses = Witnesses([world.origin, loopback, agent, neighbour, listener])
-    return Site(world, firewall, peers, agent, neighbour, loopback, names, witnesses, places)
+    return Site(world, firewall, peers, agent, neighbour, names, witnesses, places)

@@ -1,12 +1,13 @@
 """A real stack, with origins and agents around it."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
+from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, remove_project
 from devkit.peers import Peers
 
@@ -55,3 +56,11 @@ def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactor
     made.run()
     yield made
     remove_project(docker, made.project)
+
+
+@pytest.fixture(scope="module")
+def private(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
+    """An engine that may be restarted and killed."""
+    needs_engine()
+    with private_engine() as engine:
+        yield engine

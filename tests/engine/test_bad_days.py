@@ -12,7 +12,7 @@ import pytest
 from docker import APIClient, errors
 
 from devkit import stacks
-from devkit.engines import PrivateEngine, available, private_engine
+from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peers
@@ -21,10 +21,9 @@ from devkit.waiting import until
 
 
 @pytest.fixture
-def own_engine(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
+def own_engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
     """An engine that a test may restart."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"AN ENGINE OF ITS OWN IS NOT TESTED: {reason}")
+    needs_engine()
     with private_engine() as engine:
         yield engine
 
@@ -81,10 +80,9 @@ def small_disk() -> Iterator[Path]:
     folder.rmdir()
 
 
-def test_a_disk_that_is_full(small_disk: Path, require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+def test_a_disk_that_is_full(small_disk: Path, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """If an image does not fit, the run fails before any change, and succeeds once there is room."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"A FULL DISK IS NOT TESTED: {reason}")
+    needs_engine()
     with private_engine(folder=small_disk / "e") as engine, closing(client(engine.host)) as docker:
         firewall = Firewall(engine.host, "full", tmp_path)
         firewall.write("a.test")

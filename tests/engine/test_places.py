@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from devkit.certificates import certify
-from devkit.engines import PrivateEngine, available, install_client, private_engine
+from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 
 ADDRESS = "tcp://127.0.0.1:2376"
@@ -37,12 +37,11 @@ class Secured:
 
 @pytest.fixture(scope="module")
 def secured(
-    require_engine: bool,  # noqa: FBT001 - a fixture
+    needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Secured]:
     """The engine, which requires a certificate of its CA from clients."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"ENGINES OVER TLS ARE NOT TESTED: {reason}")
+    needs_engine()
     engine, client = certify(tmp_path_factory.mktemp("certificates"))
     files = {f"tls{word}": str(engine / f"{word}.pem") for word in ("cert", "key")}
     settings = {"tlsverify": True, "tlscacert": str(engine / "ca.pem"), **files}

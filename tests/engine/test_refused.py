@@ -1,12 +1,11 @@
 """Unsuitable engines are refused on connecting, because of their own answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from devkit.engines import available
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.podman import podman
@@ -15,12 +14,11 @@ from devkit.rootless import rootless_engine
 
 @pytest.fixture(scope="module")
 def podman_address(
-    require_engine: bool,  # noqa: FBT001 - a fixture
+    needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """Podman, for all commands."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"PODMAN IS NOT TESTED: {reason}")
+    needs_engine()
     with podman(tmp_path_factory.mktemp("podman")) as address:
         yield address
 
@@ -36,10 +34,9 @@ def test_podman(command: str, podman_address: str, tmp_path: Path) -> None:
     assert "hint: Use a rootful Docker engine" in refused
 
 
-def test_rootless(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+def test_rootless(needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """A rootless engine is refused, and nothing is created on it."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"ROOTLESS DOCKER IS NOT TESTED: {reason}")
+    needs_engine()
     with rootless_engine() as address, closing(client(address)) as docker:
         firewall = Firewall(address, "clawker", tmp_path)
         firewall.write("a.test")

@@ -1,6 +1,5 @@
 """Replacements under load: no request fails, and open connections end by themselves."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from docker import APIClient
 
 from devkit import stacks
-from devkit.engines import PrivateEngine, available, private_engine
+from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peer, Peers
@@ -116,15 +115,6 @@ def test_leftover_volumes_and_containers(up: Firewall, docker: APIClient) -> Non
     assert len(after) == len(volumes)
     names = [name for each in docker.containers(all=True) for name in each["Names"] if up.project in name]
     assert sorted(names) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-
-
-@pytest.fixture(scope="module")
-def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
-    """An engine that may be restarted and killed."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"ENGINE RESTARTS ARE NOT TESTED: {reason}")
-    with private_engine() as engine:
-        yield engine
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.engine.docker import connect
-from devkit.engines import available, install_client
+from devkit.engines import install_client
 from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd
 
@@ -25,12 +25,11 @@ THREADS = 16
 @pytest.fixture
 def door(
     host: str,
-    require_engine: bool,  # noqa: FBT001 - a fixture
+    needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Door]:
     """The engine over ssh."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"SSH IS NOT TESTED: {reason}")
+    needs_engine()
     with sshd(host, tmp_path_factory.mktemp("ssh")) as opened:
         yield opened
 

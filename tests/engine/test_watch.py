@@ -16,7 +16,7 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.schedule import SPACING
 from clawker_fw.watch.steady import STEADY_SECONDS
 from devkit import stacks
-from devkit.engines import PrivateEngine, available, private_engine
+from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall, upgraded
 from devkit.hand import Hand
 from devkit.host import client
@@ -227,15 +227,6 @@ def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewa
     assert docker.containers(all=True, filters={"name": f"{up.project}-lock"}) == []
     up.run("--drain-timeout", "0")
     assert up.current()
-
-
-@pytest.fixture(scope="module")
-def private(require_engine: bool) -> Iterator[PrivateEngine]:  # noqa: FBT001 - a fixture
-    """An engine that may be restarted and killed."""
-    if (reason := available()) and not require_engine:
-        pytest.skip(f"ENGINE RESTARTS ARE NOT TESTED: {reason}")
-    with private_engine() as engine:
-        yield engine
 
 
 @pytest.mark.parametrize("sibling", [ENVOY, COREDNS])

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
-from devkit.engines import KINDS, PrivateEngine, available, install_client, private_engine
+from devkit.engines import KINDS, PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.registry import PASSWORD, USER, Registry, faulty, registry
@@ -54,14 +54,13 @@ class Site:
 @pytest.fixture(scope="module", params=KINDS)
 def site(
     request: pytest.FixtureRequest,
-    require_engine: bool,  # noqa: FBT001 - a fixture
+    needs_engine: Callable[..., None],
     release: Release,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The environment on one kind of engine, which has none of the registries' images."""
     kind: str = request.param
-    if (reason := available(kind)) and not require_engine:
-        pytest.skip(f"REGISTRIES ARE NOT TESTED ON ENGINE {kind}: {reason}")
+    needs_engine(kind)
     with ExitStack() as stack:
         # By default, an engine tries a layer five times, which takes a minute.
         engine = stack.enter_context(private_engine(kind, settings={"max-download-attempts": 1}))

@@ -5,7 +5,7 @@ Each kind has one private engine with one stack, which every test leaves current
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from devkit.engines import KINDS, PrivateEngine, available, private_engine
+from devkit.engines import KINDS, PrivateEngine, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
@@ -84,13 +84,12 @@ class Site:
 @pytest.fixture(scope="module", params=KINDS)
 def site(
     request: pytest.FixtureRequest,
-    require_engine: bool,  # noqa: FBT001 - a fixture
+    needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The environment on one kind of engine, with a stack that was brought up from nothing."""
     kind: str = request.param
-    if (reason := available(kind)) and not require_engine:
-        pytest.skip(f"ENGINE {kind} IS NOT TESTED: {reason}")
+    needs_engine(kind)
     with ExitStack() as stack:
         engine = stack.enter_context(private_engine(kind, dns=[NAMESERVER]))
         docker = stack.enter_context(closing(client(engine.host)))

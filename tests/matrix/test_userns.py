@@ -1,10 +1,9 @@
 """An engine with remapped users, on which the containers' root is unprivileged on the host."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from devkit.engines import available, private_engine
+from devkit.engines import private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.secret_files import call, require_private
@@ -13,10 +12,9 @@ KIND = "28.5.2"
 """A kind with a root folder of its own, to which it adds a user."""
 
 
-def test_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+def test_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """A stack is brought up, current, changed live, replaced and taken down despite remapped users."""
-    if (reason := available(KIND)) and not require_engine:
-        pytest.skip(f"REMAPPED USERS ARE NOT TESTED: {reason}")
+    needs_engine(KIND)
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
         firewall = Firewall(engine.host, "clawker", tmp_path)
         firewall.write("a.test")
@@ -29,10 +27,9 @@ def test_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: 
         firewall.call("down").expect()
 
 
-def test_secrets_of_remapped_users(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a fixture
+def test_secrets_of_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """Users of the container are others on the host, and still only the program can read its secrets."""
-    if (reason := available(KIND)) and not require_engine:
-        pytest.skip(f"REMAPPED USERS ARE NOT TESTED: {reason}")
+    needs_engine(KIND)
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
         docker = client(engine.host)
         firewall = Firewall(engine.host, "clawker", tmp_path)
