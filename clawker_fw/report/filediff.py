@@ -93,18 +93,9 @@ def _lines(content: bytes) -> list[str]:
         if len(content) > _LARGE:
             for mark in _BREAK_AFTER:  # many times as fast as `translate`
                 text = text.replace(mark, f"{mark}\n")
-            return [line for line in _ended(text) if not line.startswith(_VERSION)]
+            return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]
         with contextlib.suppress(ValueError):
             document = json.loads(text)
             document.pop("version_info", None)
             text = json.dumps(document, indent=1, sort_keys=True)
-    return _ended(text)
-
-
-def _ended(text: str) -> list[str]:
-    """Return lines that all have an end, also the last one."""
-    return (
-        f"{text}\n".splitlines(keepends=True)
-        if text and not text.endswith("\n")
-        else text.splitlines(keepends=True)
-    )
+    return [f"{line}\n" for line in text.splitlines()]

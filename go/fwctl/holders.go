@@ -85,27 +85,29 @@ func (o *Others) ask() error {
 // answers waits for the replies. It returns the other holders of our addresses as `address hardware-address`, sorted.
 func (o *Others) answers() []string { return <-o.found }
 
+// collect reads replies until none is left after the time for them, or for much longer while frames keep arriving.
 func (o *Others) collect() []string {
-	sent := time.Now()
 	found := []string{}
 	frame := make([]byte, 128)
-	for {
+	for sent := time.Now(); time.Since(sent) < 10*answerWithin; {
+		over := time.Since(sent) > answerWithin // seen before reading: this program may not have run for a while
 		size, err := unix.Read(o.socket, frame)
-		if err != nil && !errors.Is(err, unix.EAGAIN) {
-			return append(found, "unreadable: "+err.Error())
-		}
-		if err == nil {
-			if text := o.stranger(frame[:size]); text != "" && !slices.Contains(found, text) {
-				found = append(found, text)
+		if errors.Is(err, unix.EAGAIN) {
+			if over {
+				break
 			}
+			time.Sleep(time.Millisecond)
 			continue
 		}
-		if time.Since(sent) > answerWithin {
-			slices.Sort(found)
-			return found
+		if err != nil {
+			return append(found, "unreadable: "+err.Error())
 		}
-		time.Sleep(time.Millisecond)
+		if text := o.stranger(frame[:size]); text != "" && !slices.Contains(found, text) {
+			found = append(found, text)
+		}
 	}
+	slices.Sort(found)
+	return found
 }
 
 func (o *Others) stranger(frame []byte) string {
