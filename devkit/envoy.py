@@ -178,7 +178,10 @@ class Loading(Proxy):
 
 
 class Resolving(Loading):
-    """One that goes on after the decision: it looks names up at a name server on loopback."""
+    """One that goes on after the decision: it looks names up at a name server on loopback.
+
+    It looks no name up a second time by itself, so that whatever the name server is asked is what a client has asked for.
+    """
 
     def __init__(self, folder: Path, program: Path, name_server: int, before: Sequence[str] = ()) -> None:
         """Start it; `name_server` is the port of the one that it asks."""
@@ -206,7 +209,12 @@ class Resolving(Loading):
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
         resolver = cache["typed_dns_resolver_config"]
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
-        return {**cache, "typed_dns_resolver_config": {**resolver, "typed_config": config}}
+        return {
+            **cache,
+            "dns_refresh_rate": "3600s",
+            "dns_failure_refresh_rate": {"base_interval": "3600s", "max_interval": "3600s"},
+            "typed_dns_resolver_config": {**resolver, "typed_config": config},
+        }
 
     def hello(self, name: bytes, port: int) -> bytes:
         """Return what comes back for a TLS hello with a server name of any octets."""

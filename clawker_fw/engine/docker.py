@@ -203,10 +203,10 @@ class DockerEngine:
                 raise NotFoundError("not-found", error.message, context=error.context) from error
             raise
 
-    def probe(self, container: str) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """See `EngineReader`."""
         answers: list[Any] = []
-        self.run_helper(container, ["probe"], answers.append)
+        self.run_helper(container, ["probe"] if envoy else ["probe", "without-envoy"], answers.append)
         if len(answers) != 1:
             raise EngineError("probe-unreadable", f"Container {container} gave no readable answer to a probe.")
         return read_probe(answers[0])

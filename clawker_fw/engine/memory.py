@@ -102,11 +102,11 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def probe(self, container: str) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """See `EngineReader`."""
         inside = self._running(container, "probe")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe")
-        return memory_helper.probe(inside)
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe" if envoy else f"{HELPER_PATH} probe without-envoy")
+        return memory_helper.probe(inside, envoy=envoy)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Files, Probe
+from clawker_fw.model import Files, Probe, Sibling
 from clawker_fw.stack.container import COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
@@ -34,7 +34,7 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
             raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
 
 
-def probe(inside: MemoryContainer) -> Probe:
+def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
     """Return what `fwctl probe` would report."""
     return Probe(
         build=inside.build,
@@ -46,7 +46,7 @@ def probe(inside: MemoryContainer) -> Probe:
         refused=inside.refused,
         network=inside.network_differences,
         engine_files=inside.engine_files,
-        agents_see=dict(inside.agents_see),
+        agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
         program=inside.program,
         processes=inside.processes,
         unhealthy=inside.unhealthy,

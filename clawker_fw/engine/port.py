@@ -65,8 +65,12 @@ class EngineReader(Protocol):
         equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
-    def probe(self, container: str) -> Probe:
-        """Run `fwctl probe` in a running container and return its report."""
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+        """Run `fwctl probe` in a running container and return its report.
+
+        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because to wait
+        in vain for its answer takes a second.
+        """
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""

@@ -94,7 +94,10 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     reading_orphans = in_background(reader.orphans, project)
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
-    asking = {each: in_background(_probe, reader, each.id) for each in ours if each.status == "running"}
+    running = [each for each in ours if each.status == "running"]
+    # If containers may change meanwhile, an Envoy that does not run yet may be found running.
+    envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
+    asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = [
         in_background(_sibling, reader, each, kind, known, asking.get(each), last=last)
@@ -264,12 +267,12 @@ def _ask_again_while_starting(reader: EngineReader, container: ContainerView, pr
     return probe
 
 
-def _probe(reader: EngineReader, container: str) -> Probe:
+def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:
     """Probe until the program answers. If it does not in time, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
-            probe = reader.probe(container)
+            probe = reader.probe(container, envoy=envoy)
         except EngineError as error:
             probe = Probe(error="; ".join((str(error), *error.context)))
         if not probe.error or time.monotonic() > end:

@@ -57,14 +57,18 @@ func readEye(root string) (Eye, error) {
 	return eye, nil
 }
 
-// agentsSee describes, for each sibling, what agents see that they should not. Only CoreDNS's container can tell.
-func agentsSee(root string, sibling Sibling) map[string][]string {
+// agentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
+// for. Only CoreDNS's container can tell.
+func agentsSee(root string, sibling Sibling, envoy bool) map[string][]string {
 	if sibling.Service == nil {
 		return map[string][]string{}
 	}
-	seen := map[string][]string{"coredns": {}, "envoy": {}}
+	seen := map[string][]string{"coredns": {}}
 	if claimed(root) {
 		seen["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
+	}
+	if !envoy {
+		return seen
 	}
 	eye, err := readEye(root)
 	if err != nil {
@@ -104,21 +108,22 @@ func seenOfResolver(server netip.AddrPort) []string {
 }
 
 // seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
-// another port, needs a moment.
+// another port, needs a moment. Without a way to its network there is nothing to wait for.
 func seenForAWhile(eye Eye) []string {
 	for end := time.Now().Add(eyePatience); ; time.Sleep(pollEvery) {
-		found := seenOfEnvoy(eye)
-		if len(found) == 0 || time.Now().After(end) {
+		found, reasons := seenOfEnvoy(eye)
+		if len(found) == 0 || time.Now().After(end) || errors.Is(reasons, syscall.ENETUNREACH) {
 			return found
 		}
 	}
 }
 
-// seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client, and describes what fails.
-func seenOfEnvoy(eye Eye) []string {
+// seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client. It describes what fails, and
+// returns the reasons as one error.
+func seenOfEnvoy(eye Eye) ([]string, error) {
 	var group sync.WaitGroup
 	var lock sync.Mutex
-	found := []string{}
+	found, reasons := []string{}, []error{}
 	room := make(chan struct{}, eyesAtOnce)
 	for _, port := range eye.Ports {
 		place := netip.AddrPortFrom(eye.Address, uint16(port)).String()
@@ -131,13 +136,14 @@ func seenOfEnvoy(eye Eye) []string {
 					lock.Lock()
 					defer lock.Unlock()
 					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
+					reasons = append(reasons, err)
 				}
 			}()
 		}
 	}
 	group.Wait()
 	slices.Sort(found)
-	return found
+	return found, errors.Join(reasons...)
 }
 
 func dialEnvoy(place string) (net.Conn, error) {

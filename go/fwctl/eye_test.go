@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -52,7 +53,7 @@ func eyeOn(place netip.AddrPort) Eye { return Eye{place.Addr(), []int{int(place.
 func TestEyeOnARefusal(t *testing.T) {
 	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
 
-	if found := seenOfEnvoy(eyeOn(place)); len(found) > 0 {
+	if found, _ := seenOfEnvoy(eyeOn(place)); len(found) > 0 {
 		t.Errorf("got %q", found)
 	}
 }
@@ -87,7 +88,7 @@ func TestEyeOnAnythingElse(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := seenOfEnvoy(eyeOn(each.place))
+			found, _ := seenOfEnvoy(eyeOn(each.place))
 			if len(found) != len(each.words) {
 				t.Fatalf("got %q", found)
 			}
@@ -121,7 +122,7 @@ func TestEyeOnAResolver(t *testing.T) {
 // If the file with Envoy's address can't be read, this is reported, and every health check fails.
 func TestEyeThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
-	if seen := agentsSee(root, newResolver())["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") {
+	if seen := agentsSee(root, newResolver(), true)["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") {
 		t.Errorf("got %q", seen)
 	}
 	if err := agentsAreServed(root, newResolver()); err == nil {
@@ -129,5 +130,24 @@ func TestEyeThatIsUnreadable(t *testing.T) {
 	}
 	if err := agentsAreServed(root, newSibling()); err != nil {
 		t.Errorf("Envoy has no eye: %v", err)
+	}
+}
+
+// Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
+func TestEyeThatNeedNotWait(t *testing.T) {
+	begin := time.Now()
+	found := seenForAWhile(eyeOn(netip.MustParseAddrPort("255.255.255.255:80")))
+	if len(found) != 2 || time.Since(begin) > eyePatience/2 {
+		t.Errorf("got %q after %s", found, time.Since(begin))
+	}
+	if !strings.HasSuffix(found[0], "over http: network is unreachable") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Whoever asks may leave Envoy out.
+func TestEyeWithoutEnvoy(t *testing.T) {
+	if seen := agentsSee(t.TempDir(), newResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
+		t.Errorf("got %q", seen)
 	}
 }

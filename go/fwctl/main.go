@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -18,7 +19,7 @@ const root = "/fw"
 
 const usage = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, drop all privileges, execute PROGRAM
-  probe                        report what is live, as one JSON object
+  probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
@@ -49,7 +50,7 @@ func run(arguments []string) error {
 		}
 		return serve(root, sibling, rest[1:])
 	case "probe":
-		return answer(probe(root, sibling, sibling.program()))
+		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
 	case "health":
 		return health(root, sibling, sibling.program())
 	case "commit":

@@ -31,15 +31,16 @@ type Report struct {
 }
 
 // probe collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
-// Error. It is never left out.
-func probe(root string, sibling Sibling, program Program) Report {
+// Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
+// and waiting for it takes as long as everything else together.
+func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
 	report.Network = networkDifferences(sibling)
 	refused, refusedError := refusedSources()
 	report.Refused = refused
-	report.AgentsSee = agentsSee(root, sibling)
+	report.AgentsSee = agentsSee(root, sibling, envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Processes = orUnreadable(unknownProcesses(processes))

@@ -24,7 +24,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	report := probe(root, withResources(newResolver()), newReader(t, root))
+	report := probe(root, withResources(newResolver()), newReader(t, root), true)
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
@@ -57,7 +57,7 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	program := newReader(t, root)
 	program.broken = errors.New("no answer")
 
-	report := probe(root, withResources(newResolver()), program)
+	report := probe(root, withResources(newResolver()), program, true)
 
 	if report.Live == nil || len(report.Live) > 0 {
 		t.Errorf("live %#v", report.Live)
@@ -77,7 +77,7 @@ func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	resolver := newResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := probe(root, withResources(resolver), newReader(t, root))
+	report := probe(root, withResources(resolver), newReader(t, root), true)
 
 	if !slices.ContainsFunc(report.Network, func(text string) bool {
 		return strings.HasPrefix(text, "unreadable: settings: ") && strings.Contains(text, "nonexistent")
@@ -127,7 +127,7 @@ func TestHealthOfSomethingElse(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			inNetwork(t)
-			if report := probe(root, withResources(newResolver()), program); report.Unhealthy != each.wanted || report.Error != "" {
+			if report := probe(root, withResources(newResolver()), program, true); report.Unhealthy != each.wanted || report.Error != "" {
 				t.Errorf("the probe says %q, %q", report.Unhealthy, report.Error)
 			}
 		})

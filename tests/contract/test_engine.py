@@ -360,6 +360,14 @@ def test_the_service_address_can_be_claimed_and_released(
         assert (probe.claimed, address in probe.addresses) == (False, False)
 
 
+def test_a_probe_may_leave_envoy_out(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """It is then as if no agent had ever looked at Envoy; all else is reported."""
+    probe = engine.probe(running[Sibling.COREDNS], envoy=False)
+    assert "envoy" not in probe.agents_see
+    assert probe.live
+    assert not probe.error
+
+
 def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
     """Commit what is staged."""
     answers: list[dict[str, Any]] = []

@@ -71,6 +71,25 @@ def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> N
     assert seen.diff.verdict is Verdict.DRIFTED
 
 
+@pytest.mark.parametrize("lies", [0, 1, 2, 1000])
+def test_agents_are_asked_about_an_envoy_that_runs(lies: int, engine: Flapping, wanted: Blueprint) -> None:
+    """Whatever the list said before: an Envoy that agents can't use is never `current`."""
+    engine.inside(COREDNS).agents_see = {"envoy": ("no answer",)}
+    engine.lies = lies
+    diff = pipeline.compare(engine, wanted).diff
+    assert [each.field for each in diff.findings] == ["agents_see"]
+    assert diff.verdict is Verdict.DRIFTED
+
+
+def test_nobody_waits_for_an_envoy_that_does_not_run(engine: Flapping, wanted: Blueprint) -> None:
+    """The engine's word is enough, and what agents see of CoreDNS is known all the same."""
+    engine.inside(COREDNS).agents_see = {"envoy": ("no answer",), "coredns": ("no answer",)}
+    engine.stop(engine.inside(ENVOY).id)
+    observed = pipeline.compare(engine, wanted).observed
+    probe = observed.siblings[Sibling.COREDNS].probe
+    assert probe and probe.agents_see == {"coredns": ("no answer",)}
+
+
 class Starting(Flapping):
     """An engine whose Envoy is starting, and answers after some questions or not at all."""
 
@@ -78,9 +97,9 @@ class Starting(Flapping):
     ready_after: int | None = None
     starts_for = 1_000_000
 
-    def probe(self, container: str) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Answer once it is ready."""
-        found = super().probe(container)
+        found = super().probe(container, envoy=envoy)
         if found.claimed or self.inside(ENVOY).id != container:
             return found
         self.questions += 1
@@ -119,9 +138,9 @@ class Early(Starting):
     early = 0
     ready_after = 0
 
-    def probe(self, container: str) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Say so, so many times."""
-        found = super().probe(container)
+        found = super().probe(container, envoy=envoy)
         if self.inside(COREDNS).id != container or self.early <= 0:
             return found
         self.early -= 1
