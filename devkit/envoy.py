@@ -180,7 +180,7 @@ class Loading(Proxy):
 class Resolving(Loading):
     """One that goes on after the decision: it looks names up at a name server on loopback.
 
-    It looks no name up a second time by itself, so that whatever the name server is asked is what a client has asked for.
+    It never looks a name up again by itself, so the name server is asked only for what a client has asked for.
     """
 
     def __init__(self, folder: Path, program: Path, name_server: int, before: Sequence[str] = ()) -> None:

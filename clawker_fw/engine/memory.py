@@ -105,7 +105,7 @@ class MemoryEngine:
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """See `EngineReader`."""
         inside = self._running(container, "probe")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe" if envoy else f"{HELPER_PATH} probe without-envoy")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe{'' if envoy else ' without-envoy'}")
         return memory_helper.probe(inside, envoy=envoy)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:

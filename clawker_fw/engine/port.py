@@ -68,8 +68,8 @@ class EngineReader(Protocol):
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Run `fwctl probe` in a running container and return its report.
 
-        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because to wait
-        in vain for its answer takes a second.
+        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
+        takes a second to wait in vain for its answer.
         """
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:

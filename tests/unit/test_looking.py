@@ -87,7 +87,8 @@ def test_nobody_waits_for_an_envoy_that_does_not_run(engine: Flapping, wanted: B
     engine.stop(engine.inside(ENVOY).id)
     observed = pipeline.compare(engine, wanted).observed
     probe = observed.siblings[Sibling.COREDNS].probe
-    assert probe and probe.agents_see == {"coredns": ("no answer",)}
+    assert probe
+    assert probe.agents_see == {"coredns": ("no answer",)}
 
 
 class Starting(Flapping):
