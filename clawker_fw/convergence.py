@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, RefusedError, StoppedError
-from clawker_fw.model import Sibling, Verdict
+from clawker_fw.model import Observed, Sibling, Verdict
 from clawker_fw.pipeline import Comparison, compare, perform, plan_for
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile import origin as origins
@@ -26,11 +26,15 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock."""
+    """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock.
+
+    `require` raises when the stack, as it is found under the lock, must not be changed.
+    """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     lock_wait: float = 0.0
+    require: Callable[[Observed], None] = lambda _: None
 
 
 def converge(
@@ -59,6 +63,7 @@ def converge(
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = compare(engine, blueprint, render=seen.render if seen else None)
         require_settings(seen, options)
+        context.require(seen.observed)
         for round_ in range(_ROUNDS):
             steps = plan_for(seen, options)
             if steps.empty:

@@ -177,14 +177,25 @@ class Loading(Proxy):
         self._free_port(resource)
 
 
+_NEVER = {
+    "dns_refresh_rate": "3600s",
+    "dns_failure_refresh_rate": {"base_interval": "3600s", "max_interval": "3600s"},
+}
+"""When a name without an address is looked up again: not during a test."""
+
+
 class Resolving(Loading):
     """One that goes on after the decision: it looks names up at a name server on loopback.
 
-    It never looks a name up again by itself, so the name server is asked only for what a client has asked for.
+    With `refreshing=False` it never looks a name up again by itself, so the name server is asked only for what a
+    client has asked for.
     """
 
-    def __init__(self, folder: Path, program: Path, name_server: int, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, program: Path, name_server: int, before: Sequence[str] = (), *, refreshing: bool = True
+    ) -> None:
         """Start it; `name_server` is the port of the one that it asks."""
+        self._rates = {} if refreshing else _NEVER
         self._name_server = {"socket_address": {"address": "127.0.0.1", "port_value": name_server}}
         self.clusters = tuple(
             {
@@ -209,12 +220,7 @@ class Resolving(Loading):
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
         resolver = cache["typed_dns_resolver_config"]
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
-        return {
-            **cache,
-            "dns_refresh_rate": "3600s",
-            "dns_failure_refresh_rate": {"base_interval": "3600s", "max_interval": "3600s"},
-            "typed_dns_resolver_config": {**resolver, "typed_config": config},
-        }
+        return {**cache, **self._rates, "typed_dns_resolver_config": {**resolver, "typed_config": config}}
 
     def hello(self, name: bytes, port: int) -> bytes:
         """Return what comes back for a TLS hello with a server name of any octets."""

@@ -79,7 +79,7 @@ class Faulty(Generic[Engine]):
         return self._watched(name, value) if name in READS | WRITES else value
 
     def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*arguments: object) -> object:
+        def made(*arguments: object, **named: object) -> object:
             if self._dead:
                 raise Killed
             fault = self._due(name)
@@ -89,12 +89,12 @@ class Faulty(Generic[Engine]):
                 case Fault.FAIL:
                     raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
                 case Fault.KILL_AFTER:
-                    call(*arguments)
+                    call(*arguments, **named)
                     self._kill()
                 case Fault.LOSE:
-                    call(*arguments)
+                    call(*arguments, **named)
                     raise EngineError("engine-unreachable", f"The engine did not answer to {name}.")
-            return call(*arguments)
+            return call(*arguments, **named)
 
         return made
 

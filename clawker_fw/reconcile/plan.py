@@ -163,18 +163,24 @@ class _Planner:
         return self._desired.siblings[sibling]
 
     def _leftovers(self) -> list[list[Step]]:
-        """Remove what an interrupted run left behind, beginning with a service address that both may hold."""
+        """Remove what an interrupted run left behind, beginning with a service address that both may hold.
+
+        The address is announced when nobody else answers ARP for it any more. Until then an agent can renew its
+        neighbour entry with the old CoreDNS, and ignores announcements for a second (see `ANNOUNCE_SECONDS`).
+        """
         left = self._observed.leftovers
         serving = self._old(Sibling.COREDNS)
         claimants = [each for each in left if each.probe and each.probe.claimed]
-        reclaim: list[Step] = []
-        if serving and self._is_relieving(serving):
-            reclaim = [Claim(serving.container.id, ANNOUNCE_SECONDS, ())]
-        elif serving and claimants:
-            reclaim = [Claim(serving.container.id, 0, ())]
+        hold: list[Step] = []
+        announce: list[Step] = []
+        if serving and claimants:
+            hold = [Claim(serving.container.id, 0, ())]
+        if serving and (claimants or self._is_relieving(serving)):
+            announce = [Claim(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
-            reclaim,
+            hold,
             [Release(each.container.id) for each in claimants],
+            announce,
             [self._drain(each) for each in left if self._can_drain(each)],
             [Remove(each.container.id, each.container.name) for each in left],
         ]

@@ -1,4 +1,7 @@
-"""Which settings a watcher applies: the current ones, unless an agent could have written them."""
+"""Which settings a watcher applies: the current ones, unless an agent could have written them.
+
+Then it applies the last good ones, unless a person has applied others since: these are not undone.
+"""
 
 import dataclasses
 
@@ -16,6 +19,8 @@ class Trust:
         """Start without good settings."""
         self._good: Blueprint | None = None
         self._open: tuple[Exposure, ...] = ()
+        self._applied: frozenset[str] = frozenset()
+        """The digests of the settings that were recorded as applied when the good ones were accepted."""
 
     @property
     def is_open(self) -> bool:
@@ -32,6 +37,20 @@ class Trust:
         """Record which agents can write the settings now. If none can, earlier ones stay recorded."""
         self._open = exposures(observed, blueprint.files) or self._open
 
+    def require_latest(self, observed: Observed) -> None:
+        """Require that nobody has applied other settings since the good ones were accepted.
+
+        Raises:
+            SettingsError: when the record in the stack names others.
+        """
+        good = self._good.origin.digest if self._good and self._good.origin else ""
+        if _applied(observed) - self._applied - {good}:
+            raise SettingsError(
+                "settings-superseded",
+                "Other settings have been applied since, so the earlier ones are not restored.",
+                hint="Run `clawker-fw reload` with the settings that you want to keep.",
+            )
+
     def accept(self, fresh: Blueprint, observed: Observed) -> None:
         """Accept settings as good.
 
@@ -41,7 +60,7 @@ class Trust:
             SettingsError: when the settings have changed, and an agent could have changed them.
         """
         self.notice(observed, fresh)
-        applied = {each.digest for each in origins.recorded(observed)}
+        applied = _applied(observed)
         digest = fresh.origin.digest if fresh.origin else None
         before = self._good.origin.digest if self._good and self._good.origin else None
         if self._open and digest not in {*applied, before}:
@@ -54,3 +73,9 @@ class Trust:
         if digest in applied and not exposures(observed, fresh.files):
             self._open = ()
         self._good = fresh
+        self._applied = applied
+
+
+def _applied(observed: Observed) -> frozenset[str]:
+    """Return the digests of the settings that the stack's record names."""
+    return frozenset(each.digest for each in origins.recorded(observed))

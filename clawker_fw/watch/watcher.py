@@ -222,6 +222,10 @@ class Watcher:
             raise error
         seen = pipeline.compare(engine, good)
         self._trust.notice(seen.observed, good)
+        try:
+            self._trust.require_latest(seen.observed)
+        except SettingsError:
+            return _Work(seen, error, WITHOUT_SETTINGS)
         return _Work(seen, error)
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
@@ -283,15 +287,22 @@ class Watcher:
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
-        """Close the findings as `run` would, under the same lock."""
+        """Close the findings as `run` would, under the same lock.
+
+        With the last good settings instead of the current ones, the stack is compared again under the lock: a
+        `reload` may have been at work since, whose settings these are not.
+        """
         seen = work.seen
         closing = options.within(seen.diff).findings
         run_context = convergence.RunContext(self._place.progress, self._place.stopping)
+        if work.unused and not work.unread:
+            run_context = dataclasses.replace(run_context, require=self._trust.require_latest)
         failure: FirewallError | None = None
         wait: float | None = None
+        before = None if work.unused else seen
         try:
             seen_after = convergence.converge(
-                engine, lambda: self._settings_of(engine, work), options, run_context, seen
+                engine, lambda: self._settings_of(engine, work), options, run_context, before
             )
         except StoppedError as error:
             seen_after, outcome, failure = seen, Outcome.STOPPED, error
@@ -317,9 +328,9 @@ class Watcher:
         )
 
     def _failed(self, error: FirewallError, closing: tuple[Finding, ...]) -> float:
-        """Record a failed heal, and return how long to wait. Waiting for another run's lock is not a failure."""
+        """Record a failed heal, and return how long to wait. Another run at work is not a failure."""
         now = self._place.clock()
-        if error.code == "lock-held":
+        if error.code in {"lock-held", "settings-superseded"}:
             return self._run_context.failed(now)
         self._tried |= _keys(closing)
         return self._healing.failed(now)

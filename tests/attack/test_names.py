@@ -50,7 +50,7 @@ def names() -> Iterator[NameServer]:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, names: NameServer) -> Iterator[Resolving]:
     """The proxy, with rules for names and for what is below one."""
-    started = Resolving(tmp_path_factory.mktemp("names"), program(release), names.port)
+    started = Resolving(tmp_path_factory.mktemp("names"), program(release), names.port, refreshing=False)
     started.serve(RULES)
     until(started.serves)
     yield started

@@ -44,7 +44,8 @@ def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
         patient = replace(up, host=address)
         patient.run("--force-recreate", "--drain-timeout", "1")
         assert patient.drift().expect().findings == set()
-    assert agent.stop().last["failed"] == 0
+    summary = agent.stop().last
+    assert summary["failed"] == 0, summary
 
 
 @pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])

@@ -168,7 +168,8 @@ def test_a_run_that_is_killed_is_finished_by_the_next(
     up.run("--drain-timeout", "1")
     assert up.current()
     assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-    assert agent.stop().last["failed"] == 0
+    summary = agent.stop().last
+    assert summary["failed"] == 0, summary
 
 
 def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:

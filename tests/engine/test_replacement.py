@@ -62,7 +62,8 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     assert up.status()["other_rules"] is True
     up.call("reload").expect()
     assert up.status()["other_rules"] is False
-    assert agent.stop().last["failed"] == 0
+    summary = agent.stop().last
+    assert summary["failed"] == 0, summary
 
 
 @pytest.mark.alone

@@ -29,7 +29,8 @@ from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
+from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
+from clawker_fw.reconcile.steps import Claim, ConvergeOptions, Create, Verify
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
 from clawker_fw.report import documents
 from clawker_fw.stack import image_tar, images, labels
@@ -535,3 +536,31 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point
+
+
+@pytest.mark.parametrize("step", [Claim, ReleaseAddress])
+def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
+    """After a run that ended in a takeover, the old CoreDNS is removed when all agents know the new one.
+
+    While both answer ARP, an agent can learn the old one's hardware address again. When that one is removed, the
+    agent's queries are lost.
+    """
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    ended: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        if isinstance(progress.step, step) and progress.share == 1:
+            ended.append(progress)
+
+    options = ConvergeOptions(0, replace_all=True)
+    with pytest.raises(StoppedError):
+        convergence.converge(
+            engine, lambda: wanted, options, convergence.RunContext(on_progress, lambda: bool(ended))
+        )
+    steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(0)).steps
+    named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
+    both = ["Claim 0", "Release"] if step is Claim else []
+    assert named[: len(both) + 1] == [*both, f"Claim {ANNOUNCE_SECONDS}"]
+    assert named[len(both) + 1] in {"Drain 0", "Remove"}

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Mount, Shape, Verdict
@@ -849,3 +850,55 @@ def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
     """The first record tells when a watcher has started."""
     watched.until(1)
     assert [each.trigger for _, each in watched.decisions] == [Trigger.START]
+
+
+@pytest.mark.parametrize("moment", ["after a look", "before the lock"])
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_what_a_person_applies_is_not_undone(
+    moment: str,
+    unreadable: bool,  # noqa: FBT001 - a parameter
+    shared: MakeShared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A `reload` may come between any two looks of a watcher that does not apply the file: its rules stay."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    broken = Unreadable(watched, BROKEN)
+    due: list[bool] = []
+    applied: list[bytes] = []
+
+    def apply() -> None:
+        if due:
+            due.clear()
+            stacks.converged(watched.engine, watched.wanted)
+            applied.append(stack.live())
+
+    def compare(engine: MemoryEngine, blueprint: Blueprint) -> pipeline.Comparison:
+        seen = compared(engine, blueprint)
+        if moment == "after a look":
+            apply()
+        return seen
+
+    def converge(*given: Any) -> pipeline.Comparison:  # noqa: ANN401 - passed on
+        if moment == "before the lock":
+            apply()
+        return converged(*given)
+
+    compared, converged = pipeline.compare, convergence.converge
+    monkeypatch.setattr(pipeline, "compare", compare)
+    monkeypatch.setattr(convergence, "converge", converge)
+
+    def write() -> None:
+        stack.wants("more.test")
+        if unreadable:
+            broken.begin(lambda: None)
+
+    def tamper() -> None:
+        due.append(True)
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+
+    watched.until(100, (10, write), (30, tamper), (60, broken.end), heal=Heal.ALL)
+    assert applied
+    assert stack.live() == applied[0]
+    assert watched.decisions[-1][1].unused is None
+    assert watched.is_current()
