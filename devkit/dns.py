@@ -6,10 +6,11 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 _HEADER = struct.Struct(">HHHHHH")
 _AT_ONCE = 64
@@ -119,8 +120,18 @@ class NameServer:
     It is the judge of who was looked up: a question is kept as its labels, octet for octet.
     """
 
-    def __init__(self, names: Sequence[str] = (), address: str = "127.0.0.1", silent: str = "") -> None:
-        """Listen on a free port. What is below the name `silent` is never answered."""
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        silent: str = "",
+        slow: Mapping[bytes, float] = MappingProxyType({}),
+    ) -> None:
+        """Listen on a free port. What is below the name `silent` is never answered.
+
+        `slow` says for some names, in lower case, after how many seconds they are answered.
+        """
+        self._slow = slow
         self._silent = tuple(label.encode() for label in silent.split(".")) if silent else ()
         self.asked: list[tuple[bytes, ...]] = []
         self._names = {tuple(label.encode() for label in name.split(".")) for name in names}
@@ -160,7 +171,17 @@ class NameServer:
             header = _HEADER.pack(
                 int.from_bytes(message[:2], "big"), 0x8180 | (0 if there else 3), 1, int(bool(answer)), 0, 0
             )
-            self._socket.sendto(header + message[12 : end + 4] + answer, sender)
+            seconds = self._slow.get(b".".join(labels).lower(), 0)
+            self._answer(header + message[12 : end + 4] + answer, sender, seconds)
+
+    def _answer(self, message: bytes, to: Any, seconds: float) -> None:  # noqa: ANN401 - an address of a socket
+        if not seconds:
+            with contextlib.suppress(OSError):  # shut down before the time has come
+                self._socket.sendto(message, to)
+            return
+        later = threading.Timer(seconds, self._answer, (message, to, 0))
+        later.daemon = True
+        later.start()
 
 
 def _labels(message: bytes) -> tuple[tuple[bytes, ...], int]:

@@ -21,13 +21,17 @@ from devkit.stacks import rule_set
 from devkit.waiting import until
 
 THERE, GONE = b"a.there.test", b"x.gone.test"
+SLOW = b"slow.there.test"
+SLOW_SECONDS = 2.5
+_SILENCE_SECONDS = 4.0
+"""For how long Docker's resolver waits for an answer of the name server that it asks."""
 
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     """A name server with a few names, and a subtree for which it says nothing."""
-    there = (THERE.decode(), "b.there.test", "c.there.test", "d.there.test", "named.test")
-    with NameServer(there, OWN_LOOPBACK, silent="silent.test") as server:
+    there = (THERE.decode(), SLOW.decode(), "b.there.test", "c.there.test", "d.there.test", "named.test")
+    with NameServer(there, OWN_LOOPBACK, silent="silent.test", slow={SLOW: SLOW_SECONDS}) as server:
         yield server
 
 
@@ -132,6 +136,27 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> Non
         until(lambda: _arrives(crowded, tls, "127.0.0.14", client_hello(b"d.there.test")), 10)
 
 
+def test_a_slow_answer_is_waited_for(proxy: Resolving) -> None:
+    """However quick all answers before it were: c-ares waits five times as long as they took, at least 250 ms."""
+    with socket.create_server((OWN_LOOPBACK, 8080)) as origin:
+        for number in range(20):
+            assert proxy.hello(b"%d.gone.test" % number, 8080) == b""
+        begun = time.monotonic()
+        assert _arrives(proxy, origin, "127.0.0.1", client_hello(SLOW), within=5)
+        assert time.monotonic() - begun > SLOW_SECONDS
+
+
+def test_lookups_without_an_answer_do_not_give_way_to_more(crowded: Resolving) -> None:
+    """However quick all answers before were: the engine's resolver still waits for what Envoy has given up."""
+    for number in range(20):
+        assert crowded.hello(b"%d.there.test" % number, 8080) == b""
+    before = _lookups(crowded, "dns_query_attempt")
+    with Crowd(crowded, "127.0.0.11"):  # whose lookups are in the same cache
+        time.sleep(_SILENCE_SECONDS)
+        attempts = _lookups(crowded, "dns_query_attempt") - before
+    assert bounds.LOOKUPS <= attempts < 2 * bounds.LOOKUPS
+
+
 def test_a_busy_agent_is_not_refused(crowded: Resolving) -> None:
     """It may begin 200 connections at once to a new name, before its address is known."""
     with ExitStack() as stack, socket.create_server((OWN_LOOPBACK, 8080), backlog=200) as tls:
@@ -195,12 +220,12 @@ def _request(name: bytes) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: " + name + b"\r\n\r\n"
 
 
-def _arrives(proxy: Resolving, origin: socket.socket, source: str, message: bytes) -> bool:
+def _arrives(proxy: Resolving, origin: socket.socket, source: str, message: bytes, within: float = 2) -> bool:
     """Whether a message of an agent arrives at an origin soon."""
     port = proxy.ports[origin.getsockname()[1]]
     with socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0)) as agent:
         agent.sendall(message)
-        origin.settimeout(2)
+        origin.settimeout(within)
         try:
             upstream, _ = origin.accept()
         except TimeoutError:
