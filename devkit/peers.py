@@ -92,7 +92,7 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         identity = self.client.exec_create(self.container, ["/peer", *arguments])["Id"]
-        output = b"".join(written for written, _ in outputs(self.client.exec_start(identity, stream=True)))
+        output = b"".join(written for written, _ in outputs(self.client.exec_start(identity, stream=True), None))
         code = self.client.exec_inspect(identity)["ExitCode"]
         return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
 

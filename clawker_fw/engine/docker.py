@@ -109,6 +109,11 @@ _GOING = {"removing", "dead"}
 """The states of a container that is being removed, or could not be removed completely."""
 
 
+_PROBE_SECONDS = 20.0
+_HELPER_SECONDS = 120.0
+"""For how long fwctl may be silent, beside the seconds that it is given."""
+
+
 class DockerEngine:
     """An `EngineWriter` for a Docker engine. It may be used from several threads."""
 
@@ -382,15 +387,23 @@ class DockerEngine:
         rest, complaint = b"", b""
         with _translated(f"run fwctl {arguments[0]} in container {container}"):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            with closing(outputs(self._client.exec_start(identity, stream=True))) as written:
-                for stdout, stderr in written:
-                    complaint += stderr
-                    *lines, rest = (rest + stdout).split(b"\n")
-                    for line in lines:
-                        try:
-                            on_line(json.loads(line))
-                        except ValueError:  # the engine's message on why the helper did not run
-                            complaint += line
+            silence = _silence(arguments)
+            try:
+                with closing(outputs(self._client.exec_start(identity, stream=True), silence)) as written:
+                    for stdout, stderr in written:
+                        complaint += stderr
+                        *lines, rest = (rest + stdout).split(b"\n")
+                        for line in lines:
+                            try:
+                                on_line(json.loads(line))
+                            except ValueError:  # the engine's message on why the helper did not run
+                                complaint += line
+            except TimeoutError as error:
+                raise EngineError(
+                    "helper-silent",
+                    f"fwctl {arguments[0]} in container {container} said nothing for {silence:g} s.",
+                    hint="The container was restarted, or the engine is overloaded: run the command again.",
+                ) from error
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(
@@ -398,6 +411,14 @@ class DockerEngine:
                 f"fwctl {arguments[0]} failed in container {container}.",
                 context=[(complaint or rest).decode(errors="replace").strip() or f"exit code {code}"],
             )
+
+
+def _silence(arguments: Sequence[str]) -> float:
+    """Return for how many seconds a verb of fwctl may be silent. A probe is quick; others are told how long."""
+    verb, *given = arguments
+    if verb == "probe":
+        return _PROBE_SECONDS
+    return _HELPER_SECONDS + sum(float(each) for each in given)
 
 
 def _without_tag(reference: str) -> str:
