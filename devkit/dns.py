@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Self
 
 _HEADER = struct.Struct(">HHHHHH")
 _AT_ONCE = 64
@@ -174,7 +174,7 @@ class NameServer:
             seconds = self._slow.get(b".".join(labels).lower(), 0)
             self._answer(header + message[12 : end + 4] + answer, sender, seconds)
 
-    def _answer(self, message: bytes, to: Any, seconds: float) -> None:  # noqa: ANN401 - an address of a socket
+    def _answer(self, message: bytes, to: tuple[str, int], seconds: float) -> None:
         if not seconds:
             with contextlib.suppress(OSError):  # shut down before the time has come
                 self._socket.sendto(message, to)

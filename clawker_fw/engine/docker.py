@@ -385,25 +385,20 @@ class DockerEngine:
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
         """See `EngineWriter`."""
         rest, complaint = b"", b""
-        with _translated(f"run fwctl {arguments[0]} in container {container}"):
+        with (
+            _translated(f"run fwctl {arguments[0]} in container {container}"),
+            _silence_of(arguments, container) as silence,
+        ):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            silence = _silence(arguments)
-            try:
-                with closing(outputs(self._client.exec_start(identity, stream=True), silence)) as written:
-                    for stdout, stderr in written:
-                        complaint += stderr
-                        *lines, rest = (rest + stdout).split(b"\n")
-                        for line in lines:
-                            try:
-                                on_line(json.loads(line))
-                            except ValueError:  # the engine's message on why the helper did not run
-                                complaint += line
-            except TimeoutError as error:
-                raise EngineError(
-                    "helper-silent",
-                    f"fwctl {arguments[0]} in container {container} said nothing for {silence:g} s.",
-                    hint="The container was restarted, or the engine is overloaded: run the command again.",
-                ) from error
+            with closing(outputs(self._client.exec_start(identity, stream=True), silence)) as written:
+                for stdout, stderr in written:
+                    complaint += stderr
+                    *lines, rest = (rest + stdout).split(b"\n")
+                    for line in lines:
+                        try:
+                            on_line(json.loads(line))
+                        except ValueError:  # the engine's message on why the helper did not run
+                            complaint += line
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(
@@ -413,12 +408,23 @@ class DockerEngine:
             )
 
 
-def _silence(arguments: Sequence[str]) -> float:
-    """Return for how many seconds a verb of fwctl may be silent. A probe is quick; others are told how long."""
+@contextmanager
+def _silence_of(arguments: Sequence[str], container: str) -> Iterator[float]:
+    """Yield for how many seconds a verb of fwctl may be silent. A probe is quick; others are told how long.
+
+    Raises:
+        EngineError: when it has been silent for longer.
+    """
     verb, *given = arguments
-    if verb == "probe":
-        return _PROBE_SECONDS
-    return _HELPER_SECONDS + sum(float(each) for each in given)
+    silence = _PROBE_SECONDS if verb == "probe" else _HELPER_SECONDS + sum(map(float, given))
+    try:
+        yield silence
+    except TimeoutError as error:
+        raise EngineError(
+            "helper-silent",
+            f"fwctl {verb} in container {container} said nothing for {silence:g} s.",
+            hint="The container was restarted, or the engine is overloaded: run the command again.",
+        ) from error
 
 
 def _without_tag(reference: str) -> str:

@@ -3,14 +3,14 @@
 import socket
 import struct
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from clawker_fw.engine.outputs import outputs
 
 
-def _stream(end: socket.socket) -> Any:  # noqa: ANN401 - as the SDK's CancellableStream
+def _stream(end: socket.socket) -> SimpleNamespace:
+    """Return what `outputs` uses of the SDK's CancellableStream."""
     reader = end.makefile("rb")
     raw = SimpleNamespace(_fp=SimpleNamespace(fp=reader))
     return SimpleNamespace(_response=SimpleNamespace(raw=raw, close=reader.close), close=lambda: None)

@@ -817,48 +817,10 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
     assert stacks.converged(watched.engine, watched.wanted).diff.verdict is Verdict.CURRENT
 
 
-# --- time -----------------------------------------------------------------------------------------------------
-
-
-def test_intervals_have_jitter() -> None:
-    """Intervals have jitter, so that many watchers don't compare at the same time."""
-    shares = iter([0.0, 0.5, 1.0])
-    pace = Schedule(100, lambda: next(shares))
-    dues = []
-    for _ in range(3):
-        pace.compared(0)
-        dues.append(pace.due)
-    assert dues == pytest.approx([90, 100, 110])
-
-
-def test_waits_have_jitter_and_an_end() -> None:
-    """A wait is 50 to 100 % of the current maximum, and failures during a wait don't extend it."""
-    for share, factor in ((0.0, 1.0), (1.0, 0.5)):
-        backoff = Backoff(1, 8, lambda share=share: share)  # type: ignore[misc]
-        now, waits = 0.0, []
-        for _ in range(6):
-            waits.append(backoff.failed(now))
-            assert backoff.failed(now) == waits[-1]
-            now += waits[-1]
-        assert waits == pytest.approx([factor * longest for longest in (1, 2, 4, 8, 8, 8)])
-        backoff.succeeded()
-        assert not backoff.waits(now)
-        assert backoff.failed(now) == pytest.approx(factor)
-
-
-def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
-    """The first record tells when a watcher has started."""
-    watched.until(1)
-    assert [each.trigger for _, each in watched.decisions] == [Trigger.START]
-
-
 @pytest.mark.parametrize("moment", ["after a look", "before the lock"])
 @pytest.mark.parametrize("unreadable", [False, True])
 def test_what_a_person_applies_is_not_undone(
-    moment: str,
-    unreadable: bool,  # noqa: FBT001 - a parameter
-    shared: MakeShared,
-    monkeypatch: pytest.MonkeyPatch,
+    shared: MakeShared, monkeypatch: pytest.MonkeyPatch, *, moment: str, unreadable: bool
 ) -> None:
     """A `reload` may come between any two looks of a watcher that does not apply the file: its rules stay."""
     stack = shared(read_only=False)
@@ -902,3 +864,38 @@ def test_what_a_person_applies_is_not_undone(
     assert stack.live() == applied[0]
     assert watched.decisions[-1][1].unused is None
     assert watched.is_current()
+
+
+# --- time -----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_have_jitter() -> None:
+    """Intervals have jitter, so that many watchers don't compare at the same time."""
+    shares = iter([0.0, 0.5, 1.0])
+    pace = Schedule(100, lambda: next(shares))
+    dues = []
+    for _ in range(3):
+        pace.compared(0)
+        dues.append(pace.due)
+    assert dues == pytest.approx([90, 100, 110])
+
+
+def test_waits_have_jitter_and_an_end() -> None:
+    """A wait is 50 to 100 % of the current maximum, and failures during a wait don't extend it."""
+    for share, factor in ((0.0, 1.0), (1.0, 0.5)):
+        backoff = Backoff(1, 8, lambda share=share: share)  # type: ignore[misc]
+        now, waits = 0.0, []
+        for _ in range(6):
+            waits.append(backoff.failed(now))
+            assert backoff.failed(now) == waits[-1]
+            now += waits[-1]
+        assert waits == pytest.approx([factor * longest for longest in (1, 2, 4, 8, 8, 8)])
+        backoff.succeeded()
+        assert not backoff.waits(now)
+        assert backoff.failed(now) == pytest.approx(factor)
+
+
+def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
+    """The first record tells when a watcher has started."""
+    watched.until(1)
+    assert [each.trigger for _, each in watched.decisions] == [Trigger.START]
