@@ -37,7 +37,9 @@ PROCESSORS = 1.0
 """How many the attacker may use: half of them. What a container does with all of them is the engine's to limit."""
 
 RETURNED_SECONDS = 60.0
-RETURNED_MARGIN_MEGABYTES = 20.0
+RETURNED_MARGIN_MEGABYTES = 50.0
+"""An allocator keeps pages that are used in part, once. What grows with each attack would exceed this soon."""
+
 LATE_AFTER_SECONDS = 5.0
 LATE_UNTIL_SECONDS = 10.0
 _RECOVERED_SECONDS = 120.0

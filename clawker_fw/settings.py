@@ -25,9 +25,11 @@ from pydantic import (
     ValidationError,
 )
 
-from clawker_fw.document import Document, document_of, read_text
+from clawker_fw.document import Document
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.rules.ruleset import ContradictionError, RuleSet, TooManyError
+from clawker_fw.inclusion import KEY as INCLUDE
+from clawker_fw.inclusion import Source, joined, sources
+from clawker_fw.rules.ruleset import ContradictionsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
@@ -143,6 +145,10 @@ class Settings(_Section):
     rules: tuple[RuleEntry, ...] = Field(
         description="The allowed destinations. This setting is required; `[]` denies everything."
     )
+    include: tuple[StrictStr, ...] = Field(
+        default=(),
+        description="Files with further rules, relative to this file. It has no environment variable.",
+    )
     project: Project | None = Field(
         default=None,
         description="The project of the stack, a part of every name. The default is `clawker`.",
@@ -161,18 +167,15 @@ class Settings(_Section):
 class Loaded:
     """Settings that have been read and checked.
 
-    `source` is the settings file, if any. `found` describes where it was found; it is empty if the user named it.
+    `rules` are all rules, also those that have ended. `files` are the settings file, if any, and the files that it
+    includes. `found` describes where it was found; it is empty if the user named it.
     """
 
     settings: Settings
     rules: RuleSet
+    files: tuple[Path, ...]
     source: Path | None
     found: str
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The settings file and the files that it includes."""
-        return (self.source.absolute(),) if self.source else ()
 
     @property
     def digest(self) -> str:
@@ -219,46 +222,68 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
     """
     variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
     source, found = find(named)
-    return _loaded(source, found, read_text(source) if source else "", variables)
+    return _loaded(sources(source) if source else (), found, variables)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(source: Path | None, found: str, text: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
-    """Return the settings from a file's text and the environment. Cached, because checking may take long."""
+def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, str], ...]) -> Loaded:
+    """Return the settings from the text of files and the environment. Cached, because checking may take long."""
     overlay = _environment_document(dict(variables))
-    if source is None and not overlay.values:
+    if not read and not overlay.values:
         raise SettingsError(
             "settings-not-found",
             "There is no settings file, so the allowed destinations are unknown.",
             context=[f"looked for {path}" for path in search_paths()],
             hint="Write one with `clawker-fw init`, or name one with `--config`.",
         )
-    document = document_of(text, source) if source else Document({}, {}, "the environment")
+    document = joined(read) if read else Document({}, {}, "the environment")
     merged = document.overlaid(overlay)
     try:
-        settings = Settings.model_validate(merged.values)
+        values = {"rules": [], **merged.values} if INCLUDE in merged.values else merged.values
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise _settings_error(error, merged) from error
     try:
-        rules = RuleSet.of(entry.rule() for entry in settings.rules)
-    except ContradictionError as error:
-        places = [merged.place(("rules", position)) for position in error.positions]
-        raise SettingsError(
-            "rules-contradict", f"{places[1]}: {error}.", context=places, hint="Keep one of the two."
-        ) from error
+        rules = RuleSet.of(
+            entry.rule(merged.place(("rules", position))) for position, entry in enumerate(settings.rules)
+        )
+    except ContradictionsError as error:
+        raise _contradictions(error) from error
     except TooManyError as error:
         raise SettingsError(
             "rules-too-many",
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    return Loaded(settings, rules, source, found)
+    files = tuple(source.path.absolute() for source in read)
+    return Loaded(settings, rules, files, read[0].path if read else None, found)
+
+
+def _contradictions(error: ContradictionsError) -> SettingsError:
+    """Return the error that names both rules of each pair."""
+    pairs = [
+        f"{second.place}: two rules for {second.destination} ({second.protocol} {second.port}) "
+        "contradict each other: only one of them sets `allow_private`"
+        for _, second in error.pairs
+    ]
+    if len(pairs) == 1:
+        sentence, context = pairs[0], [rule.place for rule in error.pairs[0]]
+    else:
+        sentence = f"{len(pairs)} pairs of rules contradict each other"
+        context = _some([f"{pair}, {first.place}" for pair, (first, _) in zip(pairs, error.pairs, strict=True)])
+    return SettingsError("rules-contradict", f"{sentence}.", context=context, hint="Keep one of the two.")
+
+
+def _some(lines: list[str]) -> list[str]:
+    """Return as many lines as a person reads, and how many there are besides."""
+    more = len(lines) - _MOST_SHOWN
+    return [*lines[:_MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _environment_document(environment: Mapping[str, str]) -> Document:
     """Return the settings in the environment. `__` separates the parts of a key."""
     document = Document({}, {}, "the environment")
-    known = {key.upper().replace(".", "__"): key for key in setting_keys()}
+    known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != INCLUDE}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in OPTION_VARIABLES:
@@ -291,11 +316,10 @@ def _settings_error(error: ValidationError, document: Document) -> SettingsError
     hint = next((hint for _, _, hint in problems if hint), "")
     if len(sentences) == 1:
         return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
-    more = len(sentences) - _MOST_SHOWN
     return SettingsError(
         "settings-invalid",
         f"{document.source} has {len(sentences)} mistakes.",
-        context=[*sentences[:_MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])],
+        context=_some(sentences),
         hint=hint,
     )
 

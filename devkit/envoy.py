@@ -15,6 +15,7 @@ from typing import Any
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.stack import images
 from clawker_fw.stack.envoy import bounds, lookups, refusals
@@ -93,7 +94,7 @@ class Proxy:
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files in the order of a commit."""
         version = secrets.token_hex(8)
-        for path, file in hot(rules, HERE, self.idle).items():
+        for path, file in hot(Policy(rules), HERE, self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -218,7 +219,7 @@ class Resolving(Loading):
             cache.update(self._asking(cache))
 
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
-        resolver = cache["typed_dns_resolver_config"]
+        resolver = lookups.resolver()
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
         return {**cache, **self._rates, "typed_dns_resolver_config": {**resolver, "typed_config": config}}
 

@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
+from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import RuleEntry
 from devkit.attacks import ATTACKS
 from devkit.tampering import TAMPERINGS
@@ -131,14 +132,21 @@ An unknown key is an error, and so is an unreadable file: neither ever means "no
 """
 
 _RULES = """\
-Each entry of `rules` allows one destination. Matching is explained under [How it works](../how-it-works.md#rules).
+Each entry of `rules` allows one destination, or denies it. Matching is explained under
+[How it works](../how-it-works.md#rules).
 """
 
 
 def settings_page() -> str:
     """Return the page on settings and rules."""
     rows = [
-        [_code(key), _code(_variable(key)), _kind(field), _default(field), field.description or ""]
+        [
+            _code(key),
+            "" if key == INCLUDE else _code(_variable(key)),
+            _kind(field),
+            _default(field),
+            field.description or "",
+        ]
         for key, field in fields()
     ]
     rule_rows = [

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.schema import Action, Protocol, Rule
 
 LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""
@@ -21,7 +21,22 @@ def names() -> st.SearchStrategy[str]:
 
 
 def rules() -> st.SearchStrategy[Rule]:
-    """Return rules. `allow_private` is derived from the name, so that no rules contradict each other."""
+    """Return rules, a third of which deny."""
+    return st.one_of(_allowing(), _allowing(), _denying())
+
+
+def _denying() -> st.SearchStrategy[Rule]:
+    return st.builds(
+        lambda name, subtree, protocol, port: Rule(Destination(name, subtree), protocol, port, action=Action.DENY),
+        names(),
+        st.booleans(),
+        st.none() | st.sampled_from(Protocol),
+        st.none() | st.sampled_from(PORTS),
+    )
+
+
+def _allowing() -> st.SearchStrategy[Rule]:
+    """`allow_private` is derived from the name, so that no rules contradict each other."""
     return st.builds(
         lambda name, subtree, protocol, port: Rule(
             Destination(name, subtree), protocol, port, allow_private=len(name) % 2 == 0
@@ -45,9 +60,13 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
     for _ in range(most):
         labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
         name = ".".join([*labels, chosen.choice(top)])
-        protocol, port = chosen.choice(tuple(Protocol)), chosen.choice(PORTS)
-        private = len(name) % 2 == 0
-        entries.append(Rule(Destination(name, chosen.random() < 0.3), protocol, port, allow_private=private))  # noqa: PLR2004
+        destination = Destination(name, chosen.random() < 0.3)  # noqa: PLR2004
+        if chosen.random() < 0.2:  # noqa: PLR2004
+            protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))
+            entries.append(Rule(destination, protocol, port, action=Action.DENY))
+        else:
+            protocol, port = chosen.choice(tuple(Protocol)), chosen.choice(PORTS)
+            entries.append(Rule(destination, protocol, port, allow_private=len(name) % 2 == 0))
     return RuleSet.of(entries)
 
 

@@ -1,6 +1,7 @@
 """The settings that the options choose, as every command reads them, and the warnings about them."""
 
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
     return Blueprint(
         chosen.project,
         loaded.settings,
-        loaded.rules,
+        loaded.rules.at(time.time()),
         release,
         facts,
         origin=made_from,

@@ -28,6 +28,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates
@@ -64,6 +65,11 @@ class Blueprint:
             sibling: images.image_of(sibling, setting, self.release, self.engine)
             for sibling, setting in chosen.items()
         }
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The compiled rules."""
+        return Policy(self.rules)
 
     @cached_property
     def drift_labels(self) -> Mapping[str, str]:
@@ -178,7 +184,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
                 boot=envoy.boot(release, project, addresses, slots.envoy, limits),
-                hot=envoy.hot(blueprint.rules, addresses.envoy(slots.envoy), limits.idle),
+                hot=envoy.hot(blueprint.policy, addresses.envoy(slots.envoy), limits.idle),
                 resources=envoy.RESOURCES,
             ),
             Sibling.COREDNS: _sibling(
@@ -187,7 +193,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns),
                 boot=coredns.boot(release, addresses, slots.coredns, limits),
-                hot=coredns.hot(blueprint.rules, addresses.envoy(slots.envoy)),
+                hot=coredns.hot(blueprint.policy, addresses.envoy(slots.envoy)),
                 resources=coredns.RESOURCES,
             ),
         },

@@ -1,1 +1,1 @@
-"""The rules: which names agents may reach, how rules are written, and the one matcher that decides."""
+"""The rules: which names agents may reach, how rules are written, and the one policy that decides."""

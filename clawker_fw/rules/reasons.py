@@ -1,4 +1,4 @@
-"""Why something is refused to an agent: one vocabulary for the matcher, the records and the documentation."""
+"""Why something is refused to an agent: one vocabulary for the policy, the records and the documentation."""
 
 from enum import StrEnum
 
@@ -7,7 +7,16 @@ class Reason(StrEnum):
     """A reason, as it is written in records."""
 
     NO_RULE = "no-rule"
-    """No rule allows this name, on this port, over this protocol."""
+    """No rule allows this name; in Envoy's records, on this port, over this protocol."""
+
+    WRONG_PORT = "wrong-port"
+    """A rule allows this name, but on another port or over another protocol."""
+
+    DENIED = "denied"
+    """A rule denies this name, or this port or protocol of it."""
+
+    EXPIRED = "expired"
+    """The rule that allowed this name has ended."""
 
     NO_SERVER_NAME = "no-server-name"
     """TLS without a server name (RFC 6066): no rule can be for it."""

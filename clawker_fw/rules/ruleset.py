@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clawker_fw.rules.schema import Protocol, Rule
@@ -16,16 +16,13 @@ class TooManyError(ValueError):
     """There are more rules or ports than a stack supports."""
 
 
-class ContradictionError(ValueError):
-    """Two rules for the same destination, protocol and port disagree about private addresses."""
+class ContradictionsError(ValueError):
+    """Pairs of rules for the same destination, protocol and port that disagree about private addresses."""
 
-    def __init__(self, first: int, second: int, rule: Rule) -> None:
-        """Keep the positions of the two entries, counted from 0."""
-        super().__init__(
-            f"two rules for {rule.destination} ({rule.protocol} {rule.port}) contradict each other: "
-            "only one of them sets `allow_private`"
-        )
-        self.positions = (first, second)
+    def __init__(self, pairs: Iterable[tuple[Rule, Rule]]) -> None:
+        """Keep the pairs."""
+        self.pairs = tuple(pairs)
+        super().__init__("only one of two rules for the same sets `allow_private`")
 
 
 @dataclass(frozen=True)
@@ -36,43 +33,53 @@ class RuleSet:
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
-        """Collapse duplicates.
+        """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
 
         Raises:
-            ContradictionError: when two entries differ in `allow_private` only.
+            ContradictionsError: when entries differ in `allow_private` only.
             TooManyError: when there are more rules or ports than a stack supports.
         """
-        seen: dict[object, tuple[int, Rule]] = {}
-        for position, rule in enumerate(entries):
-            key = (rule.destination, rule.protocol, rule.port)
-            first, other = seen.setdefault(key, (position, rule))
-            if other != rule:
-                raise ContradictionError(first, position, rule)
-        rules = cls(tuple(sorted(rule for _, rule in seen.values())))
+        seen: dict[object, Rule] = {}
+        contradictions = []
+        for rule in entries:
+            key = (rule.destination, rule.protocol, rule.port, rule.action)
+            other = seen.setdefault(key, rule)
+            if other.allow_private != rule.allow_private:
+                contradictions.append((other, rule))
+            elif _end(rule) > _end(other):
+                seen[key] = rule
+        if contradictions:
+            raise ContradictionsError(contradictions)
+        rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, most in (("rules", MOST_RULES), ("ports", MOST_PORTS)):
             if (count := len(getattr(rules, what))) > most:
                 raise TooManyError(f"there are {count:,} {what}; at most {most:,} are supported")
         return rules
 
+    def at(self, now: float) -> "RuleSet":
+        """Return the rules that have not ended yet. `now` is in seconds since 1970."""
+        if all(rule.until is None or rule.until > now for rule in self.rules):
+            return self
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.until is None or rule.until > now))
+
     @cached_property
     def ports(self) -> tuple[int, ...]:
-        """The ports of all rules, and the two default ports, so that refusals there are logged."""
+        """The ports that any rule allows, and the two default ports, so that refusals there are logged."""
         defaults = {protocol.default_port for protocol in Protocol}
-        return tuple(sorted(defaults | {rule.port for rule in self.rules}))
+        return tuple(sorted(defaults | {rule.port for rule in self.rules if rule.port and not rule.denies}))
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the rules in canonical form: equal for equal rules, in whatever form they are written."""
-        lines = (f"{r.destination} {r.protocol} {r.port} {r.allow_private}\n" for r in self.rules)
+        lines = (
+            f"{r.destination} {r.protocol} {r.port} {r.allow_private} {r.action} {r.until}\n" for r in self.rules
+        )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def on(self, port: int, protocol: Protocol) -> tuple[Rule, ...]:
-        """Return the rules for one port and protocol, in canonical order."""
-        return self._by_port.get((port, protocol), ())
 
-    @cached_property
-    def _by_port(self) -> dict[tuple[int, Protocol], tuple[Rule, ...]]:
-        grouped: dict[tuple[int, Protocol], list[Rule]] = {}
-        for rule in self.rules:
-            grouped.setdefault((rule.port, rule.protocol), []).append(rule)
-        return {key: tuple(rules) for key, rules in grouped.items()}
+def _end(rule: Rule) -> float:
+    return float("inf") if rule.until is None else rule.until
+
+
+def _order(rule: Rule) -> tuple[object, ...]:
+    return rule.destination, rule.protocol or "", rule.port or 0, rule.action

@@ -4,7 +4,7 @@ import json
 from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, policy, templates
 from clawker_fw.stack.files import public
@@ -73,10 +73,10 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
     }
 
 
-def hot(rules: RuleSet, envoy: IPv4Address) -> Files:
+def hot(names: Policy, envoy: IPv4Address) -> Files:
     """Return the files that are re-read while running: the policy plugin's list of names, and the eye's file."""
-    eye = {"address": str(envoy), "ports": list(rules.ports)}
+    eye = {"address": str(envoy), "ports": list(names.rules.ports)}
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
-        policy.POLICY: public(policy.content(rules, envoy)),
+        policy.POLICY: public(policy.content(names, envoy)),
     }

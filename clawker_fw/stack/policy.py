@@ -12,7 +12,7 @@ from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
 
 if TYPE_CHECKING:
-    from clawker_fw.rules.ruleset import RuleSet
+    from clawker_fw.rules.policy import Policy, Scope
 
 TTL = 1
 """The TTL of answers and refusals, in seconds. It limits how long agents use a replaced Envoy."""
@@ -21,22 +21,31 @@ RESOURCE = Resource("policy", "policy/names.json", hashed=True)
 
 POLICY = container.HOT + RESOURCE.path
 
-_ENVOY = "envoy"
+_ENVOY, _DENY = "envoy", "deny"
 
 
-def content(rules: "RuleSet", envoy: IPv4Address) -> bytes:
-    """Return the list for a set of rules and Envoy's address.
+def content(policy: "Policy", envoy: IPv4Address) -> bytes:
+    """Return the list for a policy and Envoy's address.
 
     Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
     addresses by name, so another address of Envoy changes one line.
     """
-    names: dict[str, dict[str, str]] = {}
-    for rule in rules.rules:
-        entry = names.setdefault(rule.destination.name, {"at": _ENVOY})
-        if rule.destination.subtree:
-            entry["below"] = _ENVOY
+    names: dict[str, dict[str, str | int]] = {}
+    for point in policy.points():
+        entry = _decision("at", point.at)
+        if point.below.own or point.below.denies:
+            entry |= _decision("below", point.below)
+        names[point.name] = entry
     document = {"ttl": TTL, "addresses": {_ENVOY: str(envoy)}, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _decision(what: str, scope: "Scope") -> dict[str, str | int]:
+    """Return an address or a denial, and when the address ends, in seconds since 1970."""
+    if not scope.resolves:
+        return {what: _DENY}
+    until = scope.until
+    return {what: _ENVOY} if until is None else {what: _ENVOY, f"{what}_until": until}
 
 
 def envoy_address(files: Files) -> str:

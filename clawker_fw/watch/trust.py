@@ -4,6 +4,8 @@ Then it applies the last good ones, unless a person has applied others since: th
 """
 
 import dataclasses
+import time
+from collections.abc import Callable
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Observed
@@ -15,8 +17,9 @@ from clawker_fw.reconcile.exposure import HINT, Exposure, exposures
 class Trust:
     """Remembers the last good settings, and the mounts through which an agent could have changed them since."""
 
-    def __init__(self) -> None:
-        """Start without good settings."""
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """Start without good settings. `wall` returns the time in seconds since 1970."""
+        self._wall = wall
         self._good: Blueprint | None = None
         self._open: tuple[Exposure, ...] = ()
         self._applied: frozenset[str] = frozenset()
@@ -28,9 +31,9 @@ class Trust:
         return bool(self._open)
 
     def good(self, facts: EngineFacts) -> Blueprint | None:
-        """Return the last good settings for the engine's current facts: the same object if these are unchanged."""
-        if self._good is not None and self._good.engine != facts:
-            self._good = dataclasses.replace(self._good, engine=facts)
+        """Return the last good settings for the engine's current facts, with the rules that have not ended."""
+        if self._good is not None:
+            self._good = dataclasses.replace(self._good, engine=facts, rules=self._good.rules.at(self._wall()))
         return self._good
 
     def notice(self, observed: Observed, blueprint: Blueprint) -> None:

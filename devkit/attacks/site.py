@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.rules.matcher import Matcher
+from clawker_fw.rules.policy import Policy
 from devkit.attacks.addresses import HOST_PORT, PRIVATE
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, result_of
 from devkit.firewall import Firewall
@@ -148,7 +148,7 @@ class Site:
                     yield record
 
 
-MATCHER = Matcher(rule_set(*RULES)[1])
+POLICY = Policy(rule_set(*RULES)[1])
 """What may be looked up: nothing that it does not resolve."""
 
 

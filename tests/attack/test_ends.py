@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
@@ -187,7 +189,8 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     """A proxy that drains for as long as ours."""
-    names = ("gone.test", "also.test", "kept.test", "tls.test", "a.below.test", "b.below.test")
+    below = ("a.below.test", "b.below.test", "a.wide.test", "b.wide.test")
+    names = ("gone.test", "also.test", "kept.test", "tls.test", *below)
     with NameServer(names, OWN_LOOPBACK) as server:
         started = Resolving(tmp_path, program(release), server.port)
         started.ports |= {PORT: free_port()}
@@ -256,13 +259,36 @@ def test_a_changed_rule_is_another_rule(proxy: Resolving, origin: Origin) -> Non
     assert kept.echoes()
 
 
-def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin) -> None:
-    """Beyond 256 rules for a port, a removed one ends what shares its chain; the rest lives on."""
-    many = [{"dst": f"n{number}.test", "proto": "http", "port": PORT} for number in range(chains.MOST)]
+def test_a_denied_name_ends_what_its_subtree_allowed(proxy: Resolving, origin: Origin) -> None:
+    """A rule that denies a name below a subtree ends the subtree's connections, and no others."""
+    wide = {"dst": ".wide.test", "port": PORT}
+    apply(proxy, *KEPT, wide)
+    ending = tunnel(proxy, "a.below.test"), over_tls(proxy, "a.wide.test")
+    kept = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
+    denied = [{"dst": name, "action": "deny"} for name in ("a.below.test", "a.wide.test")]
+    begun = apply(proxy, *KEPT, wide, *denied)
+    assert proxy.request(b"a.below.test", PORT) == b"HTTP/1.1 403 Forbidden"
+    after = tunnel(proxy, "b.below.test"), over_tls(proxy, "b.wide.test")
+    until(lambda: "a.below.test/tunnel" in origin.ended, WITHIN)
+    assert origin.ended["a.below.test/tunnel"] - begun < WITHIN
+    for each in ending:
+        each.socket.settimeout(WITHIN - DRAIN_SECONDS)
+        assert not each.socket.recv(1)
+    assert all(each.echoes() for each in (*after, *kept))
+
+
+def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rules share chains, a removed one ends what shares its chain; the rest lives on."""
+    monkeypatch.setattr(chains, "ALONE", 0)
+    monkeypatch.setattr(chains, "SHARED", 100)
+    many = [{"dst": f"n{number}.test", "proto": "http", "port": PORT} for number in range(300)]
     entries = [HTTP_RULE, *KEPT, *many]
     apply(proxy, *entries)
-    named = chains.names("http 80", rules(*entries).rules)
+    named = chains.chains("http", Policy(rules(*entries)), Protocol.HTTP, PORT).names
     assert len(set(named.values())) < len(named)
+    assert (
+        len({chain for rule, chain in named.items() if rule.destination.name in {"gone.test", "kept.test"}}) == 2
+    )
     gone, kept = tunnel(proxy, "gone.test"), tunnel(proxy, "kept.test")
     apply(proxy, *entries[1:])
     until(lambda: "gone.test/tunnel" in origin.ended, WITHIN)

@@ -15,7 +15,7 @@ import pytest
 
 from devkit.attacks import ATTACKS, Attack
 from devkit.attacks.addresses import PRIVATE
-from devkit.attacks.site import MATCHER, RULES, Site, site_in
+from devkit.attacks.site import POLICY, RULES, Site, site_in
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
@@ -73,7 +73,7 @@ def test_attack(attack: Attack, site: Site) -> None:
     ]
     assert arrived == [("world", WORLD, attack.port, attack.host, target) for target in attack.arrives]
     assert attack.arrives or not performed.arrived
-    assert all(MATCHER.resolves(name) for name in performed.looked_up), performed.looked_up
+    assert all(POLICY.resolves(name) for name in performed.looked_up), performed.looked_up
     assert performed.recorded == ([(attack.reason, attack.name)] if attack.reason else [])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.rules.matcher import Matcher
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
@@ -76,7 +76,7 @@ def test_what_is_looked_up_is_what_was_matched(proxy: Resolving, names: NameServ
     over_http = {b".".join(labels) for labels in names.asked}
     assert over_http <= {host.removesuffix(b":80").removesuffix(b".")}
     for asked in over_tls | over_http:
-        assert Matcher(RULES).decide(asked.decode("ascii"), Protocol.HTTPS, 443)
+        assert Policy(RULES).decide(asked.decode("ascii"), Protocol.HTTPS, 443).allowed
 
 
 def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:

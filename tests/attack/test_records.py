@@ -20,6 +20,7 @@ TLS, HTTP = 8080, 80
 RULES = rule_set(
     {"dst": ".there.test", "port": TLS},
     {"dst": ".there.test", "port": HTTP, "proto": "http"},
+    {"dst": "no.there.test", "action": "deny"},
 )[1]
 TLS_HANDSHAKE = 0x16
 NOBODY = "127.0.0.3"
@@ -70,6 +71,8 @@ def request(head: str, *headers: str) -> bytes:
 LONG = "x" * 2000
 REFUSED: dict[str, tuple[int, bytes, Reason, str | None]] = {
     "a name without a rule": (TLS, client_hello(b"y.test"), Reason.NO_RULE, "y.test"),
+    "a denied server name": (TLS, client_hello(b"no.there.test"), Reason.DENIED, "no.there.test"),
+    "a denied host": (HTTP, request("GET / HTTP/1.1", "Host: no.there.test"), Reason.DENIED, "no.there.test"),
     "no server name": (TLS, client_hello(None), Reason.NO_SERVER_NAME, None),
     "a backslash in a server name": (
         TLS,

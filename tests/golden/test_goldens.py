@@ -33,6 +33,8 @@ RULES = (
     {"dst": "mirror.example.net", "proto": "http", "port": 8080},
     {"dst": "registry.internal.example", "port": 5000, "allow_private": True},
     {"dst": ".internal.example", "proto": "http", "allow_private": True},
+    {"dst": "not.internal.example", "action": "deny"},
+    {"dst": ".former.example.org", "action": "deny", "proto": "https"},
 )
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
 

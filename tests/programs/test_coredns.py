@@ -1,4 +1,4 @@
-"""The real CoreDNS with our policy plugin, on loopback, compared with the matcher."""
+"""The real CoreDNS with our policy plugin, on loopback, compared with the policy."""
 
 import hashlib
 import itertools
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.rules.matcher import Matcher
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns, policy
 from clawker_fw.stack.release import Release
@@ -73,7 +73,7 @@ class Program:
 
 
 def _document(rules: RuleSet) -> bytes:
-    return coredns.hot(rules, ENVOY)[policy.POLICY].content
+    return coredns.hot(Policy(rules), ENVOY)[policy.POLICY].content
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
     started.process.wait()
 
 
-def test_coredns_answers_what_the_matcher_resolves(program: Program) -> None:
+def test_coredns_answers_what_the_policy_resolves(program: Program) -> None:
     """For any combination of rules, exactly the names that a rule allows have an address."""
     seed = secrets.randbits(32)
     chosen = random.Random(seed)  # noqa: S311 - for variety
@@ -94,9 +94,9 @@ def test_coredns_answers_what_the_matcher_resolves(program: Program) -> None:
     while asked < QUESTIONS:
         rules = random_rules(chosen, chosen.choice((0, 1, 5, 50, 500, 2000)))
         program.serve(rules)
-        matcher = Matcher(rules)
+        compiled = Policy(rules)
         for name, answer in zip(names := _sample(chosen, rules), program.resolver.ask_all(names), strict=True):
-            expected = (0, (str(ENVOY),)) if matcher.resolves(name) else (REFUSED, ())
+            expected = (0, (str(ENVOY),)) if compiled.resolves(name) else (REFUSED, ())
             assert (answer.code, answer.addresses) == expected, f"{name} of seed {seed}"
             allowed += answer.code == 0
         asked += len(names)

@@ -1,17 +1,15 @@
-"""Rule sets and the matcher: duplicates, contradictions, and which rule decides."""
+"""Rule sets: duplicates, contradictions, ends, and what is equal."""
 
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.matcher import Matcher
-from clawker_fw.rules.ruleset import ContradictionError, RuleSet
-from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.rules.ruleset import ContradictionsError, RuleSet
+from clawker_fw.rules.schema import Action, Protocol, RuleEntry
 from devkit.stacks import rule_set
-from devkit.strategies import names_near, rule_sets
 
 
 def test_duplicates_and_case_collapse_to_one_rule() -> None:
@@ -28,9 +26,9 @@ def test_order_makes_no_difference() -> None:
 def test_a_contradiction_is_an_error_that_names_both() -> None:
     """A destination can't both allow and deny private addresses."""
     entries = [RuleEntry(dst="b.test"), RuleEntry(dst="a.test"), RuleEntry(dst="A.test", allow_private=True)]
-    with pytest.raises(ContradictionError) as caught:
-        RuleSet.of(entry.rule() for entry in entries)
-    assert caught.value.positions == (1, 2)
+    with pytest.raises(ContradictionsError) as caught:
+        RuleSet.of(entry.rule(str(position)) for position, entry in enumerate(entries))
+    assert [(first.place, second.place) for first, second in caught.value.pairs] == [("1", "2")]
 
 
 def test_default_ports_are_always_listened_on() -> None:
@@ -39,37 +37,17 @@ def test_default_ports_are_always_listened_on() -> None:
     assert rule_set({"dst": "a.test", "port": 8443})[1].ports == (80, 443, 8443)
 
 
-@pytest.mark.parametrize(
-    ("name", "protocol", "port", "decided_by"),
-    [
-        ("a.test", Protocol.HTTPS, 443, "a.test"),
-        ("A.TEST", Protocol.HTTPS, 443, "a.test"),
-        ("x.a.test", Protocol.HTTPS, 443, None),
-        ("a.test", Protocol.HTTP, 80, None),
-        ("a.test", Protocol.HTTPS, 8443, None),
-        ("wild.test", Protocol.HTTPS, 443, ".wild.test"),
-        ("x.y.z.wild.test", Protocol.HTTPS, 443, ".wild.test"),
-        ("b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
-        ("c.b.wild.test", Protocol.HTTPS, 443, "c.b.wild.test"),
-        ("x.c.b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
-        ("notwild.test", Protocol.HTTPS, 443, None),
-        ("test", Protocol.HTTPS, 443, None),
-    ],
-)
-def test_the_most_specific_rule_decides(name: str, protocol: Protocol, port: int, decided_by: str | None) -> None:
-    """The exact name decides first, then the nearest enclosing subtree."""
-    _, rules = rule_set("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
-    decided = Matcher(rules).decide(name, protocol, port)
-    assert (str(decided.destination) if decided else None) == decided_by
-
-
-@given(rule_sets())
-def test_what_is_allowed_resolves(rules: RuleSet) -> None:
-    """The resolver answers exactly the names that some rule allows."""
-    matcher = Matcher(rules)
-    for name in names_near(rules):
-        allowed = any(matcher.decide(name, protocol, port) for protocol in Protocol for port in rules.ports)
-        assert matcher.resolves(name) == allowed
+def test_rules_that_differ_in_their_end_are_one() -> None:
+    """The later end counts, and a rule without an end ends last. A rule that has ended is gone."""
+    early, late = ({"dst": "a.test", "until": f"2027-01-0{day}T00:00:00Z"} for day in (1, 2))
+    (rule,) = rule_set(early, late, early)[1].rules
+    assert rule.until == datetime(2027, 1, 2, tzinfo=UTC).timestamp()
+    (rule,) = rule_set(early, "a.test", late)[1].rules
+    assert rule.until is None
+    _, rules = rule_set(early, "b.test")
+    end = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+    assert rules.at(end - 1) is rules
+    assert [str(rule.destination) for rule in rules.at(end).rules] == ["b.test"]
 
 
 def test_the_digest_tells_rules_apart() -> None:
@@ -82,7 +60,9 @@ def test_the_digest_tells_rules_apart() -> None:
         "protocol": Protocol.HTTP,
         "port": 8443,
         "allow_private": True,
+        "action": Action.DENY,
+        "until": 1_800_000_000,
     }
-    assert set(other) == {each.name for each in fields(rule)}
+    assert set(other) == {each.name for each in fields(rule) if each.compare}
     changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}
     assert len(changed | {rules.digest, RuleSet(rules.rules[:1]).digest}) == len(other) + 2

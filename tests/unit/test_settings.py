@@ -75,6 +75,12 @@ def uncommented(wanted: Callable[[int], bool]) -> str:
     )
 
 
+def with_team(path: Path) -> Path:
+    """Write the file that the example includes, beside it."""
+    path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
+    return path
+
+
 def suggestions() -> list[int]:
     """Return the numbers of lines with disabled settings."""
     lines = settings.example().splitlines()
@@ -84,15 +90,15 @@ def suggestions() -> list[int]:
 @pytest.mark.parametrize("number", suggestions())
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
     """Each disabled setting is valid alone, and differs from its default."""
-    loaded = settings.load(write(uncommented(lambda each: each == number)), {})
+    loaded = settings.load(with_team(write(uncommented(lambda each: each == number))), {})
     assert loaded.settings != settings.Settings(rules=())
 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 6
-    loaded = settings.load(write(uncommented(lambda _: True)), {})
-    assert len(loaded.rules.rules) == 4
+    assert len(suggestions()) == 9
+    loaded = settings.load(with_team(write(uncommented(lambda _: True))), {})
+    assert len(loaded.rules.rules) == 7
     assert str(loaded.settings.network.subnet) == "10.213.0.0/20"
 
 
@@ -120,9 +126,9 @@ def test_the_environment_alone_is_enough(write: Write) -> None:
     assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
 
 
-@pytest.mark.parametrize("key", [key for key in settings.setting_keys() if key != "project"])
+@pytest.mark.parametrize("key", [key for key in settings.setting_keys() if key not in {"project", "include"}])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
-    """Each key has a variable. That of `project` belongs to the option."""
+    """Each key has a variable. That of `project` belongs to the option, and `include` has none."""
     values = {
         "rules": "[]",
         "network.subnet": "10.1.0.0/20",

@@ -7,69 +7,104 @@ may change freely.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
 
-MOST = 256
-"""Up to so many rules a port and protocol have a chain each; beyond it, rules share that many chains by hash.
+ALONE, SHARED = 2000, 1000
+"""So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
 
-Half of them are for exact names, and half for subtrees, which take one for each share of lookups.
+It is so for rules of exact names, and for a tenth of them of subtrees, which take a chain for each share of
+lookups. A chain costs Envoy 0.1 ms at each change of the rules and 7 KB (docs/how-it-works.md).
 """
 
 
-def names(prefix: str, rules: tuple[Rule, ...]) -> dict[Rule, str]:
-    """Return the name of each rule's chain, for the rules of one port and protocol.
+DENIED = "denied"
+"""The chain for names that a rule denies within what another one allows: it ends the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The chains for one protocol and port: the rule that decides for each pattern, and each rule's chain."""
+
+    patterns: Mapping[str, Rule]
+    names: Mapping[Rule, str]
+
+    @property
+    def denying(self) -> bool:
+        """Whether any pattern is denied."""
+        return any(rule.denies for rule in self.patterns.values())
+
+
+def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
+    """Return the chains for a protocol and port."""
+    patterns = policy.patterns(protocol, port)
+    rules = tuple(dict.fromkeys(rule for rule in patterns.values() if not rule.denies))
+    return Chains(patterns, _names(prefix, rules, policy.exceptions(protocol, port)))
+
+
+def _names(prefix: str, rules: Sequence[Rule], exceptions: Mapping[Rule, Sequence[str]]) -> dict[Rule, str]:
+    """Return the name of each rule's chain.
 
     Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
-    gets another name, and only the connections of those who shared it are drained.
+    gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
+    that has another exception: what is denied now may be among its connections.
+
+    Which rules are alone follows from hashes, so one rule more or less moves at most one other.
     """
-    if len(rules) <= MOST:
-        return {rule: f"{prefix} {rule.destination} {_kind(rule)}" for rule in rules}
-    shared: dict[str, list[Rule]] = {}
-    for rule in rules:
-        buckets = MOST // 2 // len(lookups.shares(rule))
-        bucket = hashlib.sha256(str(rule.destination).encode()).digest()[0] % buckets
-        below = " below" if rule.destination.subtree else ""
-        shared.setdefault(f"{prefix} {bucket}{below} {_kind(rule)}", []).append(rule)
     found: dict[Rule, str] = {}
+    shared: dict[str, list[Rule]] = {}
+    for below in ("", " below"):
+        group = sorted((rule for rule in rules if rule.destination.subtree == bool(below)), key=_hash)
+        shares = len(lookups.shares(group[0])) if group else 1
+        for rule in group[: ALONE // shares]:
+            found[rule] = f"{prefix} {rule.destination} {_kind(rule)}{_without(exceptions.get(rule, ()))}"
+        for rule in group[ALONE // shares :]:
+            bucket = int.from_bytes(_hash(rule)[:4]) % (SHARED // shares)
+            shared.setdefault(f"{prefix} {bucket}{below} {_kind(rule)}", []).append(rule)
     for chain, members in shared.items():
-        sharing = json.dumps([str(each.destination) for each in members])
-        found |= dict.fromkeys(members, f"{chain} {hashlib.sha256(sharing.encode()).hexdigest()[:16]}")
+        sharing = [f"{each.destination}{_without(exceptions.get(each, ()))}" for each in members]
+        found |= dict.fromkeys(members, f"{chain} {_digest(sharing)}")
     return found
+
+
+def _hash(rule: Rule) -> bytes:
+    return hashlib.sha256(str(rule.destination).encode()).digest()
 
 
 def _kind(rule: Rule) -> str:
     return "exempt" if rule.allow_private else "guarded"
 
 
-def by_name(rules: Iterable[Rule]) -> dict[str, Rule]:
-    """Return each pattern (`a.test`, `*.a.test`) with the rule that decides it; an exact rule comes first."""
-    patterns: dict[str, Rule] = {}
-    for rule in sorted(rules, key=lambda rule: rule.destination.subtree):
-        patterns.setdefault(rule.destination.name, rule)
-        if rule.destination.subtree:
-            patterns[f"*.{rule.destination.name}"] = rule
-    return patterns
+def _without(exceptions: Sequence[str]) -> str:
+    return f" without {_digest(sorted(exceptions))}" if exceptions else ""
 
 
-def select(chains: Mapping[Rule, str], name: Json, source: Json, after: str = "") -> Json:
+def _digest(words: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+
+def select(chosen: Chains, name: Json, source: Json, after: str = "") -> Json:
     """Return the matcher that selects the chain of the rule that decides a name. `name` is the input with it.
 
     `source` is the input with the agent's address, and `after` the expression for what follows the address.
     """
-    rules = {chain: rule for rule, chain in chains.items()}
-    patterns: dict[str, list[str]] = {}
-    for pattern, rule in by_name(chains).items():
-        patterns.setdefault(chains[rule], []).append(pattern)
+    outcomes: dict[str, Json] = {}
+    domains: dict[str, list[str]] = {}
+    for pattern, rule in chosen.patterns.items():
+        chain = DENIED if rule.denies else chosen.names[rule]
+        domains.setdefault(chain, []).append(pattern)
+        if chain not in outcomes:
+            outcomes[chain] = {"action": action(DENIED)} if rule.denies else _by_share(rule, chain, source, after)
     matcher = typed(
         "names",
         "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
         domain_matchers=[
-            {"domains": sorted(domains), "on_match": _by_share(rules[chain], chain, source, after)}
-            for chain, domains in sorted(patterns.items())
+            {"domains": sorted(domains[chain]), "on_match": outcomes[chain]} for chain in sorted(domains)
         ],
     )
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
@@ -109,17 +144,27 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
-def forwarding(chains: Mapping[Rule, str], statistics: str, idle: float) -> list[Json]:
+def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
     """Return the filter chains: each forwards to the host that was named, on its rules' port.
 
     `idle` is in seconds: for so long nothing need be sent.
     """
-    rules = {chain: rule for rule, chain in chains.items()}
+    rules = {chain: rule for rule, chain in chosen.names.items()}
     return [
         {"name": _chain(chain, share), "filters": _filters(rule, share, statistics, idle)}
         for chain, rule in sorted(rules.items(), key=lambda each: each[0])
         for share in lookups.shares(rule)
     ]
+
+
+def ending() -> Json:
+    """Return the chain that ends a connection at once, so that its record tells why."""
+    return {
+        "name": DENIED,
+        "filters": [
+            extension("envoy.filters.network.direct_response", "filters.network.direct_response.v3.Config"),
+        ],
+    }
 
 
 def _filters(rule: Rule, share: str, statistics: str, idle: float) -> list[Json]:

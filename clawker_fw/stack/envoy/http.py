@@ -9,7 +9,7 @@ A connection through the internal listener carries its destination as filter sta
 which it was opened. It is used again only for requests with the same destination.
 """
 
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
@@ -37,6 +37,9 @@ which both collide with those of another one. (Envoy hashes the two in any order
 connections.)
 """
 
+_REFUSED = "clawker-fw: no rule allows this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+
+_DENIED = "clawker-fw: a rule denies this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
 
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
@@ -94,15 +97,15 @@ def cluster() -> Json:
     }
 
 
-def listener(rules: RuleSet, idle: float) -> list[Json]:
+def listener(policy: Policy, idle: float) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
-    by_port = {port: chains.names(f"http {port}", rules.on(port, Protocol.HTTP)) for port in rules.ports}
-    used = {port: named for port, named in by_port.items() if named}
+    by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
+    used = {port: chosen for port, chosen in by_port.items() if chosen.names}
     if not used:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     source = chains.matching_input("FilterStateInput", key=SOURCE)
-    by_name = {str(port): chains.select(named, host, source, ":[0-9]+") for port, named in used.items()}
+    by_name = {str(port): chains.select(chosen, host, source, ":[0-9]+") for port, chosen in used.items()}
     return [
         {
             "@type": f"{TYPES}.config.listener.v3.Listener",
@@ -119,8 +122,8 @@ def listener(rules: RuleSet, idle: float) -> list[Json]:
             },
             "filter_chains": [
                 chain
-                for port, named in used.items()
-                for chain in chains.forwarding(named, f"http-{port}", idle + _LATER)
+                for port, chosen in used.items()
+                for chain in chains.forwarding(chosen, f"http-{port}", idle + _LATER)
             ],
         }
     ]
@@ -152,9 +155,9 @@ def _connection_manager(routes_path: str, idle: float) -> Json:
     host = "%CEL(request.headers[':authority'].lowerAscii())%"
     cel = extension("envoy.formatter.cel", "formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
     hashed = "envoy.hashable_string"
+    denied = refusals.of_denied_route()
     refused = {"status_code_filter": {"comparison": {"value": {"default_value": 403, "runtime_key": "refused"}}}}
     no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
-    sentence = "clawker-fw: no rule allows this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -201,14 +204,8 @@ def _connection_manager(routes_path: str, idle: float) -> Json:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         local_reply_config={
             "mappers": [
-                {
-                    "filter": refused,
-                    "body_format_override": {"text_format_source": {"inline_string": sentence}},
-                },
-                {
-                    "filter": no_answer,
-                    "body_format_override": {"text_format_source": {"inline_string": _NO_ANSWER}},
-                },
+                {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
+                for each, sentence in ((denied, _DENIED), (refused, _REFUSED), (no_answer, _NO_ANSWER))
             ],
         },
         access_log=refusals.of_http(),

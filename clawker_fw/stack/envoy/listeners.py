@@ -5,31 +5,28 @@ Built as values and serialised, never templated. The layout keeps an update from
 is a filter chain, and the matcher may change freely. Field names are those of the Envoy v3 API reference.
 """
 
-from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, refusals
 from clawker_fw.stack.envoy.messages import HOST_NAME, TYPES, Json, extension
 
 
-def listeners(rules: RuleSet, address: IPv4Address, routes_path: str, idle: float) -> list[Json]:
+def listeners(policy: Policy, address: IPv4Address, routes_path: str, idle: float) -> list[Json]:
     """Return a listener for each port, and the one that HTTP requests go through if a rule allows any.
 
     `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
     table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
     """
     ports = [
-        _listener(address, port, chains.names("tls", rules.on(port, Protocol.HTTPS)), routes_path, idle)
-        for port in rules.ports
+        _listener(address, port, chains.chains("tls", policy, Protocol.HTTPS, port), routes_path, idle)
+        for port in policy.rules.ports
     ]
-    return [*ports, *http.listener(rules, idle)]
+    return [*ports, *http.listener(policy, idle)]
 
 
-def _listener(
-    address: IPv4Address, port: int, tls_chains: Mapping[Rule, str], routes_path: str, idle: float
-) -> Json:
+def _listener(address: IPv4Address, port: int, tls_chains: chains.Chains, routes_path: str, idle: float) -> Json:
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": f"port-{port}",
@@ -47,14 +44,15 @@ def _listener(
         "filter_chains": [
             {"name": http.CHAIN, "filters": http.filters(port, routes_path, idle)},
             *chains.forwarding(tls_chains, f"tls-{port}", idle),
+            *([chains.ending()] if tls_chains.denying else []),
         ],
     }
 
 
-def _by_protocol(tls_chains: Mapping[Rule, str]) -> Json:
+def _by_protocol(tls_chains: chains.Chains) -> Json:
     """Return the matcher: TLS by its server name (RFC 6066), everything else is HTTP."""
     by_protocol: Json = {"raw_buffer": {"action": chains.action(http.CHAIN)}}
-    if tls_chains:
+    if tls_chains.names:
         server_name = chains.matching_input("ServerNameInput")
         is_host_name = {
             "and_matcher": {

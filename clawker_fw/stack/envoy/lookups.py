@@ -8,11 +8,10 @@ has a cluster for each cache, and each source address that it connects from.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from clawker_fw.rules.schema import Rule
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import TYPES, Json
+from clawker_fw.stack.envoy.messages import TYPES, Json, typed
 
 SHARES = 10
 """Agents are told apart by the last digit of their addresses: Envoy has no other way that is as cheap."""
@@ -54,14 +53,6 @@ def cache(share: str) -> Json:
         if share == NAMED
         else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS)
     )
-    resolver: dict[str, Any] = {
-        "@type": f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        "dns_resolver_options": {"no_default_search_domain": True},
-        # The cache waits for 5 s in all. c-ares asks again after 2 s, but after 250 ms once answers have been
-        # quick, and each time it waits about twice as long. With fewer tries, a late answer would be missed.
-        "query_timeout_seconds": "2",
-        "query_tries": 5,
-    }
     return {
         "name": share,
         "dns_lookup_family": "V4_ONLY",
@@ -72,8 +63,20 @@ def cache(share: str) -> Json:
         # For answers without a TTL, as for a name that does not exist.
         "dns_refresh_rate": "1s",
         "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
-        "typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": resolver},
     }
+
+
+def resolver() -> Json:
+    """Return how names are looked up by every cache. It is set once: thousands of filters name a cache."""
+    return typed(
+        "envoy.network.dns_resolver.cares",
+        f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        dns_resolver_options={"no_default_search_domain": True},
+        # A cache waits for 5 s in all. c-ares asks again after 2 s, but after 250 ms once answers have been
+        # quick, and each time it waits about twice as long. With fewer tries, a late answer would be missed.
+        query_timeout_seconds="2",
+        query_tries=5,
+    )
 
 
 def _cluster(share: str, *, exempt: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy import bounds, chains, routes
 from clawker_fw.stack.envoy.messages import HOST, PORT, SOURCE, TYPES, Json, extension
 
 _LONGEST = 255
@@ -46,6 +46,7 @@ _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 """Only for the record: CEL takes no expression as large as the one by which names are refused."""
 
 _DETAILS = "response.code_details"
+_DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _ENDED = ("connection_termination", "remote_connection_failure")
 """A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
@@ -78,6 +79,7 @@ def of_listener() -> list[Json]:
         _cel("xds.filter_chain_name == ''"),
     )
     reason = _first(
+        (f"xds.filter_chain_name == '{chains.DENIED}'", Reason.DENIED),
         ("xds.filter_chain_name != ''", _UPSTREAM_REASON),
         (f"!has({_DETAILS})", Reason.TIMEOUT),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
@@ -85,8 +87,14 @@ def of_listener() -> list[Json]:
         otherwise=_text(Reason.NO_RULE),
     )
     crowded = _cel(f"{_CROWDED} && {_SERVER_NAME} != ''")
-    any_of_them = {"or_filter": {"filters": [refused, failed, never_said, crowded]}}
+    denied = _cel(f"xds.filter_chain_name == '{chains.DENIED}'")
+    any_of_them = {"or_filter": {"filters": [refused, denied, failed, never_said, crowded]}}
     return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
+
+
+def of_denied_route() -> Json:
+    """Return the filter that passes requests that a rule denies within what another one allows."""
+    return _cel(_DENIED_ROUTE)
 
 
 def of_rules() -> list[Json]:
@@ -119,6 +127,7 @@ def of_http() -> list[Json]:
     )
     not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
     reason = _first(
+        (_DENIED_ROUTE, Reason.DENIED),
         (f"{_DETAILS} == 'direct_response'", Reason.NO_RULE),
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),

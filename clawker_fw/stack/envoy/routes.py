@@ -6,7 +6,10 @@ ports share one table, because each file that Envoy watches takes an inotify ins
 (inotify(7)).
 """
 
-from clawker_fw.rules.ruleset import RuleSet
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clawker_fw.rules.policy import Policy, Scope
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
 
@@ -21,63 +24,74 @@ _HEADERS_REMOVED = (
 )
 """Headers that a proxy adds and an agent could forge. Origins should not see them."""
 
-Ports = tuple[int, ...]
-"""The ports on which a name is allowed."""
+DENIED = "denied"
+"""The route for what a rule denies within what another one allows."""
 
 
-def table(rules: RuleSet) -> Json:
+@dataclass(frozen=True, slots=True, order=True)
+class _Ports:
+    """The ports on which a name is allowed, and those of them that names above it have and it is denied."""
+
+    allowed: tuple[int, ...]
+    denied: tuple[int, ...]
+
+    @classmethod
+    def of(cls, scope: Scope) -> "_Ports":
+        allowed = (port for protocol, port in scope.allowed if protocol is Protocol.HTTP)
+        denied = (
+            port for (protocol, port), rule in scope.own.items() if protocol is Protocol.HTTP and rule.denies
+        )
+        return cls(tuple(sorted(allowed)), tuple(sorted(denied)))
+
+    def __str__(self) -> str:
+        return " ".join([*map(str, self.allowed), *(f"{DENIED}-{port}" for port in self.denied)])
+
+
+def table(policy: Policy) -> Json:
     """Return the route table. Names with the same ports share a virtual host."""
-    hosts: dict[Ports, list[str]] = {}
-    for pattern, ports in _patterns(rules).items():
+    hosts: dict[_Ports, list[str]] = {}
+    for pattern, ports in _patterns(policy):
         hosts.setdefault(ports, []).append(pattern)
-    allowed = [
+    known = [
         {
-            "name": " ".join(str(port) for port in ports),
+            "name": str(ports),
             "domains": sorted(domains),
-            "routes": [*(_forward(port) for port in ports), _refuse()],
+            "routes": [*map(_forward, ports.allowed), *map(_deny, ports.denied), _refuse()],
         }
         for ports, domains in sorted(hosts.items())
     ]
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": NAME,
-        "virtual_hosts": [*allowed, {"name": "refused", "domains": ["*"], "routes": [_refuse()]}],
+        "virtual_hosts": [*known, {"name": "refused", "domains": ["*"], "routes": [_refuse()]}],
         "request_headers_to_remove": list(_HEADERS_REMOVED),
     }
 
 
-def _patterns(rules: RuleSet) -> dict[str, Ports]:
-    """Return each pattern (`a.test`, `*.a.test`) with the ports on which names are allowed that match it best.
+def _patterns(policy: Policy) -> Iterator[tuple[str, _Ports]]:
+    """Yield each pattern (`a.test`, `*.a.test`) with the ports of names that match it best.
 
     Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
     parent domains allow on further ports.
     """
-    exact: dict[str, set[int]] = {}
-    below: dict[str, set[int]] = {}
-    for rule in (each for each in rules.rules if each.protocol is Protocol.HTTP):
-        kind = below if rule.destination.subtree else exact
-        kind.setdefault(rule.destination.name, set()).add(rule.port)
-    inherited: dict[str, frozenset[int]] = {"": frozenset()}
+    for point in policy.points():
+        for pattern, scope in point.patterns:
+            if any(protocol is Protocol.HTTP for protocol, _ in scope.own):
+                yield pattern, _Ports.of(scope)
 
-    def subtree(name: str) -> frozenset[int]:
-        """Return the ports for subdomains of a name."""
-        if name not in inherited:
-            inherited[name] = subtree(name.partition(".")[2]) | below.get(name, set())
-        return inherited[name]
 
-    patterns = {name: subtree(name) | exact.get(name, set()) for name in (*exact, *below)}
-    patterns |= {f"*.{name}": subtree(name) for name in below}
-    return {pattern: tuple(sorted(ports)) for pattern, ports in patterns.items()}
+def _on(port: int) -> Json:
+    return {"prefix": "/", "filter_state": [{"key": PORT, "string_match": {"exact": str(port)}}]}
 
 
 def _forward(port: int) -> Json:
     # Matching has stripped the port from the Host header. It is added again for the origin.
     host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
-    state = [{"key": PORT, "string_match": {"exact": str(port)}}]
-    return {
-        "match": {"prefix": "/", "filter_state": state},
-        "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host},
-    }
+    return {"match": _on(port), "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host}}
+
+
+def _deny(port: int) -> Json:
+    return {"name": DENIED, "match": _on(port), "direct_response": {"status": 403}}
 
 
 def _refuse() -> Json:

@@ -4,7 +4,7 @@ import json
 from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes
@@ -88,6 +88,7 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
         "connections": bounds.MOST_CONNECTIONS,
         "kept_heap": bounds.KEPT_HEAP,
         "overload_manager": overload_manager(),
+        "resolver": lookups.resolver(),
         "through_rules": http.cluster(),
         "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
@@ -103,14 +104,14 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
     }
 
 
-def hot(rules: RuleSet, address: IPv4Address, idle: float) -> Files:
+def hot(policy: Policy, address: IPv4Address, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
     `address` is Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
     """
     return {
-        ROUTES: public(discovery_response([routes.table(rules)])),
-        LISTENERS: public(discovery_response(listeners(rules, address, _ROUTES.path, idle))),
+        ROUTES: public(discovery_response([routes.table(policy)])),
+        LISTENERS: public(discovery_response(listeners(policy, address, _ROUTES.path, idle))),
     }
 
 

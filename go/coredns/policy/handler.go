@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/request"
@@ -15,6 +16,15 @@ const payload = 1232
 type Handler struct {
 	source   *Source
 	refusals *Recorder
+	now      func() time.Time
+}
+
+// explanations are what an agent is told of the reasons why a name does not exist.
+var explanations = map[string]string{
+	noRule:  "no rule allows this name",
+	denied:  "a rule denies this name",
+	expired: "the rule for this name has ended",
+	badName: "this is not a host name",
 }
 
 // Name returns the plugin's name in the Corefile.
@@ -28,26 +38,29 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	reply.SetReply(query)
 	reply.Authoritative = true
 	question := request.Request{W: writer, Req: query}
-	switch address, allowed := list.Address(question.Name()); {
+	decision := list.Decide(question.Name(), h.now())
+	reason := badRequest
+	switch {
 	case query.Opcode != dns.OpcodeQuery:
 		reply.Rcode = dns.RcodeNotImplemented
 	case len(query.Question) != 1:
 		reply.Rcode = dns.RcodeFormatError
 	case question.QClass() != dns.ClassINET, question.QType() == dns.TypeAXFR, question.QType() == dns.TypeIXFR:
 		reply.Rcode = dns.RcodeRefused
-	case !allowed:
+	case !decision.Allowed():
+		reason = decision.Reason
 		reply.Rcode = dns.RcodeNameError
 		reply.Ns = authority(list.ttl)
 	case question.QType() == dns.TypeA:
 		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
-		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: address.AsSlice()}}
+		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: decision.Address.AsSlice()}}
 	default:
 		reply.Ns = authority(list.ttl)
 	}
 	if query.IsEdns0() != nil {
 		reply.SetEdns0(payload, false)
 		if reply.Rcode == dns.RcodeNameError {
-			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no rule allows this name"}
+			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanations[reason]}
 			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
 		}
 	}
@@ -55,7 +68,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
 	}
 	if reply.Rcode != dns.RcodeSuccess {
-		if err := h.refusals.Record(writer.RemoteAddr(), reply); err != nil {
+		if err := h.refusals.Record(writer.RemoteAddr(), reply, reason); err != nil {
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -43,7 +44,7 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	var refusals bytes.Buffer
-	return Handler{source, NewRecorder(&refusals)}, &refusals
+	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }}, &refusals
 }
 
 // ask returns the reply to one query as it would be on the wire, and the record of it.
@@ -165,7 +166,12 @@ func TestServeDNSQuestions(t *testing.T) {
 
 // A query with EDNS gets EDNS with our UDP size, and only then does a refusal give the reason (RFC 6891, RFC 8914).
 func TestServeDNSExtensions(t *testing.T) {
-	for name, blocked := range map[string]bool{"a.test.": false, "b.test.": true} {
+	for name, explanation := range map[string]string{
+		"a.test.":      "",
+		"b.test.":      "no rule allows this name",
+		"no.w.test.":   "a rule denies this name",
+		`x\.y.w.test.`: "this is not a host name",
+	} {
 		for _, extended := range []bool{false, true} {
 			query := new(dns.Msg)
 			query.SetQuestion(name, dns.TypeA)
@@ -182,11 +188,11 @@ func TestServeDNSExtensions(t *testing.T) {
 			if option == nil {
 				continue
 			}
-			if option.UDPSize() != 1232 || option.Version() != 0 || (len(option.Option) == 1) != blocked {
+			if option.UDPSize() != 1232 || option.Version() != 0 || (len(option.Option) == 1) != (explanation != "") {
 				t.Errorf("%s: got %v", name, option)
 			}
 			for _, each := range option.Option {
-				if why := each.(*dns.EDNS0_EDE); why.InfoCode != 15 || why.ExtraText != "no rule allows this name" {
+				if why := each.(*dns.EDNS0_EDE); why.InfoCode != 15 || why.ExtraText != explanation {
 					t.Errorf("%s: got %v", name, why)
 				}
 			}
@@ -206,6 +212,7 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 		"an allowed name":    {stranger, "a.test.", dns.TypeA, dns.OpcodeQuery, ""},
 		"without data":       {stranger, "a.test.", dns.TypeAAAA, dns.OpcodeQuery, ""},
 		"another":            {stranger, "B.test.", dns.TypeAAAA, dns.OpcodeQuery, "no-rule"},
+		"a denied one":       {stranger, "no.w.test.", dns.TypeA, dns.OpcodeQuery, "denied"},
 		"an odd one":         {stranger, `x\"\010.test.`, dns.TypeA, dns.OpcodeQuery, "bad-name"},
 		"the root":           {stranger, ".", dns.TypeNS, dns.OpcodeQuery, "bad-name"},
 		"a transfer":         {stranger, "a.test.", dns.TypeAXFR, dns.OpcodeQuery, "bad-request"},

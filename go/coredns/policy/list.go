@@ -14,27 +14,41 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // deny is the value of an entry without an address.
 const deny = "deny"
 
 // file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of
-// `addresses` or `deny`; if it is missing, the nearest name above decides.
+// `addresses` or `deny`; if it is missing, the nearest name above decides. An address with a time, in seconds since
+// 1970, is refused from then on.
 type file struct {
 	TTL       uint32                `json:"ttl"`
 	Addresses map[string]netip.Addr `json:"addresses"`
 	Names     map[string]struct {
-		At    string `json:"at"`
-		Below string `json:"below"`
+		At         string `json:"at"`
+		AtUntil    int64  `json:"at_until"`
+		Below      string `json:"below"`
+		BelowUntil int64  `json:"below_until"`
 	} `json:"names"`
 }
 
-// answer is a decision: undecided, an address, or a denial.
+// answer is what an entry says: nothing, an address that may have an end, or a denial.
 type answer struct {
 	decided bool
 	address netip.Addr
+	until   int64
 }
+
+// Decision is what happens to a name: it has an address, or is refused for a reason.
+type Decision struct {
+	Address netip.Addr
+	Reason  string
+}
+
+// Allowed reports whether the name has an address.
+func (d Decision) Allowed() bool { return d.Reason == "" }
 
 type entry struct{ at, below answer }
 
@@ -65,11 +79,11 @@ func Parse(content []byte) (*List, error) {
 		if !isHostName(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)
 		}
-		at, err := read.answer(said.At)
+		at, err := read.answer(said.At, said.AtUntil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		below, err := read.answer(said.Below)
+		below, err := read.answer(said.Below, said.BelowUntil)
 		if err != nil {
 			return nil, fmt.Errorf("below %s: %w", name, err)
 		}
@@ -78,36 +92,47 @@ func Parse(content []byte) (*List, error) {
 	return list, nil
 }
 
-func (f file) answer(text string) (answer, error) {
-	switch text {
-	case "":
-		return answer{}, nil
-	case deny:
-		return answer{decided: true}, nil
-	}
+func (f file) answer(text string, until int64) (answer, error) {
 	address, known := f.Addresses[text]
-	if !known || !address.Is4() {
+	switch {
+	case until < 0 || (until > 0 && !known):
+		return answer{}, fmt.Errorf("%d is not the end of an address", until)
+	case text == "":
+		return answer{}, nil
+	case text == deny:
+		return answer{decided: true}, nil
+	case !known || !address.Is4():
 		return answer{}, fmt.Errorf("addresses has no IPv4 address %q", text)
 	}
-	return answer{true, address}, nil
+	return answer{true, address, until}, nil
 }
 
-// Address returns the address of an allowed name. The name's own `at` decides first, then the nearest `below`, starting
+// Decide returns what happens to a name at a time. The name's own `at` decides first, then the nearest `below`, starting
 // with the name itself.
-func (l *List) Address(name string) (netip.Addr, bool) {
+func (l *List) Decide(name string, now time.Time) Decision {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if !isHostName(name) {
-		return netip.Addr{}, false
+		return Decision{Reason: badName}
 	}
 	if said := l.names[name].at; said.decided {
-		return said.address, said.address.IsValid()
+		return said.decision(now)
 	}
 	for above, more := name, true; more; _, above, more = strings.Cut(above, ".") {
 		if said := l.names[above].below; said.decided {
-			return said.address, said.address.IsValid()
+			return said.decision(now)
 		}
 	}
-	return netip.Addr{}, false
+	return Decision{Reason: noRule}
+}
+
+func (a answer) decision(now time.Time) Decision {
+	switch {
+	case !a.address.IsValid():
+		return Decision{Reason: denied}
+	case a.until > 0 && now.Unix() >= a.until:
+		return Decision{Reason: expired}
+	}
+	return Decision{Address: a.address}
 }
 
 // Limits of a name without its final dot (RFC 1035, section 2.3.4).

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
+	"time"
 )
 
 // example has every kind of decision, at several depths.
@@ -28,8 +29,11 @@ func parse(t *testing.T, content string) *List {
 	return list
 }
 
+// then is a time at which the example's names are asked for.
+var then = time.Unix(1_800_000_000, 0)
+
 // A name has the address of its own `at`, else of the nearest `below`, starting with its own.
-func TestAddress(t *testing.T) {
+func TestDecide(t *testing.T) {
 	const envoy, other, refused = "10.213.8.10", "10.213.8.11", ""
 	list := parse(t, example)
 	for name, wanted := range map[string]string{
@@ -79,13 +83,40 @@ func TestAddress(t *testing.T) {
 		long(254):               refused,
 		"10.213.8.10":           refused,
 	} {
-		address, allowed := list.Address(name)
+		decision := list.Decide(name, then)
 		text := ""
-		if allowed {
-			text = address.String()
+		if decision.Allowed() {
+			text = decision.Address.String()
 		}
-		if text != wanted || allowed != address.IsValid() {
-			t.Errorf("%q: got %v, %v, expected %q", name, address, allowed, wanted)
+		if text != wanted || decision.Allowed() != decision.Address.IsValid() {
+			t.Errorf("%q: got %v, expected %q", name, decision, wanted)
+		}
+	}
+}
+
+// A refusal has a reason. An address with an end is refused from that second on, whatever is above it.
+func TestDecideReasons(t *testing.T) {
+	list := parse(t, `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{
+"w.test":{"at":"envoy","below":"envoy"},
+"no.w.test":{"at":"deny","below":"deny"},
+"ends.w.test":{"at":"envoy","at_until":1800000000,"below":"envoy","below_until":1800000010}}}`)
+	for _, each := range []struct {
+		name   string
+		after  time.Duration
+		reason string
+	}{
+		{"w.test", 0, ""},
+		{"other.test", 0, "no-rule"},
+		{"x y.w.test", 0, "bad-name"},
+		{"no.w.test", 0, "denied"},
+		{"x.no.w.test", 0, "denied"},
+		{"ends.w.test", -time.Nanosecond, ""},
+		{"ends.w.test", 0, "expired"},
+		{"x.ends.w.test", 9 * time.Second, ""},
+		{"x.ends.w.test", 10 * time.Second, "expired"},
+	} {
+		if decision := list.Decide(each.name, then.Add(each.after)); decision.Reason != each.reason {
+			t.Errorf("%s after %s: got %q, expected %q", each.name, each.after, decision.Reason, each.reason)
 		}
 	}
 }
@@ -102,11 +133,11 @@ func long(length int) string {
 }
 
 // A list without names refuses every name.
-func TestAddressOfAnEmptyList(t *testing.T) {
+func TestDecideByAnEmptyList(t *testing.T) {
 	list := parse(t, `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{}}`)
 	for _, name := range []string{"a.test", "test", "", "."} {
-		if address, allowed := list.Address(name); allowed {
-			t.Errorf("%q: got %v", name, address)
+		if decision := list.Decide(name, then); decision.Allowed() {
+			t.Errorf("%q: got %v", name, decision)
 		}
 	}
 }
@@ -124,35 +155,38 @@ func TestParseDigest(t *testing.T) {
 // Content that clawker-fw would not write is an error with the reason, and never a partial list.
 func TestParseErrors(t *testing.T) {
 	for content, wanted := range map[string]string{
-		``:                                   "EOF",
-		`{`:                                  "unexpected EOF",
-		`[]`:                                 "cannot unmarshal array",
-		`null`:                               "names is missing",
-		`{}`:                                 "names is missing",
-		`{"ttl":1,"addresses":{}}`:           "names is missing",
-		`{"names":null}`:                     "names is missing",
-		`{"names":[]}`:                       "cannot unmarshal array",
-		`{"names":{}} x`:                     "there is data after the list",
-		`{"names":{}}{"names":{}}`:           "there is data after the list",
-		`{"names":{}}}`:                      "there is data after the list",
-		`{"names":{},"more":1}`:              `unknown field "more"`,
-		`{"names":{"a":{"on":""}}}`:          `unknown field "on"`,
-		`{"ttl":-1,"names":{}}`:              "cannot unmarshal number -1",
-		`{"ttl":"1","names":{}}`:             "cannot unmarshal string",
-		`{"ttl":5e9,"names":{}}`:             "cannot unmarshal number 5e9",
-		`{"names":{"":{}}}`:                  `"" is not a host name in lower case`,
-		`{"names":{"A.test":{}}}`:            `"A.test" is not a host name in lower case`,
-		`{"names":{"a.test.":{}}}`:           `"a.test." is not a host name`,
-		`{"names":{"*.test":{}}}`:            `"*.test" is not a host name`,
-		`{"names":{".test":{}}}`:             `".test" is not a host name`,
-		`{"names":{"a..test":{}}}`:           `"a..test" is not a host name`,
-		`{"names":{"a\\b":{}}}`:              `"a\\b" is not a host name`,
-		`{"names":{"é.test":{}}}`:            `"é.test" is not a host name`,
-		`{"names":{"` + label(64) + `":{}}}`: "is not a host name",
-		`{"names":{"` + long(254) + `":{}}}`: "is not a host name",
-		`{"names":{"a":{"at":"envoy"}}}`:     `a: addresses has no IPv4 address "envoy"`,
-		`{"names":{"a":{"below":"envoy"}}}`:  `below a: addresses has no IPv4 address "envoy"`,
-		`{"names":{"a":{"at":"DENY"}}}`:      `a: addresses has no IPv4 address "DENY"`,
+		``:                               "EOF",
+		`{`:                              "unexpected EOF",
+		`[]`:                             "cannot unmarshal array",
+		`null`:                           "names is missing",
+		`{}`:                             "names is missing",
+		`{"ttl":1,"addresses":{}}`:       "names is missing",
+		`{"names":null}`:                 "names is missing",
+		`{"names":[]}`:                   "cannot unmarshal array",
+		`{"names":{}} x`:                 "there is data after the list",
+		`{"names":{}}{"names":{}}`:       "there is data after the list",
+		`{"names":{}}}`:                  "there is data after the list",
+		`{"names":{},"more":1}`:          `unknown field "more"`,
+		`{"names":{"a":{"on":""}}}`:      `unknown field "on"`,
+		`{"names":{"a":{"at_until":7}}}`: "7 is not the end of an address",
+		`{"names":{"a":{"at":"deny","at_until":7}}}`:                                  "7 is not the end of an address",
+		`{"addresses":{"e":"10.0.0.1"},"names":{"a":{"below":"e","below_until":-7}}}`: "-7 is not the end of an address",
+		`{"ttl":-1,"names":{}}`:                                         "cannot unmarshal number -1",
+		`{"ttl":"1","names":{}}`:                                        "cannot unmarshal string",
+		`{"ttl":5e9,"names":{}}`:                                        "cannot unmarshal number 5e9",
+		`{"names":{"":{}}}`:                                             `"" is not a host name in lower case`,
+		`{"names":{"A.test":{}}}`:                                       `"A.test" is not a host name in lower case`,
+		`{"names":{"a.test.":{}}}`:                                      `"a.test." is not a host name`,
+		`{"names":{"*.test":{}}}`:                                       `"*.test" is not a host name`,
+		`{"names":{".test":{}}}`:                                        `".test" is not a host name`,
+		`{"names":{"a..test":{}}}`:                                      `"a..test" is not a host name`,
+		`{"names":{"a\\b":{}}}`:                                         `"a\\b" is not a host name`,
+		`{"names":{"é.test":{}}}`:                                       `"é.test" is not a host name`,
+		`{"names":{"` + label(64) + `":{}}}`:                            "is not a host name",
+		`{"names":{"` + long(254) + `":{}}}`:                            "is not a host name",
+		`{"names":{"a":{"at":"envoy"}}}`:                                `a: addresses has no IPv4 address "envoy"`,
+		`{"names":{"a":{"below":"envoy"}}}`:                             `below a: addresses has no IPv4 address "envoy"`,
+		`{"names":{"a":{"at":"DENY"}}}`:                                 `a: addresses has no IPv4 address "DENY"`,
 		`{"addresses":{"e":"10.0.0.300"},"names":{}}`:                   "10.0.0.300",
 		`{"addresses":{"e":""},"names":{"a":{"at":"e"}}}`:               `addresses has no IPv4 address "e"`,
 		`{"addresses":{"e":"::1"},"names":{"a":{"at":"e"}}}`:            `addresses has no IPv4 address "e"`,

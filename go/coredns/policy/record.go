@@ -16,6 +16,8 @@ import (
 // The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
 const (
 	noRule     = "no-rule"
+	denied     = "denied"
+	expired    = "expired"
 	badName    = "bad-name"
 	badRequest = "bad-request"
 )
@@ -65,8 +67,8 @@ func NewRecorder(out io.Writer) *Recorder {
 	return &Recorder{out: out, now: time.Now, clients: map[netip.Addr]*client{}}
 }
 
-// Record writes down which client was refused what.
-func (r *Recorder) Record(source net.Addr, reply *dns.Msg) error {
+// Record writes down which client was refused what, and why.
+func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error {
 	question := dns.Question{Name: "."}
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
@@ -89,7 +91,7 @@ func (r *Recorder) Record(source net.Addr, reply *dns.Msg) error {
 		Port:       53,
 		Name:       cut(strings.TrimSuffix(question.Name, ".")),
 		Type:       dns.Type(question.Qtype).String(),
-		Reason:     reason(reply, question.Name),
+		Reason:     reason,
 		Suppressed: from.suppressed,
 	}
 	from.lines--
@@ -131,17 +133,6 @@ func (c *client) fill(now time.Time) {
 	if passed := now.Sub(c.at).Seconds(); passed > 0 {
 		c.lines = min(linesAtOnce, c.lines+passed*linesPerSecond)
 		c.at = now
-	}
-}
-
-func reason(reply *dns.Msg, name string) string {
-	switch {
-	case reply.Rcode != dns.RcodeNameError:
-		return badRequest
-	case !isHostName(strings.ToLower(strings.TrimSuffix(name, "."))):
-		return badName
-	default:
-		return noRule
 	}
 }
 

@@ -39,7 +39,7 @@ func TestRecordFloods(t *testing.T) {
 	recorder.now = func() time.Time { return now }
 	record := func(source net.Addr, name string) {
 		t.Helper()
-		if err := recorder.Record(source, refused(name)); err != nil {
+		if err := recorder.Record(source, refused(name), noRule); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,7 +80,7 @@ func TestRecordManyClients(t *testing.T) {
 	const clients = 3 * mostClients
 	for number := range clients {
 		source := &net.UDPAddr{IP: net.IPv4(10, byte(number>>16), byte(number>>8), byte(number)), Port: 1}
-		if err := recorder.Record(source, refused(fmt.Sprintf("%d.test.", number))); err != nil {
+		if err := recorder.Record(source, refused(fmt.Sprintf("%d.test.", number)), noRule); err != nil {
 			t.Fatal(err)
 		}
 		if len(recorder.clients) > mostClients {

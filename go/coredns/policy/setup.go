@@ -2,6 +2,7 @@ package policy
 
 import (
 	"os"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -31,6 +32,7 @@ func setup(controller *caddy.Controller) error {
 		source.Close()
 		return listener.Close()
 	})
-	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return Handler{source, NewRecorder(os.Stdout)} })
+	handler := Handler{source, NewRecorder(os.Stdout), time.Now}
+	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	return nil
 }

@@ -52,8 +52,7 @@ func follow(t *testing.T) (*Source, string) {
 }
 
 func allows(source *Source, name string) bool {
-	_, allowed := source.List().Address(name)
-	return allowed
+	return source.List().Decide(name, time.Now()).Allowed()
 }
 
 // until waits until a condition is true.

@@ -1,0 +1,215 @@
+"""The policy: what the rules say about every name, protocol and port, compiled once.
+
+Among the rules for a protocol and port, the most specific name decides: the exact name first, then the nearest
+name above it that has a subtree rule. Where both an allowing and a denying rule have this name, the denying one
+decides. `decide` says just that, for one connection. Everything else is a walk over the same tree: the resolver's
+list, Envoy's server names and its virtual hosts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
+
+Key = tuple[Protocol, int]
+"""What rules tell connections apart by, besides the name: the protocol and the port."""
+
+Allowed = Mapping[Key, Rule]
+"""What is allowed, and the rule that allows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a connection: it is allowed by a rule, or refused for a reason, perhaps by a rule."""
+
+    rule: Rule | None
+    reason: Reason | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the connection is allowed."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is decided for a name, or for the names below it.
+
+    `inherited` is what names above it allow here, and `own` what its own rules decide: each value is a rule that
+    allows something, or one that denies what is inherited. `denies` says whether any of its own rules denies.
+    """
+
+    inherited: Allowed
+    own: Mapping[Key, Rule]
+    denies: bool
+
+    @property
+    def allowed(self) -> Allowed:
+        """All that is allowed."""
+        if not self.own:
+            return self.inherited
+        return {key: rule for key, rule in {**self.inherited, **self.own}.items() if not rule.denies}
+
+    @property
+    def resolves(self) -> bool:
+        """Whether anything is allowed."""
+        return any(True for _ in self._allowing())
+
+    @property
+    def until(self) -> int | None:
+        """When nothing is allowed any more, in seconds since 1970. A rule that ends gives way to one above it."""
+        last = 0
+        for rule in self._allowing():
+            if rule.until is None:
+                return None
+            last = max(last, rule.until)
+        return last
+
+    def _allowing(self) -> Iterator[Rule]:
+        yield from (rule for rule in self.own.values() if not rule.denies)
+        for key, rule in self.inherited.items():
+            own = self.own.get(key)
+            if own is None or not own.denies:
+                yield rule
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A name that has rules: what they decide at the name, and below it."""
+
+    name: str
+    at: Scope
+    below: Scope
+
+    @property
+    def patterns(self) -> tuple[tuple[str, Scope], ...]:
+        """The patterns with what is decided for each: the name itself, and `*.` for what is below it."""
+        return (self.name, self.at), (f"*.{self.name}", self.below)
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node in the tree of labels, whose root is the rightmost label's parent."""
+
+    name: str
+    exact: list[Rule] = field(default_factory=list)
+    subtree: list[Rule] = field(default_factory=list)
+    children: dict[str, "_Node"] = field(default_factory=dict)
+
+
+class Policy:
+    """The compiled rules."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        """Build the tree of all names in the rules and their parents."""
+        self.rules = rules
+        self._root = _Node("")
+        for rule in rules.rules:
+            node = self._node(rule.destination.name)
+            (node.subtree if rule.destination.subtree else node.exact).append(rule)
+
+    def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
+        """Return what happens to a connection."""
+        for rules in self._nearest(name):
+            matching = [rule for rule in rules if rule.matches(protocol, port)]
+            if matching:
+                decisive = next((rule for rule in matching if rule.denies), matching[0])
+                return Decision(decisive, Reason.DENIED if decisive.denies else None)
+        return Decision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
+
+    def resolves(self, name: str) -> bool:
+        """Whether the resolver answers a name: whether anything is allowed there."""
+        keys = (rule.key for rules in self._nearest(name) for rule in rules if not rule.denies)
+        return any(self.decide(name, *key).allowed for key in keys if key)
+
+    def points(self) -> Sequence[Point]:
+        """Return what is decided at and below each name that has rules, parents before children."""
+        return self._points
+
+    @cached_property
+    def _points(self) -> tuple[Point, ...]:
+        return tuple(self._walk())
+
+    def patterns(self, protocol: Protocol, port: int) -> Mapping[str, Rule]:
+        """Return the rule that decides for each pattern: `a.test` is the name, `*.a.test` what is below it.
+
+        The longest pattern that matches a name decides. Patterns of denying rules are there only where a shorter
+        one allows something.
+        """
+        return self._patterns.get((protocol, port), {})
+
+    @cached_property
+    def _patterns(self) -> dict[Key, dict[str, Rule]]:
+        found: dict[Key, dict[str, Rule]] = {}
+        for point in self._points:
+            for pattern, scope in point.patterns:
+                for key, rule in scope.own.items():
+                    found.setdefault(key, {})[pattern] = rule
+        return found
+
+    def exceptions(self, protocol: Protocol, port: int) -> Mapping[Rule, Sequence[str]]:
+        """Return the patterns that are denied within what a rule allows, for each rule with such patterns."""
+        return self._exceptions.get((protocol, port), {})
+
+    @cached_property
+    def _exceptions(self) -> dict[Key, dict[Rule, list[str]]]:
+        found: dict[Key, dict[Rule, list[str]]] = {}
+        for point in (each for each in self._points if each.at.denies):
+            inherited = point.below.inherited
+            otherwise = ({**inherited, **point.below.allowed}, inherited)
+            for (pattern, scope), allowing in zip(point.patterns, otherwise, strict=True):
+                allowed = scope.allowed
+                for key, rule in allowing.items():
+                    if key not in allowed:
+                        found.setdefault(key, {}).setdefault(rule, []).append(pattern)
+        return found
+
+    def _walk(self) -> Iterator[Point]:
+        nothing: Allowed = {}
+        waiting: list[tuple[_Node, Allowed]] = [(self._root, nothing)]
+        while waiting:
+            node, inherited = waiting.pop()
+            below = _scope(inherited, node.subtree)
+            if node.exact or node.subtree:
+                at = _scope(inherited, node.subtree, node.exact) if node.exact else below
+                yield Point(node.name, at, below)
+            allowed = below.allowed
+            waiting += [(child, allowed) for child in node.children.values()]
+
+    def _node(self, name: str) -> _Node:
+        node = self._root
+        for label in reversed(name.split(".")):
+            child = node.children.get(label)
+            if child is None:
+                child = node.children[label] = _Node(f"{label}.{node.name}" if node.name else label)
+            node = child
+        return node
+
+    def _nearest(self, name: str) -> Iterator[list[Rule]]:
+        """Yield the rules for a name in groups of the same name, the most specific ones first."""
+        name = name.lower()
+        node: _Node | None = self._root
+        path = []
+        labels = reversed(name.split("."))
+        while node is not None:
+            path.append(node)
+            node = node.children.get(next(labels, ""))
+        if path[-1].name == name:
+            yield path[-1].exact
+        yield from (node.subtree for node in reversed(path))
+
+
+def _scope(inherited: Allowed, *groups: Sequence[Rule]) -> Scope:
+    """Return what rules decide where `inherited` is allowed by names above, the most specific group last."""
+    own: dict[Key, Rule] = {}
+    for rules in groups:
+        own |= {rule.key: rule for rule in rules if rule.key and not rule.denies}
+        for rule in rules:
+            if rule.denies:
+                own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
+    # Without an inherited rule, nothing is left that has to be denied.
+    own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
+    return Scope(inherited, own, any(rule.denies for rules in groups for rule in rules))

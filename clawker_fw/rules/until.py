@@ -1,0 +1,48 @@
+"""When a rule ends: a time with its zone in the settings, and a time from now on the command line."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+_EXAMPLE = "write a time with its zone, like `2027-01-31T18:00:00Z`"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_FROM_NOW = re.compile(r"(\d{1,6})([smhd])")
+
+
+def parse_until(value: object) -> datetime:
+    """Read a time (RFC 3339). YAML gives a time or text.
+
+    Raises:
+        ValueError: when it is none, or one without a zone, which would mean another time on another machine.
+    """
+    if isinstance(value, str):
+        if _FROM_NOW.fullmatch(value.strip()):
+            raise ValueError(
+                f"{value!r} is a time from now, and a settings file is read again and again; {_EXAMPLE}, "
+                "or use `clawker-fw rules allow --until`"
+            )
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is not a time; {_EXAMPLE}") from None
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(microsecond=0)
+    raise ValueError(f"{value!s} {_mistake(value)}; {_EXAMPLE}")
+
+
+def _mistake(value: object) -> str:
+    if isinstance(value, datetime):
+        return "has no time zone"
+    return "is a day without a time" if isinstance(value, date) else "is not a time"
+
+
+def parse_until_from(text: str, now: datetime) -> datetime:
+    """Read a time, or one from now: a number with `s`, `m`, `h` or `d` (`30m`).
+
+    Raises:
+        ValueError: when it is neither, or has passed.
+    """
+    match = _FROM_NOW.fullmatch(text.strip())
+    until = now + timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else parse_until(text)
+    if until <= now:
+        raise ValueError(f"{text!r} has passed")
+    return until.astimezone(UTC).replace(microsecond=0)

@@ -1,0 +1,127 @@
+"""Included files: whose rules count, and what is wrong with them, each told with its own place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import settings
+from clawker_fw.errors import SettingsError
+
+Written = Callable[..., Path]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Written:
+    """Write files below a folder, and return the first one's path."""
+
+    def write(**texts: str) -> Path:
+        for name, text in texts.items():
+            path = tmp_path / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return tmp_path / f"{next(iter(texts))}.yaml"
+
+    return write
+
+
+def test_the_rules_of_all_files_count(files: Written) -> None:
+    """Each path is relative to the file that names it. A file that is named twice is read once."""
+    path = files(
+        main="include: [more/team.yaml, last.yaml]\nrules:\n- dst: main.test\n",
+        more__team="include: [../last.yaml]\nrules:\n- dst: team.test\n- dst: main.test\n",
+        last="rules:\n\n- dst: last.test\n",
+    )
+    loaded = settings.load(path, {})
+    folder = path.parent
+    assert {str(rule.destination): rule.place for rule in loaded.rules.rules} == {
+        "last.test": f"{folder}/more/../last.yaml, line 3",
+        "main.test": f"{folder}/main.yaml, line 3",
+        "team.test": f"{folder}/more/team.yaml, line 3",
+    }
+    assert [file.resolve() for file in loaded.files] == [
+        folder / name for name in ("main.yaml", "more/team.yaml", "last.yaml")
+    ]
+
+
+def test_a_file_may_have_includes_alone(files: Written) -> None:
+    """Then the rules are those of the files that it includes."""
+    path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
+    assert len(settings.load(path, {}).rules.rules) == 1
+
+
+def test_an_included_file_that_has_changed_is_read_again(files: Written) -> None:
+    """The settings are kept in memory only while all files are the same."""
+    path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
+    assert len(settings.load(path, {}).rules.rules) == 1
+    files(team="rules: []\n")
+    assert len(settings.load(path, {}).rules.rules) == 0
+
+
+def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
+    """All at once, in whichever file they are."""
+    path = files(
+        main="include: [team.yaml]\nrules:\n- dst: a b\n- dst: ok.test\n",
+        team="rules:\n- dst: ok.test\n  port: 0\n",
+    )
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path, {})
+    first, second = caught.value.context
+    assert first.startswith(f"{path}, line 3: ")
+    assert second.startswith(f"{path.with_name('team.yaml')}, line 3: ")
+
+
+def test_contradictions_name_both_rules(files: Written) -> None:
+    """Each with its file and line."""
+    path = files(
+        main="include: [team.yaml]\nrules:\n- dst: a.test\n- dst: b.test\n",
+        team="rules:\n- {dst: a.test, allow_private: true}\n- {dst: b.test, allow_private: true}\n",
+    )
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path, {})
+    assert caught.value.code == "rules-contradict"
+    places = [(f"{path}, line {line}", f"{path.with_name('team.yaml')}, line {line - 1}") for line in (3, 4)]
+    for line, (first, second) in zip(caught.value.context, places, strict=True):
+        assert line.startswith(second)
+        assert line.endswith(first)
+
+
+@pytest.mark.parametrize(
+    ("texts", "code", "complaint"),
+    [
+        ({"main": "include: [main.yaml]"}, "include-cycle", "includes itself"),
+        (
+            {"main": "include: [team.yaml]", "team": "include: [main.yaml]\nrules: []"},
+            "include-cycle",
+            "team.yaml, line 1: ",
+        ),
+        ({"main": "rules: []\ninclude: [none.yaml]"}, "include-unreadable", "main.yaml, line 2: "),
+        ({"main": "include: [team.yaml]", "team": ""}, "settings-invalid", "is included, but has no rules"),
+        (
+            {"main": "include: [team.yaml]", "team": "rules: [a"},
+            "settings-invalid",
+            "team.yaml, line 2 is not YAML",
+        ),
+        ({"main": "include: [team.yaml]", "team": "rules: 5"}, "settings-invalid", "`rules` must be a list"),
+        (
+            {"main": "include: [team.yaml]", "team": "rules: []\nproject: x"},
+            "settings-invalid",
+            "team.yaml, line 2: `project` can't be set in an included file",
+        ),
+        ({"main": "include: team.yaml"}, "settings-invalid", "must be a list of files"),
+        ({"main": "include: [5]"}, "settings-invalid", "must be a list of files"),
+    ],
+)
+def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: str, complaint: str) -> None:
+    """Nothing is left out silently: each is an error that says where."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(files(**texts), {})
+    assert caught.value.code == code
+    assert complaint in caught.value.message
+
+
+def test_an_include_has_no_variable(files: Written) -> None:
+    """It would be unclear to what its paths are relative."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(files(main="rules: []"), {"CLAWKER_FW_INCLUDE": "[team.yaml]"})
+    assert caught.value.code == "variable-unknown"

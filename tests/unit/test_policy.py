@@ -1,0 +1,174 @@
+"""The policy: which rule decides, and that every walk over the tree says the same as `decide`."""
+
+import pytest
+from hypothesis import given
+
+from clawker_fw.rules.policy import Decision, Policy, Scope
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
+from devkit.stacks import rule_set
+from devkit.strategies import names_near, rule_sets
+
+ALLOWING = ("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "port", "decided_by"),
+    [
+        ("a.test", Protocol.HTTPS, 443, "a.test"),
+        ("A.TEST", Protocol.HTTPS, 443, "a.test"),
+        ("x.a.test", Protocol.HTTPS, 443, Reason.NO_RULE),
+        ("a.test", Protocol.HTTP, 80, Reason.WRONG_PORT),
+        ("a.test", Protocol.HTTPS, 8443, Reason.WRONG_PORT),
+        ("wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("x.y.z.wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
+        ("c.b.wild.test", Protocol.HTTPS, 443, "c.b.wild.test"),
+        ("x.c.b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
+        ("notwild.test", Protocol.HTTPS, 443, Reason.NO_RULE),
+        ("test", Protocol.HTTPS, 443, Reason.NO_RULE),
+    ],
+)
+def test_the_most_specific_name_decides(
+    name: str, protocol: Protocol, port: int, decided_by: str | Reason
+) -> None:
+    """The exact name decides first, then the nearest enclosing subtree."""
+    _, rules = rule_set(*ALLOWING)
+    assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
+
+
+def _told(decision: Decision) -> str | Reason:
+    """Return the destination of the rule that allows, or the reason for the refusal."""
+    return decision.reason or str(decision.rule and decision.rule.destination)
+
+
+DENYING = (
+    ".wild.test",
+    {"dst": ".wild.test", "proto": "http"},
+    {"dst": "no.wild.test", "action": "deny"},
+    {"dst": ".no.wild.test", "action": "deny", "proto": "http"},
+    {"dst": "yes.no.wild.test", "proto": "http"},
+    {"dst": ".port.wild.test", "action": "deny", "port": 443},
+    "both.test",
+    {"dst": "both.test", "action": "deny", "proto": "https"},
+    {"dst": ".gone.wild.test", "action": "deny"},
+    {"dst": ".back.gone.wild.test"},
+    {"dst": ".gone.wild.test", "proto": "http", "port": 8080},
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "port", "decided_by"),
+    [
+        ("x.wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("no.wild.test", Protocol.HTTPS, 443, Reason.DENIED),
+        ("no.wild.test", Protocol.HTTP, 80, Reason.DENIED),
+        ("x.no.wild.test", Protocol.HTTPS, 443, ".wild.test"),
+        ("x.no.wild.test", Protocol.HTTP, 80, Reason.DENIED),
+        ("yes.no.wild.test", Protocol.HTTP, 80, "yes.no.wild.test"),
+        ("port.wild.test", Protocol.HTTPS, 443, Reason.DENIED),
+        ("x.port.wild.test", Protocol.HTTP, 80, ".wild.test"),
+        ("both.test", Protocol.HTTPS, 443, Reason.DENIED),
+        ("both.test", Protocol.HTTP, 80, Reason.NO_RULE),
+        ("gone.wild.test", Protocol.HTTP, 8080, Reason.DENIED),
+        ("back.gone.wild.test", Protocol.HTTPS, 443, ".back.gone.wild.test"),
+        ("back.gone.wild.test", Protocol.HTTP, 80, Reason.DENIED),
+    ],
+)
+def test_a_denying_rule_decides_where_its_name_is_the_most_specific(
+    name: str, protocol: Protocol, port: int, decided_by: str | Reason
+) -> None:
+    """It decides before one that allows the same name, and without a protocol or port it is for all of them."""
+    _, rules = rule_set(*DENYING)
+    assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
+
+
+def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
+    """A rule that denies one port leaves the others; one that denies all takes the name away."""
+    policy = Policy(rule_set(*DENYING)[1])
+    resolving = ["wild.test", "x.no.wild.test", "yes.no.wild.test", "x.port.wild.test", "x.back.gone.wild.test"]
+    assert [name for name in resolving if not policy.resolves(name)] == []
+    gone = ["no.wild.test", "both.test", "gone.wild.test", "x.gone.wild.test"]
+    assert [name for name in gone if policy.resolves(name)] == []
+
+
+@given(rule_sets())
+def test_what_is_allowed_resolves(rules: RuleSet) -> None:
+    """The resolver answers exactly the names of which something is allowed, and its list says the same."""
+    policy = Policy(rules)
+    for name in names_near(rules):
+        allowed = any(policy.decide(name, protocol, port).allowed for protocol in Protocol for port in rules.ports)
+        assert policy.resolves(name) == allowed
+        scope = _scope_of(policy, name)
+        assert (scope is not None and scope.resolves) == allowed
+
+
+def _scope_of(policy: Policy, name: str) -> Scope | None:
+    """Return what decides for a name: what holds at it, or below the nearest name above it."""
+    points = {point.name: point for point in policy.points()}
+    if name in points:
+        return points[name].at
+    above = name
+    while above:
+        above = above.partition(".")[2]
+        if above in points:
+            return points[above].below
+    return None
+
+
+@given(rule_sets())
+def test_the_longest_pattern_decides(rules: RuleSet) -> None:
+    """What Envoy selects by is the same as `decide`: the name's own pattern, then the nearest one above it."""
+    policy = Policy(rules)
+    for name in names_near(rules):
+        for protocol in Protocol:
+            for port in rules.ports:
+                found = _longest(policy, protocol, port, name)
+                decision = policy.decide(name, protocol, port)
+                assert (found if found and not found.denies else None) == (
+                    decision.rule if decision.allowed else None
+                )
+
+
+def _longest(policy: Policy, protocol: Protocol, port: int, name: str) -> Rule | None:
+    patterns = policy.patterns(protocol, port)
+    labels = name.split(".")
+    above = (f"*.{'.'.join(labels[start:])}" for start in range(1, len(labels)))
+    return next((patterns[each] for each in (name, *above) if each in patterns), None)
+
+
+@given(rule_sets())
+def test_what_is_denied_is_an_exception_of_what_allows_it_otherwise(rules: RuleSet) -> None:
+    """So the connections of this rule are ended. At its own name, there may just be no pattern."""
+    policy = Policy(rules)
+    for protocol in Protocol:
+        for port in rules.ports:
+            exceptions = policy.exceptions(protocol, port)
+            patterns = policy.patterns(protocol, port)
+            found = [(pattern, rule) for rule, several in exceptions.items() for pattern in several]
+            denied = {pattern for pattern, rule in patterns.items() if rule.denies}
+            assert denied <= {pattern for pattern, _ in found}
+            for pattern, rule in found:
+                assert pattern not in patterns or pattern in denied
+                assert rule.destination.subtree
+                name = pattern.removeprefix("*.")
+                assert f".{name}".endswith(f".{rule.destination.name}")
+                if name != rule.destination.name:
+                    assert pattern in denied
+
+
+def test_a_name_resolves_until_its_last_rule_ends() -> None:
+    """A rule that ends gives way to one above it; a name with a rule without an end never ends."""
+    policy = Policy(
+        rule_set(
+            {"dst": ".w.test", "until": "2027-01-02T00:00:00Z"},
+            {"dst": "early.w.test", "until": "2027-01-01T00:00:00Z"},
+            {"dst": "late.w.test", "proto": "http", "until": "2027-01-03T00:00:00Z"},
+            {"dst": "ever.w.test"},
+            {"dst": "alone.w.test", "action": "deny", "proto": "https"},
+            {"dst": "alone.w.test", "proto": "http", "until": "2027-01-01T00:00:00Z"},
+        )[1]
+    )
+    days = {point.name: point.at.until and (point.at.until - 1_798_761_600) // 86400 for point in policy.points()}
+    assert days == {"w.test": 1, "early.w.test": 1, "late.w.test": 2, "ever.w.test": None, "alone.w.test": 0}

@@ -1,0 +1,80 @@
+"""Entries of `rules`: other words, defaults, ends, and what is refused with a reason."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from clawker_fw.document import parse
+from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.until import parse_until_from
+
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def rule(text: str) -> Rule:
+    """Return the rule that YAML text is for."""
+    return RuleEntry.model_validate(parse(text, "")[0]).rule()
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "port"),
+    [
+        ("{dst: a.test}", Protocol.HTTPS, 443),
+        ("{dst: a.test, proto: tls}", Protocol.HTTPS, 443),
+        ("{dst: a.test, proto: wss, port: 8443}", Protocol.HTTPS, 8443),
+        ("{dst: a.test, proto: ws}", Protocol.HTTP, 80),
+        ("{dst: a.test, action: deny}", None, None),
+        ("{dst: a.test, action: deny, proto: ws}", Protocol.HTTP, None),
+        ("{dst: a.test, action: deny, port: 443}", None, 443),
+    ],
+)
+def test_what_is_left_out(text: str, protocol: Protocol | None, port: int | None) -> None:
+    """A rule that allows gets the usual values; one that denies is for everything that it does not name."""
+    found = rule(text)
+    assert (found.protocol, found.port) == (protocol, port)
+    assert found.denies == ("deny" in text)
+
+
+@pytest.mark.parametrize("text", ["2027-01-01T00:00:00Z", "'2027-01-01T01:00:00+01:00'", "2027-01-01 00:00:00 +0"])
+def test_an_end_is_a_time_with_its_zone(text: str) -> None:
+    """As YAML's own time, or as text."""
+    assert rule(f"{{dst: a.test, until: {text}}}").until == NEW_YEAR.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{dst: a.test, until: 2027-01-01T00:00:00}", "has no time zone"),
+        ("{dst: a.test, until: 2027-01-01}", "is a day without a time"),
+        ("{dst: a.test, until: 30m}", "is a time from now"),
+        ("{dst: a.test, until: 5}", "is not a time"),
+        ("{dst: a.test, until: soon}", "is not a time"),
+        ("{dst: a.test, proto: ssh}", "not supported yet"),
+        ("{dst: a.test, proto: gopher}", "'https' or 'http'"),
+        ("{dst: a.test, as: b.test}", "not supported yet"),
+        ("{dst: a.test, path_rules: []}", "not supported yet"),
+        ("{dst: a.test, insecure_skip_tls_verify: true}", "not supported yet"),
+        ("{dst: a.test, action: deny, allow_private: true}", "can't have `allow_private`"),
+        ("{dst: a.test, action: block}", "'allow' or 'deny'"),
+    ],
+)
+def test_what_is_refused(text: str, complaint: str) -> None:
+    """With the reason."""
+    with pytest.raises(ValidationError, match=complaint):
+        rule(text)
+
+
+def test_a_public_suffix_can_be_denied() -> None:
+    """Only allowing it is probably a mistake."""
+    assert rule("{dst: .com, action: deny}").action is Action.DENY
+
+
+def test_an_end_from_now() -> None:
+    """On the command line, a duration is one from now. What has passed is refused."""
+    for text, seconds in {"90s": 90, "30m": 1800, "2h": 7200, "1d": 86400}.items():
+        assert parse_until_from(text, NEW_YEAR) == NEW_YEAR + timedelta(seconds=seconds)
+    assert parse_until_from("2027-01-01T00:00:01Z", NEW_YEAR) == NEW_YEAR + timedelta(seconds=1)
+    for text in ("2026-12-31T00:00:00Z", "0s", "-5m", "later"):
+        with pytest.raises(ValueError, match=r"has passed|is not a time"):
+            parse_until_from(text, NEW_YEAR)
