@@ -8,6 +8,8 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
 
+_WORDS_OF_A_COMMAND = 2
+
 
 def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperException) -> UsageError:
     """Translate an error of the parser into a UsageError."""
@@ -54,6 +56,19 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
         *path,
         *(word for name, words in options if name not in before for word in words),
     ]
+
+
+def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the first two words that are neither an option nor an option's value: a command, or its group."""
+    known, left = _options(program), list(arguments)
+    found: list[str] = []
+    while left and len(found) < _WORDS_OF_A_COMMAND:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            found.append(word)
+        elif word in known and not known[word].is_flag:
+            del left[:1]
+    return tuple(found)
 
 
 def _options(command: object) -> Mapping[str, TyperOption]:
