@@ -134,7 +134,7 @@ class Peers:
         image = _image(client.version()["Arch"])
         _load(client, image)
         self.client = client
-        self._image = image.reference
+        self.image = image.reference
         self._started: list[Peer] = []
 
     def origin(self, network: str, names: Sequence[str], *arguments: str, address: str | None = None) -> Peer:
@@ -165,7 +165,7 @@ class Peers:
         version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
-            self._image,
+            self.image,
             command=["/peer", *arguments],
             name=name,
             host_config=HostConfig(
@@ -184,6 +184,12 @@ class Peers:
         peer = Peer(self.client, created, name or created[:12])
         self._started.append(peer)
         self.client.start(created)
+        return peer
+
+    def adopt(self, container: str) -> Peer:
+        """Return a container that somebody else has started from the image. It is removed with the others."""
+        peer = Peer(self.client, container, container[:12])
+        self._started.append(peer)
         return peer
 
     def remove_all(self) -> None:

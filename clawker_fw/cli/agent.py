@@ -61,18 +61,13 @@ def agent_compose(
     context: typer.Context,
     services: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SERVICE]...",
-            callback=_checked_services,
-            show_default=False,
-            help="The services that are agents. Without any: agent.",
-        ),
+        typer.Argument(metavar="SERVICE", callback=_checked_services, hidden=True),
     ] = None,
 ) -> None:
     """Print an override file for docker compose.
 
-    It puts services inside the firewall: it replaces their networks and DNS servers, and takes back
-    `privileged` and added capabilities. It needs Docker Compose 2.24 or later.
+    It puts the given services, or the one called agent, inside the firewall: it replaces their networks and DNS
+    servers, and takes back `privileged` and added capabilities. It needs Docker Compose 2.24 or later.
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
@@ -90,14 +85,7 @@ def agent_compose(
 )
 def agent_run(
     context: typer.Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE",
-            show_default=False,
-            help="Options of `docker run`, the image, the agent's command.",
-        ),
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE", hidden=True)],
 ) -> None:
     """Start an agent inside the firewall.
 
@@ -106,7 +94,7 @@ def agent_run(
 
     Example: clawker-fw agent run --rm -it IMAGE
     """
-    from clawker_fw.cli.docker_options import require_confined
+    from clawker_fw.cli.docker_options import Guarded, require_confined
 
     chosen: Options = context.obj
     program = shutil.which("docker")
@@ -118,7 +106,7 @@ def agent_run(
         )
     with changing(chosen, only_reading=True) as (engine, _, seen):
         endpoint = seen.observed.engine.endpoint
-        require_confined(words, endpoint)
+        require_confined(words, Guarded.of(endpoint, seen.blueprint.files))
         flags = _attachment(seen).flags
         engine.close()
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []

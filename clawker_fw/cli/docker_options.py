@@ -6,11 +6,12 @@ command, so each option's form must be known: one that takes a value takes the n
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.reconcile.exposure import ways
 
 _SHORT = {
     "a": "attach",
@@ -97,16 +98,33 @@ class _Given:
     value: str
 
 
-def require_confined(words: Sequence[str], endpoint: str) -> None:
-    """Require that the words after `docker run` open no way around the firewall of the engine at `endpoint`.
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What of its host an agent must not get: ways to the engine, and writable ways to the settings."""
+
+    engine: frozenset[Path]
+    settings: frozenset[Path]
+
+    @classmethod
+    def of(cls, endpoint: str, settings: Iterable[Path]) -> "Guarded":
+        """Guard the engine at an address, and, if it is on this machine, the settings files."""
+        local = endpoint.startswith("unix://")
+        sockets = [*_SOCKETS, *([endpoint.removeprefix("unix://")] if local else [])]
+        return cls(
+            frozenset(way for each in (*sockets, _ENGINE_FOLDER) for way in ways(Path(each))),
+            frozenset(way for each in settings for way in ways(each)) if local else frozenset(),
+        )
+
+
+def require_confined(words: Sequence[str], guarded: Guarded) -> None:
+    """Require that the words after `docker run` open no way around the firewall.
 
     Raises:
         RefusedError: when an option does.
         UsageError: when an option is not known.
     """
     for each in _options(words):
-        reason = _objection(each, endpoint)
-        if reason:
+        if reason := _objection(each, guarded):
             raise RefusedError(
                 "agent-unconfined",
                 f"An agent can't be started with --{each.name}: {reason}.",
@@ -165,66 +183,69 @@ def _known(name: str) -> str:
     )
 
 
-def _objection(given: _Given, endpoint: str) -> str:
+def _objection(given: _Given, guarded: Guarded) -> str:
     """Return why an option is refused, or an empty string."""
     if given.name in _ALWAYS_REFUSED:
         return _ALWAYS_REFUSED[given.name]
     if given.name in _DECIDED_BY_VALUE:
-        return _DECIDED_BY_VALUE[given.name](given.value, endpoint)
+        return _DECIDED_BY_VALUE[given.name](given.value, guarded)
     return ""
 
 
-def _switch(value: str, _: str) -> str:
+def _switch(value: str, _: Guarded) -> str:
     return "" if value in _FALSE else "it removes the confinement"
 
 
-def _capability(value: str, _: str) -> str:
+def _capability(value: str, _: Guarded) -> str:
     permitted = value.upper().removeprefix("CAP_") in _PERMITTED_CAPABILITIES
     return "" if permitted else f"with {value} it could get around the firewall"
 
 
-def _namespace(value: str, _: str) -> str:
+def _namespace(value: str, _: Guarded) -> str:
     shared = value == "host" or value.startswith("container:")
     return f"{value} is a namespace of somebody else" if shared else ""
 
 
-def _sysctl(value: str, _: str) -> str:
+def _sysctl(value: str, _: Guarded) -> str:
     return "it changes the agent's network" if value.strip().startswith("net") else ""
 
 
-def _security(value: str, _: str) -> str:
+def _security(value: str, _: Guarded) -> str:
     return "it opens the host's kernel settings" if value.startswith("systempaths") else ""
 
 
-def _volume(value: str, endpoint: str) -> str:
-    source, colon, _ = value.partition(":")
-    return _mounted(source, endpoint) if colon else ""
+def _volume(value: str, guarded: Guarded) -> str:
+    source, colon, rest = value.partition(":")
+    options = rest.partition(":")[2].split(",")
+    return _mounted(source, guarded, writable="ro" not in options) if colon else ""
 
 
-def _mount(value: str, endpoint: str) -> str:
-    for field in next(csv.reader([value]), []):
-        key, _, source = field.partition("=")
-        if key.strip().lower() == "volume-opt":
-            key, _, source = source.partition("=")
-        if key.strip().lower() in {"source", "src", "device"} and (found := _mounted(source, endpoint)):
-            return found
-    return ""
+def _mount(value: str, guarded: Guarded) -> str:
+    pairs = [field.partition("=") for field in next(csv.reader([value]), [])]
+    fields = {key.strip().lower(): given for key, _, given in pairs}
+    writable = all(fields.get(name, "false") in _FALSE for name in ("readonly", "ro"))
+    sources = [fields[name] for name in ("source", "src") if name in fields]
+    sources += [given.removeprefix("device=") for key, _, given in pairs if key.strip().lower() == "volume-opt"]
+    return next(filter(None, (_mounted(each, guarded, writable=writable) for each in sources)), "")
 
 
-def _mounted(source: str, endpoint: str) -> str:
+def _mounted(source: str, guarded: Guarded, *, writable: bool) -> str:
     """Return why a folder or file of the host may not be mounted, or an empty string."""
     if not source.startswith(("/", ".")):
         return ""  # a volume's name
-    sockets = [*_SOCKETS, *([endpoint.removeprefix("unix://")] if endpoint.startswith("unix://") else [])]
-    for spelling in {os.path.normpath(Path.cwd() / source), os.path.realpath(source)}:
-        path = PurePosixPath("/" + spelling.lstrip("/"))
-        below = {PurePosixPath(each) for each in (*sockets, *map(os.path.realpath, sockets), _ENGINE_FOLDER)}
-        if any(each.is_relative_to(path) for each in below) or path.is_relative_to(_ENGINE_FOLDER):
-            return f"{source} leads to the engine itself"
+    # `normpath` leaves two slashes at the beginning as they are
+    lexical = Path("/", os.path.normpath(Path.cwd() / source).lstrip("/"))
+    spellings = {lexical, Path(os.path.realpath(source))}
+    if spellings & guarded.engine or any(each.is_relative_to(_ENGINE_FOLDER) for each in spellings):
+        return f"{source} leads to the engine itself"
+    if writable and spellings & guarded.settings:
+        return (
+            f"the agent could write the firewall's settings in {source}; add `ro`, or move them and use --config"
+        )
     return ""
 
 
-_DECIDED_BY_VALUE: Mapping[str, Callable[[str, str], str]] = {
+_DECIDED_BY_VALUE: Mapping[str, Callable[[str, Guarded], str]] = {
     "privileged": _switch,
     "use-api-socket": _switch,
     "cap-add": _capability,

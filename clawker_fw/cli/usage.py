@@ -59,14 +59,17 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the first two words that are neither an option nor an option's value: a command, or its group."""
+    """Return the first two words that are neither an option nor an option's value: a command and its group.
+
+    The line may be wrong. After an unknown option, a word that is no command is taken for its value.
+    """
     known, left = _options(program), list(arguments)
     found: list[str] = []
     while left and len(found) < _WORDS_OF_A_COMMAND:
         word = left.pop(0)
         if not word.startswith("-"):
             found.append(word)
-        elif word in known and not known[word].is_flag:
+        elif (not known[word].is_flag) if word in known else left[:1] and left[0] not in program.commands:
             del left[:1]
     return tuple(found)
 
