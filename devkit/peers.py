@@ -187,7 +187,7 @@ class Peers:
         return peer
 
     def adopt(self, container: str) -> Peer:
-        """Return a container that somebody else has started from the image. It is removed with the others."""
+        """Return a container that was started from the image by other means. It is removed with the others."""
         peer = Peer(self.client, container, container[:12])
         self._started.append(peer)
         return peer

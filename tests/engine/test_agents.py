@@ -1,8 +1,6 @@
 """Agents started with what `agent` prints, by the docker CLI, as a user starts them."""
 
-import os
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,41 +11,33 @@ from docker import APIClient
 
 from clawker_fw.report.attachment import REFUSAL
 from devkit.engines import install_client, private_engine
-from devkit.firewall import Firewall
+from devkit.firewall import Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peer, Peers
 
 REFUSED_BY_THE_CLI = 125
 SEARCHED = "corp.test"
+NET_RAW = 13
+"""The bit of the capability (linux/capability.h)."""
+
 RULES = ({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http", "allow_private": True})
 
 
 @dataclass(frozen=True)
 class Site:
-    """A stack with an origin, on an engine whose containers search a domain by default, and its docker CLI."""
+    """A stack with an origin, on an engine whose containers search a domain by default."""
 
     docker: APIClient
     firewall: Firewall
     peers: Peers
 
-    def shell(self, script: str) -> "subprocess.CompletedProcess[str]":
+    def shell(self, script: str, firewall: Firewall | None = None) -> Outcome:
         """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
-        words = " ".join(f"'{word}'" for word in self.firewall.command())
-        environment = {**os.environ, "DOCKER_HOST": self.firewall.host, "IMAGE": self.peers.image}
-        return subprocess.run(
-            ["sh", "-c", f'fw() {{ {words} "$@"; }}\n{script}'],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return (firewall or self.firewall).shell(script, IMAGE=self.peers.image)
 
     def started(self, script: str) -> Peer:
         """Run a script that starts a container in the background, and return it."""
-        done = self.shell(script)
-        assert done.returncode == 0, done.stderr
-        return self.peers.adopt(done.stdout.strip())
+        return self.peers.adopt(self.shell(script).expect().out.strip())
 
     def containers(self) -> set[str]:
         """Return the ids of all containers, running or not."""
@@ -66,10 +56,6 @@ def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
         peers = Peers(docker)
         firewall.origin(peers, ["a.test", "h.test", "denied.test"])
         yield Site(docker, firewall, peers)
-
-
-NET_RAW = 13
-"""The bit of the capability (linux/capability.h)."""
 
 
 def confined(agent: Peer) -> bool:
@@ -106,12 +92,12 @@ def test_docker_with_flags(site: Site) -> None:
 def test_agent_run(site: Site) -> None:
     """`agent run` starts a confined agent; its output and exit code are those of the agent's command."""
     assert confined(site.started("fw agent run -d --restart=no $IMAGE /peer wait"))
-    assert site.shell("fw agent run --rm $IMAGE /peer get https://a.test/").returncode == 0
+    assert site.shell("fw agent run --rm $IMAGE /peer get https://a.test/").code == 0
     denied = site.shell("fw agent run --rm $IMAGE /peer get https://denied.test/")
-    assert (denied.returncode, "dns-nxdomain" in denied.stdout) == (1, True)
-    assert site.shell("fw agent run --rm $IMAGE /peer no-such-verb").returncode == 2
+    assert (denied.code, "dns-nxdomain" in denied.out) == (1, True)
+    assert site.shell("fw agent run --rm $IMAGE /peer no-such-verb").code == 2
     before = site.containers()
-    assert site.shell("fw agent run --rm --cap-add NET_RAW $IMAGE /peer wait").returncode == 6
+    assert site.shell("fw agent run --rm --cap-add NET_RAW $IMAGE /peer wait").code == 6
     assert site.containers() == before
 
 
@@ -125,13 +111,13 @@ def test_docker_refuses_while_the_stack_does_not_serve(site: Site, verb: str, tm
         "docker create $(fw agent flags) $IMAGE",
     ):
         done = site.shell(script)
-        assert (done.returncode, done.stdout) == (REFUSED_BY_THE_CLI, "")
-        assert f"unknown flag: {REFUSAL}" in done.stderr
-    assert site.shell("fw agent run $IMAGE /peer wait").returncode == 6
+        assert (done.code, done.out) == (REFUSED_BY_THE_CLI, "")
+        assert f"unknown flag: {REFUSAL}" in done.err
+    assert site.shell("fw agent run $IMAGE /peer wait").code == 6
     assert site.containers() == before
     site.firewall.run()
     absent = Firewall(site.firewall.host, "absent", tmp_path)
     absent.write(*RULES)
-    done = Site(site.docker, absent, site.peers).shell("docker run -d $(fw agent flags) $IMAGE /peer wait")
-    assert (done.returncode, "error[not-up]" in done.stderr) == (REFUSED_BY_THE_CLI, True)
+    done = site.shell("docker run -d $(fw agent flags) $IMAGE /peer wait", absent)
+    assert (done.code, "error[not-up]" in done.err) == (REFUSED_BY_THE_CLI, True)
     assert site.containers() == before

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from devkit.engines import KINDS, PrivateEngine, private_engine
+from devkit.engines import KINDS, PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
@@ -33,6 +33,9 @@ ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.t
 
 NO_DUPLICATES_SINCE = 25
 """The first engine that never creates two networks with one name."""
+
+NET_RAW = 13
+"""The bit of the capability (linux/capability.h)."""
 
 HOST_PORT = 5300
 """The port of a socket on the host that listens on all addresses."""
@@ -199,6 +202,22 @@ def test_what_agents_broadcast(site: Site) -> None:
         assert not warned()
     assert "warnings" in site.firewall.status()
     assert site.serves()
+
+
+def test_docker_starts_agents(site: Site) -> None:
+    """What docker starts with the flags of `agent flags` is confined; without a stack, it starts nothing."""
+    install_client()
+    start = "docker run -d $(fw agent flags) $IMAGE /peer wait"
+    agent = site.peers.adopt(site.firewall.shell(start, IMAGE=site.peers.image).expect().out.strip())
+    seen = agent.ask("netinfo").last
+    assert "search" not in seen["resolv_conf"]
+    assert not seen["capabilities"] >> NET_RAW & 1
+    assert agent.get("https://pub.test/").ok
+    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
+    before = site.made()
+    absent = Firewall(site.engine.host, "absent", site.firewall.folder)
+    assert "unknown flag" in absent.shell(start, IMAGE=site.peers.image).expect(125).err
+    assert site.made() == before
 
 
 def test_rules_change_live(site: Site) -> None:
