@@ -23,6 +23,9 @@ from hatch_build import compile_program
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
+_NET_RAW = 13
+"""The number of the capability (linux/capability.h)."""
+
 
 @cache
 def peer_program(architecture: str) -> Path:
@@ -104,6 +107,15 @@ class Peer:
         """Return the container's address on a network."""
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
+
+    def may_forge(self) -> bool:
+        """Whether it has the capability to send packets of any form."""
+        return bool(self.ask("netinfo").last["capabilities"] >> _NET_RAW & 1)
+
+    def search_domains(self) -> list[str]:
+        """Return the domains that its resolver appends to names."""
+        lines = map(str.split, str(self.ask("netinfo").last["resolv_conf"]).splitlines())
+        return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:
         """Remove the container, unless it is already gone."""

@@ -17,8 +17,6 @@ from devkit.peers import Peer, Peers
 
 REFUSED_BY_THE_CLI = 125
 SEARCHED = "corp.test"
-NET_RAW = 13
-"""The bit of the capability (linux/capability.h)."""
 
 RULES = ({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http", "allow_private": True})
 
@@ -64,19 +62,9 @@ def confined(agent: Peer) -> bool:
         agent.get("https://a.test/").ok
         and agent.get("http://h.test/").ok
         and agent.get("https://denied.test/").kind == "dns-nxdomain"
-        and not raw_sockets(agent)
-        and not searching(agent)
+        and not agent.may_forge()
+        and not agent.search_domains()
     )
-
-
-def raw_sockets(agent: Peer) -> bool:
-    """Whether a container may open raw sockets."""
-    return bool(agent.ask("netinfo").last["capabilities"] >> NET_RAW & 1)
-
-
-def searching(agent: Peer) -> bool:
-    """Whether the resolver of a container appends a domain."""
-    return "search" in agent.ask("netinfo").last["resolv_conf"]
 
 
 def test_docker_with_flags(site: Site) -> None:
@@ -85,8 +73,8 @@ def test_docker_with_flags(site: Site) -> None:
     assert confined(agent)
     assert agent.ask("spoof", "10.213.8.53", "02:42:0a:00:00:01").code == 1
     plain = site.started("docker run -d $IMAGE /peer wait")
-    assert raw_sockets(plain)
-    assert searching(plain)
+    assert plain.may_forge()
+    assert plain.search_domains() == [SEARCHED]
 
 
 def test_agent_run(site: Site) -> None:
