@@ -46,6 +46,7 @@ from clawker_fw.reconcile.steps import (
     Verify,
     describe,
 )
+from clawker_fw.report.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import recorded_rules
@@ -216,6 +217,20 @@ def status_document(
         "live_rules": None if live is None else live.count,
         "other_rules": None if live is None else live != desired.rules,
         "leftovers": leftovers(observed, desired),
+    }
+
+
+def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> dict[str, Any]:
+    """Return the answer of `agent flags`: the flags, and the same in the engine's terms."""
+    return {
+        "schema": SCHEMA,
+        "verdict": found.verdict.value,
+        "project": desired.project,
+        "flags": list(attached.flags),
+        "network": attached.network,
+        "dns": [attached.dns],
+        "dns_search": [NO_SEARCH_DOMAIN],
+        "cap_drop": [DROPPED_CAPABILITY],
     }
 
 

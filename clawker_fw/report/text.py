@@ -20,6 +20,7 @@ from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, R
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report import terminal
+from clawker_fw.report.attachment import attachment
 from clawker_fw.report.documents import (
     attachable,
     leftovers,
@@ -233,9 +234,7 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
         parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
     parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_limited(observed)]
     if attachable(observed):
-        command = (
-            f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
-        )
+        command = f"docker run --rm -it {' '.join(attachment(desired).flags)} IMAGE"
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts)
 

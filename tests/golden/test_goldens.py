@@ -19,6 +19,7 @@ from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import text
+from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
@@ -130,3 +131,8 @@ def test_error(golden: Check) -> None:
     with console.capture() as capture:
         text.print_error(error, console)
     golden("error.txt", capture.get().encode())
+
+
+def test_compose(golden: Check) -> None:
+    """The override file for compose."""
+    golden("compose.yaml", Attachment("clawker-net", "10.213.8.53").compose(["agent", "web"]).encode() + b"\n")
