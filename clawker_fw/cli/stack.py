@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,15 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
-from clawker_fw.cli.parameters import AdoptOption, DrainOption, Format, FormatOption, LockOption, Options
+from clawker_fw.cli.parameters import (
+    AdoptOption,
+    DiffOption,
+    DrainOption,
+    Format,
+    FormatOption,
+    LockOption,
+    Options,
+)
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -61,6 +70,7 @@ def run(
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
     ] = False,
     adopt: AdoptOption = False,
+    diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
@@ -75,12 +85,15 @@ def run(
     if dry_run:
         with comparison(context.obj) as seen:
             _answer_plan(
-                seen, _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_
+                seen,
+                _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt),
+                format_,
+                files=diff,
             )
         return
     with changing(context.obj) as (engine, read, seen):
         options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command()
@@ -94,21 +107,29 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
             from clawker_fw.report import documents
 
             document = documents.status_document(
-                seen.observed, seen.desired, seen.diff, busy=seen.busy, warnings=seen.advice
+                seen.observed,
+                seen.desired,
+                seen.diff,
+                ending=seen.blueprint.rules.ending(time.time()),
+                busy=seen.busy,
+                warnings=seen.advice,
             )
             print_json(with_sources(document, seen))
         else:
             from clawker_fw.report import sources, text
 
             _print_notices(seen)
-            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff))
+            ending = seen.blueprint.rules.ending(time.time())
+            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, ending))
             for line in sources.lines(seen.blueprint, seen.observed):
                 terminal.answer(line)
 
 
 @app.command()
-def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+def drift(context: typer.Context, *, diff: DiffOption = False, format_: FormatOption = Format.TEXT) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
+
+    First come the rules that `run` would add and remove.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
@@ -119,12 +140,12 @@ def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
             from clawker_fw.report import documents
 
             document = documents.drift_document(
-                seen.diff, seen.failed_attempt, busy=seen.busy, warnings=seen.advice
+                seen.diff, seen.failed_attempt, seen.rule_changes, busy=seen.busy, warnings=seen.advice
             )
             print_json(with_sources(document, seen))
         else:
             _print_notices(seen)
-            _print_difference(seen)
+            _print_difference(seen, files=diff)
             _print_verdict(seen, seen.desired.project)
         if seen.diff.verdict is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
@@ -135,6 +156,7 @@ def reload(
     context: typer.Context,
     *,
     adopt: AdoptOption = False,
+    diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
@@ -151,7 +173,7 @@ def reload(
 
         convergence.require_up(seen)
         options = _converge_options(seen, drain_timeout, adopt=adopt)
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command()
@@ -256,7 +278,7 @@ def _converge_options(
     return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt)
 
 
-def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format) -> None:
+def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:
     """Print the answer of a dry run."""
     from clawker_fw import convergence, pipeline
 
@@ -266,10 +288,10 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        print_json(with_sources(documents.plan_document(seen.diff, steps, seen.advice), seen))
+        print_json(with_sources(documents.plan_document(seen.diff, seen.rule_changes, steps, seen.advice), seen))
     else:
         _print_notices(seen)
-        _print_difference(seen)
+        _print_difference(seen, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
@@ -288,32 +310,33 @@ def _converge(
     *,
     lock_wait: float,
     format_: Format,
+    files: bool,
 ) -> None:
     """Report the differences, close them, and print the proof."""
     from clawker_fw import convergence, pipeline
 
     convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
-    before = seen.diff
+    before, changes = seen.diff, seen.rule_changes
     performed: list[Progress] = []
     if pipeline.plan_for(seen, options).empty:
         convergence.tidy(engine, seen)
     else:
         with _step_output(chosen) as output, _run_context(output, lock_wait, performed) as run_context:
-            output.difference(before)
+            output.difference(before, changes, files=files)
             seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        print_json(with_sources(documents.run_document(before, performed, seen.diff, seen.advice), seen))
+        print_json(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
     else:
         _print_warnings(seen)
         words = "applied and proven" if performed else "nothing to do"
         _print_verdict(seen, f"{seen.blueprint.project}: {words}")
 
 
-def _print_difference(seen: "Comparison") -> None:
-    """Print the differences of each sibling, and why the last attempt to close them failed."""
+def _print_difference(seen: "Comparison", *, files: bool) -> None:
+    """Print the rules that change, the differences, and why the last attempt to close them failed."""
     from clawker_fw.report import verdict
 
     if not seen.diff.findings:
@@ -322,7 +345,7 @@ def _print_difference(seen: "Comparison") -> None:
     from clawker_fw.report import text
 
     output = text.console()
-    output.print(text.drift_report(seen.diff))
+    output.print(text.drift_report(seen.diff, seen.rule_changes, files=files))
     if seen.failed_attempt:
         output.print(text.attempt_report(seen.failed_attempt))
 
