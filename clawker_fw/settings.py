@@ -29,7 +29,7 @@ from clawker_fw.document import Document
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.inclusion import Source, joined, sources
-from clawker_fw.rules.ruleset import ContradictionsError, RuleSet, TooManyError
+from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
@@ -256,8 +256,8 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
         rules = RuleSet.of(
             entry.rule(merged.place(("rules", position))) for position, entry in enumerate(settings.rules)
         )
-    except ContradictionsError as error:
-        raise _contradictions(error) from error
+    except ConflictsError as error:
+        raise _conflicts(error) from error
     except TooManyError as error:
         raise SettingsError(
             "rules-too-many",
@@ -267,18 +267,15 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
     return Loaded(settings, rules, tuple(source.path for source in read), found)
 
 
-def _contradictions(error: ContradictionsError) -> SettingsError:
-    """Return the error that names both rules of each pair."""
-    pairs = [
-        f"{second.place}: two rules for {second.destination} ({second.protocol} {second.port}) "
-        "contradict each other: only one of them sets `allow_private`"
-        for _, second in error.pairs
-    ]
-    if len(pairs) == 1:
-        sentence, context = pairs[0], [rule.place for rule in error.pairs[0]]
+def _conflicts(error: ConflictsError) -> SettingsError:
+    """Return the error that names both rules of each conflict."""
+    found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
+    if len(found) == 1:
+        (only,) = error.conflicts
+        sentence, context = found[0], [only.first.place, only.second.place]
     else:
-        sentence = f"{len(pairs)} pairs of rules contradict each other"
-        context = _some([f"{pair}, {first.place}" for pair, (first, _) in zip(pairs, error.pairs, strict=True)])
+        sentence = f"{len(found)} pairs of rules contradict each other"
+        context = _some([f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)])
     return SettingsError("rules-contradict", f"{sentence}.", context=context, hint="Keep one of the two.")
 
 

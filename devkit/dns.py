@@ -115,27 +115,32 @@ class Resolver:
 
 
 class NameServer:
-    """A name server on loopback: the names that it has are at one address, every other one does not exist.
+    """A name server on loopback: it has some names, every other one does not exist.
 
     It is the judge of who was looked up: a question is kept as its labels, octet for octet.
     """
 
     def __init__(
         self,
-        names: Sequence[str] = (),
+        names: Sequence[str] | Mapping[str, str] = (),
         address: str = "127.0.0.1",
         silent: str = "",
         slow: Mapping[bytes, float] = MappingProxyType({}),
     ) -> None:
-        """Listen on a free port. What is below the name `silent` is never answered.
+        """Listen on a free port. `names` may say where each name is, which is `address` otherwise.
+
+        What is below the name `silent` is never answered.
 
         `slow` says for some names, in lower case, after how many seconds they are answered.
         """
         self._slow = slow
         self._silent = tuple(label.encode() for label in silent.split(".")) if silent else ()
         self.asked: list[tuple[bytes, ...]] = []
-        self._names = {tuple(label.encode() for label in name.split(".")) for name in names}
-        self._address = IPv4Address(address).packed
+        places = names if isinstance(names, Mapping) else dict.fromkeys(names, address)
+        self._names = {
+            tuple(label.encode() for label in name.split(".")): IPv4Address(place).packed
+            for name, place in places.items()
+        }
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -165,9 +170,9 @@ class NameServer:
             self.asked.append(labels)
             if self._silent and labels[-len(self._silent) :] == self._silent:
                 continue
-            there = tuple(label.lower() for label in labels) in self._names
+            there = self._names.get(tuple(label.lower() for label in labels))
             (kind,) = struct.unpack_from(">H", message, end)
-            answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 5, 4) + self._address if there and kind == 1 else b""
+            answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 5, 4) + there if there and kind == 1 else b""
             header = _HEADER.pack(
                 int.from_bytes(message[:2], "big"), 0x8180 | (0 if there else 3), 1, int(bool(answer)), 0, 0
             )

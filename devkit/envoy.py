@@ -9,7 +9,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,20 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
-from clawker_fw.stack import images
+from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, hot
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
 from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
+
+_VIRTUAL = IPv4Network("127.1.0.0/16")
+"""Where the addresses of names are that need one of their own."""
 
 MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
 """The largest number of ports besides 80 and 443, below those that the machine assigns."""
@@ -48,6 +52,7 @@ class Proxy:
         """Start it without listeners. `before` are arguments that come before Envoy's, for another program."""
         self.folder = folder
         self.ports = {port: free_port() for port in PORTS}
+        self._numbers = virtual.Numbers()
         for name in ("hot/lds", "hot/rds"):
             (folder / name).mkdir(parents=True)
         buckets = folder / refusals.BUCKETS_FILE
@@ -93,8 +98,11 @@ class Proxy:
 
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files in the order of a commit."""
+        policy = Policy(rules)
+        self._numbers = virtual.assigned(policy.opaque, self._numbers, _VIRTUAL.num_addresses - 1)
+        self.virtual = {name: _VIRTUAL[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in hot(Policy(rules), HERE, self.idle).items():
+        for path, file in hot(policy, EnvoyAddresses(HERE, self.virtual), self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -115,9 +123,9 @@ class Proxy:
                 chain["filters"] = [{"name": "answer", "typed_config": answer}]
 
     def _free_port(self, resource: dict[str, Any]) -> None:
-        """Have a listener listen on a free port instead of a rule's."""
-        if "address" in resource:
-            address = resource["address"]["socket_address"]
+        """Have a listener at the shared address listen on a free port instead of a rule's."""
+        address = resource.get("address", {}).get("socket_address", {})
+        if address.get("address") == str(HERE):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
     def admin(self, path: str) -> bytes:
@@ -141,22 +149,33 @@ class Proxy:
         proofs = [resource.envoy.statistics for resource in RESOURCES if resource.envoy]
         return all(live.get(f"{name}.version_text") == self.version for name in proofs)
 
-    def chain(self, name: str, port: int) -> str:
+    def chain(self, name: str, port: int, at: IPv4Address = HERE) -> str:
         """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
         hello = ssl.MemoryBIO()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with contextlib.suppress(ssl.SSLWantReadError):
             context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
-        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
-            connection.sendall(hello.read())
-            try:
+        try:
+            with socket.create_connection(self._place(port, at), timeout=5) as connection:
+                connection.sendall(hello.read())
                 return connection.recv(4096).decode()
-            except ConnectionResetError:
-                return ""
+        except (ConnectionResetError, ConnectionRefusedError):
+            return ""
 
-    def route(self, host: str, port: int) -> str:
+    def _place(self, port: int, at: IPv4Address) -> tuple[str, int]:
+        return str(at), self.ports[port] if at == HERE else port
+
+    def opened(self, port: int, at: IPv4Address) -> str:
+        """Return the chain for a connection on which nothing is sent, or an empty string if it is refused."""
+        try:
+            with socket.create_connection((str(at), port), timeout=5) as connection:
+                return connection.recv(4096).decode()
+        except ConnectionRefusedError:
+            return ""
+
+    def route(self, host: str, port: int, at: IPv4Address = HERE) -> str:
         """Return the chain for a request with a Host header, or "refused"."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=5)
+        connection = http.client.HTTPConnection(*self._place(port, at), timeout=5)
         connection.request("GET", "/", headers={"Host": host})
         response = connection.getresponse()
         body = response.read().decode()

@@ -12,6 +12,16 @@ LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""
 
 PORTS = (80, 443, 8080)
+OPAQUE = ((22, None), (9000, 9002))
+"""Ports of rules for TCP, the first and the last one. They have these for themselves."""
+
+NAMED = (Protocol.HTTPS, Protocol.HTTP)
+"""Protocols that name the host."""
+
+CONNECTIONS = tuple(
+    (protocol, port) for protocol in Protocol for port in (*PORTS, *(first for first, _ in OPAQUE), 9001)
+)
+"""What an agent may try with a name: a protocol and a port."""
 
 
 def names() -> st.SearchStrategy[str]:
@@ -22,7 +32,21 @@ def names() -> st.SearchStrategy[str]:
 
 def rules() -> st.SearchStrategy[Rule]:
     """Return rules, a third of which deny."""
-    return st.one_of(_allowing(), _allowing(), _denying())
+    return st.one_of(_allowing(), _allowing(), _opaque(), _denying(), _denying())
+
+
+def _opaque() -> st.SearchStrategy[Rule]:
+    return st.builds(
+        lambda name, ports: Rule(
+            Destination(name, subtree=False),
+            Protocol.TCP,
+            ports[0],
+            allow_private=len(name) % 2 == 0,
+            last_port=ports[1],
+        ),
+        names(),
+        st.sampled_from(OPAQUE),
+    )
 
 
 def _denying() -> st.SearchStrategy[Rule]:
@@ -43,7 +67,7 @@ def _allowing() -> st.SearchStrategy[Rule]:
         ),
         names(),
         st.booleans(),
-        st.sampled_from(Protocol),
+        st.sampled_from(NAMED),
         st.sampled_from(PORTS),
     )
 
@@ -61,12 +85,18 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
         labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
         name = ".".join([*labels, chosen.choice(top)])
         destination = Destination(name, chosen.random() < 0.3)  # noqa: PLR2004
+        private = len(name) % 2 == 0
+        if chosen.random() < 0.1:  # noqa: PLR2004
+            first, last = chosen.choice(OPAQUE)
+            exact = Destination(name, subtree=False)
+            entries.append(Rule(exact, Protocol.TCP, first, allow_private=private, last_port=last))
+            continue
         if chosen.random() < 0.2:  # noqa: PLR2004
             protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))
             entries.append(Rule(destination, protocol, port, action=Action.DENY))
         else:
-            protocol, port = chosen.choice(tuple(Protocol)), chosen.choice(PORTS)
-            entries.append(Rule(destination, protocol, port, allow_private=len(name) % 2 == 0))
+            protocol, port = chosen.choice(NAMED), chosen.choice(PORTS)
+            entries.append(Rule(destination, protocol, port, allow_private=private))
     return RuleSet.of(entries)
 
 

@@ -200,16 +200,25 @@ def version_of(live: Mapping[str, str]) -> str:
 class Desired:
     """The desired state of a whole stack.
 
-    `reserved` lists, for each network, the addresses that only siblings may have, in both slots. `images` are the
-    references of all images that this release uses with these settings.
+    `reserved` lists, for each network, the addresses that only siblings may have, in both slots. So are all of
+    `blocks` on the agent network. `images` are the references of all images that this release uses with these
+    settings.
     """
 
     project: str
     service_address: IPv4Address
     reserved: Mapping[Role, tuple[str, ...]]
+    blocks: tuple[IPv4Network, ...]
     networks: Mapping[Role, NetworkSpec]
     siblings: Mapping[Sibling, DesiredSibling]
     images: tuple[str, ...]
+
+    def is_reserved(self, role: Role, address: str) -> bool:
+        """Whether only a sibling may have an address on a network."""
+        if not address:
+            return False
+        in_block = role is Role.AGENTS and any(IPv4Address(address) in block for block in self.blocks)
+        return in_block or address in self.reserved[role]
 
     @property
     def rules(self) -> Rules:

@@ -31,7 +31,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates
+from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
@@ -113,8 +113,11 @@ def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     """Return the stack's subnets: the one in the settings, else the current one, else a free one.
 
+    Names that have numbers of virtual addresses keep them.
+
     Raises:
-        SettingsError: when the subnet in the settings is taken or routed elsewhere, or none is free.
+        SettingsError: when the subnet in the settings is taken or routed elsewhere, or none is free, or it is too
+            small for all virtual addresses.
     """
     has = {role: _subnet(network) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
@@ -127,7 +130,10 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
-    return Addressing(agents, egress)
+    resolver = observed.siblings.get(Sibling.COREDNS)
+    before = virtual.recorded(resolver.files) if resolver else virtual.Numbers()
+    numbers = virtual.assigned(blueprint.policy.opaque, before, Addressing(agents, egress).room)
+    return Addressing(agents, egress, numbers)
 
 
 def _require_free(subnet: IPv4Network, taken: tuple[IPv4Network, ...]) -> None:
@@ -176,6 +182,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
         project=project,
         service_address=addresses.service,
         reserved=addresses.reserved,
+        blocks=(*addresses.blocks(0), *addresses.blocks(1)),
         networks=network_specs(project, addresses),
         siblings={
             Sibling.ENVOY: _sibling(
@@ -184,7 +191,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy),
                 boot=envoy.boot(release, project, addresses, slots.envoy, limits),
-                hot=envoy.hot(blueprint.policy, addresses.envoy(slots.envoy), limits.idle),
+                hot=envoy.hot(blueprint.policy, addresses.envoy_addresses(slots.envoy), limits.idle),
                 resources=envoy.RESOURCES,
             ),
             Sibling.COREDNS: _sibling(
@@ -193,7 +200,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns),
                 boot=coredns.boot(release, addresses, slots.coredns, limits),
-                hot=coredns.hot(blueprint.policy, addresses.envoy(slots.envoy)),
+                hot=coredns.hot(blueprint.policy, addresses, slots.envoy),
                 resources=coredns.RESOURCES,
             ),
         },

@@ -81,6 +81,6 @@ def intruder_findings(sibling: Sibling, observed: Observed, desired: Desired) ->
     for role, places in observed.attached.items():
         if _OWNER[role] is sibling:
             for name, place in places.items():
-                if place.address in desired.reserved[role]:
+                if desired.is_reserved(role, place.address):
                     field = f"address.{place.address}"
                     yield Finding(sibling, Layer.STATE, field, name, None, Cause.TAMPER, Action.DETACH)

@@ -15,7 +15,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 
 Key = tuple[Protocol, int]
-"""What rules tell connections apart by, besides the name: the protocol and the port."""
+"""What rules tell connections apart by, besides the name: the transport of the protocol, and the port."""
 
 Allowed = Mapping[Key, Rule]
 """What is allowed, and the rule that allows it."""
@@ -114,7 +114,7 @@ class Policy:
     def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
         """Return what happens to a connection."""
         for rules in self._nearest(name):
-            matching = [rule for rule in rules if rule.matches(protocol, port)]
+            matching = [rule for rule in rules if rule.matches(protocol.transport, port)]
             if matching:
                 decisive = next((rule for rule in matching if rule.denies), matching[0])
                 return Decision(decisive, Reason.DENIED if decisive.denies else None)
@@ -122,8 +122,8 @@ class Policy:
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name: whether anything is allowed there."""
-        keys = (rule.key for rules in self._nearest(name) for rule in rules if not rule.denies)
-        return any(self.decide(name, *key).allowed for key in keys if key)
+        allowing = (rule for rules in self._nearest(name) for rule in rules if not rule.denies)
+        return any(self.decide(name, *key).allowed for rule in allowing for key in rule.keys)
 
     def points(self) -> Sequence[Point]:
         """Return what is decided at and below each name that has rules, parents before children."""
@@ -167,6 +167,15 @@ class Policy:
                         found.setdefault(key, {}).setdefault(rule, []).append(pattern)
         return found
 
+    @cached_property
+    def opaque(self) -> Mapping[str, Allowed]:
+        """All that is allowed at each name that needs an address of its own: something is forwarded as it is."""
+        return {
+            point.name: point.at.allowed
+            for point in self._points
+            if any(transport.opaque and not rule.denies for (transport, _), rule in point.at.own.items())
+        }
+
     def _walk(self) -> Iterator[Point]:
         nothing: Allowed = {}
         waiting: list[tuple[_Node, Allowed]] = [(self._root, nothing)]
@@ -206,7 +215,7 @@ def _scope(inherited: Allowed, *groups: Sequence[Rule]) -> Scope:
     """Return what rules decide where `inherited` is allowed by names above, the most specific group last."""
     own: dict[Key, Rule] = {}
     for rules in groups:
-        own |= {rule.key: rule for rule in rules if rule.key and not rule.denies}
+        own |= {key: rule for rule in rules if not rule.denies for key in rule.keys}
         for rule in rules:
             if rule.denies:
                 own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)

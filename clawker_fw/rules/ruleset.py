@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.conflicts import Conflict, about_ports, about_privacy
+from clawker_fw.rules.schema import Rule
 
+USUAL_PORTS = (80, 443)
 MOST_RULES = 100_000
 MOST_PORTS = 1_000
+MOST_OPAQUE_PORTS = 2_000
 """The most that both siblings can apply within seconds in their memory limit (docs/how-it-works.md)."""
 
 
@@ -16,13 +19,13 @@ class TooManyError(ValueError):
     """There are more rules or ports than a stack supports."""
 
 
-class ContradictionsError(ValueError):
-    """Pairs of rules for the same destination, protocol and port that disagree about private addresses."""
+class ConflictsError(ValueError):
+    """Some rules contradict each other."""
 
-    def __init__(self, pairs: Iterable[tuple[Rule, Rule]]) -> None:
-        """Keep the pairs."""
-        self.pairs = tuple(pairs)
-        super().__init__("only one of two rules for the same sets `allow_private`")
+    def __init__(self, conflicts: Iterable[Conflict]) -> None:
+        """Keep the conflicts."""
+        self.conflicts = tuple(conflicts)
+        super().__init__("; ".join(each.sentence for each in self.conflicts))
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,27 @@ class RuleSet:
         """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
 
         Raises:
-            ContradictionsError: when entries differ in `allow_private` only.
+            ConflictsError: when rules differ in `allow_private` only, or claim the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
         """
         seen: dict[object, Rule] = {}
-        contradictions = []
+        found: list[Conflict] = []
         for rule in entries:
-            key = (rule.destination, rule.protocol, rule.port, rule.action)
+            key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
             if other.allow_private != rule.allow_private:
-                contradictions.append((other, rule))
+                found.append(about_privacy(other, rule))
             elif _end(rule) > _end(other):
                 seen[key] = rule
-        if contradictions:
-            raise ContradictionsError(contradictions)
+        if found or (found := list(about_ports(seen.values()))):
+            raise ConflictsError(found)
         rules = cls(tuple(sorted(seen.values(), key=_order)))
-        for what, most in (("rules", MOST_RULES), ("ports", MOST_PORTS)):
-            if (count := len(getattr(rules, what))) > most:
+        for what, count, most in (
+            ("rules", len(rules.rules), MOST_RULES),
+            ("ports", len(rules.ports), MOST_PORTS),
+            ("ports of tcp and ssh rules", rules.opaque_ports, MOST_OPAQUE_PORTS),
+        ):
+            if count > most:
                 raise TooManyError(f"there are {count:,} {what}; at most {most:,} are supported")
         return rules
 
@@ -69,16 +76,23 @@ class RuleSet:
 
     @cached_property
     def ports(self) -> tuple[int, ...]:
-        """The ports that any rule allows, and the two default ports, so that refusals there are logged."""
-        defaults = {protocol.default_port for protocol in Protocol}
-        return tuple(sorted(defaults | {rule.port for rule in self.rules if rule.port and not rule.denies}))
+        """The ports of Envoy's own address: those of rules for hosts that are named, and the two usual ones.
+
+        So refusals at the usual ones are logged, whatever the rules are.
+        """
+        named = (rule for rule in self.rules if rule.protocol and not rule.protocol.opaque and not rule.denies)
+        return tuple(sorted({*USUAL_PORTS, *(rule.port for rule in named if rule.port)}))
+
+    @cached_property
+    def opaque_ports(self) -> int:
+        """How many ports of names with an address of their own are listened on."""
+        opaque = (rule for rule in self.rules if rule.protocol and rule.protocol.opaque and not rule.denies)
+        return sum(len(rule.ports) for rule in opaque)
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the rules in canonical form: equal for equal rules, in whatever form they are written."""
-        lines = (
-            f"{r.destination} {r.protocol} {r.port} {r.allow_private} {r.action} {r.until}\n" for r in self.rules
-        )
+        lines = (f"{rule}\n" for rule in self.rules)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -87,4 +101,4 @@ def _end(rule: Rule) -> float:
 
 
 def _order(rule: Rule) -> tuple[object, ...]:
-    return rule.destination, rule.protocol or "", rule.port or 0, rule.action
+    return rule.destination, rule.protocol or "", rule.port or 0, rule.last_port or 0, rule.action

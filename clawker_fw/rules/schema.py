@@ -3,6 +3,7 @@
 The rest of the program uses the frozen `Rule` and never pydantic's `RuleEntry`.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
-    StrictInt,
     StrictStr,
     model_validator,
 )
@@ -29,11 +29,23 @@ class Protocol(StrEnum):
 
     HTTPS = "https"
     HTTP = "http"
+    TCP = "tcp"
+    SSH = "ssh"
 
     @property
-    def default_port(self) -> int:
-        """The port of a rule without `port` (RFC 9110, section 4.2)."""
-        return 443 if self is Protocol.HTTPS else 80
+    def default_port(self) -> int | None:
+        """The port of a rule without `port`, if there is a usual one (RFC 9110, section 4.2; RFC 4253, 4.1)."""
+        return {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}.get(self)
+
+    @property
+    def transport(self) -> "Protocol":
+        """What it is told apart by on the wire: SSH is TCP that is forwarded as it is."""
+        return Protocol.TCP if self is Protocol.SSH else self
+
+    @property
+    def opaque(self) -> bool:
+        """Whether nothing on the wire names the host, so that the name needs an address of its own."""
+        return self.transport is Protocol.TCP
 
 
 class Action(StrEnum):
@@ -46,7 +58,10 @@ class Action(StrEnum):
 ALIASES = {"tls": Protocol.HTTPS, "wss": Protocol.HTTPS, "ws": Protocol.HTTP}
 """Other words for a protocol. A WebSocket (RFC 6455) begins as a request, so it is told from HTTP nowhere."""
 
-LATER_PROTOCOLS = ("tcp", "ssh", "udp")
+HIGHEST_PORT = 65535
+MOST_PORTS_OF_A_RULE = 1_000
+
+LATER_PROTOCOLS = ("udp",)
 LATER_FIELDS = ("as", "path_rules", "path_default", "insecure_skip_tls_verify")
 """What the language has room for, and what is not supported yet."""
 
@@ -55,9 +70,10 @@ LATER_FIELDS = ("as", "path_rules", "path_default", "insecure_skip_tls_verify")
 class Rule:
     """One rule, in canonical form.
 
-    A rule that allows has a protocol and a port. One that denies may have neither: without a protocol it is for
-    all of them, and without a port for every port. `until` is the end of a rule in seconds since 1970, if it has
-    one. `note` and `place`, where the rule was written, decide nothing, so equal rules may differ in them.
+    A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
+    without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
+    seconds since 1970, if it has one. `note` and `place`, where the rule was written, decide nothing, so equal
+    rules may differ in them.
     """
 
     destination: Destination
@@ -66,6 +82,7 @@ class Rule:
     allow_private: bool = False
     action: Action = Action.ALLOW
     until: int | None = None
+    last_port: int | None = None
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
 
@@ -75,13 +92,20 @@ class Rule:
         return self.action is Action.DENY
 
     @property
-    def key(self) -> tuple[Protocol, int] | None:
-        """The protocol and the port, if it is for one of each."""
-        return (self.protocol, self.port) if self.protocol and self.port else None
+    def ports(self) -> range:
+        """The ports that it is for; none if it is for every port."""
+        return range(self.port, (self.last_port or self.port) + 1) if self.port else range(0)
 
-    def matches(self, protocol: Protocol, port: int) -> bool:
-        """Whether it is for connections with this protocol to this port."""
-        return self.protocol in {None, protocol} and self.port in {None, port}
+    @property
+    def keys(self) -> tuple[tuple[Protocol, int], ...]:
+        """What it allows: the transport of its protocol, with each port."""
+        return tuple((self.protocol.transport, port) for port in self.ports) if self.protocol else ()
+
+    def matches(self, transport: Protocol, port: int) -> bool:
+        """Whether it is for connections with this transport to this port."""
+        return (self.protocol is None or self.protocol.transport is transport) and (
+            self.port is None or port in self.ports
+        )
 
     def __str__(self) -> str:
         """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
@@ -89,10 +113,8 @@ class Rule:
         Rules that are not equal have different lines.
         """
         words = ["deny"] if self.denies else []
-        words += [
-            self.protocol or "any",
-            f"{self.destination}:{self.port}" if self.port else str(self.destination),
-        ]
+        ports = (f":{self.port}" if self.port else "") + (f"-{self.last_port}" if self.last_port else "")
+        words += [self.protocol or "any", f"{self.destination}{ports}"]
         words += ["private"] if self.allow_private else []
         words += ["until", written(self.until)] if self.until else []
         return " ".join(words)
@@ -108,6 +130,18 @@ def _protocol(value: object) -> object:
     return ALIASES.get(value, value) if isinstance(value, str) else value
 
 
+def _ports(value: object) -> object:
+    """Return a port, or the first and the last one of `lo-hi`, each as a pair."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HIGHEST_PORT:
+        return value, None
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value) if isinstance(value, str) else None
+    if match and 1 <= int(match[1]) < int(match[2]) <= HIGHEST_PORT:
+        return int(match[1]), int(match[2])
+    raise ValueError(
+        f"{value!r} is not a port: write a number from 1 to {HIGHEST_PORT}, or several as `8000-8010`"
+    )
+
+
 class RuleEntry(BaseModel):
     """An entry of `rules`, as a user writes it."""
 
@@ -118,12 +152,14 @@ class RuleEntry(BaseModel):
     )
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
-        description="`https` (forwarded by SNI; `tls` and `wss` mean the same) or `http` (`ws` means the same). "
+        description="`https` (forwarded by SNI; `tls` and `wss` mean the same), `http` (`ws` means the same), "
+        "or `tcp` or `ssh` (forwarded as they are, for an exact name). "
         "Default: https; of a rule that denies, every protocol.",
     )
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
+    port: Annotated[tuple[int, int | None], BeforeValidator(_ports)] | None = Field(
         default=None,
-        description="The port. Default: 443 for https, 80 for http; of a rule that denies, every port.",
+        description="The port; for tcp and ssh also several, as `8000-8010`. "
+        "Default: 443 for https, 80 for http, 22 for ssh; of a rule that denies, every port.",
     )
     action: Action = Field(
         default=Action.ALLOW,
@@ -156,9 +192,26 @@ class RuleEntry(BaseModel):
         if self.action is Action.DENY:
             if self.allow_private:
                 raise ValueError("a rule that denies can't have `allow_private`")
-        elif not self.force and (reason := objection(self.destination)):
+            return self
+        self._require_forwardable(self.proto or Protocol.HTTPS)
+        if not self.force and (reason := objection(self.destination)):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
         return self
+
+    def _require_forwardable(self, protocol: Protocol) -> None:
+        """Require of a rule that allows what its protocol needs."""
+        first, last = self.port or (protocol.default_port, None)
+        if first is None:
+            raise ValueError(f"a rule with `proto: {protocol}` needs a `port`")
+        if last and not protocol.opaque:
+            raise ValueError(f"several ports are for tcp and ssh; write a rule for each port of {protocol}")
+        if last and last - first >= MOST_PORTS_OF_A_RULE:
+            raise ValueError(f"{first}-{last} are too many ports; {MOST_PORTS_OF_A_RULE:,} are the most of a rule")
+        if protocol.opaque and self.destination.subtree:
+            raise ValueError(
+                f"`proto: {protocol}` needs an exact name: nothing that is sent tells which name below "
+                f"{self.destination.name} is meant"
+            )
 
     @property
     def destination(self) -> Destination:
@@ -168,9 +221,18 @@ class RuleEntry(BaseModel):
 
     def rule(self, place: str = "") -> Rule:
         """Return the canonical rule. `place` is where it was written."""
-        protocol, port = self.proto, self.port
+        protocol, (port, last_port) = self.proto, self.port or (None, None)
         if self.action is Action.ALLOW:
             protocol = protocol or Protocol.HTTPS
             port = port or protocol.default_port
-        until = int(self.until.timestamp()) if self.until else None
-        return Rule(self.destination, protocol, port, self.allow_private, self.action, until, self.note, place)
+        return Rule(
+            self.destination,
+            protocol,
+            port,
+            self.allow_private,
+            self.action,
+            until=int(self.until.timestamp()) if self.until else None,
+            last_port=last_port,
+            note=self.note,
+            place=place,
+        )

@@ -1,12 +1,11 @@
 """The resolver sibling: its Corefile, its hot files, and its network."""
 
 import json
-from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings
-from clawker_fw.stack import container, policy, rule_record, templates
+from clawker_fw.stack import container, policy, rule_record, templates, virtual
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -14,9 +13,9 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (_EYE, rule_record.RESOURCE, policy.RESOURCE)
+RESOURCES = (_EYE, virtual.RESOURCE, rule_record.RESOURCE, policy.RESOURCE)
 """Only the helper reads the first, the address and ports at which it checks that Envoy refuses agents; and only
-clawker-fw the second.
+clawker-fw the next two.
 """
 
 _MEMORY_MEBIBYTES = 512
@@ -75,11 +74,12 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
     }
 
 
-def hot(names: Policy, envoy: IPv4Address) -> Files:
-    """Return the files that are re-read while running: the policy plugin's list of names, and two of ours."""
-    eye = {"address": str(envoy), "ports": list(names.rules.ports)}
+def hot(names: Policy, addressing: Addressing, envoy_slot: int) -> Files:
+    """Return the files that are re-read while running: the policy plugin's list of names, and ours."""
+    eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
+        virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         rule_record.RULES: public(rule_record.content(names.rules)),
-        policy.POLICY: public(policy.content(names, envoy)),
+        policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
     }

@@ -4,7 +4,6 @@
 """
 
 import json
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from clawker_fw.model import Files
@@ -13,6 +12,7 @@ from clawker_fw.stack.resources import Resource
 
 if TYPE_CHECKING:
     from clawker_fw.rules.policy import Policy, Scope
+    from clawker_fw.stack.topology import Addressing
 
 TTL = 1
 """The TTL of answers and refusals, in seconds. It limits how long agents use a replaced Envoy."""
@@ -21,22 +21,28 @@ RESOURCE = Resource("policy", "policy/names.json", hashed=True)
 
 POLICY = container.HOT + RESOURCE.path
 
-_ENVOY, _DENY = "envoy", "deny"
+_ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
 
-def content(policy: "Policy", envoy: IPv4Address) -> bytes:
-    """Return the list for a policy and Envoy's address.
+def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
+    """Return the list for a policy and the slot of Envoy.
 
     Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
-    addresses by name, so another address of Envoy changes one line.
+    addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
     """
+    numbers = dict(addresses.numbers.names)
+    bases = {_ENVOY: str(addresses.envoy(envoy_slot))}
+    if policy.opaque:
+        bases[_VIRTUAL] = str(addresses.virtual(envoy_slot, 0))
     names: dict[str, dict[str, str | int]] = {}
     for point in policy.points():
         entry = _decision("at", point.at)
+        if point.name in policy.opaque:
+            entry |= {"at": _VIRTUAL, "at_number": numbers[point.name]}
         if point.below.own or point.below.denies:
             entry |= _decision("below", point.below)
         names[point.name] = entry
-    document = {"ttl": TTL, "addresses": {_ENVOY: str(envoy)}, "names": names}
+    document = {"ttl": TTL, "addresses": bases, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 

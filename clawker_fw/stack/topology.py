@@ -5,12 +5,13 @@ one of them to another container.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import NetworkSpec, Role
 from clawker_fw.stack.labels import ROLE, ownership_labels
+from clawker_fw.stack.virtual import Numbers
 
 AGENT_PREFIX = 20
 EGRESS_PREFIX = 24
@@ -47,12 +48,25 @@ _FIXED_OPTIONS = {
 """Options for which an engine can have another default (`default-network-opts`)."""
 
 
+_BEFORE_BLOCK = 64
+"""Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyAddresses:
+    """Where Envoy listens for agents: at one address for hosts that they name, and at one for each other host."""
+
+    shared: IPv4Address
+    virtual: Mapping[str, IPv4Address] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """The subnets of a stack. All addresses are derived from them."""
+    """The subnets of a stack, and the numbers of virtual addresses. All addresses are derived from them."""
 
     agents: IPv4Network
     egress: IPv4Network
+    numbers: Numbers = field(default_factory=Numbers)
 
     @property
     def service(self) -> IPv4Address:
@@ -62,6 +76,28 @@ class Addressing:
     def envoy(self, slot: int) -> IPv4Address:
         """Envoy's address on the agent network, in a slot."""
         return _upper_half(self.agents)[10 + slot]
+
+    def envoy_addresses(self, slot: int) -> EnvoyAddresses:
+        """Return all addresses at which Envoy listens in a slot."""
+        numbers = self.numbers.names
+        first = self.virtual(slot, 0) if numbers else self.envoy(slot)
+        return EnvoyAddresses(self.envoy(slot), {name: first + number for name, number in numbers})
+
+    def virtual(self, slot: int, number: int) -> IPv4Address:
+        """Return the virtual address with a number, in a slot."""
+        return _quarter(self.agents, slot)[_BEFORE_BLOCK + number]
+
+    def blocks(self, slot: int) -> tuple[IPv4Network, ...]:
+        """Return all virtual addresses of a slot, as few networks."""
+        quarter = _quarter(self.agents, slot)
+        if not self.room:
+            return ()
+        return tuple(summarize_address_range(quarter[_BEFORE_BLOCK], quarter[-1]))
+
+    @property
+    def room(self) -> int:
+        """How many virtual addresses a slot has. The subnet's last address is its broadcast address."""
+        return max(0, _quarter(self.agents, 0).num_addresses - _BEFORE_BLOCK - 1)
 
     def coredns(self, slot: int) -> IPv4Address:
         """CoreDNS's own address, in a slot."""
@@ -105,6 +141,11 @@ class Addressing:
 
 def _upper_half(network: IPv4Network) -> IPv4Network:
     return list(network.subnets())[1]
+
+
+def _quarter(network: IPv4Network, slot: int) -> IPv4Network:
+    """Return the part of the upper half that belongs to a slot."""
+    return list(network.subnets(prefixlen_diff=2))[2 + slot]
 
 
 def lower_half(network: IPv4Network) -> IPv4Network:

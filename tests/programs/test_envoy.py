@@ -4,9 +4,11 @@ Only what follows the decision is replaced: a chain answers with its name.
 """
 
 import http.client
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
+from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
 from devkit.envoy import HERE, MANY_PORTS, Loading, Proxy, Resolving, program
 from devkit.stacks import rule_set
@@ -43,13 +46,24 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, rules: RuleSet) -> None:
     proxy.serve(rules)
     until(proxy.serves)
     policy = Policy(rules)
+    own = {name: proxy.virtual[name] for name in policy.opaque}
     for name in names_near(rules)[:40]:
         for port in rules.ports:
+            at = _listening(policy, own, name, port)
             decision = policy.decide(name, Protocol.HTTPS, port)
-            assert _plain(proxy.chain(name, port)) in _outcomes("tls", decision, ""), (name, port)
+            assert _plain(proxy.chain(name, port, at)) in _outcomes("tls", decision, ""), (name, port)
             decision = policy.decide(name, Protocol.HTTP, port)
-            outcome = _plain(proxy.route(f"{name}:2222", port))
+            outcome = _plain(proxy.route(f"{name}:2222", port, at))
             assert outcome in _outcomes(f"http {port}", decision, "refused"), (name, port)
+    for name, port in itertools.product(own, (22, 9000, 9001, 9003)):
+        expected = "tcp" if policy.decide(name, Protocol.TCP, port).allowed else ""
+        assert proxy.opened(port, own[name]) == expected, (name, port)
+
+
+def _listening(policy: Policy, own: Mapping[str, IPv4Address], name: str, port: int) -> IPv4Address:
+    """Return where an agent finds a name: at its own address, if it has one, and something listens there."""
+    allowed = policy.opaque.get(name, {})
+    return own[name] if any(found == port for _, found in allowed) else HERE
 
 
 def _outcomes(prefix: str, decision: Decision, refused: str) -> set[str]:
@@ -68,6 +82,26 @@ def _chain(prefix: str, rule: Rule) -> str:
     """Return the name of the chain for a rule, and an agent whose address ends with 1."""
     private = "exempt" if rule.allow_private else "guarded"
     return f"{prefix} {rule.destination} {private}{' 1' if rule.destination.subtree else ''}"
+
+
+def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
+    """A port that is taken away is closed, one that is added is open, and all others stay open."""
+    ranged = {"dst": "ports.test", "proto": "tcp", "port": "9000-9002"}
+    denied = {"dst": "ports.test", "action": "deny", "port": 9001}
+    alone = {**ranged, "port": 9000}
+    for rules, expected in (
+        ([ranged], [9000, 9001, 9002]),
+        ([ranged, denied], [9000, 9002]),
+        ([ranged], [9000, 9001, 9002]),
+        ([alone], [9000]),
+        ([{**ranged, "port": "8999-9001"}], [8999, 9000, 9001]),
+        ([alone, {**ranged, "port": "9001-9002"}], [9000, 9001, 9002]),
+        ([{**ranged, "allow_private": True}], [9000, 9001, 9002]),
+    ):
+        proxy.serve(rule_set(*rules)[1])
+        until(proxy.serves)
+        at = proxy.virtual["ports.test"]
+        assert [port for port in range(8999, 9004) if proxy.opened(port, at)] == expected
 
 
 def test_many_names_share_chains(proxy: Proxy) -> None:
@@ -89,7 +123,7 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(hot(Policy(rules), HERE, 3600)[LISTENERS].content)
+    document = json.loads(hot(Policy(rules), EnvoyAddresses(HERE), 3600)[LISTENERS].content)
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 

@@ -154,6 +154,7 @@ MATRIX = [
      (E, "live", "engine_files", "tamper", "replace")),
     (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
     (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
+    (take("10.213.8.200"), (C, "state", "address.10.213.8.200", "tamper", "detach")),
     (alter("clawker-net", driver="macvlan"),
      (C, "shape", "networks.clawker-net.driver", "tamper", "recreate-networks")),
     (alter("clawker-net", internal=False),

@@ -8,7 +8,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from devkit.stacks import rule_set
-from devkit.strategies import names_near, rule_sets
+from devkit.strategies import CONNECTIONS, NAMED, names_near, rule_sets
 
 ALLOWING = ("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
 
@@ -98,7 +98,7 @@ def test_what_is_allowed_resolves(rules: RuleSet) -> None:
     """The resolver answers exactly the names of which something is allowed, and its list says the same."""
     policy = Policy(rules)
     for name in names_near(rules):
-        allowed = any(policy.decide(name, protocol, port).allowed for protocol in Protocol for port in rules.ports)
+        allowed = any(policy.decide(name, protocol, port).allowed for protocol, port in CONNECTIONS)
         assert policy.resolves(name) == allowed
         scope = _scope_of(policy, name)
         assert (scope is not None and scope.resolves) == allowed
@@ -122,13 +122,10 @@ def test_the_longest_pattern_decides(rules: RuleSet) -> None:
     """What Envoy selects by is the same as `decide`: the name's own pattern, then the nearest one above it."""
     policy = Policy(rules)
     for name in names_near(rules):
-        for protocol in Protocol:
-            for port in rules.ports:
-                found = _longest(policy, protocol, port, name)
-                decision = policy.decide(name, protocol, port)
-                assert (found if found and not found.denies else None) == (
-                    decision.rule if decision.allowed else None
-                )
+        for protocol, port in CONNECTIONS:
+            found = _longest(policy, protocol.transport, port, name)
+            decision = policy.decide(name, protocol, port)
+            assert (found if found and not found.denies else None) == (decision.rule if decision.allowed else None)
 
 
 def _longest(policy: Policy, protocol: Protocol, port: int, name: str) -> Rule | None:
@@ -142,7 +139,7 @@ def _longest(policy: Policy, protocol: Protocol, port: int, name: str) -> Rule |
 def test_what_is_denied_is_an_exception_of_what_allows_it_otherwise(rules: RuleSet) -> None:
     """So the connections of this rule are ended. At its own name, there may just be no pattern."""
     policy = Policy(rules)
-    for protocol in Protocol:
+    for protocol in NAMED:
         for port in rules.ports:
             exceptions = policy.exceptions(protocol, port)
             patterns = policy.patterns(protocol, port)

@@ -24,6 +24,8 @@ def rule(text: str) -> Rule:
         ("{dst: a.test, proto: tls}", Protocol.HTTPS, 443),
         ("{dst: a.test, proto: wss, port: 8443}", Protocol.HTTPS, 8443),
         ("{dst: a.test, proto: ws}", Protocol.HTTP, 80),
+        ("{dst: a.test, proto: ssh}", Protocol.SSH, 22),
+        ("{dst: a.test, proto: tcp, port: 5432}", Protocol.TCP, 5432),
         ("{dst: a.test, action: deny}", None, None),
         ("{dst: a.test, action: deny, proto: ws}", Protocol.HTTP, None),
         ("{dst: a.test, action: deny, port: 443}", None, 443),
@@ -50,8 +52,16 @@ def test_an_end_is_a_time_with_its_zone(text: str) -> None:
         ("{dst: a.test, until: 30m}", "is a time from now"),
         ("{dst: a.test, until: 5}", "is not a time"),
         ("{dst: a.test, until: soon}", "is not a time"),
-        ("{dst: a.test, proto: ssh}", "not supported yet"),
-        ("{dst: a.test, proto: gopher}", "'https' or 'http'"),
+        ("{dst: a.test, proto: udp}", "not supported yet"),
+        ("{dst: a.test, proto: gopher}", "'https', 'http', 'tcp' or 'ssh'"),
+        ("{dst: a.test, proto: tcp}", "needs a `port`"),
+        ("{dst: .a.test, proto: ssh}", "needs an exact name"),
+        ("{dst: a.test, port: 1-2}", "several ports are for tcp and ssh"),
+        ("{dst: a.test, proto: tcp, port: 1-2000}", "too many ports"),
+        ("{dst: a.test, proto: tcp, port: 2-1}", "is not a port"),
+        ("{dst: a.test, proto: tcp, port: 0-1}", "is not a port"),
+        ("{dst: a.test, port: 1.5}", "is not a port"),
+        ("{dst: a.test, port: true}", "is not a port"),
         ("{dst: a.test, as: b.test}", "not supported yet"),
         ("{dst: a.test, path_rules: []}", "not supported yet"),
         ("{dst: a.test, insecure_skip_tls_verify: true}", "not supported yet"),
@@ -63,6 +73,16 @@ def test_what_is_refused(text: str, complaint: str) -> None:
     """With the reason."""
     with pytest.raises(ValidationError, match=complaint):
         rule(text)
+
+
+def test_several_ports() -> None:
+    """A rule for TCP may be for a range of ports; one that denies, for any."""
+    found = rule("{dst: a.test, proto: tcp, port: 8000-8002}")
+    assert found.keys == tuple((Protocol.TCP, port) for port in (8000, 8001, 8002))
+    assert str(found) == "tcp a.test:8000-8002"
+    denying = rule("{dst: .a.test, action: deny, port: 8000-9999}")
+    assert denying.matches(Protocol.TCP, 8500)
+    assert not denying.matches(Protocol.TCP, 7999)
 
 
 def test_a_public_suffix_can_be_denied() -> None:

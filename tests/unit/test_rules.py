@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.ruleset import ContradictionsError, RuleSet
+from clawker_fw.rules.ruleset import ConflictsError, RuleSet
 from clawker_fw.rules.schema import Action, Protocol, RuleEntry
 from devkit.stacks import rule_set
 
@@ -26,9 +26,53 @@ def test_order_makes_no_difference() -> None:
 def test_a_contradiction_is_an_error_that_names_both() -> None:
     """A destination can't both allow and deny private addresses."""
     entries = [RuleEntry(dst="b.test"), RuleEntry(dst="a.test"), RuleEntry(dst="A.test", allow_private=True)]
-    with pytest.raises(ContradictionsError) as caught:
+    with pytest.raises(ConflictsError) as caught:
         RuleSet.of(entry.rule(str(position)) for position, entry in enumerate(entries))
-    assert [(first.place, second.place) for first, second in caught.value.pairs] == [("1", "2")]
+    assert [(each.first.place, each.second.place) for each in caught.value.conflicts] == [("1", "2")]
+
+
+PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "conflict"),
+    [
+        (
+            {"proto": "tcp", "port": 443},
+            {},
+            "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443",
+        ),
+        (
+            {},
+            {"proto": "tcp", "port": 443},
+            "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443",
+        ),
+        (
+            {"proto": "ssh"},
+            {"proto": "tcp", "port": 22},
+            "claim port 22 of a.test: ssh a.test:22 and tcp a.test:22",
+        ),
+        ({"proto": "tcp", "port": "1-9"}, {"proto": "tcp", "port": "9-10"}, "claim port 9 of a.test"),
+        ({"proto": "tcp", "port": 80}, {"dst": ".a.test", "proto": "http"}, "tcp a.test:80 and http .a.test:80"),
+        ({"proto": "ssh"}, PRIVATE, "two rules for a.test (ssh 22) contradict each other"),
+        ({"proto": "http", "port": 443}, {}, ""),
+        ({"proto": "ssh"}, {"proto": "http", "port": 22, "action": "deny"}, ""),
+        ({"proto": "ssh"}, {"dst": "b.test", "proto": "tcp", "port": 22}, ""),
+        ({"proto": "ssh"}, {"dst": ".a.test", "port": 23}, ""),
+    ],
+)
+def test_rules_that_claim_one_port_of_a_name(
+    first: dict[str, object], second: dict[str, object], conflict: str
+) -> None:
+    """TLS and HTTP can share one; what is forwarded as it is can't, not even with a rule for a subtree."""
+    rules = [{"dst": "a.test", **first}, {"dst": "a.test", **second}]
+    if not conflict:
+        rule_set(*rules)
+        return
+    with pytest.raises(ConflictsError) as caught:
+        rule_set(*rules)
+    (found,) = caught.value.conflicts
+    assert conflict in found.sentence
 
 
 def test_default_ports_are_always_listened_on() -> None:
@@ -62,6 +106,7 @@ def test_the_digest_tells_rules_apart() -> None:
         "allow_private": True,
         "action": Action.DENY,
         "until": 1_800_000_000,
+        "last_port": 8450,
     }
     assert set(other) == {each.name for each in fields(rule) if each.compare}
     changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}

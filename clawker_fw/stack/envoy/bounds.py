@@ -32,7 +32,7 @@ MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // A_CONNECTION
 OWN_CONNECTIONS = 128
 """Of these, kept for CoreDNS and its replacement, which see whether Envoy refuses agents as it should."""
 
-OPEN_FILES = 2 * MOST_CONNECTIONS + 4096
+OPEN_FILES = 2 * MOST_CONNECTIONS + 8192
 """Each connection from an agent leads to one upstream; ports, sockets and files come on top."""
 
 HEADERS_KIBIBYTES = 32

@@ -47,6 +47,11 @@ def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains
     return Chains(patterns, _names(prefix, rules, policy.exceptions(protocol, port)))
 
 
+def alone(prefix: str, patterns: Mapping[str, Rule]) -> Chains:
+    """Return chains for patterns of which each has its own rule."""
+    return Chains(patterns, _names(prefix, tuple(patterns.values()), {}))
+
+
 def _names(prefix: str, rules: Sequence[Rule], exceptions: Mapping[Rule, Sequence[str]]) -> dict[Rule, str]:
     """Return the name of each rule's chain.
 

@@ -5,6 +5,7 @@ Built as values and serialised, never templated. The layout keeps an update from
 is a filter chain, and the matcher may change freely. Field names are those of the Envoy v3 API reference.
 """
 
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
@@ -20,30 +21,45 @@ def listeners(policy: Policy, address: IPv4Address, routes_path: str, idle: floa
     table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
     """
     ports = [
-        _listener(address, port, chains.chains("tls", policy, Protocol.HTTPS, port), routes_path, idle)
+        at(
+            Place(f"port-{port}", address, port),
+            chains.chains("tls", policy, Protocol.HTTPS, port),
+            routes_path,
+            idle,
+        )
         for port in policy.rules.ports
     ]
     return [*ports, *http.listener(policy, idle)]
 
 
-def _listener(address: IPv4Address, port: int, tls_chains: chains.Chains, routes_path: str, idle: float) -> Json:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a listener listens, and its name."""
+
+    name: str
+    address: IPv4Address
+    port: int
+
+
+def at(place: Place, tls_chains: chains.Chains, routes_path: str, idle: float) -> Json:
+    """Return the listener at an address and port for hosts that are named."""
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": f"port-{port}",
-        "stat_prefix": f"port-{port}",
+        "name": place.name,
+        "stat_prefix": f"port-{place.port}",
         # Agents come in here. A draining Envoy stops these listeners, and none that they lead to.
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
         "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
-        "address": {"socket_address": {"address": str(address), "port_value": port}},
+        "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
         "access_log": refusals.of_listener(),
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
         ],
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
-            {"name": http.CHAIN, "filters": http.filters(port, routes_path, idle)},
-            *chains.forwarding(tls_chains, f"tls-{port}", idle),
+            {"name": http.CHAIN, "filters": http.filters(place.port, routes_path, idle)},
+            *chains.forwarding(tls_chains, f"tls-{place.port}", idle),
             *([chains.ending()] if tls_chains.denying else []),
         ],
     }

@@ -92,6 +92,20 @@ def of_listener() -> list[Json]:
     return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
 
 
+def of_opaque(name: str) -> list[Json]:
+    """Return the access log of a listener that stands for one name: connections that lead nowhere."""
+    failed = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}
+    fields = {
+        **_FIELDS,
+        **_UPSTREAM,
+        "protocol": "tcp",
+        "name": name,
+        "reason": _first(otherwise=_UPSTREAM_REASON),
+    }
+    any_of_them = {"or_filter": {"filters": [failed, _cel("response.flags == 0 && !has(upstream.address)")]}}
+    return [_log(_all(any_of_them, _not_too_many()), fields)]
+
+
 def of_denied_route() -> Json:
     """Return the filter that passes requests that a rule denies within what another one allows."""
     return _cel(_DENIED_ROUTE)

@@ -1,20 +1,25 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
-from ipaddress import IPv4Address
 
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes
+from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
-from clawker_fw.stack.topology import PRIVATE_RANGES, SPECIAL_RANGES, Addressing, network_names
+from clawker_fw.stack.topology import (
+    PRIVATE_RANGES,
+    SPECIAL_RANGES,
+    Addressing,
+    EnvoyAddresses,
+    network_names,
+)
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
@@ -104,14 +109,21 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
     }
 
 
-def hot(policy: Policy, address: IPv4Address, idle: float) -> Files:
+def hot(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `address` is Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
+    `addresses` are Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
     """
     return {
         ROUTES: public(discovery_response([routes.table(policy)])),
-        LISTENERS: public(discovery_response(listeners(policy, address, _ROUTES.path, idle))),
+        LISTENERS: public(
+            discovery_response(
+                [
+                    *listeners(policy, addresses.shared, _ROUTES.path, idle),
+                    *virtual_listeners.listeners(policy, addresses, _ROUTES.path, idle),
+                ]
+            )
+        ),
     }
 
 
@@ -146,6 +158,7 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[s
     ]
     return {
         **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits)),
+        "blocks": [str(block) for block in addressing.blocks(slot)],
         "addresses": [{"address": address, "subnet": str(egress)} for address in (guarded, exempt)],
         "tables": [
             {

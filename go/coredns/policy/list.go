@@ -7,6 +7,7 @@ package policy
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -22,13 +23,14 @@ const deny = "deny"
 
 // file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of
 // `addresses` or `deny`; if it is missing, the nearest name above decides. An address with a time, in seconds since
-// 1970, is refused from then on.
+// 1970, is refused from then on. With a number, it is so many addresses after the one that is named.
 type file struct {
 	TTL       uint32                `json:"ttl"`
 	Addresses map[string]netip.Addr `json:"addresses"`
 	Names     map[string]struct {
 		At         string `json:"at"`
 		AtUntil    int64  `json:"at_until"`
+		AtNumber   uint32 `json:"at_number"`
 		Below      string `json:"below"`
 		BelowUntil int64  `json:"below_until"`
 	} `json:"names"`
@@ -79,11 +81,11 @@ func Parse(content []byte) (*List, error) {
 		if !isHostName(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)
 		}
-		at, err := read.answer(said.At, said.AtUntil)
+		at, err := read.answer(said.At, said.AtUntil, said.AtNumber)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		below, err := read.answer(said.Below, said.BelowUntil)
+		below, err := read.answer(said.Below, said.BelowUntil, 0)
 		if err != nil {
 			return nil, fmt.Errorf("below %s: %w", name, err)
 		}
@@ -92,11 +94,13 @@ func Parse(content []byte) (*List, error) {
 	return list, nil
 }
 
-func (f file) answer(text string, until int64) (answer, error) {
+func (f file) answer(text string, until int64, number uint32) (answer, error) {
 	address, known := f.Addresses[text]
 	switch {
 	case until < 0 || (until > 0 && !known):
 		return answer{}, fmt.Errorf("%d is not the end of an address", until)
+	case number > 0 && !known:
+		return answer{}, fmt.Errorf("%d is not the number of an address", number)
 	case text == "":
 		return answer{}, nil
 	case text == deny:
@@ -104,7 +108,9 @@ func (f file) answer(text string, until int64) (answer, error) {
 	case !known || !address.Is4():
 		return answer{}, fmt.Errorf("addresses has no IPv4 address %q", text)
 	}
-	return answer{true, address, until}, nil
+	first := address.As4()
+	binary.BigEndian.PutUint32(first[:], binary.BigEndian.Uint32(first[:])+number)
+	return answer{true, netip.AddrFrom4(first), until}, nil
 }
 
 // Decide returns what happens to a name at a time. The name's own `at` decides first, then the nearest `below`, starting

@@ -121,6 +121,21 @@ func TestDecideReasons(t *testing.T) {
 	}
 }
 
+// An address with a number is so many after the one that it names.
+func TestDecideNumbers(t *testing.T) {
+	list := parse(t, `{"ttl":1,"addresses":{"virtual":"10.213.8.64"},"names":{
+"first.test":{"at":"virtual"},
+"third.test":{"at":"virtual","at_number":2},
+"far.test":{"at":"virtual","at_number":959}}}`)
+	for name, wanted := range map[string]string{
+		"first.test": "10.213.8.64", "third.test": "10.213.8.66", "far.test": "10.213.11.255",
+	} {
+		if decision := list.Decide(name, then); decision.Address.String() != wanted {
+			t.Errorf("%s: got %v, expected %s", name, decision, wanted)
+		}
+	}
+}
+
 func label(length int) string { return strings.Repeat("x", length) }
 
 // long returns a name below w.test with the given length.
@@ -155,20 +170,21 @@ func TestParseDigest(t *testing.T) {
 // Content that clawker-fw would not write is an error with the reason, and never a partial list.
 func TestParseErrors(t *testing.T) {
 	for content, wanted := range map[string]string{
-		``:                               "EOF",
-		`{`:                              "unexpected EOF",
-		`[]`:                             "cannot unmarshal array",
-		`null`:                           "names is missing",
-		`{}`:                             "names is missing",
-		`{"ttl":1,"addresses":{}}`:       "names is missing",
-		`{"names":null}`:                 "names is missing",
-		`{"names":[]}`:                   "cannot unmarshal array",
-		`{"names":{}} x`:                 "there is data after the list",
-		`{"names":{}}{"names":{}}`:       "there is data after the list",
-		`{"names":{}}}`:                  "there is data after the list",
-		`{"names":{},"more":1}`:          `unknown field "more"`,
-		`{"names":{"a":{"on":""}}}`:      `unknown field "on"`,
-		`{"names":{"a":{"at_until":7}}}`: "7 is not the end of an address",
+		``:                                "EOF",
+		`{`:                               "unexpected EOF",
+		`[]`:                              "cannot unmarshal array",
+		`null`:                            "names is missing",
+		`{}`:                              "names is missing",
+		`{"ttl":1,"addresses":{}}`:        "names is missing",
+		`{"names":null}`:                  "names is missing",
+		`{"names":[]}`:                    "cannot unmarshal array",
+		`{"names":{}} x`:                  "there is data after the list",
+		`{"names":{}}{"names":{}}`:        "there is data after the list",
+		`{"names":{}}}`:                   "there is data after the list",
+		`{"names":{},"more":1}`:           `unknown field "more"`,
+		`{"names":{"a":{"on":""}}}`:       `unknown field "on"`,
+		`{"names":{"a":{"at_number":7}}}`: "7 is not the number of an address",
+		`{"names":{"a":{"at_until":7}}}`:  "7 is not the end of an address",
 		`{"names":{"a":{"at":"deny","at_until":7}}}`:                                  "7 is not the end of an address",
 		`{"addresses":{"e":"10.0.0.1"},"names":{"a":{"below":"e","below_until":-7}}}`: "-7 is not the end of an address",
 		`{"ttl":-1,"names":{}}`:                                         "cannot unmarshal number -1",

@@ -1,0 +1,57 @@
+"""Rules that contradict each other: found when rules are read, all at once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from clawker_fw.rules.schema import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two rules that can't both hold, in the order in which they are written, and why as a sentence."""
+
+    first: Rule
+    second: Rule
+    sentence: str
+
+
+def about_privacy(first: Rule, second: Rule) -> Conflict:
+    """Return the conflict of two rules for the same that disagree about private addresses."""
+    ports = f"{second.port}-{second.last_port}" if second.last_port else f"{second.port}"
+    what = f"{second.destination} ({second.protocol} {ports})"
+    return Conflict(
+        first,
+        second,
+        f"two rules for {what} contradict each other: only one of them sets `allow_private`",
+    )
+
+
+def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
+    """Yield the conflicts of rules that claim the same port of a name.
+
+    TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
+    ports for itself.
+    """
+    by_destination: dict[tuple[str, bool], list[Rule]] = {}
+    for rule in (each for each in rules if each.protocol and not each.denies):
+        by_destination.setdefault((rule.destination.name, rule.destination.subtree), []).append(rule)
+    for (name, subtree), own in by_destination.items():
+        if not subtree and any(rule.protocol and rule.protocol.opaque for rule in own):
+            parts = name.split(".")
+            above = [(".".join(parts[start:]), True) for start in range(len(parts))]
+            yield from _claims(name, [*own, *(rule for each in above for rule in by_destination.get(each, ()))])
+
+
+def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
+    claimed: dict[int, Rule] = {}
+    told: set[tuple[Rule, Rule]] = set()
+    for rule in sorted(rules, key=_opaque_first):
+        for port in rule.ports:
+            other = claimed.setdefault(port, rule)
+            if other is not rule and other.protocol and other.protocol.opaque and (other, rule) not in told:
+                told.add((other, rule))
+                yield Conflict(other, rule, f"two rules claim port {port} of {name}: {other} and {rule}")
+
+
+def _opaque_first(rule: Rule) -> bool:
+    return not (rule.protocol and rule.protocol.opaque)

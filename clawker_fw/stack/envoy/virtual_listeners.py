@@ -1,0 +1,87 @@
+"""Listeners at virtual addresses: each stands for one name, whatever an agent sends.
+
+A rule for tcp or ssh has a listener of its own, bound to its name's address, with all ports of the rule. So its
+removal ends its connections and no others, and two hosts are never mistaken for each other. For other rules of the
+name there is a listener a port, which knows this name alone.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from clawker_fw.rules.policy import Allowed, Policy
+from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
+from clawker_fw.stack.envoy.listeners import Place, at
+from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, duration, extension
+from clawker_fw.stack.topology import EnvoyAddresses
+
+_CHAIN = "tcp"
+
+
+def listeners(policy: Policy, addresses: EnvoyAddresses, routes_path: str, idle: float) -> Iterator[Json]:
+    """Yield the listeners of all names that have an address of their own.
+
+    `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
+    """
+    for name, allowed in policy.opaque.items():
+        address = addresses.virtual[name]
+        for opaque, ports in _opaque(allowed).items():
+            yield _forwarding(name, opaque, address, ports, idle)
+        for port in sorted({port for transport, port in allowed if not transport.opaque}):
+            rule = allowed.get((Protocol.HTTPS, port))
+            own = chains.alone("tls", {name: rule} if rule else {})
+            yield at(Place(f"{name} port-{port}", address, port), own, routes_path, idle)
+
+
+def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
+    """Return the ports of each rule that is forwarded as it is: those that no other rule denies."""
+    found: dict[Rule, list[int]] = {}
+    for (transport, port), rule in allowed.items():
+        if transport.opaque:
+            found.setdefault(rule, []).append(port)
+    return found
+
+
+def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], idle: float) -> Json:
+    """Return the listener that forwards to one host, to the port to which an agent has connected."""
+    places = [
+        {"address": {"socket_address": {"address": str(address), "port_value": port}}} for port in sorted(ports)
+    ]
+    first, *others = places
+    return {
+        "@type": f"{TYPES}.config.listener.v3.Listener",
+        "name": f"{_CHAIN} {name}:{rule.port}" + (f"-{rule.last_port}" if rule.last_port else ""),
+        "stat_prefix": _CHAIN,
+        "traffic_direction": "INBOUND",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        **first,
+        **({"additional_addresses": others} if others else {}),
+        "access_log": refusals.of_opaque(name),
+        "filter_chains": [{"name": _CHAIN, "filters": _filters(name, rule, idle)}],
+    }
+
+
+def _filters(name: str, rule: Rule, idle: float) -> list[Json]:
+    return [
+        extension(
+            "envoy.filters.network.set_filter_state",
+            "filters.network.set_filter_state.v3.Config",
+            on_new_connection=[_state(HOST, name), _state(PORT, "%DOWNSTREAM_LOCAL_PORT%")],
+        ),
+        extension(
+            "envoy.filters.network.sni_dynamic_forward_proxy",
+            "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+            dns_cache_config=lookups.cache(lookups.NAMED),
+        ),
+        extension(
+            "envoy.filters.network.tcp_proxy",
+            "filters.network.tcp_proxy.v3.TcpProxy",
+            stat_prefix=_CHAIN,
+            cluster=lookups.cluster_of(rule, lookups.NAMED),
+            idle_timeout=duration(idle),
+        ),
+    ]
+
+
+def _state(key: str, text: str) -> Json:
+    return {"object_key": key, "format_string": {"text_format_source": {"inline_string": text}}}

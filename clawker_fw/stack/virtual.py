@@ -1,0 +1,73 @@
+"""Virtual addresses: each name whose connections are forwarded as they are has an address of its own.
+
+Nothing on the wire names the host then, so the address has to. A name keeps its number through changes of the
+rules, restarts and replacements, and the number of a removed name is not used again soon: an agent may still know
+it. The record of the numbers is in the resolver's volume, for clawker-fw alone.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Files
+from clawker_fw.stack import container
+from clawker_fw.stack.resources import Resource
+
+RESOURCE = Resource("numbers", "numbers/numbers.json")
+
+NUMBERS = container.HOT + RESOURCE.path
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The number of each name, from 0, and the one that the next new name gets. Names are sorted."""
+
+    names: tuple[tuple[str, int], ...] = ()
+    next: int = 0
+
+
+def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
+    """Return numbers for all names. Those that have one keep it, and names that are not wanted any more as well.
+
+    When there is no room otherwise, the numbers of names that are not wanted are used again. `room` is how many
+    numbers there are.
+
+    Raises:
+        SettingsError: when there are more names than numbers.
+    """
+    names = sorted(set(wanted))
+    if len(names) > room:
+        raise SettingsError(
+            "subnet-small",
+            f"{len(names):,} names have tcp or ssh rules, and the agents' network has room for {room:,} of them.",
+            hint="Choose a larger subnet with `network.subnet`. A /20, the default, has 959.",
+        )
+    kept = {name: number for name, number in before.names if number < room}
+    if len(kept.keys() | set(names)) > room:
+        kept = {name: number for name, number in kept.items() if name in set(names)}
+    used, coming = set(kept.values()), before.next % room if room else 0
+    for name in (each for each in names if each not in kept):
+        while coming in used:
+            coming = (coming + 1) % room
+        kept[name] = coming
+        used.add(coming)
+        coming = (coming + 1) % room
+    return Numbers(tuple(sorted(kept.items())), coming)
+
+
+def content(numbers: Numbers) -> bytes:
+    """Return the record."""
+    return json.dumps({"names": dict(numbers.names), "next": numbers.next}, indent=0).encode()
+
+
+def recorded(files: Files) -> Numbers:
+    """Return the numbers in a resolver's files, or none if it has no record, or one that can't be used."""
+    try:
+        read = json.loads(files[NUMBERS].content)
+        names: Mapping[str, int] = {str(name): int(number) for name, number in read["names"].items()}
+        found = Numbers(tuple(sorted(names.items())), int(read["next"]))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return Numbers()
+    usable = len(set(names.values())) == len(names) and min([found.next, *names.values()]) >= 0
+    return found if usable else Numbers()

@@ -1,0 +1,117 @@
+"""Virtual addresses: which number a name gets, and where the addresses are."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Sibling
+from clawker_fw.stack import virtual
+from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import Addressing
+from clawker_fw.stack.virtual import Numbers, assigned
+from devkit import stacks
+
+EGRESS = IPv4Network("10.214.0.0/24")
+NAMES = st.sets(st.sampled_from("abcdefgh"), max_size=5)
+
+
+@given(st.lists(NAMES, max_size=8))
+def test_a_name_keeps_its_number(changes: list[set[str]]) -> None:
+    """Through any changes while there is room, also when it was removed in between. No two names have the same."""
+    numbers, known = Numbers(), dict[str, int]()
+    for wanted in changes:
+        numbers = assigned(wanted, numbers, 8)
+        found = dict(numbers.names)
+        assert wanted <= found.keys()
+        assert len(set(found.values())) == len(found)
+        assert known.items() <= found.items()
+        assert assigned(wanted, numbers, 8) == numbers
+        known = found
+
+
+@given(st.lists(NAMES, max_size=8))
+def test_numbers_are_used_again_when_there_is_no_room(changes: list[set[str]]) -> None:
+    """Only those of names that are not wanted any more. What is wanted keeps its number."""
+    numbers = Numbers()
+    for wanted in changes:
+        before, numbers = dict(numbers.names), assigned(wanted, numbers, 5)
+        found = dict(numbers.names)
+        assert wanted <= found.keys()
+        assert set(found.values()) <= set(range(5))
+        assert len(set(found.values())) == len(found)
+        assert all(found[name] == before[name] for name in wanted & before.keys())
+
+
+def test_more_names_than_addresses() -> None:
+    """It is an error that says what to do."""
+    with pytest.raises(SettingsError, match=r"3 names have tcp or ssh rules, and .* room for 2") as caught:
+        assigned("abc", Numbers(), 2)
+    assert caught.value.code == "subnet-small"
+
+
+@pytest.mark.parametrize(("prefix", "room"), [(20, 959), (22, 191), (23, 63), (24, 0), (25, 0)])
+def test_where_the_addresses_are(prefix: int, room: int) -> None:
+    """In the upper half, apart for the two slots. None is another one of ours, or the broadcast address."""
+    agents = IPv4Network((IPv4Address("10.213.0.0"), prefix))
+    addressing = Addressing(agents, EGRESS)
+    assert addressing.room == room
+    every = [addressing.virtual(slot, number) for slot in (0, 1) for number in range(room)]
+    others = {
+        addressing.service,
+        *(each(slot) for slot in (0, 1) for each in (addressing.envoy, addressing.coredns)),
+    }
+    assert len(set(every)) == 2 * room
+    assert not {*every} & {*others, agents.broadcast_address}
+    assert all(address in agents and address > others_below(agents) for address in every)
+    for slot in (0, 1):
+        blocks = addressing.blocks(slot)
+        assert all(any(addressing.virtual(slot, number) in block for block in blocks) for number in range(room))
+        assert not any(address in block for block in blocks for address in others)
+
+
+def others_below(agents: IPv4Network) -> IPv4Address:
+    """Return the last address that the engine gives to agents."""
+    return next(agents.subnets()).broadcast_address
+
+
+def test_the_record_is_read_back() -> None:
+    """What can't be used counts as no record: names get numbers anew."""
+    numbers = assigned(["a.test", "b.test"], Numbers(), 9)
+    files = {virtual.NUMBERS: public(virtual.content(numbers))}
+    assert virtual.recorded(files) == numbers
+    for content in (b"", b"{}", b"[]", b'{"names":[],"next":0}', b'{"names":{"a":-1},"next":0}', b"[" * 100_000):
+        assert virtual.recorded({virtual.NUMBERS: public(content)}) == Numbers()
+    assert virtual.recorded({virtual.NUMBERS: public(b'{"names":{"a":1,"b":1},"next":2}')}) == Numbers()
+    assert virtual.recorded({}) == Numbers()
+
+
+def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None:
+    """After changes of the rules and a replacement of both siblings, in the other slot with the same number."""
+    rules = [{"dst": f"{name}.test", "proto": "ssh"} for name in "bcd"]
+    stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+    changed = stacks.blueprint(memory.facts(), {"dst": "a.test", "proto": "ssh"}, *rules[1:], release=release)
+    stacks.converged(memory, changed)
+    numbers = {"a.test": 3, "b.test": 0, "c.test": 1, "d.test": 2}
+    seen = pipeline.compare(memory, changed)
+    resolver = seen.observed.siblings[Sibling.COREDNS]
+    assert dict(virtual.recorded(resolver.files).names) == numbers
+    assert b'"b.test"' not in resolver.files[POLICY].content
+    replaced = replace(
+        changed,
+        settings=changed.settings.model_copy(
+            update={"otel": changed.settings.otel.model_copy(update={"infra_port": 5})}
+        ),
+    )
+    after = stacks.converged(memory, replaced)
+    assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers
+    address = b'"address":"10.213.12.67","port_value":22'
+    assert address in after.observed.siblings[Sibling.ENVOY].files[LISTENERS].content
