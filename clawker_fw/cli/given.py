@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
     from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.rules.review import Remark
     from clawker_fw.settings import Loaded
     from clawker_fw.stack.release import Release
+
+_MOST_WARNINGS = 10
 
 
 def load(chosen: Options) -> "Loaded":
@@ -48,6 +52,14 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
             project=chosen.project,
             settings_project=meant,
         )
+
+
+def warn_of_rules(remarks: "Sequence[Remark]") -> None:
+    """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
+    for each in remarks[:_MOST_WARNINGS]:
+        _warn(each.code.replace("-", "_"), message=f"{each}.")
+    if (more := len(remarks) - _MOST_WARNINGS) > 0:
+        _warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
 
 
 def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":

@@ -174,3 +174,11 @@ class RuleEntry(BaseModel):
             port = port or protocol.default_port
         until = int(self.until.timestamp()) if self.until else None
         return Rule(self.destination, protocol, port, self.allow_private, self.action, until, self.note, place)
+
+
+def mistake(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return a mistake in one rule as a clause."""
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    name = ".".join(map(str, details["loc"]))
+    return f"`{name}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}"

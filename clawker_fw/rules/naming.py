@@ -1,0 +1,24 @@
+"""A destination on the command line: `a.test`, `.a.test`, `a.test:8443` or `http://a.test`."""
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a user has named. Nothing of it is checked yet."""
+
+    dst: str
+    proto: str | None = None
+    port: int | None = None
+
+
+def parse_name(text: str) -> Named:
+    """Split a destination into its parts. What has another form is a `dst` as a whole, which will be refused."""
+    found = _NAME.fullmatch(text)
+    if found is None:
+        return Named(text)
+    proto, port = found["proto"], found["port"]
+    return Named(found["dst"], proto and proto.lower(), int(port) if port else None)
