@@ -36,7 +36,14 @@ class Document:
 
     def overlaid(self, other: "Document") -> "Document":
         """Return this document overlaid with another: sections are merged, lists are replaced."""
-        return replace(self, values=_merged(self.values, other.values), places={**self.places, **other.places})
+        under = self.places
+        if other.places:  # what was inside of a value that is replaced has no place any more
+            under = {
+                location: place
+                for location, place in under.items()
+                if not any(location[:length] in other.places for length in range(1, len(location) + 1))
+            }
+        return replace(self, values=_merged(self.values, other.values), places={**under, **other.places})
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":
         """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""

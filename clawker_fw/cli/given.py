@@ -62,6 +62,11 @@ def warn_of_rules(remarks: "Sequence[Remark]") -> None:
         _warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
 
 
+def named_by(chosen: Options, loaded: "Loaded") -> str:
+    """Return what chose the settings file: an option, a variable, or the place where it was found."""
+    return loaded.found or chosen.given.get("config", "--config")
+
+
 def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":
     """Return the blueprint of the stack for these settings."""
     from clawker_fw.reconcile.desired import Blueprint
@@ -77,7 +82,7 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
         facts,
         origin=made_from,
         files=loaded.files,
-        named_by=loaded.found or chosen.given.get("config", "--config"),
+        named_by=named_by(chosen, loaded),
     )
 
 

@@ -78,7 +78,7 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
     from clawker_fw.report import rules
 
     if format_ is Format.JSON:
-        print_json(rules.list_document(loaded, now))
+        print_json(rules.list_document(loaded, given.named_by(context.obj, loaded), now))
     elif loaded.rules.rules:
         from clawker_fw.report import text
 
@@ -102,7 +102,7 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     remarks = review(loaded.rules, time.time())
     if format_ is Format.JSON:
-        print_json(rules.check_document(loaded, remarks))
+        print_json(rules.check_document(loaded, given.named_by(context.obj, loaded), remarks))
         return
     terminal.answer(f"valid  {rules.summary(loaded)}")
     for each in remarks:
@@ -316,10 +316,13 @@ def _rule(name: str, protocol: str | None, port: int | None, fields: dict[str, A
 def _named(name: str, protocol: str | None, port: int | None) -> dict[str, Any]:
     """Return the fields of a rule that a name and the options give."""
     from clawker_fw.rules.naming import parse_name
+    from clawker_fw.rules.schema import ALIASES
 
     named = parse_name(name)
     fields: dict[str, Any] = {"dst": named.dst}
-    for option, of_name, of_option in (("proto", named.proto, protocol), ("port", named.port, port)):
+    of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (named.proto, protocol)]
+    pairs: dict[str, tuple[object, object]] = {"proto": (of_both[0], of_both[1]), "port": (named.port, port)}
+    for option, (of_name, of_option) in pairs.items():
         if of_name is not None and of_option is not None and of_name != of_option:
             raise typer.BadParameter(f"{name!r} and `--{option} {of_option}` contradict each other")
         if (value := of_option if of_name is None else of_name) is not None:
@@ -378,7 +381,9 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     applying = done.changed and not orders.dry_run and not orders.no_reload
     if not applying:
         given.warn_of_rules(remarks)  # otherwise they are told with all others
-    document = rules.edit_document(done, remarks, orders.imported, dry_run=orders.dry_run)
+    document = rules.edit_document(
+        done, given.named_by(chosen, done.after), remarks, orders.imported, dry_run=orders.dry_run
+    )
     if orders.format_ is Format.TEXT:
         for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
             terminal.answer(line)

@@ -18,9 +18,9 @@ from clawker_fw.settings import Loaded
 _WIDEST = max(len(each) for each in Outcome)
 
 
-def list_document(loaded: Loaded, now: float) -> dict[str, Any]:
-    """Return the answer of `rules list`. `now` is in seconds since 1970."""
-    return {**_about(loaded), "rules": [_rule(rule, now) for rule in loaded.rules.rules]}
+def list_document(loaded: Loaded, named_by: str, now: float) -> dict[str, Any]:
+    """Return the answer of `rules list`: `now` is in seconds since 1970, `named_by` is what chose the settings."""
+    return {**_about(loaded, named_by), "rules": [_rule(rule, now) for rule in loaded.rules.rules]}
 
 
 def _rule(rule: Rule, now: float) -> dict[str, Any]:
@@ -37,10 +37,15 @@ def _rule(rule: Rule, now: float) -> dict[str, Any]:
     }
 
 
-def check_document(loaded: Loaded, remarks: Sequence[Remark]) -> dict[str, Any]:
+def check_document(loaded: Loaded, named_by: str, remarks: Sequence[Remark]) -> dict[str, Any]:
     """Return the answer of `rules check`."""
     files = [{"path": str(path), "rules": count} for path, count in counts(loaded).items()]
-    return {**_about(loaded), "rules": len(loaded.rules.rules), "files": files, "warnings": _warnings(remarks)}
+    return {
+        **_about(loaded, named_by),
+        "rules": len(loaded.rules.rules),
+        "files": files,
+        "warnings": _warnings(remarks),
+    }
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
@@ -50,11 +55,16 @@ def counts(loaded: Loaded) -> dict[str, int]:
 
 
 def edit_document(
-    done: Edited, remarks: Sequence[Remark], imported: Sequence[Imported] | None, *, dry_run: bool
+    done: Edited,
+    named_by: str,
+    remarks: Sequence[Remark],
+    imported: Sequence[Imported] | None,
+    *,
+    dry_run: bool,
 ) -> dict[str, Any]:
     """Return the answer of the verbs that edit, without that of the reload. `remarks` are those that are new."""
     return {
-        **_about(done.after),
+        **_about(done.after, named_by),
         "changed": done.changed and not dry_run,
         "dry_run": dry_run,
         "imported": None if imported is None else _imported(imported),
@@ -97,9 +107,9 @@ def _imported(imported: Sequence[Imported]) -> list[dict[str, Any]]:
     ]
 
 
-def _about(loaded: Loaded) -> dict[str, Any]:
+def _about(loaded: Loaded, named_by: str) -> dict[str, Any]:
     path = str(loaded.source.absolute()) if loaded.source else None
-    return {"schema": SCHEMA, "settings": {"path": path, "source": loaded.found or "named by the user"}}
+    return {"schema": SCHEMA, "settings": {"path": path, "source": named_by}}
 
 
 def _warnings(remarks: Iterable[Remark]) -> list[dict[str, str]]:

@@ -20,5 +20,4 @@ def parse_name(text: str) -> Named:
     found = _NAME.fullmatch(text)
     if found is None:
         return Named(text)
-    proto, port = found["proto"], found["port"]
-    return Named(found["dst"], proto and proto.lower(), int(port) if port else None)
+    return Named(found["dst"], found["proto"], int(found["port"]) if found["port"] else None)
