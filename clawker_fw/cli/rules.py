@@ -15,7 +15,7 @@ from clawker_fw.cli import given, stack
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
-from clawker_fw.errors import ExitCode, FirewallError, SettingsError
+from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -33,19 +33,14 @@ rules_app = typer.Typer(
 )
 app.add_typer(rules_app)
 
-NamesArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="NAME", help="`a.test`, `.a.test` with everything below it, `a.test:8443`, or `http://a.test`."
-    ),
-]
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", hidden=True)]
 ProtocolOption = Annotated[
     str | None,
     typer.Option("--proto", metavar="PROTOCOL", help="https or http. Default: https; for deny, every protocol."),
 ]
 PortOption = Annotated[
     int | None,
-    typer.Option("--port", min=1, max=65535, metavar="PORT", help="Default: 443 or 80; for deny, every port."),
+    typer.Option("--port", metavar="PORT", help="Default: 443 or 80; for deny, every port."),
 ]
 PrivateOption = Annotated[
     bool, typer.Option("--private", help="The name may resolve to private addresses (`allow_private`).")
@@ -128,6 +123,8 @@ def add_rules(
 ) -> None:
     """Add rules to the settings file, and apply them to the running stack.
 
+    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
+
     The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
     the same destination, protocol, port and action, `changed` or `unchanged`. A changed rule has the given options
     and no others; it keeps its note unless `--note` is given.
@@ -156,7 +153,7 @@ def allow(
     lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Allow destinations: `rules add --action allow`.
+    """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
 
     Example: clawker-fw rules allow api.example.com --until 30m
     """
@@ -182,6 +179,8 @@ def deny(
 ) -> None:
     """Deny destinations that other rules allow: `rules add --action deny`.
 
+    Without a protocol or a port, a NAME is denied for all of them.
+
     Example: clawker-fw rules deny uploads.example.org
     """
     additions = _additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
@@ -197,9 +196,7 @@ def remove_rules(
     protocol: Annotated[
         str | None, typer.Option("--proto", metavar="PROTOCOL", help="Only rules with this protocol.")
     ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", min=1, max=65535, metavar="PORT", help="Only rules with this port.")
-    ] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="PORT", help="Only rules with this port.")] = None,
     action: Annotated[
         str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
     ] = None,
@@ -210,8 +207,8 @@ def remove_rules(
 ) -> None:
     """Remove rules from the settings file, and apply the rest to the running stack.
 
-    All rules with the name as their `dst` are removed, or only those with the given protocol, port and action. A
-    name without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for.
+    All rules with the NAME as their `dst` are removed, or only those with the given protocol, port and action. A
+    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -225,9 +222,7 @@ def remove_rules(
 @rules_app.command("import")
 def import_file(
     context: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", allow_dash=True, help="The file; `-` is standard input.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", allow_dash=True, hidden=True)],
     *,
     partial: Annotated[
         bool, typer.Option("--partial", help="Import what can be imported, although something is left out.")
@@ -242,7 +237,7 @@ def import_file(
     The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
     is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If
     anything is left out, nothing is imported, and the exit code is 3, unless `--partial` is given. Rules that are
-    there already are not changed.
+    there already are not changed. The FILE `-` is standard input.
 
     Example: clawker-fw rules import --partial egress-rules.yaml
     """
@@ -340,11 +335,12 @@ def _removal(name: str, protocol: str | None, port: int | None, action: str | No
 
 
 def _imported(file: Path) -> "list[Imported]":
-    from clawker_fw.document import document_of, read_text
+    from clawker_fw.document import document_of, read_text, text_of
     from clawker_fw.rules.importing import import_rules
 
-    source = Path("standard input") if str(file) == "-" else file
-    text = sys.stdin.read() if str(file) == "-" else read_text(file)
+    from_input = str(file) == "-"
+    source = Path("standard input") if from_input else file
+    text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
     document = document_of(text, source)
     try:
         return import_rules(document.values, document.place)
@@ -400,15 +396,14 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
 
 def _apply(chosen: Options, done: "Edited", document: dict[str, Any], orders: _Orders) -> None:
     """Apply the edited settings. When that fails, the edit stays, and the error says so."""
+    reloaded: list[dict[str, Any]] = []
     try:
-        stack.apply_settings(
-            chosen,
-            lock_wait=orders.lock_wait,
-            format_=orders.format_,
-            answer=lambda reloaded: print_json({**document, "reload": reloaded}),
-        )
+        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=reloaded.append)
+    except OutputError:
+        raise
     except FirewallError as error:
-        if orders.format_ is Format.JSON:
-            print_json({**document, "reload": None})
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise
+    finally:
+        if orders.format_ is Format.JSON:
+            print_json({**document, "reload": reloaded[0] if reloaded else None})

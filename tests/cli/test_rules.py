@@ -314,6 +314,18 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
 
 
+def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
+    command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """The answer in JSON is there although the reload has failed."""
+    command("run")
+    memory.remove(memory.inside("clawker-envoy").id)
+    outcome = command("rules", "add", "new.test", "--format", "json")
+    assert outcome.code == 6
+    assert outcome.valid("rules-edit")["reload"] is None
+    assert settings_file.read_text() == SETTINGS + ADDED
+
+
 def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_file: Path, tmp_path: Path) -> None:
     """A missing file, one that is not YAML, and one without rules."""
     bad = tmp_path / "bad.yaml"
