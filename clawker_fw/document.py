@@ -15,7 +15,7 @@ from clawker_fw.errors import SettingsError
 
 Location = tuple[str | int, ...]
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
 
@@ -36,7 +36,14 @@ class Document:
 
     def overlaid(self, other: "Document") -> "Document":
         """Return this document overlaid with another: sections are merged, lists are replaced."""
-        return replace(self, values=_merged(self.values, other.values), places={**self.places, **other.places})
+        under = self.places
+        if other.places:  # what was inside of a value that is replaced has no place any more
+            under = {
+                location: place
+                for location, place in under.items()
+                if not any(location[:length] in other.places for length in range(1, len(location) + 1))
+            }
+        return replace(self, values=_merged(self.values, other.values), places={**under, **other.places})
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":
         """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
@@ -60,13 +67,34 @@ def read_text(path: Path) -> str:
     Raises:
         SettingsError: when the file can't be read.
     """
+    return text_of(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a settings file as it is.
+
+    Raises:
+        SettingsError: when the file can't be read.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise SettingsError(
             "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+
+
+def text_of(content: bytes, path: Path) -> str:
+    r"""Return the content of a settings file as text, with `\n` for every kind of line break.
+
+    Raises:
+        SettingsError: when it is not UTF-8.
+    """
+    try:
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
         raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
 
 
@@ -91,7 +119,7 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
         SettingsError: when the text is not YAML, or has a duplicate key.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""

@@ -229,9 +229,18 @@ def load(named: Path | None, environment: Mapping[str, str]) -> Loaded:
     Raises:
         SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
-    variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
     source, found = find(named)
-    return _loaded(sources(source) if source else (), found, variables)
+    return validated(sources(source) if source else (), found, environment)
+
+
+def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Loaded:
+    """Check settings that have been read from files, and the environment. `found` is as in `Loaded`.
+
+    Raises:
+        SettingsError: when something in them is wrong.
+    """
+    variables = tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
+    return _loaded(read, found, variables)
 
 
 @functools.lru_cache(maxsize=1)

@@ -132,8 +132,7 @@ An unknown key is an error, and so is an unreadable file: neither ever means "no
 """
 
 _RULES = """\
-Each entry of `rules` allows one destination, or denies it. Matching is explained under
-[How it works](../how-it-works.md#rules).
+Each entry of `rules` allows one destination, or denies it. [Rules](../rules.md) explains which rule decides.
 """
 
 

@@ -1,6 +1,7 @@
 """The comparison that the options choose, as every command about a stack needs it, and its JSON answers."""
 
 import importlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,14 @@ def changing(
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw import pipeline
+    from clawker_fw.rules.review import review
     from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
     if not only_reading:
         importlib.import_module("clawker_fw.convergence")  # while the engine answers; the caller needs it next
 
+    given.warn_of_rules(review(loaded.rules, time.time()))
     with Digests() as digests:
         release = Release.installed(digests)
         engine, observation = observing.result()

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
     from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.rules.review import Remark
     from clawker_fw.settings import Loaded
     from clawker_fw.stack.release import Release
+
+_MOST_WARNINGS = 10
 
 
 def load(chosen: Options) -> "Loaded":
@@ -50,6 +54,19 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
         )
 
 
+def warn_of_rules(remarks: "Sequence[Remark]") -> None:
+    """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
+    for each in remarks[:_MOST_WARNINGS]:
+        _warn(each.code.replace("-", "_"), message=f"{each}.")
+    if (more := len(remarks) - _MOST_WARNINGS) > 0:
+        _warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
+
+
+def named_by(chosen: Options, loaded: "Loaded") -> str:
+    """Return what chose the settings file: an option, a variable, or the place where it was found."""
+    return loaded.found or chosen.given.get("config", "--config")
+
+
 def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":
     """Return the blueprint of the stack for these settings."""
     from clawker_fw.reconcile.desired import Blueprint
@@ -65,7 +82,7 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
         facts,
         origin=made_from,
         files=loaded.files,
-        named_by=loaded.found or chosen.given.get("config", "--config"),
+        named_by=named_by(chosen, loaded),
     )
 
 

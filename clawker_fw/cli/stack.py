@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -168,12 +168,30 @@ def reload(
 
     Example: clawker-fw reload
     """
-    with changing(context.obj) as (engine, read, seen):
+    apply_settings(
+        context.obj, adopt=adopt, drain_timeout=drain_timeout, lock_wait=lock_wait, format_=format_, files=diff
+    )
+
+
+def apply_settings(
+    chosen: Options,
+    *,
+    lock_wait: float,
+    format_: Format,
+    adopt: bool = False,
+    drain_timeout: float | None = None,
+    files: bool = False,
+    answer: Callable[[dict[str, Any]], None] = print_json,
+) -> None:
+    """Apply the settings to the running stack. `answer` prints the answer in JSON."""
+    with changing(chosen) as (engine, read, seen):
         from clawker_fw import convergence
 
         convergence.require_up(seen)
         options = _converge_options(seen, drain_timeout, adopt=adopt)
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
+        _converge(
+            engine, read, seen, options, chosen, lock_wait=lock_wait, format_=format_, files=files, answer=answer
+        )
 
 
 @app.command()
@@ -311,8 +329,9 @@ def _converge(
     lock_wait: float,
     format_: Format,
     files: bool,
+    answer: Callable[[dict[str, Any]], None] = print_json,
 ) -> None:
-    """Report the differences, close them, and print the proof."""
+    """Report the differences, close them, and print the proof. `answer` prints the answer in JSON."""
     from clawker_fw import convergence, pipeline
 
     convergence.require_settings(seen, options)
@@ -328,7 +347,7 @@ def _converge(
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        print_json(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
+        answer(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
     else:
         _print_warnings(seen)
         words = "applied and proven" if performed else "nothing to do"

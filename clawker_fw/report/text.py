@@ -114,6 +114,11 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
     return line
 
 
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """Return a table of plain text."""
+    return _Rows(headings, rows)
+
+
 def drift_report(found: Diff, changes: RuleChanges | None = None, *, files: bool = False) -> RenderableType:
     """Return the rules that change and the findings of each sibling, with the diffs of their files if wanted."""
     parts: list[RenderableType] = [_rule_changes(changes)] if changes else []

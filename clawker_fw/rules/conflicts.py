@@ -17,8 +17,7 @@ class Conflict:
 
 def about_privacy(first: Rule, second: Rule) -> Conflict:
     """Return the conflict of two rules for the same that disagree about private addresses."""
-    ports = f"{second.port}-{second.last_port}" if second.last_port else f"{second.port}"
-    what = f"{second.destination} ({second.protocol} {ports})"
+    what = f"{second.destination} ({second.protocol} {second.written_port})"
     return Conflict(
         first,
         second,

@@ -97,6 +97,11 @@ class Rule:
         return range(self.port, (self.last_port or self.port) + 1) if self.port else range(0)
 
     @property
+    def written_port(self) -> int | str | None:
+        """The port as it is written in a rule, or the ports."""
+        return f"{self.port}-{self.last_port}" if self.last_port else self.port
+
+    @property
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
         """What it allows: the transport of its protocol, with each port."""
         return tuple((self.protocol.transport, port) for port in self.ports) if self.protocol else ()
@@ -113,7 +118,7 @@ class Rule:
         Rules that are not equal have different lines.
         """
         words = ["deny"] if self.denies else []
-        ports = (f":{self.port}" if self.port else "") + (f"-{self.last_port}" if self.last_port else "")
+        ports = f":{self.written_port}" if self.port else ""
         words += [self.protocol or "any", f"{self.destination}{ports}"]
         words += ["private"] if self.allow_private else []
         words += ["until", written(self.until)] if self.until else []
@@ -236,3 +241,11 @@ class RuleEntry(BaseModel):
             note=self.note,
             place=place,
         )
+
+
+def mistake(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return a mistake in one rule as a clause."""
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    name = ".".join(map(str, details["loc"]))
+    return f"`{name}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}"

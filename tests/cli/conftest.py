@@ -68,8 +68,8 @@ def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.Monke
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
-    def run(*arguments: str, **environment: str) -> Outcome:
-        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140", **environment})
+    def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
+        result = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "140", **environment})
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)

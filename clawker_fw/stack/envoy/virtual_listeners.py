@@ -50,7 +50,7 @@ def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], i
     first, *others = places
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": f"{_CHAIN} {name}:{rule.port}" + (f"-{rule.last_port}" if rule.last_port else ""),
+        "name": f"{_CHAIN} {name}:{rule.written_port}",
         "stat_prefix": _CHAIN,
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,

@@ -1,0 +1,418 @@
+"""The commands about rules: `rules list`, `check`, `add`, `allow`, `deny`, `remove` and `import`."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clawker_fw.cli import given, stack
+from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
+from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.rule_edits import Addition, Removal
+    from clawker_fw.rules.importing import Imported
+    from clawker_fw.rules.schema import Rule
+    from clawker_fw.rules_file import Decide, Edited
+    from clawker_fw.settings import Loaded
+
+rules_app = typer.Typer(
+    cls=Commands,
+    name="rules",
+    help="List, check and edit the rules.",
+    rich_markup_mode=None,
+)
+app.add_typer(rules_app)
+
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", hidden=True)]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proto", metavar="PROTOCOL", help="https, http, tcp or ssh. Default: https; for deny, every protocol."
+    ),
+]
+PortOption = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        metavar="PORT",
+        help="Also several, e.g. 8000-8010. Default: the usual one; for deny, every port.",
+    ),
+]
+PrivateOption = Annotated[
+    bool, typer.Option("--private", help="The name may resolve to private addresses (`allow_private`).")
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, or 2027-01-31T18:00:00Z."
+    ),
+]
+NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Accept localhost, a public suffix, or everything below one.")
+]
+NoReloadOption = Annotated[bool, typer.Option("--no-reload", help="Only edit the file; apply nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
+]
+
+_LOCK_WAIT = "30s"
+
+
+@rules_app.command("list")
+def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show all rules in their canonical order, and where each is written. No engine is needed.
+
+    Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
+    """
+    loaded, now = _loaded(context.obj), time.time()
+    from clawker_fw.report import rules
+
+    if format_ is Format.JSON:
+        print_json(rules.list_document(loaded, given.named_by(context.obj, loaded), now))
+    elif loaded.rules.rules:
+        from clawker_fw.report import text
+
+        text.console().print(text.table(*rules.rows(loaded, now)))
+    else:
+        terminal.answer("There are no rules: everything is denied.")
+
+
+@rules_app.command("check")
+def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
+
+    Warns of rules that decide nothing: those that have ended, and those that another rule always denies. No engine
+    is needed.
+
+    Example: clawker-fw rules check
+    """
+    loaded = _loaded(context.obj)
+    from clawker_fw.report import rules
+    from clawker_fw.rules.review import review
+
+    remarks = review(loaded.rules, time.time())
+    if format_ is Format.JSON:
+        print_json(rules.check_document(loaded, given.named_by(context.obj, loaded), remarks))
+        return
+    terminal.answer(f"valid  {rules.summary(loaded)}")
+    for each in remarks:
+        terminal.answer(f"warning[{each.code}]: {each}.")
+
+
+@rules_app.command("add")
+def add_rules(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    action: Annotated[str, typer.Option("--action", metavar="allow|deny", help="What the rule does.")] = "allow",
+    private: PrivateOption = False,
+    until: UntilOption = None,
+    note: NoteOption = None,
+    force: ForceOption = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Add rules to the settings file, and apply them to the running stack.
+
+    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
+
+    The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
+    the same destination, protocol, port and action, `changed` or `unchanged`. A changed rule has the given options
+    and no others; it keeps its note unless `--note` is given.
+
+    Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
+    """
+    fields = {"action": action, "allow_private": private, "force": force, "until": until, "note": note}
+    additions = _additions(names, protocol, port, fields)
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders)
+
+
+@rules_app.command("allow")
+def allow(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    private: PrivateOption = False,
+    until: UntilOption = None,
+    note: NoteOption = None,
+    force: ForceOption = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
+
+    Example: clawker-fw rules allow api.example.com --until 30m
+    """
+    fields = {"action": "allow", "allow_private": private, "force": force, "until": until, "note": note}
+    additions = _additions(names, protocol, port, fields)
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders)
+
+
+@rules_app.command("deny")
+def deny(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    until: UntilOption = None,
+    note: NoteOption = None,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Deny destinations that other rules allow: `rules add --action deny`.
+
+    Without a protocol or a port, a NAME is denied for all of them.
+
+    Example: clawker-fw rules deny uploads.example.org
+    """
+    additions = _additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders)
+
+
+@rules_app.command("remove")
+def remove_rules(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: Annotated[
+        str | None, typer.Option("--proto", metavar="PROTOCOL", help="Only rules with this protocol.")
+    ] = None,
+    port: Annotated[str | None, typer.Option("--port", metavar="PORT", help="Only rules with this port.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
+    ] = None,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Remove rules from the settings file, and apply the rest to the running stack.
+
+    All rules with the NAME as their `dst` are removed, or only those with the given protocol, port and action. A
+    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for.
+
+    Example: clawker-fw rules remove api.example.com
+    """
+    from clawker_fw.rule_edits import remove
+
+    removals = [_removal(name, protocol, port, action) for name in names]
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _edit(context.obj, lambda there: remove(there, removals), orders)
+
+
+@rules_app.command("import")
+def import_file(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", allow_dash=True, hidden=True)],
+    *,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Import what can be imported, although something is left out.")
+    ] = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Add the rules of a file of the program that this one descends from, and apply them to the running stack.
+
+    The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
+    is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If
+    anything is left out, nothing is imported, and the exit code is 3, unless `--partial` is given. Rules that are
+    there already are not changed. The FILE `-` is standard input.
+
+    Example: clawker-fw rules import --partial egress-rules.yaml
+    """
+    from clawker_fw.rule_edits import Addition
+
+    imported = _imported(file)
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
+    left_out = sum(each.rule is None for each in imported)
+    if left_out and not partial:
+        _print_imported(imported, format_)
+        raise SettingsError(
+            "rules-left-out",
+            f"{left_out} of {len(imported)} entries can't be imported, so none was.",
+            hint="With --partial, the others are imported.",
+        )
+    additions = [Addition(each.rule, stays=True) for each in imported if each.rule]
+    _add(context.obj, additions, orders)
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """How to do an edit, and what is imported by it."""
+
+    no_reload: bool
+    dry_run: bool
+    lock_wait: float
+    format_: Format
+    imported: "Sequence[Imported] | None" = None
+
+
+def _loaded(chosen: Options) -> "Loaded":
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    return loaded
+
+
+def _additions(
+    names: Sequence[str], protocol: str | None, port: str | None, fields: dict[str, Any]
+) -> "list[Addition]":
+    """Return the rules that the command line asks for. A field that is not given is None."""
+    from clawker_fw.rule_edits import Addition
+    from clawker_fw.rules.until import parse_until_from
+
+    given_fields = {name: value for name, value in fields.items() if value is not None}
+    if "until" in given_fields:
+        try:
+            given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--until") from error
+    return [Addition(_rule(name, protocol, port, given_fields), fields["note"]) for name in names]
+
+
+def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, Any]) -> "Rule":
+    """Return one rule, checked as in the settings.
+
+    Raises:
+        typer.BadParameter: when it is none.
+    """
+    from pydantic import ValidationError
+
+    from clawker_fw.rules.schema import RuleEntry, mistake
+
+    values = _named(name, protocol, port) | fields
+    try:
+        return RuleEntry.model_validate(values).rule()
+    except ValidationError as error:
+        sentence = "; ".join(map(mistake, error.errors(include_url=False)))
+        raise typer.BadParameter(sentence.replace("add `force: true` to the rule", "use `--force`")) from error
+
+
+def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
+    """Return the fields of a rule that a name and the options give."""
+    from clawker_fw.rules.naming import parse_name, port_of
+    from clawker_fw.rules.schema import ALIASES
+
+    named = parse_name(name)
+    fields: dict[str, Any] = {"dst": named.dst}
+    of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (named.proto, protocol)]
+    pairs: dict[str, tuple[object, object]] = {
+        "proto": (of_both[0], of_both[1]),
+        "port": (named.port, port_of(port)),
+    }
+    for option, (of_name, of_option) in pairs.items():
+        if of_name is not None and of_option is not None and of_name != of_option:
+            raise typer.BadParameter(f"{name!r} and `--{option} {of_option}` contradict each other")
+        if (value := of_option if of_name is None else of_name) is not None:
+            fields[option] = value
+    return fields
+
+
+def _removal(name: str, protocol: str | None, port: str | None, action: str | None) -> "Removal":
+    """Return which rules to remove: what is not given may be anything."""
+    from clawker_fw.rule_edits import Removal
+
+    rule = _rule(name, protocol, port, {"action": "deny"})  # which has neither a default protocol nor a port
+    chosen = _rule(name, protocol, port, {"action": action, "force": True}).action if action else None
+    return Removal(rule.destination, rule.protocol, rule.written_port, chosen)
+
+
+def _imported(file: Path) -> "list[Imported]":
+    from clawker_fw.document import document_of, read_text, text_of
+    from clawker_fw.rules.importing import import_rules
+
+    from_input = str(file) == "-"
+    source = Path("standard input") if from_input else file
+    text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
+    document = document_of(text, source)
+    try:
+        return import_rules(document.values, document.place)
+    except ValueError as error:
+        raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error
+
+
+def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
+    from clawker_fw.report import rules
+
+    if format_ is Format.JSON:
+        print_json(rules.refused_document(imported))
+    else:
+        for line in rules.import_lines(imported):
+            terminal.answer(line)
+
+
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
+    from clawker_fw.rule_edits import add
+
+    _edit(chosen, lambda there: add(there, additions), orders)
+
+
+def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
+    """Edit the settings file, print what has become of each rule, and apply the settings."""
+    from clawker_fw import rules_file
+    from clawker_fw.report import rules
+    from clawker_fw.rules.review import review
+
+    done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run)
+    now = time.time()
+    known = {each.rule for each in review(done.before.rules, now)}
+    remarks = [each for each in review(done.after.rules, now) if each.rule not in known]
+    applying = done.changed and not orders.dry_run and not orders.no_reload
+    if not applying:
+        given.warn_of_rules(remarks)  # otherwise they are told with all others
+    document = rules.edit_document(
+        done, given.named_by(chosen, done.after), remarks, orders.imported, dry_run=orders.dry_run
+    )
+    if orders.format_ is Format.TEXT:
+        for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
+            terminal.answer(line)
+        if orders.dry_run and done.changed:
+            terminal.answer(f"Nothing was written. {done.path} would be changed:")
+            terminal.answer(rules.edit_diff(done))
+    if applying:
+        _apply(chosen, done, document, orders)
+    elif orders.format_ is Format.JSON:
+        print_json({**document, "reload": None})
+    if orders.dry_run and done.changed:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _apply(chosen: Options, done: "Edited", document: dict[str, Any], orders: _Orders) -> None:
+    """Apply the edited settings. When that fails, the edit stays, and the error says so."""
+    reloaded: list[dict[str, Any]] = []
+    try:
+        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=reloaded.append)
+    except OutputError:
+        raise
+    except FirewallError as error:
+        error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
+        raise
+    finally:
+        if orders.format_ is Format.JSON:
+            print_json({**document, "reload": reloaded[0] if reloaded else None})

@@ -1,0 +1,205 @@
+"""Decides what becomes of the rules in a settings file: which to add, to change and to remove. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.splice import Edit, Fields
+
+
+class Outcome(StrEnum):
+    """What becomes of a rule."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    NOT_FOUND = "not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A rule as it is written. `position` is its place in the settings file, None in an included file."""
+
+    rule: Rule
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What becomes of one rule, and where it is written.
+
+    `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
+    """
+
+    outcome: Outcome
+    rule: str
+    place: str = ""
+    position: int | None = None
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
+
+    Its note is kept when `note` is None.
+    """
+
+    rule: Rule
+    note: str | None = None
+    stays: bool = False
+
+    @property
+    def fields(self) -> Fields:
+        """The rule as it is written: what is a default is left out."""
+        rule = self.rule
+        protocol = rule.protocol if rule.denies or rule.protocol is not Protocol.HTTPS else None
+        usual = rule.protocol.default_port if rule.protocol and not rule.denies else None
+        fields = {
+            "dst": str(rule.destination),
+            "proto": protocol and protocol.value,
+            "port": rule.written_port if rule.written_port != usual else None,
+            "action": rule.action.value if rule.denies else None,
+            "allow_private": rule.allow_private or None,
+            "until": _time(rule.until),
+            "force": bool(not rule.denies and objection(rule.destination)) or None,
+            "note": self.note or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Which rules to remove: all for a destination, or only those with this protocol, port and action."""
+
+    destination: Destination
+    protocol: Protocol | None = None
+    port: int | str | None = None
+    action: Action | None = None
+
+    def matches(self, rule: Rule) -> bool:
+        """Whether a rule is to be removed."""
+        return (
+            rule.destination == self.destination
+            and self.protocol in {None, rule.protocol}
+            and self.port in {None, rule.written_port}
+            and self.action in {None, rule.action}
+        )
+
+    def __str__(self) -> str:
+        """Return what is to be removed in the form of a rule."""
+        words = (self.action, self.protocol, f"{self.destination}" + (f":{self.port}" if self.port else ""))
+        return " ".join(word for word in words if word)
+
+
+def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]:
+    """Return rules with their places. The first `own` of them are written in the settings file itself."""
+    return [
+        Written(entry.rule(place), position if position < own else None)
+        for position, (entry, place) in enumerate(entries)
+    ]
+
+
+def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, list[Result]]:
+    """Decide how to add rules.
+
+    Raises:
+        RefusedError: when a rule in an included file would have to change.
+    """
+    known: dict[object, list[Written]] = {}
+    for each in there:
+        known.setdefault(_identity(each.rule), []).append(each)
+    end = sum(each.position is not None for each in there)
+    changed: dict[int, Fields] = {}
+    added: list[Fields] = []
+    results = []
+    for addition in additions:
+        same = known.get(_identity(addition.rule), [])
+        if not same:
+            known[_identity(addition.rule)] = [Written(addition.rule, end)]
+            results.append(Result(Outcome.ADDED, str(addition.rule), position=end))
+            added.append(addition.fields)
+            end += 1
+        for each in same:
+            fields = {} if addition.stays else _changes(each.rule, addition)
+            if fields and each.position is None:
+                raise _included(each.rule)
+            if fields and each.position is not None:
+                changed[each.position] = fields
+            if not fields:
+                results.append(Result(Outcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
+                continue
+            phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
+            results.append(Result(Outcome.CHANGED, str(addition.rule), each.rule.place, each.position, phrases))
+    return Edit(changed=changed, added=added), results
+
+
+def remove(there: Sequence[Written], removals: Iterable[Removal]) -> tuple[Edit, list[Result]]:
+    """Decide which rules to remove.
+
+    Raises:
+        RefusedError: when one of them is written in an included file.
+    """
+    removed: set[int] = set()
+    results = []
+    for removal in removals:
+        found = [each for each in there if removal.matches(each.rule)]
+        if not found:
+            results.append(Result(Outcome.NOT_FOUND, str(removal)))
+        for each in found:
+            if each.position is None:
+                raise _included(each.rule)
+            if each.position not in removed:
+                removed.add(each.position)
+                results.append(Result(Outcome.REMOVED, str(each.rule), each.rule.place))
+    return Edit(removed=frozenset(removed)), results
+
+
+def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:
+    """Return results with the places of the rules after the edit."""
+    return [each if each.position is None else replace(each, place=places[each.position]) for each in results]
+
+
+def _identity(rule: Rule) -> object:
+    return rule.destination, rule.protocol, rule.written_port, rule.action
+
+
+def _changes(old: Rule, addition: Addition) -> Fields:
+    """Return the fields in which an existing rule differs from what is asked for."""
+    new = addition.rule
+    fields: dict[str, object] = {}
+    if old.allow_private != new.allow_private:
+        fields["allow_private"] = new.allow_private
+    if old.until != new.until:
+        fields["until"] = _time(new.until)
+    if addition.note is not None and addition.note != old.note:
+        fields["note"] = addition.note
+    return fields
+
+
+def _phrase(old: Rule, name: str, value: object) -> str:
+    before: object = {"allow_private": old.allow_private, "until": _time(old.until), "note": old.note}[name]
+    return f"{name}: {_word(before)} → {_word(value)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return (value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else str(value or "")) or "none"
+
+
+def _time(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _included(rule: Rule) -> RefusedError:
+    return RefusedError(
+        "rule-included",
+        f"`{rule}` is written in an included file, and only the settings file itself is edited: {rule.place}.",
+        hint="Edit the included file.",
+    )

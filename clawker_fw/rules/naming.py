@@ -1,0 +1,30 @@
+"""A destination on the command line: `a.test`, `.a.test`, `a.test:8443` or `http://a.test`."""
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(
+    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a user has named. Nothing of it is checked yet."""
+
+    dst: str
+    proto: str | None = None
+    port: int | str | None = None
+
+
+def parse_name(text: str) -> Named:
+    """Split a destination into its parts. What has another form is a `dst` as a whole, which will be refused."""
+    found = _NAME.fullmatch(text)
+    if found is None:
+        return Named(text)
+    return Named(found["dst"], found["proto"], port_of(found["port"]))
+
+
+def port_of(text: str | None) -> int | str | None:
+    """Return a port as a number. Several ports stay text, as in the settings."""
+    return int(text) if text and text.isdecimal() else text

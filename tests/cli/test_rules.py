@@ -1,0 +1,338 @@
+"""The commands about rules."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.cli import connection
+from clawker_fw.engine.memory import MemoryEngine
+from tests.cli.conftest import SETTINGS, Command, Outcome
+
+ADDED = "  - dst: new.test\n"
+
+
+@pytest.fixture
+def no_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Commands that must not ask an engine."""
+
+    def refuse(_: object) -> MemoryEngine:
+        raise AssertionError("the engine was asked")
+
+    monkeypatch.setattr(connection, "connect_engine", refuse)
+    return command
+
+
+def edit(command: Command, *arguments: str, code: int = 0, stdin: str = "") -> Any:  # noqa: ANN401 - JSON
+    """Run a verb that edits, and return its answer, which must fit the schema."""
+    outcome = command("rules", *arguments, "--format", "json", stdin=stdin)
+    assert outcome.code == code, outcome.err
+    answer = outcome.valid("rules-edit")
+    if answer["reload"] is not None:
+        Outcome(0, json.dumps(answer["reload"]), "").valid("run")
+    return answer
+
+
+def outcomes(answer: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
+    """Return what has become of each rule."""
+    return [(each["outcome"], each["rule"]) for each in answer["rules"]]
+
+
+def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: Path) -> None:
+    """In canonical order, with what is left of each, its note, and its file and line."""
+    soon = (datetime.now(UTC) + timedelta(minutes=12, seconds=30)).isoformat(timespec="seconds")
+    settings_file.write_text(
+        f"rules:\n- dst: z.test\n  until: {soon}\n"
+        '- {dst: .a.test, action: deny, note: "no\\x1b way"}\n'
+        "- {dst: a.test, port: 5000, allow_private: true}\n- {dst: b.test, until: 2020-01-01T00:00:00Z}\n"
+    )
+    lines = [" ".join(line.split()) for line in no_engine("rules", "list").out.splitlines()]
+    assert lines[0] == "rule private until note written in"
+    assert lines[1] == "https a.test:5000 yes - - clawker-fw.yaml, line 5"
+    assert lines[2] == "deny any .a.test - - no\\x1b way clawker-fw.yaml, line 4"
+    assert lines[3] == "https b.test:443 - ended - clawker-fw.yaml, line 6"
+    assert lines[4].startswith("https z.test:443 - ends in 12 min ")
+    answer = no_engine("rules", "list", "--format", "json").valid("rules-list")
+    assert answer["settings"] == {"path": str(settings_file), "source": "the current folder"}
+    assert [(each["dst"], each["proto"], each["port"], each["action"]) for each in answer["rules"]] == [
+        ("a.test", "https", 5000, "allow"),
+        (".a.test", None, None, "deny"),
+        ("b.test", "https", 443, "allow"),
+        ("z.test", "https", 443, "allow"),
+    ]
+    assert [each["ended"] for each in answer["rules"]] == [False, False, True, False]
+    settings_file.write_text("rules: []")
+    assert no_engine("rules", "list").out == "There are no rules: everything is denied.\n"
+    assert no_engine("rules", "list", "--format", "json").valid("rules-list")["rules"] == []
+
+
+def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: Path) -> None:
+    """How many there are in which files, and which decide nothing."""
+    settings_file.with_name("team.yaml").write_text("rules: [{dst: t.test}]")
+    settings_file.write_text(
+        "include: [team.yaml]\nrules: [{dst: a.test}, {dst: a.test, action: deny},\n"
+        "{dst: b.test, until: 2020-01-01T00:00:00Z}]"
+    )
+    outcome = no_engine("rules", "check")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        "valid  4 rules: 3 in clawker-fw.yaml, 1 in team.yaml",
+        (
+            "warning[rule-overridden]: clawker-fw.yaml, line 2: https a.test:443 never applies: "
+            "`deny any a.test` has the same name and denies it (clawker-fw.yaml, line 2)."
+        ),
+        "warning[rule-ended]: clawker-fw.yaml, line 3: https b.test:443 until 2020-01-01T00:00:00Z has ended.",
+    ]
+    answer = no_engine("rules", "check", "--format", "json").valid("rules-check")
+    assert answer["files"] == [{"path": "clawker-fw.yaml", "rules": 3}, {"path": "team.yaml", "rules": 1}]
+    assert [each["code"] for each in answer["warnings"]] == ["rule-overridden", "rule-ended"]
+
+
+def test_rules_in_the_environment_are_checked(no_engine: Command, settings_file: Path) -> None:
+    """They come from a variable."""
+    outcome = no_engine("rules", "check", CLAWKER_FW_RULES="[{dst: e.test}]")
+    assert outcome.out == "valid  1 rule: 0 in clawker-fw.yaml, 1 in CLAWKER_FW_RULES\n"
+    settings_file.unlink()
+    assert no_engine("rules", "check", CLAWKER_FW_RULES="[]").out == "valid  0 rules\n"
+
+
+def test_all_mistakes_are_told_at_once(no_engine: Command, settings_file: Path) -> None:
+    """Exit 3, with the line of each."""
+    settings_file.write_text("rules:\n- dst: a b\n- dst: b.test\n  prot: http\n")
+    outcome = no_engine("rules", "check")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "line 2: 'a b' has a space in it" in outcome.err
+    assert "line 4: `rules.prot` is not a setting" in outcome.err
+
+
+def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:
+    """The file is edited, and the running stack follows, once; `status` agrees."""
+    command("run")
+    answer = edit(command, "add", "new.test")
+    assert outcomes(answer) == [("added", "https new.test:443")]
+    assert answer["rules"][0]["place"] == "clawker-fw.yaml, line 5"
+    assert settings_file.read_text() == SETTINGS + ADDED
+    assert answer["reload"]["rules"] == {"added": ["https new.test:443"], "removed": []}
+    assert command("status", "--format", "json").json["live_rules"] == 3
+    again = edit(command, "add", "new.test")
+    assert outcomes(again) == [("unchanged", "https new.test:443")]
+    assert (again["changed"], again["reload"]) == (False, None)
+    removed = edit(command, "remove", "new.test", "other.test")
+    assert outcomes(removed) == [("removed", "https new.test:443"), ("not found", "other.test")]
+    assert removed["reload"]["verdict"] == "current"
+    assert settings_file.read_text() == SETTINGS
+    assert command("drift").code == 0
+
+
+def test_the_answer_is_one_line_for_each_rule(command: Command) -> None:
+    """Then comes what `reload` has to say."""
+    command("run")
+    outcome = command("rules", "allow", "a.test", "new.test")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        "unchanged  https a.test:443  clawker-fw.yaml, line 2",
+        "added      https new.test:443  clawker-fw.yaml, line 5",
+        "current  clawker: applied and proven",
+    ]
+
+
+def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -> None:
+    """The error is that of `reload`, and says that the rules are saved."""
+    outcome = command("rules", "add", "new.test")
+    assert outcome.code == 6
+    assert outcome.out == "added      https new.test:443  clawker-fw.yaml, line 5\n"
+    assert "error[not-up]" in outcome.err
+    assert "The rules are saved in clawker-fw.yaml, and not applied." in outcome.err
+    assert settings_file.read_text() == SETTINGS + ADDED
+    assert edit(command, "remove", "new.test", code=6)["changed"] is True
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings_file: Path) -> None:
+    """With `--no-reload`, with `--dry-run`, and when nothing has changed."""
+    shown = no_engine("rules", "add", "new.test", "--dry-run")
+    assert (shown.code, settings_file.read_text()) == (1, SETTINGS)
+    assert f"+{ADDED}" in shown.out
+    assert edit(no_engine, "remove", "a.test", "--dry-run", code=1)["changed"] is False
+    assert edit(no_engine, "add", "a.test", "--dry-run")["rules"][0]["outcome"] == "unchanged"
+    assert outcomes(edit(no_engine, "add", "new.test", "--no-reload")) == [("added", "https new.test:443")]
+    assert settings_file.read_text() == SETTINGS + ADDED
+    assert outcomes(edit(no_engine, "remove", "x.test")) == [("not found", "x.test")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("add", "new.test"), "dst: new.test"),
+        (("allow", "New.Test.:443"), "dst: new.test"),
+        (("add", ".new.test:8443", "--private"), "dst: .new.test\n    port: 8443\n    allow_private: true"),
+        (("add", "http://new.test"), "dst: new.test\n    proto: http"),
+        (("add", "new.test", "--proto", "WSS", "--port", "1"), "dst: new.test\n    port: 1"),
+        (("add", "https://new.test", "--proto", "tls"), "dst: new.test"),
+        (("deny", "new.test"), "dst: new.test\n    action: deny"),
+        (
+            ("add", "new.test:80", "--action", "deny", "--proto", "http", "--note", "it's: x"),
+            'dst: new.test\n    proto: http\n    port: 80\n    action: deny\n    note: "it\'s: x"',
+        ),
+        (("add", "co.uk", "--force"), "dst: co.uk\n    force: true"),
+        (("add", "new.test", "--force"), "dst: new.test"),
+        (
+            ("add", "new.test", "--until", "2099-01-01T01:00:00+01:00"),
+            "dst: new.test\n    until: 2099-01-01T00:00:00Z",
+        ),
+        (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
+    ],
+)
+def test_a_rule_is_written_as_short_as_possible(
+    arguments: tuple[str, ...], line: str, no_engine: Command, settings_file: Path
+) -> None:
+    """Defaults are left out, and the file is valid."""
+    edit(no_engine, *arguments, "--no-reload")
+    assert settings_file.read_text() == f"{SETTINGS}  - {line}\n"
+    assert no_engine("rules", "check").code == 0
+
+
+def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file: Path) -> None:
+    """Reading the file later gives the same end."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    edit(no_engine, "allow", "new.test", "--until", "30m", "--no-reload")
+    text = settings_file.read_text().partition("until: ")[2].strip()
+    until = datetime.fromisoformat(text)
+    assert timedelta(minutes=30) <= until - before <= timedelta(minutes=31)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("add", "co.uk"), "use `--force`"),
+        (("add", "udp://a.test"), "`proto: udp` is not supported yet"),
+        (("add", "https://a.test/path"), "write only the host's name"),
+        (("add", "10.0.0.1:443"), "is an address"),
+        (("add", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
+        (("add", "http://a.test", "--proto", "https"), "contradict each other"),
+        (("add", "a.test:0"), "0 is not a port"),
+        (("add", "a.test", "--action", "log"), "`action`: input should be 'allow' or 'deny', not 'log'"),
+        (("add", "a.test", "--action", "deny", "--private"), "can't have `allow_private`"),
+        (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
+        (("add", "a.test", "--until", "soon"), "is not a time"),
+        (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
+        (("add",), "NAME"),
+        (("remove", "*.a.test"), "has a `*`"),
+        (("remove", "a.test", "--action", "log"), "`action`"),
+        (("remove", "a.test", "--proto", "udp"), "`proto: udp` is not supported yet"),
+    ],
+)
+def test_a_mistake_on_the_command_line_changes_nothing(
+    arguments: tuple[str, ...], sentence: str, no_engine: Command, settings_file: Path
+) -> None:
+    """Exit 2, with the sentence that the settings would have."""
+    outcome = no_engine("rules", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert sentence in outcome.err
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_rules_are_removed_by_protocol_port_and_action(no_engine: Command, settings_file: Path) -> None:
+    """What is not given may be anything."""
+    settings_file.write_text(
+        "rules:\n- dst: a.test\n- dst: a.test\n  proto: http\n- {dst: a.test, action: deny}\n"
+        "- {dst: co.uk, force: true}\n"
+    )
+    assert outcomes(edit(no_engine, "remove", "a.test", "--action", "deny", "--no-reload")) == [
+        ("removed", "deny any a.test")
+    ]
+    assert outcomes(edit(no_engine, "remove", "http://a.test", "--no-reload")) == [("removed", "http a.test:80")]
+    assert outcomes(edit(no_engine, "remove", "a.test:443", "co.uk", "--action", "allow", "--no-reload")) == [
+        ("removed", "https a.test:443"),
+        ("removed", "https co.uk:443"),
+    ]
+    assert settings_file.read_text() == "rules: []\n"
+
+
+def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file: Path) -> None:
+    """The verb that makes it so warns, and so do `run`, `reload` and `drift`."""
+    command("run")
+    assert "rule_" not in command("drift").err
+    answer = edit(command, "deny", "a.test", "--no-reload")
+    assert [each["code"] for each in answer["warnings"]] == ["rule-overridden"]
+    assert edit(command, "deny", "other.test", "--no-reload")["warnings"] == []
+    for verb in ("drift", "run", "reload"):
+        assert command(verb).err.count("event=rule_overridden") == 1
+    settings_file.write_text(
+        "rules:\n" + "".join(f"- {{dst: a{n}.test, until: 2020-01-01T00:00:00Z}}\n" for n in range(12))
+    )
+    told = command("drift").err
+    assert told.count("event=rule_ended") == 10
+    assert "2 more rules decide nothing" in told
+
+
+IMPORTED = """\
+rules:
+  - dst: "*.w.test"
+    proto: https
+  - dst: a.test
+    port: 443
+  - dst: p.test
+    path_rules: [{path: /x, action: allow}]
+"""
+
+
+def test_an_import_that_leaves_something_out_imports_nothing(
+    no_engine: Command, settings_file: Path, tmp_path: Path
+) -> None:
+    """Exit 3; every entry is named with its line, and what would become of it."""
+    old = tmp_path / "old.yaml"
+    old.write_text(IMPORTED)
+    outcome = no_engine("rules", "import", "old.yaml")
+    assert outcome.code == 3
+    assert [line.partition(":")[0] for line in outcome.out.splitlines()] == [
+        "differs    https .w.test",
+        "taken      https a.test",
+        "left out   p.test  old.yaml, line 6",
+    ]
+    assert "error[rules-left-out]" in outcome.err
+    assert edit(no_engine, "import", "old.yaml", code=3)["imported"][2] == {
+        "result": "left out",
+        "entry": "p.test",
+        "place": "old.yaml, line 6",
+        "remarks": ["`path_rules` is not supported yet"],
+    }
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_file: Path) -> None:
+    """What has a restriction is not there afterwards, also not without it."""
+    for again in (False, True):
+        answer = edit(no_engine, "import", "--partial", "--no-reload", "-", stdin=IMPORTED)
+        assert outcomes(answer) == [
+            ("unchanged" if again else "added", "https .w.test:443"),
+            ("unchanged", "https a.test:443"),
+        ]
+        assert [each["result"] for each in answer["imported"]] == ["differs", "taken", "left out"]
+    assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
+
+
+def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
+    command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """The answer in JSON is there although the reload has failed."""
+    command("run")
+    memory.remove(memory.inside("clawker-envoy").id)
+    outcome = command("rules", "add", "new.test", "--format", "json")
+    assert outcome.code == 6
+    assert outcome.valid("rules-edit")["reload"] is None
+    assert settings_file.read_text() == SETTINGS + ADDED
+
+
+def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_file: Path, tmp_path: Path) -> None:
+    """A missing file, one that is not YAML, and one without rules."""
+    bad = tmp_path / "bad.yaml"
+    for text in ("a: [", "x: 1", ""):
+        bad.write_text(text)
+        outcome = no_engine("rules", "import", "bad.yaml")
+        assert (outcome.code, outcome.out) == (3, "")
+        assert "bad.yaml" in outcome.err
+    assert no_engine("rules", "import", "missing.yaml").code == 3
+    assert settings_file.read_text() == SETTINGS

@@ -1,0 +1,46 @@
+"""The verbs about rules on a real engine."""
+
+from devkit.firewall import Firewall
+from devkit.peers import Peers
+from devkit.waiting import until
+
+
+def test_a_rule_is_added_and_removed_live(up: Firewall, peers: Peers) -> None:
+    """An agent reaches the new name as soon as `rules add` has ended, and not after `rules remove`."""
+    up.origin(peers, ["h.test", "new.test"])
+    agent = up.agent(peers)
+    before, envoy = up.settings.read_text(), up.status()["siblings"][0]["since"]
+    assert agent.get("http://h.test/").ok
+    assert agent.get("http://new.test/").kind == "dns-nxdomain"
+
+    added = up.call("rules", "add", "http://new.test", "--private", "--format", "json").expect().json
+    assert [each["outcome"] for each in added["rules"]] == ["added"]
+    assert added["reload"]["verdict"] == "current"
+    assert agent.get("http://new.test/").ok
+
+    up.call("rules", "deny", "new.test").expect()
+    until(lambda: agent.get("http://new.test/").kind == "dns-nxdomain")
+    up.call("rules", "remove", "new.test", "--action", "deny").expect()
+    until(lambda: agent.get("http://new.test/").ok)
+
+    removed = up.call("rules", "remove", "new.test", "--format", "json").expect().json
+    assert [each["outcome"] for each in removed["rules"]] == ["removed"]
+    until(lambda: agent.get("http://new.test/").kind == "dns-nxdomain")
+    assert agent.get("http://h.test/").ok
+    assert up.settings.read_text() == before
+    assert up.current()
+    assert up.status()["siblings"][0]["since"] == envoy
+
+
+def test_rules_that_are_added_at_the_same_time_are_all_live(up: Firewall, peers: Peers) -> None:
+    """Each command waits for the others' changes of the file and of the stack, and ends well."""
+    names = [f"n{number}.test" for number in range(4)]
+    up.origin(peers, names)
+    agent = up.agent(peers)
+    started = [up.start("rules", "add", f"http://{name}", "--private") for name in names]
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, f"{out}\n{err}"
+    assert [name for name in names if not agent.get(f"http://{name}/").ok] == []
+    assert agent.get("http://n9.test/").kind == "dns-nxdomain"
+    assert up.current()

@@ -1,0 +1,316 @@
+"""Editing the rules of a settings file: what becomes of each, and what happens to the file."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clawker_fw import rule_edits, rules_file
+from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.rule_edits import Addition, Outcome, Removal, Result
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.schema import Action, Protocol, RuleEntry
+from clawker_fw.rules_file import Edited, edit
+from clawker_fw.splice import Edit
+from devkit.stacks import CHECKOUT
+
+CONCURRENT = 8
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A settings file with two rules and a comment."""
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text("# mine\nrules:\n  - dst: a.test\n    note: x\n  - dst: .b.test\n    proto: http\n")
+    return path
+
+
+def addition(dst: str, *, note: str | None = None, stays: bool = False, **fields: object) -> Addition:
+    """Return a rule to add."""
+    rule = RuleEntry.model_validate({"dst": dst, "note": note or "", **fields}).rule()
+    return Addition(rule, note, stays)
+
+
+def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
+    """Add rules to a file."""
+    return edit(path, {}, lambda there: rule_edits.add(there, additions), write=write)
+
+
+def remove(path: Path, *removals: Removal) -> Edited:
+    """Remove rules from a file."""
+    return edit(path, {}, lambda there: rule_edits.remove(there, removals), write=True)
+
+
+def removal(dst: str, protocol: Protocol | None = None, port: int | None = None) -> Removal:
+    """Return which rules to remove."""
+    return Removal(parse_destination(dst), protocol, port)
+
+
+def said(results: Sequence[Result]) -> list[tuple[str, str, str]]:
+    """Return what becomes of each rule, and the line it is on."""
+    return [(each.outcome.value, each.rule, each.place.rpartition(", ")[2]) for each in results]
+
+
+def test_rules_are_added_and_changed_and_left(path: Path) -> None:
+    """Each is compared with one for the same destination, protocol, port and action."""
+    done = add(
+        path,
+        addition("A.test"),
+        addition(".b.test", proto="http", allow_private=True),
+        addition("c.test", port=8443),
+        addition("a.test", action="deny"),
+        addition("c.test", port=8443),
+    )
+    assert said(done.results) == [
+        ("unchanged", "https a.test:443", "line 3"),
+        ("changed", "http .b.test:80 private", "line 5"),
+        ("added", "https c.test:8443", "line 8"),
+        ("added", "deny any a.test", "line 10"),
+        ("unchanged", "https c.test:8443", "line 8"),
+    ]
+    assert done.results[1].changes == ("allow_private: false → true",)
+    assert path.read_text() == (
+        "# mine\nrules:\n  - dst: a.test\n    note: x\n  - dst: .b.test\n    proto: http\n"
+        "    allow_private: true\n  - dst: c.test\n    port: 8443\n  - dst: a.test\n    action: deny\n"
+    )
+
+
+def test_a_changed_rule_has_what_is_asked_for_and_keeps_its_note(path: Path) -> None:
+    """An end and private addresses that are not asked for are taken away; a note is changed if one is given."""
+    path.write_text(
+        'rules: [{dst: a.test, until: 2099-01-01T00:00:00Z, allow_private: true, note: "n"}, '
+        "{dst: b.test, note: n}]"
+    )
+    done = add(path, addition("a.test"), addition("b.test", note="m"))
+    assert path.read_text() == ('rules: [{dst: a.test, allow_private: false, note: "n"}, {dst: b.test, note: m}]')
+    assert done.results[0].changes == ("allow_private: true → false", "until: 2099-01-01T00:00:00Z → none")
+    assert done.results[1].changes == ("note: n → m",)
+    assert said(add(path, addition("b.test", note="m")).results) == [("unchanged", "https b.test:443", "line 1")]
+
+
+def test_every_rule_for_the_same_is_changed(path: Path) -> None:
+    """Otherwise the one that ends later would still count."""
+    path.write_text("rules: [{dst: a.test}, {dst: a.test, until: 2099-01-01T00:00:00Z}]")
+    add(path, addition("a.test", until="2098-01-01T00:00:00Z"))
+    assert path.read_text().count("2098-01-01T00:00:00Z") == 2
+    assert [str(rule) for rule in edit(path, {}, lambda _: (Edit(), []), write=False).after.rules.rules] == [
+        "https a.test:443 until 2098-01-01T00:00:00Z"
+    ]
+
+
+def test_an_imported_rule_changes_none(path: Path) -> None:
+    """What is there stays as it is."""
+    before = path.read_text()
+    done = add(path, addition("a.test", allow_private=True, stays=True))
+    assert [each.outcome for each in done.results] == [Outcome.UNCHANGED]
+    assert path.read_text() == before
+
+
+def test_rules_are_removed_by_what_is_given(path: Path) -> None:
+    """All for a name are removed, or those with the protocol and port; `.b.test` is another name than `b.test`."""
+    path.write_text(
+        "rules:\n- dst: a.test\n- dst: a.test\n  port: 8443\n- dst: a.test\n  proto: http\n- dst: b.test\n"
+    )
+    done = remove(
+        path, removal("a.test", Protocol.HTTPS, 8443), removal("a.test", Protocol.HTTP), removal(".b.test")
+    )
+    assert said(done.results) == [
+        ("removed", "https a.test:8443", "line 3"),
+        ("removed", "http a.test:80", "line 5"),
+        ("not found", ".b.test", ""),
+    ]
+    assert path.read_text() == "rules:\n- dst: a.test\n- dst: b.test\n"
+    only_denying = Removal(parse_destination("a.test"), action=Action.DENY)
+    assert said(remove(path, only_denying, removal("b.test"), removal("b.test")).results) == [
+        ("not found", "deny a.test", ""),
+        ("removed", "https b.test:443", "line 3"),
+    ]
+
+
+def test_a_removed_rule_can_be_added_again(path: Path) -> None:
+    """Removing what was added restores the file, also when it was the first rule."""
+    path.write_text("rules: []\n# end\n")
+    add(path, addition("a.test", port=1), addition("co.uk", force=True))
+    assert path.read_text() == ("rules:\n  - dst: a.test\n    port: 1\n  - dst: co.uk\n    force: true\n# end\n")
+    remove(path, removal("a.test"), removal("co.uk"))
+    assert path.read_text() == "rules: []\n# end\n"
+
+
+@pytest.fixture
+def team(path: Path) -> Path:
+    """An included file with one rule of its own."""
+    team = path.with_name("team.yaml")
+    team.write_text("rules:\n  - dst: t.test\n")
+    path.write_text("include: [team.yaml]\n")
+    return team
+
+
+def test_a_rule_of_an_included_file_is_unchanged_and_others_go_to_the_settings_file(
+    path: Path, team: Path
+) -> None:
+    """Where it stands is said; what is new is written into the file that includes."""
+    done = add(path, addition("t.test"), addition("new.test"))
+    assert said(done.results) == [
+        ("unchanged", "https t.test:443", "line 2"),
+        ("added", "https new.test:443", "line 3"),
+    ]
+    assert str(team) in done.results[0].place
+    assert path.read_text() == "include: [team.yaml]\nrules:\n  - dst: new.test\n"
+    assert team.read_text() == "rules:\n  - dst: t.test\n"
+
+
+def test_a_rule_of_an_included_file_is_never_edited(path: Path, team: Path) -> None:
+    """The error names its file and line, and nothing else is done either."""
+    with pytest.raises(RefusedError, match=rf"{team}, line 2\.$") as raised:
+        add(path, addition("x.test"), addition("t.test", allow_private=True))
+    assert raised.value.code == "rule-included"
+    with pytest.raises(RefusedError, match=rf"{team}, line 2\.$"):
+        remove(path, removal("t.test"))
+    assert path.read_text() == "include: [team.yaml]\n"
+
+
+def test_an_edit_that_makes_the_settings_invalid_changes_nothing(path: Path) -> None:
+    """The new text is checked as a whole before the file is replaced."""
+    path.write_text("rules: [{dst: a.test}]\ninclude: [team.yaml]\n")
+    path.with_name("team.yaml").write_text("rules: [{dst: n.test, allow_private: true}]\n")
+    before = path.read_bytes()
+    with pytest.raises(SettingsError) as raised:
+        edit(path, {}, lambda _: (Edit(added=[{"dst": "n.test"}]), []), write=True)
+    assert raised.value.code == "rules-contradict"
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in path.parent.iterdir()) == ["clawker-fw.yaml", "team.yaml"]
+
+
+def test_invalid_settings_are_not_edited(path: Path) -> None:
+    """They are an error before the edit."""
+    path.write_text("rules: [{dst: a.test}]\nsubnet: x\n")
+    with pytest.raises(SettingsError, match="`subnet` is not a setting"):
+        add(path, addition("b.test"))
+
+
+def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how to get one; rules in the environment are not in a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
+    for named in (None, tmp_path / "missing.yaml"):
+        with pytest.raises(SettingsError) as raised:
+            edit(named, {}, lambda _: (Edit(), []), write=True)
+        assert (raised.value.code, raised.value.hint) == (
+            "settings-not-found",
+            "Write one with `clawker-fw init`.",
+        )
+    (tmp_path / "clawker-fw.yaml").write_text("rules: []")
+    with pytest.raises(SettingsError) as raised:
+        edit(None, {"CLAWKER_FW_RULES": "[]"}, lambda _: (Edit(), []), write=True)
+    assert raised.value.code == "rules-in-environment"
+
+
+def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:
+    """A link still leads to the file, whose mode and owner are the old ones."""
+    path.write_bytes(b"rules:\r\n- dst: a.test")
+    path.chmod(0o640)
+    if os.getuid() == 0:
+        os.chown(path, 1234, 4321)
+    attribute = "user.clawker"
+    try:
+        os.setxattr(path, attribute, b"1")
+    except OSError:
+        attribute = ""
+    before = path.stat()
+    link = tmp_path / "folder" / "link.yaml"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    done = add(link, addition("b.test"))
+    assert link.is_symlink()
+    assert path.read_bytes() == b"rules:\r\n- dst: a.test\r\n- dst: b.test"
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert not attribute or os.getxattr(path, attribute) == b"1"
+    assert after.st_ino != before.st_ino
+    assert said(done.results) == [("added", "https b.test:443", "line 3")]
+
+
+def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
+    """The file is the same one as before; so it is without `write`."""
+    before = path.stat()
+    assert not add(path, addition("a.test")).changed
+    assert add(path, addition("x.test"), write=False).changed
+    assert path.stat() == before
+
+
+def test_a_change_by_another_program_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor knows no lock. What it has written since the file was read stays, and nothing is left over."""
+    write = rules_file._write  # noqa: SLF001 - the moment before the file is replaced
+
+    def late(fresh: Path, content: bytes, old: Path) -> None:
+        write(fresh, content, old)
+        path.write_text("rules: [{dst: other.test}]")
+
+    monkeypatch.setattr(rules_file, "_write", late)
+    with pytest.raises(RefusedError) as raised:
+        add(path, addition("b.test"))
+    assert raised.value.code == "settings-changed"
+    assert path.read_text() == "rules: [{dst: other.test}]"
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_cannot_be_written_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves the old file, and nothing else."""
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SettingsError, match="No space left on device") as raised:
+        add(path, addition("b.test"))
+    assert raised.value.code == "settings-unwritable"
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+_EDITOR = """
+import sys
+from pathlib import Path
+from clawker_fw import rule_edits
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules_file import edit
+
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(5):
+    rule = RuleEntry(dst=f"n{number}.p{sys.argv[2]}.test").rule()
+    edit(Path(sys.argv[1]), {}, lambda there: rule_edits.add(there, [rule_edits.Addition(rule)]), write=True)
+"""
+
+
+def test_no_edit_of_several_editors_is_lost(path: Path) -> None:
+    """Eight processes add five rules each at the same time."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    editors = [
+        subprocess.Popen(
+            [sys.executable, "-c", _EDITOR, str(path), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        for number in range(CONCURRENT)
+    ]
+    for each in editors:
+        assert each.stdout
+        assert each.stdout.readline() == b"ready\n"
+    for each in editors:
+        assert each.stdin
+        each.stdin.write(b"\n")
+        each.stdin.flush()
+    for each in editors:
+        each.communicate(timeout=60)
+    assert [each.returncode for each in editors] == [0] * CONCURRENT
+    text = path.read_text()
+    expected = {f"n{number}.p{editor}.test" for number in range(5) for editor in range(CONCURRENT)}
+    assert {name for name in expected if f"dst: {name}\n" not in text} == set()
+    assert text.startswith("# mine\nrules:\n  - dst: a.test\n    note: x\n")
+    assert [each.name for each in path.parent.iterdir()] == [path.name]

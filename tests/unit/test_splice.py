@@ -1,0 +1,299 @@
+"""Editing the list of rules in a text: what is edited changes, and every other character stays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw import settings, splice
+from clawker_fw.document import parse
+from clawker_fw.errors import SettingsError
+from clawker_fw.splice import Edit, spliced
+
+NEW = {"dst": "new.test", "proto": "http"}
+TIME = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(params=["libyaml", "python"])
+def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both parsers of PyYAML: their marks must mean the same."""
+    if request.param == "python":
+        monkeypatch.setattr(splice, "LOADER", yaml.SafeLoader)
+
+
+ADDED = {
+    "block": (
+        "rules:\n  - dst: a.test\nx: 1\n",
+        "rules:\n  - dst: a.test\n  - dst: new.test\n    proto: http\nx: 1\n",
+    ),
+    "block without indentation": (
+        "rules:\n- dst: a.test\n",
+        "rules:\n- dst: a.test\n- dst: new.test\n  proto: http\n",
+    ),
+    "CRLF": (
+        "rules:\r\n  - {dst: a.test}\r\n",
+        "rules:\r\n  - {dst: a.test}\r\n  - {dst: new.test, proto: http}\r\n",
+    ),
+    "byte order mark": (
+        "\ufeffrules: [{dst: a.test}]",
+        "\ufeffrules: [{dst: a.test}, {dst: new.test, proto: http}]",
+    ),
+    "no last line break": (
+        "rules:\n  - dst: a.test",
+        "rules:\n  - dst: a.test\n  - dst: new.test\n    proto: http",
+    ),
+    "a comment after the last": (
+        "rules:\n  - dst: a.test # é😀\t\n\n  # end\nx: 1\n",
+        "rules:\n  - dst: a.test # é😀\t\n  - dst: new.test\n    proto: http\n\n  # end\nx: 1\n",
+    ),
+    "a note of several lines": (
+        "rules:\n- dst: a.test\n  note: |\n    x\n\n# z\n",
+        "rules:\n- dst: a.test\n  note: |\n    x\n- dst: new.test\n  proto: http\n\n# z\n",
+    ),
+    "flow": ("rules: [{dst: a.test}]\n", "rules: [{dst: a.test}, {dst: new.test, proto: http}]\n"),
+    "flow with a comma": (
+        "rules: [{dst: a.test}, ]\n",
+        "rules: [{dst: a.test}, {dst: new.test, proto: http}, ]\n",
+    ),
+    "flow in lines": (
+        "rules: [\n  {dst: a.test} # c\n  ]\n",
+        "rules: [\n  {dst: a.test}, # c\n  {dst: new.test, proto: http}\n  ]\n",
+    ),
+    "flow in lines with a comma": (
+        "rules: [\n  {dst: a.test}, # c\n\n  # d\n]\n",
+        "rules: [\n  {dst: a.test}, # c\n  {dst: new.test, proto: http},\n\n  # d\n]\n",
+    ),
+    "flow that ends in its line": (
+        "rules: [\n  {dst: a.test}]\n",
+        "rules: [\n  {dst: a.test},\n  {dst: new.test, proto: http}]\n",
+    ),
+    "empty": ("rules: []  # none\nx: 1\n", "rules:  # none\n  - dst: new.test\n    proto: http\nx: 1\n"),
+    "empty in lines": ("rules: [\n]\n", "rules: [\n  {dst: new.test, proto: http},\n]\n"),
+    "no value": ("rules:\n  # none\nx: 1\n", "rules:\n  - dst: new.test\n    proto: http\n  # none\nx: 1\n"),
+    "no key": ("include: [a.yaml]", "include: [a.yaml]\nrules:\n  - dst: new.test\n    proto: http\n"),
+    "no text": ("", "rules:\n  - dst: new.test\n    proto: http\n"),
+    "JSON": (
+        '{"rules": [\n {\n  "dst": "a.test"\n }\n], "project": "p"}',
+        '{"rules": [\n {\n  "dst": "a.test"\n },\n {"dst": "new.test", "proto": "http"}\n], "project": "p"}',
+    ),
+    "empty JSON": ('{"rules": []}', '{"rules": [{"dst": "new.test", "proto": "http"}]}'),
+}
+
+
+@pytest.mark.usefixtures("loader")
+@pytest.mark.parametrize(("before", "after"), ADDED.values(), ids=ADDED)
+def test_a_rule_is_added_in_the_style_of_the_others(before: str, after: str) -> None:
+    """It comes after the last one, in its style and with its indentation."""
+    assert spliced(before, Edit(added=[NEW]), "f") == after
+
+
+REMOVED = {
+    "block": (
+        "rules:\n  - dst: a.test # a\n    note: x\n  # c\n  - dst: b.test\n",
+        "rules:\n  # c\n  - dst: b.test\n",
+    ),
+    "the only one": ("rules: # r\n  - dst: a.test\n# z\n", "rules: [] # r\n# z\n"),
+    "CRLF": ("rules:\r\n- dst: a.test\r\n- dst: b.test", "rules:\r\n- dst: b.test"),
+    "a dash on a line of its own": (
+        "rules:\n  -\n    dst: a.test\n  - dst: b.test\n",
+        "rules:\n  - dst: b.test\n",
+    ),
+    "flow": ("rules: [{dst: a.test}, {dst: b.test}]", "rules: [{dst: b.test}]"),
+    "the only one in flow": ("rules: [{dst: a.test}, ]", "rules: []"),
+    "flow in lines": ("rules: [\n  {dst: a.test}, # a\n  {dst: b.test}\n]", "rules: [\n  {dst: b.test}\n]"),
+    "commas in front": ("rules: [\n  {dst: a.test}\n  , {dst: b.test}]", "rules: [\n  {dst: b.test}]"),
+}
+
+
+@pytest.mark.usefixtures("loader")
+@pytest.mark.parametrize(("before", "after"), REMOVED.values(), ids=REMOVED)
+def test_the_first_rule_is_removed(before: str, after: str) -> None:
+    """It goes with the comments on its lines; comments on other lines stay."""
+    assert spliced(before, Edit(removed=frozenset({0})), "f") == after
+
+
+@pytest.mark.usefixtures("loader")
+def test_the_last_rules_are_removed_with_the_comma_before_them() -> None:
+    """A flow list without a final comma has none afterwards, as JSON requires."""
+    text = '{"rules": [{"dst": "a.test"}, {"dst": "b.test"},\n {"dst": "c.test"}\n]}'
+    after = spliced(text, Edit(removed=frozenset({1, 2})), "f")
+    assert after.startswith('{"rules": [{"dst": "a.test"}')
+    assert "," not in after
+
+
+CHANGED = {
+    "block": (
+        "rules:\n  - dst: a.test # a\n    until: 2026-01-01T00:00:00Z # u\n  - dst: b.test\n",
+        "rules:\n  - dst: a.test # a\n    until: 2027-01-01T00:00:00Z # u\n    note: n o\n  - dst: b.test\n",
+    ),
+    "flow": (
+        "rules: [{dst: a.test, until: 2026-01-01T00:00:00Z}, {dst: b.test}]",
+        "rules: [{dst: a.test, until: 2027-01-01T00:00:00Z, note: n o}, {dst: b.test}]",
+    ),
+    "a field without a value": (
+        "rules:\n- until:\n  dst: a.test\n",
+        "rules:\n- until: 2027-01-01T00:00:00Z\n  dst: a.test\n  note: n o\n",
+    ),
+    "a note of several lines": (
+        "rules:\n- note: |\n    x\n    y\n  dst: a.test\n",
+        "rules:\n- note: n o\n  dst: a.test\n  until: 2027-01-01T00:00:00Z\n",
+    ),
+    "JSON": (
+        '{"rules": [\n {\n  "dst": "a.test"\n }\n]}',
+        '{"rules": [\n {\n  "dst": "a.test",\n  "until": "2027-01-01T00:00:00Z",\n  "note": "n o"\n }\n]}',
+    ),
+}
+
+
+@pytest.mark.usefixtures("loader")
+@pytest.mark.parametrize(("before", "after"), CHANGED.values(), ids=CHANGED)
+def test_fields_of_a_rule_are_changed(before: str, after: str) -> None:
+    """Values are replaced where they are, and new fields come last."""
+    assert spliced(before, Edit(changed={0: {"until": TIME, "note": "n o"}}), "f") == after
+
+
+@pytest.mark.usefixtures("loader")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("rules:\n- dst: a.test\n  until: 2026-01-01T00:00:00Z # u\n", "rules:\n- dst: a.test\n"),
+        ("rules:\n- until: 2026-01-01T00:00:00Z\n  dst: a.test\n", "rules:\n- dst: a.test\n"),
+        ("rules: [{dst: a.test, until: 2026-01-01T00:00:00Z}]", "rules: [{dst: a.test}]"),
+        ("rules: [{until: 2026-01-01T00:00:00Z, dst: a.test}]", "rules: [{dst: a.test}]"),
+    ],
+)
+def test_a_field_of_a_rule_is_removed(before: str, after: str) -> None:
+    """It goes with what separates it from the others."""
+    assert spliced(before, Edit(changed={0: {"until": None}}), "f") == after
+
+
+def test_the_example_is_the_same_after_adding_and_removing() -> None:
+    """What `init` writes is edited between its comments, and back."""
+    edited = spliced(settings.example(), Edit(added=[NEW]), "f")
+    line = "  {dst: new.test, proto: http},\n"
+    assert edited.replace(line, "") == settings.example()
+    assert edited.count(line) == 1
+    assert spliced(edited, Edit(removed=frozenset({0})), "f") == settings.example()
+
+
+@pytest.mark.parametrize("text", ["rules: !!seq []\n", "--- {rules: []}\n...\n", "{rules: [{dst: a.test}], x: 1}"])
+def test_an_odd_form_is_edited(text: str) -> None:
+    """Tags, marks of documents and braces around everything are no hindrance."""
+    assert parse(spliced(text, Edit(added=[NEW]), "f"), "")[0]["rules"][-1] == NEW
+
+
+@pytest.mark.parametrize("text", ["{}", "x: 1\n...\n"])
+def test_a_list_that_can_be_added_nowhere_is_an_error(text: str) -> None:
+    """The error names the file."""
+    with pytest.raises(SettingsError, match=r"^The form of f\.yaml is one"):
+        spliced(text, Edit(added=[NEW]), "f.yaml")
+
+
+def test_a_form_that_cannot_be_edited_is_an_error() -> None:
+    """Trailing line breaks that belong to a value would change it, so nothing is changed."""
+    with pytest.raises(SettingsError, match="rules can't be edited in place"):
+        spliced("rules:\n- dst: a.test\n  note: |+\n    x\n\n\n", Edit(added=[NEW]), "f")
+
+
+@given(st.text(max_size=12))
+def test_any_note_is_read_as_it_was_written(note: str) -> None:
+    """Quotes, words of YAML, and characters that YAML does not allow are written so that they are read again."""
+    for text in ("rules:\n- dst: a.test\n", '{"rules": [{"dst": "a.test"}]}'):
+        after = spliced(text, Edit(added=[{"dst": "b.test", "note": note}]), "f")
+        assert parse(after, "")[0]["rules"][1]["note"] == note
+
+
+# --- generated files ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """A generated file as pieces, each with the position of the rule that it belongs to, or None."""
+
+    pieces: tuple[tuple[str, int | None], ...]
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        return "".join(piece for piece, _ in self.pieces)
+
+    @property
+    def count(self) -> int:
+        """The number of rules."""
+        return len({owner for _, owner in self.pieces} - {None})
+
+    def without(self, removed: frozenset[int]) -> str:
+        """Return the file without the lines of some rules."""
+        return "".join(piece for piece, owner in self.pieces if owner not in removed)
+
+
+COMMENTS = st.sampled_from(["", "# c", "# {dst: x.test},", "#\t- dst: x.test", "# é 😀 ]"])
+BETWEEN = st.lists(st.sampled_from(["", "# about", "  # deeper", "#- dst: x.test"]), max_size=2)
+BREAKS = st.sampled_from(["\n", "\r\n"])
+
+
+@st.composite
+def pages(draw: Callable[..., str]) -> Page:
+    """Return files with rules as a block list, or as a flow list with one line for each."""
+    newline, flow, indent = draw(BREAKS), draw(st.booleans()), " " * int(draw(st.integers(1, 4)))
+    pieces: list[tuple[str, int | None]] = [(f"# top{newline}project: p{newline}", None)]
+    pieces.append((f"rules:{' [' if flow else ''}{newline}", None))
+    for position in range(int(draw(st.integers(1, 4)))):
+        fields = [f"dst: n{position}.test", *draw(st.lists(st.sampled_from(EXTRA), unique=True, max_size=3))]
+        comment = draw(COMMENTS)
+        pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
+        if flow:
+            lines = [f"{indent}{{{', '.join(fields)}}}, {comment}{newline}"]
+        elif draw(st.booleans()):
+            lines = [f"{indent}- {{{', '.join(fields)}}} {comment}{newline}"]
+        else:
+            lines = [
+                f"{indent}{'  ' if place else '- '}{each} {comment}{newline}" for place, each in enumerate(fields)
+            ]
+        pieces += [(line, position) for line in lines]
+    pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
+    pieces.append((f"{indent if flow else ''}{']' if flow else ''}{newline}drain_timeout: 3s", None))
+    return Page(tuple(pieces))
+
+
+EXTRA = ["proto: http", "port: 8443", 'note: "a # b, {c}"', "note2: 'x'", "until: 2099-01-01T00:00:00Z"]
+
+
+@given(pages(), st.data())
+def test_removing_rules_removes_just_their_lines(page: Page, data: st.DataObject) -> None:
+    """All other lines stay, byte by byte; a list without rules is still a list."""
+    removed = frozenset(data.draw(st.sets(st.integers(0, page.count - 1), min_size=1)))
+    after = spliced(page.text, Edit(removed=removed), "f")
+    expected = page.without(removed)
+    assert after in {expected, expected.replace("rules:", "rules: []", 1)}
+
+
+@given(pages())
+def test_adding_a_rule_adds_just_its_lines(page: Page) -> None:
+    """Without these lines, the file is the same, and removing the rule again restores it."""
+    after = spliced(page.text, Edit(added=[NEW]), "f")
+    old, new = page.text.splitlines(keepends=True), after.splitlines(keepends=True)
+    start = next(place for place, line in enumerate(new) if "new.test" in line)
+    size = len(new) - len(old)
+    assert [*new[:start], *new[start + size :]] == old
+    assert spliced(after, Edit(removed=frozenset({page.count})), "f") == page.text
+
+
+@given(pages(), st.data())
+def test_changing_a_rule_changes_just_its_lines(page: Page, data: st.DataObject) -> None:
+    """Lines of other rules, comments and settings stay where they are."""
+    position = data.draw(st.integers(0, page.count - 1))
+    fields = {"until": data.draw(st.sampled_from([None, TIME])), "allow_private": True}
+    after = spliced(page.text, Edit(changed={position: fields}), "f")
+    own = [place for place, (_, owner) in enumerate(page.pieces) if owner == position]
+    before_it = "".join(piece for piece, _ in page.pieces[: own[0]])
+    after_it = "".join(piece for piece, _ in page.pieces[own[-1] + 1 :])
+    assert after.startswith(before_it)
+    assert after.endswith(after_it)
+    rule = parse(after, "")[0]["rules"][position]
+    assert rule["allow_private"] is True
+    assert ("until" in rule) == (fields["until"] is not None)
