@@ -95,7 +95,7 @@ def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules:
             envoy = observed.siblings[Sibling.ENVOY].container.id
             explained = explained.with_addresses(reader.lookup(envoy, explained.target.name))
         except EngineError as error:  # the helper of an earlier release knows no lookups
-            unasked = " ".join((error.message, *error.context))
+            unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     return Answer(explained, rules, observed, attempt(reader, observed, explained) if live else None, unasked)
 
 

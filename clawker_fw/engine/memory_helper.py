@@ -77,6 +77,8 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     """Return what `fwctl try` would report, where Envoy and all hosts answer whatever is resolved."""
     if inside.tried:
         return inside.tried
+    if POLICY not in inside.files:
+        raise EngineError("helper-failed", "fwctl try failed: only CoreDNS's container can try.")
     source, envoy = f"{service_address(inside)}:40000", envoy_address(inside.files)
     if not _resolves(inside, name):
         return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))

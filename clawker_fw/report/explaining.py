@@ -55,7 +55,7 @@ def _facts(answer: Answer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
     if explained.rule:
         yield "rule", _written(explained.rule)
-    yield from (("not", f"{_written(each.rule)}: {_DIFFERENCES[each.difference]}") for each in explained.near)
+    yield from (("near", f"{_written(each.rule)}: {_DIFFERENCES[each.difference]}") for each in explained.near)
     if (found := explained.lookup) is not None:
         reached = found.open_to(explained.kind)
         shown = [
