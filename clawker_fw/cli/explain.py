@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def explain(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="TARGET", help="A URL, or HOST or HOST:PORT.")],
+    what: Annotated[str, typer.Argument(metavar="TARGET", hidden=True)],
     *,
     proto: Annotated[
         str | None,
@@ -34,8 +34,8 @@ def explain(
 ) -> None:
     """Explain what happens when an agent wants to reach a host: which rule decides, and what to do.
 
-    Without a port it is that of the protocol. If the stack is up, the name is resolved as Envoy does it, and its
-    addresses are judged. Exit 0 when the connection is allowed (with `--live`: and gets through), else 1.
+    TARGET is a URL, or HOST or HOST:PORT. If the stack is up, the name is resolved as Envoy does it, and the
+    answer says which addresses the rule may reach. Exit 0 when allowed (`--live`: and got through), else 1.
 
     Example: clawker-fw explain https://api.example.com
     """
