@@ -21,6 +21,7 @@ from clawker_fw.reconcile.desired import Blueprint, addressing, built_images, de
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
+from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.topology import Addressing
 
@@ -56,6 +57,11 @@ class Comparison:
     def busy(self) -> Holder | None:
         """The run that was changing the stack at that moment: the observed state may be half done."""
         return at_work(self.observed.lock)
+
+    @property
+    def rule_changes(self) -> RuleChanges | None:
+        """Which rules the difference adds and removes, if those that were committed last are known."""
+        return rule_changes(self.observed, self.blueprint.rules)
 
     @property
     def advice(self) -> tuple[Advice, ...]:

@@ -167,15 +167,24 @@ class Settings(_Section):
 class Loaded:
     """Settings that have been read and checked.
 
-    `rules` are all rules, also those that have ended. `files` are the settings file, if any, and the files that it
-    includes. `found` describes where it was found; it is empty if the user named it.
+    `rules` are all rules, also those that have ended. `paths` are those of the settings file, if any, and of the
+    files that it includes. `found` describes where it was found; it is empty if the user named it.
     """
 
     settings: Settings
     rules: RuleSet
-    files: tuple[Path, ...]
-    source: Path | None
+    paths: tuple[Path, ...]
     found: str
+
+    @property
+    def source(self) -> Path | None:
+        """The settings file."""
+        return self.paths[0] if self.paths else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The settings file and the files that it includes."""
+        return tuple(path.absolute() for path in self.paths)
 
     @property
     def digest(self) -> str:
@@ -255,8 +264,7 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    files = tuple(source.path.absolute() for source in read)
-    return Loaded(settings, rules, files, read[0].path if read else None, found)
+    return Loaded(settings, rules, tuple(source.path for source in read), found)
 
 
 def _contradictions(error: ContradictionsError) -> SettingsError:

@@ -1,6 +1,7 @@
 """The real program as a user runs it: as a process, with a settings file, on one engine."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -104,6 +105,12 @@ class Firewall:
         process = self.start_raw(command)
         out, err = process.communicate(timeout=120)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
+
+    def shell(self, script: str, **variables: str) -> Outcome:
+        """Run a shell script in which `fw` is the program, and `docker` uses the same engine."""
+        program = f'fw() {{ {shlex.join(self.command())} "$@"; }}'
+        command = ["env", f"DOCKER_HOST={self.host}", *(f"{name}={text}" for name, text in variables.items())]
+        return self.call_raw([*command, "sh", "-c", f"{program}\n{script}"])
 
     def run(self, *arguments: str) -> Outcome:
         """Run `run`, which must succeed."""

@@ -23,6 +23,9 @@ from hatch_build import compile_program
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
+_NET_RAW = 13
+"""The number of the capability (linux/capability.h)."""
+
 
 @cache
 def peer_program(architecture: str) -> Path:
@@ -105,6 +108,15 @@ class Peer:
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
 
+    def may_forge(self) -> bool:
+        """Whether it has the capability to send packets of any form."""
+        return bool(self.ask("netinfo").last["capabilities"] >> _NET_RAW & 1)
+
+    def search_domains(self) -> list[str]:
+        """Return the domains that its resolver appends to names."""
+        lines = map(str.split, str(self.ask("netinfo").last["resolv_conf"]).splitlines())
+        return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
+
     def remove(self) -> None:
         """Remove the container, unless it is already gone."""
         with suppress(errors.NotFound):
@@ -134,7 +146,7 @@ class Peers:
         image = _image(client.version()["Arch"])
         _load(client, image)
         self.client = client
-        self._image = image.reference
+        self.image = image.reference
         self._started: list[Peer] = []
 
     def origin(self, network: str, names: Sequence[str], *arguments: str, address: str | None = None) -> Peer:
@@ -165,7 +177,7 @@ class Peers:
         version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
-            self._image,
+            self.image,
             command=["/peer", *arguments],
             name=name,
             host_config=HostConfig(
@@ -184,6 +196,12 @@ class Peers:
         peer = Peer(self.client, created, name or created[:12])
         self._started.append(peer)
         self.client.start(created)
+        return peer
+
+    def adopt(self, container: str) -> Peer:
+        """Return a container that was started from the image by other means. It is removed with the others."""
+        peer = Peer(self.client, container, container[:12])
+        self._started.append(peer)
         return peer
 
     def remove_all(self) -> None:

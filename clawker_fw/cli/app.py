@@ -41,7 +41,17 @@ class Program(Commands):
         """Run a command line and exit."""
         arguments = _completed(sys.argv[1:] if args is None else args)
         log.configure(as_json=_asks_for_json(arguments), debug=False)
-        sys.exit(self._exit_code(arguments))
+        code = self._exit_code(arguments)
+        if code != ExitCode.CURRENT and self._answers_docker(arguments):
+            from clawker_fw.report.attachment import REFUSAL
+
+            terminal.answer(REFUSAL)
+        sys.exit(code)
+
+    def _answers_docker(self, arguments: list[str]) -> bool:
+        """Whether the answer is for docker, which must not start an agent without it. The line may be invalid."""
+        group, *verb = usage.named(self, arguments) or ("",)
+        return group == "agent" and verb != ["run"]
 
     def _exit_code(self, arguments: list[str]) -> int:
         try:

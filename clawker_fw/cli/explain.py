@@ -7,9 +7,9 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
-from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.explaining import Answer
@@ -57,9 +57,7 @@ def explain(
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:
-        import json
-
-        terminal.answer(json.dumps(report.explanation_document(answer), indent=2))
+        print_json(report.explanation_document(answer))
     else:
         from clawker_fw.report import text
 

@@ -75,6 +75,9 @@ DrainOption = Annotated[
         help="How long a replaced Envoy may finish its open connections. Overrides the setting. E.g. 5s, 2m.",
     ),
 ]
+DiffOption = Annotated[
+    bool, typer.Option("--diff", help="Also show what differs in the generated files, line by line.")
+]
 AdoptOption = Annotated[
     bool,
     typer.Option("--adopt", help="Take over a stack that was made from another settings file."),

@@ -1,19 +1,28 @@
 """The commands that show or change one stack: init, run, status, drift, reload and down."""
 
-import importlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import AdoptOption, DrainOption, Format, FormatOption, LockOption, Options
+from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
+from clawker_fw.cli.parameters import (
+    AdoptOption,
+    DiffOption,
+    DrainOption,
+    Format,
+    FormatOption,
+    LockOption,
+    Options,
+)
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
     from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report.documents import Left
     from clawker_fw.report.log import StepRecords
@@ -62,6 +70,7 @@ def run(
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
     ] = False,
     adopt: AdoptOption = False,
+    diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
@@ -74,14 +83,17 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     if dry_run:
-        with _comparison(context.obj) as seen:
+        with comparison(context.obj) as seen:
             _answer_plan(
-                seen, _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt), format_
+                seen,
+                _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt),
+                format_,
+                files=diff,
             )
         return
-    with _changing(context.obj) as (engine, read, seen):
+    with changing(context.obj) as (engine, read, seen):
         options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command()
@@ -90,42 +102,50 @@ def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
-    with _comparison(context.obj) as seen:
+    with comparison(context.obj) as seen:
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
             document = documents.status_document(
-                seen.observed, seen.desired, seen.diff, busy=seen.busy, warnings=seen.advice
+                seen.observed,
+                seen.desired,
+                seen.diff,
+                ending=seen.blueprint.rules.ending(time.time()),
+                busy=seen.busy,
+                warnings=seen.advice,
             )
-            _print_json(_with_sources(document, seen))
+            print_json(with_sources(document, seen))
         else:
             from clawker_fw.report import sources, text
 
             _print_notices(seen)
-            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff))
+            ending = seen.blueprint.rules.ending(time.time())
+            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, ending))
             for line in sources.lines(seen.blueprint, seen.observed):
                 terminal.answer(line)
 
 
 @app.command()
-def drift(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+def drift(context: typer.Context, *, diff: DiffOption = False, format_: FormatOption = Format.TEXT) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
+
+    First come the rules that `run` would add and remove.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with _comparison(context.obj) as seen:
+    with comparison(context.obj) as seen:
         from clawker_fw.model import Verdict
 
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
             document = documents.drift_document(
-                seen.diff, seen.failed_attempt, busy=seen.busy, warnings=seen.advice
+                seen.diff, seen.failed_attempt, seen.rule_changes, busy=seen.busy, warnings=seen.advice
             )
-            _print_json(_with_sources(document, seen))
+            print_json(with_sources(document, seen))
         else:
             _print_notices(seen)
-            _print_difference(seen)
+            _print_difference(seen, files=diff)
             _print_verdict(seen, seen.desired.project)
         if seen.diff.verdict is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
@@ -136,6 +156,7 @@ def reload(
     context: typer.Context,
     *,
     adopt: AdoptOption = False,
+    diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
@@ -147,12 +168,12 @@ def reload(
 
     Example: clawker-fw reload
     """
-    with _changing(context.obj) as (engine, read, seen):
+    with changing(context.obj) as (engine, read, seen):
         from clawker_fw import convergence
 
         convergence.require_up(seen)
         options = _converge_options(seen, drain_timeout, adopt=adopt)
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_)
+        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command()
@@ -193,7 +214,7 @@ def down(
 
     left = documents.Left(images, digests.path if digests.path.exists() else None)
     if format_ is Format.JSON:
-        _print_json(documents.down_document(chosen.project, performed, left))
+        print_json(documents.down_document(chosen.project, performed, left))
     else:
         terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         _print_left(left)
@@ -206,51 +227,6 @@ def _print_left(left: "Left") -> None:
         terminal.answer(f"Kept for the next run: {thing}")
     if things:
         terminal.answer("`clawker-fw down --all` removes these as well.")
-
-
-@contextmanager
-def _changing(
-    chosen: Options, *, only_reading: bool = False
-) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
-    """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
-
-    The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
-    settings is reported before any error of the engine. The settings are read again under the lock, because they
-    may change while a run waits for it.
-    """
-    from clawker_fw.background import in_background
-    from clawker_fw.cli import connection
-    from clawker_fw.reconcile.observe import Observation
-
-    def start_observation() -> "tuple[EngineWriter, Observation]":
-        engine = connection.connect_engine(chosen)
-        return engine, Observation(engine, chosen.project)
-
-    observing = in_background(start_observation)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    from clawker_fw import pipeline
-    from clawker_fw.stack.digests import Digests
-    from clawker_fw.stack.release import Release
-
-    if not only_reading:
-        importlib.import_module("clawker_fw.convergence")  # while the engine answers; the caller needs it next
-
-    with Digests() as digests:
-        release = Release.installed(digests)
-        engine, observation = observing.result()
-
-        def read() -> "Blueprint":
-            return given.blueprint(chosen, given.load(chosen), release, engine.facts())
-
-        yield engine, read, pipeline.compare(engine, read(), observation)
-
-
-@contextmanager
-def _comparison(chosen: Options) -> "Iterator[Comparison]":
-    """Compare the stack with its settings, for a read-only command: it gets no writer."""
-    with _changing(chosen, only_reading=True) as (_, _, seen):
-        yield seen
 
 
 def _step_output(chosen: Options) -> "StepDisplay | StepRecords":
@@ -302,7 +278,7 @@ def _converge_options(
     return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt)
 
 
-def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format) -> None:
+def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:
     """Print the answer of a dry run."""
     from clawker_fw import convergence, pipeline
 
@@ -312,10 +288,10 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(_with_sources(documents.plan_document(seen.diff, steps, seen.advice), seen))
+        print_json(with_sources(documents.plan_document(seen.diff, seen.rule_changes, steps, seen.advice), seen))
     else:
         _print_notices(seen)
-        _print_difference(seen)
+        _print_difference(seen, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
@@ -334,32 +310,33 @@ def _converge(
     *,
     lock_wait: float,
     format_: Format,
+    files: bool,
 ) -> None:
     """Report the differences, close them, and print the proof."""
     from clawker_fw import convergence, pipeline
 
     convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
-    before = seen.diff
+    before, changes = seen.diff, seen.rule_changes
     performed: list[Progress] = []
     if pipeline.plan_for(seen, options).empty:
         convergence.tidy(engine, seen)
     else:
         with _step_output(chosen) as output, _run_context(output, lock_wait, performed) as run_context:
-            output.difference(before)
+            output.difference(before, changes, files=files)
             seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        _print_json(_with_sources(documents.run_document(before, performed, seen.diff, seen.advice), seen))
+        print_json(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
     else:
         _print_warnings(seen)
         words = "applied and proven" if performed else "nothing to do"
         _print_verdict(seen, f"{seen.blueprint.project}: {words}")
 
 
-def _print_difference(seen: "Comparison") -> None:
-    """Print the differences of each sibling, and why the last attempt to close them failed."""
+def _print_difference(seen: "Comparison", *, files: bool) -> None:
+    """Print the rules that change, the differences, and why the last attempt to close them failed."""
     from clawker_fw.report import verdict
 
     if not seen.diff.findings:
@@ -368,7 +345,7 @@ def _print_difference(seen: "Comparison") -> None:
     from clawker_fw.report import text
 
     output = text.console()
-    output.print(text.drift_report(seen.diff))
+    output.print(text.drift_report(seen.diff, seen.rule_changes, files=files))
     if seen.failed_attempt:
         output.print(text.attempt_report(seen.failed_attempt))
 
@@ -393,17 +370,3 @@ def _print_verdict(seen: "Comparison", words: str) -> None:
     from clawker_fw.report import verdict
 
     terminal.answer_styled(verdict.line(seen.diff.verdict, words))
-
-
-def _with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:
-    """Return an answer with the settings and the engine that it is about."""
-    from clawker_fw.report import sources
-
-    where = sources.document(seen.blueprint, seen.observed)
-    return {**document, **where, "engine": {**document.get("engine", {}), **where["engine"]}}
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    import json
-
-    terminal.answer(json.dumps(document, indent=2))

@@ -8,6 +8,8 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
 
+_WORDS_OF_A_COMMAND = 2
+
 
 def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperException) -> UsageError:
     """Translate an error of the parser into a UsageError."""
@@ -54,6 +56,22 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
         *path,
         *(word for name, words in options if name not in before for word in words),
     ]
+
+
+def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the first two words that are neither an option nor an option's value: a command and its group.
+
+    The line may be wrong. After an unknown option, a word that is no command is taken for its value.
+    """
+    known, left = _options(program), list(arguments)
+    found: list[str] = []
+    while left and len(found) < _WORDS_OF_A_COMMAND:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            found.append(word)
+        elif (not known[word].is_flag) if word in known else left[:1] and left[0] not in program.commands:
+            del left[:1]
+    return tuple(found)
 
 
 def _options(command: object) -> Mapping[str, TyperOption]:

@@ -23,6 +23,7 @@ from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.removal import unused_images
+from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -46,6 +47,7 @@ from clawker_fw.reconcile.steps import (
     Verify,
     describe,
 )
+from clawker_fw.report.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import recorded_rules
@@ -62,7 +64,12 @@ class Left:
 
 
 def drift_document(
-    found: Diff, failed: Attempt | None, *, busy: Holder | None, warnings: Sequence[Advice]
+    found: Diff,
+    failed: Attempt | None,
+    changes: RuleChanges | None,
+    *,
+    busy: Holder | None,
+    warnings: Sequence[Advice],
 ) -> dict[str, Any]:
     """Return the answer of `drift`.
 
@@ -73,6 +80,7 @@ def drift_document(
         "verdict": found.verdict.value,
         "busy": _busy(busy),
         "warnings": _warnings(warnings),
+        "rules": _rules(changes),
         "siblings": _siblings(found),
         "failed_attempt": dataclasses.asdict(failed) | {"context": list(failed.context)} if failed else None,
     }
@@ -86,18 +94,28 @@ def _warnings(warnings: Sequence[Advice]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(each) for each in warnings]
 
 
-def plan_document(before: Diff, steps: Plan, warnings: Sequence[Advice]) -> dict[str, Any]:
+def _rules(changes: RuleChanges | None) -> dict[str, Any] | None:
+    return {"added": list(changes.added), "removed": list(changes.removed)} if changes is not None else None
+
+
+def plan_document(
+    before: Diff, changes: RuleChanges | None, steps: Plan, warnings: Sequence[Advice]
+) -> dict[str, Any]:
     """Return the answer of a dry run: the differences, and the steps that would close them."""
-    return _changes(before, before.verdict, steps.steps, [], warnings, changed=False)
+    return _changes(before, before.verdict, steps.steps, [], warnings, rules=changes, changed=False)
 
 
 def run_document(
-    before: Diff, performed: Sequence[Progress], after: Diff, warnings: Sequence[Advice]
+    before: Diff,
+    changes: RuleChanges | None,
+    performed: Sequence[Progress],
+    after: Diff,
+    warnings: Sequence[Advice],
 ) -> dict[str, Any]:
     """Return the answer of `run` and `reload`: the differences before, the steps, and the verdict afterwards."""
     steps = [done.step for done in performed]
     notes = [{"step": describe(done.step), "note": done.note} for done in performed if done.note]
-    return _changes(before, after.verdict, steps, notes, warnings, changed=bool(performed))
+    return _changes(before, after.verdict, steps, notes, warnings, rules=changes, changed=bool(performed))
 
 
 def _changes(
@@ -107,6 +125,7 @@ def _changes(
     notes: Sequence[dict[str, str]],
     warnings: Sequence[Advice],
     *,
+    rules: RuleChanges | None,
     changed: bool,
 ) -> dict[str, Any]:
     return {
@@ -114,6 +133,7 @@ def _changes(
         "verdict": verdict.value,
         "changed": changed,
         "warnings": _warnings(warnings),
+        "rules": _rules(rules),
         "steps": [_step(step) for step in steps],
         "notes": list(notes),
         "siblings": _siblings(before),
@@ -192,6 +212,7 @@ def status_document(
     desired: Desired,
     found: Diff,
     *,
+    ending: Sequence[tuple[str, float]],
     busy: Holder | None,
     warnings: Sequence[Advice],
 ) -> dict[str, Any]:
@@ -214,8 +235,23 @@ def status_document(
         "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
         "rules": desired.rules.count,
         "live_rules": None if live is None else live.count,
+        "ending": [{"rule": rule, "seconds": round(seconds)} for rule, seconds in ending],
         "other_rules": None if live is None else live != desired.rules,
         "leftovers": leftovers(observed, desired),
+    }
+
+
+def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> dict[str, Any]:
+    """Return the answer of `agent flags`: the flags, and the same in the engine's terms."""
+    return {
+        "schema": SCHEMA,
+        "verdict": found.verdict.value,
+        "project": desired.project,
+        "flags": list(attached.flags),
+        "network": attached.network,
+        "dns": [attached.dns],
+        "dns_search": [NO_SEARCH_DOMAIN],
+        "cap_drop": [DROPPED_CAPABILITY],
     }
 
 

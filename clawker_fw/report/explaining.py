@@ -1,7 +1,6 @@
 """The answer of `explain`, for people and for programs."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,6 +9,7 @@ from rich.text import Text
 from clawker_fw.explaining import Answer, Attempted
 from clawker_fw.report.documents import SCHEMA, live_rules
 from clawker_fw.report.terminal import visible
+from clawker_fw.rules import until
 from clawker_fw.rules.explanation import Difference, Explanation, Near
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Rule
@@ -90,20 +90,9 @@ def _message(explained: Explanation) -> str:
 
 
 def _written(rule: Rule) -> str:
-    """Return a rule with where it is written, its end and its note."""
-    return "".join(
-        (
-            str(rule),
-            " allow_private" if rule.allow_private else "",
-            f" until {_time(rule.until)}" if rule.until is not None else "",
-            f" ({rule.place})" if rule.place else "",
-            f", {rule.note}" if rule.note else "",
-        )
-    )
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    """Return a rule with where it is written, and its note."""
+    place = f" ({rule.place})" if rule.place else ""
+    return f"{rule}{place}, {rule.note}" if rule.note else f"{rule}{place}"
 
 
 def _other_rules(answer: Answer) -> bool | None:
@@ -144,7 +133,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "text": str(rule),
         "action": rule.action.value,
         "allow_private": rule.allow_private,
-        "until": None if rule.until is None else _time(rule.until),
+        "until": None if rule.until is None else until.written(rule.until),
         "note": rule.note,
         "place": rule.place,
     }

@@ -19,6 +19,7 @@ from clawker_fw.report.terminal import visible
 if TYPE_CHECKING:
     from clawker_fw.model import Diff
     from clawker_fw.reconcile.apply import Progress
+    from clawker_fw.reconcile.rule_changes import RuleChanges
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
@@ -146,8 +147,11 @@ class StepRecords:
     ) -> None:
         """Do nothing: there is nothing to restore."""
 
-    def difference(self, found: "Diff") -> None:
-        """Write one record for each finding."""
+    def difference(self, found: "Diff", changes: "RuleChanges | None", *, files: bool) -> None:  # noqa: ARG002 - files are in the answer alone
+        """Write one record for the rules that change, and one for each finding."""
+        if changes:
+            rules = {"added": list(changes.added), "removed": list(changes.removed)}
+            LOG.info("rules", extra={"fields": rules})
         for each in found.findings:
             fields = {
                 "sibling": each.sibling.value,

@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -18,8 +18,10 @@ from rich.text import Text
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report import terminal
+from clawker_fw.report.attachment import attachment
 from clawker_fw.report.documents import (
     attachable,
     leftovers,
@@ -35,6 +37,7 @@ from clawker_fw.report.terminal import visible
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _LONGEST_DIFF = 40
+_MOST_RULES = 20
 _LONGEST_VALUE = 60
 _DIGEST_SHOWN = 12
 _GAP = 2
@@ -111,9 +114,9 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
     return line
 
 
-def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
-    """Return the findings of each sibling, followed by the diffs of their files."""
-    parts: list[RenderableType] = []
+def drift_report(found: Diff, changes: RuleChanges | None = None, *, files: bool = False) -> RenderableType:
+    """Return the rules that change and the findings of each sibling, with the diffs of their files if wanted."""
+    parts: list[RenderableType] = [_rule_changes(changes)] if changes else []
     for sibling in Sibling:
         findings = found.of(sibling)
         versions = "".join(f"  {line}" for line in map(_versions, findings) if line)
@@ -122,7 +125,25 @@ def drift_report(found: Diff, *, files: bool = True) -> RenderableType:
             parts.append(_table(findings))
         if files:
             parts += [_file_diff(each) for each in findings if each.contents]
+    if not files and any(each.contents for each in found.findings):
+        parts.append(Text("--diff shows what differs in the files.", "dim"))
     return Group(*parts)
+
+
+def _rule_changes(changes: RuleChanges) -> RenderableType:
+    """Return a line for each rule that is added or removed."""
+    lines = [
+        *(Text(f"  + {visible(rule)}\n", "green") for rule in _first(changes.added)),
+        *(Text(f"  - {visible(rule)}\n", "red") for rule in _first(changes.removed)),
+    ]
+    return Text.assemble(("rules\n", "bold"), *lines)
+
+
+def _first(rules: Sequence[str]) -> Iterator[str]:
+    """Yield as many rules as a person reads, and how many there are besides."""
+    yield from rules[:_MOST_RULES]
+    if len(rules) > _MOST_RULES:
+        yield f"{len(rules) - _MOST_RULES:,} more"
 
 
 _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
@@ -194,8 +215,13 @@ def plan_report(steps: Plan) -> RenderableType:
     return Group(Text("run would", style="bold"), *lines)
 
 
-def status_report(observed: Observed, desired: Desired, found: Diff) -> RenderableType:
-    """Return the state of both siblings, and how to attach an agent."""
+def status_report(
+    observed: Observed, desired: Desired, found: Diff, ending: Sequence[tuple[str, float]] = ()
+) -> RenderableType:
+    """Return the state of both siblings, and how to attach an agent.
+
+    `ending` are the rules that end, with the seconds that are left of each.
+    """
     engine = visible(f"{desired.project} on engine {observed.engine.version}")
     left = [
         Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
@@ -231,13 +257,23 @@ def status_report(observed: Observed, desired: Desired, found: Diff) -> Renderab
     if live is not None and live != desired.rules:
         other = _counted(desired.rules.count, "rule")
         parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
+    parts += [Text(visible(f"{remaining(seconds)} left of {rule}")) for rule, seconds in ending[:_MOST_RULES]]
     parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_limited(observed)]
     if attachable(observed):
-        command = (
-            f"docker run --rm -it --network {agents} --dns {desired.service_address} --cap-drop NET_RAW IMAGE"
-        )
+        command = f"docker run --rm -it {' '.join(attachment(desired).flags)} IMAGE"
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts)
+
+
+def remaining(seconds: float) -> str:
+    """Return a time span in its two largest units, e.g. `1 h 5 min`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [
+        f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if value
+    ]
+    return " ".join(parts[:2]) or "0 s"
 
 
 def _limited(observed: Observed) -> list[RenderableType]:
@@ -293,9 +329,9 @@ class StepDisplay:
         self._running: dict[int, tuple[Step, float, str]] = {}
         self._lock = threading.Lock()
 
-    def difference(self, found: Diff) -> None:
-        """Show the findings."""
-        self._console.print(drift_report(found))
+    def difference(self, found: Diff, changes: RuleChanges | None, *, files: bool) -> None:
+        """Show the findings, with the diffs of files if wanted."""
+        self._console.print(drift_report(found, changes, files=files))
 
     def __enter__(self) -> Self:
         """Start the spinner."""

@@ -62,6 +62,11 @@ class RuleSet:
             return self
         return replace(self, rules=tuple(rule for rule in self.rules if rule.until is None or rule.until > now))
 
+    def ending(self, now: float) -> tuple[tuple[str, float], ...]:
+        """Return the rules that end, soonest first: each as text without its end, and the seconds left of it."""
+        ends = sorted((rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until)
+        return tuple((text, left) for left, text in ends)
+
     @cached_property
     def ports(self) -> tuple[int, ...]:
         """The ports that any rule allows, and the two default ports, so that refusals there are logged."""

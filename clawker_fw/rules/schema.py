@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from clawker_fw.rules.destination import Destination, objection, parse_destination
-from clawker_fw.rules.until import parse_until
+from clawker_fw.rules.until import parse_until, written
 
 
 class Protocol(StrEnum):
@@ -84,10 +84,18 @@ class Rule:
         return self.protocol in {None, protocol} and self.port in {None, port}
 
     def __str__(self) -> str:
-        """Return the rule in one line, for people: `https .example.org:443`."""
-        protocol = self.protocol or "any protocol"
-        text = f"{protocol} {self.destination}" + (f":{self.port}" if self.port else "")
-        return f"deny {text}" if self.denies else text
+        """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
+
+        Rules that are not equal have different lines.
+        """
+        words = ["deny"] if self.denies else []
+        words += [
+            self.protocol or "any",
+            f"{self.destination}:{self.port}" if self.port else str(self.destination),
+        ]
+        words += ["private"] if self.allow_private else []
+        words += ["until", written(self.until)] if self.until else []
+        return " ".join(words)
 
 
 def _checked(text: str) -> str:

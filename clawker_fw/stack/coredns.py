@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings
-from clawker_fw.stack import container, policy, templates
+from clawker_fw.stack import container, policy, rule_record, templates
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -14,8 +14,10 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (_EYE, policy.RESOURCE)
-"""Only the helper reads the first: the address and ports at which it checks that Envoy refuses agents."""
+RESOURCES = (_EYE, rule_record.RESOURCE, policy.RESOURCE)
+"""Only the helper reads the first, the address and ports at which it checks that Envoy refuses agents; and only
+clawker-fw the second.
+"""
 
 _MEMORY_MEBIBYTES = 512
 
@@ -74,9 +76,10 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
 
 
 def hot(names: Policy, envoy: IPv4Address) -> Files:
-    """Return the files that are re-read while running: the policy plugin's list of names, and the eye's file."""
+    """Return the files that are re-read while running: the policy plugin's list of names, and two of ours."""
     eye = {"address": str(envoy), "ports": list(names.rules.ports)}
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
+        rule_record.RULES: public(rule_record.content(names.rules)),
         policy.POLICY: public(policy.content(names, envoy)),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
-from clawker_fw.model import Action, EngineFacts, Event, Finding, Sibling
+from clawker_fw.model import Action, Cause, EngineFacts, Event, Finding, Sibling
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
@@ -76,6 +76,7 @@ class WatcherContext:
     progress: Callable[[Progress], None] = lambda _: None
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
     random: Random = random.random
 
 
@@ -177,6 +178,8 @@ class Watcher:
             return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
         self._connecting.succeeded()
         self._unreachable = ""
+        if ending := work.seen.blueprint.rules.ending(self._place.wall()):
+            self._schedule.by(began + ending[0][1])
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
         warnings = tuple(each.message for each in work.seen.advice)
@@ -231,7 +234,7 @@ class Watcher:
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
         seconds = work.seen.blueprint.settings.drain_timeout if drain is None else drain
-        options = ConvergeOptions(seconds, causes=self._orders.heal.causes, actions=work.actions)
+        options = ConvergeOptions(seconds, causes=self._causes(work.seen), actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:
             self._comparing.succeeded()
@@ -241,6 +244,16 @@ class Watcher:
             self._again(SPACING)
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
         return self._retry(work.unread)
+
+    def _causes(self, seen: pipeline.Comparison) -> frozenset[Cause]:
+        """Return the causes of the differences to close.
+
+        What differs although these very settings have been applied are rules that have ended since. Nobody need
+        apply that.
+        """
+        causes, now = self._orders.heal.causes, seen.blueprint.origin
+        applied = {each.digest for each in origins.recorded(seen.observed)}
+        return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
     def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:
         seen = work.seen

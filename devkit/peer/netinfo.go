@@ -1,4 +1,4 @@
-// The verb netinfo: what a container sees of its network.
+// The verb netinfo: what a container sees of its network, and what it may do to it.
 package main
 
 import (
@@ -14,9 +14,10 @@ import (
 )
 
 type netinfo struct {
-	Addresses  []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
-	Routes     routes   `json:"routes"`
-	ResolvConf string   `json:"resolv_conf"`
+	Addresses    []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
+	Routes       routes   `json:"routes"`
+	ResolvConf   string   `json:"resolv_conf"`
+	Capabilities uint64   `json:"capabilities"` // effective ones, a bit for each, as in linux/capability.h
 }
 
 type routes struct {
@@ -45,7 +46,15 @@ func declareNetinfo(*flag.FlagSet) action {
 		if err != nil && !os.IsNotExist(err) {
 			return false, err
 		}
-		out.print(netinfo{addresses, routes, string(resolvConf)})
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			return false, err
+		}
+		capabilities, err := parseCapabilities(string(status))
+		if err != nil {
+			return false, err
+		}
+		out.print(netinfo{addresses, routes, string(resolvConf), capabilities})
 		return true, nil
 	}
 }
@@ -68,6 +77,16 @@ func addresses() ([]string, error) {
 		kept = append(kept, prefix.String())
 	}
 	return kept, nil
+}
+
+// parseCapabilities finds the effective capabilities in the text of /proc/PID/status.
+func parseCapabilities(status string) (uint64, error) {
+	_, rest, found := strings.Cut(status, "\nCapEff:")
+	if !found {
+		return 0, fmt.Errorf("no CapEff in /proc/self/status")
+	}
+	digits, _, _ := strings.Cut(rest, "\n")
+	return strconv.ParseUint(strings.TrimSpace(digits), 16, 64)
 }
 
 // rejecting is RTF_REJECT of linux/route.h: a route that refuses, such as "unreachable default".

@@ -31,6 +31,17 @@ func TestParseRoutes(t *testing.T) {
 	}
 }
 
+// The effective capabilities are not confused with the permitted or the ambient ones.
+func TestParseCapabilities(t *testing.T) {
+	const status = "Name:\tpeer\nCapPrm:\t000001ffffffffff\nCapEff:\t00000000a80425fb\nCapAmb:\t0000000000000000\n"
+	if got, err := parseCapabilities(status); err != nil || got != 0xa80425fb {
+		t.Errorf("%x, error %v", got, err)
+	}
+	if _, err := parseCapabilities("Name:\tpeer\n"); err == nil {
+		t.Error("capabilities out of nothing")
+	}
+}
+
 // The answer is about this machine.
 func TestNetinfo(t *testing.T) {
 	want, err := os.ReadFile(resolvConf)

@@ -272,6 +272,9 @@ func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 			expected.add(sentence(table.ID, "unreachable "+prefix.String()))
 		}
 	}
+	for _, block := range sibling.Blocks {
+		expected.add(sentence(unix.RT_TABLE_LOCAL, fmt.Sprintf("local %s on %s", block, seen.nameIn(sibling.around(block)))))
+	}
 	for _, address := range seen.addresses {
 		expectLocal(expected, seen, address)
 	}

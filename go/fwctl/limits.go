@@ -81,6 +81,9 @@ type limitFilter struct {
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
 //
+// The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
+// a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
+//
 // Nothing of agents but TCP is tracked: an agent could fill the kernel's table of connections, which is for all.
 func newLimitFilter(limits Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
@@ -97,6 +100,8 @@ func newLimitFilter(limits Limits) limitFilter {
 
 	from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, limits.Subnet))
 	to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, limits.Subnet))
+	outside := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isNotIn(source, limits.Subnet), isIn(destination, limits.Subnet))
+	f.addRule(arriving, outside, verdict(expr.VerdictDrop))
 	f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isNewConnection, goTo(beginning))
 	for _, address := range limits.Except {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
@@ -219,6 +224,13 @@ func isIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
 		},
 		equal(subnet.Masked().Addr().AsSlice()...),
 	}
+}
+
+func isNotIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
+	matched := isIn(address, subnet)
+	return append(matched[:len(matched)-1], &expr.Cmp{
+		Op: expr.CmpOpNeq, Register: registerOne, Data: subnet.Masked().Addr().AsSlice(),
+	})
 }
 
 func isProtocol(number byte) []expr.Any {

@@ -36,6 +36,16 @@ func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
 	inNetwork(t)
 	sibling := newSibling()
 	sibling.Limits = &limits
+	asAgent = moved(t, "agents-end", agentNet, append(limits.Except, agent, otherAgent)...)
+	settle(t)
+	shape(t, sibling)
+	return asAgent
+}
+
+// moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
+// one in that namespace.
+func moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
+	t.Helper()
 	here := thisNetwork(t)
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
@@ -47,12 +57,12 @@ func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
 		}
 	}
 	enter(here)
-	if err := netlink.LinkSetNsFd(link(t, "agents-end"), int(there.Fd())); err != nil {
+	if err := netlink.LinkSetNsFd(link(t, name), int(there.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	enter(there)
-	end := link(t, "agents-end")
-	for _, address := range append(limits.Except, agent, otherAgent) {
+	end := link(t, name)
+	for _, address := range addresses {
 		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, 32))}); err != nil {
 			t.Fatal(err)
 		}
@@ -60,12 +70,10 @@ func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
 	if err := netlink.LinkSetUp(end); err != nil {
 		t.Fatal(err)
 	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: ipNet(agentNet.Masked())}); err != nil {
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: ipNet(subnet.Masked())}); err != nil {
 		t.Fatal(err)
 	}
 	enter(here)
-	settle(t)
-	shape(t, sibling)
 	return func(work func()) {
 		enter(there)
 		defer enter(here)
@@ -595,7 +603,7 @@ func TestLimitDifferences(t *testing.T) {
 				c.AddRule(rule)
 				return nil
 			},
-			[]string{"nftables rule arriving 3: drop is not ours"},
+			[]string{"nftables rule arriving 4: drop is not ours"},
 		},
 		"a limit raised": {
 			func(c *nftables.Conn) error {

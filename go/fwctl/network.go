@@ -19,8 +19,8 @@ const (
 	defaultRulePriority = 32767
 )
 
-// shapeNetwork applies the interface settings, limits agents, adds our addresses and the routing tables of guarded and
-// exempt sources, and deletes default routes that nobody asked for.
+// shapeNetwork applies the interface settings, limits agents, adds our addresses, blocks of addresses and the routing
+// tables of guarded and exempt sources, and deletes default routes that nobody asked for.
 //
 // The kernel's local table normally comes first. It would let a guarded source reach loopback and our own addresses
 // whatever its own table says, so the local rule is moved behind our rules (policy routing: ip-rule(8)).
@@ -41,6 +41,15 @@ func shapeNetwork(sibling Sibling) error {
 		}
 		if err := addAddress(link, address.Address, netlink.SCOPE_UNIVERSE); err != nil {
 			return err
+		}
+	}
+	for _, block := range sibling.Blocks {
+		route, err := blockRoute(sibling, block)
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteReplace(&route); err != nil {
+			return fmt.Errorf("route %s: %w", route, err)
 		}
 	}
 	for index, table := range sibling.Tables {
@@ -68,6 +77,19 @@ func shapeNetwork(sibling Sibling) error {
 		return fmt.Errorf("moving the local rule: %w", err)
 	}
 	return nil
+}
+
+// blockRoute makes all addresses of a block local (AnyIP): a program can listen on each of them, and the kernel answers
+// ARP requests for them, although no interface has them.
+func blockRoute(sibling Sibling, block netip.Prefix) (netlink.Route, error) {
+	link, err := linkIn(sibling.around(block))
+	if err != nil {
+		return netlink.Route{}, err
+	}
+	return netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Dst: ipNet(block), LinkIndex: link.Attrs().Index,
+		Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
+	}, nil
 }
 
 // closeOtherWays deletes default routes through networks without a desired gateway. Some engines add one even on an

@@ -41,6 +41,7 @@ func newSibling() Sibling {
 		Settings:   map[string]int{"accept_redirects": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
 		Sysctls:    map[string]string{"net.ipv4.ip_forward": "0"},
 		Addresses:  []Address{{guarded, egressNet}, {exempt, egressNet}},
+		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),
 		Tables: []Table{
 			{
 				Name: "guarded", From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
@@ -212,6 +213,51 @@ func TestUnreachableRanges(t *testing.T) {
 	}
 }
 
+// An agent reaches a program at every address of a block, and at none beside it. A neighbour on the way out that sends its
+// packets here reaches it at none of the agents' network, but at our address on its own.
+func TestBlocks(t *testing.T) {
+	neighbour := netip.MustParseAddr("10.214.0.77")
+	inNetwork(t)
+	sibling := newSibling()
+	limits := smallLimits()
+	sibling.Limits = &limits
+	sibling.Settings["arp_ignore"] = 0 // the kernel answers for addresses that no interface has only then
+	asAgent := moved(t, "agents-end", agentNet, agent)
+	asNeighbour := moved(t, "egress-end", egressNet, neighbour)
+	settle(t)
+	shape(t, sibling)
+	port := listen(t)
+
+	inBlocks := []string{"10.213.8.64", "10.213.8.127", "10.213.8.128", "10.213.8.255"}
+	asAgent(func() {
+		for _, address := range append(inBlocks, onAgents.String()) {
+			if err := connect(agent, netip.MustParseAddr(address), port); err != nil {
+				t.Errorf("to %s: %v", address, err)
+			}
+		}
+		if err := connect(agent, netip.MustParseAddr("10.213.8.63"), port); err == nil {
+			t.Error("an address beside the blocks was reached")
+		}
+	})
+	asNeighbour(func() {
+		way := netlink.Route{
+			Dst: ipNet(agentNet.Masked()), Gw: primary.AsSlice(),
+			LinkIndex: link(t, "egress-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
+		}
+		if err := netlink.RouteAdd(&way); err != nil {
+			t.Fatal(err)
+		}
+		if err := connect(neighbour, primary, port); err != nil {
+			t.Fatalf("the control is not reached: %v", err)
+		}
+		for _, address := range append(inBlocks, onAgents.String()) {
+			if err := connect(neighbour, netip.MustParseAddr(address), port); err == nil {
+				t.Errorf("%s was reached from the way out", address)
+			}
+		}
+	})
+}
+
 // The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
 func TestGuardedSource(t *testing.T) {
 	inNetwork(t)
@@ -329,11 +375,13 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 	sibling.Tables = sibling.Tables[:1]
 	sibling.Tables[0].Unreachable = prefixes("10.0.0.0/8")
 	sibling.Settings = nil
+	sibling.Blocks = sibling.Blocks[:1]
 
 	expectDifferences(t, sibling,
 		"address 10.214.0.148/32 on egress is missing",
 		"address 10.214.0.158/32 on egress is missing",
 		"route default via 10.214.0.1 on egress in table 101 is missing",
+		"route local 10.213.8.64/26 on agents in table 255 is missing",
 		"route unreachable 10.0.0.0/8 in table 101 is missing",
 		"rule 0: from all lookup 255 is not ours",
 		"rule 100: from 10.214.0.148/32 lookup 101 is missing",

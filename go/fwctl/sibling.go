@@ -13,6 +13,7 @@ type Sibling struct {
 	Name       string            `json:"sibling"`
 	Interfaces []Interface       `json:"interfaces"`
 	Addresses  []Address         `json:"addresses"`
+	Blocks     []netip.Prefix    `json:"blocks"` // further addresses of ours on the interface in whose subnet they are
 	Tables     []Table           `json:"tables"`
 	Service    *Address          `json:"service"`
 	Resolver   *netip.Addr       `json:"resolver"`    // the engine's embedded resolver, the target of its NAT rules
@@ -21,6 +22,16 @@ type Sibling struct {
 	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
 	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits           `json:"limits"`      // of agents; set by serve
+}
+
+// around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
+func (s Sibling) around(block netip.Prefix) netip.Prefix {
+	for _, each := range s.Interfaces {
+		if each.Subnet.Contains(block.Addr()) {
+			return each.Subnet
+		}
+	}
+	return block
 }
 
 // Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except

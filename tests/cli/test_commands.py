@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,48 @@ def test_drift_names_layer_field_cause_and_action(command: Command, memory: Memo
     ]
 
 
+def test_the_rules_that_change_come_first(command: Command, settings_file: Path) -> None:
+    """In what each command shows before a change, and in its answer; afterwards there is nothing to show."""
+    command("run")
+    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
+    plan = "rules\n  + https b.test:443\n  - https a.test:443\n\n"
+    for words in (("drift",), ("run", "--dry-run")):
+        assert command(*words).out.startswith(plan)
+    changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"]}
+    assert command("drift", "--format", "json").valid("drift")["rules"] == changes
+    assert command("run", "--dry-run", "--format", "json").valid("run")["rules"] == changes
+    assert command("--log-format", "json", "reload", "--format", "json").valid("run")["rules"] == changes
+    assert command("drift", "--format", "json").valid("drift")["rules"] == {"added": [], "removed": []}
+    settings_file.write_text(settings_file.read_text().replace("b.test", "c.test"))
+    assert "rules\n  + https c.test:443\n  - https b.test:443\n" in command("reload").err
+
+
+def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Path) -> None:
+    """The one that ends first comes first. A rule that has ended is no rule."""
+    ends = (datetime.now(UTC) + timedelta(minutes=minutes, seconds=30) for minutes in (90, 5, -10))
+    rules = [f"- {{dst: {name}.test, until: {end.isoformat()}}}" for name, end in zip("xyz", ends, strict=True)]
+    settings_file.write_text(SETTINGS + "".join(f"  {rule}\n" for rule in rules))
+    command("run")
+    status = command("status").out
+    assert (
+        status.index("5 min")
+        < status.index(" left of https y.test:443")
+        < status.index("1 h 30 min left of https x")
+    )
+    assert "z.test" not in status
+    document = command("status", "--format", "json").valid("status")
+    assert [each["rule"] for each in document["ending"]] == ["https y.test:443", "https x.test:443"]
+    assert document["rules"] == document["live_rules"] == 4
+
+
 def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Path) -> None:
-    """For a changed rule, the changes of its files are shown."""
+    """For a changed rule, the changes of its files are shown if they are wanted."""
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     drift = command("drift")
+    assert "--diff shows what differs in the files" in drift.out
+    assert '"a.test": {' not in drift.out
+    drift = command("drift", "--diff")
     assert drift.code == 1
     assert '-  "a.test": {' in drift.out
     assert '+  "b.test": {' in drift.out

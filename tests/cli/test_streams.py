@@ -19,7 +19,7 @@ from devkit.stacks import CHECKOUT
 
 PROGRAM = Path(__file__).with_name("program.py")
 UP = ("a.test",)
-ATTACH = "docker run --rm -it --network clawker-net --dns 10.213.8.53 --cap-drop NET_RAW IMAGE"
+ATTACH = "docker run --rm -it --network clawker-net --dns 10.213.8.53 --dns-search . --cap-drop NET_RAW IMAGE"
 
 
 @pytest.fixture(autouse=True)

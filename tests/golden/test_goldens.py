@@ -21,6 +21,7 @@ from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import explaining, text
+from clawker_fw.report.attachment import Attachment
 from clawker_fw.rules.explanation import explain
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -118,7 +119,7 @@ def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Comparison:
 
 def test_drift_report(stale: Comparison, golden: Check) -> None:
     """The output of `drift`."""
-    golden("drift.txt", shown(text.drift_report(stale.diff)))
+    golden("drift.txt", shown(text.drift_report(stale.diff, stale.rule_changes, files=True)))
 
 
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
@@ -137,6 +138,11 @@ def test_error(golden: Check) -> None:
     with console.capture() as capture:
         text.print_error(error, console)
     golden("error.txt", capture.get().encode())
+
+
+def test_compose(golden: Check) -> None:
+    """The override file for compose."""
+    golden("compose.yaml", Attachment("clawker-net", "10.213.8.53").compose(["agent", "web"]).encode() + b"\n")
 
 
 ENTRIES: tuple[dict[str, Any], ...] = (

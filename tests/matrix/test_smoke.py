@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from devkit.engines import KINDS, PrivateEngine, private_engine
+from devkit.engines import KINDS, PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
@@ -199,6 +199,21 @@ def test_what_agents_broadcast(site: Site) -> None:
         assert not warned()
     assert "warnings" in site.firewall.status()
     assert site.serves()
+
+
+def test_docker_starts_agents(site: Site) -> None:
+    """What docker starts with the flags of `agent flags` is confined; without a stack, it starts nothing."""
+    install_client()
+    start = "docker run -d $(fw agent flags) $IMAGE /peer wait"
+    agent = site.peers.adopt(site.firewall.shell(start, IMAGE=site.peers.image).expect().out.strip())
+    assert not agent.may_forge()
+    assert agent.search_domains() == []
+    assert agent.get("https://pub.test/").ok
+    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
+    before = site.made()
+    absent = Firewall(site.engine.host, "absent", site.firewall.folder)
+    assert "unknown flag" in absent.shell(start, IMAGE=site.peers.image).expect(125).err
+    assert site.made() == before
 
 
 def test_rules_change_live(site: Site) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_coredns_answers_what_the_policy_resolves(program: Program) -> None:
 def _sample(chosen: random.Random, rules: RuleSet) -> Sequence[str]:
     near = names_near(rules)
     return chosen.sample(near, min(len(near), 5000))
+
+
+def test_a_name_ends_by_itself(program: Program) -> None:
+    """Nobody changes the list: two seconds after its rule has ended at the latest, the name does not exist."""
+    until_ = int(time.time()) + 2
+    ending = {"dst": ".ends.test", "until": datetime.fromtimestamp(until_, UTC).isoformat()}
+    program.serve(rule_set("a.test", ending)[1])
+    names = ("ends.test", "x.ends.test")
+    assert all(program.ask(name).addresses == (str(ENVOY),) for name in names)
+    until(lambda: all(program.ask(name).code == REFUSED for name in names), 10)
+    assert until_ <= time.time() <= until_ + 2
+    assert program.ask("a.test").addresses == (str(ENVOY),)
 
 
 def test_other_types_of_an_allowed_name_have_no_data(program: Program) -> None:

@@ -16,6 +16,7 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.report import documents, log, terminal, text, verdict
 from clawker_fw.stack.release import Release
@@ -83,7 +84,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 
     def display() -> None:
         for output in (text.StepDisplay(text.console(stderr=True)), log.StepRecords()):
-            output.difference(diff(said))
+            output.difference(diff(said), RuleChanges((said,), (said,)), files=True)
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))
 
@@ -103,7 +104,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: terminal.answer(said),
             lambda: terminal.answer_styled(verdict.line(Verdict.CURRENT, said)),
             lambda: terminal.answer(
-                json.dumps(documents.drift_document(diff(said), None, busy=None, warnings=()))
+                json.dumps(documents.drift_document(diff(said), None, None, busy=None, warnings=()))
             ),
             display,
             record,
@@ -116,7 +117,7 @@ def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
     rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
-    assert len(rows.splitlines()) == 4
+    assert len(rows.splitlines()) == 5  # the last one tells how to see the files
     record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
     assert len(record.splitlines()) == 1
 

@@ -1,10 +1,12 @@
 """The watcher over an in-memory engine with a scripted clock: when it compares, and what it does."""
 
 import heapq
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -132,6 +134,7 @@ class Watched:
             inbox=self.script,
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
+            wall=lambda: self.script.now,
             random=lambda: 0.5,
         )
 
@@ -356,6 +359,36 @@ def test_all_takes_changed_rules_too(watched: Watched) -> None:
     decisions = watched.until(40, (10, partial(watched.change, "b.test")), heal=Heal.ALL)
     assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
     assert watched.is_current()
+
+
+def ending(watched: Watched, file: Path, seconds: int) -> None:
+    """Apply settings with a rule that ends after so many seconds of the script."""
+    until = datetime.fromtimestamp(seconds, UTC).isoformat()
+    wanted = stacks.blueprint(
+        watched.engine.facts(), "a.test", {"dst": "b.test", "until": until}, release=watched.release
+    )
+    watched.wanted = replace(wanted, origin=origin(file, None, "applied"), files=(file,))
+    stacks.converged(watched.engine, watched.wanted)
+    watched.blueprint = lambda: replace(watched.wanted, rules=watched.wanted.rules.at(watched.script.now))
+
+
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_a_rule_that_has_ended_is_taken_away_at_once(watched: Watched, tmp_path: Path, heal: Heal) -> None:
+    """Nobody need apply that: the settings are those that have been applied."""
+    ending(watched, tmp_path / "clawker-fw.yaml", 12)
+    assert watched.until(20, heal=heal) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
+    assert list(json.loads(watched.engine.inside(COREDNS).files[POLICY].content)["names"]) == ["a.test"]
+
+
+def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) -> None:
+    """With `--heal none`, and beside a change of the settings that waits for a person."""
+    file = tmp_path / "clawker-fw.yaml"
+    ending(watched, file, 12)
+    assert watched.until(20, heal=Heal.NONE) == ["0 start nothing", "12 interval leave"]
+    ending(watched, file, 12)
+    changed = replace(watched.wanted, origin=origin(file, None, "changed"))
+    watched.blueprint = lambda: replace(changed, rules=changed.rules.at(watched.script.now))
+    assert watched.until(20) == ["0 start nothing", "12 interval leave"]
 
 
 def test_none_only_tells(watched: Watched) -> None:

@@ -1,0 +1,137 @@
+"""The commands that attach agents: `agent flags`, `agent compose` and `agent run`."""
+
+import os
+import re
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import EngineError
+from clawker_fw.report import log, terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.pipeline import Comparison
+    from clawker_fw.report.attachment import Attachment
+
+_DEFAULT_SERVICE = "agent"
+
+agent_app = typer.Typer(
+    cls=Commands,
+    name="agent",
+    help="Attach an agent: flags for docker, an override for compose, or start it.",
+    rich_markup_mode=None,
+)
+app.add_typer(agent_app)
+
+
+@agent_app.command("flags")
+def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Print the flags with which docker starts an agent.
+
+    Write `docker run $(clawker-fw agent flags) IMAGE`; the docker CLI must use the same engine. If the stack can't
+    take an agent, or the command fails, docker refuses what is printed, so no agent starts without a firewall.
+
+    Example: clawker-fw agent flags --format json | jq -r .network
+    """
+    with comparison(context.obj) as seen:
+        attached = _attachment(seen)
+        if format_ is Format.JSON:
+            from clawker_fw.report import documents
+
+            print_json(with_sources(documents.attachment_document(attached, seen.desired, seen.diff), seen))
+        else:
+            terminal.answer(" ".join(attached.flags))
+
+
+def _checked_services(names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise typer.BadParameter(f"{name!r} is not the name of a compose service")
+    return names or [_DEFAULT_SERVICE]
+
+
+@agent_app.command("compose")
+def agent_compose(
+    context: typer.Context,
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SERVICE", callback=_checked_services, hidden=True),
+    ] = None,
+) -> None:
+    """Print an override file for docker compose.
+
+    It puts the given services, or the one called agent, inside the firewall: it replaces their networks and DNS
+    servers, and takes back `privileged` and added capabilities. It needs Docker Compose 2.24 or later.
+
+    Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
+    """
+    with comparison(context.obj) as seen:
+        terminal.answer(_attachment(seen).compose(services or [_DEFAULT_SERVICE]))
+
+
+@agent_app.command(
+    "run",
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": ["--help"],  # docker's own -h is the container's host name
+    },
+)
+def agent_run(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE", hidden=True)],
+) -> None:
+    """Start an agent inside the firewall.
+
+    This is `docker run` with the flags of `agent flags`. Everything after `run` goes to the docker CLI, but
+    options that would open a way around the firewall are refused. The exit code is docker's.
+
+    Example: clawker-fw agent run --rm -it IMAGE
+    """
+    from clawker_fw.cli.docker_options import Guarded, require_confined
+
+    chosen: Options = context.obj
+    program = shutil.which("docker")
+    if program is None:
+        raise EngineError(
+            "docker-cli-missing",
+            "There is no docker program here to start the agent with.",
+            hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
+        )
+    with changing(chosen, only_reading=True) as (engine, _, seen):
+        endpoint = seen.observed.engine.endpoint
+        require_confined(words, Guarded.of(endpoint, seen.blueprint.files))
+        flags = _attachment(seen).flags
+        engine.close()
+    place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
+    _become(program, ["docker", *place, "run", *flags, *words])
+
+
+def _attachment(seen: "Comparison") -> "Attachment":
+    """Return how an agent is attached to a stack that confines and serves it now."""
+    from clawker_fw.model import Verdict
+    from clawker_fw.reconcile.serving import require_serving
+    from clawker_fw.report.attachment import attachment
+
+    require_serving(seen.desired.project, seen.observed, seen.diff)
+    if seen.diff.verdict is not Verdict.CURRENT:
+        log.notice(
+            "agent_before_run",
+            "The stack differs from the settings or this release; the agent gets the rules that are live. "
+            "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
+        )
+    return attachment(seen.desired)
+
+
+def _become(program: str, command: list[str]) -> None:
+    """Replace this process by a program, so that signals, the terminal and the exit code are its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a program would inherit that
+    os.execv(program, command)  # noqa: S606 - without a shell, by design

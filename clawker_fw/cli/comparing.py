@@ -1,0 +1,76 @@
+"""The comparison that the options choose, as every command about a stack needs it, and its JSON answers."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from clawker_fw.cli import given
+from clawker_fw.cli.parameters import Options
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.pipeline import Comparison
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.observe import Observation
+
+
+@contextmanager
+def changing(
+    chosen: Options, *, only_reading: bool = False
+) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+    """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
+
+    The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
+    settings is reported before any error of the engine. The settings are read again under the lock, because they
+    may change while a run waits for it.
+    """
+    from clawker_fw.background import in_background
+    from clawker_fw.cli import connection
+    from clawker_fw.reconcile.observe import Observation
+
+    def start_observation() -> "tuple[EngineWriter, Observation]":
+        engine = connection.connect_engine(chosen)
+        return engine, Observation(engine, chosen.project)
+
+    observing = in_background(start_observation)
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    from clawker_fw import pipeline
+    from clawker_fw.stack.digests import Digests
+    from clawker_fw.stack.release import Release
+
+    if not only_reading:
+        importlib.import_module("clawker_fw.convergence")  # while the engine answers; the caller needs it next
+
+    with Digests() as digests:
+        release = Release.installed(digests)
+        engine, observation = observing.result()
+
+        def read() -> "Blueprint":
+            return given.blueprint(chosen, given.load(chosen), release, engine.facts())
+
+        yield engine, read, pipeline.compare(engine, read(), observation)
+
+
+@contextmanager
+def comparison(chosen: Options) -> "Iterator[Comparison]":
+    """Compare the stack with its settings, for a read-only command: it gets no writer."""
+    with changing(chosen, only_reading=True) as (_, _, seen):
+        yield seen
+
+
+def with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:
+    """Return an answer with the settings and the engine that it is about."""
+    from clawker_fw.report import sources
+
+    where = sources.document(seen.blueprint, seen.observed)
+    return {**document, **where, "engine": {**document.get("engine", {}), **where["engine"]}}
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print a JSON answer."""
+    import json
+
+    terminal.answer(json.dumps(document, indent=2))

@@ -1,0 +1,57 @@
+"""How an agent is attached: as flags for docker, and as an override for compose. The one source of both.
+
+A shell that runs `docker run $(clawker-fw agent flags) IMAGE` ignores our exit code. An empty answer would start
+the agent without a firewall, so after any failure the answer is a word that neither docker nor compose accepts.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clawker_fw.model import Desired, Role
+
+REFUSAL = "--clawker-fw-is-not-serving"
+"""Docker ends with `unknown flag` before it asks the engine for anything. In YAML it is not a mapping."""
+
+NO_SEARCH_DOMAIN = "."
+DROPPED_CAPABILITY = "NET_RAW"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets."""
+
+    network: str
+    dns: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The words for `docker run` and `docker create`. No shell needs them quoted."""
+        return (
+            *("--network", self.network, "--dns", self.dns),
+            *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
+        )
+
+    def compose(self, services: Sequence[str]) -> str:
+        """Return an override file for compose that attaches these services.
+
+        Compose joins the lists of several files: a service would keep its other networks. `!override` and `!reset`
+        replace them.
+        """
+        service = (
+            f"    networks: !override {json.dumps([self.network])}",
+            f"    dns: !override {json.dumps([self.dns])}",
+            f"    dns_search: !override {json.dumps([NO_SEARCH_DOMAIN])}",
+            "    cap_add: !reset []",
+            f"    cap_drop: {json.dumps([DROPPED_CAPABILITY])}",
+            "    privileged: false",
+        )
+        lines = ["services:"]
+        for name in services:
+            lines += [f"  {json.dumps(name)}:", *service]
+        return "\n".join([*lines, "networks:", f"  {json.dumps(self.network)}:", "    external: true"])
+
+
+def attachment(desired: Desired) -> Attachment:
+    """Return how agents are attached to a stack."""
+    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address))

@@ -1,0 +1,32 @@
+"""The record of the rules that were committed last, in the resolver's volume. Only clawker-fw reads it.
+
+From it follows which rules a change adds and removes: the programs' own files don't tell.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from clawker_fw.model import Files
+from clawker_fw.stack import container
+from clawker_fw.stack.resources import Resource
+
+if TYPE_CHECKING:
+    from clawker_fw.rules.ruleset import RuleSet
+
+RESOURCE = Resource("rules", "rules/rules.json")
+
+RULES = container.HOT + RESOURCE.path
+
+
+def content(rules: "RuleSet") -> bytes:
+    """Return the record: a line of text for each rule, in canonical order."""
+    return json.dumps([str(rule) for rule in rules.rules], indent=0).encode()
+
+
+def recorded(files: Files) -> tuple[str, ...] | None:
+    """Return the rules in a resolver's files, or None if it has no record, as in a stack of an older release."""
+    try:
+        found = json.loads(files[RULES].content)
+    except (KeyError, ValueError, RecursionError):
+        return None
+    return tuple(found) if isinstance(found, list) and all(isinstance(each, str) for each in found) else None

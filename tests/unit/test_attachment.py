@@ -1,0 +1,55 @@
+"""How an agent is attached, as words and as YAML."""
+
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+
+from clawker_fw.report.attachment import REFUSAL, Attachment
+
+ATTACHMENT = Attachment("my_project-1.x-net", "10.213.8.53")
+
+
+class Compose(yaml.SafeLoader):
+    """Reads the two tags of the compose specification: what is replaced, and what is reset."""
+
+
+def _replaced(loader: Compose, node: yaml.SequenceNode) -> dict[str, Any]:
+    return {node.tag: loader.construct_sequence(node)}
+
+
+for tag in ("!override", "!reset"):
+    Compose.add_constructor(tag, _replaced)
+
+
+def test_no_word_needs_quoting() -> None:
+    """A shell splits the line at blanks and changes nothing; a backslash or a variable would be a surprise."""
+    assert all(shlex.quote(word) == word for word in (*ATTACHMENT.flags, REFUSAL))
+
+
+def test_an_override_has_all_that_the_flags_have() -> None:
+    """Each service gets the only network, the only resolver, no search domain and no raw sockets."""
+    document = yaml.load(ATTACHMENT.compose(["web", "1.0"]), Compose)  # noqa: S506 - a safe loader
+    flags = dict(zip(ATTACHMENT.flags[::2], ATTACHMENT.flags[1::2], strict=True))
+    attached = {
+        "networks": {"!override": [flags["--network"]]},
+        "dns": {"!override": [flags["--dns"]]},
+        "dns_search": {"!override": [flags["--dns-search"]]},
+        "cap_add": {"!reset": []},
+        "cap_drop": [flags["--cap-drop"]],
+        "privileged": False,
+    }
+    assert document["services"] == {"web": attached, "1.0": attached}
+    assert document["networks"] == {flags["--network"]: {"external": True}}
+
+
+def test_an_old_compose_refuses_the_override() -> None:
+    """Compose 1 would join the networks of both files. It reads with a loader that does not know the tags."""
+    with pytest.raises(yaml.constructor.ConstructorError):
+        yaml.safe_load(ATTACHMENT.compose(["agent"]))
+
+
+def test_compose_refuses_the_refusal() -> None:
+    """A file of compose is a mapping. An empty file would be accepted, and would attach nothing."""
+    assert yaml.safe_load(REFUSAL) == REFUSAL

@@ -1,0 +1,66 @@
+"""When a stack may be given an agent."""
+
+from dataclasses import replace
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import Cause
+from clawker_fw.pipeline import Comparison, compare
+from clawker_fw.reconcile.serving import require_serving
+from clawker_fw.stack.release import Release
+from devkit.stacks import blueprint, converged
+from tests.unit.test_drift import MATRIX, Tamper
+
+
+def judged(seen: Comparison) -> str:
+    """Return the code of the error, or an empty string."""
+    try:
+        require_serving("clawker", seen.observed, seen.diff)
+    except RefusedError as error:
+        return error.code
+    return ""
+
+
+def test_an_absent_stack_takes_nobody(memory: MemoryEngine, release: Release) -> None:
+    """Nothing is there, so nothing would confine an agent; a stack that is current takes it."""
+    wanted = blueprint(memory.facts(), "a.test", release=release)
+    assert judged(compare(memory, wanted)) == "not-up"
+    assert judged(converged(memory, wanted)) == ""
+
+
+@pytest.mark.parametrize(("tamper", "finding"), MATRIX, ids=[" ".join(finding[:3]) for _, finding in MATRIX])
+def test_a_stack_that_was_changed_by_hand_takes_nobody(
+    tamper: Tamper, finding: tuple[str, ...], memory: MemoryEngine, release: Release
+) -> None:
+    """Whatever was done by hand is repaired first; what settings or an upgrade have changed is not in the way."""
+    wanted = blueprint(memory.facts(), "a.test", release=release)
+    converged(memory, wanted)
+    tamper(memory)
+    assert judged(compare(memory, wanted)) == ("not-serving" if finding[3] == "tamper" else "")
+
+
+def test_a_silent_stack_takes_nobody(memory: MemoryEngine, release: Release) -> None:
+    """Unknown is not enough."""
+    wanted = blueprint(memory.facts(), "a.test", release=release)
+    converged(memory, wanted)
+    memory.inside("clawker-envoy").silent = "connection refused"
+    assert judged(compare(memory, wanted)) == "not-serving"
+
+
+def test_other_rules_are_not_in_the_way(memory: MemoryEngine, release: Release) -> None:
+    """What serves is what we made from the settings before, and it confines as well."""
+    converged(memory, blueprint(memory.facts(), "a.test", release=release))
+    seen = compare(memory, blueprint(memory.facts(), "b.test", otel={"infra_port": 4320}, release=release))
+    assert seen.diff.findings
+    assert judged(seen) == ""
+
+
+def test_other_addresses_are_in_the_way(memory: MemoryEngine, release: Release) -> None:
+    """With another subnet in the settings, which is no tampering, the flags would name a future resolver."""
+    converged(memory, blueprint(memory.facts(), "a.test", release=release))
+    moved = blueprint(memory.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
+    seen = compare(memory, moved)
+    chosen = tuple(each for each in seen.diff.findings if each.cause is Cause.SETTINGS)
+    assert judged(replace(seen, diff=replace(seen.diff, findings=chosen))) == "not-serving"
