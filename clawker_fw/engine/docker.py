@@ -29,7 +29,7 @@ from clawker_fw.engine.inspection import (
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.probe import read_probe
+from clawker_fw.engine.probe import read_lookup, read_probe, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
@@ -41,10 +41,12 @@ from clawker_fw.model import (
     Event,
     Files,
     ImageView,
+    Lookup,
     NetworkSpec,
     NetworkView,
     OwnImage,
     Probe,
+    Trial,
 )
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
@@ -109,7 +111,7 @@ _GOING = {"removing", "dead"}
 """The states of a container that is being removed, or could not be removed completely."""
 
 
-_PROBE_SECONDS = 20.0
+_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "try": 45.0}
 _HELPER_SECONDS = 120.0
 """For how long fwctl may be silent, beside the seconds that it is given."""
 
@@ -210,11 +212,25 @@ class DockerEngine:
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """See `EngineReader`."""
+        return read_probe(self._answer(container, "probe", *([] if envoy else ["without-envoy"])))
+
+    def lookup(self, container: str, name: str) -> Lookup:
+        """See `EngineReader`."""
+        return read_lookup(self._answer(container, "lookup", name))
+
+    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
+        """See `EngineReader`."""
+        return read_trial(self._answer(container, "try", name, protocol, str(port)))
+
+    def _answer(self, container: str, verb: str, *arguments: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the one line that a verb of fwctl answers with."""
         answers: list[Any] = []
-        self.run_helper(container, ["probe"] if envoy else ["probe", "without-envoy"], answers.append)
+        self.run_helper(container, [verb, *arguments], answers.append)
         if len(answers) != 1:
-            raise EngineError("probe-unreadable", f"Container {container} gave no readable answer to a probe.")
-        return read_probe(answers[0])
+            raise EngineError(
+                "probe-unreadable", f"fwctl {verb} in container {container} gave no readable answer."
+            )
+        return answers[0]
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
@@ -410,13 +426,13 @@ class DockerEngine:
 
 @contextmanager
 def _silence_of(arguments: Sequence[str], container: str) -> Iterator[float]:
-    """Yield for how many seconds a verb of fwctl may be silent. A probe is quick; others are told how long.
+    """Yield for how many seconds a verb of fwctl may be silent. Reading is quick; others are told how long.
 
     Raises:
         EngineError: when it has been silent for longer.
     """
     verb, *given = arguments
-    silence = _PROBE_SECONDS if verb == "probe" else _HELPER_SECONDS + sum(map(float, given))
+    silence = _READING_SECONDS.get(verb) or _HELPER_SECONDS + sum(map(float, given))
     try:
         yield silence
     except TimeoutError as error:

@@ -28,10 +28,12 @@ from clawker_fw.model import (
     Event,
     Files,
     ImageView,
+    Lookup,
     NetworkSpec,
     NetworkView,
     OwnImage,
     Probe,
+    Trial,
 )
 from clawker_fw.stack import built
 from clawker_fw.stack.container import HELPER_PATH, program_of
@@ -107,6 +109,18 @@ class MemoryEngine:
         inside = self._running(container, "probe")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe{'' if envoy else ' without-envoy'}")
         return memory_helper.probe(inside, envoy=envoy)
+
+    def lookup(self, container: str, name: str) -> Lookup:
+        """See `EngineReader`."""
+        inside = self._running(container, "lookup")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} lookup {name}")
+        return memory_helper.lookup(inside, name)
+
+    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
+        """See `EngineReader`."""
+        inside = self._running(container, "try")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
+        return memory_helper.trial(inside, name, protocol)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused, Trial
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -39,6 +39,10 @@ class MemoryContainer:
     refused: tuple[Refused, ...] = ()
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The addresses of names, as its resolver knows them."""
+    tried: Trial | None = None
+    """What an attempt from it would find, if not what its own list of names says."""
     silent: str = ""
     health: str = ""
     unhealthy: str = ""

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Files, Probe, Sibling
+from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
 from clawker_fw.stack.container import COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
 
 CLAIMED = "state/claimed"
@@ -52,6 +54,49 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         unhealthy=inside.unhealthy,
         error=inside.silent,
     )
+
+
+def lookup(inside: MemoryContainer, name: str) -> Lookup:
+    """Return what `fwctl lookup` would report."""
+    tables = json.loads(inside.files[SIBLING].content)["tables"]
+    addresses = tuple(
+        Address(
+            address,
+            tuple(
+                table["name"]
+                for table in tables
+                if any(IPv4Address(address) in IPv4Network(each) for each in table["unreachable"])
+            ),
+        )
+        for address in sorted(inside.zone.get(name, ()))
+    )
+    return Lookup(addresses, "" if addresses else "no such name, or none with an IPv4 address")
+
+
+def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
+    """Return what `fwctl try` would report, where Envoy and all hosts answer whatever is resolved."""
+    if inside.tried:
+        return inside.tried
+    if POLICY not in inside.files:
+        raise EngineError("helper-failed", "fwctl try failed: only CoreDNS's container can try.")
+    source, envoy = f"{service_address(inside)}:40000", envoy_address(inside.files)
+    if not _resolves(inside, name):
+        return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))
+    last = {"https": "handshake", "http": "request"}.get(protocol, "wait")
+    outcomes = {"resolve": envoy, "connect": envoy, last: "completed"}
+    return Trial(
+        tuple(TrialStep(step, source, 0.001, ok=True, status=0, outcome=text) for step, text in outcomes.items())
+    )
+
+
+def _resolves(inside: MemoryContainer, name: str) -> bool:
+    names = json.loads(inside.files[POLICY].content)["names"]
+    labels = name.split(".")
+    for start in range(len(labels)):
+        entry = names.get(".".join(labels[start:]), {})
+        if decision := entry.get("at") if start == 0 else entry.get("below"):
+            return bool(decision != "deny")
+    return False
 
 
 def service_address(inside: MemoryContainer) -> str:

@@ -17,10 +17,12 @@ from clawker_fw.model import (
     Event,
     Files,
     ImageView,
+    Lookup,
     NetworkSpec,
     NetworkView,
     OwnImage,
     Probe,
+    Trial,
 )
 
 NOTHING: Files = MappingProxyType({})
@@ -72,14 +74,20 @@ class EngineReader(Protocol):
         takes a second to wait in vain for its answer.
         """
 
+    def lookup(self, container: str, name: str) -> Lookup:
+        """Resolve a name in Envoy's running container, as Envoy does. It takes up to 5 s."""
+
+    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
+        """Use a name as an agent would, from CoreDNS's running container. It takes up to 25 s."""
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
 
     def events(self) -> AbstractContextManager[Iterator[Event]]:
         """Follow the events of containers, networks and images from when the context is entered.
 
-        Of the reading methods, only `probe` causes events (`exec_start`). The iterator blocks until the next
-        event, and ends when the engine goes away or any thread leaves the context.
+        Of the reading methods, only those that run `fwctl` cause events (`exec_start`). The iterator blocks until
+        the next event, and ends when the engine goes away or any thread leaves the context.
         """
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""Parsing of what `fwctl probe` prints."""
+"""Parsing of what `fwctl` reports: of its sibling, of a name's addresses, of an attempt to use a name."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Probe, Refused
+from clawker_fw.model import Address, Lookup, Probe, Refused, Trial, TrialStep
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
@@ -37,3 +37,41 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error
+
+
+def read_lookup(answer: Mapping[str, Any]) -> Lookup:
+    """Read the output of `fwctl lookup`.
+
+    Raises:
+        EngineError: when it is not the output of a lookup.
+    """
+    try:
+        addresses = (
+            Address(str(each["address"]), tuple(map(str, each["closed"]))) for each in answer["addresses"]
+        )
+        return Lookup(tuple(addresses), str(answer["error"]))
+    except (KeyError, TypeError) as error:
+        raise EngineError("probe-unreadable", f"A lookup was answered in an unknown form: {error}.") from error
+
+
+def read_trial(answer: Mapping[str, Any]) -> Trial:
+    """Read the output of `fwctl try`.
+
+    Raises:
+        EngineError: when it is not the output of an attempt.
+    """
+    try:
+        steps = (
+            TrialStep(
+                name=str(each["step"]),
+                source=str(each["source"]),
+                seconds=float(each["seconds"]),
+                ok=each["ok"] is True,
+                status=int(each["status"]),
+                outcome=str(each["outcome"]),
+            )
+            for each in answer["steps"]
+        )
+        return Trial(tuple(steps))
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"An attempt was answered in an unknown form: {error}.") from error

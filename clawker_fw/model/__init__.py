@@ -35,10 +35,12 @@ from clawker_fw.model.observed import (
     Probe,
     Refused,
 )
+from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
     "Action",
+    "Address",
     "Attempt",
     "Cause",
     "ContainerSpec",
@@ -57,6 +59,7 @@ __all__ = [
     "Image",
     "ImageView",
     "Layer",
+    "Lookup",
     "Mount",
     "NetworkSpec",
     "NetworkView",
@@ -71,6 +74,8 @@ __all__ = [
     "Shape",
     "Sibling",
     "Slots",
+    "Trial",
+    "TrialStep",
     "Value",
     "Verdict",
     "version_of",

@@ -78,6 +78,9 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 _OURS_TO_RUN = {f"{HELPER_PATH} {verb}" for verb in ("probe", "probe without-envoy", "health")}
 """Read-only commands in our containers: probes, and the engine's health check every few seconds."""
 
+_OURS_TO_ASK = tuple(f"{HELPER_PATH} {verb} " for verb in ("lookup", "try"))
+"""Those that are followed by a name, which `explain` asks about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ours:
@@ -116,7 +119,7 @@ def matters(event: Event, own: Ours) -> bool:
         case "network", "connect" | "disconnect":
             return event.container in own.containers
         case "container", "exec_start":
-            return about_us and event.words not in _OURS_TO_RUN
+            return about_us and event.words not in _OURS_TO_RUN and not event.words.startswith(_OURS_TO_ASK)
         case "container", "health_status":
             return about_us and event.words != "healthy"
     return about_us

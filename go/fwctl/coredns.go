@@ -114,16 +114,21 @@ func refuses(server, network string) error {
 }
 
 func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+	connection, err := net.DialTimeout(network, server, answerLimit)
+	if err != nil {
+		return dnsmessage.Message{}, err
+	}
+	defer connection.Close()
+	return askOver(connection, network, query)
+}
+
+// askOver sends a query over a connection, and returns the answer.
+func askOver(connection net.Conn, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
 	var reply dnsmessage.Message
 	packed, err := query.Pack()
 	if err != nil {
 		return reply, err
 	}
-	connection, err := net.DialTimeout(network, server, answerLimit)
-	if err != nil {
-		return reply, err
-	}
-	defer connection.Close()
 	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return reply, err
 	}

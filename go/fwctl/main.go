@@ -9,6 +9,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -20,6 +21,8 @@ const root = "/fw"
 const usage = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, drop all privileges, execute PROGRAM
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
+  lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
+  try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
@@ -51,14 +54,17 @@ func run(arguments []string) error {
 		return serve(root, sibling, rest[1:])
 	case "probe":
 		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
+	case "lookup":
+		if len(rest) != 1 {
+			return fmt.Errorf("lookup needs exactly one name")
+		}
+		return answerUnless(lookup(sibling.Tables, &net.Resolver{PreferGo: true}, rest[0]))
+	case "try":
+		return answerUnless(try(sibling, rest))
 	case "health":
 		return health(root, sibling, sibling.program())
 	case "commit":
-		result, err := commit(root, sibling.Resources, sibling.program(), time.Now)
-		if err != nil {
-			return err
-		}
-		return answer(result)
+		return answerUnless(commit(root, sibling.Resources, sibling.program(), time.Now))
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
@@ -86,6 +92,13 @@ func seconds(arguments []string) (time.Duration, error) {
 		return 0, fmt.Errorf("not a number of seconds: %q", arguments[0])
 	}
 	return duration, nil
+}
+
+func answerUnless[T any](value T, err error) error {
+	if err != nil {
+		return err
+	}
+	return answer(value)
 }
 
 func answer(value any) error {

@@ -44,13 +44,13 @@ func newSibling() Sibling {
 		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),
 		Tables: []Table{
 			{
-				From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
+				Name: "guarded", From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
 				Unreachable: append(prefixes(
 					"10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 10.214.0.0/24",
 				), special...),
 			},
 			{
-				From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
+				Name: "exempt", From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
 				Unreachable: append(prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
 			},
 		},

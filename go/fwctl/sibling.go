@@ -61,6 +61,7 @@ type Address struct {
 // Table is the routing table for packets with the source address From. It has a default route via Gateway,
 // unreachable routes for the Unreachable ranges, and a route to Subnet itself only if Connected.
 type Table struct {
+	Name        string         `json:"name"` // guarded or exempt
 	From        netip.Addr     `json:"from"`
 	ID          int            `json:"table"`
 	Gateway     netip.Addr     `json:"gateway"`

@@ -360,6 +360,31 @@ def test_the_service_address_can_be_claimed_and_released(
         assert (probe.claimed, address in probe.addresses) == (False, False)
 
 
+def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """A lookup says why there is none."""
+    found = engine.lookup(running[Sibling.ENVOY], "nobody.invalid")
+    assert found.addresses == ()
+    assert found.error
+
+
+def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
+    """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule."""
+    container, service = running[Sibling.COREDNS], str(stack.service_address)
+    engine.run_helper(container, ["claim", "0"], lambda _: None)
+    (refused,) = engine.trial(container, "refused.test", "https", 443).steps
+    assert (refused.name, refused.ok, refused.outcome) == ("resolve", False, "no such name")
+    assert refused.source.rpartition(":")[0] == service
+    resolved, connected, *_ = engine.trial(container, "a.test", "https", 443).steps
+    assert (resolved.name, resolved.ok, connected.name, connected.ok) == ("resolve", True, "connect", True)
+    assert resolved.outcome in connected.outcome
+
+
+def test_only_the_resolver_can_try(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Envoy's container is on the egress network, so what it can do says nothing about agents."""
+    with pytest.raises(EngineError):
+        engine.trial(running[Sibling.ENVOY], "a.test", "https", 443)
+
+
 def test_a_probe_may_leave_envoy_out(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """It is then as if no agent had ever looked at Envoy; all else is reported."""
     probe = engine.probe(running[Sibling.COREDNS], envoy=False)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -14,12 +15,18 @@ from rich.console import Console, RenderableType
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Sibling, Slots
+from clawker_fw.explaining import Answer, Attempted
+from clawker_fw.model import Address, Lookup, Rules, Sibling, Slots, Trial, TrialStep
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report import text
+from clawker_fw.report import explaining, text
 from clawker_fw.report.attachment import Attachment
+from clawker_fw.rules.explanation import explain
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.target import parse_target
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
@@ -136,3 +143,52 @@ def test_error(golden: Check) -> None:
 def test_compose(golden: Check) -> None:
     """The override file for compose."""
     golden("compose.yaml", Attachment("clawker-net", "10.213.8.53").compose(["agent", "web"]).encode() + b"\n")
+
+
+ENTRIES: tuple[dict[str, Any], ...] = (
+    {"dst": "api.example.com", "note": "the API \x1b[2J"},
+    {"dst": ".example.org"},
+    {"dst": "former.example.org", "action": "deny"},
+    {"dst": "mirror.example.net", "proto": "http", "until": "2026-01-31T18:00:00Z"},
+    {"dst": "mirror.example.net", "port": 8443},
+)
+OFFICE = Address("10.0.0.7", ("guarded",))
+FOUND = Lookup((Address("198.51.100.7", ()), OFFICE))
+ASKED: dict[str, Lookup | None] = {
+    "https://api.example.com": FOUND,
+    "api.exmple.com": Lookup((), "no such name"),
+    "former.example.org": FOUND,
+    "office.example.org": Lookup((OFFICE,)),
+    "mirror.example.net": FOUND,
+    "http://mirror.example.net": None,
+    "https://[2001:db8::1]/": None,
+}
+
+
+def test_explanation_report(golden: Check) -> None:
+    """The output of `explain`, for each kind of answer."""
+    entries = [RuleEntry.model_validate(entry) for entry in ENTRIES]
+    rules = RuleSet.of(entry.rule(f"clawker-fw.yaml, line {place}") for place, entry in enumerate(entries, 2))
+    printed = b""
+    for asked, lookup in ASKED.items():
+        found = explain(rules, 1780000000, parse_target(asked))
+        answer = Answer(
+            found.with_addresses(lookup) if lookup else found, Rules(5, ""), unasked="" if lookup else "x"
+        )
+        printed += b"$ " + asked.encode() + b"\n" + shown(explaining.explanation_report(answer)) + b"\n"
+    golden("explain.txt", printed)
+
+
+def test_explanation_of_an_attempt(golden: Check) -> None:
+    """The output of `explain --live` where the stack does something else than the rules say."""
+    rules = RuleSet.of(RuleEntry.model_validate(entry).rule("clawker-fw.yaml") for entry in ENTRIES)
+    found = explain(rules, 0, parse_target("api.example.com")).with_addresses(FOUND)
+    trial = Trial(
+        (
+            TrialStep("resolve", "", 0.0012, ok=True, status=0, outcome="10.213.8.10"),
+            TrialStep("connect", "", 0.0004, ok=True, status=0, outcome="10.213.8.10:443"),
+            TrialStep("handshake", "", 0.01, ok=False, status=0, outcome="closed without an answer"),
+        )
+    )
+    answer = Answer(found, Rules(5, ""), attempted=Attempted(trial, Reason.NO_RULE))
+    golden("explain-live.txt", shown(explaining.explanation_report(answer)))

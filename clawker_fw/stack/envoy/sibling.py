@@ -163,6 +163,7 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[s
         "tables": [
             {
                 **common,
+                "name": "guarded",
                 "from": guarded,
                 "table": _GUARDED_TABLE,
                 "connected": False,
@@ -170,6 +171,7 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[s
             },
             {
                 **common,
+                "name": "exempt",
                 "from": exempt,
                 "table": _EXEMPT_TABLE,
                 "connected": True,

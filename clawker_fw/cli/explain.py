@@ -1,0 +1,86 @@
+"""The command that explains what happens to one connection."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import ExitCode
+
+if TYPE_CHECKING:
+    from clawker_fw.explaining import Answer
+    from clawker_fw.model import Rules
+    from clawker_fw.rules.explanation import Explanation
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="TARGET", hidden=True)],
+    *,
+    proto: Annotated[
+        str | None,
+        typer.Option("--proto", metavar="PROTOCOL", help="https or http (tls, wss and ws also). Default: https."),
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Also try it from the agents' network: up to the TLS handshake, or HEAD /."),
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Explain what happens when an agent wants to reach a host: which rule decides, and what to do.
+
+    TARGET is a URL, or HOST or HOST:PORT. If the stack is up, the name is resolved as Envoy does it, and the
+    answer says which addresses the rule may reach. Exit 0 when allowed (`--live`: and got through), else 1.
+
+    Example: clawker-fw explain https://api.example.com
+    """
+    from clawker_fw.model import Rules
+    from clawker_fw.rules.explanation import explain as explain_by_rules
+    from clawker_fw.rules.target import parse_target
+
+    try:
+        target = parse_target(what, proto)
+    except ValueError as error:
+        raise typer.BadParameter(f"This can't be explained: {error}") from None
+    chosen: Options = context.obj
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    now = time.time()
+    current = loaded.rules.at(now)
+    rules = Rules(len(current.rules), current.digest)
+    answer = _asked(chosen, explain_by_rules(loaded.rules, now, target), rules, live=live)
+    from clawker_fw.report import explaining as report
+
+    if format_ is Format.JSON:
+        print_json(report.explanation_document(answer))
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(report.explanation_report(answer))
+    if not answer.good:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "Answer":
+    """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
+    from clawker_fw import explaining
+
+    if explained.target.mistake:
+        return explaining.Answer(explained, rules)
+    from clawker_fw.cli import connection
+    from clawker_fw.errors import EngineError, RefusedError
+    from clawker_fw.reconcile.observe import observe
+
+    try:
+        engine = connection.connect_engine(chosen)
+        observed = observe(engine, chosen.project, ())
+    except (EngineError, RefusedError) as error:
+        if live:
+            raise
+        return explaining.Answer(explained, rules, unasked=error.message)
+    return explaining.ask(engine, observed, explained, rules, live=live)

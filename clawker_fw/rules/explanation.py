@@ -1,0 +1,210 @@
+"""What the rules say about one connection, and why: the rule that decides, and those that nearly do.
+
+`Policy.decide` decides, as it does for the siblings. Everything else here only explains its decision.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from clawker_fw.model import Lookup
+from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.target import Target
+
+_MOST_NEAR = 5
+_ALIKE, _LABELS_ALIKE = 0.8, 0.6
+"""How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
+_MISTYPED = 2
+"""By how many characters the lengths of such names differ, at most."""
+
+
+class Difference(StrEnum):
+    """Why a rule does not decide, the nearest first."""
+
+    ENDED = "ended"
+    """It has ended."""
+
+    OVERRULED = "overruled"
+    """Another rule, for a nearer name or one that denies, decides before it."""
+
+    OTHER_PORT = "other-port"
+    """It is for another port."""
+
+    OTHER_PROTOCOL = "other-protocol"
+    """It is for another protocol."""
+
+    NAME_ALONE = "name-alone"
+    """It is for a name above this one, and for nothing below that."""
+
+    OTHER_NAME = "other-name"
+    """It is for a name that is spelled similarly."""
+
+    BELOW = "below"
+    """It is for names below this one."""
+
+
+_ORDER = list(Difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A rule that does not decide, and why."""
+
+    rule: Rule
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would allow a connection, as a sentence, and the command in it, if one is enough."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What happens to a connection. `rule` decides it, or would, if it had not `expired`."""
+
+    target: Target
+    rule: Rule | None
+    reason: Reason | None
+    near: tuple[Near, ...] = ()
+    lookup: Lookup | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the connection is allowed."""
+        return self.reason is None
+
+    @property
+    def kind(self) -> str:
+        """The kind of its rule: `exempt` if it allows private addresses, else `guarded`."""
+        return "exempt" if self.rule and self.rule.allow_private else "guarded"
+
+    def with_addresses(self, found: Lookup) -> "Explanation":
+        """Return the explanation that considers the name's addresses: what is allowed may lead nowhere."""
+        reason = self.reason
+        if self.allowed and not found.addresses:
+            reason = Reason.NO_ADDRESS
+        elif self.allowed and not found.open_to(self.kind):
+            reason = Reason.PRIVATE_ADDRESS
+        return replace(self, lookup=found, reason=reason)
+
+    @property
+    def remedy(self) -> Remedy | None:
+        """What to do to allow it, or None if it is allowed or the rules are not the reason."""
+        return _remedy(self)
+
+
+def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
+    """Explain what happens to a connection.
+
+    `rules` are all rules, also those that have ended. `now` is in seconds since 1970.
+    """
+    if target.mistake:
+        return Explanation(target, None, Reason.BAD_NAME)
+    current = rules.at(now)
+    decision = Policy(current).decide(target.name, target.protocol, target.port)
+    rule, reason = decision.rule, decision.reason
+    ended = set() if current is rules else set(rules.rules) - set(current.rules)
+    if ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
+        lasting = replace(current, rules=(*current.rules, *(each for each in ended if not each.denies)))
+        before = Policy(lasting).decide(target.name, target.protocol, target.port)
+        if before.allowed:
+            rule, reason = before.rule, Reason.EXPIRED
+    related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
+    near = [each for each in related if each.rule != rule]
+    if reason is None:
+        near = [each for each in near if each.difference is Difference.OVERRULED]
+    near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
+    return Explanation(target, rule, reason, tuple(near[:_MOST_NEAR]))
+
+
+def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
+    """Yield the rules whose names include the target's, of the denying ones only those that match."""
+    for rule in rules.rules:
+        if not _covers(rule.destination, target.name):
+            continue
+        matches, has_ended = rule.matches(target.protocol.transport, target.port), rule in ended
+        if rule.denies and (has_ended or not matches):
+            continue
+        if has_ended:
+            yield Near(rule, Difference.ENDED)
+        elif matches:
+            yield Near(rule, Difference.OVERRULED)
+        else:
+            other_port = rule.protocol is not None and rule.protocol.transport is target.protocol.transport
+            yield Near(rule, Difference.OTHER_PORT if other_port else Difference.OTHER_PROTOCOL)
+
+
+def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
+    """Yield all rules that have something to do with a name that no rule allows."""
+    yield from _covering(rules, ended, target)
+    likeness = _Likeness(target.name)
+    for rule in rules.rules:
+        if rule.denies or rule in ended or _covers(rule.destination, target.name):
+            continue
+        if target.name.endswith(f".{rule.destination.name}"):
+            yield Near(rule, Difference.NAME_ALONE)
+        elif likeness.to(rule.destination):
+            yield Near(rule, Difference.OTHER_NAME)
+        elif rule.destination.name.endswith(f".{target.name}"):
+            yield Near(rule, Difference.BELOW)
+
+
+def _covers(destination: Destination, name: str) -> bool:
+    return name == destination.name or (destination.subtree and name.endswith(f".{destination.name}"))
+
+
+class _Likeness:
+    """Compares a name with those of many rules."""
+
+    def __init__(self, name: str) -> None:
+        self._labels = name.split(".")
+        self._matchers: dict[int, difflib.SequenceMatcher[str]] = {}
+
+    def to(self, destination: Destination) -> bool:
+        """Whether the name, or what a subtree can cover of it, is spelled like a rule's."""
+        other = destination.name
+        count = other.count(".") + 1
+        if count > len(self._labels) or (count < len(self._labels) and not destination.subtree):
+            return False
+        own = ".".join(self._labels[-count:])
+        if own == other or abs(len(own) - len(other)) > _MISTYPED:
+            return False
+        matcher = self._matchers.setdefault(count, difflib.SequenceMatcher(b=own, autojunk=False))
+        matcher.set_seq1(other)
+        if matcher.quick_ratio() < _ALIKE or matcher.ratio() < _ALIKE:
+            return False
+        pairs = zip(own.split("."), other.split("."), strict=True)
+        return all(difflib.SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)
+
+
+def _remedy(explained: Explanation) -> Remedy | None:
+    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS}:
+        return None
+    name, rule, found = Destination(explained.target.name, subtree=False), explained.rule, explained.lookup
+    guarded_fails = found is not None and bool(found.addresses) and not found.open_to("guarded")
+    if found and guarded_fails and not found.open_to("exempt"):
+        return Remedy("No rule can allow it: no rule may reach any of its addresses.")
+    own = rule if rule and rule.destination == name else None
+    place = f" ({rule.place})" if rule and rule.place else ""
+    if own and own.denies:
+        return Remedy(f"Change or remove the rule that denies it{place}.")
+    # A rule for exactly this name decides before all those for names above it.
+    options = [
+        *(["--private"] if guarded_fails or (own and own.allow_private) else []),
+        *(["--force"] if objection(name) else []),
+    ]
+    command = " ".join(("clawker-fw rules allow", explained.target.url, *options))
+    if explained.reason is Reason.PRIVATE_ADDRESS:
+        return Remedy(f"If this address is meant, allow it with `{command}`.", command)
+    if explained.reason is Reason.DENIED:
+        return Remedy(f"Make an exception with `{command}`, or change the rule that denies it{place}.", command)
+    return Remedy(f"Allow it with `{command}`.", command)

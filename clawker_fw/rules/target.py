@@ -1,0 +1,103 @@
+"""What a user asks about: a URL, or a host with or without a port, read into a name, a protocol and a port.
+
+A URL may hold secrets in its userinfo, path and query. None of these is kept, and no message repeats them.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+_PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}
+_END_OF_AUTHORITY = re.compile(r"[/?#\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A connection that an agent may want. `mistake` says why `name` is no host name, if it is none."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    mistake: str = ""
+
+    @property
+    def url(self) -> str:
+        """The shortest URL for it."""
+        port = "" if self.port == self.protocol.default_port else f":{self.port}"
+        return f"{self.protocol}://{self.name}{port}"
+
+    def __str__(self) -> str:
+        """Return it in one line, like a rule: `https api.example.com:443`."""
+        return f"{self.protocol} {self.name}:{self.port}"
+
+
+def parse_target(text: str, protocol: str | None = None) -> Target:
+    """Read a URL, or HOST or HOST:PORT. Without a protocol, it is https.
+
+    Raises:
+        ValueError: when it names a protocol that is not supported, no host, or no valid port.
+    """
+    scheme, rest = "", text.strip()
+    if match := _SCHEME.fullmatch(rest):
+        scheme, rest = match[1].lower(), match[2]
+    spoken = _protocol(scheme, protocol)
+    authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0].rpartition("@")[2]
+    host, port = _parts(authority)
+    if not host:
+        raise ValueError("it names no host")
+    port = port or spoken.default_port
+    if port is None:
+        raise ValueError(f"{spoken} has no usual port; add one, as in {spoken}://{host}:5432")
+    return _target(host, spoken, port)
+
+
+def _protocol(scheme: str, named: str | None) -> Protocol:
+    """Return the protocol that the scheme of a URL or the option names."""
+    for said, form in ((scheme, f"{scheme}://"), (named, f"the protocol {named!r}")):
+        if said and said not in _PROTOCOLS:
+            raise ValueError(f"{form} is not supported; {', '.join(_PROTOCOLS)} are")
+    by_scheme, by_option = (_PROTOCOLS[said] if said else None for said in (scheme, named))
+    if by_scheme and by_option and by_scheme is not by_option:
+        raise ValueError(f"the URL is for {by_scheme} and the option for {by_option}; give one of them")
+    return by_option or by_scheme or Protocol.HTTPS
+
+
+def _parts(authority: str) -> tuple[str, int | None]:
+    """Return the host and the port. An IPv6 address is in brackets if it has a port (RFC 3986, section 3.2.2)."""
+    if authority.startswith("["):
+        host, bracket, rest = authority.partition("]")
+        host, colon, port = host + bracket, rest[:1], rest[1:]
+        if colon not in {"", ":"}:
+            raise ValueError("something other than a port follows the address in brackets")
+    elif _is_address(authority):
+        return authority, None
+    else:
+        host, _, port = authority.partition(":")
+    if not port:
+        return host, None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= HIGHEST_PORT:
+        raise ValueError(f"a port is a number from 1 to {HIGHEST_PORT}")
+    return host, int(port)
+
+
+def _target(host: str, protocol: Protocol, port: int) -> Target:
+    if _is_address(host.strip("[]")):
+        return Target(host, protocol, port, f"{host} is an address, and agents reach names only")
+    if host.startswith("."):
+        return Target(host, protocol, port, f"{host!r} begins with a dot, which only a rule may")
+    try:
+        return Target(parse_destination(host).name, protocol, port)
+    except ValueError as error:
+        return Target(host, protocol, port, str(error))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// resolverAt returns a resolver that asks one server, whatever the machine's files say.
+func resolverAt(server string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "udp", server)
+	}}
+}
+
+// saying answers every query for an A record of a name with addresses, and denies that any other name exists.
+func saying(name string, addresses ...string) replies {
+	return func(query dnsmessage.Message) [][]byte {
+		question := query.Questions[0]
+		if question.Name.String() != name || question.Type != dnsmessage.TypeA {
+			return [][]byte{answered("udp", query, dnsmessage.RCodeNameError)}
+		}
+		reply := dnsmessage.Message{
+			Header: dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true}, Questions: query.Questions,
+		}
+		for _, address := range addresses {
+			reply.Answers = append(reply.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
+				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(address).As4()},
+			})
+		}
+		packed, err := reply.Pack()
+		if err != nil {
+			panic(err)
+		}
+		return [][]byte{packed}
+	}
+}
+
+// A lookup reports all addresses of the name itself, in order and once each, and no name of a search domain.
+func TestLookup(t *testing.T) {
+	server := resolverAt(serveDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
+
+	found, err := lookup(nil, server, "a.test")
+
+	if err != nil || found.Error != "" || len(found.Addresses) != 2 {
+		t.Fatalf("got %+v, %v", found, err)
+	}
+	if first, second := found.Addresses[0], found.Addresses[1]; first.Address != world ||
+		second.Address != netip.MustParseAddr("198.51.100.9") || first.Closed == nil {
+		t.Errorf("got %+v", found)
+	}
+	if found, err = lookup(nil, server, "a"); err != nil || len(found.Addresses) > 0 {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
+// A name without an address is reported with the reason, which does not name the resolver.
+func TestLookupOfNothing(t *testing.T) {
+	nobody := serveDNS(t, "udp", saying("a.test."))
+	broken := serveDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{answered("udp", query, dnsmessage.RCodeServerFailure)}
+	})
+	for server, wanted := range map[string]string{
+		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
+	} {
+		for _, name := range []string{"a.test", "b.test"} {
+			found, err := lookup(nil, resolverAt(server), name)
+			if err != nil || found.Addresses == nil || len(found.Addresses) > 0 || found.Error != wanted {
+				t.Errorf("%s: got %+v, %v", name, found, err)
+			}
+		}
+	}
+}
+
+// The kernel says which sources may reach an address: the world both, private addresses only the exempt one, and
+// loopback, agents and Envoy itself none.
+func TestClosedTo(t *testing.T) {
+	inNetwork(t)
+	shape(t, newSibling())
+	for _, each := range []struct {
+		address netip.Addr
+		closed  string
+	}{
+		{world, ""},
+		{private, "guarded"},
+		{gateway, "guarded"},
+		{netip.MustParseAddr("10.99.0.1"), "guarded"},
+		{netip.MustParseAddr("169.254.169.254"), "guarded exempt"},
+		{loopback, "guarded exempt"},
+		{agent, "guarded exempt"},
+		{exempt, "guarded exempt"},
+		{netip.MustParseAddr("0.0.0.0"), "guarded exempt"},
+	} {
+		closed, err := closedTo(newSibling().Tables, each.address)
+		if err != nil || !slices.Equal(closed, strings.Fields(each.closed)) {
+			t.Errorf("%s: got %q, %v", each.address, closed, err)
+		}
+	}
+}
+
+// A source that is missing reaches nothing.
+func TestClosedToAMissingSource(t *testing.T) {
+	inNetwork(t)
+	if closed, err := closedTo(newSibling().Tables, world); err != nil || !slices.Equal(closed, []string{"guarded", "exempt"}) {
+		t.Errorf("got %q, %v", closed, err)
+	}
+}

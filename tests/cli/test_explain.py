@@ -1,0 +1,232 @@
+"""`explain`: what the rules say, what the stack adds, and what an attempt shows."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clawker_fw import explaining
+from clawker_fw.cli import connection
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Trial, TrialStep
+from tests.cli.conftest import Command
+
+SOURCE = "10.213.8.20:40000"
+RULES = """\
+rules:
+  - dst: a.test
+    note: the API
+  - dst: h.test
+    proto: http
+  - dst: .wild.test
+  - dst: no.wild.test
+    action: deny
+"""
+
+
+@pytest.fixture(autouse=True)
+def rules(settings_file: Path) -> None:
+    """Settings with an exception."""
+    settings_file.write_text(RULES)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that only waiting moves."""
+    moved = SimpleNamespace(now=0.0)
+
+    def sleep(seconds: float) -> None:
+        moved.now += seconds
+
+    monkeypatch.setattr(explaining, "time", SimpleNamespace(monotonic=lambda: moved.now, sleep=sleep))
+    return moved
+
+
+@pytest.fixture
+def up(command: Command, memory: MemoryEngine) -> MemoryEngine:
+    """A stack that knows the addresses of some names."""
+    command("run")
+    memory.inside("clawker-envoy").zone.update(
+        {"a.test": ("198.51.100.7",), "x.wild.test": ("10.1.2.3",), "h.test": ("198.51.100.7", "127.0.0.1")}
+    )
+    return memory
+
+
+def ask(command: Command, *arguments: str) -> tuple[int, Any]:
+    """Return the exit code and the answer, which is valid."""
+    outcome = command("explain", "--format", "json", *arguments)
+    return outcome.code, outcome.valid("explain")
+
+
+def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules answer alone, and one line says why."""
+
+    def refuse(_: object) -> None:
+        raise EngineError("engine-unreachable", "The Docker engine can't be reached.")
+
+    monkeypatch.setattr(connection, "connect_engine", refuse)
+    code, answer = ask(command, "https://user:word@a.test/path?query")
+    assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
+    assert (answer["rule"]["text"], answer["rule"]["note"]) == ("https a.test:443", "the API")
+    assert answer["rule"]["place"].endswith("clawker-fw.yaml, line 2")
+    text = command("explain", "b.test")
+    assert text.code == 1
+    assert "Answered from the rules alone: The Docker engine can't be reached.\n" in text.out
+    refused = command("explain", "a.test", "--live")
+    assert (refused.code, refused.out) == (4, "")
+    assert "word" not in json.dumps(answer)
+
+
+def test_without_a_stack(command: Command) -> None:
+    """The rules answer alone, and nothing can be tried."""
+    code, answer = ask(command, "a.test")
+    assert (code, answer["unasked"], answer["other_rules"]) == (0, "the stack is not up", None)
+    refused = command("explain", "a.test", "--live")
+    assert refused.code == 6
+    assert "error[not-up]" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "addresses"),
+    [
+        ("a.test", None, [("198.51.100.7", True)]),
+        ("http://h.test", None, [("127.0.0.1", False), ("198.51.100.7", True)]),
+        ("x.wild.test", "private-address", [("10.1.2.3", False)]),
+        ("y.wild.test", "no-address", []),
+        ("no.wild.test", "denied", []),
+        ("a.test:80", "wrong-port", [("198.51.100.7", True)]),
+        ("b.test", "no-rule", []),
+    ],
+)
+def test_with_a_stack(
+    asked: str,
+    reason: str | None,
+    addresses: list[tuple[str, bool]],
+    command: Command,
+    up: MemoryEngine,
+) -> None:
+    """The addresses are those of the moment, with whether the rule may reach them."""
+    del up
+    code, answer = ask(command, asked)
+    assert (code, answer["reason"]) == (1 if reason else 0, reason)
+    assert [(each["address"], each["reachable"]) for each in answer["addresses"]] == addresses
+    assert (answer["unasked"], answer["other_rules"], answer["live"]) == (None, False, None)
+
+
+def test_a_helper_that_knows_no_lookups(
+    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the helper of an earlier release, the rules answer alone."""
+
+    def refuse(*_: str) -> None:
+        raise EngineError("helper-failed", "fwctl lookup failed.", context=["fwctl: unknown verb\nusage"])
+
+    monkeypatch.setattr(up, "lookup", refuse)
+    code, answer = ask(command, "a.test")
+    assert (code, answer["unasked"]) == (0, "fwctl lookup failed. fwctl: unknown verb")
+
+
+def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address is refused, and no engine is needed to say so."""
+    monkeypatch.setattr(connection, "connect_engine", None)
+    code, answer = ask(command, "https://[2001:db8::1]/", "--live")
+    assert (code, answer["reason"], answer["remedy"], answer["live"]) == (1, "bad-name", None, None)
+    assert "names only" in answer["message"]
+
+
+def test_a_scheme_that_is_not_supported(command: Command) -> None:
+    """It is a mistake on the command line; the message repeats nothing of the URL but the scheme."""
+    outcome = command("explain", "ftp://user:word@a.test")
+    assert outcome.code == 2
+    assert "ftp:// is not supported; https, http, tcp, ssh, tls, wss, ws are" in outcome.err
+    assert "word" not in outcome.err
+
+
+def test_what_gets_through(command: Command, up: MemoryEngine) -> None:
+    """An attempt is shown step by step."""
+    del up
+    code, answer = ask(command, "a.test", "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
+    assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", "handshake"]
+    assert "The attempt got through.\n" in command("explain", "a.test", "--live").out
+
+
+def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0) -> None:
+    """Let an attempt end with a step."""
+    step = TrialStep(name, SOURCE, 0.1, ok=ok, status=status, outcome="closed \x1b[2J")
+    memory.inside("clawker-coredns").tried = Trial((step,))
+
+
+def record(reason: str, source: str = SOURCE) -> str:
+    """Return a line of a sibling's log."""
+    return json.dumps({"source": source, "reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("asked", "step", "recorder", "lines", "reason", "contradicts"),
+    [
+        ("b.test", "resolve", "coredns", [record("no-rule")], "no-rule", False),
+        ("a.test", "handshake", "envoy", [record("unreachable")], "unreachable", False),
+        ("a.test", "handshake", "envoy", [record("no-rule"), "[]", "not JSON"], "no-rule", True),
+        ("a.test", "handshake", "envoy", [record("no-rule", "10.213.0.2:40000")], None, False),
+        ("a.test", "handshake", "envoy", [record("a-word-of-another-release")], None, False),
+        ("a.test", "connect", "envoy", [], None, True),
+        ("http://h.test", "request", "envoy", [record("no-rule")], "no-rule", True),
+    ],
+)
+def test_what_is_refused_when_it_is_tried(
+    *,
+    asked: str,
+    step: str,
+    recorder: str,
+    lines: list[str],
+    reason: str | None,
+    contradicts: bool,
+    command: Command,
+    up: MemoryEngine,
+) -> None:
+    """The reason is that of the sibling's record of just this attempt; a contradiction of the rules is named."""
+    response = step == "request"
+    tried(up, step, ok=response, status=403 if response else 0)
+    up.inside(f"clawker-{recorder}").log += lines
+    code, answer = ask(command, asked, "--live")
+    assert code == 1
+    live = answer["live"]
+    assert (live["passed"], live["reason"], live["contradicts"]) == (False, reason, contradicts)
+    text = command("explain", asked, "--live").out
+    assert ("This contradicts the rules" in text) == contradicts
+    assert "closed \\x1b[2J" in text
+
+
+def test_a_status_of_the_host_is_no_refusal(command: Command, up: MemoryEngine, clock: SimpleNamespace) -> None:
+    """Without a record within two seconds, the host itself has said it."""
+    tried(up, "request", ok=True, status=404)
+    code, answer = ask(command, "http://h.test", "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["steps"][0]["status"]) == (0, True, 404)
+    assert clock.now > 2.0
+
+
+def test_what_should_be_refused_gets_through(command: Command, up: MemoryEngine) -> None:
+    """This is said, and the exit code is that of a refusal."""
+    tried(up, "handshake", ok=True)
+    code, answer = ask(command, "b.test", "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (1, True, True)
+
+
+def test_rules_that_are_not_applied(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """The answer is about the settings, and says that the stack serves others."""
+    del up
+    settings_file.write_text(RULES.replace("a.test", "c.test"))
+    code, answer = ask(command, "c.test")
+    assert (code, answer["reason"], answer["other_rules"]) == (1, "no-address", True)
+    assert "It serves other rules than the settings have." in command("explain", "c.test").out
+
+
+def test_an_ended_rule(command: Command, settings_file: Path) -> None:
+    """It is named as the reason, with its end."""
+    settings_file.write_text("rules:\n  - dst: a.test\n    until: 2020-01-01T00:00:00Z\n")
+    code, answer = ask(command, "a.test")
+    assert (code, answer["reason"], answer["rule"]["until"]) == (1, "expired", "2020-01-01T00:00:00Z")

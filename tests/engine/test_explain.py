@@ -1,0 +1,174 @@
+"""What `explain` says of a real stack in a simulated internet, judged by the log of the origin."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from devkit.engines import private_engine
+from devkit.firewall import Firewall
+from devkit.programs import machine
+from devkit.waiting import until
+from devkit.world import NAMESERVER, WORLD, World, world_around
+
+PRIVATE = "10.9.9.9"
+ZONE = {
+    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test")},
+    **{name: [PRIVATE] for name in ("office.test", "home.test")},
+    "mixed.test": [PRIVATE, WORLD],
+    "loop.test": ["127.0.0.1"],
+    "silent.test": ["203.0.113.99"],
+}
+CONTROL_PORT = 8080
+CONTROL = f"http://a.test:{CONTROL_PORT}"
+RULES: list[str | dict[str, Any]] = [
+    "a.test",
+    {"dst": "a.test", "proto": "http"},
+    {"dst": "a.test", "port": 8443},
+    ".wild.test",
+    {"dst": "no.wild.test", "action": "deny"},
+    "office.test",
+    {"dst": "home.test", "allow_private": True},
+    "mixed.test",
+    {"dst": "loop.test", "allow_private": True},
+    "gone.test",
+    {"dst": "a.test", "proto": "http", "port": 8081},
+    {"dst": "a.test", "proto": "http", "port": CONTROL_PORT},
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A firewall, and the internet around it."""
+
+    firewall: Firewall
+    world: World
+
+    def explain(self, *arguments: str) -> tuple[int, Any]:
+        """Return the exit code and the answer."""
+        outcome = self.firewall.call("explain", "--format", "json", *arguments)
+        assert outcome.out, outcome.err
+        return outcome.code, outcome.json
+
+    def effects(self, before: int) -> list[tuple[str, int]]:
+        """Return the connections and requests that have reached the origin, before those of a control."""
+        assert self.explain(CONTROL, "--live")[0] == 0
+        until(lambda: any(each == ("request", CONTROL_PORT) for each in self.arrived()[before:]))
+        return [each for each in self.arrived()[before:] if each[1] != CONTROL_PORT]
+
+    def arrived(self) -> list[tuple[str, int]]:
+        """Return all connections and requests that have reached the origin, with their ports."""
+        said = self.world.origin.said()
+        return [(each["event"], each["port"]) for each in said if each["event"] in {"connection", "request"}]
+
+
+@pytest.fixture(scope="module")
+def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A firewall in a simulated internet, for all tests here."""
+    needs_engine()
+    with (
+        private_engine(dns=[NAMESERVER]) as engine,
+        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
+    ):
+        world.add(PRIVATE)
+        world.resolve(ZONE)
+        firewall = Firewall(engine.host, "clawker", tmp_path_factory.mktemp("place"))
+        firewall.write(*RULES)
+        firewall.run()
+        yield Place(firewall, world)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "addresses"),
+    [
+        ("https://a.test/path?secret", None, {WORLD: True}),
+        ("http://a.test", None, {WORLD: True}),
+        ("a.test:8443", None, {WORLD: True}),
+        ("x.wild.test", None, {WORLD: True}),
+        ("no.wild.test", "denied", {WORLD: True}),
+        ("other.test", "no-rule", {WORLD: True}),
+        ("a.test:2222", "wrong-port", {WORLD: True}),
+        ("office.test", "private-address", {PRIVATE: False}),
+        ("home.test", None, {PRIVATE: True}),
+        ("mixed.test", None, {PRIVATE: False, WORLD: True}),
+        ("loop.test", "private-address", {"127.0.0.1": False}),
+        ("gone.test", "no-address", {}),
+    ],
+)
+def test_what_is_explained(place: Place, asked: str, reason: str | None, addresses: dict[str, bool]) -> None:
+    """The reason, the addresses and whether the rule may reach them, without reaching anybody."""
+    before = len(place.arrived())
+    code, answer = place.explain(asked)
+    assert (code, answer["allowed"], answer["reason"]) == (1 if reason else 0, not reason, reason)
+    assert answer["addresses"] is not None, answer["unasked"]
+    assert {each["address"]: each["reachable"] for each in answer["addresses"]} == addresses
+    assert (answer["other_rules"], answer["unasked"], answer["live"]) == (False, None, None)
+    assert place.effects(before) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "last", "effects"),
+    [
+        ("a.test", "handshake", [("connection", 443)]),
+        ("x.wild.test", "handshake", [("connection", 443)]),
+        ("a.test:8443", "handshake", [("connection", 8443)]),
+        ("home.test", "handshake", [("connection", 443)]),
+        ("http://a.test", "request", [("connection", 80), ("request", 80)]),
+    ],
+)
+def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tuple[str, int]]) -> None:
+    """What is allowed reaches the origin when it is tried, with a handshake and no request, or one request."""
+    before = len(place.arrived())
+    code, answer = place.explain(asked, "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
+    assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", last]
+    assert answer["live"]["steps"][-1]["outcome"] == ("HTTP 200" if last == "request" else "completed")
+    assert place.effects(before) == effects
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "recorded", "steps"),
+    [
+        ("other.test", "no-rule", "no-rule", ["resolve"]),
+        ("no.wild.test", "denied", "denied", ["resolve"]),
+        ("http://x.wild.test", "wrong-port", "no-rule", ["resolve", "connect", "request"]),
+        ("a.test:80", "wrong-port", "no-rule", ["resolve", "connect", "handshake"]),
+        ("a.test:2222", "wrong-port", None, ["resolve", "connect"]),
+        ("office.test", "private-address", "private-address", ["resolve", "connect", "handshake"]),
+        ("gone.test", "no-address", "no-address", ["resolve", "connect", "handshake"]),
+        ("http://a.test:8081", None, "unreachable", ["resolve", "connect", "request"]),
+    ],
+)
+def test_what_is_refused_when_it_is_tried(
+    place: Place, asked: str, reason: str | None, recorded: str | None, steps: list[str]
+) -> None:
+    """The siblings' own record has the reason, the rules agree, and the origin sees nothing of it."""
+    before = len(place.arrived())
+    code, answer = place.explain(asked, "--live")
+    assert (code, answer["reason"]) == (1, reason)
+    assert (answer["live"]["passed"], answer["live"]["reason"]) == (False, recorded)
+    assert answer["live"]["contradicts"] is False
+    assert [each["step"] for each in answer["live"]["steps"]] == steps
+    assert place.effects(before) == []
+
+
+def test_rules_that_are_not_applied(place: Place) -> None:
+    """The answer is about the settings; that the stack serves other rules is said, and shown by an attempt."""
+    try:
+        place.firewall.write(*RULES, "other.test")
+        code, answer = place.explain("other.test")
+        assert (code, answer["allowed"], answer["other_rules"]) == (0, True, True)
+        code, answer = place.explain("other.test", "--live")
+        assert (code, answer["live"]["reason"], answer["live"]["contradicts"]) == (1, "no-rule", True)
+        text = place.firewall.call("explain", "other.test", "--live").out
+        assert "It serves other rules than the settings have. Apply them with `clawker-fw reload`." in text
+        assert "This contradicts the rules" in text
+    finally:
+        place.firewall.write(*RULES)
+
+
+def test_nothing_is_changed(place: Place) -> None:
+    """After an attempt the stack is still current."""
+    place.explain("a.test", "--live")
+    assert place.firewall.current()

@@ -1,0 +1,207 @@
+"""Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.model import Address, Lookup
+from clawker_fw.rules.explanation import Difference, Explanation, explain
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.rules.target import Target, parse_target
+from devkit.strategies import PORTS, names, rules
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
+PAST, FUTURE = "2026-05-01T00:00:00Z", "2026-07-01T00:00:00Z"
+
+
+def rule_set(*entries: str | Mapping[str, Any]) -> RuleSet:
+    """Return rules whose places are their positions."""
+    written = [{"dst": entry} if isinstance(entry, str) else entry for entry in entries]
+    return RuleSet.of(
+        RuleEntry.model_validate(entry).rule(f"line {position}") for position, entry in enumerate(written, 1)
+    )
+
+
+def near(explained: Explanation) -> list[tuple[str, Difference]]:
+    """Return the places of the rules that nearly decide, and why they don't."""
+    return [(each.rule.place, each.difference) for each in explained.near]
+
+
+def remedy(explained: Explanation) -> str:
+    """Return what to do."""
+    return explained.remedy.text if explained.remedy else ""
+
+
+RULES = rule_set(
+    "api.example.com",
+    ".example.org",
+    {"dst": "x.example.org", "action": "deny"},
+    {"dst": ".y.example.org", "action": "deny", "proto": "https"},
+    {"dst": "p.example.net", "port": 8443},
+    {"dst": "p.example.net", "proto": "http"},
+    {"dst": "old.example.net", "until": PAST},
+    {"dst": "soon.example.net", "until": FUTURE},
+    {"dst": "y.example.org", "port": 8443},
+    {"dst": ".gone.example.org", "action": "deny", "until": PAST},
+)
+
+E = Difference
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "place", "others", "command"),
+    [
+        ("api.example.com", None, "line 1", [], ""),
+        ("a.example.org", None, "line 2", [], ""),
+        ("soon.example.net", None, "line 8", [], ""),
+        ("gone.example.org", None, "line 2", [], ""),
+        ("x.example.org", "denied", "line 3", [("line 2", E.OVERRULED)], ""),
+        ("a.y.example.org", "denied", "line 4", [("line 2", E.OVERRULED)], "https://a.y.example.org"),
+        (
+            "y.example.org",
+            "denied",
+            "line 4",
+            [("line 2", E.OVERRULED), ("line 9", E.OTHER_PORT)],
+            "https://y.example.org",
+        ),
+        ("y.example.org:8443", None, "line 9", [("line 4", E.OVERRULED)], ""),
+        (
+            "p.example.net",
+            "wrong-port",
+            None,
+            [("line 5", E.OTHER_PORT), ("line 6", E.OTHER_PROTOCOL)],
+            "https://p.example.net",
+        ),
+        (
+            "http://a.example.org:8080",
+            "wrong-port",
+            None,
+            [("line 2", E.OTHER_PROTOCOL)],
+            "http://a.example.org:8080",
+        ),
+        ("old.example.net", "expired", "line 7", [], "https://old.example.net"),
+        ("old.example.net:444", "no-rule", None, [("line 7", E.ENDED)], "https://old.example.net:444"),
+        ("a.api.example.com", "no-rule", None, [("line 1", E.NAME_ALONE)], "https://a.api.example.com"),
+        ("apl.example.com", "no-rule", None, [("line 1", E.OTHER_NAME)], "https://apl.example.com"),
+        ("a.exmaple.org", "no-rule", None, [("line 2", E.OTHER_NAME)], "https://a.exmaple.org"),
+        ("example.com", "no-rule", None, [("line 1", E.BELOW)], "https://example.com"),
+        ("other.test", "no-rule", None, [], "https://other.test"),
+        ("github.io", "no-rule", None, [], "https://github.io"),
+        ("co.uk", "no-rule", None, [], "https://co.uk --force"),
+        ("192.0.2.1", "bad-name", None, [], ""),
+    ],
+)
+def test_explanations(
+    asked: str, reason: str | None, place: str | None, others: list[tuple[str, Difference]], command: str
+) -> None:
+    """The reason, the rule that decides, the nearest that don't, and the command that would allow it."""
+    found = explain(RULES, NOW, parse_target(asked))
+    assert found.reason == reason
+    assert (found.rule.place if found.rule else None) == place
+    assert near(found) == others
+    assert (found.remedy.command if found.remedy else "") == (
+        f"clawker-fw rules allow {command}" if command else ""
+    )
+
+
+def test_what_to_do_about_a_denial() -> None:
+    """A rule that denies exactly this name has to change; to one for names above it there can be exceptions."""
+    exact, above = (explain(RULES, NOW, parse_target(name)) for name in ("x.example.org", "a.y.example.org"))
+    assert remedy(exact) == "Change or remove the rule that denies it (line 3)."
+    assert remedy(above) == (
+        "Make an exception with `clawker-fw rules allow https://a.y.example.org`, "
+        "or change the rule that denies it (line 4)."
+    )
+
+
+def test_the_nearest_are_few() -> None:
+    """Of many rules that have something to do with a name, the nearest five are shown."""
+    found = explain(rule_set(*(f"n{number}.a.test" for number in range(9)), {"dst": "a.test", "port": 1}), NOW, A)
+    assert [each.difference for each in found.near] == [Difference.OTHER_PORT]
+    below = explain(rule_set(*(f"n{number}.a.test" for number in range(9))), NOW, A)
+    assert [each.difference for each in below.near] == [Difference.BELOW] * 5
+
+
+A = Target("a.test", Protocol.HTTPS, 443)
+WORLD, OFFICE, LOOPBACK = (
+    Address("198.51.100.7", ()),
+    Address("10.0.0.7", ("guarded",)),
+    Address("127.0.0.1", ("guarded", "exempt")),
+)
+PRIVATE = {"dst": "a.test", "allow_private": True}
+COMMAND = "clawker-fw rules allow https://a.test"
+
+
+@pytest.mark.parametrize(
+    ("rule", "addresses", "reason", "text"),
+    [
+        ("a.test", [WORLD], None, ""),
+        ("a.test", [OFFICE, WORLD], None, ""),
+        ("a.test", [], "no-address", ""),
+        ("a.test", [OFFICE], "private-address", f"If this address is meant, allow it with `{COMMAND} --private`."),
+        (".test.test", [OFFICE], "no-rule", f"Allow it with `{COMMAND} --private`."),
+        (PRIVATE, [OFFICE], None, ""),
+        (PRIVATE, [LOOPBACK], "private-address", "No rule can allow it: no rule may reach any of its addresses."),
+        ("b.test", [LOOPBACK], "no-rule", "No rule can allow it: no rule may reach any of its addresses."),
+        ("b.test", [], "no-rule", f"Allow it with `{COMMAND}`."),
+        ({**PRIVATE, "until": PAST}, [WORLD], "expired", f"Allow it with `{COMMAND} --private`."),
+    ],
+)
+def test_addresses(rule: str | Mapping[str, Any], addresses: list[Address], reason: str | None, text: str) -> None:
+    """What a rule allows is refused if the rule may reach none of the addresses, and one is enough."""
+    entry = {"dst": rule, "force": True} if isinstance(rule, str) else rule
+    found = explain(rule_set(entry), NOW, A).with_addresses(Lookup(tuple(addresses), "" if addresses else "none"))
+    assert (found.reason, remedy(found)) == (reason, text)
+
+
+@st.composite
+def _ending(draw: st.DrawFn) -> RuleSet:
+    """Return rules, some of which have ended."""
+    drawn = draw(st.lists(st.tuples(rules(), st.sampled_from((None, 1, 3))), max_size=12))
+    return RuleSet.of(
+        type(rule)(
+            rule.destination, rule.protocol, rule.port, rule.allow_private, rule.action, until, place=str(position)
+        )
+        for position, (rule, until) in enumerate(drawn)
+    )
+
+
+@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from(PORTS))
+def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
+    """The decision is the policy's; only where nothing decides, a rule that has ended may be the reason."""
+    found = explain(every, 2, Target(name, protocol, port))
+    decided = Policy(every.at(2)).decide(name, protocol, port)
+    assert found.allowed == decided.allowed
+    if found.reason is Reason.EXPIRED:
+        assert decided.reason in {Reason.NO_RULE, Reason.WRONG_PORT}
+        assert found.rule is not None
+        assert found.rule.until == 1
+        assert found.rule.matches(protocol, port)
+    else:
+        assert (found.rule, found.reason) == (decided.rule, decided.reason)
+        assert found.rule is None or found.rule.until != 1
+    assert all(each.rule != found.rule for each in found.near)
+    ended = {each.rule for each in found.near if each.difference is Difference.ENDED}
+    assert all((each.rule.until == 1) == (each.rule in ended) for each in found.near)
+
+
+@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from(PORTS))
+def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
+    """With the rule of the command, the policy allows the connection."""
+    found = explain(every, 2, Target(name, protocol, port))
+    if found.remedy is None or not found.remedy.command:
+        return
+    words = found.remedy.command.split()
+    asked = parse_target(words[3])
+    entry = RuleEntry.model_validate(
+        {"dst": asked.name, "proto": asked.protocol, "port": asked.port, "allow_private": "--private" in words}
+    )
+    after = RuleSet.of([*every.at(2).rules, entry.rule()])
+    assert Policy(after).decide(name, protocol, port).allowed

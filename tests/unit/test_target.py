@@ -1,0 +1,91 @@
+"""What a user can ask about: URLs and hosts, and what is none."""
+
+import re
+
+import pytest
+
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.target import Target, parse_target
+
+HTTPS, HTTP = Protocol.HTTPS, Protocol.HTTP
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "wanted"),
+    [
+        ("a.test", None, Target("a.test", HTTPS, 443)),
+        ("A.Test.", None, Target("a.test", HTTPS, 443)),
+        ("a.test:8443", None, Target("a.test", HTTPS, 8443)),
+        ("a.test:", None, Target("a.test", HTTPS, 443)),
+        ("a.test/path?query#part", None, Target("a.test", HTTPS, 443)),
+        ("a.test", "http", Target("a.test", HTTP, 80)),
+        ("a.test:80", "ws", Target("a.test", HTTP, 80)),
+        ("a.test", "tls", Target("a.test", HTTPS, 443)),
+        ("https://a.test", None, Target("a.test", HTTPS, 443)),
+        ("HTTP://a.test", None, Target("a.test", HTTP, 80)),
+        ("wss://a.test/socket", None, Target("a.test", HTTPS, 443)),
+        ("ws://a.test:8080", None, Target("a.test", HTTP, 8080)),
+        ("https://a.test", "wss", Target("a.test", HTTPS, 443)),
+        ("https://user:word@a.test:8443/", None, Target("a.test", HTTPS, 8443)),
+        ("https://user@b.test@a.test", None, Target("a.test", HTTPS, 443)),
+        ("https://a.test\\@b.test", None, Target("a.test", HTTPS, 443)),
+        ("https://a.test?@b.test", None, Target("a.test", HTTPS, 443)),
+        ("https://münchen.test/", None, Target("xn--mnchen-3ya.test", HTTPS, 443)),
+        (" https://a.test ", None, Target("a.test", HTTPS, 443)),
+    ],
+)
+def test_what_can_be_asked_about(text: str, protocol: str | None, wanted: Target) -> None:
+    """A URL or a host gives a canonical name, a protocol and a port."""
+    assert parse_target(text, protocol) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "mistake"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.1 is an address, and agents reach names only"),
+        (
+            "https://[2001:db8::1]:8443/",
+            "[2001:db8::1]",
+            "[2001:db8::1] is an address, and agents reach names only",
+        ),
+        ("2001:db8::1", "2001:db8::1", "2001:db8::1 is an address, and agents reach names only"),
+        ("https://0x7f.1/", "0x7f.1", "'0x7f.1' is an address; rules name hosts"),
+        (".a.test", ".a.test", "'.a.test' begins with a dot, which only a rule may"),
+        ("https://a b.test/", "a b.test", "'a b.test' has a space in it"),
+        ("*.a.test", "*.a.test", "'*.a.test' has a `*`; write `.a.test` for a name and everything below it"),
+        ("a..test", "a..test", "'a..test' has an empty label"),
+    ],
+)
+def test_what_is_no_host_name(text: str, name: str, mistake: str) -> None:
+    """It is explained and not a mistake in the command line: an agent may try the same."""
+    found = parse_target(text)
+    assert (found.name, found.mistake) == (name, mistake)
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "sentence"),
+    [
+        ("ftp://secret@a.test", None, "ftp:// is not supported; https, http, tcp, ssh, tls, wss, ws are"),
+        ("ftp://a.test/secret", None, "ftp:// is not supported; https, http, tcp, ssh, tls, wss, ws are"),
+        ("a.test", "ftp", "the protocol 'ftp' is not supported; https, http, tcp, ssh, tls, wss, ws are"),
+        ("tcp://a.test", None, "tcp has no usual port; add one, as in tcp://a.test:5432"),
+        ("http://a.test", "https", "the URL is for http and the option for https; give one of them"),
+        ("https:///secret", None, "it names no host"),
+        ("", None, "it names no host"),
+        ("https://secret@", None, "it names no host"),
+        ("a.test:secret", None, "a port is a number from 1 to 65535"),
+        ("a.test:0", None, "a port is a number from 1 to 65535"),
+        ("a.test:65536", None, "a port is a number from 1 to 65535"),
+        ("[::1]secret", None, "something other than a port follows the address in brackets"),
+    ],
+)
+def test_what_cannot_be_asked_about(text: str, protocol: str | None, sentence: str) -> None:
+    """The message says what is supported, and repeats nothing of a URL but its scheme."""
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        parse_target(text, protocol)
+
+
+def test_what_is_shown() -> None:
+    """The form of a rule, and the shortest URL."""
+    assert str(Target("a.test", HTTP, 80)) == "http a.test:80"
+    assert [Target("a.test", HTTP, port).url for port in (80, 443)] == ["http://a.test", "http://a.test:443"]
