@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
 from devkit.attacks.attack import Attack
 from devkit.attacks.names import QUESTIONS, SERVER_NAMES
+from devkit.attacks.opaque import OPAQUE
 from devkit.attacks.requests import BEHIND, REQUESTS
 
 __all__ = ["ATTACKS", "Attack"]
@@ -18,5 +19,6 @@ ATTACKS: Mapping[str, Sequence[Attack]] = {
     "HTTP": REQUESTS,
     "One HTTP request behind another": BEHIND,
     "Allowed names that lead elsewhere": BEHIND_NAMES,
+    "Names with an address of their own": OPAQUE,
     "Addresses": ADDRESSES,
 }

@@ -104,6 +104,35 @@ QUESTIONS = (
         "test",
         (*RESOLVES, "--server", "{resolver}", "--tcp"),
     ),
+    *(
+        Attack(what, _asked(name), "NXDOMAIN", Reason.DENIED, name, RESOLVES)
+        for what, name in {
+            "A denied name below an allowed one": "no.deny.test",
+            "A denied name in odd case": "No.Deny.Test",
+            "The top of a denied subtree": "gone.deny.test",
+            "A name below a denied subtree": "a.b.gone.deny.test",
+            "A name below an allowed exception": "x.back.gone.deny.test",
+        }.items()
+    ),
+    *(
+        Attack(
+            f"A denied name, type {kind}",
+            _asked("no.deny.test", "--type", kind),
+            "NXDOMAIN",
+            Reason.DENIED,
+            "no.deny.test",
+            RESOLVES,
+        )
+        for kind in ("AAAA", "TXT", "HTTPS")
+    ),
+    *(
+        Attack(what, _asked(name), "an address", control=RESOLVES)
+        for what, name in {
+            "A name below one that is denied alone": "x.no.deny.test",
+            "An allowed exception of a denied subtree": "back.gone.deny.test",
+            "A name that is denied over HTTP only": "half.deny.test",
+        }.items()
+    ),
     Attack("An escape in a name", _asked(r"x\.wild.test"), "NXDOMAIN", Reason.BAD_NAME, r"x\.wild.test", RESOLVES),
 )
 
@@ -125,6 +154,22 @@ SERVER_NAMES = (
         "A server name with a rule for another port only", _tls("wild.test", 8443), Reason.NO_RULE, "wild.test"
     ),
     _closed("TLS on a port for HTTP", _tls(ALLOWED, 8080), Reason.NO_RULE, ALLOWED),
+    _passes("A server name below one that is denied alone", "x.no.deny.test"),
+    _passes("An allowed exception of a denied subtree", "back.gone.deny.test"),
+    _passes("A server name that is denied over HTTP only", "half.deny.test"),
+    _closed(
+        "A denied server name, at the address of its subtree", _tls("no.deny.test"), Reason.DENIED, "no.deny.test"
+    ),
+    _closed("A denied server name in upper case", _tls("NO.DENY.TEST"), Reason.DENIED, "no.deny.test"),
+    _closed("The top of a denied subtree", _tls("gone.deny.test"), Reason.DENIED, "gone.deny.test"),
+    _closed("A server name below a denied subtree", _tls("x.gone.deny.test"), Reason.DENIED, "x.gone.deny.test"),
+    _closed(
+        "A server name below an allowed exception",
+        _tls("x.back.gone.deny.test"),
+        Reason.DENIED,
+        "x.back.gone.deny.test",
+    ),
+    _closed("A server name with a rule for SSH only", _tls("shell.test"), Reason.NO_RULE, "shell.test"),
     _closed("An escape in a server name", _named(r"x\.wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
     _closed("A space in a server name", _named("x .wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
     _closed("A label of 64 letters in a server name", _named(_LONG), Reason.NO_RULE, _LONG),

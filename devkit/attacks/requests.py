@@ -71,6 +71,19 @@ REQUESTS = (
     ),
     _arrives("A path that is a URL", request(f"GET /http://{EVIL}/ HTTP/1.1", _HOST), f"/http://{EVIL}/"),
     _arrives("HTTP/2 with prior knowledge", http2(*pseudo(ALLOWED)), result="HTTP/2"),
+    _arrives(
+        "A host below one that is denied alone", request(_GET, "Host: x.no.deny.test"), host="x.no.deny.test"
+    ),
+    *(
+        _refused(what, request(_GET, f"Host: {host}"), "403", Reason.DENIED, host)
+        for what, host in {
+            "A denied host": "no.deny.test",
+            "A denied host in odd case": "No.Deny.Test",
+            "A host that is denied over HTTP only": "half.deny.test",
+            "A host below a denied subtree": "x.gone.deny.test",
+            "An exception that is allowed over TLS only": "back.gone.deny.test",
+        }.items()
+    ),
     _refused("A host without a rule", request(_GET, f"Host: {EVIL}"), *_NO_RULE, EVIL),
     _refused(
         "A host that begins like an allowed one",

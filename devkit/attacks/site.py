@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ RULES: list[str | dict[str, Any]] = [
     *({"dst": f"{name}.test", "proto": "http"} for name in ("agent", "self", "gateway")),
     *({"dst": f"{name}2.test", "proto": "http", "allow_private": True}
       for name in ("agent", "self", "loop", "private")),
+    *({"dst": ".deny.test", "proto": proto} for proto in ("http", "https")),
+    {"dst": "no.deny.test", "action": "deny"},
+    {"dst": ".gone.deny.test", "action": "deny"},
+    {"dst": ".half.deny.test", "action": "deny", "proto": "http"},
+    "back.gone.deny.test",
+    *({"dst": f"{name}.test", "proto": "tcp", "port": port}
+      for name, port in (("own", 8443), ("raw", 2222), ("in", 80))),
+    {"dst": "in2.test", "proto": "tcp", "port": 80, "allow_private": True},
+    {"dst": "shell.test", "proto": "ssh"},
 ]  # fmt: skip
 
 ZONE = {
@@ -48,12 +58,23 @@ ZONE = {
     "private2.test": [PRIVATE["private"]],
     "shared.test": [PRIVATE["shared"]],
     "gateway.test": [PRIVATE["gateway"]],
+    "*.deny.test": [WORLD],
+    "*.no.deny.test": [WORLD],
+    "*.gone.deny.test": [WORLD],
+    "*.half.deny.test": [WORLD],
+    "own.test": [WORLD],
+    "raw.test": [WORLD],
+    "in.test": [PRIVATE["private"]],
+    "in2.test": ["127.0.0.1"],
 }
 
 _OURS = {"agent.test": "agent", "agent2.test": "agent", "self.test": "envoy", "self2.test": "envoy"}
 """Names that lead to one of `places`."""
 
 _MARK = "mark-"
+
+_UNUSED = 100
+"""By how many addresses one that stands for no name comes after one that does."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +205,9 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         "world": WORLD,
         "nameserver": NAMESERVER,
     }
+    for name in ("own", "raw"):
+        (places[name],) = agent.ask("resolve", f"{name}.test").last["answers"]
+    places["unused"] = str(IPv4Address(places["own"]) + _UNUSED)
     own = {name: [places[place]] for name, place in _OURS.items()}
     names = world.resolve(ZONE | own, "--verbose")
     listener = world.serve(

@@ -1,0 +1,75 @@
+"""Names that have an address of their own: one host stands there, and nothing that is sent changes that."""
+
+from clawker_fw.rules.reasons import Reason
+from devkit.attacks.attack import ALLOWED, EVIL, Attack
+
+OWN, RAW = "own.test", "raw.test"
+FETCHES = ("get", f"https://{OWN}:8443/")
+ASKS = ("get", f"http://{RAW}:2222/")
+
+
+def _request(host: str) -> str:
+    return f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode().hex()
+
+
+def _knocks(what: str, place: str) -> Attack:
+    command = ("probe-tcp", place, "--timeout", "1s")
+    return Attack(what, command, "connection refused", control=("probe-tcp", "{own}:8443", "--timeout", "1s"))
+
+
+def _leads(what: str, name: str) -> Attack:
+    return Attack(
+        what, ("get", f"http://{name}/"), "closed", Reason.PRIVATE_ADDRESS, name, ("get", f"http://{ALLOWED}/")
+    )
+
+
+OPAQUE = (
+    Attack(
+        "TLS with the name's own server name", FETCHES, "200", control=FETCHES, arrives=("/",), host=f"{OWN}:8443",
+        port=8443,
+    ),
+    *(
+        Attack(
+            f"TLS with {what}",
+            ("get", f"https://{name}:8443/", "--connect", "{own}:8443"),
+            "200",
+            control=FETCHES,
+            arrives=("/",),
+            host=f"{name}:8443",
+            port=8443,
+        )
+        for what, name in (("a server name without a rule", EVIL), ("another allowed server name", "wild.test"))
+    ),
+    Attack(
+        "TLS without a server name", (*FETCHES, "--sni", ""), "200", control=FETCHES, arrives=("/",),
+        host=f"{OWN}:8443", port=8443,
+    ),
+    *(
+        Attack(
+            f"HTTP with {what}",
+            ("raw", "{raw}:2222", "--hex", _request(host), "--timeout", "400ms"),
+            "200",
+            control=ASKS,
+            arrives=("/",),
+            host=host,
+            port=2222,
+        )
+        for what, host in {
+            "the name's own host": RAW,
+            "a host without a rule": EVIL,
+            "an odd host": "x*.test",
+        }.items()
+    ),
+    _knocks("Another port, with a rule for other names", "{own}:443"),
+    _knocks("Another port, with a rule for another such name", "{own}:2222"),
+    _knocks("The port of SSH", "{own}:22"),
+    _knocks("The port of the resolver", "{own}:53"),
+    _knocks("An address that stands for no name", "{unused}:8443"),
+    _knocks("The port of such a name, at the shared address", "{envoy}:2222"),
+    _leads("A name that leads to a private address", "in.test"),
+    _leads("A name that leads to loopback, with `allow_private`", "in2.test"),
+    Attack(
+        "A name that does not exist", ("probe-tcp", "shell.test:22", "--timeout", "1s"), "a connection",
+        Reason.NO_ADDRESS, "shell.test", FETCHES,
+    ),
+)  # fmt: skip
