@@ -1,5 +1,6 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -7,7 +8,8 @@ import secrets
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,6 +19,7 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
+from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
@@ -156,13 +159,14 @@ class Proxy:
         with contextlib.suppress(ssl.SSLWantReadError):
             context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
         try:
-            with socket.create_connection(self._place(port, at), timeout=5) as connection:
+            with socket.create_connection(self.place(port, at), timeout=5) as connection:
                 connection.sendall(hello.read())
                 return connection.recv(4096).decode()
         except (ConnectionResetError, ConnectionRefusedError):
             return ""
 
-    def _place(self, port: int, at: IPv4Address) -> tuple[str, int]:
+    def place(self, port: int, at: IPv4Address) -> tuple[str, int]:
+        """Return the address and port to connect to: ports at the shared address are others in tests."""
         return str(at), self.ports[port] if at == HERE else port
 
     def opened(self, port: int, at: IPv4Address) -> str:
@@ -175,12 +179,70 @@ class Proxy:
 
     def route(self, host: str, port: int, at: IPv4Address = HERE) -> str:
         """Return the chain for a request with a Host header, or "refused"."""
-        connection = http.client.HTTPConnection(*self._place(port, at), timeout=5)
+        connection = http.client.HTTPConnection(*self.place(port, at), timeout=5)
         connection.request("GET", "/", headers={"Host": host})
         response = connection.getresponse()
         body = response.read().decode()
         connection.close()
         return body if response.status == HTTPStatus.OK else "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an agent does with a name, at one of the addresses at which Envoy listens."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    at: IPv4Address = HERE
+
+
+async def outcomes(proxy: Proxy, requests: Sequence[Request], at_once: int = 32) -> list[str]:
+    """Return the chain for each request, or an empty string if it is refused. Many are made side by side."""
+    room = asyncio.Semaphore(at_once)
+
+    async def outcome(request: Request) -> str:
+        async with room:
+            answer = _response if request.protocol is Protocol.HTTP else _everything
+            return await _exchange(proxy.place(request.port, request.at), _content(request), answer)
+
+    return await asyncio.gather(*map(outcome, requests))
+
+
+def _content(request: Request) -> bytes:
+    if request.protocol is Protocol.HTTPS:
+        return client_hello(request.name.encode())
+    if request.protocol is Protocol.HTTP:
+        return f"GET / HTTP/1.1\r\nHost: {request.name}:2222\r\nConnection: close\r\n\r\n".encode()
+    return b""
+
+
+async def _everything(reader: asyncio.StreamReader) -> str:
+    return (await reader.read()).decode()
+
+
+async def _response(reader: asyncio.StreamReader) -> str:
+    """Return the body of a response, or nothing if it is a refusal. Envoy keeps the connection for a second."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+    body = await reader.readexactly(int(length.partition(b":")[2]))
+    return body.decode() if head.startswith(b"HTTP/1.1 200 ") else ""
+
+
+async def _exchange(
+    place: tuple[str, int], content: bytes, answer: Callable[[asyncio.StreamReader], Awaitable[str]]
+) -> str:
+    """Return what comes back, or nothing if the connection is refused or ended."""
+    writer = None
+    try:
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(content)
+        return await asyncio.wait_for(answer(reader), 10)
+    except (ConnectionResetError, ConnectionRefusedError):
+        return ""
+    finally:
+        if writer:
+            writer.close()
 
 
 def program(release: Release) -> Path:

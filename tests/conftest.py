@@ -21,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-engine", action="store_true", help="fail where a test needs an engine and has none"
     )
+    parser.addoption(
+        "--thorough", type=int, default=1, metavar="N", help="ask real programs N times as much in property tests"
+    )
     parser.addoption("--update-goldens", action="store_true", help="write the goldens anew; read the diff")
 
 
