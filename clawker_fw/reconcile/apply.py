@@ -283,7 +283,7 @@ class _Performer:
         raise NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[str(result.get("reason") or "no reason given")],
+            context=[str(result.get("reason") or "no reason given"), *self._last_words(step.container)],
             hint="The previous rules are still live.",
         )
 

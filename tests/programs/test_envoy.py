@@ -58,7 +58,7 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
         requests = _sample(chosen, policy, proxy)
         wrong = _disagreeing(proxy, policy, requests)
         for _ in range(20):
-            # An update reaches Envoy's workers after its main thread. And a chain that answers before it has got the
+            # An update reaches Envoy's workers after its main thread, and a chain that answers before it has the
             # request makes Envoy answer with 503.
             if wrong:
                 time.sleep(0.1)

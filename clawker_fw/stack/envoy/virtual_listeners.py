@@ -51,7 +51,7 @@ def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], i
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": f"{_CHAIN} {name}:{rule.written_port}",
-        "stat_prefix": _CHAIN,
+        "stat_prefix": f"port-{_CHAIN}",  # whose connections `fwctl drain` counts
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
         **first,
