@@ -61,7 +61,8 @@ class Addition:
         protocol = rule.protocol if rule.denies or rule.protocol is not Protocol.HTTPS else None
         usual = rule.protocol.default_port if rule.protocol and not rule.denies else None
         fields = {
-            "dst": str(rule.destination),
+            "dst": rule.host or str(rule.destination),
+            "as": rule.destination.name if rule.host else None,
             "proto": protocol and protocol.value,
             "port": rule.written_port if rule.written_port != usual else None,
             "action": rule.action.value if rule.denies else None,
@@ -166,7 +167,7 @@ def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:
 
 
 def _identity(rule: Rule) -> object:
-    return rule.destination, rule.protocol, rule.written_port, rule.action
+    return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
 
 
 def _changes(old: Rule, addition: Addition) -> Fields:

@@ -30,7 +30,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.schema import FIELDS, RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
@@ -369,7 +369,7 @@ def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa:
 def _siblings_of(location: tuple[str | int, ...]) -> list[str]:
     """Return the valid keys at the place of an unknown one."""
     if location[0] == "rules" and len(location) > 1:
-        return list(RuleEntry.model_fields)
+        return list(FIELDS)
     section: type[BaseModel] = Settings
     for part in location[:-1]:
         annotation = section.model_fields[str(part)].annotation

@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.inclusion import KEY as INCLUDE
-from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.schema import FIELDS
 from devkit.attacks import ATTACKS
 from devkit.tampering import TAMPERINGS
 
@@ -149,8 +149,7 @@ def settings_page() -> str:
         for key, field in fields()
     ]
     rule_rows = [
-        [_code(name), _kind(field), _default(field), field.description or ""]
-        for name, field in RuleEntry.model_fields.items()
+        [_code(name), _kind(field), _default(field), field.description or ""] for name, field in FIELDS.items()
     ]
     parts = (
         f"# Settings\n\n{_SETTINGS}",
@@ -180,7 +179,7 @@ def _kind(field: FieldInfo) -> str:
     if _is_duration(field):
         return "duration: seconds, or with `ms`, `s`, `m`, `h`"
     annotation: Any = field.annotation
-    schema = create_model("Section", field=(annotation, field)).model_json_schema()
+    schema = create_model("Section", field=(annotation, field)).model_json_schema(by_alias=False)
     property_: dict[str, Any] = schema["properties"]["field"]
     property_ = property_.get("anyOf", [property_])[0]
     if reference := property_.get("$ref"):

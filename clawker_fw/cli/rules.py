@@ -48,6 +48,9 @@ PortOption = Annotated[
         help="Also several, e.g. 8000-8010. Default: the usual one; for deny, every port.",
     ),
 ]
+AsOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="The name that agents use for an IPv4 address.")
+]
 PrivateOption = Annotated[
     bool, typer.Option("--private", help="The name may resolve to private addresses (`allow_private`).")
 ]
@@ -118,6 +121,7 @@ def add_rules(
     protocol: ProtocolOption = None,
     port: PortOption = None,
     action: Annotated[str, typer.Option("--action", metavar="allow|deny", help="What the rule does.")] = "allow",
+    as_: AsOption = None,
     private: PrivateOption = False,
     until: UntilOption = None,
     note: NoteOption = None,
@@ -137,7 +141,7 @@ def add_rules(
 
     Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
-    fields = {"action": action, "allow_private": private, "force": force, "until": until, "note": note}
+    fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     additions = _additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
@@ -150,6 +154,7 @@ def allow(
     *,
     protocol: ProtocolOption = None,
     port: PortOption = None,
+    as_: AsOption = None,
     private: PrivateOption = False,
     until: UntilOption = None,
     note: NoteOption = None,
@@ -163,7 +168,7 @@ def allow(
 
     Example: clawker-fw rules allow api.example.com --until 30m
     """
-    fields = {"action": "allow", "allow_private": private, "force": force, "until": until, "note": note}
+    fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     additions = _additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)

@@ -25,7 +25,8 @@ def list_document(loaded: Loaded, named_by: str, now: float) -> dict[str, Any]:
 
 def _rule(rule: Rule, now: float) -> dict[str, Any]:
     return {
-        "dst": str(rule.destination),
+        "dst": rule.host or str(rule.destination),
+        "as": rule.destination.name if rule.host else None,
         "proto": rule.protocol and rule.protocol.value,
         "port": rule.written_port,
         "action": rule.action.value,

@@ -15,13 +15,16 @@ class Conflict:
     sentence: str
 
 
-def about_privacy(first: Rule, second: Rule) -> Conflict:
-    """Return the conflict of two rules for the same that disagree about private addresses."""
+def about_the_same(first: Rule, second: Rule) -> Conflict:
+    """Return the conflict of two rules for the same that lead elsewhere, or disagree about private addresses."""
+    different = "they lead to different hosts"
+    if first.host == second.host:
+        different = "only one of them sets `allow_private`"
     what = f"{second.destination} ({second.protocol} {second.written_port})"
     return Conflict(
         first,
         second,
-        f"two rules for {what} contradict each other: only one of them sets `allow_private`",
+        f"two rules for {what} contradict each other: {different}",
     )
 
 
@@ -35,7 +38,7 @@ def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
     for rule in (each for each in rules if each.protocol and not each.denies):
         by_destination.setdefault((rule.destination.name, rule.destination.subtree), []).append(rule)
     for (name, subtree), own in by_destination.items():
-        if not subtree and any(rule.protocol and rule.protocol.opaque for rule in own):
+        if not subtree and any(rule.opaque for rule in own):
             parts = name.split(".")
             above = [(".".join(parts[start:]), True) for start in range(len(parts))]
             yield from _claims(name, [*own, *(rule for each in above for rule in by_destination.get(each, ()))])
@@ -47,10 +50,10 @@ def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
     for rule in sorted(rules, key=_opaque_first):
         for port in rule.ports:
             other = claimed.setdefault(port, rule)
-            if other is not rule and other.protocol and other.protocol.opaque and (other, rule) not in told:
+            if other is not rule and other.opaque and (other, rule) not in told:
                 told.add((other, rule))
                 yield Conflict(other, rule, f"two rules claim port {port} of {name}: {other} and {rule}")
 
 
 def _opaque_first(rule: Rule) -> bool:
-    return not (rule.protocol and rule.protocol.opaque)
+    return not rule.opaque

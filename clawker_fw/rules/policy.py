@@ -112,13 +112,21 @@ class Policy:
             (node.subtree if rule.destination.subtree else node.exact).append(rule)
 
     def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
-        """Return what happens to a connection."""
+        """Return what happens to a connection.
+
+        A rule that forwards everything as it is does so whatever protocol is spoken on its port.
+        """
+        opaque = self._decided(name, Protocol.TCP, port)
+        decided = opaque if opaque and opaque.allowed else self._decided(name, protocol.transport, port)
+        return decided or Decision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
+
+    def _decided(self, name: str, transport: Protocol, port: int) -> Decision | None:
         for rules in self._nearest(name):
-            matching = [rule for rule in rules if rule.matches(protocol.transport, port)]
+            matching = [rule for rule in rules if rule.matches(transport, port)]
             if matching:
                 decisive = next((rule for rule in matching if rule.denies), matching[0])
                 return Decision(decisive, Reason.DENIED if decisive.denies else None)
-        return Decision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
+        return None
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name: whether anything is allowed there."""

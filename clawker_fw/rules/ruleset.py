@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clawker_fw.rules.conflicts import Conflict, about_ports, about_privacy
+from clawker_fw.rules.conflicts import Conflict, about_ports, about_the_same
 from clawker_fw.rules.schema import Rule
 
 USUAL_PORTS = (80, 443)
@@ -47,8 +47,8 @@ class RuleSet:
         for rule in entries:
             key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
-            if other.allow_private != rule.allow_private:
-                found.append(about_privacy(other, rule))
+            if (other.allow_private, other.host) != (rule.allow_private, rule.host):
+                found.append(about_the_same(other, rule))
             elif _end(rule) > _end(other):
                 seen[key] = rule
         if found or (found := list(about_ports(seen.values()))):
@@ -80,14 +80,13 @@ class RuleSet:
 
         So refusals at the usual ones are logged, whatever the rules are.
         """
-        named = (rule for rule in self.rules if rule.protocol and not rule.protocol.opaque and not rule.denies)
+        named = (rule for rule in self.rules if not rule.opaque and not rule.denies)
         return tuple(sorted({*USUAL_PORTS, *(rule.port for rule in named if rule.port)}))
 
     @cached_property
     def opaque_ports(self) -> int:
         """How many ports of names with an address of their own are listened on."""
-        opaque = (rule for rule in self.rules if rule.protocol and rule.protocol.opaque and not rule.denies)
-        return sum(len(rule.ports) for rule in opaque)
+        return sum(len(rule.ports) for rule in self.rules if rule.opaque)
 
     @cached_property
     def digest(self) -> str:

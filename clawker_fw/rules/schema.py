@@ -4,9 +4,11 @@ The rest of the program uses the frozen `Rule` and never pydantic's `RuleEntry`.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -21,6 +23,7 @@ from pydantic import (
 )
 
 from clawker_fw.rules.destination import Destination, objection, parse_destination
+from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.until import parse_until, written
 
 
@@ -62,7 +65,7 @@ HIGHEST_PORT = 65535
 MOST_PORTS_OF_A_RULE = 1_000
 
 LATER_PROTOCOLS = ("udp",)
-LATER_FIELDS = ("as", "path_rules", "path_default", "insecure_skip_tls_verify")
+LATER_FIELDS = ("path_rules", "path_default", "insecure_skip_tls_verify")
 """What the language has room for, and what is not supported yet."""
 
 
@@ -72,7 +75,8 @@ class Rule:
 
     A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
-    seconds since 1970, if it has one. `note` and `place`, where the rule was written, decide nothing, so equal
+    seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up.
+    `note` and `place`, where the rule was written, decide nothing, so equal
     rules may differ in them.
     """
 
@@ -83,6 +87,7 @@ class Rule:
     action: Action = Action.ALLOW
     until: int | None = None
     last_port: int | None = None
+    host: str = ""
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
 
@@ -90,6 +95,11 @@ class Rule:
     def denies(self) -> bool:
         """Whether it denies what it matches."""
         return self.action is Action.DENY
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it forwards everything as it is: the name needs an address of its own."""
+        return not self.denies and (bool(self.host) or (self.protocol is not None and self.protocol.opaque))
 
     @property
     def ports(self) -> range:
@@ -103,14 +113,16 @@ class Rule:
 
     @property
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
-        """What it allows: the transport of its protocol, with each port."""
-        return tuple((self.protocol.transport, port) for port in self.ports) if self.protocol else ()
+        """What it allows: how it is told apart, with each port."""
+        if self.protocol is None:
+            return ()
+        transport = Protocol.TCP if self.opaque else self.protocol.transport
+        return tuple((transport, port) for port in self.ports)
 
     def matches(self, transport: Protocol, port: int) -> bool:
         """Whether it is for connections with this transport to this port."""
-        return (self.protocol is None or self.protocol.transport is transport) and (
-            self.port is None or port in self.ports
-        )
+        own = Protocol.TCP if self.opaque else self.protocol and self.protocol.transport
+        return own in {None, transport} and (self.port is None or port in self.ports)
 
     def __str__(self) -> str:
         """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
@@ -120,13 +132,34 @@ class Rule:
         words = ["deny"] if self.denies else []
         ports = f":{self.written_port}" if self.port else ""
         words += [self.protocol or "any", f"{self.destination}{ports}"]
+        words += [f"at {self.host}"] if self.host else []
         words += ["private"] if self.allow_private else []
         words += ["until", written(self.until)] if self.until else []
         return " ".join(words)
 
 
 def _checked(text: str) -> str:
+    """Return a destination, or an address, in canonical form."""
+    with suppress(ValueError):
+        return str(IPv4Address(text.strip()))
+    if _is_network(text):
+        raise ValueError(f"{text!r} is a network; a name stands for one address: write a rule with `as` for each")
     return str(parse_destination(text))
+
+
+def _is_network(text: str) -> bool:
+    try:
+        IPv4Network(text.strip(), strict=False)
+    except ValueError:
+        return False
+    return "/" in text
+
+
+def _name(text: str) -> str:
+    found = parse_destination(text)
+    if found.subtree:
+        raise ValueError("`as` is one name, without a leading dot")
+    return found.name
 
 
 def _protocol(value: object) -> object:
@@ -153,7 +186,13 @@ class RuleEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
-        description="A host name, exactly; with a leading dot, that name and everything below it.",
+        description="A host name, exactly; with a leading dot, that name and everything below it. "
+        "With `as`, an IPv4 address.",
+    )
+    as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
+        default=None,
+        alias="as",
+        description="The name that stands for an address: agents use names alone.",
     )
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
@@ -195,9 +234,12 @@ class RuleEntry(BaseModel):
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
         if self.action is Action.DENY:
-            if self.allow_private:
-                raise ValueError("a rule that denies can't have `allow_private`")
+            if self.allow_private or self.as_ or self._address:
+                raise ValueError(
+                    "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
+                )
             return self
+        self._require_reachable()
         self._require_forwardable(self.proto or Protocol.HTTPS)
         if not self.force and (reason := objection(self.destination)):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
@@ -208,7 +250,7 @@ class RuleEntry(BaseModel):
         first, last = self.port or (protocol.default_port, None)
         if first is None:
             raise ValueError(f"a rule with `proto: {protocol}` needs a `port`")
-        if last and not protocol.opaque:
+        if last and not protocol.opaque and not self.as_:
             raise ValueError(f"several ports are for tcp and ssh; write a rule for each port of {protocol}")
         if last and last - first >= MOST_PORTS_OF_A_RULE:
             raise ValueError(f"{first}-{last} are too many ports; {MOST_PORTS_OF_A_RULE:,} are the most of a rule")
@@ -219,8 +261,33 @@ class RuleEntry(BaseModel):
             )
 
     @property
+    def _address(self) -> IPv4Address | None:
+        try:
+            return IPv4Address(self.dst)
+        except ValueError:
+            return None
+
+    def _require_reachable(self) -> None:
+        """Require that an address has a name, and can be reached."""
+        address = self._address
+        if address is None and self.as_:
+            raise ValueError("`as` is for an IPv4 address as `dst`; a name needs none")
+        if address is None:
+            return
+        if not self.as_:
+            raise ValueError(
+                f"{self.dst!r} is an address, and agents use names: add `as` with one that stands for it"
+            )
+        if is_special(address):
+            raise ValueError(f"{self.dst!r} can never be reached (RFC 6890)")
+        if is_private(address) and not self.allow_private:
+            raise ValueError(f"{self.dst!r} is a private address; add `allow_private: true`")
+
+    @property
     def destination(self) -> Destination:
-        """The destination that `dst` names."""
+        """The destination that agents name."""
+        if self.as_:
+            return Destination(self.as_, subtree=False)
         name = self.dst.removeprefix(".")
         return Destination(name, subtree=name != self.dst)
 
@@ -238,9 +305,14 @@ class RuleEntry(BaseModel):
             self.action,
             until=int(self.until.timestamp()) if self.until else None,
             last_port=last_port,
+            host=self.dst if self.as_ else "",
             note=self.note,
             place=place,
         )
+
+
+FIELDS = {field.alias or name: field for name, field in RuleEntry.model_fields.items()}
+"""The fields of an entry, by the names with which they are written."""
 
 
 def mistake(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

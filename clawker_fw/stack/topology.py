@@ -21,25 +21,6 @@ _POOLS = {
     Role.EGRESS: ("10.214.0.0/16", "172.23.0.0/16", "192.168.64.0/18"),
 }
 
-SPECIAL_RANGES = tuple(
-    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
-)
-"""Never reachable: this network, loopback, link-local, multicast, reserved and broadcast ranges (RFC 6890)."""
-
-PRIVATE_RANGES = tuple(
-    IPv4Network(text)
-    for text in (
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-    )
-)
-"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges (RFC 6890)."""
-
-
 _INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
 _FIXED_OPTIONS = {
     "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings

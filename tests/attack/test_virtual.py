@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
@@ -142,6 +145,24 @@ def test_other_rules_of_the_name_hold_at_its_address(proxy: Recording) -> None:
                 agent.recv(4096)
         (found,) = until(proxy.records, 1)
         assert (found["name"], found["reason"]) == (name, reason)
+
+
+def greeting(proxy: Recording, name: str) -> bytes:
+    """Return what the host of a name says first."""
+    with connected(proxy, name) as agent, suppress(ConnectionResetError):
+        return agent.recv(64)
+    return b""
+
+
+@pytest.mark.usefixtures("hosts")
+def test_an_address_with_a_name(proxy: Recording) -> None:
+    """The name is not looked up, it stands for the address. The old listener may have taken one connection."""
+    address = PLACES["two.test"]
+    assert IPv4Address(address).is_loopback
+    rules = RuleSet((Rule(Destination("one.test", subtree=False), Protocol.TCP, PORT, host=address),))
+    proxy.serve(rules)
+    until(proxy.serves)
+    until(lambda: greeting(proxy, "one.test") == b"two.test 9000", 5)
 
 
 def test_a_connection_that_leads_nowhere_is_on_record(proxy: Recording) -> None:

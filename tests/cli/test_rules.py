@@ -183,6 +183,12 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             "dst: new.test\n    until: 2099-01-01T00:00:00Z",
         ),
         (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
+        (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
+        (("allow", "tcp://new.test:8000-8010"), "dst: new.test\n    proto: tcp\n    port: 8000-8010"),
+        (
+            ("allow", "10.1.2.3:5432", "--as", "db.test", "--proto", "tcp", "--private"),
+            "dst: 10.1.2.3\n    as: db.test\n    proto: tcp\n    port: 5432\n    allow_private: true",
+        ),
     ],
 )
 def test_a_rule_is_written_as_short_as_possible(
@@ -214,7 +220,7 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add", "http://a.test", "--proto", "https"), "contradict each other"),
         (("add", "a.test:0"), "0 is not a port"),
         (("add", "a.test", "--action", "log"), "`action`: input should be 'allow' or 'deny', not 'log'"),
-        (("add", "a.test", "--action", "deny", "--private"), "can't have `allow_private`"),
+        (("add", "a.test", "--action", "deny", "--private"), "a rule that denies has a name"),
         (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
         (("add", "a.test", "--until", "soon"), "is not a time"),
         (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),

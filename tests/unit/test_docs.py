@@ -10,7 +10,7 @@ import pytest
 from clawker_fw import settings
 from clawker_fw.errors import ExitCode
 from clawker_fw.model import Action, Cause, Layer, Shape, Verdict
-from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.schema import FIELDS
 from clawker_fw.stack import labels
 from clawker_fw.watch.decision import Answer, Outcome, Trigger
 from clawker_fw.watch.heal import Heal
@@ -81,7 +81,7 @@ def test_every_setting_is_documented() -> None:
     named = codes(page("docs/reference/settings.md"))
     keys = set(settings.setting_keys())
     variables = {settings.ENVIRONMENT_PREFIX + key.upper().replace(".", "__") for key in keys - {"include"}}
-    assert keys | variables | set(RuleEntry.model_fields) <= named
+    assert keys | variables | set(FIELDS) <= named
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -1,7 +1,7 @@
 """The policy: which rule decides, and that every walk over the tree says the same as `decide`."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from clawker_fw.rules.policy import Decision, Policy, Scope
 from clawker_fw.rules.reasons import Reason
@@ -84,6 +84,18 @@ def test_a_denying_rule_decides_where_its_name_is_the_most_specific(
     assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
 
 
+def test_what_is_forwarded_as_it_is_may_be_anything() -> None:
+    """TLS or HTTP on the port of a TCP rule is allowed by it, and so is whatever is at an address with a name."""
+    rules = ({"dst": "a.test", "proto": "tcp", "port": 8443}, {"dst": "192.0.2.1", "as": "b.test"}, ".c.test")
+    policy = Policy(rule_set(*rules, {"dst": "d.c.test", "proto": "ssh"})[1])
+    for protocol in Protocol:
+        assert policy.decide("a.test", protocol, 8443).allowed
+        assert policy.decide("b.test", protocol, 443).allowed
+        assert policy.decide("a.test", protocol, 443).reason is Reason.WRONG_PORT
+    assert policy.decide("d.c.test", Protocol.HTTPS, 443).allowed
+    assert sorted(policy.opaque) == ["a.test", "b.test", "d.c.test"]
+
+
 def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
     """A rule that denies one port leaves the others; one that denies all takes the name away."""
     policy = Policy(rule_set(*DENYING)[1])
@@ -93,6 +105,7 @@ def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
     assert [name for name in gone if policy.resolves(name)] == []
 
 
+@settings(deadline=None)
 @given(rule_sets())
 def test_what_is_allowed_resolves(rules: RuleSet) -> None:
     """The resolver answers exactly the names of which something is allowed, and its list says the same."""
@@ -117,13 +130,15 @@ def _scope_of(policy: Policy, name: str) -> Scope | None:
     return None
 
 
+@settings(deadline=None)
 @given(rule_sets())
 def test_the_longest_pattern_decides(rules: RuleSet) -> None:
     """What Envoy selects by is the same as `decide`: the name's own pattern, then the nearest one above it."""
     policy = Policy(rules)
     for name in names_near(rules):
         for protocol, port in CONNECTIONS:
-            found = _longest(policy, protocol.transport, port, name)
+            opaque = _longest(policy, Protocol.TCP, port, name)
+            found = opaque if opaque and not opaque.denies else _longest(policy, protocol.transport, port, name)
             decision = policy.decide(name, protocol, port)
             assert (found if found and not found.denies else None) == (decision.rule if decision.allowed else None)
 
@@ -135,6 +150,7 @@ def _longest(policy: Policy, protocol: Protocol, port: int, name: str) -> Rule |
     return next((patterns[each] for each in (name, *above) if each in patterns), None)
 
 
+@settings(deadline=None)
 @given(rule_sets())
 def test_what_is_denied_is_an_exception_of_what_allows_it_otherwise(rules: RuleSet) -> None:
     """So the connections of this rule are ended. At its own name, there may just be no pattern."""

@@ -62,10 +62,19 @@ def test_an_end_is_a_time_with_its_zone(text: str) -> None:
         ("{dst: a.test, proto: tcp, port: 0-1}", "is not a port"),
         ("{dst: a.test, port: 1.5}", "is not a port"),
         ("{dst: a.test, port: true}", "is not a port"),
-        ("{dst: a.test, as: b.test}", "not supported yet"),
+        ("{dst: a.test, as: b.test}", "a name needs none"),
+        ("{dst: 192.0.2.1}", "is an address, and agents use names: add `as`"),
+        ("{dst: 192.0.2.1, as: .b.test}", "`as` is one name"),
+        ("{dst: 192.0.2.0/24, as: b.test}", "is a network"),
+        ("{dst: 10.1.2.3, as: b.test}", "is a private address; add `allow_private: true`"),
+        ("{dst: 127.0.0.1, as: b.test, allow_private: true}", "can never be reached"),
+        ("{dst: 169.254.169.254, as: b.test, allow_private: true}", "can never be reached"),
+        ("{dst: '::1', as: b.test}", "is an address"),
+        ("{dst: 192.0.2.1, as: b.test, action: deny}", "a rule that denies has a name"),
+        ("{dst: 192.0.2.1, as: com}", "is a public suffix"),
         ("{dst: a.test, path_rules: []}", "not supported yet"),
         ("{dst: a.test, insecure_skip_tls_verify: true}", "not supported yet"),
-        ("{dst: a.test, action: deny, allow_private: true}", "can't have `allow_private`"),
+        ("{dst: a.test, action: deny, allow_private: true}", "a rule that denies has a name"),
         ("{dst: a.test, action: block}", "'allow' or 'deny'"),
     ],
 )
@@ -83,6 +92,17 @@ def test_several_ports() -> None:
     denying = rule("{dst: .a.test, action: deny, port: 8000-9999}")
     assert denying.matches(Protocol.TCP, 8500)
     assert not denying.matches(Protocol.TCP, 7999)
+
+
+def test_an_address_has_a_name() -> None:
+    """Agents use the name, and everything is forwarded to the address as it is, whatever the protocol."""
+    found = rule("{dst: 192.0.2.1, as: DB.test., proto: tcp, port: 5432}")
+    assert (str(found.destination), found.host, found.keys) == ("db.test", "192.0.2.1", ((Protocol.TCP, 5432),))
+    assert str(found) == "tcp db.test:5432 at 192.0.2.1"
+    plain = rule("{dst: 10.1.2.3, as: web.test, allow_private: true}")
+    assert (plain.keys, str(plain)) == (((Protocol.TCP, 443),), "https web.test:443 at 10.1.2.3 private")
+    several = rule("{dst: 192.0.2.1, as: web.test, port: 8000-8001}")
+    assert several.keys == ((Protocol.TCP, 8000), (Protocol.TCP, 8001))
 
 
 def test_a_public_suffix_can_be_denied() -> None:

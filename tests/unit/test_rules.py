@@ -55,6 +55,8 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
         ({"proto": "tcp", "port": "1-9"}, {"proto": "tcp", "port": "9-10"}, "claim port 9 of a.test"),
         ({"proto": "tcp", "port": 80}, {"dst": ".a.test", "proto": "http"}, "tcp a.test:80 and http .a.test:80"),
         ({"proto": "ssh"}, PRIVATE, "two rules for a.test (ssh 22) contradict each other"),
+        ({"dst": "192.0.2.1", "as": "a.test"}, {}, "lead to different hosts"),
+        ({"dst": "192.0.2.1", "as": "a.test"}, {"dst": "192.0.2.2", "as": "a.test"}, "lead to different hosts"),
         ({"proto": "http", "port": 443}, {}, ""),
         ({"proto": "ssh"}, {"proto": "http", "port": 22, "action": "deny"}, ""),
         ({"proto": "ssh"}, {"dst": "b.test", "proto": "tcp", "port": 22}, ""),
@@ -107,6 +109,7 @@ def test_the_digest_tells_rules_apart() -> None:
         "action": Action.DENY,
         "until": 1_800_000_000,
         "last_port": 8450,
+        "host": "192.0.2.1",
     }
     assert set(other) == {each.name for each in fields(rule) if each.compare}
     changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}

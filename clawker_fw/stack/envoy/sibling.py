@@ -4,6 +4,7 @@ import json
 
 from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
 from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes, virtual_listeners
@@ -13,13 +14,7 @@ from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
-from clawker_fw.stack.topology import (
-    PRIVATE_RANGES,
-    SPECIAL_RANGES,
-    Addressing,
-    EnvoyAddresses,
-    network_names,
-)
+from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
