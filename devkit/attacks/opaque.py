@@ -13,8 +13,7 @@ def _request(host: str) -> str:
 
 
 def _knocks(what: str, place: str) -> Attack:
-    command = ("probe-tcp", place, "--timeout", "1s")
-    return Attack(what, command, "connection refused", control=("probe-tcp", "{own}:8443", "--timeout", "1s"))
+    return Attack(what, ("probe-tcp", place, "--timeout", "1s"), "connection refused", control=FETCHES)
 
 
 def _leads(what: str, name: str) -> Attack:

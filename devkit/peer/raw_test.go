@@ -18,6 +18,7 @@ func TestRaw(t *testing.T) {
 			if ends {
 				_ = conn.Close()
 			}
+			t.Cleanup(func() { _ = conn.Close() }) // it would be closed when it is garbage
 		})
 		odd := "G\x00T / HTTP/9\r\nHost: a\r\nHost: b\r\n\r\n"
 		sent := hex.EncodeToString([]byte(odd))
