@@ -93,7 +93,7 @@ def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules:
     else:
         try:
             envoy = observed.siblings[Sibling.ENVOY].container.id
-            explained = explained.with_addresses(reader.lookup(envoy, explained.target.name))
+            explained = explained.with_addresses(reader.lookup(envoy, explained.leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     return Answer(explained, rules, observed, attempt(reader, observed, explained) if live else None, unasked)

@@ -87,6 +87,11 @@ class Explanation:
         """The kind of its rule: `exempt` if it allows private addresses, else `guarded`."""
         return "exempt" if self.rule and self.rule.allow_private else "guarded"
 
+    @property
+    def leads_to(self) -> str:
+        """The name that is looked up, or the address for which it stands."""
+        return (self.rule.host if self.rule else "") or self.target.name
+
     def with_addresses(self, found: Lookup) -> "Explanation":
         """Return the explanation that considers the name's addresses: what is allowed may lead nowhere."""
         reason = self.reason

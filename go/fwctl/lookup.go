@@ -34,7 +34,7 @@ func lookup(tables []Table, resolver *net.Resolver, name string) (Lookup, error)
 	found := Lookup{Addresses: []Looked{}}
 	limited, cancel := context.WithTimeout(context.Background(), lookupLimit)
 	defer cancel()
-	addresses, err := resolver.LookupNetIP(limited, "ip4", name+".")
+	addresses, err := addressesOf(limited, resolver, name)
 	if err != nil {
 		found.Error = whyUnknown(err)
 		return found, nil
@@ -48,6 +48,14 @@ func lookup(tables []Table, resolver *net.Resolver, name string) (Lookup, error)
 		found.Addresses = append(found.Addresses, Looked{address.Unmap(), closed})
 	}
 	return found, nil
+}
+
+// addressesOf looks up a name. An address, for which a rule has a name, is not looked up.
+func addressesOf(limited context.Context, resolver *net.Resolver, name string) ([]netip.Addr, error) {
+	if address, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{address}, nil
+	}
+	return resolver.LookupNetIP(limited, "ip4", name+".")
 }
 
 // whyUnknown returns the reason without the resolver's address, which says nothing to anybody outside.

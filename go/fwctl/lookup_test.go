@@ -61,6 +61,14 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// An address is taken as it is: nobody is asked.
+func TestLookupOfAnAddress(t *testing.T) {
+	found, err := lookup(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
+	if err != nil || found.Error != "" || len(found.Addresses) != 1 || found.Addresses[0].Address != world {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
 // A name without an address is reported with the reason, which does not name the resolver.
 func TestLookupOfNothing(t *testing.T) {
 	nobody := serveDNS(t, "udp", saying("a.test."))

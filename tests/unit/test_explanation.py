@@ -15,7 +15,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
 from clawker_fw.rules.target import Target, parse_target
-from devkit.strategies import PORTS, names, rules
+from devkit.strategies import NAMED, PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
 PAST, FUTURE = "2026-05-01T00:00:00Z", "2026-07-01T00:00:00Z"
@@ -192,7 +192,17 @@ def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protoc
     assert all((each.rule.until == 1) == (each.rule in ended) for each in found.near)
 
 
-@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from(PORTS))
+def test_a_name_that_stands_for_an_address() -> None:
+    """Whatever is spoken on the rule's port is allowed, and the address is what the name leads to."""
+    every = rule_set({"dst": "198.51.100.7", "as": "a.test", "port": 8443}, "b.test")
+    for protocol in Protocol:
+        found = explain(every, 0, Target("a.test", protocol, 8443))
+        assert found.allowed
+        assert found.leads_to == "198.51.100.7"
+    assert explain(every, 0, Target("b.test", Protocol.HTTPS, 443)).leads_to == "b.test"
+
+
+@given(_ending(), names(), st.sampled_from(NAMED), st.sampled_from(PORTS))
 def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
     """With the rule of the command, the policy allows the connection."""
     found = explain(every, 2, Target(name, protocol, port))
