@@ -174,7 +174,7 @@ class Proxy:
         try:
             with socket.create_connection((str(at), port), timeout=5) as connection:
                 return connection.recv(4096).decode()
-        except ConnectionRefusedError:
+        except (ConnectionResetError, ConnectionRefusedError):
             return ""
 
     def route(self, host: str, port: int, at: IPv4Address = HERE) -> str:
