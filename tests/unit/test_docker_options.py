@@ -109,9 +109,9 @@ def test_a_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A mount is judged by where it leads on this machine, also when it is relative to the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("/var/run")
-    (tmp_path / "work").mkdir()
-    require_confined(["-v", "./work:/work", "debian"], GUARDED)
-    for source in (f"{tmp_path}/link", "./link", f"{tmp_path}/work/../link"):
+    (tmp_path / "code").mkdir()
+    require_confined(["-v", "./code:/code", "debian"], GUARDED)
+    for source in (f"{tmp_path}/link", "./link", f"{tmp_path}/code/../link"):
         with pytest.raises(RefusedError):
             require_confined(["-v", f"{source}:/x", "debian"], GUARDED)
 
