@@ -8,6 +8,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from docker import APIClient
+from docker.errors import APIError, NotFound
 
 from clawker_fw.engine import archive
 from clawker_fw.model import File
@@ -75,6 +76,24 @@ class Hand:
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             tar.addfile(header, io.BytesIO(content))
         self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
+
+    def take_away(self, sibling: str) -> None:
+        """Remove a container by force. An engine that is busy with its files is asked again.
+
+        It is told by its id, because a watcher makes another one with its name.
+        """
+        container = self.docker.inspect_container(self.name(sibling))["Id"]
+
+        def gone() -> bool:
+            try:
+                self.docker.remove_container(container, force=True, v=True)
+            except NotFound:
+                return True
+            except APIError:
+                return False
+            return True
+
+        until(gone, 15)
 
     def remove(self, sibling: str, path: str) -> None:
         """Delete a file in the volume."""

@@ -62,8 +62,8 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
     "stopped coredns": lambda hand: hand.docker.stop(hand.name(COREDNS)),
     "paused envoy": lambda hand: hand.docker.pause(hand.name(ENVOY)),
     "paused coredns": lambda hand: hand.docker.pause(hand.name(COREDNS)),
-    "removed envoy": lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
-    "removed coredns": lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
+    "removed envoy": lambda hand: hand.take_away(ENVOY),
+    "removed coredns": lambda hand: hand.take_away(COREDNS),
     "envoy without egress": lambda hand: leave(hand, ENVOY, "egress"),
     "envoy without agents": lambda hand: leave(hand, ENVOY, "net"),
     "coredns without agents": lambda hand: leave(hand, COREDNS, "net"),
@@ -162,7 +162,7 @@ def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) 
     started = watched.healed(since=before)
     assert (started["actions"], started["verdict"]) == (["start"], None)
     assert started["settings_unused"]["code"] == "settings-invalid"
-    hand.docker.remove_container(hand.name(ENVOY), force=True, v=True)
+    hand.take_away(ENVOY)
     before = len(watched.decisions)
     watched.wait(lambda each: each.get("code") == "settings-invalid" and each["decision"] == "retry", since=before)
     assert hand.docker.containers(all=True, filters={"name": hand.name(ENVOY)}) == []
