@@ -247,13 +247,13 @@ def _print_left(left: "Left") -> None:
         terminal.answer("`clawker-fw down --all` removes these as well.")
 
 
-def _step_output(chosen: Options) -> "StepDisplay | StepRecords":
+def _step_output(chosen: Options, *, files: bool = False) -> "StepDisplay | StepRecords":
     """Return what reports differences and steps on standard error."""
     if chosen.log_format is Format.JSON:
         return log.StepRecords()
     from clawker_fw.report import text
 
-    return text.StepDisplay(text.console(stderr=True))
+    return text.StepDisplay(text.console(stderr=True), files=files)
 
 
 @contextmanager
@@ -341,8 +341,11 @@ def _converge(
     if pipeline.plan_for(seen, options).empty:
         convergence.tidy(engine, seen)
     else:
-        with _step_output(chosen) as output, _run_context(output, lock_wait, performed) as run_context:
-            output.difference(before, changes, files=files)
+        with (
+            _step_output(chosen, files=files) as output,
+            _run_context(output, lock_wait, performed) as run_context,
+        ):
+            output.difference(before, changes)
             seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents

@@ -147,7 +147,7 @@ class StepRecords:
     ) -> None:
         """Do nothing: there is nothing to restore."""
 
-    def difference(self, found: "Diff", changes: "RuleChanges | None", *, files: bool) -> None:  # noqa: ARG002 - files are in the answer alone
+    def difference(self, found: "Diff", changes: "RuleChanges | None") -> None:
         """Write one record for the rules that change, and one for each finding."""
         if changes:
             rules = {"added": list(changes.added), "removed": list(changes.removed)}

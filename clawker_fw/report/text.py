@@ -327,16 +327,17 @@ def print_error(error: FirewallError, target: Console, *, debug: bool = False) -
 class StepDisplay:
     """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
 
-    def __init__(self, target: Console) -> None:
-        """Show steps on a console."""
+    def __init__(self, target: Console, *, files: bool = False) -> None:
+        """Show steps on a console, after the differences, with the diffs of files if wanted."""
         self._console = target
+        self._files = files
         self._status = Status("", console=target) if target.is_interactive else None
         self._running: dict[int, tuple[Step, float, str]] = {}
         self._lock = threading.Lock()
 
-    def difference(self, found: Diff, changes: RuleChanges | None, *, files: bool) -> None:
-        """Show the findings, with the diffs of files if wanted."""
-        self._console.print(drift_report(found, changes, files=files))
+    def difference(self, found: Diff, changes: RuleChanges | None) -> None:
+        """Show the findings."""
+        self._console.print(drift_report(found, changes, files=self._files))
 
     def __enter__(self) -> Self:
         """Start the spinner."""

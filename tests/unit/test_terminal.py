@@ -83,8 +83,8 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         pass
 
     def display() -> None:
-        for output in (text.StepDisplay(text.console(stderr=True)), log.StepRecords()):
-            output.difference(diff(said), RuleChanges((said,), (said,)), files=True)
+        for output in (text.StepDisplay(text.console(stderr=True), files=True), log.StepRecords()):
+            output.difference(diff(said), RuleChanges((said,), (said,)))
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))
 
