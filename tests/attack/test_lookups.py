@@ -22,6 +22,9 @@ from devkit.waiting import until
 
 THERE, GONE = b"a.there.test", b"x.gone.test"
 SLOW = b"slow.there.test"
+NEAR = b"a.near.test"
+"""Below a rule of another group than the silent ones."""
+
 SLOW_SECONDS = 2.5
 _SILENCE_SECONDS = 4.0
 """For how long Docker's resolver waits for an answer of the name server that it asks."""
@@ -30,7 +33,15 @@ _SILENCE_SECONDS = 4.0
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     """A name server with a few names, and a subtree for which it says nothing."""
-    there = (THERE.decode(), SLOW.decode(), "b.there.test", "c.there.test", "d.there.test", "named.test")
+    there = (
+        THERE.decode(),
+        SLOW.decode(),
+        "b.there.test",
+        "c.there.test",
+        "d.there.test",
+        "named.test",
+        NEAR.decode(),
+    )
     with NameServer(there, OWN_LOOPBACK, silent="silent.test", slow={SLOW: SLOW_SECONDS}) as server:
         yield server
 
@@ -49,9 +60,9 @@ def proxy(tmp_path: Path, release: Release, names: NameServer) -> Iterator[Resol
 
 @pytest.fixture
 def crowded(proxy: Resolving) -> Resolving:
-    """The proxy, with rules for both protocols, for what is below two names and for a name itself."""
+    """The proxy, with rules for both protocols, for what is below three names and for a name itself."""
     proxy.ports[8081] = free_port()
-    below = [{"dst": dst} for dst in (".there.test", ".silent.test", "named.test")]
+    below = [{"dst": dst} for dst in (".there.test", ".silent.test", ".near.test", "named.test")]
     tls = [{**rule, "port": 8080} for rule in below]
     proxy.serve(rule_set(*tls, *({**rule, "proto": "http", "port": 8081} for rule in below))[1])
     until(proxy.serves)
@@ -123,7 +134,7 @@ class Crowd:
 
 
 def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> None:
-    """One that has its share waiting is refused more; others get new names, and it gets those of rules."""
+    """One that has its share waiting is refused more of it; others get new names, and it gets other rules'."""
     with socket.create_server((OWN_LOOPBACK, 8080)) as tls, socket.create_server((OWN_LOOPBACK, 8081)) as http:
         with Crowd(crowded, "127.0.0.14"):
             until(lambda: _lookups(crowded, "dns_rq_pending_overflow") > bounds.LOOKUPS, 20)
@@ -131,6 +142,7 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving) -> Non
             assert _arrives(crowded, tls, "127.0.0.13", client_hello(b"b.there.test"))
             assert _arrives(crowded, http, "127.0.0.13", _request(b"c.there.test"))
             assert _arrives(crowded, tls, "127.0.0.14", client_hello(b"named.test"))
+            assert _arrives(crowded, tls, "127.0.0.14", client_hello(NEAR))
             until(lambda: _lookups(crowded, "rq_pending_open") == 1, 5)
             until(lambda: {("tls", "limit"), ("http", "limit")} <= _told(crowded), 10)
         until(lambda: _arrives(crowded, tls, "127.0.0.14", client_hello(b"d.there.test")), 10)

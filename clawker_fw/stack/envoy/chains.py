@@ -178,7 +178,7 @@ def _filters(rule: Rule, share: str, statistics: str, idle: float) -> list[Json]
             "envoy.filters.network.sni_dynamic_forward_proxy",
             "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
             port_value=rule.port,
-            dns_cache_config=lookups.cache(share),
+            dns_cache_config=lookups.cache_of(rule, share),
         ),
         extension(
             "envoy.filters.network.tcp_proxy",

@@ -1,11 +1,13 @@
 """How names are looked up, so that one agent's lookups are not in the way of another's.
 
 Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
-they are looked up in a cache for those agents whose addresses have the same last digit, with room for only so many
-lookups at once. All other names share one cache without such a bound: of them, there are no more than rules. Envoy
-has a cluster for each cache, and each source address that it connects from.
+they are looked up in a cache for those agents whose addresses have the same last digit, and for a third of the
+subtree rules, with room for only so many lookups at once. All other names share one cache without such a bound: a
+rule of an exact name takes one lookup. Envoy has a cluster for each cache, and each source address that it
+connects from.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +17,9 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, typed
 
 SHARES = 10
 """Agents are told apart by the last digit of their addresses: Envoy has no other way that is as cheap."""
+
+RULE_GROUPS = 3
+"""Subtree rules are told apart by their hash. More groups would leave less room to each (`bounds.LOOKUPS`)."""
 
 NAMED = "named"
 """The cache of the names that rules name."""
@@ -30,31 +35,37 @@ class Cluster:
 
 
 def shares(rule: Rule) -> tuple[str, ...]:
-    """Return the caches in which a rule's names are looked up: one for each last digit, or one for everybody."""
+    """Return whose lookups of a rule are kept apart: agents by their last digit, or nobody's."""
     return tuple(map(str, range(SHARES))) if rule.destination.subtree else (NAMED,)
 
 
+def cache_of(rule: Rule, share: str) -> Json:
+    """Return the configuration of the cache in which a rule's names are looked up for a share of agents."""
+    return cache(_place(rule, share))
+
+
 def cluster_of(rule: Rule, share: str) -> str:
-    """Return the name of the cluster for a rule and one of its caches."""
-    return _cluster(share, exempt=rule.allow_private)
+    """Return the name of the cluster for a rule and a share of agents."""
+    return _cluster(_place(rule, share), exempt=rule.allow_private)
 
 
 def clusters() -> Iterator[Cluster]:
     """Yield all clusters."""
-    for share in (NAMED, *map(str, range(SHARES))):
+    places = [NAMED, *(f"{share} {group}" for share in range(SHARES) for group in range(RULE_GROUPS))]
+    for place in places:
         for exempt in (False, True):
-            yield Cluster(_cluster(share, exempt=exempt), exempt, cache(share))
+            yield Cluster(_cluster(place, exempt=exempt), exempt, cache(place))
 
 
-def cache(share: str) -> Json:
+def cache(place: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     entries, lookups = (
         (bounds.CACHED_NAMES, bounds.MOST_CONNECTIONS)
-        if share == NAMED
-        else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS)
+        if place == NAMED
+        else (bounds.CACHED_NAMES // SHARES // RULE_GROUPS, bounds.LOOKUPS)
     )
     return {
-        "name": share,
+        "name": place,
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": entries,
         "dns_cache_circuit_breaker": {"max_pending_requests": lookups},
@@ -79,5 +90,12 @@ def resolver() -> Json:
     )
 
 
-def _cluster(share: str, *, exempt: bool) -> str:
-    return f"{'exempt' if exempt else 'guarded'} {share}"
+def _place(rule: Rule, share: str) -> str:
+    if share == NAMED:
+        return NAMED
+    group = int.from_bytes(hashlib.sha256(rule.destination.name.encode()).digest()) % RULE_GROUPS
+    return f"{share} {group}"
+
+
+def _cluster(place: str, *, exempt: bool) -> str:
+    return f"{'exempt' if exempt else 'guarded'} {place}"
