@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Self
 import pytest
 
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy import bounds, lookups
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
@@ -26,6 +27,12 @@ NEAR = b"a.near.test"
 """Below a rule of another group than the silent ones."""
 
 SLOW_SECONDS = 2.5
+STOPPED_SECONDS = 5.0
+"""Within so many seconds after an attack, its last lookup begins."""
+
+REPEATED_SECONDS = 15.0
+"""For so long, a name server that never answers is asked again."""
+
 _SILENCE_SECONDS = 4.0
 """For how long Docker's resolver waits for an answer of the name server that it asks."""
 
@@ -167,6 +174,22 @@ def test_lookups_without_an_answer_do_not_give_way_to_more(crowded: Resolving) -
         time.sleep(_SILENCE_SECONDS)
         attempts = _lookups(crowded, "dns_query_attempt") - before
     assert bounds.LOOKUPS <= attempts < 2 * bounds.LOOKUPS
+
+
+def test_lookups_end_soon_after_an_attack(crowded: Resolving, names: NameServer) -> None:
+    """No name is new by then; those that never had an answer are asked for a few times more, and no longer."""
+    with Crowd(crowded, "127.0.0.16"):
+        time.sleep(_SILENCE_SECONDS)
+    time.sleep(STOPPED_SECONDS)
+    before = names.asked.copy()
+    assert len(set(before)) >= bounds.LOOKUPS / 2  # each over both protocols
+    names.asked.clear()
+    time.sleep(REPEATED_SECONDS - STOPPED_SECONDS)
+    assert set(names.asked) <= set(before)
+    assert max(Counter(before + names.asked).values()) <= 2 * lookups.TRIES
+    names.asked.clear()
+    time.sleep(STOPPED_SECONDS)
+    assert not names.asked
 
 
 def test_a_busy_agent_is_not_refused(crowded: Resolving) -> None:

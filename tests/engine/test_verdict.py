@@ -202,7 +202,7 @@ def test_a_look_while_containers_come_and_go(up: Firewall, docker: APIClient) ->
     restarting = threading.Thread(target=restart)
     restarting.start()
     try:
-        for _ in range(10):
+        for _ in range(4):
             envoy = up.drift().json["siblings"][0]
             assert envoy["verdict"] != "current", envoy
     finally:

@@ -21,6 +21,9 @@ SHARES = 10
 RULE_GROUPS = 3
 """Subtree rules are told apart by their hash. More groups would leave less room to each (`bounds.LOOKUPS`)."""
 
+TRIES = 5
+"""How often a name server is asked for a name before it counts as silent."""
+
 NAMED = "named"
 """The cache of the names that rules name."""
 
@@ -83,10 +86,11 @@ def resolver() -> Json:
         "envoy.network.dns_resolver.cares",
         f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
         dns_resolver_options={"no_default_search_domain": True},
-        # A cache waits for 5 s in all. c-ares asks again after 2 s, but after 250 ms once answers have been
+        # A cache waits for 5 s in all. c-ares asks again after 1 s, but after 250 ms once answers have been
         # quick, and each time it waits about twice as long. With fewer tries, a late answer would be missed.
-        query_timeout_seconds="2",
-        query_tries=5,
+        # It goes on when the cache has given up: its last try can be 15 s after the first.
+        query_timeout_seconds="1",
+        query_tries=TRIES,
     )
 
 
