@@ -138,6 +138,7 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
         "all_connections": bounds.MOST_CONNECTIONS - bounds.OWN_CONNECTIONS,
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": 0,
+        "datagrams_per_second": limits.datagrams_per_second,
     }
 
 
