@@ -205,7 +205,8 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     """Bring up a firewall in a simulated internet, with everybody else around it."""
     world.add(ELSEWHERE, *(address for name, address in PRIVATE.items() if name != "gateway"))
     firewall = Firewall(world.engine.host, "clawker", folder)
-    firewall.write(*RULES)
+    # A name with a rule for UDP is looked up at once, and its name server comes last.
+    firewall.write(*(rule for rule in RULES if not (isinstance(rule, dict) and rule.get("proto") == "udp")))
     firewall.run()
     status = firewall.status()
     for network in ("net", "egress"):
@@ -223,11 +224,13 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         "world": WORLD,
         "nameserver": NAMESERVER,
     }
+    own = {name: [places[place]] for name, place in _OURS.items()}
+    names = world.resolve(ZONE | own, "--verbose")
+    firewall.write(*RULES)
+    firewall.call("reload").expect()
     for name in ("own", "raw", TALK, "nobody", *LEADS):
         (places[name],) = agent.ask("resolve", f"{name}.test").last["answers"]
     places["unused"] = str(IPv4Address(places["own"]) + _UNUSED)
-    own = {name: [places[place]] for name, place in _OURS.items()}
-    names = world.resolve(ZONE | own, "--verbose")
     hearing = ("--verbose", "--zone", f"{HEARD}=192.0.2.1,{CONTROL}=192.0.2.1")
     listener = world.serve("dns", "--listen", f"0.0.0.0:{HOST_PORT}", *hearing)
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
@@ -237,5 +240,6 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         world.serve("dns", "--listen", f"{address}:{HOST_PORT}", *hearing, process=inside)
         for address in ("127.0.0.1", places["envoy"])
     ]
+    until(lambda: agent.ask("resolve", CONTROL, "--timeout", "1s", "--server", f"{places[TALK]}:{HOST_PORT}").ok)
     witnesses = Witnesses([world.origin, loopback, agent, neighbour, listener, *within])
     return Site(world, firewall, peers, agent, neighbour, names, witnesses, places)
