@@ -45,7 +45,7 @@ def rules() -> st.SearchStrategy[Rule]:
 def _opaque() -> st.SearchStrategy[Rule]:
     return st.builds(
         lambda name, what: Rule(
-            Destination(name, subtree=False), *what[:2], allow_private=len(name) % 2 == 0, last_port=what[2]
+            Destination(name, subtree=False), what[0], what[1], len(name) % 2 == 0, last_port=what[2]
         ),
         names(),
         st.sampled_from(OPAQUE),
