@@ -26,8 +26,8 @@ _FIRST_ERROR = 400
 
 _OF_RULES = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
 """Reasons that follow from the rules alone."""
-_OUR_STEPS = frozenset({"resolve", "connect"})
-"""Steps of an attempt that only the siblings answer."""
+_OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
+"""Steps of an attempt that fail only at the siblings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ def attempt(reader: EngineReader, observed: Observed, explained: Explanation) ->
     resolver = observed.siblings[Sibling.COREDNS].container.id
     trial = reader.trial(resolver, target.name, target.protocol.transport, target.port)
     last = trial.steps[-1]
-    if last.ok and last.status < _FIRST_ERROR:
+    # A datagram that leads nowhere is just not answered.
+    if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
         return Attempted(trial, None)
     recorder = resolver if last.name == "resolve" else observed.siblings[Sibling.ENVOY].container.id
     return Attempted(trial, _recorded(reader, recorder, last))

@@ -123,10 +123,15 @@ class OtelSettings(_Section):
 class LimitSettings(_Section):
     """What one agent, identified by its address, can use of the siblings."""
 
-    connections: Limit = Field(default=1024, description="Connections of one agent to Envoy at the same time.")
+    connections: Limit = Field(
+        default=1024, description="Connections and UDP sessions of one agent to Envoy at the same time."
+    )
     connections_per_second: Limit = Field(
         default=500,
-        description="New connections of one agent per second, to each sibling, or four times as many at once.",
+        description="New connections and UDP sessions of one agent per second, to each sibling.",
+    )
+    datagrams_per_second: Limit = Field(
+        default=10_000, description="UDP datagrams of one agent to Envoy per second, or a tenth of them at once."
     )
     queries_per_second: Limit = Field(default=1000, description="DNS queries of one agent per second.")
     resolver_connections: Limit = Field(

@@ -137,10 +137,9 @@ class NameServer:
         self._silent = tuple(label.encode() for label in silent.split(".")) if silent else ()
         self.asked: list[tuple[bytes, ...]] = []
         places = names if isinstance(names, Mapping) else dict.fromkeys(names, address)
-        self._names = {
-            tuple(label.encode() for label in name.split(".")): IPv4Address(place).packed
-            for name, place in places.items()
-        }
+        self._names: dict[tuple[bytes, ...], bytes] = {}
+        for name, place in places.items():
+            self.move(name, place)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -157,6 +156,10 @@ class NameServer:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
+
+    def move(self, name: str, place: str) -> None:
+        """Answer with another address for a name from now on."""
+        self._names[tuple(label.encode() for label in name.split("."))] = IPv4Address(place).packed
 
     def _serve(self) -> None:
         while True:

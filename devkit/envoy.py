@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,7 +25,7 @@ from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
-from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, hot
+from clawker_fw.stack.envoy.sibling import CLUSTERS, DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
@@ -56,8 +57,9 @@ class Proxy:
         self.folder = folder
         self.ports = {port: free_port() for port in PORTS}
         self._numbers = virtual.Numbers()
-        for name in ("hot/lds", "hot/rds"):
-            (folder / name).mkdir(parents=True)
+        self._answering = _answer_datagrams()
+        for resource in RESOURCES:
+            (folder / "hot" / resource.path).parent.mkdir(parents=True)
         buckets = folder / refusals.BUCKETS_FILE
         buckets.parent.mkdir(parents=True)
         buckets.write_bytes(refusals.buckets())
@@ -66,13 +68,14 @@ class Proxy:
             "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
             "dynamic_resources": {
-                "lds_config": {
+                kind: {
                     "resource_api_version": "V3",
                     "path_config_source": {
-                        "path": str(folder / LISTENERS),
-                        "watched_directory": {"path": str(folder / "hot/lds")},
+                        "path": str(folder / path),
+                        "watched_directory": {"path": str((folder / path).parent)},
                     },
                 }
+                for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
             },
             "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}]},
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
@@ -105,7 +108,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, _VIRTUAL.num_addresses - 1)
         self.virtual = {name: _VIRTUAL[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in hot(policy, EnvoyAddresses(HERE, self.virtual), self.idle).items():
+        for path, file in hot(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -115,8 +118,13 @@ class Proxy:
         self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's name."""
+        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`."""
         self._free_port(resource)
+        if "load_assignment" in resource:
+            resource.pop("cluster_type", None)
+            (endpoint,) = resource["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            host = {"address": str(HERE), "port_value": self._answering}
+            endpoint["endpoint"]["address"]["socket_address"] = host
         for chain in resource.get("filter_chains", []):
             if chain["name"] != through.CHAIN:
                 text = chain["name"]
@@ -203,6 +211,8 @@ async def outcomes(proxy: Proxy, requests: Sequence[Request], at_once: int = 32)
 
     async def outcome(request: Request) -> str:
         async with room:
+            if request.protocol is Protocol.UDP:
+                return await _datagram(proxy.place(request.port, request.at))
             answer = _response if request.protocol is Protocol.HTTP else _everything
             return await _exchange(proxy.place(request.port, request.at), _content(request), answer)
 
@@ -243,6 +253,46 @@ async def _exchange(
     finally:
         if writer:
             writer.close()
+
+
+class _Answer(asyncio.DatagramProtocol):
+    """What comes back for a datagram: nothing if its port is closed."""
+
+    def __init__(self) -> None:
+        self.came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        self._set(data.decode())
+
+    def error_received(self, _: Exception) -> None:
+        self._set("")
+
+    def _set(self, answer: str) -> None:
+        if not self.came.done():
+            self.came.set_result(answer)
+
+
+async def _datagram(place: tuple[str, int]) -> str:
+    sending, answer = await asyncio.get_running_loop().create_datagram_endpoint(_Answer, remote_addr=place)
+    try:
+        sending.sendto(b"?")
+        return await asyncio.wait_for(answer.came, 10)
+    finally:
+        sending.close()
+
+
+def _answer_datagrams() -> int:
+    """Have somebody answer datagrams until the end of the process, and return the port."""
+    host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    host.bind((str(HERE), 0))
+
+    def serve() -> None:
+        while True:
+            _, sender = host.recvfrom(64)
+            host.sendto(b"udp", sender)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(host.getsockname()[1])
 
 
 def program(release: Release) -> Path:
@@ -298,11 +348,17 @@ class Resolving(Loading):
         super()._decide_only(resource)
         for cache in _caches(resource):
             cache.update(self._asking(cache))
+        if "cluster_type" in resource:
+            resource["cluster_type"]["typed_config"] |= self._resolver
 
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
+        return {**cache, **self._rates, **self._resolver}
+
+    @property
+    def _resolver(self) -> dict[str, Any]:
         resolver = lookups.resolver()
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
-        return {**cache, **self._rates, "typed_dns_resolver_config": {**resolver, "typed_config": config}}
+        return {"typed_dns_resolver_config": {**resolver, "typed_config": config}}
 
     def hello(self, name: bytes, port: int) -> bytes:
         """Return what comes back for a TLS hello with a server name of any octets."""

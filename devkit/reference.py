@@ -312,7 +312,13 @@ def attacks_page() -> str:
     ]
     for title, attacks in ATTACKS.items():
         rows = [
-            [each.what, each.result, "yes" if each.arrives else "no", each.reason or "", _code(each.name or "")]
+            [
+                each.what,
+                each.result,
+                "yes" if each.arrives or each.heard else "no",
+                each.reason or "",
+                _code(each.name or ""),
+            ]
             for each in attacks
         ]
         table = _table(

@@ -12,14 +12,21 @@ LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""
 
 PORTS = (80, 443, 8080)
-OPAQUE = ((22, None), (9000, 9002))
-"""Ports of rules for TCP, the first and the last one. They have these for themselves."""
+OPAQUE = (
+    (Protocol.TCP, 22, None),
+    (Protocol.TCP, 9000, 9002),
+    (Protocol.UDP, 443, None),
+    (Protocol.UDP, 9000, 9001),
+)
+"""What rules are for that forward everything as it is: the protocol, the first port and the last one."""
 
 NAMED = (Protocol.HTTPS, Protocol.HTTP)
 """Protocols that name the host."""
 
 CONNECTIONS = tuple(
-    (protocol, port) for protocol in Protocol for port in (*PORTS, *(first for first, _ in OPAQUE), 9001)
+    (protocol, port)
+    for protocol in Protocol
+    for port in sorted({*PORTS, *(first for _, first, _ in OPAQUE), 9001})
 )
 """What an agent may try with a name: a protocol and a port."""
 
@@ -37,12 +44,8 @@ def rules() -> st.SearchStrategy[Rule]:
 
 def _opaque() -> st.SearchStrategy[Rule]:
     return st.builds(
-        lambda name, ports: Rule(
-            Destination(name, subtree=False),
-            Protocol.TCP,
-            ports[0],
-            allow_private=len(name) % 2 == 0,
-            last_port=ports[1],
+        lambda name, what: Rule(
+            Destination(name, subtree=False), what[0], what[1], len(name) % 2 == 0, last_port=what[2]
         ),
         names(),
         st.sampled_from(OPAQUE),
@@ -87,9 +90,9 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
         destination = Destination(name, chosen.random() < 0.3)  # noqa: PLR2004
         private = len(name) % 2 == 0
         if chosen.random() < 0.1:  # noqa: PLR2004
-            first, last = chosen.choice(OPAQUE)
+            protocol, first, last = chosen.choice(OPAQUE)
             exact = Destination(name, subtree=False)
-            entries.append(Rule(exact, Protocol.TCP, first, allow_private=private, last_port=last))
+            entries.append(Rule(exact, protocol, first, allow_private=private, last_port=last))
             continue
         if chosen.random() < 0.2:  # noqa: PLR2004
             protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))

@@ -24,11 +24,17 @@ def explain(
     *,
     proto: Annotated[
         str | None,
-        typer.Option("--proto", metavar="PROTOCOL", help="https or http (tls, wss and ws also). Default: https."),
+        typer.Option(
+            "--proto",
+            metavar="PROTOCOL",
+            help="https, http, tcp, ssh or udp (tls, wss and ws also). Default: https.",
+        ),
     ] = None,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Also try it from the agents' network: up to the TLS handshake, or HEAD /."),
+        typer.Option(
+            "--live", help="Also try it from the agents' network: the TLS handshake, HEAD /, or an empty datagram."
+        ),
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:

@@ -37,7 +37,9 @@ NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", hidden=True)
 ProtocolOption = Annotated[
     str | None,
     typer.Option(
-        "--proto", metavar="PROTOCOL", help="https, http, tcp or ssh. Default: https; for deny, every protocol."
+        "--proto",
+        metavar="PROTOCOL",
+        help="https, http, tcp, ssh or udp. Default: https; for deny, every protocol.",
     ),
 ]
 PortOption = Annotated[

@@ -26,7 +26,12 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
             },
             refused=tuple(
-                Refused(str(each["source"]), int(each["connections"]), int(each["queries"]))
+                Refused(
+                    str(each["source"]),
+                    int(each["connections"]),
+                    int(each["queries"]),
+                    int(each.get("datagrams", 0)),  # the helper of an earlier release does not count them
+                )
                 for each in answer.get("refused") or ()
             ),
             engine_files=tuple(answer.get("engine_files") or ()),

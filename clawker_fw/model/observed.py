@@ -140,6 +140,7 @@ class Refused:
     source: str
     connections: int
     queries: int
+    datagrams: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,13 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
         "limited": [
-            {"agent": name, "address": each.source, "connections": each.connections, "queries": each.queries}
+            {
+                "agent": name,
+                "address": each.source,
+                "connections": each.connections,
+                "queries": each.queries,
+                "datagrams": each.datagrams,
+            }
             for name, each in limited(observed, sibling)
         ],
     }

@@ -31,7 +31,13 @@ _DIFFERENCES = {
     Difference.OTHER_NAME: "for another name, spelled similarly",
     Difference.BELOW: "for names below this one",
 }
-_STEPS = {"resolve": "resolved", "connect": "connected", "handshake": "TLS", "request": "HEAD /"}
+_STEPS = {
+    "resolve": "resolved",
+    "connect": "connected",
+    "handshake": "TLS",
+    "request": "HEAD /",
+    "datagram": "empty datagram",
+}
 _WIDTH = 9
 
 

@@ -286,8 +286,9 @@ def _limited(observed: Observed) -> list[RenderableType]:
     return [
         Text(
             visible(
-                f"{sibling.value} has refused {_counted(each.connections, 'connection')} and "
-                f"{_counted(each.queries, 'query', 'queries')} beyond the limits of {name or each.source}."
+                f"{sibling.value} has refused {_counted(each.connections, 'connection')}, "
+                f"{_counted(each.queries, 'query', 'queries')} and {_counted(each.datagrams, 'datagram')} "
+                f"beyond the limits of {name or each.source}."
             )
         )
         for sibling in Sibling

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.schema import Protocol, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
     """Yield the conflicts of rules that claim the same port of a name.
 
     TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
-    ports for itself.
+    ports for itself. Ports of UDP are other ports.
     """
     by_destination: dict[tuple[str, bool], list[Rule]] = {}
     for rule in (each for each in rules if each.protocol and not each.denies):
@@ -41,7 +41,9 @@ def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
         if not subtree and any(rule.opaque for rule in own):
             parts = name.split(".")
             above = [(".".join(parts[start:]), True) for start in range(len(parts))]
-            yield from _claims(name, [*own, *(rule for each in above for rule in by_destination.get(each, ()))])
+            claiming = [*own, *(rule for each in above for rule in by_destination.get(each, ()))]
+            for datagrams in (False, True):
+                yield from _claims(name, [rule for rule in claiming if _in_datagrams(rule) is datagrams])
 
 
 def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
@@ -53,6 +55,10 @@ def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
             if other is not rule and other.opaque and (other, rule) not in told:
                 told.add((other, rule))
                 yield Conflict(other, rule, f"two rules claim port {port} of {name}: {other} and {rule}")
+
+
+def _in_datagrams(rule: Rule) -> bool:
+    return rule.transport is Protocol.UDP
 
 
 def _opaque_first(rule: Rule) -> bool:

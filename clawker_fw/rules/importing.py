@@ -14,7 +14,7 @@ from clawker_fw.rules.schema import LATER_FIELDS, Action, Rule, RuleEntry, mista
 
 _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")
-_LATER_PROTOCOLS = ("opaque", "udp")
+_LATER_PROTOCOLS = ("opaque",)
 _NOT_DENIED = "what it denied may be allowed by another rule"
 
 

@@ -116,7 +116,7 @@ class Policy:
 
         A rule that forwards everything as it is does so whatever protocol is spoken on its port.
         """
-        opaque = self._decided(name, Protocol.TCP, port)
+        opaque = None if protocol is Protocol.UDP else self._decided(name, Protocol.TCP, port)
         decided = opaque if opaque and opaque.allowed else self._decided(name, protocol.transport, port)
         return decided or Decision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clawker_fw.rules.conflicts import Conflict, about_ports, about_the_same
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.schema import Protocol, Rule
 
 USUAL_PORTS = (80, 443)
 MOST_RULES = 100_000
 MOST_PORTS = 1_000
 MOST_OPAQUE_PORTS = 2_000
+MOST_UDP_PORTS = 500
 """The most that both siblings can apply within seconds in their memory limit (docs/how-it-works.md)."""
 
 
@@ -58,6 +59,7 @@ class RuleSet:
             ("rules", len(rules.rules), MOST_RULES),
             ("ports", len(rules.ports), MOST_PORTS),
             ("ports of tcp and ssh rules", rules.opaque_ports, MOST_OPAQUE_PORTS),
+            ("ports of udp rules", rules.udp_ports, MOST_UDP_PORTS),
         ):
             if count > most:
                 raise TooManyError(f"there are {count:,} {what}; at most {most:,} are supported")
@@ -85,8 +87,18 @@ class RuleSet:
 
     @cached_property
     def opaque_ports(self) -> int:
-        """How many ports of names with an address of their own are listened on."""
-        return sum(len(rule.ports) for rule in self.rules if rule.opaque)
+        """How many ports of names with an address of their own are listened on for connections."""
+        return self._ports_of(datagrams=False)
+
+    @cached_property
+    def udp_ports(self) -> int:
+        """How many of their ports are listened on for datagrams."""
+        return self._ports_of(datagrams=True)
+
+    def _ports_of(self, *, datagrams: bool) -> int:
+        return sum(
+            len(rule.ports) for rule in self.rules if rule.opaque and (rule.transport is Protocol.UDP) is datagrams
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -34,6 +34,7 @@ class Protocol(StrEnum):
     HTTP = "http"
     TCP = "tcp"
     SSH = "ssh"
+    UDP = "udp"
 
     @property
     def default_port(self) -> int | None:
@@ -48,7 +49,7 @@ class Protocol(StrEnum):
     @property
     def opaque(self) -> bool:
         """Whether nothing on the wire names the host, so that the name needs an address of its own."""
-        return self.transport is Protocol.TCP
+        return self.transport in {Protocol.TCP, Protocol.UDP}
 
 
 class Action(StrEnum):
@@ -63,8 +64,9 @@ ALIASES = {"tls": Protocol.HTTPS, "wss": Protocol.HTTPS, "ws": Protocol.HTTP}
 
 HIGHEST_PORT = 65535
 MOST_PORTS_OF_A_RULE = 1_000
+MOST_PORTS_OF_A_UDP_RULE = 100
+"""Fewer, because for Envoy each of them is a listener and a cluster."""
 
-LATER_PROTOCOLS = ("udp",)
 LATER_FIELDS = ("path_rules", "path_default", "insecure_skip_tls_verify")
 """What the language has room for, and what is not supported yet."""
 
@@ -102,6 +104,13 @@ class Rule:
         return not self.denies and (bool(self.host) or (self.protocol is not None and self.protocol.opaque))
 
     @property
+    def transport(self) -> Protocol | None:
+        """What the connections that it is for are told apart by on the wire; None if it is for all of them."""
+        if self.protocol is None:
+            return None
+        return Protocol.TCP if self.opaque and self.protocol is not Protocol.UDP else self.protocol.transport
+
+    @property
     def ports(self) -> range:
         """The ports that it is for; none if it is for every port."""
         return range(self.port, (self.last_port or self.port) + 1) if self.port else range(0)
@@ -114,15 +123,12 @@ class Rule:
     @property
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
         """What it allows: how it is told apart, with each port."""
-        if self.protocol is None:
-            return ()
-        transport = Protocol.TCP if self.opaque else self.protocol.transport
-        return tuple((transport, port) for port in self.ports)
+        transport = self.transport
+        return tuple((transport, port) for port in self.ports) if transport else ()
 
     def matches(self, transport: Protocol, port: int) -> bool:
         """Whether it is for connections with this transport to this port."""
-        own = Protocol.TCP if self.opaque else self.protocol and self.protocol.transport
-        return own in {None, transport} and (self.port is None or port in self.ports)
+        return self.transport in {None, transport} and (self.port is None or port in self.ports)
 
     def __str__(self) -> str:
         """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
@@ -163,8 +169,6 @@ def _name(text: str) -> str:
 
 
 def _protocol(value: object) -> object:
-    if value in LATER_PROTOCOLS:
-        raise ValueError(f"`proto: {value}` is not supported yet; https and http are")
     return ALIASES.get(value, value) if isinstance(value, str) else value
 
 
@@ -197,12 +201,12 @@ class RuleEntry(BaseModel):
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
         description="`https` (forwarded by SNI; `tls` and `wss` mean the same), `http` (`ws` means the same), "
-        "or `tcp` or `ssh` (forwarded as they are, for an exact name). "
+        "or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact name). "
         "Default: https; of a rule that denies, every protocol.",
     )
     port: Annotated[tuple[int, int | None], BeforeValidator(_ports)] | None = Field(
         default=None,
-        description="The port; for tcp and ssh also several, as `8000-8010`. "
+        description="The port; for tcp, ssh and udp also several, as `8000-8010`. "
         "Default: 443 for https, 80 for http, 22 for ssh; of a rule that denies, every port.",
     )
     action: Action = Field(
@@ -251,9 +255,12 @@ class RuleEntry(BaseModel):
         if first is None:
             raise ValueError(f"a rule with `proto: {protocol}` needs a `port`")
         if last and not protocol.opaque and not self.as_:
-            raise ValueError(f"several ports are for tcp and ssh; write a rule for each port of {protocol}")
-        if last and last - first >= MOST_PORTS_OF_A_RULE:
-            raise ValueError(f"{first}-{last} are too many ports; {MOST_PORTS_OF_A_RULE:,} are the most of a rule")
+            raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
+        most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
+        if last and last - first >= most:
+            raise ValueError(
+                f"{first}-{last} are too many ports; {most:,} are the most of a rule with `proto: {protocol}`"
+            )
         if protocol.opaque and self.destination.subtree:
             raise ValueError(
                 f"`proto: {protocol}` needs an exact name: nothing that is sent tells which name below "

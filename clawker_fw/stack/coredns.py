@@ -71,6 +71,7 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
         "all_connections": _MOST_CONNECTIONS,
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": limits.queries_per_second,
+        "datagrams_per_second": 0,
     }
 
 

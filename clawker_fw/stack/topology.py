@@ -35,9 +35,11 @@ _BEFORE_BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class EnvoyAddresses:
-    """Where Envoy listens for agents: at one address for hosts that they name, and at one for each other host."""
+    """Envoy's addresses: one for hosts that agents name, one for each other host, two that it connects from."""
 
     shared: IPv4Address
+    guarded: IPv4Address
+    exempt: IPv4Address
     virtual: Mapping[str, IPv4Address] = field(default_factory=dict)
 
 
@@ -59,10 +61,15 @@ class Addressing:
         return _upper_half(self.agents)[10 + slot]
 
     def envoy_addresses(self, slot: int) -> EnvoyAddresses:
-        """Return all addresses at which Envoy listens in a slot."""
+        """Return the addresses at which Envoy listens, and those that it connects from, in a slot."""
         numbers = self.numbers.names
         first = self.virtual(slot, 0) if numbers else self.envoy(slot)
-        return EnvoyAddresses(self.envoy(slot), {name: first + number for name, number in numbers})
+        return EnvoyAddresses(
+            self.envoy(slot),
+            self.guarded(slot),
+            self.exempt(slot),
+            {name: first + number for name, number in numbers},
+        )
 
     def virtual(self, slot: int, number: int) -> IPv4Address:
         """Return the virtual address with a number, in a slot."""

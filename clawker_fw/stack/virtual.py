@@ -40,7 +40,8 @@ def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
     if len(names) > room:
         raise SettingsError(
             "subnet-small",
-            f"{len(names):,} names have tcp or ssh rules, and the agents' network has room for {room:,} of them.",
+            f"{len(names):,} names have tcp, ssh or udp rules, and the agents' network has room for "
+            f"{room:,} of them.",
             hint="Choose a larger subnet with `network.subnet`. A /20, the default, has 959.",
         )
     kept = {name: number for name, number in before.names if number < room}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
 from devkit.attacks.attack import Attack
+from devkit.attacks.datagrams import DATAGRAMS
 from devkit.attacks.names import QUESTIONS, SERVER_NAMES
 from devkit.attacks.opaque import OPAQUE
 from devkit.attacks.requests import BEHIND, REQUESTS
@@ -20,5 +21,6 @@ ATTACKS: Mapping[str, Sequence[Attack]] = {
     "One HTTP request behind another": BEHIND,
     "Allowed names that lead elsewhere": BEHIND_NAMES,
     "Names with an address of their own": OPAQUE,
+    "Datagrams": DATAGRAMS,
     "Addresses": ADDRESSES,
 }

@@ -52,6 +52,9 @@ class Attack:
     port: int = 443
     """The port on which those requests arrive."""
 
+    heard: bool = field(default=False, kw_only=True)
+    """Whether the host of a datagram hears of it."""
+
     freely: bool = field(default=False, kw_only=True)
     """Whether the control is made by a container that is not confined, because no agent succeeds in this way."""
 

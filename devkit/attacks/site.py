@@ -12,6 +12,7 @@ from typing import Any
 from clawker_fw.rules.policy import Policy
 from devkit.attacks.addresses import HOST_PORT, PRIVATE
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, result_of
+from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.firewall import Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.stacks import rule_set
@@ -43,6 +44,8 @@ RULES: list[str | dict[str, Any]] = [
       for name, port in (("own", 8443), ("raw", 2222), ("in", 80))),
     {"dst": "in2.test", "proto": "tcp", "port": 80, "allow_private": True},
     {"dst": "shell.test", "proto": "ssh"},
+    *({"dst": f"{name}.test", "proto": "udp", "port": HOST_PORT, "allow_private": name.endswith("2")}
+      for name in (TALK, "nobody", *LEADS)),
 ]  # fmt: skip
 
 ZONE = {
@@ -66,9 +69,20 @@ ZONE = {
     "raw.test": [WORLD],
     "in.test": [PRIVATE["private"]],
     "in2.test": ["127.0.0.1"],
+    f"{TALK}.test": [WORLD],
+    "whisper.test": [PRIVATE["private"]],
+    "cloud.test": [PRIVATE["local"]],
+    "inward.test": ["127.0.0.1"],
+    "inward2.test": ["127.0.0.1"],
 }
 
-_OURS = {"agent.test": "agent", "agent2.test": "agent", "self.test": "envoy", "self2.test": "envoy"}
+_OURS = {
+    "agent.test": "agent",
+    "agent2.test": "agent",
+    "self.test": "envoy",
+    "self2.test": "envoy",
+    "oneself2.test": "envoy",
+}
 """Names that lead to one of `places`."""
 
 _MARK = "mark-"
@@ -126,7 +140,7 @@ class Site:
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
-            [event for event in seen.events if not self._is_neighbours(event)],
+            [event for event in seen.events if not self._is_neighbours(event) and not _is_control(event)],
             frozenset(each["name"].removesuffix(".") for each in questions if not self._is_neighbours(each)),
             [(each["reason"], each["name"]) for each in self._records(began)],
         )
@@ -169,6 +183,10 @@ class Site:
                     yield record
 
 
+def _is_control(event: Event) -> bool:
+    return str(event.get("name")).removesuffix(".") == CONTROL
+
+
 POLICY = Policy(rule_set(*RULES)[1])
 """What may be looked up: nothing that it does not resolve."""
 
@@ -187,7 +205,8 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     """Bring up a firewall in a simulated internet, with everybody else around it."""
     world.add(ELSEWHERE, *(address for name, address in PRIVATE.items() if name != "gateway"))
     firewall = Firewall(world.engine.host, "clawker", folder)
-    firewall.write(*RULES)
+    # A name with a rule for UDP is looked up at once, and its name server comes last.
+    firewall.write(*(rule for rule in RULES if not (isinstance(rule, dict) and rule.get("proto") == "udp")))
     firewall.run()
     status = firewall.status()
     for network in ("net", "egress"):
@@ -205,15 +224,22 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         "world": WORLD,
         "nameserver": NAMESERVER,
     }
-    for name in ("own", "raw"):
-        (places[name],) = agent.ask("resolve", f"{name}.test").last["answers"]
-    places["unused"] = str(IPv4Address(places["own"]) + _UNUSED)
     own = {name: [places[place]] for name, place in _OURS.items()}
     names = world.resolve(ZONE | own, "--verbose")
-    listener = world.serve(
-        "dns", "--listen", f"0.0.0.0:{HOST_PORT}", "--verbose", "--zone", "heard.test=192.0.2.1"
-    )
+    firewall.write(*RULES)
+    firewall.call("reload").expect()
+    for name in ("own", "raw", TALK, "nobody", *LEADS):
+        (places[name],) = agent.ask("resolve", f"{name}.test").last["answers"]
+    places["unused"] = str(IPv4Address(places["own"]) + _UNUSED)
+    hearing = ("--verbose", "--zone", f"{HEARD}=192.0.2.1,{CONTROL}=192.0.2.1")
+    listener = world.serve("dns", "--listen", f"0.0.0.0:{HOST_PORT}", *hearing)
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
-    loopback = world.serve("origin", "--name", "loopback", *options, process=_pid(peers, firewall, "envoy"))
-    witnesses = Witnesses([world.origin, loopback, agent, neighbour, listener])
+    inside = _pid(peers, firewall, "envoy")
+    loopback = world.serve("origin", "--name", "loopback", *options, process=inside)
+    within = [
+        world.serve("dns", "--listen", f"{address}:{HOST_PORT}", *hearing, process=inside)
+        for address in ("127.0.0.1", places["envoy"])
+    ]
+    until(lambda: agent.ask("resolve", CONTROL, "--timeout", "1s", "--server", f"{places[TALK]}:{HOST_PORT}").ok)
+    witnesses = Witnesses([world.origin, loopback, agent, neighbour, listener, *within])
     return Site(world, firewall, peers, agent, neighbour, names, witnesses, places)

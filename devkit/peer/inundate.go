@@ -19,6 +19,7 @@ func declareInundate(flags *flag.FlagSet) action {
 	count := flags.Int("count", 1000, "how many queries to send")
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
 	server := declareServer(flags, "server")
+	pause := flags.Duration("pause", 0, "wait for so long between two queries")
 	wait := flags.Duration("wait", 500*time.Millisecond, "how long to wait for the next answer")
 	return func(_ context.Context, positional []string, out *printer) (bool, error) {
 		name, err := oneArgument(positional, "NAME")
@@ -35,10 +36,16 @@ func declareInundate(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		more := func(sent int) bool { return sent < *count }
+		wanted := func(sent int) bool { return sent < *count }
 		if *seconds > 0 {
 			end := time.Now().Add(time.Duration(*seconds * float64(time.Second)))
-			more = func(int) bool { return time.Now().Before(end) }
+			wanted = func(int) bool { return time.Now().Before(end) }
+		}
+		more := func(sent int) bool {
+			if sent > 0 {
+				time.Sleep(*pause)
+			}
+			return wanted(sent)
 		}
 		result, err := inundate(address, query, more, *wait)
 		out.print(result)

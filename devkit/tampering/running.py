@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from devkit.hand import Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
@@ -45,6 +45,8 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
     return make
 
 
+_CLUSTER = b'{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","name":"evil"}'
+
 RUNNING = (
     Tampering(
         "a route around the guard is added in envoy",
@@ -65,6 +67,11 @@ RUNNING = (
         "Envoy loads a further HTTP host, and the file is restored afterwards",
         _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
         (Sign(ENVOY, "live", "routes", "commit"),),
+    ),
+    Tampering(
+        "Envoy loads a further cluster, and the file is restored afterwards",
+        _have_loaded(CLUSTERS, b'"resources":[]', b'"resources":[' + _CLUSTER + b"]"),
+        (Sign(ENVOY, "live", "clusters", "commit"),),
     ),
 )
 

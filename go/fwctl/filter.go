@@ -283,6 +283,11 @@ func (r *filterRule) readExpression(content []byte, loaded map[int]string) error
 			r.say("change of meta %d to %x", data.number(unix.NFTA_META_KEY), loaded[data.number(unix.NFTA_META_SREG)])
 		}
 		loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
+	case "ct":
+		if data[unix.NFTA_CT_SREG] != nil {
+			r.say("change of ct %d", data.number(unix.NFTA_CT_KEY))
+		}
+		loaded[data.number(unix.NFTA_CT_DREG)] = fmt.Sprintf("ct %d %x", data.number(unix.NFTA_CT_KEY), data[unix.NFTA_CT_DIRECTION])
 	case "cmp":
 		value, err := readAttributes(data[unix.NFTA_CMP_DATA])
 		if err != nil {

@@ -25,13 +25,15 @@ import (
 const (
 	limitTable = "clawker-fw"
 
-	refusedConnections, refusedQueries = "refused-connections", "refused-queries"
+	refusedConnections, refusedQueries, refusedDatagrams = "refused-connections", "refused-queries", "refused-datagrams"
 
 	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
 	connectionBurst = 1
 	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
 	// (208 KiB by default), from which one agent's must not crowd out those of others.
 	queriesInBurst, queriesPerSecond = 2, 5
+	// datagramBurst is the part of a second's datagrams that may be sent at once, for the same reason.
+	datagramBurst = 10
 
 	// octetsPerQuery is a query over TCP with its headers. The kernel sees segments, not queries, so it counts octets.
 	octetsPerQuery = 128
@@ -58,6 +60,8 @@ const (
 	synAlone = 0x02 // SYN, of the flags in newConnectionFlags
 	// newConnectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection.
 	newConnectionFlags = 0x17
+
+	confirmed = 1 << 3 // the status of a connection in the kernel's table (IPS_CONFIRMED)
 )
 
 // limitFilter is our table and its content, in the order in which the kernel needs it.
@@ -84,7 +88,11 @@ type limitFilter struct {
 // The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
 // a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
 //
-// Nothing of agents but TCP is tracked: an agent could fill the kernel's table of connections, which is for all.
+// A session of UDP counts as a connection: the first datagram between two ports is checked like the first segment of one,
+// and dropped if it is refused. How many datagrams an agent sends is limited before that.
+//
+// Nothing else of agents is tracked, and UDP only where its sessions are limited: an agent could fill the kernel's table
+// of connections, which is for all.
 func newLimitFilter(limits Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
@@ -125,18 +133,32 @@ func newLimitFilter(limits Limits) limitFilter {
 		refused := f.addSet(refusedQueries, size, tellFor)
 		asking, sending := f.addChain("asking"), f.addChain("sending")
 		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
-		f.addRule(asking, within(queries, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond))),
-			verdict(expr.VerdictReturn))
-		f.addRule(asking, counted(refused))
-		f.addRule(asking, verdict(expr.VerdictDrop))
+		f.limitRate(asking, queries, refused, perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond)))
 		f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isQuery, goTo(sending))
 		f.addRule(sending, within(octets, unix.NFT_DYNSET_OP_UPDATE, octetsPerSecond(limits.QueriesPerSecond)),
 			verdict(expr.VerdictAccept))
 		f.addRule(sending, verdict(expr.VerdictDrop))
 	}
-	f.addRule(arriving, from, isNoTCP, []expr.Any{&expr.Notrack{}})
-	f.addRule(leaving, to, isNoTCP, []expr.Any{&expr.Notrack{}})
+	untracked := isNot(unix.IPPROTO_TCP)
+	if limits.DatagramsPerSecond > 0 {
+		datagrams := f.addSet("datagrams", size, forgetAfter)
+		refused := f.addSet(refusedDatagrams, size, tellFor)
+		telling := f.addChain("telling")
+		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), jumpTo(telling))
+		f.limitRate(telling, datagrams, refused, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
+		f.addRule(receiving, from, isProtocol(unix.IPPROTO_UDP), isNewSession, goTo(beginning))
+		untracked = slices.Concat(untracked, isNot(unix.IPPROTO_UDP))
+	}
+	f.addRule(arriving, from, untracked, []expr.Any{&expr.Notrack{}})
+	f.addRule(leaving, to, untracked, []expr.Any{&expr.Notrack{}})
 	return f
+}
+
+// limitRate has a chain return for packets within the limit of their source address, and count and drop all others.
+func (f *limitFilter) limitRate(chain *nftables.Chain, sources, refused *nftables.Set, limit *expr.Limit) {
+	f.addRule(chain, within(sources, unix.NFT_DYNSET_OP_UPDATE, limit), verdict(expr.VerdictReturn))
+	f.addRule(chain, counted(refused))
+	f.addRule(chain, verdict(expr.VerdictDrop))
 }
 
 func (f *limitFilter) addSet(name string, size uint32, forget time.Duration) *nftables.Set {
@@ -185,9 +207,15 @@ var (
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		equal(0, 53),
 	}
-	isNoTCP = []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{unix.IPPROTO_TCP}},
+	// isNewSession is true for the first packet that the kernel tracks: it has no entry in the table yet. (Its state
+	// would be new until there is an answer.)
+	isNewSession = []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: registerOne},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 4,
+			Mask: binary.NativeEndian.AppendUint32(nil, confirmed), Xor: make([]byte, 4),
+		},
+		equal(0, 0, 0, 0),
 	}
 	setMark = []expr.Any{
 		&expr.Immediate{Register: registerOne, Data: markOfFew},
@@ -235,6 +263,13 @@ func isNotIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
 
 func isProtocol(number byte) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne}, equal(number)}
+}
+
+func isNot(protocol byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{protocol}},
+	}
 }
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
@@ -305,7 +340,7 @@ func limitAgents(limits *Limits) error {
 		connection.AddRule(rule)
 	}
 	if err := connection.Flush(); err != nil {
-		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, limit, reject and notrack "+
+		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, ct, limit, reject and notrack "+
 			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT): %w", err)
 	}
 	return nil
@@ -496,26 +531,29 @@ type Refused struct {
 	Source      netip.Addr `json:"source"`
 	Connections uint64     `json:"connections"`
 	Queries     uint64     `json:"queries"`
+	Datagrams   uint64     `json:"datagrams"`
 }
 
 // refusedSources returns what the limits have refused, sorted by source address.
 func refusedSources() ([]Refused, error) {
-	connections, err := counts(refusedConnections)
-	if err != nil {
-		return nil, err
+	found := map[netip.Addr]Refused{}
+	for set, add := range map[string]func(*Refused, uint64){
+		refusedConnections: func(r *Refused, count uint64) { r.Connections = count },
+		refusedQueries:     func(r *Refused, count uint64) { r.Queries = count },
+		refusedDatagrams:   func(r *Refused, count uint64) { r.Datagrams = count },
+	} {
+		counted, err := counts(set)
+		if err != nil {
+			return nil, err
+		}
+		for address, count := range counted {
+			refused := found[address]
+			refused.Source = address
+			add(&refused, count)
+			found[address] = refused
+		}
 	}
-	queries, err := counts(refusedQueries)
-	if err != nil {
-		return nil, err
-	}
-	both := map[netip.Addr]Refused{}
-	for address, count := range connections {
-		both[address] = Refused{address, count, queries[address]}
-	}
-	for address, count := range queries {
-		both[address] = Refused{address, connections[address], count}
-	}
-	return slices.SortedFunc(maps.Values(both), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
+	return slices.SortedFunc(maps.Values(found), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
 }
 
 // counts returns the packets that a set has counted for each source address. There are none without the set.

@@ -313,6 +313,124 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 	})
 }
 
+// session sends a datagram to a port from one of its own, and returns the connection if it is sent back.
+func session(t *testing.T, from netip.Addr, port int) (net.Conn, bool) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
+	connection, err := dialer.Dial("udp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	return connection, comesBack(connection)
+}
+
+func comesBack(connection net.Conn) bool {
+	if _, err := connection.Write([]byte("x")); err != nil {
+		return false
+	}
+	_ = connection.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	_, err := connection.Read(make([]byte, 1))
+	return err == nil
+}
+
+// Sessions of UDP count as connections, of one agent and of all: the first datagram of one too many is dropped, and none
+// that is dropped is tracked. Those that there are go on, and so does another agent.
+func TestSessionsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
+	asAgent := limitedSibling(t, limits)
+	answerQueries(t)
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		connected, _ := dialMany(t, agent, port, 1)
+		var going []net.Conn
+		for range 8 {
+			if connection, answered := session(t, agent, 53); answered {
+				going = append(going, connection)
+			}
+		}
+		if len(connected) != 1 || len(going) != 4 {
+			t.Errorf("%d sessions beside %d connections", len(going), len(connected))
+		}
+		if _, refused := dialMany(t, agent, port, 1); refused != 1 {
+			t.Error("another connection is opened")
+		}
+		for range 20 {
+			for _, connection := range going {
+				if !comesBack(connection) {
+					t.Fatal("a session does not go on")
+				}
+			}
+		}
+		if _, answered := session(t, otherAgent, 53); !answered {
+			t.Error("another agent's is refused")
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 6 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	refused, err := refusedSources()
+	if err != nil || len(refused) != 1 || refused[0] != (Refused{Source: agent, Connections: 5}) {
+		t.Errorf("%v, %v", refused, err)
+	}
+}
+
+// An agent that begins sessions faster than it may gets no answer, also where nothing ever answers.
+func TestNewSessionsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
+	limits.Connections, limits.ConnectionsPerSecond = 100, 5
+	asAgent := limitedSibling(t, limits)
+
+	asAgent(func() {
+		for range 50 {
+			connection, _ := net.DialUDP("udp4", &net.UDPAddr{IP: agent.AsSlice()}, &net.UDPAddr{IP: onAgents.AsSlice(), Port: 9})
+			_, _ = connection.Write([]byte("x"))
+			connection.Close()
+		}
+	})
+	if tracked := trackedConnections(t); tracked < 5 || tracked > 10 {
+		t.Errorf("%d are tracked", tracked)
+	}
+}
+
+// Datagrams beyond an agent's rate are dropped and counted, within a session as well; another agent's pass.
+func TestDatagramsAreLimited(t *testing.T) {
+	limits := smallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 100
+	asAgent := limitedSibling(t, limits)
+	answerQueries(t)
+
+	asAgent(func() {
+		flood, answered := session(t, agent, 53)
+		other, too := session(t, otherAgent, 53)
+		if !answered || !too {
+			t.Fatal("nothing is answered")
+		}
+		for range 300 {
+			_, _ = flood.Write([]byte("x"))
+		}
+		answers := 0
+		for _ = flood.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); ; answers++ {
+			if _, err := flood.Read(make([]byte, 1)); err != nil {
+				break
+			}
+		}
+		if answers < 5 || answers > 100 {
+			t.Errorf("%d answers", answers)
+		}
+		if !comesBack(other) {
+			t.Error("another agent is not answered")
+		}
+	})
+	refused, err := refusedSources()
+	if err != nil || len(refused) != 1 || refused[0].Datagrams < 200 || refused[0].Queries+refused[0].Connections != 0 {
+		t.Errorf("%v, %v", refused, err)
+	}
+}
+
 // queryMany sends queries over UDP from a port each, and counts the answers.
 func queryMany(t *testing.T, from netip.Addr, count int) (answers int) {
 	t.Helper()
@@ -462,7 +580,7 @@ func TestLimitsAreIdempotent(t *testing.T) {
 		shape(t, sibling)
 		expectDifferences(t, sibling)
 	}
-	limits.QueriesPerSecond = 0 // as for a sibling that is no resolver
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 50 // as for a sibling that is no resolver
 	shape(t, sibling)
 	expectDifferences(t, sibling)
 }
@@ -503,7 +621,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Fatalf("%v, %v", found, err)
 	}
-	if found[0] != (Refused{agent, 3, 0}) {
+	if found[0] != (Refused{Source: agent, Connections: 3}) {
 		t.Errorf("connections: %v", found[0])
 	}
 	if other := found[1]; other.Source != otherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {

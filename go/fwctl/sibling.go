@@ -35,7 +35,7 @@ func (s Sibling) around(block netip.Prefix) netip.Prefix {
 }
 
 // Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
-// are not limited. QueriesPerSecond is 0 if the sibling answers no queries.
+// are not limited. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
 type Limits struct {
 	Subnet               netip.Prefix `json:"subnet"`
 	Except               []netip.Addr `json:"except"`
@@ -43,6 +43,7 @@ type Limits struct {
 	AllConnections       int          `json:"all_connections"` // at once, of all agents together
 	ConnectionsPerSecond int          `json:"connections_per_second"`
 	QueriesPerSecond     int          `json:"queries_per_second"`
+	DatagramsPerSecond   int          `json:"datagrams_per_second"`
 }
 
 // Interface is a network interface provided by the engine: its address, its subnet, and its gateway if it has one.

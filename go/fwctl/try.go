@@ -32,7 +32,7 @@ type Trial struct {
 
 // Step is one step of an attempt. Source is our own address and port, by which the siblings' records can be found.
 type Step struct {
-	Name    string  `json:"step"` // resolve, connect, and handshake, request or wait
+	Name    string  `json:"step"` // resolve, connect, and handshake, request, wait or datagram
 	Source  string  `json:"source"`
 	Seconds float64 `json:"seconds"`
 	OK      bool    `json:"ok"`
@@ -43,7 +43,7 @@ type Step struct {
 // try resolves a name at the service address, connects to the answer, and waits for anything that the host says.
 func try(sibling Sibling, arguments []string) (Trial, error) {
 	if len(arguments) != 3 || speakers[arguments[1]] == nil {
-		return Trial{}, fmt.Errorf("try needs a name, `https`, `http` or `tcp`, and a port")
+		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
 	}
 	name, protocol := arguments[0], arguments[1]
 	port, err := strconv.ParseUint(arguments[2], 10, 16)
@@ -58,7 +58,15 @@ func try(sibling Sibling, arguments []string) (Trial, error) {
 
 // speakers are what is said over each protocol.
 var speakers = map[string]func(net.Conn, string, uint16) Step{
-	"https": shakeHands, "http": requestHead, "tcp": waitForIt,
+	"https": shakeHands, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
+}
+
+// kernelOf is what the kernel calls that by which each protocol is sent.
+func kernelOf(protocol string) string {
+	if protocol == "udp" {
+		return protocol
+	}
+	return "tcp"
 }
 
 func tryAt(resolver netip.AddrPort, name, protocol string, port uint16) Trial {
@@ -67,7 +75,7 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16) Trial {
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}
-	connection, step := timed(func() (net.Conn, Step) { return reach(netip.AddrPortFrom(address, port)) })
+	connection, step := timed(func() (net.Conn, Step) { return reach(kernelOf(protocol), netip.AddrPortFrom(address, port)) })
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}
@@ -124,9 +132,9 @@ func resolve(server, name string) (netip.Addr, Step) {
 	return none, step
 }
 
-func reach(place netip.AddrPort) (net.Conn, Step) {
+func reach(network string, place netip.AddrPort) (net.Conn, Step) {
 	step := Step{Name: "connect"}
-	connection, err := net.DialTimeout("tcp", place.String(), eyeTimeout)
+	connection, err := net.DialTimeout(network, place.String(), eyeTimeout)
 	if err == nil {
 		step.Source = connection.LocalAddr().String()
 		err = connection.SetDeadline(time.Now().Add(speakWithin))
@@ -210,6 +218,28 @@ func waitForIt(connection net.Conn, _ string, _ uint16) Step {
 		step.OK, step.Outcome = true, fmt.Sprintf("still open after %s", waitWithin)
 	default:
 		step.Outcome = silentEnd(err)
+	}
+	return step
+}
+
+// sendNothing sends a datagram without content, which few hosts answer. Nobody answers for a host, so an answer is from
+// it. An error is the kernel's of Envoy's container: no rule's listener is there.
+func sendNothing(connection net.Conn, _ string, _ uint16) Step {
+	step := Step{Name: "datagram"}
+	_, err := connection.Write(nil)
+	if err == nil {
+		err = connection.SetReadDeadline(time.Now().Add(waitWithin))
+	}
+	if err == nil {
+		_, err = connection.Read(make([]byte, 1))
+	}
+	switch {
+	case err == nil:
+		step.OK, step.Outcome = true, "the host answered"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		step.OK, step.Outcome = true, fmt.Sprintf("neither answered nor refused after %s", waitWithin)
+	default:
+		step.Outcome = reason(err)
 	}
 	return step
 }

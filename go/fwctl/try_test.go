@@ -60,6 +60,31 @@ func TestTryTCP(t *testing.T) {
 	}
 }
 
+// Over UDP a datagram without content is sent. It fails only where no port is open.
+func TestTryUDP(t *testing.T) {
+	defer func(before time.Duration) { waitWithin = before }(waitWithin)
+	waitWithin = 50 * time.Millisecond
+	for _, answer := range []bool{true, false} {
+		host, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes := make(chan int, 1)
+		go func() {
+			size, sender, _ := host.ReadFrom(make([]byte, 16))
+			if sizes <- size; answer {
+				_, _ = host.WriteTo([]byte("x"), sender)
+			}
+		}()
+		outcome := map[bool]string{true: "the host answered", false: "neither answered nor refused after 50ms"}[answer]
+		found := trying(t, "udp", netip.MustParseAddrPort(host.LocalAddr().String()))
+		if found.String() != "resolve+ connect+ datagram+: "+outcome || <-sizes != 0 {
+			t.Errorf("got %s", found)
+		}
+		host.Close()
+	}
+}
+
 // An attempt over TLS ends with the handshake: the host sees the server name, and no request. Over HTTP it is one
 // request without a body, with the name in `Host`.
 func TestTry(t *testing.T) {
@@ -126,6 +151,7 @@ func TestTryThatFails(t *testing.T) {
 		{"https", gone, "resolve+ connect+ handshake-: closed without an answer"},
 		{"http", gone, "resolve+ connect+ request-: closed without an answer"},
 		{"https", nobody, "resolve+ connect-: 127.0.0.1:1: connection refused"},
+		{"udp", nobody, "resolve+ connect+ datagram-: connection refused"},
 	} {
 		if found := trying(t, each.protocol, each.place).String(); found != each.wanted {
 			t.Errorf("%s: got %s", each.protocol, found)

@@ -14,10 +14,17 @@ from devkit.firewall import Firewall, remove_project
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-LIMITS = {"connections": 8, "connections_per_second": 1000, "queries_per_second": 20, "resolver_connections": 4}
+LIMITS = {
+    "connections": 8,
+    "connections_per_second": 1000,
+    "datagrams_per_second": 100,
+    "queries_per_second": 20,
+    "resolver_connections": 4,
+}
 RULES = (
     {"dst": "a.test", "allow_private": True},
     {"dst": "h.test", "proto": "http", "allow_private": True},
+    {"dst": "u.test", "proto": "udp", "port": 5300, "allow_private": True},
 )
 HELD = "2s"
 LONG_MESSAGE = "ffff00"
@@ -36,9 +43,11 @@ def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
-    """Agents, and an origin with both names."""
+    """Agents, and an origin for each protocol."""
     started = Peers(docker)
     firewall.origin(started, ["a.test", "h.test"])
+    answering = ("dns", "--listen", "0.0.0.0:5300", "--zone", "u.test=192.0.2.1")
+    started.start(*answering, network=f"{firewall.project}-egress", aliases=["u.test"])
     yield started
     started.remove_all()
 
@@ -121,6 +130,21 @@ def test_queries(service: str, agent: Peer, neighbour: Peer) -> None:
     assert LIMITS["queries_per_second"] * 2 // 5 <= flood["answers"] < 100
     assert all(neighbour.ask("resolve", "a.test").ok for _ in range(10))
     until(lambda: agent.ask("resolve", "a.test").ok)
+
+
+def test_datagrams(firewall: Firewall, agent: Peer, neighbour: Peer) -> None:
+    """What is beyond an agent's rate is not answered, and counted; another agent's is answered meanwhile."""
+    place = f"{agent.ask('resolve', 'u.test').last['answers'][0]}:5300"
+    until(lambda: neighbour.ask("resolve", "u.test", "--timeout", "1s", "--server", place).ok, 15)
+    with ThreadPoolExecutor() as pool:
+        flooding = pool.submit(agent.ask, "inundate", "u.test", "--server", place, "--seconds", "2")
+        meanwhile = neighbour.ask("inundate", "u.test", "--server", place, "--count", "30", "--pause", "50ms")
+        flood = flooding.result().last
+    assert meanwhile.last["answers"] == 30
+    assert 10 <= flood["answers"] <= 4 * LIMITS["datagrams_per_second"] < flood["sent"]
+    (limited,) = (each for each in firewall.status()["siblings"][0]["limited"] if each["datagrams"])
+    assert limited["address"] == agent.address(f"{firewall.project}-net")
+    assert limited["datagrams"] > flood["sent"] / 2
 
 
 def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:

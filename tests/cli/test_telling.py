@@ -167,15 +167,17 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
     memory.start(memory.create_container(spec))
     address = next(iter(memory.inside("greedy").networks.values()))
     assert "beyond the limits" not in command("status").out
-    memory.inside("clawker-envoy").refused = (Refused(address, 12, 0),)
-    memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000),)
+    memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
+    memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
     text = command("status").out
-    assert "envoy has refused 12 connections and 0 queries beyond the limits of greedy." in text
-    assert "coredns has refused 1 connection and 5000 queries beyond the limits of 10.213.0.99." in text
+    assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
+    assert (
+        "coredns has refused 1 connection, 5000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
+    )
     answer = command("status", "--format", "json").valid("status")
     assert [each["limited"] for each in answer["siblings"]] == [
-        [{"agent": "greedy", "address": address, "connections": 12, "queries": 0}],
-        [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000}],
+        [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
+        [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
     ]
     assert answer["verdict"] == "current"
 

@@ -14,8 +14,8 @@ from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = "10.9.9.9"
 ZONE = {
-    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test")},
-    **{name: [PRIVATE] for name in ("office.test", "home.test")},
+    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test")},
+    **{name: [PRIVATE] for name in ("office.test", "home.test", "hidden.test")},
     "mixed.test": [PRIVATE, WORLD],
     "loop.test": ["127.0.0.1"],
     "silent.test": ["203.0.113.99"],
@@ -35,6 +35,8 @@ RULES: list[str | dict[str, Any]] = [
     "gone.test",
     {"dst": "a.test", "proto": "http", "port": 8081},
     {"dst": "a.test", "proto": "http", "port": CONTROL_PORT},
+    {"dst": "voice.test", "proto": "udp", "port": 5060},
+    {"dst": "hidden.test", "proto": "udp", "port": 5060},
 ]
 
 
@@ -115,6 +117,7 @@ def test_what_is_explained(place: Place, asked: str, reason: str | None, address
         ("a.test:8443", "handshake", [("connection", 8443)]),
         ("home.test", "handshake", [("connection", 443)]),
         ("http://a.test", "request", [("connection", 80), ("request", 80)]),
+        ("udp://voice.test:5060", "datagram", []),
     ],
 )
 def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tuple[str, int]]) -> None:
@@ -123,7 +126,8 @@ def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tu
     code, answer = place.explain(asked, "--live")
     assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
     assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", last]
-    assert answer["live"]["steps"][-1]["outcome"] == ("HTTP 200" if last == "request" else "completed")
+    said = {"request": "HTTP 200", "handshake": "completed", "datagram": "neither answered nor refused after 3s"}
+    assert answer["live"]["steps"][-1]["outcome"] == said[last]
     assert place.effects(before) == effects
 
 
@@ -138,6 +142,8 @@ def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tu
         ("office.test", "private-address", "private-address", ["resolve", "connect", "handshake"]),
         ("gone.test", "no-address", "no-address", ["resolve", "connect", "handshake"]),
         ("http://a.test:8081", None, "unreachable", ["resolve", "connect", "request"]),
+        ("udp://hidden.test:5060", "private-address", "private-address", ["resolve", "connect", "datagram"]),
+        ("udp://voice.test:5061", "wrong-port", None, ["resolve", "connect", "datagram"]),
     ],
 )
 def test_what_is_refused_when_it_is_tried(

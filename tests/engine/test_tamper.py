@@ -106,7 +106,8 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    for path, file in hot(wanted.policy, EnvoyAddresses(IPv4Address(envoy)), wanted.settings.limits.idle).items():
+    addresses = EnvoyAddresses(IPv4Address(envoy), IPv4Address(envoy), IPv4Address(envoy))
+    for path, file in hot(wanted.policy, addresses, wanted.settings.limits.idle).items():
         hand.write(ENVOY, path, file.content)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, virtual
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
@@ -43,6 +44,8 @@ RULES = (
     {"dst": ".internal.example", "proto": "http", "allow_private": True},
     {"dst": "not.internal.example", "action": "deny"},
     {"dst": ".former.example.org", "action": "deny", "proto": "https"},
+    {"dst": "quic.example.net", "proto": "udp", "port": 443},
+    {"dst": "10.1.2.3", "as": "time.internal.example", "proto": "udp", "port": 123, "allow_private": True},
 )
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
 
@@ -69,6 +72,11 @@ def blueprint(release: Release) -> Blueprint:
     return stacks.blueprint(MemoryEngine().facts(), *RULES, release=release)
 
 
+def addressing(blueprint: Blueprint) -> Addressing:
+    """Return all addresses, those of names included."""
+    return replace(ADDRESSES, numbers=virtual.assigned(blueprint.policy.opaque, virtual.Numbers(), ADDRESSES.room))
+
+
 def pretty(content: bytes) -> bytes:
     """Return indented JSON, whose diff is readable."""
     return json.dumps(json.loads(content), indent=1, sort_keys=True).encode() + b"\n"
@@ -77,7 +85,7 @@ def pretty(content: bytes) -> bytes:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a sibling, byte for byte."""
-    wanted = desired(blueprint, ADDRESSES, Slots(0, 1)).siblings[sibling]
+    wanted = desired(blueprint, addressing(blueprint), Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
@@ -87,7 +95,7 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
-    wanted = desired(blueprint, ADDRESSES, Slots(1, 0)).siblings[sibling]
+    wanted = desired(blueprint, addressing(blueprint), Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 

@@ -83,7 +83,7 @@ def _disagreeing(proxy: Proxy, policy: Policy, requests: Sequence[Request]) -> l
 def _expected(policy: Policy, request: Request) -> set[str]:
     decision = policy.decide(request.name, request.protocol, request.port)
     if request.protocol.opaque:
-        return {"tcp" if decision.allowed else ""}
+        return {request.protocol.transport.value if decision.allowed else ""}
     prefix = "tls" if request.protocol is Protocol.HTTPS else f"http {request.port}"
     return _outcomes(prefix, decision, "")
 
@@ -93,8 +93,14 @@ def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request
     near = names_near(policy.rules)
     requests = []
     for name in chosen.sample(near, min(len(near), 300)):
+        own = policy.opaque.get(name, {})
         for protocol, port in CONNECTIONS:
-            listening = {transport.opaque for transport, own in policy.opaque.get(name, ()) if own == port}
+            if protocol is Protocol.UDP:
+                requests += [Request(name, protocol, port, proxy.virtual[name])] if own else []
+                continue
+            listening = {
+                transport.opaque for transport, its in own if its == port and transport is not Protocol.UDP
+            }
             at = proxy.virtual[name] if listening else HERE
             shared = not listening and not protocol.opaque and port in policy.rules.ports
             if shared or listening == {protocol.opaque}:
@@ -165,7 +171,7 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(hot(Policy(rules), EnvoyAddresses(HERE), 3600)[LISTENERS].content)
+    document = json.loads(hot(Policy(rules), EnvoyAddresses(HERE, HERE, HERE), 3600)[LISTENERS].content)
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 

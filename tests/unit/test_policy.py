@@ -88,12 +88,36 @@ def test_what_is_forwarded_as_it_is_may_be_anything() -> None:
     """TLS or HTTP on the port of a TCP rule is allowed by it, and so is whatever is at an address with a name."""
     rules = ({"dst": "a.test", "proto": "tcp", "port": 8443}, {"dst": "192.0.2.1", "as": "b.test"}, ".c.test")
     policy = Policy(rule_set(*rules, {"dst": "d.c.test", "proto": "ssh"})[1])
-    for protocol in Protocol:
+    for protocol in set(Protocol) - {Protocol.UDP}:
         assert policy.decide("a.test", protocol, 8443).allowed
         assert policy.decide("b.test", protocol, 443).allowed
         assert policy.decide("a.test", protocol, 443).reason is Reason.WRONG_PORT
     assert policy.decide("d.c.test", Protocol.HTTPS, 443).allowed
     assert sorted(policy.opaque) == ["a.test", "b.test", "d.c.test"]
+
+
+def test_udp_is_apart_from_everything_else() -> None:
+    """A rule is for connections or for datagrams, also at an address; one that denies may be for both."""
+    policy = Policy(
+        rule_set(
+            "a.test",
+            {"dst": "a.test", "proto": "udp", "port": "443-445"},
+            {"dst": "a.test", "proto": "udp", "port": 444, "action": "deny"},
+            {"dst": "b.test", "proto": "tcp", "port": 53},
+            {"dst": "192.0.2.1", "as": "c.test", "proto": "udp", "port": 53},
+            {"dst": "d.test", "proto": "udp", "port": 53},
+            {"dst": "d.test", "action": "deny", "port": 53},
+        )[1]
+    )
+    assert _told(policy.decide("a.test", Protocol.UDP, 443)) == "a.test"
+    assert _told(policy.decide("a.test", Protocol.HTTPS, 443)) == "a.test"
+    assert policy.decide("a.test", Protocol.UDP, 444).reason is Reason.DENIED
+    assert policy.decide("a.test", Protocol.TCP, 445).reason is Reason.WRONG_PORT
+    assert policy.decide("b.test", Protocol.UDP, 53).reason is Reason.WRONG_PORT
+    assert policy.decide("c.test", Protocol.TCP, 53).reason is Reason.WRONG_PORT
+    assert policy.decide("c.test", Protocol.UDP, 53).allowed
+    assert not policy.resolves("d.test")
+    assert sorted(policy.opaque) == ["a.test", "b.test", "c.test"]
 
 
 def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
@@ -137,7 +161,7 @@ def test_the_longest_pattern_decides(rules: RuleSet) -> None:
     policy = Policy(rules)
     for name in names_near(rules):
         for protocol, port in CONNECTIONS:
-            opaque = _longest(policy, Protocol.TCP, port, name)
+            opaque = _longest(policy, Protocol.TCP, port, name) if protocol is not Protocol.UDP else None
             found = opaque if opaque and not opaque.denies else _longest(policy, protocol.transport, port, name)
             decision = policy.decide(name, protocol, port)
             assert (found if found and not found.denies else None) == (decision.rule if decision.allowed else None)

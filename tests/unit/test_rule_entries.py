@@ -26,6 +26,7 @@ def rule(text: str) -> Rule:
         ("{dst: a.test, proto: ws}", Protocol.HTTP, 80),
         ("{dst: a.test, proto: ssh}", Protocol.SSH, 22),
         ("{dst: a.test, proto: tcp, port: 5432}", Protocol.TCP, 5432),
+        ("{dst: a.test, proto: udp, port: 53}", Protocol.UDP, 53),
         ("{dst: a.test, action: deny}", None, None),
         ("{dst: a.test, action: deny, proto: ws}", Protocol.HTTP, None),
         ("{dst: a.test, action: deny, port: 443}", None, 443),
@@ -52,11 +53,13 @@ def test_an_end_is_a_time_with_its_zone(text: str) -> None:
         ("{dst: a.test, until: 30m}", "is a time from now"),
         ("{dst: a.test, until: 5}", "is not a time"),
         ("{dst: a.test, until: soon}", "is not a time"),
-        ("{dst: a.test, proto: udp}", "not supported yet"),
-        ("{dst: a.test, proto: gopher}", "'https', 'http', 'tcp' or 'ssh'"),
+        ("{dst: a.test, proto: udp}", "needs a `port`"),
+        ("{dst: .a.test, proto: udp, port: 53}", "needs an exact name"),
+        ("{dst: a.test, proto: udp, port: 1-101}", "1-101 are too many ports; 100 are the most"),
+        ("{dst: a.test, proto: gopher}", "'https', 'http', 'tcp', 'ssh' or 'udp'"),
         ("{dst: a.test, proto: tcp}", "needs a `port`"),
         ("{dst: .a.test, proto: ssh}", "needs an exact name"),
-        ("{dst: a.test, port: 1-2}", "several ports are for tcp and ssh"),
+        ("{dst: a.test, port: 1-2}", "several ports are for tcp, ssh and udp"),
         ("{dst: a.test, proto: tcp, port: 1-2000}", "too many ports"),
         ("{dst: a.test, proto: tcp, port: 2-1}", "is not a port"),
         ("{dst: a.test, proto: tcp, port: 0-1}", "is not a port"),
@@ -89,6 +92,7 @@ def test_several_ports() -> None:
     found = rule("{dst: a.test, proto: tcp, port: 8000-8002}")
     assert found.keys == tuple((Protocol.TCP, port) for port in (8000, 8001, 8002))
     assert str(found) == "tcp a.test:8000-8002"
+    assert rule("{dst: a.test, proto: udp, port: 1-100}").keys[-1] == (Protocol.UDP, 100)
     denying = rule("{dst: .a.test, action: deny, port: 8000-9999}")
     assert denying.matches(Protocol.TCP, 8500)
     assert not denying.matches(Protocol.TCP, 7999)
@@ -101,6 +105,8 @@ def test_an_address_has_a_name() -> None:
     assert str(found) == "tcp db.test:5432 at 192.0.2.1"
     plain = rule("{dst: 10.1.2.3, as: web.test, allow_private: true}")
     assert (plain.keys, str(plain)) == (((Protocol.TCP, 443),), "https web.test:443 at 10.1.2.3 private")
+    datagrams = rule("{dst: 192.0.2.1, as: db.test, proto: udp, port: 53}")
+    assert (datagrams.keys, str(datagrams)) == (((Protocol.UDP, 53),), "udp db.test:53 at 192.0.2.1")
     several = rule("{dst: 192.0.2.1, as: web.test, port: 8000-8001}")
     assert several.keys == ((Protocol.TCP, 8000), (Protocol.TCP, 8001))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.ruleset import ConflictsError, RuleSet
+from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import Action, Protocol, RuleEntry
 from devkit.stacks import rule_set
 
@@ -57,6 +57,9 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
         ({"proto": "ssh"}, PRIVATE, "two rules for a.test (ssh 22) contradict each other"),
         ({"dst": "192.0.2.1", "as": "a.test"}, {}, "lead to different hosts"),
         ({"dst": "192.0.2.1", "as": "a.test"}, {"dst": "192.0.2.2", "as": "a.test"}, "lead to different hosts"),
+        ({"proto": "udp", "port": "1-9"}, {"proto": "udp", "port": "9-10"}, "claim port 9 of a.test"),
+        ({"proto": "udp", "port": 443}, {}, ""),
+        ({"proto": "udp", "port": 53}, {"proto": "tcp", "port": 53}, ""),
         ({"proto": "http", "port": 443}, {}, ""),
         ({"proto": "ssh"}, {"proto": "http", "port": 22, "action": "deny"}, ""),
         ({"proto": "ssh"}, {"dst": "b.test", "proto": "tcp", "port": 22}, ""),
@@ -75,6 +78,14 @@ def test_rules_that_claim_one_port_of_a_name(
         rule_set(*rules)
     (found,) = caught.value.conflicts
     assert conflict in found.sentence
+
+
+def test_ports_of_udp_are_counted_apart() -> None:
+    """Each is a listener and a cluster, so there are fewer of them."""
+    several = [{"dst": f"n{number}.test", "proto": "udp", "port": "1-100"} for number in range(5)]
+    assert rule_set(*several, {"dst": "t.test", "proto": "tcp", "port": "1-1000"})[1].udp_ports == MOST_UDP_PORTS
+    with pytest.raises(TooManyError, match="there are 501 ports of udp rules; at most 500 are supported"):
+        rule_set(*several, {"dst": "one.test", "proto": "udp", "port": 53})
 
 
 def test_default_ports_are_always_listened_on() -> None:

@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: =\n", 1, "'=' is not a value"),
         ("rules:\n  - a.test\n", 2, "write `dst: a.test`"),
         ("rules: a.test\n", 1, "`rules` must be a list"),
-        ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https', 'http', 'tcp' or 'ssh'"),
+        ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https', 'http', 'tcp', 'ssh' or 'udp'"),
         ("rules:\n  - {dst: a.test, port: 0}\n", 2, "0 is not a port"),
         ("rules:\n  - {dst: a.test, port: '80'}\n", 2, "'80' is not a port"),
         ("rules:\n  - {dst: a.test, allow_private: 'yes'}\n", 2, "valid boolean"),

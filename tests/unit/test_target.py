@@ -65,9 +65,9 @@ def test_what_is_no_host_name(text: str, name: str, mistake: str) -> None:
 @pytest.mark.parametrize(
     ("text", "protocol", "sentence"),
     [
-        ("ftp://secret@a.test", None, "ftp:// is not supported; https, http, tcp, ssh, tls, wss, ws are"),
-        ("ftp://a.test/secret", None, "ftp:// is not supported; https, http, tcp, ssh, tls, wss, ws are"),
-        ("a.test", "ftp", "the protocol 'ftp' is not supported; https, http, tcp, ssh, tls, wss, ws are"),
+        ("ftp://secret@a.test", None, "ftp:// is not supported; https, http, tcp, ssh, udp, tls, wss, ws are"),
+        ("ftp://a.test/secret", None, "ftp:// is not supported; https, http, tcp, ssh, udp, tls, wss, ws are"),
+        ("a.test", "ftp", "the protocol 'ftp' is not supported; https, http, tcp, ssh, udp, tls, wss, ws are"),
         ("tcp://a.test", None, "tcp has no usual port; add one, as in tcp://a.test:5432"),
         ("http://a.test", "https", "the URL is for http and the option for https; give one of them"),
         ("https:///secret", None, "it names no host"),

@@ -59,5 +59,15 @@ CACHED_NAMES = 65536
 KEPT_HEAP = 48 * _MEBIBYTE
 """Beyond so many bytes of heap, Envoy gives free memory back. Otherwise it keeps all that it has ever used."""
 
+SESSION_SECONDS = 60
+"""For how long datagrams of the same two ports belong together: an answer that comes later is lost.
+
+The kernel counts sessions like connections (limits.go). It forgets one after 30 s without an answer, and after two
+minutes with one, so Envoy has at most twice as many, of which each is one socket.
+"""
+
+DATAGRAM = 65507
+"""The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
+
 REUSE_SECONDS = 10
 """For how long a connection to an origin is kept for the next HTTP request of any agent."""

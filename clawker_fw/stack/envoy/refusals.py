@@ -106,6 +106,33 @@ def of_opaque(name: str) -> list[Json]:
     return [_log(_all(any_of_them, _not_too_many()), fields)]
 
 
+SESSION_TOLD_AFTER = 0.5
+"""Seconds after which a session of UDP is looked at. It has no other moment: most never end by themselves."""
+
+
+def of_datagrams(name: str) -> list[Json]:
+    """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
+
+    One that could not connect is written down when it is looked at first. One for which there is no room ends at
+    once. Envoy makes no session where a name has no address, so of that there is no record.
+    """
+    milliseconds = {"default_value": round(1800 * SESSION_TOLD_AFTER), "runtime_key": "refusals.session"}
+    looked_at_first = _all(
+        {"log_type_filter": {"types": ["UdpPeriodic"]}},
+        {"duration_filter": {"comparison": {"op": "LE", "value": milliseconds}}},
+        _cel("has(upstream.address) && !has(upstream.local_address)"),
+    )
+    no_room = {"response_flag_filter": {"flags": ["UO"]}}
+    fields = {
+        **_FIELDS,
+        **_UPSTREAM,
+        "protocol": "udp",
+        "name": name,
+        "reason": _first(("has(upstream.address)", Reason.PRIVATE_ADDRESS), otherwise=_text(Reason.LIMIT)),
+    }
+    return [_log(_all({"or_filter": {"filters": [looked_at_first, no_room]}}, _not_too_many()), fields)]
+
+
 def of_denied_route() -> Json:
     """Return the filter that passes requests that a rule denies within what another one allows."""
     return _cel(_DENIED_ROUTE)

@@ -7,7 +7,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings
 from clawker_fw.stack import container, templates
-from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes, virtual_listeners
+from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
@@ -18,6 +18,11 @@ from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
+_CLUSTERS = Resource(
+    "clusters",
+    "cds/clusters.json",
+    envoy=EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
+)
 _ROUTES = Resource(
     "routes",
     "rds/routes.json",
@@ -29,11 +34,12 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (_ROUTES, _LISTENERS)
-"""Routes go into place before the listeners that use them. Each has a folder of its own: Envoy reads every
-resource in a folder again when a file in it is renamed."""
+RESOURCES = (_CLUSTERS, _ROUTES, _LISTENERS)
+"""Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
+drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
+when a file in it is renamed."""
 
-LISTENERS, ROUTES = (container.HOT + each.path for each in (_LISTENERS, _ROUTES))
+CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in RESOURCES)
 
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
@@ -76,13 +82,12 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
 
 def boot(release: Release, project: str, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
     """Return the files read once, at start."""
-    folder, _, _ = LISTENERS.rpartition("/")
     sources = {False: addressing.guarded(slot), True: addressing.exempt(slot)}
     view = {
         "admin_socket": ADMIN_SOCKET,
         "node": f"{project}-envoy",
+        "clusters_path": f"{container.VOLUME}/{CLUSTERS}",
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
-        "listeners_folder": f"{container.VOLUME}/{folder}",
         "runtime": RUNTIME,
         "buffer": bounds.BUFFER,
         "connections": bounds.MOST_CONNECTIONS,
@@ -107,15 +112,17 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
 def hot(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `addresses` are Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
+    `addresses` are Envoy's. `idle` is for how many seconds an open connection need not send.
     """
     return {
+        CLUSTERS: public(discovery_response(datagrams.clusters(policy, addresses))),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(
                 [
                     *listeners(policy, addresses.shared, _ROUTES.path, idle),
                     *virtual_listeners.listeners(policy, addresses, _ROUTES.path, idle),
+                    *datagrams.listeners(policy, addresses, idle),
                 ]
             )
         ),
@@ -131,6 +138,7 @@ def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
         "all_connections": bounds.MOST_CONNECTIONS - bounds.OWN_CONNECTIONS,
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": 0,
+        "datagrams_per_second": limits.datagrams_per_second,
     }
 
 

@@ -1,8 +1,8 @@
 """Listeners at virtual addresses: each stands for one name, whatever an agent sends.
 
 A rule for tcp or ssh has a listener of its own, bound to its name's address, with all ports of the rule. So its
-removal ends its connections and no others, and two hosts are never mistaken for each other. For other rules of the
-name there is a listener a port, which knows this name alone.
+removal ends its connections and no others, and two hosts are never mistaken for each other. For https and http
+rules of the name there is a listener a port, which knows this name alone. Those for UDP are in `datagrams`.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
     """Return the ports of each rule that is forwarded as it is: those that no other rule denies."""
     found: dict[Rule, list[int]] = {}
     for (transport, port), rule in allowed.items():
-        if transport.opaque:
+        if transport is Protocol.TCP:
             found.setdefault(rule, []).append(port)
     return found
 

@@ -1,0 +1,105 @@
+"""UDP: each port of a rule has a listener at its name's virtual address, and a cluster that leads to its host.
+
+Envoy calls what passes between two ports of an agent and a host a session. It ends when its cluster or its
+listener is removed, and no other does (measured). So a cluster's name says everything about the rule that matters,
+and a changed rule has another cluster.
+
+A name is looked up all the time, not only when it is used: of all kinds of clusters with a name, only this one
+forwards datagrams.
+"""
+
+from collections.abc import Iterator
+
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.stack.envoy import bounds, refusals
+from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
+from clawker_fw.stack.topology import EnvoyAddresses
+
+_STATISTICS = "udp"
+
+
+def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
+    """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
+    for name, port, rule in _forwarded(policy):
+        host = {"address": rule.host or name, "port_value": port}
+        source = addresses.exempt if rule.allow_private else addresses.guarded
+        cluster = _cluster(name, port, rule)
+        yield {
+            "@type": f"{TYPES}.config.cluster.v3.Cluster",
+            "name": cluster,
+            **({"type": "STATIC"} if rule.host else _looked_up()),
+            "load_assignment": {
+                "cluster_name": cluster,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": host}}}]}],
+            },
+            "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
+            "circuit_breakers": {"thresholds": [{"max_connections": bounds.MOST_CONNECTIONS}]},
+        }
+
+
+def _looked_up() -> Json:
+    """Return what has a cluster lead to a name. Its first address counts: the others change with each answer.
+
+    A new address is for new sessions, and none of those that there are ends.
+    """
+    return {
+        "cluster_type": extension(
+            "envoy.clusters.dns",
+            "clusters.dns.v3.DnsCluster",
+            dns_lookup_family="V4_ONLY",
+            all_addresses_in_single_endpoint=True,
+            respect_dns_ttl=True,
+            dns_refresh_rate="60s",
+            dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "10s"},
+        ),
+        # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
+        "wait_for_warm_on_init": False,
+    }
+
+
+def listeners(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Iterator[Json]:
+    """Yield the listeners. `idle` is for how many seconds nothing need be sent, if that is less than for UDP."""
+    for name, port, rule in _forwarded(policy):
+        place = {"protocol": "UDP", "address": str(addresses.virtual[name]), "port_value": port}
+        yield {
+            "@type": f"{TYPES}.config.listener.v3.Listener",
+            "name": f"udp {name}:{port}",
+            "stat_prefix": _STATISTICS,
+            "traffic_direction": "INBOUND",
+            "address": {"socket_address": place},
+            "udp_listener_config": {"downstream_socket_config": _SOCKET},
+            "listener_filters": [_proxy(name, _cluster(name, port, rule), min(idle, bounds.SESSION_SECONDS))],
+        }
+
+
+_SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}
+"""Numbers of 64 bits are text in canonical JSON."""
+
+
+def _proxy(name: str, cluster: str, idle: float) -> Json:
+    kind = f"{TYPES}.extensions.filters.udp.udp_proxy.v3"
+    route = typed("route", f"{kind}.Route", cluster=cluster)
+    return typed(
+        "envoy.filters.udp_listener.udp_proxy",
+        f"{kind}.UdpProxyConfig",
+        stat_prefix=_STATISTICS,
+        matcher={"on_no_match": {"action": route}},
+        idle_timeout=duration(idle),
+        upstream_socket_config=_SOCKET,
+        access_log=refusals.of_datagrams(name),
+        access_log_options={"access_log_flush_interval": duration(refusals.SESSION_TOLD_AFTER)},
+    )
+
+
+def _forwarded(policy: Policy) -> Iterator[tuple[str, int, Rule]]:
+    """Yield each name and port with the rule that decides there."""
+    for name, allowed in policy.opaque.items():
+        for (transport, port), rule in allowed.items():
+            if transport is Protocol.UDP:
+                yield name, port, rule
+
+
+def _cluster(name: str, port: int, rule: Rule) -> str:
+    where = f" at {rule.host}" if rule.host else ""
+    return f"udp {name}:{port}{where} {'exempt' if rule.allow_private else 'guarded'}"

@@ -1,0 +1,63 @@
+"""UDP: datagrams lead to the one host that an address stands for, or nowhere."""
+
+from clawker_fw.rules.reasons import Reason
+from devkit.attacks.addresses import HOST_PORT
+from devkit.attacks.attack import Attack, Command
+from devkit.attacks.opaque import FETCHES
+
+HEARD, CONTROL = "heard.test", "control.test"
+"""What is asked of whoever listens for datagrams: by an attack, and by what must succeed directly afterwards."""
+
+TALK = "talk"
+LEADS = {
+    "whisper": "a private address",
+    "cloud": "a link-local address",
+    "inward": "loopback",
+    "inward2": "loopback, with `allow_private`",
+    "oneself2": "Envoy, with `allow_private`",
+}
+"""Names with a rule for UDP, and where those lead that lead where no agent may go."""
+
+
+def _sends(place: str, name: str = HEARD) -> Command:
+    return ("resolve", name, "--timeout", "1s", "--server", place)
+
+
+_ANSWERED = _sends(f"{{{TALK}}}:{HOST_PORT}", CONTROL)
+
+
+def _knocks(what: str, place: str) -> Attack:
+    return Attack(what, _sends(place), "connection refused", control=_ANSWERED)
+
+
+DATAGRAMS = (
+    Attack(
+        "A datagram to the port of a rule", _sends(f"{{{TALK}}}:{HOST_PORT}"), "an address", control=_ANSWERED,
+        heard=True,
+    ),
+    *(
+        Attack(
+            f"A datagram to a name that leads to {where}",
+            _sends(f"{{{name}}}:{HOST_PORT}"),
+            "no answer",
+            Reason.PRIVATE_ADDRESS,
+            f"{name}.test",
+            _ANSWERED,
+        )
+        for name, where in LEADS.items()
+    ),
+    Attack(
+        "A datagram to a name that does not exist", _sends(f"{{nobody}}:{HOST_PORT}"), "no answer",
+        control=_ANSWERED,
+    ),
+    _knocks("A datagram to a port without a rule", f"{{{TALK}}}:53"),
+    _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443"),
+    _knocks("A datagram to Envoy itself", "{envoy}:53"),
+    _knocks("A datagram to an address that stands for no name", f"{{unused}}:{HOST_PORT}"),
+    Attack(
+        "A connection to the port of a rule for datagrams",
+        ("probe-tcp", f"{{{TALK}}}:{HOST_PORT}", "--timeout", "1s"),
+        "connection refused",
+        control=FETCHES,
+    ),
+)  # fmt: skip
