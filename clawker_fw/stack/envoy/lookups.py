@@ -49,7 +49,7 @@ def clusters() -> Iterator[Cluster]:
 def cache(share: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     entries, lookups = (
-        (bounds.CACHED_NAMES, bounds.MOST_CONNECTIONS)
+        (bounds.CACHED_NAMES, bounds.CACHED_NAMES)
         if share == NAMED
         else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS)
     )
