@@ -71,6 +71,13 @@ DryRunOption = Annotated[
 
 _LOCK_WAIT = "30s"
 
+_OPTIONS = {
+    "add `force: true` to the rule": "use `--force`",
+    "add `allow_private: true`": "use `--private`",
+    "add `as`": "add `--as`",
+}
+"""What a sentence about a rule says, as it is on the command line."""
+
 
 @rules_app.command("list")
 def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
@@ -316,7 +323,9 @@ def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, A
         return RuleEntry.model_validate(values).rule()
     except ValidationError as error:
         sentence = "; ".join(map(mistake, error.errors(include_url=False)))
-        raise typer.BadParameter(sentence.replace("add `force: true` to the rule", "use `--force`")) from error
+        for field, option in _OPTIONS.items():
+            sentence = sentence.replace(field, option)
+        raise typer.BadParameter(sentence) from error
 
 
 def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:

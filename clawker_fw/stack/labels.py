@@ -104,8 +104,8 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
     """Read the record, or return None if it is missing or malformed. Anyone can write anything into a label."""
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         record = json.loads(labels[APPLIED])
-        machine = record.get("machine", {})
-        applied = Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"], machine)
+        made = (record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
+        applied = Applied(*made, machine=record.get("machine", {}))
         whole = (
             isinstance(applied.image, str)
             and isinstance(record["image_ids"], list)
@@ -113,7 +113,7 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
             and isinstance(applied.shape, dict)
             and isinstance(applied.boot, dict)
             and all(isinstance(each, str) for each in applied.boot.values())
-            and isinstance(machine, dict)
+            and isinstance(applied.machine, dict)
         )
         return applied if whole else None
     return None

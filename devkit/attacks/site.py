@@ -43,6 +43,7 @@ RULES: list[str | dict[str, Any]] = [
       for name, port in (("own", 8443), ("raw", 2222), ("in", 80))),
     {"dst": "in2.test", "proto": "tcp", "port": 80, "allow_private": True},
     {"dst": "shell.test", "proto": "ssh"},
+    {"dst": "203.0.113.8/30", "as": "net.test", "proto": "tcp", "port": 2222},
 ]  # fmt: skip
 
 ZONE = {
