@@ -226,7 +226,8 @@ def remove_rules(
     """Remove rules from the settings file, and apply the rest to the running stack.
 
     All rules with the NAME as their `dst` are removed, or only those with the given protocol, port and action. A
-    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for.
+    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for. If
+    another rule still allows the same, it is shown.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -234,7 +235,7 @@ def remove_rules(
 
     removals = [_removal(name, protocol, port, action) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _edit(context.obj, lambda there: remove(there, removals), orders)
+    _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
 
 @rules_app.command("import")

@@ -250,6 +250,24 @@ def test_a_mistake_on_the_command_line_changes_nothing(
     assert settings_file.read_text() == SETTINGS
 
 
+def test_a_removed_rule_that_another_one_makes_up_for(no_engine: Command, settings_file: Path) -> None:
+    """It is told, because what was meant to be refused is not. A rule that has ended allows nothing."""
+    settings_file.write_text(
+        "rules:\n- dst: a.b.test\n- dst: .b.test\n- dst: c.test\n- {dst: .c.test, until: 2020-01-01T00:00:00Z}\n"
+        "- {dst: d.b.test, action: deny}\n"
+    )
+    answer = edit(no_engine, "remove", "a.b.test", "c.test", "d.b.test", "--no-reload", "--dry-run", code=1)
+    assert [(each["rule"], each["allowed_by"]) for each in answer["rules"]] == [
+        ("https a.b.test:443", "https .b.test:443"),
+        ("https c.test:443", None),
+        ("deny any d.b.test", None),
+    ]
+    told = no_engine("rules", "remove", "a.b.test", "--no-reload")
+    assert "clawker-fw.yaml, line 2, but `https .b.test:443` still allows it" in told.out + told.err
+    both = edit(no_engine, "remove", "c.test", ".b.test", "--no-reload")
+    assert [each["allowed_by"] for each in both["rules"]] == [None, None]
+
+
 def test_a_network_is_one_rule(no_engine: Command, settings_file: Path) -> None:
     """It is added, changed, listed and removed as it is written, not by its addresses."""
     add = ("allow", "ssh://192.0.2.0/24", "--as", "lab.test", "--no-reload")
