@@ -11,9 +11,11 @@ from pathlib import Path
 import yaml
 
 from clawker_fw import settings
-from clawker_fw.model import EngineFacts, Slots
-from clawker_fw.reconcile.desired import Blueprint, desired
+from clawker_fw.model import EngineFacts, Machine, Slots
+from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
+from clawker_fw.stack import coredns
 from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit.programs import machine
@@ -26,7 +28,9 @@ def render(path: Path) -> None:
     loaded = settings.load(path, {})
     release = Release.installed(Digests())
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    desired(Blueprint("clawker", loaded.settings, loaded.rules, release, engine), ADDRESSES, Slots())
+    resources = loaded.settings.resources
+    capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))
+    desired(Blueprint("clawker", loaded.settings, loaded.rules, release, engine), ADDRESSES, capacities, Slots())
 
 
 def compose(path: Path) -> None:

@@ -17,7 +17,16 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
-from clawker_fw.reconcile.desired import Blueprint, addressing, built_images, desired, prepare, slots
+from clawker_fw.reconcile.desired import (
+    Blueprint,
+    Capacities,
+    addressing,
+    built_images,
+    capacities,
+    desired,
+    prepare,
+    slots,
+)
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
@@ -29,8 +38,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.apply import ApplyContext
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 
-Render = Callable[[Addressing, Slots], Desired]
-"""Returns the desired stack for given addresses and slots. Equal arguments give the same object."""
+Render = Callable[[Addressing, Capacities, Slots], Desired]
+"""Returns the desired stack for given addresses, capacities and slots. Equal arguments give the same object."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def compare(
     observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
     render = render or functools.cache(functools.partial(desired, blueprint))
-    desired_at = functools.partial(render, addresses)
+    desired_at = functools.partial(render, addresses, capacities(blueprint, observed))
     now = slots(observed, addresses)
     wanted = desired_at(now)
     return Comparison(blueprint, observed, now, wanted, diff(observed, wanted), desired_at, render)

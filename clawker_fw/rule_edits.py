@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
 from clawker_fw.splice import Edit, Fields
 
@@ -34,6 +36,7 @@ class Result:
     """What becomes of one rule, and where it is written.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
+    `allowed_by` is another rule that still allows what a removed one did, or some of it.
     """
 
     outcome: Outcome
@@ -41,6 +44,7 @@ class Result:
     place: str = ""
     position: int | None = None
     changes: tuple[str, ...] = ()
+    allowed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +144,14 @@ def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, 
     return Edit(changed=changed, added=added), results
 
 
-def remove(there: Sequence[Written], removals: Iterable[Removal]) -> tuple[Edit, list[Result]]:
-    """Decide which rules to remove.
+def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[Result]]:
+    """Decide which rules to remove. `now` is in seconds since 1970.
 
     Raises:
         RefusedError: when one of them is written in an included file.
     """
-    removed: set[int] = set()
-    results = []
+    removed: dict[int, int] = {}
+    results: list[Result] = []
     for removal in removals:
         found = [each for each in there if removal.matches(each.rule)]
         if not found:
@@ -156,9 +160,22 @@ def remove(there: Sequence[Written], removals: Iterable[Removal]) -> tuple[Edit,
             if each.position is None:
                 raise _included(each.rule)
             if each.position not in removed:
-                removed.add(each.position)
+                removed[each.position] = len(results)
                 results.append(Result(Outcome.REMOVED, str(each.rule), each.rule.place))
+    if removed:
+        after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
+        for each in (one for one in there if one.position in removed):
+            place = removed[each.position or 0]
+            results[place] = replace(results[place], allowed_by=_allowed_by(after, each.rule))
     return Edit(removed=frozenset(removed)), results
+
+
+def _allowed_by(after: Policy, removed: Rule) -> str:
+    """Return the rule that still allows what a removed one did, or some of it; "" if there is none."""
+    if removed.denies:
+        return ""
+    decisions = (after.decide(name, *key) for name in removed.names for key in removed.keys)
+    return next((str(each.rule) for each in decisions if each.allowed), "")
 
 
 def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:

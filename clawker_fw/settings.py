@@ -42,6 +42,9 @@ _MOST_SHOWN = 10
 LONGEST_DURATION = 86400
 SHORTEST_IDLE = 10
 HIGHEST_LIMIT = 100_000
+MOST_PROCESSORS = 128
+LEAST_MEMORY, MOST_MEMORY = 64 << 20, 1 << 40
+MOST_CONNECTIONS = 250_000
 
 
 def parse_duration(value: object) -> float:
@@ -55,6 +58,21 @@ def parse_duration(value: object) -> float:
     if match is None or isinstance(value, bool):
         raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
     return float(match[1]) * units[match[2]]
+
+
+def parse_memory(value: object) -> int:
+    """Read a number of bytes: that number, or a number with `KiB`, `MiB` or `GiB`.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)\s*|\s*(\d+)\s*", str(value))
+    if match is None or isinstance(value, bool):
+        raise ValueError(
+            f"{value!r} is not an amount of memory; write bytes, or a number with KiB, MiB or GiB (`2GiB`)"
+        )
+    return int(match[3]) if match[3] else round(float(match[1]) * units[match[2]])
 
 
 def _image(text: str) -> str:
@@ -85,6 +103,9 @@ Image = Annotated[StrictStr, AfterValidator(_image)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
 Idle = Annotated[float, BeforeValidator(parse_duration), Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+Processors = Annotated[StrictInt, Field(ge=1, le=MOST_PROCESSORS)]
+Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=LEAST_MEMORY, le=MOST_MEMORY)]
+Connections = Annotated[StrictInt, Field(ge=1, le=MOST_CONNECTIONS)]
 Limit = Annotated[StrictInt, Field(ge=1, le=HIGHEST_LIMIT)]
 
 
@@ -144,6 +165,50 @@ class LimitSettings(_Section):
     )
 
 
+class EnvoyResources(_Section):
+    """What Envoy may use of the engine's machine. Every change replaces it."""
+
+    processors: Processors | None = Field(
+        default=None,
+        description="Threads that forward, each of which can use one processor. "
+        "By default as many as the engine's machine has, at most 8.",
+    )
+    memory: Memory | None = Field(
+        default=None,
+        description="The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB`; `1GiB` on a "
+        "machine with less than 3 GiB, and `512MiB` on one with less than 1.5 GiB.",
+    )
+    connections: Connections | None = Field(
+        default=None,
+        description="Connections of all agents together. By default as many as the memory has room for.",
+    )
+
+
+class CorednsResources(_Section):
+    """The same for the resolver."""
+
+    processors: Processors | None = Field(
+        default=None,
+        description="Processors that answer queries. By default as many as the engine's machine has, at most 8.",
+    )
+    memory: Memory | None = Field(
+        default=None,
+        description="The container's memory limit. By default `512MiB`; `256MiB` and `128MiB` on such machines.",
+    )
+    connections: Connections | None = Field(
+        default=None,
+        description="Connections of all agents together, for DNS over TCP. By default as many as half of the "
+        "memory has room for.",
+    )
+
+
+class ResourceSettings(_Section):
+    """What the siblings may use of the engine's machine."""
+
+    envoy: EnvoyResources = EnvoyResources()
+    coredns: CorednsResources = CorednsResources()
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
@@ -162,6 +227,7 @@ class Settings(_Section):
     images: ImageSettings = ImageSettings()
     otel: OtelSettings = OtelSettings()
     limits: LimitSettings = LimitSettings()
+    resources: ResourceSettings = ResourceSettings()
     drain_timeout: Duration = Field(
         default=30.0,
         description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",

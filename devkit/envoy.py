@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.model import Sibling
+from clawker_fw.model import Machine, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
+from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
-from clawker_fw.stack.envoy.sibling import CLUSTERS, DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, hot
+from clawker_fw.stack.envoy.overload import overload_manager
+from clawker_fw.stack.envoy.sibling import CLUSTERS, DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, capacity, hot
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
@@ -35,6 +37,9 @@ HERE = IPv4Address("127.0.0.1")
 
 _VIRTUAL = IPv4Network("127.1.0.0/16")
 """Where the addresses of names are that need one of their own."""
+
+CAPACITY = capacity(ResourceSettings(), Machine(processors=1))
+"""What Envoy may use by default."""
 
 MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
 """The largest number of ports besides 80 and 443, below those that the machine assigns."""
@@ -51,6 +56,12 @@ class Proxy:
 
     idle: float = 3600
     """For how many seconds an open connection need not send."""
+
+    workers: int = 1
+    """Threads that connections are shared among."""
+
+    most: bounds.Bounds | None = None
+    """What it may take on at once, if it is bounded."""
 
     def __init__(self, folder: Path, program: Path, before: Sequence[str] = ()) -> None:
         """Start it without listeners. `before` are arguments that come before Envoy's, for another program."""
@@ -78,9 +89,13 @@ class Proxy:
                 for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
             },
             "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}]},
-            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
+            "static_resources": {
+                "clusters": [*self.clusters, through.cluster(bounds.bounds(CAPACITY).connections)]
+            },
             "bootstrap_extensions": [through.bootstrap_extension()],
         }
+        if self.most:
+            bootstrap["overload_manager"] = overload_manager(self.most)
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"
         options = [
@@ -89,7 +104,7 @@ class Proxy:
             str(DRAIN_SECONDS),
             "--disable-hot-restart",
             "--concurrency",
-            "1",
+            str(self.workers),
             "-l",
             "error",
             "--component-log-level",

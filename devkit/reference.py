@@ -178,6 +178,8 @@ def _kind(field: FieldInfo) -> str:
     """Return the type of a setting in words."""
     if _is_duration(field):
         return "duration: seconds, or with `ms`, `s`, `m`, `h`"
+    if field.annotation == settings.Memory | None:
+        return "memory: bytes, or with `KiB`, `MiB`, `GiB`"
     annotation: Any = field.annotation
     schema = create_model("Section", field=(annotation, field)).model_json_schema(by_alias=False)
     property_: dict[str, Any] = schema["properties"]["field"]

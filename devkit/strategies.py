@@ -20,6 +20,9 @@ OPAQUE = (
 )
 """What rules are for that forward everything as it is: the protocol, the first port and the last one."""
 
+NETWORK = "192.0.2.8/30"
+"""Each of its addresses has a name."""
+
 NAMED = (Protocol.HTTPS, Protocol.HTTP)
 """Protocols that name the host."""
 
@@ -39,7 +42,7 @@ def names() -> st.SearchStrategy[str]:
 
 def rules() -> st.SearchStrategy[Rule]:
     """Return rules, a third of which deny."""
-    return st.one_of(_allowing(), _allowing(), _opaque(), _denying(), _denying())
+    return st.one_of(_allowing(), _allowing(), _opaque(), _network(), _denying(), _denying())
 
 
 def _opaque() -> st.SearchStrategy[Rule]:
@@ -50,6 +53,17 @@ def _opaque() -> st.SearchStrategy[Rule]:
         names(),
         st.sampled_from(OPAQUE),
     )
+
+
+def _network() -> st.SearchStrategy[Rule]:
+    """Networks are the same below each name: two that overlap would contradict each other."""
+    return st.builds(_of_network, names(), st.sampled_from(OPAQUE))
+
+
+def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
+    protocol, first, last = what
+    destination = Destination(below, subtree=False)
+    return Rule(destination, protocol, first, len(below) % 2 == 0, last_port=last, host=NETWORK)
 
 
 def _denying() -> st.SearchStrategy[Rule]:
@@ -91,6 +105,9 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
         private = len(name) % 2 == 0
         if chosen.random() < 0.1:  # noqa: PLR2004
             protocol, first, last = chosen.choice(OPAQUE)
+            if chosen.random() < 0.3:  # noqa: PLR2004
+                entries.append(_of_network(name, (protocol, first, last)))
+                continue
             exact = Destination(name, subtree=False)
             entries.append(Rule(exact, protocol, first, allow_private=private, last_port=last))
             continue
@@ -109,6 +126,6 @@ def names_near(rules: RuleSet) -> list[str]:
     for rule in rules.rules:
         labels = rule.destination.name.split(".")
         above = {".".join(labels[start:]) for start in range(len(labels))}
-        asked |= above
+        asked |= above | set(rule.names) | ({f"192-0-2-12.{rule.destination.name}"} if rule.block else set())
         asked |= {f"{label}.{name}" for name in above for label in ("a", "q", "q.a", "a.q")}
     return sorted(name for name in asked if len(name) <= 253)  # noqa: PLR2004 - RFC 1035

@@ -73,6 +73,13 @@ DryRunOption = Annotated[
 
 _LOCK_WAIT = "30s"
 
+_OPTIONS = {
+    "add `force: true` to the rule": "use `--force`",
+    "add `allow_private: true`": "use `--private`",
+    "add `as`": "add `--as`",
+}
+"""What a sentence about a rule says, as it is on the command line."""
+
 
 @rules_app.command("list")
 def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
@@ -221,7 +228,8 @@ def remove_rules(
     """Remove rules from the settings file, and apply the rest to the running stack.
 
     All rules with the NAME as their `dst` are removed, or only those with the given protocol, port and action. A
-    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for.
+    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for. If
+    another rule still allows the same, it is shown.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -229,7 +237,7 @@ def remove_rules(
 
     removals = [_removal(name, protocol, port, action) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _edit(context.obj, lambda there: remove(there, removals), orders)
+    _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
 
 @rules_app.command("import")
@@ -318,7 +326,9 @@ def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, A
         return RuleEntry.model_validate(values).rule()
     except ValidationError as error:
         sentence = "; ".join(map(mistake, error.errors(include_url=False)))
-        raise typer.BadParameter(sentence.replace("add `force: true` to the rule", "use `--force`")) from error
+        for field, option in _OPTIONS.items():
+            sentence = sentence.replace(field, option)
+        raise typer.BadParameter(sentence) from error
 
 
 def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:

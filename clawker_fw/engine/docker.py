@@ -42,6 +42,7 @@ from clawker_fw.model import (
     Files,
     ImageView,
     Lookup,
+    Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -78,7 +79,8 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         requirements.require_abilities(place.address, info)
     except (errors.DockerException, requests.RequestException, OSError) as error:
         raise unreachable(place, error) from error
-    return DockerEngine(client, facts, place.address, requirements.container_root(info))
+    root, machine = requirements.container_root(info), requirements.machine(info)
+    return DockerEngine(client, facts, place.address, root, machine)
 
 
 @contextmanager
@@ -119,9 +121,20 @@ _HELPER_SECONDS = 120.0
 class DockerEngine:
     """An `EngineWriter` for a Docker engine. It may be used from several threads."""
 
-    def __init__(self, client: APIClient, facts: EngineFacts, address: str, root: tuple[int, int]) -> None:
-        """Use a connected client. `root` is the user and group that a container's root is on the host."""
+    def __init__(
+        self,
+        client: APIClient,
+        facts: EngineFacts,
+        address: str,
+        root: tuple[int, int],
+        machine: Machine | None = None,
+    ) -> None:
+        """Use a connected client. `root` is the user and group that a container's root is on the host.
+
+        `machine` is what the engine has just said of its machine: so it need not be asked twice.
+        """
         self._client = client
+        self._machine = machine
         self._facts = facts
         self._root = root
         self.address = address
@@ -135,6 +148,14 @@ class DockerEngine:
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
         return replace(self._facts, routes=host_network.routes() if self._facts.local else ())
+
+    def machine(self) -> Machine:
+        """See `EngineReader`."""
+        just_said, self._machine = self._machine, None
+        if just_said:
+            return just_said
+        with _translated("describe its machine"):
+            return requirements.machine(self._client.info())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""

@@ -29,6 +29,7 @@ from clawker_fw.model import (
     Files,
     ImageView,
     Lookup,
+    Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -48,6 +49,7 @@ class MemoryEngine:
         self._facts = EngineFacts(
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
+        self.has = Machine(processors=2, memory=8 << 30)
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
         self._containers: dict[str, MemoryContainer] = {}
@@ -62,6 +64,10 @@ class MemoryEngine:
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
         return self._facts
+
+    def machine(self) -> Machine:
+        """See `EngineReader`."""
+        return self.has
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""

@@ -18,6 +18,7 @@ from clawker_fw.model import (
     Files,
     ImageView,
     Lookup,
+    Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
@@ -41,6 +42,9 @@ class EngineReader(Protocol):
 
     def facts(self) -> EngineFacts:
         """Return the engine's properties, and the current routes of its machine."""
+
+    def machine(self) -> Machine:
+        """Return what the engine's machine has now: a virtual machine can be resized."""
 
     def networks(self) -> tuple[NetworkView, ...]:
         """Return all networks."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import EngineFacts
+from clawker_fw.model import EngineFacts, Machine
 
 OLDEST_API = "1.41"
 """The API of engine 20.10, the oldest engine that was tested."""
@@ -92,6 +92,11 @@ def container_root(info: Mapping[str, Any]) -> tuple[int, int]:
     """
     named = re.search(r"/(\d+)\.(\d+)$", str(info.get("DockerRootDir", "")))
     return (int(named[1]), int(named[2])) if named and "name=userns" in _security(info) else (0, 0)
+
+
+def machine(info: Mapping[str, Any]) -> Machine:
+    """Return what an engine says of its machine. Engines count the processors that they may use themselves."""
+    return Machine(int(info.get("NCPU") or 0), int(info.get("MemTotal") or 0))
 
 
 def _security(info: Mapping[str, Any]) -> set[str]:

@@ -171,7 +171,8 @@ class Slots:
 class DesiredSibling:
     """The desired state of one sibling in one slot. `live` maps each resource to the digest that must be live.
 
-    `kept` are further files of a new container. They may differ afterwards.
+    `kept` are further files of a new container. They may differ afterwards. `from_machine` are the values that
+    were chosen by what the engine's machine has.
     """
 
     sibling: Sibling
@@ -184,6 +185,7 @@ class DesiredSibling:
     live: Mapping[str, str]
     rules: Rules
     kept: Files = dataclasses.field(default_factory=dict, repr=False)
+    from_machine: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def version(self) -> str:

@@ -35,6 +35,14 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What an engine's machine has: processors, and bytes of memory. Either is 0 if the engine does not say."""
+
+    processors: int = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ImageView:
     """An image on the engine."""
 
@@ -192,7 +200,7 @@ class Observed:
     all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
     without a container. `lock` is the lock's container, which exists during a run and after a killed one.
-    `listing` is every other container of the engine.
+    `listing` is every other container of the engine. `machine` is what the engine's machine has at this moment.
     """
 
     engine: EngineFacts
@@ -206,6 +214,7 @@ class Observed:
     orphans: tuple[str, ...] = ()
     lock: ContainerSummary | None = None
     listing: tuple[ContainerSummary, ...] = ()
+    machine: Machine = Machine()
 
     @property
     def absent(self) -> bool:

@@ -26,9 +26,10 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a value differs: the settings or the release have changed, or somebody tampered with it."""
+    """Why a value differs: settings, machine or release have changed, or somebody tampered with it."""
 
     SETTINGS = "settings"
+    MACHINE = "machine"
     UPGRADE = "upgrade"
     TAMPER = "tamper"
 

@@ -1,7 +1,7 @@
 """desired: compute the desired stack from the settings, the rules and the installed release. Pure.
 
-The siblings' slots and the stack's subnets are observed on the engine; everything else is decided here. The same
-inputs give the same bytes.
+The siblings' slots, the stack's subnets and what the engine's machine has are observed; everything else is decided
+here. The same inputs give the same bytes.
 """
 
 import functools
@@ -32,6 +32,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates, virtual
+from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
@@ -162,6 +163,24 @@ def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Capacities:
+    """What each sibling may use of the engine's machine."""
+
+    envoy: Capacity
+    coredns: Capacity
+
+
+def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
+    """Return what each sibling may use: what the settings say, else what follows from the engine's machine.
+
+    Raises:
+        SettingsError: when the settings ask for more than there is.
+    """
+    resources, machine = blueprint.settings.resources, observed.machine
+    return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine))
+
+
 def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
@@ -175,7 +194,7 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
     return network.subnets[0] if network.subnets else None
 
 
-def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desired:
+def desired(blueprint: Blueprint, addresses: Addressing, capacities: Capacities, slots: Slots) -> Desired:
     """Return the desired stack with its siblings in the given slots."""
     project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
     return Desired(
@@ -189,19 +208,23 @@ def desired(blueprint: Blueprint, addresses: Addressing, slots: Slots) -> Desire
                 blueprint,
                 Sibling.ENVOY,
                 slot=slots.envoy,
-                shape=envoy.shape(project, addresses, slots.envoy),
-                boot=envoy.boot(release, project, addresses, slots.envoy, limits),
+                shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy),
+                boot=envoy.boot(
+                    release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
+                ),
                 hot=envoy.hot(blueprint.policy, addresses.envoy_addresses(slots.envoy), limits.idle),
                 resources=envoy.RESOURCES,
+                from_machine=capacities.envoy.from_machine,
             ),
             Sibling.COREDNS: _sibling(
                 blueprint,
                 Sibling.COREDNS,
                 slot=slots.coredns,
-                shape=coredns.shape(project, addresses, slots.coredns),
-                boot=coredns.boot(release, addresses, slots.coredns, limits),
+                shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns),
+                boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
                 hot=coredns.hot(blueprint.policy, addresses, slots.envoy),
                 resources=coredns.RESOURCES,
+                from_machine=capacities.coredns.from_machine,
             ),
         },
         images=(
@@ -220,6 +243,7 @@ def _sibling(
     boot: Files,
     hot: Files,
     resources: tuple[Resource, ...],
+    from_machine: Mapping[str, int],
 ) -> DesiredSibling:
     image = blueprint.images[sibling]
     boot = {HELPER: blueprint.helper, **boot}
@@ -230,7 +254,7 @@ def _sibling(
         labels={
             **labels.sibling_labels(blueprint.project, sibling, slot),
             **blueprint.drift_labels,
-            labels.APPLIED: labels.applied_label(image, shape, boot),
+            labels.APPLIED: labels.applied_label(image, shape, boot, from_machine),
         },
         shape=shape,
         boot=boot,
@@ -238,4 +262,5 @@ def _sibling(
         live=live_digests(resources, hot),
         rules=Rules(len(blueprint.rules.rules), blueprint.rules.digest),
         kept={ORIGIN: origin_record(blueprint.origin)} if blueprint.origin else {},
+        from_machine=from_machine,
     )

@@ -90,6 +90,7 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
 def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
     """Read everything but the desired images. In the `last` round, containers may change while they are read."""
     reading_networks = in_background(reader.networks)
+    reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
     reading_orphans = in_background(reader.orphans, project)
     lock, listing = _listing(reader, project)
@@ -132,6 +133,7 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         orphans=reading_orphans.result(),
         lock=lock,
         listing=listing,
+        machine=reading_machine.result(),
     )
 
 

@@ -30,6 +30,10 @@ class SiblingComparison:
         made_by = seen.container.labels.get(labels.STACK_BUILD_SHA)
         same_release = made_by == self._wanted.labels[labels.STACK_BUILD_SHA]
         self._reason = Cause.SETTINGS if same_release else Cause.UPGRADE
+        had = self._applied.machine if self._applied else {}
+        has = self._wanted.from_machine
+        resized = any(had[value] != has[value] for value in {*had} & {*has})
+        self._reason_at_start = Cause.MACHINE if same_release and resized else self._reason
 
     def _finding(
         self,
@@ -47,9 +51,10 @@ class SiblingComparison:
         """Return a finding.
 
         `made` says whether we made the running value. If so, `reason` is the cause; by default it follows from the
-        release that made the container.
+        release that made the container, and for what is decided at its start, from the engine's machine.
         """
-        cause = (reason or self._reason) if made else Cause.TAMPER
+        usual = self._reason_at_start if layer in {Layer.SHAPE, Layer.BOOT} else self._reason
+        cause = (reason or usual) if made else Cause.TAMPER
         return Finding(self._wanted.sibling, layer, field, running, desired, cause, action, contents, versions)
 
     def _unreadable(self, layer: Layer, field: str, action: Action) -> Finding:

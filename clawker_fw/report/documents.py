@@ -50,6 +50,7 @@ from clawker_fw.reconcile.steps import (
 from clawker_fw.report.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
+from clawker_fw.stack.capacity import running
 from clawker_fw.stack.container import recorded_rules
 
 SCHEMA = 2
@@ -282,6 +283,7 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "address": (container.connected.get(agents) or None) if container else None,
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
+        "resources": _resources(seen),
         "limited": [
             {
                 "agent": name,
@@ -293,6 +295,12 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
             for name, each in limited(observed, sibling)
         ],
     }
+
+
+def _resources(seen: ObservedSibling | None) -> dict[str, int] | None:
+    """Return what a sibling's container may use of the engine's machine."""
+    has = running(seen) if seen else None
+    return {name: getattr(has, name) for name in ("processors", "memory", "connections")} if has else None
 
 
 def limited(observed: Observed, sibling: Sibling) -> list[tuple[str | None, Refused]]:

@@ -75,6 +75,7 @@ def edit_document(
                 "rule": each.rule,
                 "place": each.place or None,
                 "changes": list(each.changes),
+                "allowed_by": each.allowed_by or None,
             }
             for each in done.results
         ],
@@ -150,7 +151,9 @@ def edit_lines(results: Iterable[Result]) -> Iterator[str]:
     """Yield a line for each rule: `added      https a.test:443  clawker-fw.yaml, line 7`."""
     for each in results:
         changes = f"  ({'; '.join(each.changes)})" if each.changes else ""
-        yield f"{each.outcome:<{_WIDEST}}  {each.rule}{changes}" + (f"  {each.place}" if each.place else "")
+        place = f"  {each.place}" if each.place else ""
+        still = f", but `{each.allowed_by}` still allows it" if each.allowed_by else ""
+        yield f"{each.outcome:<{_WIDEST}}  {each.rule}{changes}{place}{still}"
 
 
 def edit_diff(done: Edited) -> str:

@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Verdict
+from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Value, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, Step, describe
@@ -33,6 +33,7 @@ from clawker_fw.report.documents import (
 )
 from clawker_fw.report.log import traceback
 from clawker_fw.report.terminal import visible
+from clawker_fw.stack.capacity import Capacity, running, written
 
 _STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
@@ -174,8 +175,7 @@ def _table(findings: tuple[Finding, ...]) -> _Rows:
             (
                 finding.layer.value,
                 finding.field.removeprefix("dev.clawker.firewall."),
-                _shown(finding.running),
-                _shown(finding.desired),
+                *map(_shown, _differing(finding.running, finding.desired)),
                 Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
                 finding.action.value,
             )
@@ -184,11 +184,31 @@ def _table(findings: tuple[Finding, ...]) -> _Rows:
     )
 
 
+def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
+    """Return both values; of two long lists only what differs, with one word before it."""
+    if not (isinstance(running, tuple) and isinstance(desired, tuple) and min(len(running), len(desired)) > 1):
+        return running, desired
+    same = _alike(running, desired)
+    end = _alike(running[same:][::-1], desired[same:][::-1])
+    start = max(0, same - 1)
+    before, after = ("…",) if start else (), ("…",) if end else ()
+    return (
+        (*before, *running[start : len(running) - end], *after),
+        (*before, *desired[start : len(desired) - end], *after),
+    )
+
+
+def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return how many words both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def _shown(value: object) -> str:
     """Return a value shortened for a table. The JSON answer has it in full."""
     text = "nothing" if value is None or value == () else value
     if isinstance(text, tuple):
-        text = " ".join(shlex.quote(str(part)) for part in text)
+        text = " ".join(part if part == "…" else shlex.quote(str(part)) for part in text)
     text = str(text)
     if found := re.fullmatch(rf"((?:sha256:)?[0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{28,}}(, .*)?", text):
         return f"{found[1]}…{found[2] or ''}"
@@ -251,9 +271,10 @@ def status_report(
                 _moment(container.started) if container and container.running else "-",
                 live_version(observed, sibling) or "-",
                 " ".join((program_version(seen) or "", _shown(seen.container.image))).strip() if seen else "-",
+                _resources(running(seen) if seen else None),
             ]
         )
-    headings = ("sibling", "verdict", "state", "health", "address", "since", "live version", "image")
+    headings = ("sibling", "verdict", "state", "health", "address", "since", "live version", "image", "resources")
     live = live_rules(observed)
     rules = "live rules unknown" if live is None else f"{_counted(live.count, 'rule')} live"
     parts: list[RenderableType] = [
@@ -268,6 +289,14 @@ def status_report(
         command = f"docker run --rm -it {' '.join(attachment(desired).flags)} IMAGE"
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts)
+
+
+def _resources(has: Capacity | None) -> str:
+    """Return what a sibling may use of the engine's machine."""
+    if has is None:
+        return "-"
+    parts = (_counted(has.processors, "processor"), written(has.memory), _counted(has.connections, "connection"))
+    return ", ".join(parts)
 
 
 def remaining(seconds: float) -> str:

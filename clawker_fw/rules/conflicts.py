@@ -36,19 +36,21 @@ def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
     """
     by_destination: dict[tuple[str, bool], list[Rule]] = {}
     for rule in (each for each in rules if each.protocol and not each.denies):
-        by_destination.setdefault((rule.destination.name, rule.destination.subtree), []).append(rule)
+        for name in rule.names:
+            by_destination.setdefault((name, rule.destination.subtree), []).append(rule)
+    told: set[tuple[Rule, Rule]] = set()
     for (name, subtree), own in by_destination.items():
         if not subtree and any(rule.opaque for rule in own):
             parts = name.split(".")
             above = [(".".join(parts[start:]), True) for start in range(len(parts))]
             claiming = [*own, *(rule for each in above for rule in by_destination.get(each, ()))]
             for datagrams in (False, True):
-                yield from _claims(name, [rule for rule in claiming if _in_datagrams(rule) is datagrams])
+                yield from _claims(name, [rule for rule in claiming if _in_datagrams(rule) is datagrams], told)
 
 
-def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
+def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> Iterator[Conflict]:
+    """Yield the conflicts at a name. Two rules with many names in common are `told` of once."""
     claimed: dict[int, Rule] = {}
-    told: set[tuple[Rule, Rule]] = set()
     for rule in sorted(rules, key=_opaque_first):
         for port in rule.ports:
             other = claimed.setdefault(port, rule)

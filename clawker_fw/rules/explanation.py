@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from clawker_fw.model import Lookup
+from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
@@ -41,6 +42,9 @@ class Difference(StrEnum):
     NAME_ALONE = "name-alone"
     """It is for a name above this one, and for nothing below that."""
 
+    OTHER_ADDRESS = "other-address"
+    """It is for the addresses of a network, which have names below its own, and this is none of these."""
+
     OTHER_NAME = "other-name"
     """It is for a name that is spelled similarly."""
 
@@ -69,13 +73,17 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What happens to a connection. `rule` decides it, or would, if it had not `expired`."""
+    """What happens to a connection. `rule` decides it, or would, if it had not `expired`.
+
+    `claimed_by` is a rule that has the port, so that none can be added that allows it.
+    """
 
     target: Target
     rule: Rule | None
     reason: Reason | None
     near: tuple[Near, ...] = ()
     lookup: Lookup | None = None
+    claimed_by: Rule | None = None
 
     @property
     def allowed(self) -> bool:
@@ -90,7 +98,7 @@ class Explanation:
     @property
     def leads_to(self) -> str:
         """The name that is looked up, or the address for which it stands."""
-        return (self.rule.host if self.rule else "") or self.target.name
+        return self.rule.leads_to(self.target.name) if self.rule else self.target.name
 
     def with_addresses(self, found: Lookup) -> "Explanation":
         """Return the explanation that considers the name's addresses: what is allowed may lead nowhere."""
@@ -128,13 +136,21 @@ def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
     if reason is None:
         near = [each for each in near if each.difference is Difference.OVERRULED]
     near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
-    return Explanation(target, rule, reason, tuple(near[:_MOST_NEAR]))
+    return Explanation(target, rule, reason, tuple(near[:_MOST_NEAR]), claimed_by=_claimed_by(rules, target))
+
+
+def _claimed_by(rules: RuleSet, target: Target) -> Rule | None:
+    """Return a rule that can't share its port with one that would allow the connection."""
+    wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+    there = [rule for rule in rules.rules if rule.covers(target.name)]
+    pairs = ({each.first, each.second} for each in about_ports([*there, wanted]))
+    return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
     """Yield the rules whose names include the target's, of the denying ones only those that match."""
     for rule in rules.rules:
-        if not _covers(rule.destination, target.name):
+        if not rule.covers(target.name):
             continue
         matches, has_ended = rule.matches(target.protocol.transport, target.port), rule in ended
         if rule.denies and (has_ended or not matches):
@@ -153,18 +169,14 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
     yield from _covering(rules, ended, target)
     likeness = _Likeness(target.name)
     for rule in rules.rules:
-        if rule.denies or rule in ended or _covers(rule.destination, target.name):
+        if rule.denies or rule in ended or rule.covers(target.name):
             continue
-        if target.name.endswith(f".{rule.destination.name}"):
-            yield Near(rule, Difference.NAME_ALONE)
+        if f".{target.name}".endswith(f".{rule.destination.name}"):
+            yield Near(rule, Difference.OTHER_ADDRESS if rule.block else Difference.NAME_ALONE)
         elif likeness.to(rule.destination):
             yield Near(rule, Difference.OTHER_NAME)
         elif rule.destination.name.endswith(f".{target.name}"):
             yield Near(rule, Difference.BELOW)
-
-
-def _covers(destination: Destination, name: str) -> bool:
-    return name == destination.name or (destination.subtree and name.endswith(f".{destination.name}"))
 
 
 class _Likeness:
@@ -194,22 +206,46 @@ class _Likeness:
 def _remedy(explained: Explanation) -> Remedy | None:
     if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS}:
         return None
-    name, rule, found = Destination(explained.target.name, subtree=False), explained.rule, explained.lookup
-    guarded_fails = found is not None and bool(found.addresses) and not found.open_to("guarded")
-    if found and guarded_fails and not found.open_to("exempt"):
-        return Remedy("No rule can allow it: no rule may reach any of its addresses.")
-    own = rule if rule and rule.destination == name else None
-    place = f" ({rule.place})" if rule and rule.place else ""
-    if own and own.denies:
-        return Remedy(f"Change or remove the rule that denies it{place}.")
+    if sentence := _by_hand(explained):
+        return Remedy(sentence)
+    name, rule = Destination(explained.target.name, subtree=False), explained.rule
     # A rule for exactly this name decides before all those for names above it.
-    options = [
-        *(["--private"] if guarded_fails or (own and own.allow_private) else []),
-        *(["--force"] if objection(name) else []),
-    ]
+    private = _guarded_fails(explained) or (rule and _is_own(rule, explained.target) and rule.allow_private)
+    options = [*(["--private"] if private else []), *(["--force"] if objection(name) else [])]
     command = " ".join(("clawker-fw rules allow", explained.target.url, *options))
     if explained.reason is Reason.PRIVATE_ADDRESS:
         return Remedy(f"If this address is meant, allow it with `{command}`.", command)
     if explained.reason is Reason.DENIED:
-        return Remedy(f"Make an exception with `{command}`, or change the rule that denies it{place}.", command)
+        change = f"change the rule that denies it{_place(rule)}"
+        return Remedy(f"Make an exception with `{command}`, or {change}.", command)
     return Remedy(f"Allow it with `{command}`.", command)
+
+
+def _by_hand(explained: Explanation) -> str:
+    """Return what to do where one command is not enough, or "" where it is."""
+    rule, found = explained.rule, explained.lookup
+    if found and _guarded_fails(explained) and not found.open_to("exempt"):
+        return "No rule can allow it: no rule may reach any of its addresses."
+    if rule and rule.denies and _is_own(rule, explained.target):
+        return f"Change or remove the rule that denies it{_place(rule)}."
+    network = next((each.rule for each in explained.near if each.difference is Difference.OTHER_ADDRESS), None)
+    if network and explained.reason is Reason.NO_RULE:
+        example = next(iter(network.names))
+        return f"Use the name of one of its addresses, as {example}, or change the network{_place(network)}."
+    if claiming := explained.claimed_by:
+        return f"First change or remove `{claiming}`{_place(claiming)}: the two can't share a port."
+    return ""
+
+
+def _guarded_fails(explained: Explanation) -> bool:
+    found = explained.lookup
+    return found is not None and bool(found.addresses) and not found.open_to("guarded")
+
+
+def _is_own(rule: Rule, target: Target) -> bool:
+    """Whether a rule is for exactly this name."""
+    return not rule.destination.subtree and rule.covers(target.name)
+
+
+def _place(rule: Rule | None) -> str:
+    return f" ({rule.place})" if rule and rule.place else ""

@@ -1,10 +1,10 @@
-"""A destination on the command line: `a.test`, `.a.test`, `a.test:8443` or `http://a.test`."""
+"""A destination on the command line: `a.test`, `.a.test`, `a.test:8443`, `http://a.test`, `192.0.2.0/28`."""
 
 import re
 from dataclasses import dataclass
 
 _NAME = re.compile(
-    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
+    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[0-9.]+/[0-9]+|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
 )
 
 

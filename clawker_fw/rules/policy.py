@@ -108,8 +108,9 @@ class Policy:
         self.rules = rules
         self._root = _Node("")
         for rule in rules.rules:
-            node = self._node(rule.destination.name)
-            (node.subtree if rule.destination.subtree else node.exact).append(rule)
+            for name in rule.names:
+                node = self._node(name)
+                (node.subtree if rule.destination.subtree else node.exact).append(rule)
 
     def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
         """Return what happens to a connection.

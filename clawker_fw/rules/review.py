@@ -39,7 +39,8 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         if rule.until is not None and rule.until <= now:
             yield Remark("rule-ended", rule, "has ended")
             continue
-        over = next((each for each in denying.get(rule.destination, ()) if _overrides(each, rule)), None)
+        same = () if rule.block else denying.get(rule.destination, ())
+        over = next((each for each in same if _overrides(each, rule)), None)
         if over is not None:
             reason = f"never applies: `{over}` has the same name and denies it" + (
                 f" ({over.place})" if over.place else ""

@@ -46,7 +46,8 @@ class RuleSet:
         seen: dict[object, Rule] = {}
         found: list[Conflict] = []
         for rule in entries:
-            key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
+            network = rule.host if rule.block else ""  # others have other names
+            key = (rule.destination, network, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
             if (other.allow_private, other.host) != (rule.allow_private, rule.host):
                 found.append(about_the_same(other, rule))
@@ -97,7 +98,9 @@ class RuleSet:
 
     def _ports_of(self, *, datagrams: bool) -> int:
         return sum(
-            len(rule.ports) for rule in self.rules if rule.opaque and (rule.transport is Protocol.UDP) is datagrams
+            len(rule.ports) * len(rule.names)
+            for rule in self.rules
+            if rule.opaque and (rule.transport is Protocol.UDP) is datagrams
         )
 
     @cached_property
@@ -112,4 +115,4 @@ def _end(rule: Rule) -> float:
 
 
 def _order(rule: Rule) -> tuple[object, ...]:
-    return rule.destination, rule.protocol or "", rule.port or 0, rule.last_port or 0, rule.action
+    return rule.destination, rule.protocol or "", rule.port or 0, rule.last_port or 0, rule.action, rule.host

@@ -4,11 +4,12 @@ The rest of the program uses the frozen `Rule` and never pydantic's `RuleEntry`.
 """
 
 import re
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.until import parse_until, written
@@ -77,7 +79,8 @@ class Rule:
 
     A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
-    seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up.
+    seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
+    a network of such addresses, which have names below it.
     `note` and `place`, where the rule was written, decide nothing, so equal
     rules may differ in them.
     """
@@ -109,6 +112,24 @@ class Rule:
         if self.protocol is None:
             return None
         return Protocol.TCP if self.opaque and self.protocol is not Protocol.UDP else self.protocol.transport
+
+    @property
+    def block(self) -> Mapping[str, str]:
+        """The names of the addresses in its network, each with its address; empty if it has none."""
+        return blocks.hosts(self.host, self.destination.name) if "/" in self.host else {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names that it is written for: its own, or those of the addresses in its network."""
+        return self.block or (self.destination.name,)
+
+    def covers(self, name: str) -> bool:
+        """Whether it is for a name, by itself or as one of those below another."""
+        return name in self.names or (self.destination.subtree and name.endswith(f".{self.destination.name}"))
+
+    def leads_to(self, name: str) -> str:
+        """Return the address for which a name that it is for stands, or the name itself, which is looked up."""
+        return self.block.get(name) or self.host or name
 
     @property
     def ports(self) -> range:
@@ -145,20 +166,10 @@ class Rule:
 
 
 def _checked(text: str) -> str:
-    """Return a destination, or an address, in canonical form."""
-    with suppress(ValueError):
+    """Return a destination, an address or a network in canonical form."""
+    with suppress(AddressValueError):
         return str(IPv4Address(text.strip()))
-    if _is_network(text):
-        raise ValueError(f"{text!r} is a network; a name stands for one address: write a rule with `as` for each")
-    return str(parse_destination(text))
-
-
-def _is_network(text: str) -> bool:
-    try:
-        IPv4Network(text.strip(), strict=False)
-    except ValueError:
-        return False
-    return "/" in text
+    return str(blocks.parse_block(text) or parse_destination(text))
 
 
 def _name(text: str) -> str:
@@ -191,12 +202,13 @@ class RuleEntry(BaseModel):
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "
-        "With `as`, an IPv4 address.",
+        "With `as`, an IPv4 address, or a network of at most 256 (`192.0.2.0/28`).",
     )
     as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
         default=None,
         alias="as",
-        description="The name that stands for an address: agents use names alone.",
+        description="The name that stands for an address: agents use names alone. "
+        "For a network, the addresses have names below it: 192.0.2.5 is `192-0-2-5.` before it.",
     )
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
@@ -238,7 +250,7 @@ class RuleEntry(BaseModel):
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
         if self.action is Action.DENY:
-            if self.allow_private or self.as_ or self._address:
+            if self.allow_private or self.as_ or self._addresses:
                 raise ValueError(
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
                 )
@@ -268,27 +280,31 @@ class RuleEntry(BaseModel):
             )
 
     @property
-    def _address(self) -> IPv4Address | None:
+    def _addresses(self) -> IPv4Network | None:
+        """The address or the network that it is for, if it is not for a name."""
         try:
-            return IPv4Address(self.dst)
+            return IPv4Network(self.dst)
         except ValueError:
             return None
 
     def _require_reachable(self) -> None:
-        """Require that an address has a name, and can be reached."""
-        address = self._address
-        if address is None and self.as_:
-            raise ValueError("`as` is for an IPv4 address as `dst`; a name needs none")
-        if address is None:
+        """Require that an address, or each of a network, has a name, and can be reached."""
+        addresses, several = self._addresses, "/" in self.dst
+        if addresses is None and self.as_:
+            raise ValueError("`as` is for an IPv4 address or network as `dst`; a name needs none")
+        if addresses is None:
             return
+        what = "a network" if several else "an address"
         if not self.as_:
-            raise ValueError(
-                f"{self.dst!r} is an address, and agents use names: add `as` with one that stands for it"
-            )
-        if is_special(address):
+            stands = "below which its addresses have names" if several else "that stands for it"
+            raise ValueError(f"{self.dst!r} is {what}, and agents use names: add `as` with one {stands}")
+        if several:
+            blocks.require_room(self.as_)
+        if is_special(addresses):
             raise ValueError(f"{self.dst!r} can never be reached (RFC 6890)")
-        if is_private(address) and not self.allow_private:
-            raise ValueError(f"{self.dst!r} is a private address; add `allow_private: true`")
+        if is_private(addresses) and not self.allow_private:
+            private = "has private addresses" if several else "is a private address"
+            raise ValueError(f"{self.dst!r} {private}; add `allow_private: true`")
 
     @property
     def destination(self) -> Destination:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from clawker_fw.model import Attempt, File, Files, Healthcheck, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
 
 VOLUME = "/fw"
@@ -38,7 +39,8 @@ _SERVE = ("serve", "--")
 
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
-_MEBIBYTE = 1 << 20
+_PROCESSES = 128
+"""The most processes and threads beside those that a program uses its processors with."""
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
@@ -91,15 +93,17 @@ def shape(
     program: Sequence[str],
     networks: Mapping[str, str],
     *,
-    memory_mebibytes: int,
+    capacity: Capacity,
     open_files: int,
     settings: Mapping[str, int],
+    environment: tuple[str, ...] = (),
 ) -> Shape:
     """Return the shape of a sibling. `settings` are its own settings of network interfaces."""
     return Shape(
         entrypoint=(HELPER_PATH,),
         command=(*_SERVE, *program),
         networks=networks,
+        environment=environment,
         user="0:0",
         mounts=(Mount("volume", VOLUME),),
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
@@ -113,8 +117,8 @@ def shape(
         security_options=("no-new-privileges",),
         sysctls=_sysctls(settings),
         ipc_mode="private",
-        memory=memory_mebibytes * _MEBIBYTE,
-        pids=128,
+        memory=capacity.memory,
+        pids=_PROCESSES + capacity.processors,
         open_files=open_files,
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),

@@ -2,10 +2,11 @@
 
 import json
 
-from clawker_fw.model import Files, Role, Shape, Sibling
+from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
-from clawker_fw.settings import LimitSettings
+from clawker_fw.settings import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, policy, rule_record, templates, virtual
+from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -18,15 +19,16 @@ RESOURCES = (_EYE, virtual.RESOURCE, rule_record.RESOURCE, policy.RESOURCE)
 clawker-fw the next two.
 """
 
-_MEMORY_MEBIBYTES = 512
+_MEMORY = 512 << 20
+"""The container's memory limit in bytes, on a machine that has enough."""
 
-_CONNECTION_KIBIBYTES = 128
-"""What a connection can cost: a buffer for the longest message that its client announces, and as much again."""
+_A_CONNECTION = 128 << 10
+"""Bytes that one can cost: a buffer for the longest message that its client announces, and as much again."""
 
-_MOST_CONNECTIONS = _MEMORY_MEBIBYTES * 1024 // 2 // _CONNECTION_KIBIBYTES
-"""Connections of all agents together. They can use half of the memory."""
+_OWN_FILES = 1024
 
-_OPEN_FILES = _MOST_CONNECTIONS + 1024
+_MOST_CONNECTIONS = 1 << 19
+"""Far below the open files that a kernel allows one process (`fs.nr_open`)."""
 
 _SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
 
@@ -36,23 +38,39 @@ address (host scope) are not answered, and our own never have it as their sender
 """
 
 
-def shape(project: str, addressing: Addressing, slot: int) -> Shape:
+def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
+    """Return what CoreDNS may use.
+
+    Raises:
+        SettingsError: when the settings ask for more than there is.
+    """
+    return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
+
+
+def _room(memory: int, processors: int) -> int:
+    """Return for how many connections there is room: they can use half of the memory, however many processors."""
+    del processors
+    return min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS)
+
+
+def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -> Shape:
     """Return the container's shape. Its only network is the agent network, so it has no way out."""
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
-        memory_mebibytes=_MEMORY_MEBIBYTES,
-        open_files=_OPEN_FILES,
+        capacity=capacity,
+        open_files=capacity.connections + _OWN_FILES,
         settings=_SETTINGS,
+        environment=(f"GOMAXPROCS={capacity.processors}",),
     )
 
 
-def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
+def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
     """Return the files that are only read at start."""
     view = {"policy_path": f"{container.VOLUME}/{policy.POLICY}", "policy_socket": _SOCKET}
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
-        **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits)),
+        **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
         "resources": declaration(RESOURCES),
     }
@@ -62,13 +80,13 @@ def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSetti
     }
 
 
-def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
+def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
     """Return the limits of each agent. Nobody else uses the resolver."""
     return {
         "subnet": str(addressing.agents),
         "except": [],
         "connections": limits.resolver_connections,
-        "all_connections": _MOST_CONNECTIONS,
+        "all_connections": capacity.connections,
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": limits.queries_per_second,
         "datagrams_per_second": 0,

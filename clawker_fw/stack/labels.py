@@ -89,13 +89,14 @@ class Applied:
     image_ids: tuple[str, ...]
     shape: Mapping[str, object]
     boot: Mapping[str, str]
+    machine: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The values that were chosen by what the engine's machine had. An earlier release recorded none."""
 
 
-def applied_label(image: Image, shape: Shape, boot: Files) -> str:
+def applied_label(image: Image, shape: Shape, boot: Files, machine: Mapping[str, int]) -> str:
     """Return the label that records what a container is created with."""
-    record = Applied(
-        image.reference, image.ids, shape_fields(shape), {path: recorded(boot[path]) for path in sorted(boot)}
-    )
+    digests = {path: recorded(boot[path]) for path in sorted(boot)}
+    record = Applied(image.reference, image.ids, shape_fields(shape), digests, machine)
     return json.dumps(dataclasses.asdict(record), sort_keys=True, separators=(",", ":"))
 
 
@@ -103,7 +104,8 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
     """Read the record, or return None if it is missing or malformed. Anyone can write anything into a label."""
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         record = json.loads(labels[APPLIED])
-        applied = Applied(record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
+        made = (record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
+        applied = Applied(*made, machine=record.get("machine", {}))
         whole = (
             isinstance(applied.image, str)
             and isinstance(record["image_ids"], list)
@@ -111,6 +113,7 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
             and isinstance(applied.shape, dict)
             and isinstance(applied.boot, dict)
             and all(isinstance(each, str) for each in applied.boot.values())
+            and isinstance(applied.machine, dict)
         )
         return applied if whole else None
     return None

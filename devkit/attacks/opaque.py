@@ -8,6 +8,10 @@ FETCHES = ("get", f"https://{OWN}:8443/")
 ASKS = ("get", f"http://{RAW}:2222/")
 
 
+IN_NETWORK = "203-0-113-10.net.test"
+"""The name of an address in a network that a rule allows."""
+
+
 def _request(host: str) -> str:
     return f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode().hex()
 
@@ -67,6 +71,25 @@ OPAQUE = (
     _knocks("The port of such a name, at the shared address", "{envoy}:2222"),
     _leads("A name that leads to a private address", "in.test"),
     _leads("A name that leads to loopback, with `allow_private`", "in2.test"),
+    Attack(
+        "The name of an address in an allowed network", ("get", f"http://{IN_NETWORK}:2222/"), "200", control=ASKS,
+        arrives=("/",), host=f"{IN_NETWORK}:2222", port=2222,
+    ),
+    Attack(
+        "The same on another port", ("probe-tcp", f"{IN_NETWORK}:80", "--timeout", "1s"), "connection refused",
+        control=FETCHES,
+    ),
+    *(
+        Attack(what, ("resolve", name), "NXDOMAIN", Reason.NO_RULE, name, ("resolve", IN_NETWORK))
+        for what, name in {
+            "The name of an address outside of an allowed network": "203-0-113-12.net.test",
+            "The name of a private address, below that of an allowed network": "10-9-9-9.net.test",
+            "Another spelling of an address in an allowed network": "203-0-113-010.net.test",
+            "An address in an allowed network, with dots": "203.0.113.10.net.test",
+            "A name below that of an address in an allowed network": f"x.{IN_NETWORK}",
+            "The name of an allowed network itself": "net.test",
+        }.items()
+    ),
     Attack(
         "A name that does not exist", ("probe-tcp", "shell.test:22", "--timeout", "1s"), "a connection",
         Reason.NO_ADDRESS, "shell.test", FETCHES,

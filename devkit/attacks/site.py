@@ -46,6 +46,7 @@ RULES: list[str | dict[str, Any]] = [
     {"dst": "shell.test", "proto": "ssh"},
     *({"dst": f"{name}.test", "proto": "udp", "port": HOST_PORT, "allow_private": name.endswith("2")}
       for name in (TALK, "nobody", *LEADS)),
+    {"dst": "203.0.113.8/30", "as": "net.test", "proto": "tcp", "port": 2222},
 ]  # fmt: skip
 
 ZONE = {

@@ -189,6 +189,14 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             ("allow", "10.1.2.3:5432", "--as", "db.test", "--proto", "tcp", "--private"),
             "dst: 10.1.2.3\n    as: db.test\n    proto: tcp\n    port: 5432\n    allow_private: true",
         ),
+        (
+            ("allow", "ssh://10.1.2.0/28", "--as", "lab.test", "--private"),
+            'dst: "10.1.2.0/28"\n    as: lab.test\n    proto: ssh\n    allow_private: true',
+        ),
+        (
+            ("allow", "192.0.2.0/24:8443", "--as", "lab.test"),
+            'dst: "192.0.2.0/24"\n    as: lab.test\n    port: 8443',
+        ),
     ],
 )
 def test_a_rule_is_written_as_short_as_possible(
@@ -216,6 +224,8 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add", "udp://a.test"), "`proto: udp` is not supported yet"),
         (("add", "https://a.test/path"), "write only the host's name"),
         (("add", "10.0.0.1:443"), "is an address"),
+        (("add", "192.0.2.1/28", "--as", "a.test"), "write `192.0.2.0/28` for all of it"),
+        (("add", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
         (("add", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
         (("add", "http://a.test", "--proto", "https"), "contradict each other"),
         (("add", "a.test:0"), "0 is not a port"),
@@ -237,6 +247,38 @@ def test_a_mistake_on_the_command_line_changes_nothing(
     outcome = no_engine("rules", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert sentence in outcome.err
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_a_removed_rule_that_another_one_makes_up_for(no_engine: Command, settings_file: Path) -> None:
+    """It is told, because what was meant to be refused is not. A rule that has ended allows nothing."""
+    settings_file.write_text(
+        "rules:\n- dst: a.b.test\n- dst: .b.test\n- dst: c.test\n- {dst: .c.test, until: 2020-01-01T00:00:00Z}\n"
+        "- {dst: d.b.test, action: deny}\n"
+    )
+    answer = edit(no_engine, "remove", "a.b.test", "c.test", "d.b.test", "--no-reload", "--dry-run", code=1)
+    assert [(each["rule"], each["allowed_by"]) for each in answer["rules"]] == [
+        ("https a.b.test:443", "https .b.test:443"),
+        ("https c.test:443", None),
+        ("deny any d.b.test", None),
+    ]
+    told = no_engine("rules", "remove", "a.b.test", "--no-reload")
+    assert "clawker-fw.yaml, line 2, but `https .b.test:443` still allows it" in told.out + told.err
+    both = edit(no_engine, "remove", "c.test", ".b.test", "--no-reload")
+    assert [each["allowed_by"] for each in both["rules"]] == [None, None]
+
+
+def test_a_network_is_one_rule(no_engine: Command, settings_file: Path) -> None:
+    """It is added, changed, listed and removed as it is written, not by its addresses."""
+    add = ("allow", "ssh://192.0.2.0/24", "--as", "lab.test", "--no-reload")
+    assert outcomes(edit(no_engine, *add)) == [("added", "ssh lab.test:22 at 192.0.2.0/24")]
+    assert outcomes(edit(no_engine, *add, "--note", "lab")) == [("changed", "ssh lab.test:22 at 192.0.2.0/24")]
+    listed = no_engine("rules", "list", "--format", "json").valid("rules-list")["rules"]
+    assert ("192.0.2.0/24", "lab.test") in [(each["dst"], each["as"]) for each in listed]
+    assert "1 rule" not in no_engine("rules", "check").out
+    assert outcomes(edit(no_engine, "remove", "lab.test", "--no-reload")) == [
+        ("removed", "ssh lab.test:22 at 192.0.2.0/24")
+    ]
     assert settings_file.read_text() == SETTINGS
 
 

@@ -30,7 +30,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
-from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.desired import Blueprint, addressing, capacities, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import built, image_tar, images, labels
@@ -77,7 +77,8 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
         shares: list[float] = []
         engine.load_image(image.archive(), image.archive_size, shares.append)
         assert shares[-1] == 1.0
-    should = desired(wanted, addressing(wanted, observe(engine, wanted.project, ())), Slots())
+    seen = observe(engine, wanted.project, ())
+    should = desired(wanted, addressing(wanted, seen), capacities(wanted, seen), Slots())
     for spec in should.networks.values():
         engine.create_network(spec)
     return should
@@ -126,6 +127,13 @@ def test_facts(engine: EngineWriter) -> None:
     facts = engine.facts()
     assert facts.architecture in {"amd64", "arm64"}
     assert [int(part) for part in facts.api_version.split(".")] >= [1, 41]
+
+
+def test_the_machine(engine: EngineWriter) -> None:
+    """An engine says what its machine has, each time that it is asked."""
+    first, second = engine.machine(), engine.machine()
+    assert first.processors == second.processors >= 1
+    assert first.memory == second.memory >= 256 << 20
 
 
 def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) -> None:
@@ -418,7 +426,8 @@ def test_hot_files_are_committed_live(
         wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
     )
     for blueprint in (changed, wanted):
-        should = desired(blueprint, addressing(blueprint, observe(engine, stack.project, ())), Slots())
+        seen = observe(engine, stack.project, ())
+        should = desired(blueprint, addressing(blueprint, seen), capacities(blueprint, seen), Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]
             present = [path for path in engine.files(container) if path.startswith("hot/")]

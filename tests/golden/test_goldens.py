@@ -17,9 +17,9 @@ from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
 from clawker_fw.explaining import Answer, Attempted
-from clawker_fw.model import Address, Lookup, Rules, Sibling, Slots, Trial, TrialStep
+from clawker_fw.model import Address, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
 from clawker_fw.pipeline import Comparison
-from clawker_fw.reconcile.desired import Blueprint, desired
+from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import explaining, text
 from clawker_fw.report.attachment import Attachment
@@ -28,7 +28,9 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
-from clawker_fw.stack import labels, virtual
+from clawker_fw.settings import ResourceSettings
+from clawker_fw.stack import coredns, labels, virtual
+from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
@@ -48,6 +50,7 @@ RULES = (
     {"dst": "10.1.2.3", "as": "time.internal.example", "proto": "udp", "port": 123, "allow_private": True},
 )
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
+CAPACITIES = Capacities(*(each.capacity(ResourceSettings(), Machine(2, 8 << 30)) for each in (envoy, coredns)))
 
 Check = Callable[[str, bytes], None]
 
@@ -85,7 +88,7 @@ def pretty(content: bytes) -> bytes:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a sibling, byte for byte."""
-    wanted = desired(blueprint, addressing(blueprint), Slots(0, 1)).siblings[sibling]
+    wanted = desired(blueprint, addressing(blueprint), CAPACITIES, Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
@@ -95,7 +98,7 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
-    wanted = desired(blueprint, addressing(blueprint), Slots(1, 0)).siblings[sibling]
+    wanted = desired(blueprint, addressing(blueprint), CAPACITIES, Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 

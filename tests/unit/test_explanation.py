@@ -1,6 +1,7 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
 from clawker_fw.rules.target import Target, parse_target
-from devkit.strategies import NAMED, PORTS, names, rules
+from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
 PAST, FUTURE = "2026-05-01T00:00:00Z", "2026-07-01T00:00:00Z"
@@ -166,10 +167,7 @@ def _ending(draw: st.DrawFn) -> RuleSet:
     """Return rules, some of which have ended."""
     drawn = draw(st.lists(st.tuples(rules(), st.sampled_from((None, 1, 3))), max_size=12))
     return RuleSet.of(
-        type(rule)(
-            rule.destination, rule.protocol, rule.port, rule.allow_private, rule.action, until, place=str(position)
-        )
-        for position, (rule, until) in enumerate(drawn)
+        replace(rule, until=until, place=str(position)) for position, (rule, until) in enumerate(drawn)
     )
 
 
@@ -202,7 +200,63 @@ def test_a_name_that_stands_for_an_address() -> None:
     assert explain(every, 0, Target("b.test", Protocol.HTTPS, 443)).leads_to == "b.test"
 
 
-@given(_ending(), names(), st.sampled_from(NAMED), st.sampled_from(PORTS))
+LAB = rule_set(
+    {"dst": "192.0.2.0/28", "as": "lab.test", "proto": "ssh"}, {"dst": "a.lab.test", "proto": "http"}, "b.test"
+)
+
+
+def test_a_name_of_an_address_in_a_network() -> None:
+    """The rule is told once, as it is written, and the name leads to its own address."""
+    found = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 22))
+    assert (found.allowed, found.leads_to) == (True, "192.0.2.5")
+    assert str(found.rule) == "ssh lab.test:22 at 192.0.2.0/28"
+    other_port = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 23))
+    assert near(other_port) == [("line 1", E.OTHER_PORT)]
+    assert other_port.remedy is not None
+    assert other_port.remedy.command == "clawker-fw rules allow ssh://192-0-2-5.lab.test:23"
+
+
+@pytest.mark.parametrize("name", ["192-0-2-16.lab.test", "lab.test", "10-0-0-1.lab.test", "x.192-0-2-5.lab.test"])
+def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
+    """A rule for the name would lead nowhere: what to do is to use another name, or to change the network."""
+    found = explain(LAB, NOW, Target(name, Protocol.SSH, 22))
+    assert found.reason is Reason.NO_RULE
+    assert ("line 1", E.OTHER_ADDRESS) in near(found)
+    assert remedy(found) == (
+        "Use the name of one of its addresses, as 192-0-2-0.lab.test, or change the network (line 1)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "text"),
+    [
+        (
+            "a.test",
+            "tcp://a.test:443",
+            "First change or remove `https a.test:443` (line 1): the two can't share a port.",
+        ),
+        (".test.test", "tcp://a.test.test:443", "First change or remove `https .test.test:443` (line 1): the two"),
+        (
+            {"dst": "a.test", "proto": "http"},
+            "tcp://a.test:80",
+            "First change or remove `http a.test:80` (line 1)",
+        ),
+        ({"dst": "a.test", "proto": "http"}, "tcp://a.test:81", "Allow it with"),
+        ({"dst": "a.test", "proto": "http"}, "https://a.test:80", "Allow it with"),
+        (
+            {"dst": "a.test", "proto": "ssh", "until": PAST},
+            "https://a.test:22",
+            "First change or remove `ssh a.test:22 until 2026-05-01T00:00:00Z` (line 1)",
+        ),
+    ],
+)
+def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str, text: str) -> None:
+    """No command is proposed that would fail because the two rules can't share the port."""
+    found = explain(rule_set(rule), NOW, parse_target(asked))
+    assert remedy(found).startswith(text)
+
+
+@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from((*PORTS, 22, 9001)))
 def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
     """With the rule of the command, the policy allows the connection."""
     found = explain(every, 2, Target(name, protocol, port))

@@ -80,7 +80,7 @@ def test_a_difference_is_named(entry: str, rule: str, remark: str) -> None:
         ("{dst: a.test, port: 65536}", "65536 is not a port"),
         ("{dst: a.test, methods: [GET]}", "`methods` is not known, and its meaning would be lost"),
         ("{dst: a.test, methods: []}", "`methods` is not known, and its meaning would be lost"),
-        ("{dst: 10.0.0.0/8}", "'10.0.0.0/8' is a network"),
+        ("{dst: 10.0.0.0/8}", "'10.0.0.0/8' has 16,777,216 addresses"),
         ("{dst: '*'}", "'*' has a `*`"),
         ("{dst: '*.com'}", "'.com' would allow a whole top-level domain"),
         ("{proto: https}", "`dst`: field required"),

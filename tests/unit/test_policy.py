@@ -209,3 +209,23 @@ def test_a_name_resolves_until_its_last_rule_ends() -> None:
     )
     days = {point.name: point.at.until and (point.at.until - 1_798_761_600) // 86400 for point in policy.points()}
     assert days == {"w.test": 1, "early.w.test": 1, "late.w.test": 2, "ever.w.test": None, "alone.w.test": 0}
+
+
+def test_a_network() -> None:
+    """Each of its addresses has a name, of which the rule decides; others, and what is below them, have none."""
+    policy = Policy(
+        rule_set(
+            {"dst": "192.0.2.4/30", "as": "lab.test", "proto": "ssh"},
+            {"dst": "192-0-2-5.lab.test", "action": "deny"},
+            {"dst": ".lab.test", "proto": "http"},
+        )[1]
+    )
+    (network,) = (rule for rule in policy.rules.rules if rule.block)
+    for last in range(256):
+        decision = policy.decide(f"192-0-2-{last}.lab.test", Protocol.SSH, 22)
+        assert decision.rule == (network if last in {4, 6, 7} else decision.rule)
+        assert decision.allowed is (last in {4, 6, 7})
+    assert policy.decide("192-0-2-5.lab.test", Protocol.SSH, 22).reason is Reason.DENIED
+    assert policy.decide("lab.test", Protocol.SSH, 22).reason is Reason.WRONG_PORT
+    assert not policy.decide("x.192-0-2-4.lab.test", Protocol.SSH, 22).allowed
+    assert set(policy.opaque) == {f"192-0-2-{last}.lab.test" for last in (4, 6, 7)}

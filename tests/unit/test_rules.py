@@ -60,6 +60,30 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
         ({"proto": "udp", "port": "1-9"}, {"proto": "udp", "port": "9-10"}, "claim port 9 of a.test"),
         ({"proto": "udp", "port": 443}, {}, ""),
         ({"proto": "udp", "port": 53}, {"proto": "tcp", "port": 53}, ""),
+        (
+            {"dst": "192.0.2.0/28", "as": "a.test", "proto": "ssh"},
+            {"dst": "192.0.2.8/29", "as": "a.test", "proto": "ssh"},
+            "claim port 22 of 192-0-2-8.a.test: ssh a.test:22 at 192.0.2.0/28 and ssh a.test:22 at 192.0.2.8/29",
+        ),
+        (
+            {"dst": "192.0.2.0/24", "as": "a.test"},
+            {"dst": ".a.test"},
+            "two rules claim port 443 of 192-0-2-0.a.test",
+        ),
+        (
+            {"dst": "192.0.2.0/24", "as": "a.test", "port": 22},
+            {"dst": "192-0-2-77.a.test", "proto": "ssh"},
+            "two rules claim port 22 of 192-0-2-77.a.test",
+        ),
+        (
+            {"dst": "192.0.2.0/28", "as": "a.test"},
+            {"dst": "192.0.2.0/28", "as": "a.test", "allow_private": True},
+            "only one of them sets `allow_private`",
+        ),
+        ({"dst": "192.0.2.0/28", "as": "a.test"}, {"dst": "192.0.2.16/28", "as": "a.test"}, ""),
+        ({"dst": "192.0.2.0/28", "as": "a.test"}, {"dst": "192.0.2.1", "as": "a.test"}, ""),
+        ({"dst": "192.0.2.0/28", "as": "a.test"}, {}, ""),
+        ({"dst": "192.0.2.0/28", "as": "a.test"}, {"dst": ".a.test", "proto": "http"}, ""),
         ({"proto": "http", "port": 443}, {}, ""),
         ({"proto": "ssh"}, {"proto": "http", "port": 22, "action": "deny"}, ""),
         ({"proto": "ssh"}, {"dst": "b.test", "proto": "tcp", "port": 22}, ""),
@@ -86,6 +110,14 @@ def test_ports_of_udp_are_counted_apart() -> None:
     assert rule_set(*several, {"dst": "t.test", "proto": "tcp", "port": "1-1000"})[1].udp_ports == MOST_UDP_PORTS
     with pytest.raises(TooManyError, match="there are 501 ports of udp rules; at most 500 are supported"):
         rule_set(*several, {"dst": "one.test", "proto": "udp", "port": 53})
+
+
+def test_the_names_of_networks_count() -> None:
+    """Each of them has listeners: a rule set is refused if it has more than a stack can have."""
+    network = {"dst": "192.0.2.0/24", "as": "lab.test", "proto": "tcp"}
+    assert rule_set({**network, "port": "9000-9006"})[1].opaque_ports == 7 * 256
+    with pytest.raises(TooManyError, match="2,048 ports of tcp and ssh rules"):
+        rule_set({**network, "port": "9000-9007"})
 
 
 def test_default_ports_are_always_listened_on() -> None:

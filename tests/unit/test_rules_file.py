@@ -39,9 +39,12 @@ def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
     return edit(path, {}, lambda there: rule_edits.add(there, additions), write=write)
 
 
+NOW = 1_800_000_000.0
+
+
 def remove(path: Path, *removals: Removal) -> Edited:
     """Remove rules from a file."""
-    return edit(path, {}, lambda there: rule_edits.remove(there, removals), write=True)
+    return edit(path, {}, lambda there: rule_edits.remove(there, removals, NOW), write=True)
 
 
 def removal(dst: str, protocol: Protocol | None = None, port: int | None = None) -> Removal:

@@ -96,7 +96,7 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 9
+    assert len(suggestions()) == 15
     loaded = settings.load(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 7
     assert str(loaded.settings.network.subnet) == "10.213.0.0/20"
@@ -140,10 +140,52 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "limits.queries_per_second": "5",
         "limits.resolver_connections": "5",
         "limits.idle": "5m",
+        **{f"resources.{each}.processors": "3" for each in ("envoy", "coredns")},
+        **{f"resources.{each}.memory": "1GiB" for each in ("envoy", "coredns")},
+        **{f"resources.{each}.connections": "500" for each in ("envoy", "coredns")},
         "drain_timeout": "5s",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
     settings.load(write("rules: []"), {variable: values[key]})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 << 30),
+        ("1.5 GiB", 3 << 29),
+        ("512MiB", 512 << 20),
+        ("524288KiB", 512 << 20),
+        ("536870912", 512 << 20),
+        ("2GB", None),
+        ("2g", None),
+        ("1.5", None),
+        ("true", None),
+        ("-1GiB", None),
+        ("63MiB", None),
+        ("2000GiB", None),
+    ],
+)
+def test_memory(text: str, size: int | None, write: Write) -> None:
+    """Bytes, or a number with a binary unit: what could mean two things is refused, and what is absurd."""
+    path = write(f"rules: []\nresources: {{envoy: {{memory: {text}}}}}")
+    if size is None:
+        with pytest.raises(SettingsError) as caught:
+            settings.load(path, {})
+        assert "line 2" in caught.value.message
+    else:
+        assert settings.load(path, {}).settings.resources.envoy.memory == size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["processors: 0", "processors: 129", "processors: two", "processors: 1.5", "connections: 0", "cpus: 2"],
+)
+def test_absurd_resources(wrong: str, write: Write) -> None:
+    """What no machine can have is one mistake, told with its place."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(write(f"rules: []\nresources: {{coredns: {{{wrong}}}}}"), {})
+    assert "line 2" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Virtual addresses: which number a name gets, and where the addresses are."""
 
+import json
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -115,3 +116,22 @@ def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None
     assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers
     address = b'"address":"10.213.12.67","port_value":22'
     assert address in after.observed.siblings[Sibling.ENVOY].files[LISTENERS].content
+
+
+def test_a_network_is_one_rule_with_a_listener_for_each_address(memory: MemoryEngine, release: Release) -> None:
+    """What changes is told as one rule, and each name leads to its own address."""
+    network = {"dst": "10.1.2.0/28", "as": "lab.test", "proto": "ssh", "allow_private": True}
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    wanted = stacks.blueprint(memory.facts(), "a.test", network, release=release)
+    changes = pipeline.compare(memory, wanted).rule_changes
+    assert changes is not None
+    assert changes.added == ("ssh lab.test:22 at 10.1.2.0/28 private",)
+    seen = stacks.converged(memory, wanted)
+    numbers = dict(virtual.recorded(seen.observed.siblings[Sibling.COREDNS].files).names)
+    assert numbers.keys() == {f"10-1-2-{last}.lab.test" for last in range(16)}
+    listeners = json.loads(seen.observed.siblings[Sibling.ENVOY].files[LISTENERS].content)["resources"]
+    found = {each["name"]: json.dumps(each) for each in listeners}
+    for last in range(16):
+        own = found[f"tcp 10-1-2-{last}.lab.test:22"]
+        assert f'"inline_string": "10.1.2.{last}"' in own
+        assert '"exempt named"' in own

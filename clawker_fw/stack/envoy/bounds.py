@@ -4,14 +4,15 @@ A connection costs at most what its buffers hold, so there may be as many as the
 uses beyond that, configuration and libraries, has its own share.
 """
 
+from dataclasses import dataclass
+
+from clawker_fw.stack.capacity import Capacity
+
 _KIBIBYTE = 1024
 _MEBIBYTE = 1024 * _KIBIBYTE
 
-MEMORY_MEBIBYTES = 2048
-"""The container's memory limit, at which the kernel would end Envoy."""
-
-HEAP = MEMORY_MEBIBYTES * _MEBIBYTE * 85 // 100
-"""The heap that Envoy may use: the kernel counts its program, stacks and socket buffers as well."""
+MEMORY = 2048 * _MEBIBYTE
+"""The container's memory limit in bytes, at which the kernel would end Envoy, on a machine that has enough."""
 
 BUFFER = 32 * _KIBIBYTE
 """How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
@@ -26,14 +27,18 @@ in each direction what the buffers on its way hold, and what was read before the
 A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of memory that a connection costs at most."""
 
-MOST_CONNECTIONS = (HEAP - 256 * _MEBIBYTE) // A_CONNECTION
-"""From agents, at once."""
-
 OWN_CONNECTIONS = 128
-"""Of these, kept for CoreDNS and its replacement, which see whether Envoy refuses agents as it should."""
+"""Kept for CoreDNS and its replacement, which see whether Envoy refuses agents as it should."""
 
-OPEN_FILES = 2 * MOST_CONNECTIONS + 8192
+_PROGRAM, _WORKER = 240 * _MEBIBYTE, 8 * _MEBIBYTE
+"""Bytes of memory for Envoy's configuration, and for what each worker keeps of it (measured: 4.5 MB for 1,000
+ports)."""
+
+_FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096
 """Each connection from an agent leads to one upstream; ports, sockets and files come on top."""
+
+_MOST_FILES = 1 << 20
+"""The most that a kernel allows one process by default (`fs.nr_open`)."""
 
 HEADERS_KIBIBYTES = 32
 """The most that the headers of a request may have: they are kept until they are complete."""
@@ -66,8 +71,46 @@ The kernel counts sessions like connections (limits.go). It forgets one after 30
 minutes with one, so Envoy has at most twice as many, of which each is one socket.
 """
 
+SESSIONS = 1 << 20
+"""No bound: the kernel counts the sessions of all agents. Envoy's own default is 1,024 of each host and port."""
+
 DATAGRAM = 65507
 """The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
 
 REUSE_SECONDS = 10
 """For how long a connection to an origin is kept for the next HTTP request of any agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What follows from the capacity of one container. `heap` is the memory in bytes that Envoy may use itself.
+
+    `connections` are those from agents at once, with our own.
+    """
+
+    heap: int
+    connections: int
+    open_files: int
+
+
+def bounds(capacity: Capacity) -> Bounds:
+    """Return the bounds of a container."""
+    connections = capacity.connections + OWN_CONNECTIONS
+    return Bounds(_heap(capacity.memory), connections, _open_files(connections, capacity.processors))
+
+
+def room(memory: int, processors: int) -> int:
+    """Return for how many connections of agents there is room, which may be negative."""
+    by_memory = (_heap(memory) - _PROGRAM - processors * _WORKER) // A_CONNECTION
+    by_files = (_MOST_FILES - _open_files(0, processors)) // _FILES_OF_A_CONNECTION
+    return min(by_memory, by_files) - OWN_CONNECTIONS
+
+
+def _heap(memory: int) -> int:
+    """Return the heap that Envoy may use: the kernel counts its program, stacks and socket buffers as well."""
+    return memory * 85 // 100
+
+
+def _open_files(connections: int, processors: int) -> int:
+    """Return the limit of open files. Each worker has a socket of its own for each port of each address."""
+    return _FILES_OF_A_CONNECTION * connections + processors * _FILES_OF_A_WORKER

@@ -22,7 +22,7 @@ _STATISTICS = "udp"
 def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
     """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
     for name, port, rule in _forwarded(policy):
-        host = {"address": rule.host or name, "port_value": port}
+        host = {"address": rule.leads_to(name), "port_value": port}
         source = addresses.exempt if rule.allow_private else addresses.guarded
         cluster = _cluster(name, port, rule)
         yield {
@@ -34,7 +34,7 @@ def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": host}}}]}],
             },
             "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
-            "circuit_breakers": {"thresholds": [{"max_connections": bounds.MOST_CONNECTIONS}]},
+            "circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]},
         }
 
 

@@ -60,13 +60,13 @@ def bootstrap_extension() -> Json:
     )
 
 
-def cluster() -> Json:
-    """Return the cluster that leads to the internal listener."""
+def cluster(connections: int) -> Json:
+    """Return the cluster that leads to the internal listener, for so many connections at once."""
     address = {"envoy_internal_address": {"server_listener_name": THROUGH_RULES}}
     most = {
-        "max_connections": bounds.MOST_CONNECTIONS,
-        "max_pending_requests": bounds.MOST_CONNECTIONS,
-        "max_requests": bounds.MOST_CONNECTIONS,
+        "max_connections": connections,
+        "max_pending_requests": connections,
+        "max_requests": connections,
         "max_retries": 16,
     }
     options = "upstreams.http.v3.HttpProtocolOptions"

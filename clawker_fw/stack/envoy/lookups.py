@@ -63,7 +63,7 @@ def clusters() -> Iterator[Cluster]:
 def cache(place: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     entries, lookups = (
-        (bounds.CACHED_NAMES, bounds.MOST_CONNECTIONS)
+        (bounds.CACHED_NAMES, bounds.CACHED_NAMES)
         if place == NAMED
         else (bounds.CACHED_NAMES // SHARES // RULE_GROUPS, bounds.LOOKUPS)
     )

@@ -4,23 +4,27 @@ It goes by the heap that is really used, and is the last line of defence, behind
 Source: Envoy's "Configuring Envoy as an edge proxy" and "Overload manager".
 """
 
-from clawker_fw.stack.envoy.bounds import HEAP, MOST_CONNECTIONS
+from clawker_fw.stack.envoy.bounds import Bounds
 from clawker_fw.stack.envoy.messages import Json, extension
 
 _HEAP_MONITOR = "envoy.resource_monitors.fixed_heap"
 
 
-def overload_manager() -> Json:
-    """Return the bootstrap's overload manager."""
+def overload_manager(bounds: Bounds) -> Json:
+    """Return the bootstrap's overload manager. All workers together may use what is in `bounds`."""
     return {
         "refresh_interval": "0.1s",
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
         "resource_monitors": [
-            extension(_HEAP_MONITOR, "resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=HEAP),
+            extension(
+                _HEAP_MONITOR,
+                "resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                max_heap_size_bytes=bounds.heap,
+            ),
             extension(
                 "envoy.resource_monitors.global_downstream_max_connections",
                 "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                max_active_downstream_connections=MOST_CONNECTIONS,
+                max_active_downstream_connections=bounds.connections,
             ),
         ],
         "actions": [

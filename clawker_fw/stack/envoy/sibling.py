@@ -2,11 +2,12 @@
 
 import json
 
-from clawker_fw.model import Files, Role, Shape, Sibling
+from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
-from clawker_fw.settings import LimitSettings
+from clawker_fw.settings import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, templates
+from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
@@ -49,7 +50,16 @@ DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
 
 
-def shape(project: str, addressing: Addressing, slot: int) -> Shape:
+def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
+    """Return what Envoy may use.
+
+    Raises:
+        SettingsError: when the settings ask for more than there is.
+    """
+    return allot(Sibling.ENVOY, resources.envoy, machine, bounds.MEMORY, bounds.room)
+
+
+def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -> Shape:
     """Return the container's shape: on both networks, at reserved addresses."""
     names = network_names(project)
     return container.shape(
@@ -59,7 +69,7 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             f"{container.VOLUME}/boot/bootstrap.yaml",
             "--reject-unknown-dynamic-fields",
             "--concurrency",
-            "2",
+            str(capacity.processors),
             "--drain-time-s",
             str(DRAIN_SECONDS),
             "--disable-hot-restart",
@@ -74,14 +84,23 @@ def shape(project: str, addressing: Addressing, slot: int) -> Shape:
             names[Role.AGENTS]: str(addressing.envoy(slot)),
             names[Role.EGRESS]: str(addressing.egress_primary(slot)),
         },
-        memory_mebibytes=bounds.MEMORY_MEBIBYTES,
-        open_files=bounds.OPEN_FILES,
+        capacity=capacity,
+        open_files=bounds.bounds(capacity).open_files,
         settings={},
     )
 
 
-def boot(release: Release, project: str, addressing: Addressing, slot: int, limits: LimitSettings) -> Files:
+def boot(
+    release: Release,
+    project: str,
+    addressing: Addressing,
+    slot: int,
+    *,
+    limits: LimitSettings,
+    capacity: Capacity,
+) -> Files:
     """Return the files read once, at start."""
+    most = bounds.bounds(capacity)
     sources = {False: addressing.guarded(slot), True: addressing.exempt(slot)}
     view = {
         "admin_socket": ADMIN_SOCKET,
@@ -90,18 +109,18 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
         "runtime": RUNTIME,
         "buffer": bounds.BUFFER,
-        "connections": bounds.MOST_CONNECTIONS,
+        "connections": most.connections,
         "kept_heap": bounds.KEPT_HEAP,
-        "overload_manager": overload_manager(),
+        "overload_manager": overload_manager(most),
         "resolver": lookups.resolver(),
-        "through_rules": http.cluster(),
+        "through_rules": http.cluster(most.connections),
         "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
             for each in lookups.clusters()
         ],
     }
-    sibling = {**_network(addressing, slot, limits), "resources": declaration(RESOURCES)}
+    sibling = {**_network(addressing, slot, limits, capacity), "resources": declaration(RESOURCES)}
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
@@ -129,20 +148,20 @@ def hot(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
     }
 
 
-def _limits(addressing: Addressing, limits: LimitSettings) -> dict[str, object]:
+def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
     """Return the limits of each agent. CoreDNS, which tests Envoy like an agent, is not limited."""
     return {
         "subnet": str(addressing.agents),
         "except": [str(addressing.coredns(slot)) for slot in (0, 1)],
         "connections": limits.connections,
-        "all_connections": bounds.MOST_CONNECTIONS - bounds.OWN_CONNECTIONS,
+        "all_connections": capacity.connections,
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": 0,
         "datagrams_per_second": limits.datagrams_per_second,
     }
 
 
-def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[str, object]:
+def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
     """Return what `fwctl serve` makes of the network: two further sources, each with its own routing table.
 
     A table that knows the default route and nothing else refuses whatever is not the world, at connect, for
@@ -160,7 +179,7 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings) -> dict[s
         {"address": str(addressing.egress_primary(slot)), **common},
     ]
     return {
-        **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits)),
+        **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits, capacity)),
         "blocks": [str(block) for block in addressing.blocks(slot)],
         "addresses": [{"address": address, "subnet": str(egress)} for address in (guarded, exempt)],
         "tables": [

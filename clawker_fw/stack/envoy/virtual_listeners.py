@@ -66,7 +66,7 @@ def _filters(name: str, rule: Rule, idle: float) -> list[Json]:
         extension(
             "envoy.filters.network.set_filter_state",
             "filters.network.set_filter_state.v3.Config",
-            on_new_connection=[_state(HOST, rule.host or name), _state(PORT, "%DOWNSTREAM_LOCAL_PORT%")],
+            on_new_connection=[_state(HOST, rule.leads_to(name)), _state(PORT, "%DOWNSTREAM_LOCAL_PORT%")],
         ),
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",

@@ -1,0 +1,148 @@
+"""What a sibling may use of the engine's machine: what the settings say, else what the machine has.
+
+Whatever the siblings take on at once follows from it. The default for the memory changes in wide steps, so that a
+machine that reports a little more or less after a restart changes nothing.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Machine, ObservedSibling, Sibling
+from clawker_fw.stack.resources import SIBLING
+
+_MEBIBYTE = 1 << 20
+
+MOST_BY_DEFAULT = 8
+"""Processors that a sibling uses by default at most. Descriptors and memory are needed for each of them."""
+
+_UNKNOWN = Machine(processors=2, memory=0)
+"""What a machine is taken for that an engine does not describe."""
+
+_ROOM = 3 / 2
+"""How much more memory than Envoy's by default a machine must have, so that the agents' own is left."""
+
+_STEP = 16 * _MEBIBYTE
+"""In which steps an error proposes a larger memory."""
+
+_FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
+
+
+class Chosen(Protocol):
+    """The settings for one sibling. What is None follows from the machine."""
+
+    @property
+    def processors(self) -> int | None:
+        """Processors."""
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes."""
+
+    @property
+    def connections(self) -> int | None:
+        """Connections of all agents together."""
+
+
+class Room(Protocol):
+    """How many connections of agents a sibling has room for."""
+
+    def __call__(self, memory: int, processors: int) -> int:
+        """Return their number, which may be negative. `memory` is in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one sibling may use. `memory` is in bytes, `connections` are those of all agents together.
+
+    `by_machine` are the names of the values that were chosen by what the engine's machine has.
+    """
+
+    processors: int
+    memory: int
+    connections: int
+    by_machine: tuple[str, ...] = ()
+
+    @property
+    def from_machine(self) -> Mapping[str, int]:
+        """The values that were chosen by what the engine's machine has."""
+        return {name: getattr(self, name) for name in self.by_machine}
+
+
+def allot(sibling: Sibling, chosen: Chosen, machine: Machine, usual: int, room: Room) -> Capacity:
+    """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
+
+    Raises:
+        SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
+    """
+    memory = chosen.memory or usual >> _halvings(machine.memory)
+    processors = chosen.processors or _processors(machine, memory, room)
+    if chosen.memory and machine.memory and chosen.memory > machine.memory:
+        raise SettingsError(
+            "resources-not-there",
+            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
+            f"{written(machine.memory)}.",
+            hint="A sibling that counts on more memory than there is would be ended by the kernel. Set it lower.",
+        )
+    most = room(memory, processors)
+    if most < max(1, chosen.connections or 1):
+        raise _too_little(sibling, memory, processors, chosen.connections, room)
+    given = {"processors": chosen.processors, "memory": chosen.memory}
+    by_machine = tuple(name for name, value in given.items() if value is None)
+    return Capacity(processors, memory, chosen.connections or most, by_machine)
+
+
+def _processors(machine: Machine, memory: int, room: Room) -> int:
+    """Return as many processors as the machine has, up to a number that leaves half of the memory's room."""
+    there = max(1, min(machine.processors or _UNKNOWN.processors, MOST_BY_DEFAULT))
+    return max(
+        number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
+    )
+
+
+def _halvings(memory: int) -> int:
+    """Return how often the usual memory is halved for a machine with so much memory."""
+    halvings = 0
+    while memory and halvings < _MOST_HALVINGS and memory < _ROOM * (_FULL >> halvings):
+        halvings += 1
+    return halvings
+
+
+def _too_little(
+    sibling: Sibling, memory: int, processors: int, connections: int | None, room: Room
+) -> SettingsError:
+    """Return the error that says how much memory would be enough."""
+    wanted = connections or 1
+    enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
+    most = room(memory, processors)
+    fewer = f", or `resources.{sibling}.connections` to at most {most}" if connections and most > 0 else ""
+    what = f"{processors} {'processor' if processors == 1 else 'processors'}"
+    what += f" and {connections} connections" if connections else ""
+    return SettingsError(
+        "resources-too-little",
+        f"The memory of {sibling}, {written(memory)}, has no room for {what}.",
+        hint=f"Set `resources.{sibling}.memory` to at least {written(enough)}{fewer}.",
+    )
+
+
+def written(size: int) -> str:
+    """Return a number of bytes as it may stand in the settings."""
+    for unit, bytes_ in (("GiB", 1 << 30), ("MiB", _MEBIBYTE), ("KiB", 1 << 10)):
+        if size >= bytes_:
+            return f"{size / bytes_:.2f}".rstrip("0").rstrip(".") + unit
+    return str(size)
+
+
+def running(seen: ObservedSibling) -> Capacity | None:
+    """Return what a sibling's container really has, or None if its files or its command line don't say."""
+    shape = seen.container.shape
+    words = {Sibling.ENVOY: " ".join(shape.command), Sibling.COREDNS: " ".join(shape.environment)}
+    found = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
+    with suppress(KeyError, TypeError, ValueError):
+        limits = json.loads(seen.files[SIBLING].content)["limits"]
+        return Capacity(int(found[1]), shape.memory, int(limits["all_connections"])) if found else None
+    return None

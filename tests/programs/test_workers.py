@@ -1,0 +1,128 @@
+"""What all workers of Envoy may take on together: the bounds are those of the program, however many there are."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from clawker_fw.stack.envoy import lookups
+from clawker_fw.stack.envoy.bounds import Bounds
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import Resolving, client_hello, program
+from devkit.programs import OWN_LOOPBACK
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+CONNECTIONS = 400
+HEAP = 512 << 20
+TLS, HTTP = 8080, 80
+OPEN = "port-80.downstream_cx_active$"
+RULES = rule_set({"dst": ".silent.test", "port": TLS}, {"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
+
+
+class Sharing(Resolving):
+    """A proxy with several workers, and small bounds."""
+
+    most = Bounds(heap=HEAP, connections=CONNECTIONS, open_files=0)
+
+    def statistic(self, pattern: str) -> int:
+        """Return the sum of the statistics whose names match."""
+        lines = self.admin(f"/stats?filter={pattern}").decode().splitlines()
+        return sum(int(line.rpartition(":")[2]) for line in lines)
+
+    def connect(self, port: int, source: str = "127.0.0.1") -> socket.socket:
+        """Return a connection of an agent."""
+        return socket.create_connection(("127.0.0.1", self.ports[port]), timeout=10, source_address=(source, 0))
+
+
+@pytest.fixture(scope="module", params=[1, 2, 8])
+def proxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: Release
+) -> Iterator[Sharing]:
+    """A proxy with so many workers, and a name server that says nothing about some names."""
+    kind = type("Sharing", (Sharing,), {"workers": request.param})
+    with NameServer(("a.there.test",), OWN_LOOPBACK, silent="silent.test") as names:
+        started = kind(tmp_path_factory.mktemp("workers"), program(release), names.port)
+        started.serve(RULES)
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+
+
+def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
+    """Each listens by itself, and connections are shared among them."""
+    assert proxy.statistic("^server.concurrency$") == proxy.workers
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(_begun(proxy))
+        until(lambda: proxy.statistic(OPEN) == 100, 10)
+        shares = [
+            proxy.statistic(f"port-80.worker_{number}.downstream_cx_active$") for number in range(proxy.workers)
+        ]
+        assert sum(shares) == 100
+        assert all(shares)
+
+
+def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> None:
+    """The one that is too many is refused, whichever worker gets it, and room that is left is used."""
+    until(lambda: proxy.statistic(OPEN) == 0, 10)
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS + 100):
+            stack.enter_context(_begun(proxy))
+        until(lambda: proxy.statistic("port-80.downstream_global_cx_overflow$") == 100, 10)
+        assert proxy.statistic(OPEN) == CONNECTIONS
+    until(lambda: proxy.statistic(OPEN) == 0, 10)
+    with proxy.connect(HTTP) as agent:
+        agent.sendall(b"GET / HTTP/1.1\r\nHost: refused.test\r\n\r\n")
+        assert agent.recv(4096).startswith(b"HTTP/1.1 403 ")
+
+
+def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
+    """Workers count together what is written down of one agent, and what is not."""
+    before = proxy.statistic("process_ratelimit.denied$")
+    started = time.monotonic()
+    with ExitStack() as stack:
+        agents = [stack.enter_context(proxy.connect(HTTP, "127.0.0.7")) for _ in range(32)]
+        for _ in range(40):
+            for agent in agents:
+                agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
+            for agent in agents:
+                assert agent.recv(65536)
+    seconds = time.monotonic() - started
+    denied = proxy.statistic("process_ratelimit.denied$") - before
+    assert 1280 - denied <= 200 + 50 * (seconds + 1)
+    until(lambda: _lines(proxy, "flood.test") == 1280 - denied, 5)
+
+
+def test_lookups_of_a_share_are_bounded_for_all_workers_together(proxy: Sharing) -> None:
+    """An agent that asks for ever new names has no more of them looked up because there are more workers."""
+    most = lookups.cache("0")["dns_cache_circuit_breaker"]["max_pending_requests"]
+    before = proxy.statistic("dns_cache.*dns_query_attempt$")
+    overflow = "dns_cache.*dns_rq_pending_overflow$"
+    with ExitStack() as stack:
+        for number in range(3 * most):
+            agent = stack.enter_context(proxy.connect(TLS, "127.0.0.6"))
+            with suppress(ConnectionError):
+                agent.sendall(client_hello(b"x%d.silent.test" % number))
+        until(lambda: proxy.statistic(overflow) > 0, 10)
+        asked = proxy.statistic("dns_cache.*dns_query_attempt$") - before
+    assert most <= asked < 2 * most
+
+
+def _begun(proxy: Sharing) -> socket.socket:
+    """Return a connection that has begun a request. Until then, it is not counted as open."""
+    agent = proxy.connect(HTTP)
+    with suppress(ConnectionError):
+        agent.sendall(b"GET / HTTP/1.1\r\n")
+    return agent
+
+
+def _lines(proxy: Sharing, name: str) -> int:
+    """Return how many refusals of a name are on record."""
+    lines, _, _ = proxy.log.read_text().rpartition("\n")
+    return sum(json.loads(line).get("name") == name for line in lines.splitlines() if line.startswith("{"))

@@ -1,0 +1,241 @@
+"""What a sibling may use of the engine's machine, and what follows from it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Cause, Finding, Layer, Machine, Sibling, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.settings import ResourceSettings
+from clawker_fw.stack import coredns
+from clawker_fw.stack.capacity import Capacity, running, written
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy import sibling as envoy
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+MIB, GIB = 1 << 20, 1 << 30
+LARGE = Machine(processors=64, memory=256 * GIB)
+
+
+def of_envoy(machine: Machine, **chosen: int) -> Capacity:
+    """Return what Envoy may use on a machine with these settings."""
+    return envoy.capacity(ResourceSettings.model_validate({"envoy": chosen}), machine)
+
+
+def of_coredns(machine: Machine, **chosen: int) -> Capacity:
+    """Return what CoreDNS may use on a machine with these settings."""
+    return coredns.capacity(ResourceSettings.model_validate({"coredns": chosen}), machine)
+
+
+@pytest.mark.parametrize(("there", "used"), [(1, 1), (2, 2), (4, 4), (8, 8), (64, 8), (0, 2)])
+def test_processors_by_default(there: int, used: int) -> None:
+    """As many as there are, up to 8; an engine that does not tell is taken for a small one."""
+    machine = Machine(there, 64 * GIB)
+    assert of_envoy(machine).processors == of_coredns(machine).processors == used
+    assert of_envoy(machine, processors=12).processors == 12
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "proxy", "resolver"),
+    [
+        (256, 2048, 512),
+        (4, 2048, 512),
+        (3.8, 2048, 512),
+        (3.01, 2048, 512),
+        (2.9, 1024, 256),
+        (1.9, 1024, 256),
+        (0.95, 512, 128),
+        (0.4, 512, 128),
+        (0, 2048, 512),
+    ],
+)
+def test_memory_by_default(gibibytes: float, proxy: int, resolver: int) -> None:
+    """It has few values, in steps far from the usual sizes of machines: a little more or less is the same."""
+    for reported in (0.98, 1, 1.02) if gibibytes > 0 and abs(gibibytes - 3) > 0.11 else (1,):
+        machine = Machine(2, int(gibibytes * GIB * reported))
+        assert of_envoy(machine).memory == proxy * MIB
+        assert of_coredns(machine).memory == resolver * MIB
+
+
+def test_all_bounds_follow_from_the_memory() -> None:
+    """More memory means more connections, more processors fewer, and nothing exceeds the container's memory."""
+    for memory in (512 * MIB, GIB, 2 * GIB, 16 * GIB):
+        before = None
+        for processors in (1, 2, 4, 8):
+            given = of_envoy(LARGE, memory=memory, processors=processors)
+            follows = bounds.bounds(given)
+            assert follows.connections * bounds.A_CONNECTION < follows.heap < memory
+            assert follows.open_files < 1 << 20
+            assert before is None or given.connections < before
+            before = given.connections
+    assert of_envoy(LARGE, memory=GIB).connections < of_envoy(LARGE, memory=2 * GIB).connections
+    assert of_coredns(LARGE, memory=64 * MIB).connections == 256
+
+
+def test_a_large_machine_is_not_promised_more_files_than_a_kernel_allows() -> None:
+    """Beyond some memory, open files are what is short."""
+    given = of_envoy(Machine(64, 1024 * GIB), memory=1024 * GIB, processors=64)
+    assert bounds.bounds(given).open_files <= 1 << 20
+
+
+def test_a_small_memory_has_few_processors_by_default() -> None:
+    """A setting for the memory alone is never refused because of a default."""
+    given = of_envoy(LARGE, memory=400 * MIB)
+    assert 1 < given.processors < 8
+    assert 2 * given.connections >= of_envoy(LARGE, memory=400 * MIB, processors=1).connections
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"connections": 100_000}, "100000 connections"),
+        ({"memory": 64 * MIB}, "64MiB"),
+        ({"memory": 512 * MIB, "processors": 128}, "128 processors"),
+        ({"memory": 512 * MIB, "processors": 1, "connections": 5000}, "1 processor and 5000 connections"),
+    ],
+)
+def test_too_little_memory(chosen: dict[str, int], words: str) -> None:
+    """The error says what would be enough, and that is enough."""
+    with pytest.raises(SettingsError) as caught:
+        of_envoy(LARGE, **chosen)
+    assert caught.value.code == "resources-too-little"
+    assert words in caught.value.message
+    enough = caught.value.hint.partition("at least ")[2].split()[0].rstrip(".,")
+    resources = ResourceSettings.model_validate({"envoy": {**chosen, "memory": enough}})
+    assert envoy.capacity(resources, LARGE).connections >= chosen.get("connections", 1)
+
+
+def test_the_resolver_has_an_error_of_its_own() -> None:
+    """Its connections may take half of its memory."""
+    assert of_coredns(LARGE, connections=2048).connections == 2048
+    with pytest.raises(SettingsError) as caught:
+        of_coredns(LARGE, connections=2049)
+    assert "`resources.coredns.memory`" in caught.value.hint
+    assert "`resources.coredns.connections` to at most 2048" in caught.value.hint
+
+
+def test_more_memory_than_there_is() -> None:
+    """What the machine does not have can't be promised."""
+    with pytest.raises(SettingsError) as caught:
+        of_envoy(Machine(2, 4 * GIB), memory=5 * GIB)
+    assert caught.value.code == "resources-not-there"
+    assert "5GiB" in caught.value.message
+    assert "4GiB" in caught.value.message
+
+
+def test_memory_is_written_as_it_may_be_set() -> None:
+    """In the largest unit."""
+    assert [written(size) for size in (2 * GIB, 1536 * MIB, 512 * MIB, 2048, 7)] == [
+        "2GiB",
+        "1.5GiB",
+        "512MiB",
+        "2KiB",
+        "7",
+    ]
+
+
+@pytest.fixture
+def memory() -> MemoryEngine:
+    """An engine whose machine has two processors."""
+    return MemoryEngine()
+
+
+def wanted(memory: MemoryEngine, release: Release, **settings: Any) -> Blueprint:  # noqa: ANN401 - any settings
+    """Return a stack with one rule."""
+    return stacks.blueprint(memory.facts(), "a.test", release=release, **settings)
+
+
+def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:
+    """Return what differs."""
+    return pipeline.compare(memory, blueprint).diff.findings
+
+
+def test_a_resized_machine(memory: MemoryEngine, release: Release) -> None:
+    """It is a difference with a cause of its own, that a replacement closes once."""
+    plain = wanted(memory, release)
+    stacks.converged(memory, plain)
+    memory.has = replace(memory.has, processors=4)
+    found = drift(memory, plain)
+    assert {each.cause for each in found} == {Cause.MACHINE}
+    assert {each.layer for each in found} == {Layer.SHAPE, Layer.BOOT}
+    assert {(each.sibling, each.field) for each in found} >= {
+        (Sibling.ENVOY, "command"),
+        (Sibling.COREDNS, "environment"),
+    }
+    assert stacks.converged(memory, plain).diff.verdict is Verdict.CURRENT
+    resolver = memory.inside("clawker-coredns")
+    assert "GOMAXPROCS=4" in resolver.spec.shape.environment
+    assert not drift(memory, plain)
+
+
+def test_a_machine_that_reports_a_little_less_is_the_same(memory: MemoryEngine, release: Release) -> None:
+    """Nothing of the memory's exact size is part of the desired state."""
+    plain = wanted(memory, release)
+    stacks.converged(memory, plain)
+    memory.has = replace(memory.has, memory=memory.has.memory - 12345)
+    assert not drift(memory, plain)
+
+
+def test_what_is_set_does_not_follow_the_machine(memory: MemoryEngine, release: Release) -> None:
+    """With settings, a resized machine is no difference."""
+    values = {"processors": 2, "memory": "1GiB", "connections": 1000}
+    fixed = wanted(memory, release, resources={"envoy": values, "coredns": values})
+    stacks.converged(memory, fixed)
+    memory.has = Machine(processors=64, memory=2 * GIB)
+    assert not drift(memory, fixed)
+
+
+@pytest.mark.parametrize(
+    ("sibling", "chosen", "fields"),
+    [
+        ("envoy", {"processors": 1}, {"command", "pids", "open_files"}),
+        ("envoy", {"memory": "1GiB"}, {"memory", "open_files"}),
+        ("envoy", {"connections": 1000}, {"open_files"}),
+        ("coredns", {"processors": 1}, {"environment", "pids"}),
+        ("coredns", {"memory": "1GiB"}, {"memory", "open_files"}),
+        ("coredns", {"connections": 1000}, {"open_files"}),
+    ],
+)
+def test_a_changed_setting(
+    sibling: str, chosen: dict[str, Any], fields: set[str], memory: MemoryEngine, release: Release
+) -> None:
+    """It replaces the sibling that it is for, is told as a setting, and can be read back."""
+    stacks.converged(memory, wanted(memory, release))
+    changed = wanted(memory, release, resources={sibling: chosen})
+    found = drift(memory, changed)
+    assert {(each.sibling.value, each.cause, each.action.value) for each in found} == {
+        (sibling, Cause.SETTINGS, "replace")
+    }
+    assert fields <= {each.field for each in found}
+    seen = stacks.converged(memory, changed)
+    assert seen.diff.verdict is Verdict.CURRENT
+    has = running(seen.observed.siblings[Sibling(sibling)])
+    assert has is not None
+    name, value = next(iter(chosen.items()))
+    assert getattr(has, name) == (GIB if value == "1GiB" else value)
+
+
+def test_tampering_stays_tampering(memory: MemoryEngine, release: Release) -> None:
+    """A memory limit that somebody raised is not taken for a resized machine, even on one."""
+    plain = wanted(memory, release)
+    stacks.converged(memory, plain)
+    memory.has = replace(memory.has, processors=4)
+    inside = memory.inside("clawker-envoy")
+    inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, memory=4 * GIB))
+    causes = {each.field: each.cause for each in drift(memory, plain) if each.sibling is Sibling.ENVOY}
+    assert causes["memory"] is Cause.TAMPER
+    assert causes["command"] is Cause.MACHINE
+
+
+def test_settings_that_do_not_fit_change_nothing(memory: MemoryEngine, release: Release) -> None:
+    """The comparison fails, and what serves goes on."""
+    stacks.converged(memory, wanted(memory, release))
+    before = memory.listing()
+    with pytest.raises(SettingsError):
+        pipeline.compare(memory, wanted(memory, release, resources={"envoy": {"memory": "64MiB"}}))
+    assert memory.listing() == before
