@@ -290,8 +290,11 @@ class _Answer(asyncio.DatagramProtocol):
 async def _datagram(place: tuple[str, int]) -> str:
     sending, answer = await asyncio.get_running_loop().create_datagram_endpoint(_Answer, remote_addr=place)
     try:
-        sending.sendto(b"?")
-        return await asyncio.wait_for(answer.came, 10)
+        for _ in range(50):  # a listener that is about to go drops what is sent to it
+            sending.sendto(b"?")
+            if (await asyncio.wait([answer.came], timeout=0.2))[0]:
+                break
+        return answer.came.result()
     finally:
         sending.close()
 
