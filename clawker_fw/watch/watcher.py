@@ -202,11 +202,11 @@ class Watcher:
         facts = engine.facts()
         try:
             fresh = self._place.blueprint(facts)
+            seen = pipeline.compare(engine, fresh)  # settings that the engine has no room for can't be used either
         except SettingsError as error:
             work = self._by_what_was_good(engine, facts, error)
             # An agent that can write the settings can also break them. That must not reduce what is healed.
             return work if self._trust.is_open else dataclasses.replace(work, actions=WITHOUT_SETTINGS)
-        seen = pipeline.compare(engine, fresh)
         origins.require_same(seen.observed, fresh.origin)
         try:
             self._trust.accept(fresh, seen.observed)

@@ -743,6 +743,44 @@ def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> 
     assert watched.decisions[-1][1].unused is BROKEN
 
 
+def test_an_agent_that_asks_for_more_than_there_is_gains_nothing(shared: MakeShared) -> None:
+    """Settings that the machine has no room for are no better than unreadable ones."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+
+    def tamper() -> None:
+        absurd = stacks.blueprint(
+            watched.engine.facts(), "a.test", release=watched.release, resources={"envoy": {"memory": "1000GiB"}}
+        )
+        watched.wanted = replace(absurd, origin=origin(stack.file, None, "absurd"), files=(stack.file,))
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, tamper))
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    unused = watched.decisions[-1][1].unused
+    assert unused is not None
+    assert unused.code == "resources-not-there"
+
+
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_a_machine_that_is_resized_is_replaced_for_once_at_most(heal: Heal, watched: Watched) -> None:
+    """It is told, and closed by whoever closes everything, once. What somebody did is closed as ever."""
+    engine = watched.engine
+    before = {name: engine.inside(name).id for name in (ENVOY, COREDNS)}
+
+    def resize() -> None:
+        engine.has = replace(engine.has, processors=4)
+
+    decisions = watched.until(20 * INTERVAL, (10, resize), heal=heal)
+    assert sum("heal" in each for each in decisions) == (heal is Heal.ALL)
+    assert (before == {name: engine.inside(name).id for name in before}) is (heal is Heal.TAMPER)
+    left = {each.cause.value for each in watched.decisions[-1][1].left}
+    assert left == ({"machine"} if heal is Heal.TAMPER else set())
+
+
 def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: MakeShared) -> None:
     """The stack records what was applied; a change that a person has applied is accepted."""
     stack = shared(read_only=False)

@@ -1,0 +1,55 @@
+"""What the siblings may use of the machine, on a real engine: what is set is what runs, and can be read back."""
+
+from docker import APIClient
+
+from devkit.firewall import Firewall
+from devkit.peers import Peers
+
+GIB = 1 << 30
+
+
+def workers(docker: APIClient, container: str) -> int:
+    """Return the number of Envoy's threads that forward, as the engine's machine counts them."""
+    found = docker.top(container, ps_args="-L -o pid,comm")["Processes"]
+    return sum(name.startswith("wrk:worker") for _, name in found)
+
+
+def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers) -> None:
+    """At 1, 2 and 8 workers agents are served, the health check is satisfied, and nothing differs afterwards."""
+    up.origin(peers, ["h.test"])
+    agent = up.agent(peers)
+    by_default = up.status()["siblings"]
+    assert [each["resources"]["processors"] for each in by_default] == [min(8, docker.info()["NCPU"])] * 2
+    for processors in (1, 2, 8):
+        resources = {
+            "envoy": {"processors": processors, "memory": "1GiB", "connections": 500},
+            "coredns": {"processors": processors, "memory": "128MiB", "connections": 100},
+        }
+        up.write({"dst": "h.test", "proto": "http", "allow_private": True}, resources=resources)
+        assert {(layer, cause) for _, layer, _, cause, _ in up.drift().findings if layer != "hot"} <= {
+            ("shape", "settings"),
+            ("boot", "settings"),
+            ("live", "settings"),
+        }
+        up.run()
+        assert up.current()
+        proxy, resolver = up.status()["siblings"]
+        assert proxy["resources"] == {"processors": processors, "memory": GIB, "connections": 500}
+        assert resolver["resources"] == {"processors": processors, "memory": GIB // 8, "connections": 100}
+        container = up.container("envoy")
+        assert workers(docker, container) == processors
+        assert docker.inspect_container(container)["HostConfig"]["Memory"] == GIB
+        assert agent.get("http://h.test/").ok
+
+
+def test_more_than_the_machine_has(up: Firewall, docker: APIClient) -> None:
+    """It is refused before anything is changed, and a limit that somebody raised is tampering."""
+    before = up.settings.read_text()
+    up.write(resources={"envoy": {"memory": docker.info()["MemTotal"] + GIB}})
+    assert "resources-not-there" in up.call("run").expect(3).err
+    up.settings.write_text(before)
+    assert up.current()
+    docker.update_container(up.container("envoy"), mem_limit=3 * GIB, memswap_limit=3 * GIB)
+    assert ("envoy", "shape", "memory", "tamper", "replace") in up.drift().findings
+    up.run()
+    assert up.current()
