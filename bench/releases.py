@@ -21,21 +21,29 @@ _OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 """The most that a private engine can give a container: it inherits this process's hard limit."""
 
 _ENVOY_DEFAULTS = f"""
-HEAP = 1 << 40
 BUFFER = 1 << 20
-MOST_CONNECTIONS = 1_000_000
-OPEN_FILES = {_OPEN_FILES}
 HEADERS_KIBIBYTES = 60
 HELLO_SECONDS = 15
 INNER_BUFFER = PIPE = 1 << 20
 LOOKUPS = 1_000_000
+
+
+def room(memory, processors):
+    return 1_000_000
+
+
+def bounds(capacity):
+    return Bounds(1 << 40, capacity.connections, {_OPEN_FILES})
 """.encode()
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""
 
 _COREDNS_DEFAULTS = f"""
-_MOST_CONNECTIONS = 1_000_000
-_OPEN_FILES = {_OPEN_FILES}
+_OWN_FILES = {_OPEN_FILES} - 1_000_000
+
+
+def _room(memory, processors):
+    return 1_000_000
 """.encode()
 
 

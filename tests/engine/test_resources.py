@@ -15,12 +15,16 @@ def workers(docker: APIClient, container: str) -> int:
 
 
 def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """At 1, 2 and 8 workers agents are served, the health check is satisfied, and nothing differs afterwards."""
+    """However many workers, agents are served, the health check is satisfied, and nothing differs afterwards.
+
+    Eight of them would need more open files than engines may allow that can't raise their own limit, as here;
+    `tests/programs/test_workers.py` has so many.
+    """
     up.origin(peers, ["h.test"])
     agent = up.agent(peers)
     by_default = up.status()["siblings"]
     assert [each["resources"]["processors"] for each in by_default] == [min(8, docker.info()["NCPU"])] * 2
-    for processors in (1, 2, 8):
+    for processors in (1, 2, 4):
         resources = {
             "envoy": {"processors": processors, "memory": "1GiB", "connections": 500},
             "coredns": {"processors": processors, "memory": "128MiB", "connections": 100},
