@@ -6,7 +6,7 @@ from clawker_fw.model import Files, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings
-from clawker_fw.stack import container, templates
+from clawker_fw.stack import container, templates, virtual
 from clawker_fw.stack.envoy import bounds, http, lookups, refusals, routes, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
@@ -29,9 +29,9 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (_ROUTES, _LISTENERS)
+RESOURCES = (virtual.RESOURCE, _ROUTES, _LISTENERS)
 """Routes go into place before the listeners that use them. Each has a folder of its own: Envoy reads every
-resource in a folder again when a file in it is renamed."""
+resource in a folder again when a file in it is renamed. The helper alone reads the first."""
 
 LISTENERS, ROUTES = (container.HOT + each.path for each in (_LISTENERS, _ROUTES))
 
@@ -104,11 +104,19 @@ def boot(release: Release, project: str, addressing: Addressing, slot: int, limi
     }
 
 
-def hot(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
+def hot(policy: Policy, addressing: Addressing, slot: int, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `addresses` are Envoy's on the agent network. `idle` is for how many seconds an open connection need not send.
+    `idle` is for how many seconds an open connection need not send.
     """
+    return {
+        virtual.NUMBERS: public(virtual.content(addressing.numbers)),
+        **configuration(policy, addressing.envoy_addresses(slot), idle),
+    }
+
+
+def configuration(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
+    """Return the files of those that Envoy itself reads. `addresses` are Envoy's on the agent network."""
     return {
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
