@@ -55,9 +55,12 @@ const (
 const (
 	registerOne = 1
 
-	synAlone = 0x02 // SYN, of the flags in newConnectionFlags
-	// newConnectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection.
-	newConnectionFlags = 0x17
+	synAlone, resetAndAck = 0x02, 0x14 // of the flags in connectionFlags
+	// connectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection, and RST
+	// and ACK in one that refuses it.
+	connectionFlags = 0x17
+
+	portUnreachableType, portUnreachableCode = 3, 3 // RFC 792
 )
 
 // limitFilter is our table and its content, in the order in which the kernel needs it.
@@ -85,6 +88,9 @@ type limitFilter struct {
 // a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
 //
 // Nothing of agents but TCP is tracked: an agent could fill the kernel's table of connections, which is for all.
+//
+// What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
+// connections that have not begun, and messages that nobody listens on a port.
 func newLimitFilter(limits Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
@@ -134,6 +140,15 @@ func newLimitFilter(limits Limits) limitFilter {
 			verdict(expr.VerdictAccept))
 		f.addRule(sending, verdict(expr.VerdictDrop))
 	}
+	telling := f.addChain("telling")
+	for _, address := range limits.Except {
+		f.addRule(telling, isTo(address), verdict(expr.VerdictReturn))
+	}
+	f.addRule(telling, []expr.Any{&expr.Log{
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalOctets,
+	}})
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(telling))
 	f.addRule(arriving, from, isNoTCP, []expr.Any{&expr.Notrack{}})
 	f.addRule(leaving, to, isNoTCP, []expr.Any{&expr.Notrack{}})
 	return f
@@ -173,13 +188,14 @@ var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
 
 // Conditions and actions of rules.
 var (
-	isNewConnection = []expr.Any{
-		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{
-			SourceRegister: registerOne, DestRegister: registerOne, Len: 1,
-			Mask: []byte{newConnectionFlags}, Xor: []byte{0},
-		},
-		equal(synAlone),
+	isNewConnection = hasFlags(synAlone)
+	// A reset of what has not begun has the sequence number 0 (RFC 9293, section 3.5.2), others have a random one.
+	isRefusedConnection = append(hasFlags(resetAndAck),
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 4},
+		equal(0, 0, 0, 0))
+	isRefusedDatagram = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		equal(portUnreachableType, portUnreachableCode),
 	}
 	isQuery = []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -203,6 +219,17 @@ var (
 
 func equal(value ...byte) *expr.Cmp {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: registerOne, Data: value}
+}
+
+// hasFlags is true for a segment with these of the connectionFlags, and no others.
+func hasFlags(flags byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 1, Mask: []byte{connectionFlags}, Xor: []byte{0},
+		},
+		equal(flags),
+	}
 }
 
 // notLoopback is true for what does not stay in this container.
@@ -238,6 +265,10 @@ func isProtocol(number byte) []expr.Any {
 }
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
+
+func isTo(address netip.Addr) []expr.Any {
+	return []expr.Any{destination, equal(address.AsSlice()...)}
+}
 
 func goTo(chain *nftables.Chain) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}
@@ -305,8 +336,8 @@ func limitAgents(limits *Limits) error {
 		connection.AddRule(rule)
 	}
 	if err := connection.Flush(); err != nil {
-		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, limit, reject and notrack "+
-			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT): %w", err)
+		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, limit, log, reject and notrack "+
+			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LOG, CONFIG_NETFILTER_NETLINK_LOG): %w", err)
 	}
 	return nil
 }
