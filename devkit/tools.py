@@ -29,7 +29,9 @@ _REFERENCE = "clawker-fw/tools"
 
 
 def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
-    """Run a shell script in the network and among the processes of a running container, with mounted files of the engine's machine.
+    """Run a shell script in the network of a running container and among its processes.
+
+    Files of the engine's machine can be mounted.
 
     Raises:
         RuntimeError: with what the script has written, when it fails.

@@ -13,7 +13,7 @@ def _request(host: str) -> str:
 
 
 def _knocks(what: str, place: str, name: str | None = None) -> Attack:
-    """Return an attempt to use a port that nobody listens on. Its record names whom a virtual address stands for."""
+    """Return an attempt to use a port that nobody listens on; `name` is what its address stands for."""
     reason = Reason.WRONG_PORT if name else Reason.NO_RULE
     return Attack(
         what, ("probe-tcp", place, "--timeout", "1s"), "connection refused", reason, name, control=FETCHES
@@ -68,8 +68,8 @@ OPAQUE = (
     _knocks("The port of SSH", "{own}:22", OWN),
     _knocks("The port of the resolver", "{own}:53", OWN),
     Attack(
-        "A datagram, as of DNS", ("resolve", EVIL, "--server", "{own}:53", "--timeout", "1s"), "connection refused",
-        Reason.WRONG_PORT, OWN, FETCHES,
+        "A query to the port of the resolver", ("resolve", EVIL, "--server", "{own}:53", "--timeout", "1s"),
+        "connection refused", Reason.WRONG_PORT, OWN, FETCHES,
     ),
     _knocks("An address that stands for no name", "{unused}:8443"),
     _knocks("The port of such a name, at the shared address", "{envoy}:2222"),

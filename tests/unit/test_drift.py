@@ -475,7 +475,7 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
 
 
 def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """In every finding, also that of the service address, unless CoreDNS has lost the one that it was made with."""
+    """In every finding, also of the service address, unless CoreDNS has lost the one that it was made with."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
     assert ("service_address", "10.213.8.53", Cause.SETTINGS) in found

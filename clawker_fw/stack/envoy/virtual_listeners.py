@@ -1,9 +1,9 @@
 """Listeners at virtual addresses: each stands for one name, whatever an agent sends.
 
-A rule for tcp or ssh has listeners of its own, bound to its name's address. So its removal ends its connections and
-no others, and two hosts are never mistaken for each other. Each of its ports has one, because Envoy replaces a listener
-whose ports change, and ends its connections; unless there are many, each of which takes 0.1 MB. For other rules of the
-name there is a listener a port, which knows this name alone.
+A rule for tcp or ssh has listeners of its own, bound to its name's address. So its removal ends its connections
+and no others, and two hosts are never mistaken for each other. Each of its ports has one, because Envoy replaces a
+listener whose ports change, and ends its connections; unless there are many, each of which takes 0.1 MB. For other
+rules of the name there is a listener a port, which knows this name alone.
 """
 
 from collections.abc import Iterator
