@@ -211,7 +211,7 @@ func (b *bucket) take() (suppressed int, allowed bool) {
 type virtualNames struct {
 	path   string
 	blocks []netip.Prefix
-	read   time.Time // the change of the file that was read
+	read   syscall.Stat_t // of the file that was read
 	names  map[uint32]string
 }
 
@@ -227,17 +227,17 @@ func (v *virtualNames) at(address netip.Addr) *string {
 	return nil
 }
 
-// refresh reads the file again if it has changed. Without a file that can be read, no name is known.
+// refresh reads the file again if it has changed, by its ctime, which nobody can set. Without a file that can be read, no
+// name is known.
 func (v *virtualNames) refresh() {
-	state, err := os.Stat(v.path)
-	if err != nil {
-		v.read, v.names = time.Time{}, nil
+	var state syscall.Stat_t
+	if err := syscall.Stat(v.path, &state); err != nil {
+		state = syscall.Stat_t{}
+	}
+	if state.Ctim == v.read.Ctim && state.Ino == v.read.Ino {
 		return
 	}
-	if state.ModTime().Equal(v.read) {
-		return
-	}
-	v.read, v.names = state.ModTime(), map[uint32]string{}
+	v.read, v.names = state, map[uint32]string{}
 	var file struct {
 		Names map[string]uint32 `json:"names"`
 	}

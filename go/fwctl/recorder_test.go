@@ -302,10 +302,12 @@ func TestVirtualNames(t *testing.T) {
 	path := filepath.Join(root, "numbers.json")
 	names := virtualNames{path: path, blocks: newSibling().Blocks}
 	for index, content := range []string{"", numbersFile, "{", `{"names":{"other.test":7},"next":8}`} {
-		if content != "" {
-			write(t, root, tree{"numbers.json": content})
-			changed := time.Now().Add(time.Duration(index) * time.Second)
-			if err := os.Chtimes(path, changed, changed); err != nil {
+		if content != "" { // in place by a rename, like each commit; all files of the engine may have the same time
+			write(t, root, tree{"fresh": content})
+			if err := errors.Join(
+				os.Chtimes(filepath.Join(root, "fresh"), time.Unix(0, 0), time.Unix(0, 0)),
+				os.Rename(filepath.Join(root, "fresh"), path),
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
