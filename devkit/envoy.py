@@ -27,7 +27,15 @@ from clawker_fw.stack.envoy import bounds, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
 from clawker_fw.stack.envoy.overload import overload_manager
-from clawker_fw.stack.envoy.sibling import CLUSTERS, DRAIN_SECONDS, LISTENERS, LOG_LEVELS, RESOURCES, capacity, hot
+from clawker_fw.stack.envoy.sibling import (
+    CLUSTERS,
+    DRAIN_SECONDS,
+    LISTENERS,
+    LOG_LEVELS,
+    RESOURCES,
+    capacity,
+    configuration,
+)
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
@@ -123,7 +131,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, _VIRTUAL.num_addresses - 1)
         self.virtual = {name: _VIRTUAL[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in hot(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
+        for path, file in configuration(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)

@@ -29,13 +29,16 @@ _REFERENCE = "clawker-fw/tools"
 
 
 def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
-    """Run a shell script in the network of a running container, with mounted files of the engine's machine.
+    """Run a shell script in the network of a running container and among its processes.
+
+    Files of the engine's machine can be mounted.
 
     Raises:
         RuntimeError: with what the script has written, when it fails.
     """
     host = client.create_host_config(
         network_mode=f"container:{container}",
+        pid_mode=f"container:{container}",
         cap_add=["NET_ADMIN", "NET_RAW"],
         tmpfs={"/run": ""},  # for a lock
         binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],

@@ -1,11 +1,14 @@
 """diff: compare a sibling's container with what it should be: its state, labels, image and shape. Pure."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.sibling_comparison import SiblingComparison
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import container_names
+from clawker_fw.stack.resources import SIBLING
 
 RESTARTS = "restarts"
 """The field of the state layer that reports a program which ends every time the engine starts it."""
@@ -69,8 +72,22 @@ class ContainerComparison(SiblingComparison):
     def _service_address(self) -> Iterator[Finding]:
         address, probe = str(self._desired.service_address), self._seen.probe
         if probe and not (probe.claimed and address in probe.addresses):
+            made = self._made_service_address
+            kept = probe.claimed and made != address and made in probe.addresses
             action = Action.REATTACH if self._taken_off else Action.CLAIM
-            yield self._finding(Layer.STATE, "service_address", "not held", address, made=False, action=action)
+            yield self._finding(
+                Layer.STATE, "service_address", made if kept else "not held", address, made=kept, action=action
+            )
+
+    @property
+    def _made_service_address(self) -> str | None:
+        """The service address that the container was made with, or None if its file is not as it was made."""
+        file, made = self._seen.files.get(SIBLING), self._applied.boot if self._applied else {}
+        if file is None or labels.digest(file.content) != made.get(SIBLING):
+            return None
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
+            return str(json.loads(file.content)["service"]["address"])
+        return None
 
     def _labels(self) -> Iterator[Finding]:
         for label in labels.DRIFT_LABELS:

@@ -131,8 +131,9 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
-    resolver = observed.siblings.get(Sibling.COREDNS)
-    before = virtual.recorded(resolver.files) if resolver else virtual.Numbers()
+    # Rules reach Envoy first, so after a run that did not end, what agents know is in the resolver's record.
+    records = (observed.siblings.get(each) for each in (Sibling.COREDNS, Sibling.ENVOY))
+    before = virtual.recorded(*(seen.files for seen in records if seen))
     numbers = virtual.assigned(blueprint.policy.opaque, before, Addressing(agents, egress).room)
     return Addressing(agents, egress, numbers)
 
@@ -212,7 +213,7 @@ def desired(blueprint: Blueprint, addresses: Addressing, capacities: Capacities,
                 boot=envoy.boot(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
-                hot=envoy.hot(blueprint.policy, addresses.envoy_addresses(slots.envoy), limits.idle),
+                hot=envoy.hot(blueprint.policy, addresses, slots.envoy, limits.idle),
                 resources=envoy.RESOURCES,
                 from_machine=capacities.envoy.from_machine,
             ),

@@ -2,7 +2,8 @@
 
 Nothing on the wire names the host then, so the address has to. A name keeps its number through changes of the
 rules, restarts and replacements, and the number of a removed name is not used again soon: an agent may still know
-it. The record of the numbers is in the resolver's volume, for clawker-fw alone.
+it. The record of the numbers is in the volumes of both siblings, so that it outlives either. In Envoy's, `fwctl`
+reads which name an address stands for.
 """
 
 import json
@@ -62,13 +63,17 @@ def content(numbers: Numbers) -> bytes:
     return json.dumps({"names": dict(numbers.names), "next": numbers.next}, indent=0).encode()
 
 
-def recorded(files: Files) -> Numbers:
-    """Return the numbers in a resolver's files, or none if it has no record, or one that can't be used."""
+def recorded(*volumes: Files) -> Numbers:
+    """Return the numbers in the first of these volumes that has a record that can be used, or none."""
+    return next((found for files in volumes if (found := _read(files)) is not None), Numbers())
+
+
+def _read(files: Files) -> Numbers | None:
     try:
         read = json.loads(files[NUMBERS].content)
         names: Mapping[str, int] = {str(name): int(number) for name, number in read["names"].items()}
         found = Numbers(tuple(sorted(names.items())), int(read["next"]))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return Numbers()
+        return None
     usable = len(set(names.values())) == len(names) and min([found.next, *names.values()]) >= 0
-    return found if usable else Numbers()
+    return found if usable else None

@@ -47,7 +47,8 @@ def _connects(what: str, target: str) -> Attack:
 
 def _knocks(port: int, what: str) -> Attack:
     open_ = ("probe-tcp", "{envoy}:443", "--timeout", "1s")
-    return Attack(what, ("probe-tcp", f"{{envoy}}:{port}", "--timeout", "1s"), "connection refused", control=open_)
+    command: Command = ("probe-tcp", f"{{envoy}}:{port}", "--timeout", "1s")
+    return Attack(what, command, "connection refused", Reason.NO_RULE, control=open_)
 
 
 def _broadcasts(what: str, address: str) -> Attack:
@@ -77,6 +78,7 @@ ADDRESSES = (
         "Another port of the resolver",
         ("probe-tcp", "{resolver}:8080", "--timeout", "1s"),
         "connection refused",
+        Reason.NO_RULE,
         control=("probe-tcp", "{resolver}:53", "--timeout", "1s"),
     ),
 )

@@ -16,8 +16,12 @@ def _request(host: str) -> str:
     return f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode().hex()
 
 
-def _knocks(what: str, place: str) -> Attack:
-    return Attack(what, ("probe-tcp", place, "--timeout", "1s"), "connection refused", control=FETCHES)
+def _knocks(what: str, place: str, name: str | None = None) -> Attack:
+    """Return an attempt to use a port that nobody listens on; `name` is what its address stands for."""
+    reason = Reason.WRONG_PORT if name else Reason.NO_RULE
+    return Attack(
+        what, ("probe-tcp", place, "--timeout", "1s"), "connection refused", reason, name, control=FETCHES
+    )
 
 
 def _leads(what: str, name: str) -> Attack:
@@ -63,10 +67,14 @@ OPAQUE = (
             "an odd host": "x*.test",
         }.items()
     ),
-    _knocks("Another port, with a rule for other names", "{own}:443"),
-    _knocks("Another port, with a rule for another such name", "{own}:2222"),
-    _knocks("The port of SSH", "{own}:22"),
-    _knocks("The port of the resolver", "{own}:53"),
+    _knocks("Another port, with a rule for other names", "{own}:443", OWN),
+    _knocks("Another port, with a rule for another such name", "{own}:2222", OWN),
+    _knocks("The port of SSH", "{own}:22", OWN),
+    _knocks("The port of the resolver", "{own}:53", OWN),
+    Attack(
+        "A query to the port of the resolver", ("resolve", EVIL, "--server", "{own}:53", "--timeout", "1s"),
+        "connection refused", Reason.WRONG_PORT, OWN, FETCHES,
+    ),
     _knocks("An address that stands for no name", "{unused}:8443"),
     _knocks("The port of such a name, at the shared address", "{envoy}:2222"),
     _leads("A name that leads to a private address", "in.test"),

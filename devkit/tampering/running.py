@@ -30,6 +30,18 @@ def _lead_around_the_guard(hand: Hand) -> None:
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
+_KILL_FWCTL = """
+for each in /proc/[0-9]*; do
+  read -r name <"$each/comm" || continue
+  if [ "$name" = fwctl ]; then kill -KILL "${each#/proc/}"; fi
+done
+"""
+
+
+def _kill_the_recorder(hand: Hand) -> None:
+    hand.inside(ENVOY, _KILL_FWCTL)
+
+
 def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
     """Return a function that makes Envoy load a changed file, and then restores the file without a reload."""
 
@@ -57,6 +69,11 @@ RUNNING = (
         "another process is started in coredns",
         _start_a_process,
         (Sign(COREDNS, "live", "processes", "replace"),),
+    ),
+    Tampering(
+        "the recorder of refusals in envoy is killed",
+        _kill_the_recorder,
+        (Sign(ENVOY, "live", "processes", "replace"),),
     ),
     Tampering(
         "Envoy loads a further server name, and the file is restored afterwards",

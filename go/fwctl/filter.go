@@ -333,6 +333,9 @@ func (r *filterRule) readExpression(content []byte, loaded map[int]string) error
 		r.say("at most %d in %d s, %d at once, of kind %d, flags %d", data.big(unix.NFTA_LIMIT_RATE),
 			data.big(unix.NFTA_LIMIT_UNIT), data.number(unix.NFTA_LIMIT_BURST), data.number(unix.NFTA_LIMIT_TYPE),
 			max(0, data.number(unix.NFTA_LIMIT_FLAGS)))
+	case "log":
+		r.say("log %d octets to group %x, flags %d", data.number(unix.NFTA_LOG_SNAPLEN), data[unix.NFTA_LOG_GROUP],
+			max(0, data.number(unix.NFTA_LOG_FLAGS)))
 	case "connlimit":
 		r.say("at most %d connections, flags %d", data.number(connlimitCount), max(0, data.number(connlimitFlags)))
 	case "reject":

@@ -57,11 +57,14 @@ const (
 const (
 	registerOne = 1
 
-	synAlone = 0x02 // SYN, of the flags in newConnectionFlags
-	// newConnectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection.
-	newConnectionFlags = 0x17
+	synAlone, resetAndAck = 0x02, 0x14 // of the flags in connectionFlags
+	// connectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection, and RST
+	// and ACK in one that refuses it.
+	connectionFlags = 0x17
 
 	confirmed = 1 << 3 // the status of a connection in the kernel's table (IPS_CONFIRMED)
+
+	portUnreachableType, portUnreachableCode = 3, 3 // RFC 792
 )
 
 // limitFilter is our table and its content, in the order in which the kernel needs it.
@@ -93,6 +96,9 @@ type limitFilter struct {
 //
 // Nothing else of agents is tracked, and UDP only where its sessions are limited: an agent could fill the kernel's table
 // of connections, which is for all.
+//
+// What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
+// connections that have not begun, and messages that nobody listens on a port.
 func newLimitFilter(limits Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
@@ -139,13 +145,22 @@ func newLimitFilter(limits Limits) limitFilter {
 			verdict(expr.VerdictAccept))
 		f.addRule(sending, verdict(expr.VerdictDrop))
 	}
+	telling := f.addChain("telling")
+	for _, address := range limits.Except {
+		f.addRule(telling, isTo(address), verdict(expr.VerdictReturn))
+	}
+	f.addRule(telling, []expr.Any{&expr.Log{
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalOctets,
+	}})
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(telling))
 	untracked := isNot(unix.IPPROTO_TCP)
 	if limits.DatagramsPerSecond > 0 {
 		datagrams := f.addSet("datagrams", size, forgetAfter)
 		refused := f.addSet(refusedDatagrams, size, tellFor)
-		telling := f.addChain("telling")
-		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), jumpTo(telling))
-		f.limitRate(telling, datagrams, refused, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
+		talking := f.addChain("talking")
+		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), jumpTo(talking))
+		f.limitRate(talking, datagrams, refused, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
 		f.addRule(receiving, from, isProtocol(unix.IPPROTO_UDP), isNewSession, goTo(beginning))
 		untracked = slices.Concat(untracked, isNot(unix.IPPROTO_UDP))
 	}
@@ -195,13 +210,14 @@ var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
 
 // Conditions and actions of rules.
 var (
-	isNewConnection = []expr.Any{
-		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{
-			SourceRegister: registerOne, DestRegister: registerOne, Len: 1,
-			Mask: []byte{newConnectionFlags}, Xor: []byte{0},
-		},
-		equal(synAlone),
+	isNewConnection = hasFlags(synAlone)
+	// A reset of what has not begun has the sequence number 0 (RFC 9293, section 3.5.2), others have a random one.
+	isRefusedConnection = append(hasFlags(resetAndAck),
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 4},
+		equal(0, 0, 0, 0))
+	isRefusedDatagram = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		equal(portUnreachableType, portUnreachableCode),
 	}
 	isQuery = []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -231,6 +247,17 @@ var (
 
 func equal(value ...byte) *expr.Cmp {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: registerOne, Data: value}
+}
+
+// hasFlags is true for a segment with these of the connectionFlags, and no others.
+func hasFlags(flags byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 1, Mask: []byte{connectionFlags}, Xor: []byte{0},
+		},
+		equal(flags),
+	}
 }
 
 // notLoopback is true for what does not stay in this container.
@@ -273,6 +300,10 @@ func isNot(protocol byte) []expr.Any {
 }
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
+
+func isTo(address netip.Addr) []expr.Any {
+	return []expr.Any{destination, equal(address.AsSlice()...)}
+}
 
 func goTo(chain *nftables.Chain) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}
@@ -340,8 +371,8 @@ func limitAgents(limits *Limits) error {
 		connection.AddRule(rule)
 	}
 	if err := connection.Flush(); err != nil {
-		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, ct, limit, reject and notrack "+
-			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT): %w", err)
+		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, ct, limit, log, reject and notrack "+
+			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LOG, CONFIG_NETFILTER_NETLINK_LOG): %w", err)
 	}
 	return nil
 }

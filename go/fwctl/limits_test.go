@@ -36,6 +36,7 @@ func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
 	inNetwork(t)
 	sibling := newSibling()
 	sibling.Limits = &limits
+	sibling.Settings["arp_ignore"] = 0 // for the blocks
 	asAgent = moved(t, "agents-end", agentNet, append(limits.Except, agent, otherAgent)...)
 	settle(t)
 	shape(t, sibling)
@@ -703,7 +704,25 @@ func TestLimitDifferences(t *testing.T) {
 		},
 		"a rule of the raw hook deleted": {
 			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "leaving")) },
-			[]string{"nftables rule leaving 1: "},
+			[]string{"nftables rule leaving 1: ", "nftables rule leaving 2: ", "nftables rule leaving 3: "},
+		},
+		"the rule that tells of refusals deleted": {
+			func(c *nftables.Conn) error {
+				rules, err := c.GetRules(filter.table, chain("telling"))
+				if err != nil {
+					return err
+				}
+				return c.DelRule(rules[len(rules)-1])
+			},
+			[]string{"nftables rule telling 2: log 128 octets to group 0001, flags 0 is missing"},
+		},
+		"refusals told to somebody else": {
+			func(c *nftables.Conn) error {
+				log := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: refusalGroup + 1}
+				c.AddRule(&nftables.Rule{Table: filter.table, Chain: chain("telling"), Exprs: []expr.Any{log}})
+				return nil
+			},
+			[]string{"nftables rule telling 3: log -1 octets to group 0002, flags 0 is not ours"},
 		},
 		"a rule inserted that accepts": {
 			func(c *nftables.Conn) error {

@@ -19,7 +19,8 @@ import (
 const root = "/fw"
 
 const usage = `fwctl VERB
-  serve -- PROGRAM [ARG ...]   configure the network, drop all privileges, execute PROGRAM
+  serve -- PROGRAM [ARG ...]   configure the network, start the recorder, drop all privileges, execute PROGRAM
+  record                       write down what the kernel refuses, read from the socket that serve has opened
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
@@ -52,6 +53,8 @@ func run(arguments []string) error {
 			return fmt.Errorf("serve needs `--` and a program to execute")
 		}
 		return serve(root, sibling, rest[1:])
+	case recordVerb:
+		return recordRefusals(root, sibling, os.NewFile(recorderSocket, "refusals"), os.Stdout)
 	case "probe":
 		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
 	case "lookup":

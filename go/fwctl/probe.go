@@ -25,7 +25,7 @@ type Report struct {
 	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
 	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
 	Program     []string            `json:"program"`      // the command line of process 1
-	Processes   []string            `json:"processes"`    // processes that don't belong here
+	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
 	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
@@ -43,7 +43,7 @@ func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	report.AgentsSee = agentsSee(root, sibling, envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
-	report.Processes = orUnreadable(unknownProcesses(processes))
+	report.Processes = orUnreadable(processDifferences(processes, root, sibling))
 	live, err := program.Live(sibling.Resources)
 	if err == nil {
 		report.Live = live

@@ -23,7 +23,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := unknownProcesses(processes)
+	found, err := unknownProcesses(processes, root)
 
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestUnknownProcesses(t *testing.T) {
 
 // A list of processes that can't be read is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
-	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none")); err == nil {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), root); err == nil {
 		t.Errorf("got %q", found)
 	}
 }
@@ -68,4 +68,31 @@ func TestStartOf(t *testing.T) {
 	if started, err := startOf(proc, "8"); err == nil {
 		t.Errorf("got %q", started)
 	}
+}
+
+// The recorder is known by its user and its command line. It is missing where agents are limited and nobody is it.
+func TestRecorderIsKnown(t *testing.T) {
+	proc := t.TempDir()
+	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/coredns\x00"})
+	limited, command := Sibling{Limits: &Limits{}}, "/fw/bin/fwctl\x00record\x00"
+	expect := func(when string, sibling Sibling, wanted ...string) {
+		t.Helper()
+		found, err := processDifferences(proc, root, sibling)
+		if err != nil || !slices.Equal(found, wanted) {
+			t.Errorf("%s: %q, %v", when, found, err)
+		}
+	}
+	expect("without one", limited, "missing: /fw/bin/fwctl record")
+	expect("without limits", Sibling{})
+	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": "9 (x)" + strings.Repeat(" 1", 30)})
+	expect("with another user's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record")
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, to have a process of another user")
+	}
+	if err := os.Chown(filepath.Join(proc, "9"), recording, recording); err != nil {
+		t.Fatal(err)
+	}
+	expect("with one", limited)
+	write(t, proc, tree{"9/cmdline": "/tmp/shell\x00"})
+	expect("with another command", limited, "9: /tmp/shell", "missing: /fw/bin/fwctl record")
 }

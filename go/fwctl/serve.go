@@ -18,9 +18,12 @@ const unprivileged = 65532
 // cached the old one.
 const announcementsAtStart = 3
 
-// serve makes sure that the hot files are the last proven ones, configures the network, drops all privileges and
-// executes the program. If any step fails, the program does not start: it never serves with an unguarded network or
-// with unproven files.
+// capabilities are those of the calling thread.
+var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+
+// serve makes sure that the hot files are the last proven ones, configures the network, starts the recorder of
+// refusals, drops all privileges and executes the program. If any step fails, the program does not start: it never
+// serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
 		return err
@@ -43,6 +46,14 @@ func serve(root string, sibling Sibling, program []string) error {
 	}
 	// Capability sets belong to a thread: the one that drops them must be the one that executes.
 	runtime.LockOSThread()
+	if err := dropBounds(); err != nil {
+		return err
+	}
+	if sibling.Limits != nil {
+		if err := startRecorder(root); err != nil {
+			return fmt.Errorf("starting the recorder of refusals: %w", err)
+		}
+	}
 	if err := dropPrivileges(); err != nil {
 		return err
 	}
@@ -59,7 +70,8 @@ func openAllFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-func dropPrivileges() error {
+// dropBounds gives up every privilege that could be gained by executing a program.
+func dropBounds() error {
 	for capability := uintptr(0); ; capability++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
@@ -72,6 +84,19 @@ func dropPrivileges() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clearing the ambient set: %w", err)
 	}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("reading the capabilities: %w", err)
+	}
+	sets[0].Inheritable, sets[1].Inheritable = 0, 0
+	if err := unix.Capset(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("clearing the inheritable set: %w", err)
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// dropPrivileges gives up all that is left, and becomes another user.
+func dropPrivileges() error {
 	if err := unix.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
@@ -81,10 +106,9 @@ func dropPrivileges() error {
 	if err := unix.Setresuid(unprivileged, unprivileged, unprivileged); err != nil {
 		return fmt.Errorf("dropping the user: %w", err)
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	if err := unix.Capset(&capabilities, &none[0]); err != nil {
 		return fmt.Errorf("dropping capabilities: %w", err)
 	}
-	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	return nil
 }

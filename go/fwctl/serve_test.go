@@ -42,8 +42,8 @@ func play(scene string) error {
 	if err := makeInterfaces(); err != nil {
 		return err
 	}
-	owner, sibling := 0, newSibling()
-	sibling.Service = &Address{service, agentNet}
+	owner, sibling, limits := 0, newSibling(), smallLimits()
+	sibling.Service, sibling.Limits = &Address{service, agentNet}, &limits
 	switch scene {
 	case "as nobody":
 		owner, sibling = unprivileged, Sibling{Name: "coredns"}
@@ -57,9 +57,17 @@ func play(scene string) error {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, fmt.Sprintf("mode=755,uid=%d", owner)); err != nil {
 		return err
 	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
 	const root = "/tmp/volume"
 	if scene != "on nothing proven" {
 		if err := makeVolume(root, owner, scene == "on changed files"); err != nil {
+			return err
+		}
+	}
+	if scene == "without a recorder" {
+		if err := os.Remove(recorderCommand(root)[0]); err != nil {
 			return err
 		}
 	}
@@ -81,10 +89,17 @@ func play(scene string) error {
 	if err := unix.Setresuid(owner, owner, owner); err != nil {
 		return err
 	}
-	look := "cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp;" +
+	look := "until [ -e /tmp/recorder ]; do sleep 0.01; done; cat /tmp/recorder; cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp;" +
 		"echo Files: $(ulimit -Sn) $(ulimit -Hn); echo Hot: $(cat /tmp/volume/hot/*/*)"
 	return serve(root, sibling, []string{shell, "-c", look})
 }
+
+// playRecorder says who the recorder is, and what it has, in lines that begin with its name.
+const playRecorder = `#!/bin/sh
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+mv /tmp/recorder.new /tmp/recorder
+exec sleep 60
+`
 
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
@@ -102,6 +117,12 @@ func makeVolume(root string, owner int, changed bool) error {
 		}
 	}
 	if err := startGood(root); err != nil {
+		return err
+	}
+	if err := writeFile(recorderCommand(root)[0], []byte(playRecorder)); err != nil {
+		return err
+	}
+	if err := os.Chmod(recorderCommand(root)[0], 0o755); err != nil {
 		return err
 	}
 	if changed {
@@ -126,6 +147,7 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	child := exec.Command("sh", "-c", limitFiles, os.Args[0])
 	child.Env = append(os.Environ(), sceneVariable+"="+scene)
 	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID, // as in a container: with the program, the recorder ends
 		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
 		Credential:   &syscall.Credential{Groups: []uint32{0, 27}},
 		AmbientCaps:  []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
@@ -155,10 +177,14 @@ func serving(t *testing.T, scene string) (status map[string]string, text string)
 // The program starts as an unprivileged user without groups or capabilities, and can't gain any.
 func TestServeDropsPrivileges(t *testing.T) {
 	status, _ := serving(t, "as a sibling")
+	expectUnprivileged(t, status, "", "65532")
+}
+
+func expectUnprivileged(t *testing.T, status map[string]string, who, user string) {
+	t.Helper()
 	for name, wanted := range map[string]string{
-		"Name":       "sh",
-		"Uid":        "65532 65532 65532 65532",
-		"Gid":        "65532 65532 65532 65532",
+		"Uid":        strings.Join([]string{user, user, user, user}, " "),
+		"Gid":        strings.Join([]string{user, user, user, user}, " "),
 		"Groups":     "",
 		"CapInh":     "0000000000000000",
 		"CapPrm":     "0000000000000000",
@@ -167,9 +193,18 @@ func TestServeDropsPrivileges(t *testing.T) {
 		"CapAmb":     "0000000000000000",
 		"NoNewPrivs": "1",
 	} {
-		if found, there := status[name]; !there || found != wanted {
-			t.Errorf("%s is %q (%t), expected %q", name, found, there, wanted)
+		if found, there := status[who+name]; !there || found != wanted {
+			t.Errorf("%s is %q (%t), expected %q", who+name, found, there, wanted)
 		}
+	}
+}
+
+// The recorder is a process of a user of its own, without any privilege, and with the socket.
+func TestServeStartsTheRecorder(t *testing.T) {
+	status, _ := serving(t, "as a sibling")
+	expectUnprivileged(t, status, "Recorder", "65533")
+	if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
+		t.Errorf("it is to %q, with %q", verb, socket)
 	}
 }
 
@@ -222,6 +257,7 @@ func TestServeFailsClosed(t *testing.T) {
 		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":    "no interface has an address in 10.215.0.0/24",
 		"with impossible limits": "limiting what agents can take needs nftables with connlimit",
+		"without a recorder":     "starting the recorder of refusals",
 		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
 		"with a missing program": "executing /nowhere/program: no such file or directory",
 	} {

@@ -3,13 +3,16 @@
 The limits are small here, so that they are reached quickly. Beside each refusal is somebody who is not refused.
 """
 
+import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from docker import APIClient
 
+from clawker_fw.rules.reasons import Reason
 from devkit.firewall import Firewall, remove_project
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
@@ -78,7 +81,15 @@ def _starts(docker: APIClient, firewall: Firewall) -> list[str]:
     ]
 
 
-def test_connections(firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:
+def _refused(docker: APIClient, firewall: Firewall, agent: str, place: str) -> list[dict[str, Any]]:
+    """Return what Envoy's container has on record of an agent's connections beyond a limit, to an address."""
+    lines = docker.logs(firewall.container("envoy")).decode().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    mine = [each for each in records if each["source"].startswith(f"{agent}:")]
+    return [each for each in mine if (each.get("address"), each["reason"]) == (place, Reason.LIMIT)]
+
+
+def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:
     """The newest of an agent with too many is refused at once; its older one and another agent's go on."""
     envoy = firewall.status()["siblings"][0]["address"]
     older = firewall.agent(peers, "keepalive", "http://h.test/", "--seconds", "0")
@@ -97,6 +108,7 @@ def test_connections(firewall: Firewall, peers: Peers, agent: Peer, neighbour: P
     assert (limited["address"], limited["queries"]) == (older.address(f"{firewall.project}-net"), 0)
     assert limited["agent"]
     assert limited["connections"] >= 20 - held["opened"]
+    assert len(_refused(docker, firewall, limited["address"], envoy)) >= 20 - held["opened"]
     kept = older.stop().last
     assert (kept["failed"], kept["connections"]) == (0, 1)
     assert agent.get("https://a.test/").ok

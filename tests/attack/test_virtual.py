@@ -126,6 +126,38 @@ def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Recording, hos
         assert again.recv(64) == b"one.test 9000"
 
 
+def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+    """Connections on a port that the rule keeps go on, and none that begins meanwhile is refused or reset."""
+    serve(proxy, ONE)
+    outcomes: list[bytes] = []
+    changed = threading.Event()
+
+    def begin() -> None:
+        while not changed.is_set():
+            try:
+                with connected(proxy, "one.test") as agent:
+                    outcomes.append(agent.recv(64))
+            except OSError as error:
+                outcomes.append(repr(error).encode())
+
+    with connected(proxy, "one.test") as staying, connected(proxy, "one.test", PORT + 1) as going:
+        assert staying.recv(64) + going.recv(64) == b"one.test 9000one.test 9001"
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        try:
+            for ports in ("9000-9002", "9000-9003", "9000-9002", PORT) * 3:
+                serve(proxy, {**ONE, "port": ports})
+        finally:
+            changed.set()
+            beginning.join()
+        assert set(outcomes) == {b"one.test 9000"}
+        going.settimeout(WITHIN)
+        assert going.recv(1) == b""
+        until(lambda: hosts["one.test"].open == 1, 5)
+        staying.sendall(b"ping")
+        assert staying.recv(4) == b"ping"
+
+
 def test_other_rules_of_the_name_hold_at_its_address(proxy: Recording) -> None:
     """TLS and HTTP are forwarded from there by their rules, and no other name is known there."""
     serve(

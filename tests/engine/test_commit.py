@@ -14,9 +14,9 @@ from devkit.waiting import until
 TOO_MANY_TABLES = """
 import json, sys
 from clawker_fw.stack.envoy import sibling
-hot = sibling.hot
-def broken(rules, address, idle):
-    files = hot(rules, address, idle)
+right = sibling.configuration
+def broken(*given):
+    files = right(*given)
     document = json.loads(files[sibling.LISTENERS].content)
     (plain,) = (each for each in document["resources"] if each["name"] == "port-80")
     for number in range(140):
@@ -27,7 +27,7 @@ def broken(rules, address, idle):
         more["filter_chain_matcher"] = plain["filter_chain_matcher"]
         document["resources"].append(more)
     return {**files, sibling.LISTENERS: files[sibling.LISTENERS].saying(json.dumps(document).encode())}
-sibling.hot = broken
+sibling.configuration = broken
 from clawker_fw.__main__ import main
 main()
 """

@@ -20,13 +20,13 @@ from devkit.waiting import until
 BROKEN_LISTENERS = """
 import sys
 from clawker_fw.stack.envoy import sibling
-hot = sibling.hot
-def broken(rules, address, idle):
-    files = hot(rules, address, idle)
+right = sibling.configuration
+def broken(*given):
+    files = right(*given)
     file = files[sibling.LISTENERS]
     text = file.content.replace(b'"guarded named"', b'"guarded named","no_such_field":1')
     return {**files, sibling.LISTENERS: file.saying(text)}
-sibling.hot = broken
+sibling.configuration = broken
 from clawker_fw.__main__ import main
 main()
 """

@@ -11,7 +11,7 @@ from docker import APIClient
 from clawker_fw.engine.docker import connect
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy.sibling import hot
+from clawker_fw.stack.envoy.sibling import configuration
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit import stacks
@@ -106,8 +106,9 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    addresses = EnvoyAddresses(IPv4Address(envoy), IPv4Address(envoy), IPv4Address(envoy))
-    for path, file in hot(wanted.policy, addresses, wanted.settings.limits.idle).items():
+    here = IPv4Address(envoy)
+    addresses, idle = EnvoyAddresses(here, here, here), wanted.settings.limits.idle
+    for path, file in configuration(wanted.policy, addresses, idle).items():
         hand.write(ENVOY, path, file.content)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}

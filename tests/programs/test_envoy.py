@@ -22,7 +22,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.refusals import BUCKETS
-from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, hot
+from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -41,6 +41,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
     started.process.terminate()
     started.process.wait()
 
+
+PROVEN = [each for each in RESOURCES if each.proven]
+"""What Envoy itself reads."""
 
 SEEDS, REQUESTS, RULES = 5, 20_000, 40
 
@@ -171,7 +174,7 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(hot(Policy(rules), EnvoyAddresses(HERE, HERE, HERE), 3600)[LISTENERS].content)
+    document = json.loads(configuration(Policy(rules), EnvoyAddresses(HERE, HERE, HERE), 3600)[LISTENERS].content)
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
 
 
@@ -237,7 +240,7 @@ def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: Rul
     """Our files are in canonical form: for any rules, they equal what Envoy shows of them."""
     loading.serve(rules)
     until(loading.serves)
-    for resource in RESOURCES:
+    for resource in PROVEN:
         until(lambda: loaded(loading, resource) == written(loading, resource))  # noqa: B023 - asked at once
 
 
@@ -245,10 +248,10 @@ def test_envoy_shows_what_differs(loading: Loading) -> None:
     """One more name in the loaded configuration changes the digest."""
     loading.serve(rule_set("a.test", {"dst": "h.test", "proto": "http"})[1])
     until(loading.serves)
-    before = {each.name: loaded(loading, each) for each in RESOURCES}
+    before = {each.name: loaded(loading, each) for each in PROVEN}
     loading.serve(rule_set("a.test", "b.test", {"dst": "h.test", "proto": "http"})[1])
     until(loading.serves)
-    after = {each.name: loaded(loading, each) for each in RESOURCES}
+    after = {each.name: loaded(loading, each) for each in PROVEN}
     assert {name for name in before if before[name] != after[name]} == {"listeners"}
 
 
@@ -285,10 +288,10 @@ def test_a_thousand_ports(loading: Loading) -> None:
     )[1]
     loading.serve(rules)
     until(loading.serves, 60)
-    for resource in RESOURCES:
+    for resource in PROVEN:
         assert loaded(loading, resource) == written(loading, resource)
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
-    assert len(watched) == len(RESOURCES) + BUCKETS
+    assert len(watched) == len(PROVEN) + BUCKETS
     loading.serve(RuleSet())
     until(loading.serves, 60)

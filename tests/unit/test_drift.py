@@ -10,7 +10,7 @@ import pytest
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
+from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
@@ -472,6 +472,17 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
     assert stacks.found(memory, wanted) == set()
     memory.remove(agent)
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
+
+
+def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """In every finding, also of the service address, unless CoreDNS has lost the one that it was made with."""
+    changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
+    found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
+    assert ("service_address", "10.213.8.53", Cause.SETTINGS) in found
+    assert {cause for _, _, cause in found} == {Cause.SETTINGS}
+    lose_service_address(memory)
+    found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
+    assert ("service_address", "not held", Cause.TAMPER) in found
 
 
 @pytest.mark.parametrize("name", ["clawker-envoy", "clawker-coredns", "clawker-envoy-next"])

@@ -1,6 +1,7 @@
 """Virtual addresses: which number a name gets, and where the addresses are."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -92,7 +93,44 @@ def test_the_record_is_read_back() -> None:
     for content in (b"", b"{}", b"[]", b'{"names":[],"next":0}', b'{"names":{"a":-1},"next":0}', b"[" * 100_000):
         assert virtual.recorded({virtual.NUMBERS: public(content)}) == Numbers()
     assert virtual.recorded({virtual.NUMBERS: public(b'{"names":{"a":1,"b":1},"next":2}')}) == Numbers()
-    assert virtual.recorded({}) == Numbers()
+    assert virtual.recorded({}) == virtual.recorded() == Numbers()
+
+
+def test_the_first_record_that_can_be_used_counts() -> None:
+    """A volume without one, or with a broken one, is left out."""
+    one, other = (assigned([name], Numbers(), 9) for name in ("a.test", "b.test"))
+    first, second = ({virtual.NUMBERS: public(virtual.content(numbers))} for numbers in (one, other))
+    assert virtual.recorded(first, second) == one
+    assert virtual.recorded({}, second) == virtual.recorded({virtual.NUMBERS: public(b"{")}, second) == other
+
+
+LOSSES: dict[str, Callable[[MemoryEngine], None]] = {
+    "CoreDNS is removed": lambda memory: memory.remove("clawker-coredns"),
+    "Envoy is removed": lambda memory: memory.remove("clawker-envoy"),
+    "CoreDNS's record is removed": lambda memory: _delete(memory, "clawker-coredns"),
+    "Envoy's record is removed": lambda memory: _delete(memory, "clawker-envoy"),
+}
+
+
+def _delete(memory: MemoryEngine, container: str) -> None:
+    del memory.inside(container).files[virtual.NUMBERS]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Release) -> None:
+    """Names keep their addresses, and removed ones their numbers, with the record of the other one."""
+    rules = [{"dst": f"{name}.test", "proto": "ssh"} for name in "cba"]
+    for some in (rules[:1], rules[:2], rules[1:]):
+        wanted = stacks.blueprint(memory.facts(), *some, release=release)
+        stacks.converged(memory, wanted)
+    LOSSES[loss](memory)
+    after = stacks.converged(memory, wanted)
+    for seen in after.observed.siblings.values():
+        assert dict(virtual.recorded(seen.files).names) == {"c.test": 0, "b.test": 1, "a.test": 2}
+    assert (
+        b'"a.test":{"at":"virtual","at_number":2}'
+        in after.observed.siblings[Sibling.COREDNS].files[POLICY].content
+    )
 
 
 def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None:

@@ -6,7 +6,7 @@ from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, templates
+from clawker_fw.stack import container, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
@@ -35,12 +35,12 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (_CLUSTERS, _ROUTES, _LISTENERS)
+RESOURCES = (virtual.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed."""
+when a file in it is renamed. The helper alone reads the first."""
 
-CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in RESOURCES)
+CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in (_CLUSTERS, _ROUTES, _LISTENERS))
 
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
@@ -128,11 +128,19 @@ def boot(
     }
 
 
-def hot(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
+def hot(policy: Policy, addressing: Addressing, slot: int, idle: float) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `addresses` are Envoy's. `idle` is for how many seconds an open connection need not send.
+    `idle` is for how many seconds an open connection need not send.
     """
+    return {
+        virtual.NUMBERS: public(virtual.content(addressing.numbers)),
+        **configuration(policy, addressing.envoy_addresses(slot), idle),
+    }
+
+
+def configuration(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
+    """Return the files of those that Envoy itself reads. `addresses` are Envoy's."""
     return {
         CLUSTERS: public(discovery_response(datagrams.clusters(policy, addresses))),
         ROUTES: public(discovery_response([routes.table(policy)])),

@@ -1,8 +1,10 @@
 """Listeners at virtual addresses: each stands for one name, whatever an agent sends.
 
-A rule for tcp or ssh has a listener of its own, bound to its name's address, with all ports of the rule. So its
-removal ends its connections and no others, and two hosts are never mistaken for each other. For https and http
-rules of the name there is a listener a port, which knows this name alone. Those for UDP are in `datagrams`.
+A rule for tcp or ssh has listeners of its own, bound to its name's address. So its removal ends its connections
+and no others, and two hosts are never mistaken for each other. Each of its ports has one, because Envoy replaces a
+listener whose ports change, and ends its connections; unless there are many, each of which takes 0.1 MB. For https
+and http rules of the name there is a listener a port, which knows this name alone. Those for UDP are in
+`datagrams`.
 """
 
 from collections.abc import Iterator
@@ -17,16 +19,21 @@ from clawker_fw.stack.topology import EnvoyAddresses
 
 _CHAIN = "tcp"
 
+MOST_APART = 256
+"""Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
+
 
 def listeners(policy: Policy, addresses: EnvoyAddresses, routes_path: str, idle: float) -> Iterator[Json]:
     """Yield the listeners of all names that have an address of their own.
 
     `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
     """
+    apart = sum(each is Protocol.TCP for allowed in policy.opaque.values() for each, _ in allowed) <= MOST_APART
     for name, allowed in policy.opaque.items():
         address = addresses.virtual[name]
         for opaque, ports in _opaque(allowed).items():
-            yield _forwarding(name, opaque, address, ports, idle)
+            for together in [[port] for port in ports] if apart else [ports]:
+                yield _forwarding(name, opaque, address, together, idle)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
@@ -43,14 +50,14 @@ def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
 
 
 def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], idle: float) -> Json:
-    """Return the listener that forwards to one host, to the port to which an agent has connected."""
+    """Return a listener that forwards to one host, to the port to which an agent has connected."""
     places = [
         {"address": {"socket_address": {"address": str(address), "port_value": port}}} for port in sorted(ports)
     ]
     first, *others = places
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": f"{_CHAIN} {name}:{rule.written_port}",
+        "name": f"{_CHAIN} {name}:{rule.written_port if others else ports[0]}",
         "stat_prefix": f"port-{_CHAIN}",  # whose connections `fwctl drain` counts
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,

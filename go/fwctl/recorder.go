@@ -1,0 +1,251 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse. It is a
+// process of its own beside the program, without privileges and with nothing but the socket: `fwctl record`.
+
+const (
+	// recording is the user and group id of the recorder. No image defines it, and no other process has it, so neither
+	// can the program send it signals, nor can anybody but root be taken for it.
+	recording = 65533
+
+	recordVerb = "record"
+	// recorderSocket is the number of the socket in the recorder.
+	recorderSocket = 3
+	// recorderBuffer has room for any message of the kernel.
+	recorderBuffer = 1 << 17
+)
+
+// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
+const (
+	becauseNoRule    = "no-rule"
+	becauseWrongPort = "wrong-port"
+	becauseLimit     = "limit"
+)
+
+// An agent may cause linesPerSecond lines for as long as it likes, and linesAtOnce after it was quiet. Its other
+// refusals are only counted.
+const (
+	linesPerSecond = 50
+	linesAtOnce    = 200
+
+	// mostAgents bounds the agents that are remembered.
+	mostAgents = 4096
+)
+
+// recorderCommand is the command line of the recorder.
+func recorderCommand(root string) []string {
+	return []string{filepath.Join(root, "bin", "fwctl"), recordVerb}
+}
+
+// startRecorder opens the socket and starts the recorder. The calling thread has given up its bounds.
+func startRecorder(root string) error {
+	socket, err := listenForRefusals()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	command := recorderCommand(root)
+	recorder := exec.Command(command[0], command[1:]...)
+	recorder.Env = []string{"GOMAXPROCS=1"}
+	recorder.Stdout, recorder.Stderr = os.Stdout, os.Stderr
+	recorder.ExtraFiles = []*os.File{socket}
+	recorder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: recording, Gid: recording}}
+	return recorder.Start()
+}
+
+// recordRefusals writes a line for each refusal that it reads from the socket, until that fails.
+func recordRefusals(root string, sibling Sibling, socket io.Reader, out io.Writer) error {
+	recorder := newRecorder(root, sibling, out)
+	buffer := make([]byte, recorderBuffer)
+	for {
+		size, err := socket.Read(buffer)
+		if err != nil {
+			return err
+		}
+		refusals, err := readRefusals(buffer[:size])
+		if err != nil {
+			return err
+		}
+		if err := recorder.write(refusals); err != nil {
+			return err
+		}
+	}
+}
+
+type recorder struct {
+	out       io.Writer
+	now       func() time.Time
+	listening listening
+	names     virtualNames
+	agents    map[netip.Addr]*bucket
+}
+
+func newRecorder(root string, sibling Sibling, out io.Writer) *recorder {
+	return &recorder{
+		out: out, now: time.Now, agents: map[netip.Addr]*bucket{},
+		listening: listening{folder: filepath.Join(processes, "self", "net")},
+		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
+	}
+}
+
+// line is one refusal, in the form in which Envoy writes its own.
+type line struct {
+	Address    netip.Addr `json:"address"`
+	Name       *string    `json:"name"`
+	Port       uint16     `json:"port"`
+	Protocol   string     `json:"protocol"`
+	Reason     string     `json:"reason"`
+	Source     string     `json:"source"`
+	Suppressed int        `json:"suppressed,omitempty"` // refusals of the same agent since its last line
+	Time       string     `json:"time"`
+}
+
+// write writes refusals down. While nothing listens at all, nothing is refused: the program is starting, or ending.
+func (r *recorder) write(refusals []refusal) error {
+	if len(refusals) == 0 {
+		return nil
+	}
+	if err := r.listening.refresh(); err != nil || !r.listening.anything() {
+		return err
+	}
+	for _, each := range refusals {
+		suppressed, allowed := r.agent(each.source.Addr()).take()
+		if !allowed {
+			continue
+		}
+		name := r.names.at(each.place.Addr())
+		text, err := json.Marshal(line{
+			Address: each.place.Addr(), Port: each.place.Port(), Source: each.source.String(),
+			Name: name, Protocol: map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[each.protocol],
+			Reason: r.reason(each, name), Suppressed: suppressed,
+			Time: r.now().UTC().Format("2006-01-02T15:04:05.000Z"),
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := r.out.Write(append(text, '\n')); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reason returns why something was refused. At a virtual address on which something listens, its name has a rule, but
+// for another port or protocol. Elsewhere no name is known, and no rule is for this port.
+func (r *recorder) reason(refused refusal, name *string) string {
+	switch {
+	case refused.protocol == unix.IPPROTO_TCP && r.listening.at(refused.place):
+		return becauseLimit
+	case name != nil && r.listening.on(refused.place.Addr()):
+		return becauseWrongPort
+	}
+	return becauseNoRule
+}
+
+// agent returns the bucket of an agent, filled up to now. Agents whose buckets are full are forgotten first.
+func (r *recorder) agent(source netip.Addr) *bucket {
+	now := r.now()
+	known := r.agents[source]
+	if known == nil {
+		if len(r.agents) >= mostAgents {
+			r.forget(now)
+		}
+		known = &bucket{lines: linesAtOnce, at: now}
+		r.agents[source] = known
+	}
+	known.fill(now)
+	return known
+}
+
+func (r *recorder) forget(now time.Time) {
+	for source, each := range r.agents {
+		if each.fill(now); each.lines >= linesAtOnce {
+			delete(r.agents, source)
+		}
+	}
+	if len(r.agents) >= mostAgents {
+		clear(r.agents)
+	}
+}
+
+// bucket is how many lines an agent may cause at the time of its last refusal.
+type bucket struct {
+	lines      float64
+	at         time.Time
+	suppressed int
+}
+
+func (b *bucket) fill(now time.Time) {
+	if passed := now.Sub(b.at).Seconds(); passed > 0 {
+		b.lines = min(linesAtOnce, b.lines+passed*linesPerSecond)
+		b.at = now
+	}
+}
+
+// take takes a line from the bucket, if it has one, and returns how many were suppressed before.
+func (b *bucket) take() (suppressed int, allowed bool) {
+	if b.lines < 1 {
+		b.suppressed++
+		return 0, false
+	}
+	suppressed = b.suppressed
+	b.lines, b.suppressed = b.lines-1, 0
+	return suppressed, true
+}
+
+// virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.
+type virtualNames struct {
+	path   string
+	blocks []netip.Prefix
+	read   syscall.Stat_t // of the file that was read
+	names  map[uint32]string
+}
+
+// at returns the name of an address, or nil if it has none. Addresses are numbered from the first one of the first block.
+func (v *virtualNames) at(address netip.Addr) *string {
+	if len(v.blocks) == 0 {
+		return nil
+	}
+	v.refresh()
+	if name, known := v.names[number(address)-number(v.blocks[0].Addr())]; known {
+		return &name
+	}
+	return nil
+}
+
+// refresh reads the file again if it has changed, by its ctime, which nobody can set. Without a file that can be read, no
+// name is known.
+func (v *virtualNames) refresh() {
+	var state syscall.Stat_t
+	if err := syscall.Stat(v.path, &state); err != nil {
+		state = syscall.Stat_t{}
+	}
+	if state.Ctim == v.read.Ctim && state.Ino == v.read.Ino {
+		return
+	}
+	v.read, v.names = state, map[uint32]string{}
+	var file struct {
+		Names map[string]uint32 `json:"names"`
+	}
+	if content, err := os.ReadFile(v.path); err == nil && json.Unmarshal(content, &file) == nil {
+		for name, number := range file.Names {
+			v.names[number] = name
+		}
+	}
+}
+
+func number(address netip.Addr) uint32 { return binary.BigEndian.Uint32(address.AsSlice()) }
