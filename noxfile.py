@@ -11,7 +11,7 @@ nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "do
 SIDE_BY_SIDE = ("--numprocesses", "3", "--dist", "loadgroup")
 """Three workers for two processors: tests with engines mostly wait."""
 
-GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer")
+GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer", "devkit/clients/content/fetch")
 
 
 @nox.session
@@ -48,6 +48,7 @@ def engine(session: nox.Session) -> None:
         "tests/contract",
         "tests/engine",
         "tests/attack",
+        "tests/clients",
         *session.posargs,
     )
 

@@ -33,6 +33,7 @@ ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
 APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
+DEBIAN = "http://deb.debian.org/debian"
 # After `su` without `-`, PATH lacks the folders in which Debian installs the programs that are started here.
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 # The longest path of a socket in an engine's folder must fit into sockaddr_un (108 bytes).
@@ -435,26 +436,33 @@ def engine_root(suite: str) -> Path:
 def _build_root(suite: str, root: Path) -> None:
     if root.exists():
         return
-    install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "ip": "iproute2"})
+    install({"ip": "iproute2"})
     _say(f"building the {suite} engine in {root}")
     # Only a complete folder gets its final name.
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=ENGINE_ROOTS) as building:
-        # In a namespace: an interrupted debootstrap leaves /proc and /sys mounted in a folder that we delete.
-        command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
-        # The script is named because an old debootstrap does not know newer suites. It fits all of them.
-        what = [suite, f"{building}/{suite}", _mirror(), "/usr/share/debootstrap/scripts/sid"]
-        _run([*command, "--include=docker.io,iptables", *what], timeout=900)
-        Path(building, suite).rename(root)
+        made = Path(building, suite)
+        bootstrap(suite, made, ["docker.io", "iptables"])
+        made.rename(root)
+
+
+def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
+    """Make a root folder of a Debian suite with these packages."""
+    install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring"})
+    # In a namespace: an interrupted debootstrap leaves /proc and /sys mounted in a folder that we delete.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
+    # The script is named because an old debootstrap does not know newer suites. It fits all of them.
+    what = [suite, str(root), _mirror(), "/usr/share/debootstrap/scripts/sid"]
+    _run([*command, f"--include={','.join(packages)}", *what], timeout=900)
 
 
 def _mirror() -> str:
-    """Return the Debian mirror that this machine uses."""
+    """Return the Debian mirror that this machine uses, or Debian's own where it uses none."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return mirror
     targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
     found = re.search(r"^Debian main (\S+)$", targets, re.MULTILINE)
     if found is None:
-        raise EngineError(f"apt knows no Debian mirror here: name one in {MIRROR_VARIABLE}")
+        return DEBIAN
     # In Debian's cloud images, sources refer to a file with the mirrors.
     scheme, _, place = found[1].partition(":")
     return Path(place).read_text().split()[0] if scheme == "mirror+file" else found[1]

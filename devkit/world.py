@@ -31,19 +31,16 @@ class Program:
         return tuple(json.loads(line) for line in whole.splitlines())
 
 
-class World:
-    """A simulated internet. `origin` listens at every address of the engine's network, and logs requests."""
+class Internet:
+    """A simulated internet without anything in it: addresses, programs and DNS in an engine's network."""
 
     def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
-        """Add addresses, and start the origin."""
+        """Add the DNS server's address. What is started ends with the stack, and its output goes to the folder."""
         self.engine = engine
         self._folder = folder
         self._program = str(peer_program(architecture))
         self._stack = stack
-        self.add(WORLD, NAMESERVER)
-        self.origin = self.serve(
-            "origin", "--name", "world", "--http", "80,8080,2222", "--https", "443,8443", "--tell"
-        )
+        self.add(NAMESERVER)
 
     def add(self, *addresses: str) -> None:
         """Add further addresses to the engine's network."""
@@ -73,6 +70,18 @@ class World:
         """Serve DNS for names to the engine's resolver."""
         entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
         return self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries, *options)
+
+
+class World(Internet):
+    """A simulated internet. `origin` listens at every address of the engine's network, and logs requests."""
+
+    def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
+        """Add addresses, and start the origin."""
+        super().__init__(engine, folder, architecture, stack)
+        self.add(WORLD)
+        self.origin = self.serve(
+            "origin", "--name", "world", "--http", "80,8080,2222", "--https", "443,8443", "--tell"
+        )
 
 
 @contextmanager

@@ -1,0 +1,3 @@
+module clawker-fw/fetch
+
+go 1.26.0

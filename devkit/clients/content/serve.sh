@@ -1,0 +1,19 @@
+# Runs servers in the foreground: `web` for HTTP and PostgreSQL, `git NAME ADDRESS...` for a host of git over ssh.
+set -eu
+case "$1" in
+  web)
+    fcgiwrap -s unix:/run/fcgiwrap.sock &
+    python3 /srv/echo.py &
+    su postgres -c 'exec /usr/lib/postgresql/*/bin/postgres -D /srv/postgres' &
+    exec nginx -c /srv/nginx.conf
+    ;;
+  git)
+    mkdir -p /run/sshd
+    name=$2
+    shift 2
+    mv "/srv/git/$name.git" /home/git/greeting.git
+    chown -R git: /home/git
+    printf 'ListenAddress %s\n' "$@" >/etc/ssh/sshd_config.d/addresses.conf
+    exec /usr/sbin/sshd -D -e -h "/srv/$name.key"
+    ;;
+esac

@@ -1,0 +1,128 @@
+"""The image with real clients and servers. There is no registry in tests, so Debian's packages are the source.
+
+Two tars are made once and kept in `.dev/clients`: the packages, and the image.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from docker import APIClient
+
+from devkit.engines import PATH, EngineError, bootstrap
+from devkit.floor import PLACE, Lock
+from hatch_build import compile_program
+
+REFERENCE = "clawker-fw/clients"
+WORKS, REFUSED, HALF = "works.test", "refused.test", "half.test"
+"""Names below these are allowed, are not, or are with another protocol or port only."""
+
+_SUITE = "trixie"
+_PACKAGES = (
+    *("ca-certificates", "curl", "git", "nodejs", "npm", "openjdk-21-jdk-headless", "openssh-client", "openssl"),
+    *("postgresql-client", "python3-pip", "wget"),
+    *("fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
+    "docker-compose",
+)
+"""Clients, servers, and compose, which an agent is started with."""
+
+_CONTENT = Path(__file__).with_name("content")
+_KEPT = PLACE / "clients"
+
+_LEFT_OUT = """
+./dev/* ./here ./proc/* ./run/* ./sys/* ./tmp/*
+./usr/lib/*/libLLVM* ./usr/lib/jvm/*/jmods ./usr/lib/jvm/*/lib/src.zip ./usr/lib/postgresql/*/lib/bitcode
+./usr/share/doc/* ./usr/share/locale/* ./usr/share/man/* ./var/cache/apt/* ./var/lib/apt/lists/*
+"""
+"""What no client or server needs, and what is half of the size: documentation, compilers that are never asked."""
+
+_CHROOT = 'chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive'
+
+# policy-rc.d prevents packages from starting their servers (invoke-rc.d(8)).
+_INSTALL = f"""
+printf '#!/bin/sh\\nexit 101\\n' >"$root/usr/sbin/policy-rc.d"
+chmod 755 "$root/usr/sbin/policy-rc.d"
+{_CHROOT} apt-get install --no-install-recommends --yes -o DPkg::Options::=--force-unsafe-io "$@"
+{_CHROOT} apt-get clean
+"""
+
+_FURNISH = f"""
+mkdir "$root/here"
+mount --bind "$1" "$root/here"
+{_CHROOT} HERE=/here NAMES="$2" sh /here/furnish.sh
+"""
+
+
+def load(client: APIClient) -> str:
+    """Load the image into an engine, and return its reference. The first use on a machine makes it, in minutes."""
+    archive = _archive(client.version()["Arch"])
+    client.import_image_from_file(str(archive), repository=REFERENCE, tag="dev")
+    return f"{REFERENCE}:dev"
+
+
+def _archive(architecture: str) -> Path:
+    """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
+    sources = [Path(__file__), *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
+    made = _KEPT / f"image-{_digest(*(path.read_bytes() for path in sources))}-{architecture}.tar"
+    with Lock(PLACE / "clients.lock"):  # another process may be at it
+        if not made.exists():
+            _furnish(_packages(), made, architecture)
+    return made
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+def _packages() -> Path:
+    """Return a tar with the packages, as Debian leaves them."""
+    archive = _KEPT / f"packages-{_digest(_SUITE.encode(), *(name.encode() for name in _PACKAGES))}.tar"
+    if not archive.exists():
+        print(f"installing real clients and servers in {archive}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="clients-", dir=PLACE) as building:
+            root = Path(building, "root")
+            bootstrap(_SUITE, root, ["ca-certificates"])
+            # by apt, because debootstrap chooses among alternatives without looking
+            _in_root(_INSTALL, root, *_PACKAGES)
+            _keep(root, archive)
+    return archive
+
+
+def _furnish(packages: Path, archive: Path, architecture: str) -> None:
+    """Add what the tests need to the packages, and write the tar."""
+    with tempfile.TemporaryDirectory(prefix="clients-", dir=PLACE) as building:
+        root, here = Path(building, "root"), Path(building, "here")
+        root.mkdir()
+        subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
+        shutil.copytree(_CONTENT, here)
+        compile_program(_CONTENT / "fetch", here / "fetch-go", architecture)
+        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF))
+        _in_root(_FURNISH, root, here, names)
+        _keep(root, archive)
+
+
+def _keep(root: Path, archive: Path) -> None:
+    """Write a root folder as a tar, in place of earlier ones of its kind."""
+    made = root.with_name("made.tar")
+    left_out = [f"--exclude={pattern}" for pattern in _LEFT_OUT.split()]
+    subprocess.run(["tar", "-C", root, *left_out, "--numeric-owner", "-cf", made, "."], check=True)
+    _KEPT.mkdir(exist_ok=True)
+    for earlier in _KEPT.glob(f"{archive.name.partition('-')[0]}-*"):
+        earlier.unlink()
+    made.rename(archive)  # only a complete one has this name
+
+
+def _in_root(script: str, root: Path, *arguments: str | Path) -> None:
+    """Run a shell script that does something in `$root`. Nothing that it mounts or starts remains."""
+    whole = f'root=$1\nshift\nmount -t proc proc "$root/proc"\nmount --rbind /dev "$root/dev"\n{script}'
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    command = [*namespaces, "sh", "-ec", whole, "sh", root, *arguments]
+    environment = {**os.environ, "PATH": PATH}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise EngineError(f"the image of clients can't be made: {tail}")

@@ -1,0 +1,111 @@
+"""A stack, agents with real clients, and the real servers that they ask, in a simulated internet."""
+
+import json
+import secrets
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from devkit.clients.image import HALF, REFUSED, WORKS, load
+from devkit.engines import PrivateEngine, install_client, private_engine
+from devkit.firewall import Firewall, Outcome
+from devkit.host import client
+from devkit.waiting import until
+from devkit.world import NAMESERVER, Internet
+
+WEB = "203.0.113.20"
+GIT = {"one": "203.0.113.21", "two": "203.0.113.22"}
+FORBIDDEN = {REFUSED: "203.0.113.66", HALF: "203.0.113.67"}
+"""The addresses of names that no agent may reach. The same servers listen there."""
+
+DOCKER_RUN = "docker run $FLAGS"
+"""How an agent is started; `$FLAGS` are what `agent flags` prints."""
+
+_PORTS = {WEB: (80, 443, 5432), **dict.fromkeys(GIT.values(), (22,))}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One stack and its servers. Agents are started as a user starts them."""
+
+    engine: PrivateEngine
+    docker: APIClient
+    firewall: Firewall
+    image: str
+    flags: str
+    servers: tuple[str, ...]
+
+    def agent(self, script: str, host: str, start: str = DOCKER_RUN) -> Outcome:
+        """Run a script in an agent, to its end. In it, `$HOST` is the name of a host."""
+        command = f'{start} --rm --env HOST="$HOST" "$IMAGE" sh -ec {shlex.quote(script)}'
+        return self.firewall.shell(command, HOST=host, IMAGE=self.image, FLAGS=self.flags)
+
+    def compose(self, folder: Path, *arguments: str) -> Outcome:
+        """Run compose with the files of a folder. The program is in the image, and gets the engine's socket."""
+        mounts = {self.engine.host.removeprefix("unix://"): "/run/docker.sock", str(folder): "/here"}
+        options = " ".join(f"-v {outside}:{inside}" for outside, inside in mounts.items())
+        program = f"docker run --rm {options} -w /here $IMAGE docker-compose"
+        files = "-f compose.yaml -f firewall.yaml"
+        return self.firewall.shell(f"{program} {files} {shlex.join(arguments)}", IMAGE=self.image)
+
+    def packets(self, zone: str) -> int:
+        """Return the number of packets that have arrived at the address of forbidden names."""
+        listed = self.engine.run_in_network(["iptables", "-nvxL", "INPUT"]).stdout
+        (line,) = (line for line in listed.splitlines() if FORBIDDEN[zone] in line)
+        return int(line.split()[0])
+
+    def requests(self, host: str) -> list[Mapping[str, Any]]:
+        """Return the requests for a host in the web server's log: the protocol and the version of TLS."""
+        lines = self.docker.logs(self.servers[0], stderr=False).splitlines()
+        requests = [json.loads(line) for line in lines if line.startswith(b"{")]
+        return [each for each in requests if each["host"] == host]
+
+
+@contextmanager
+def site(folder: Path, rules: tuple[Mapping[str, Any], ...]) -> Iterator[Site]:
+    """Yield a site with a stack that has these rules."""
+    install_client()
+    said, settings = folder / "said", folder / "settings"
+    said.mkdir()
+    settings.mkdir()
+    with (
+        private_engine(dns=[NAMESERVER]) as engine,
+        closing(client(engine.host)) as docker,
+        ExitStack() as stack,
+    ):
+        internet = Internet(engine, said, docker.version()["Arch"], stack)
+        internet.add(WEB, *GIT.values(), *FORBIDDEN.values())
+        internet.resolve(
+            {f"*.{WORKS}": [WEB]}
+            | {f"{name}.{WORKS}": [address] for name, address in GIT.items()}
+            | {f"*.{zone}": [address] for zone, address in FORBIDDEN.items()}
+        )
+        for address in FORBIDDEN.values():
+            engine.run_in_network(["iptables", "-I", "INPUT", "-d", address])
+        image = load(docker)
+        servers = [_serve(docker, image, "web")]
+        servers.append(_serve(docker, image, "git", "one", GIT["one"], *FORBIDDEN.values()))
+        servers.append(_serve(docker, image, "git", "two", GIT["two"]))
+        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings)
+        firewall.write(*rules)
+        firewall.run()
+        until(lambda: all(_answers(engine, address, port) for address, ports in _PORTS.items() for port in ports))
+        flags = firewall.call("agent", "flags").expect().out.strip()
+        yield Site(engine, docker, firewall, image, flags, tuple(servers))
+
+
+def _serve(docker: APIClient, image: str, *arguments: str) -> str:
+    """Start servers in the engine's own network, which is the internet here."""
+    host = docker.create_host_config(network_mode="host")
+    made = str(docker.create_container(image, ["sh", "/srv/serve.sh", *arguments], host_config=host)["Id"])
+    docker.start(made)
+    return made
+
+
+def _answers(engine: PrivateEngine, address: str, port: int) -> bool:
+    return engine.run_in_network(["bash", "-c", f"</dev/tcp/{address}/{port}"], check=False).returncode == 0

@@ -1,0 +1,280 @@
+"""Real clients do their real job where a rule allows it, and are refused at once where none does."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devkit.clients.image import HALF, REFUSED, WORKS
+from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, site
+from devkit.firewall import Outcome
+from devkit.waiting import until
+
+SOON = 30.0
+"""Seconds within which a refused client has ended, its container's start included, on a busy machine.
+
+No client waits that long for anything: without a refusal, `curl` would wait for minutes."""
+
+RUNS_AT_ONCE = 4
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+
+Rule = Mapping[str, Any]
+HTTPS: Rule = {}
+HTTP: Rule = {"proto": "http"}
+SSH: Rule = {"proto": "ssh"}
+DATABASE: Rule = {"proto": "tcp", "port": 5432}
+
+FORBIDS = "no rule allows this host over http on port 80"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client, and what it says.
+
+    `rule` allows what `script` does with `$HOST`, and then it ends with `done`. `other` is a rule for that host
+    that does not. `unknown` is in what it says of a host without rules, `half` of one with just the other rule.
+    """
+
+    name: str
+    script: str
+    rule: Rule
+    other: Rule
+    unknown: str
+    half: str
+    done: str = "hello"
+    host: str = ""
+    start: str = DOCKER_RUN
+
+    def named(self, zone: str) -> str:
+        """Return its host in a zone."""
+        return f"{self.host or re.sub('[^a-z]+', '-', self.name.lower())}.{zone}"
+
+
+AGENT_RUN = "fw agent run"
+UNRESOLVED = "Could not resolve host"
+RESET = "Connection reset by peer"
+APT = """rm -rf /etc/apt/sources.list.d
+echo "deb [trusted=yes] {}://$HOST/debian ./" >/etc/apt/sources.list
+apt-get update
+apt-get install -y greeting
+greeting"""
+NODE = "fetch(process.argv[1]).then(answer => answer.text()).then(text => console.log(text.trim()))"
+
+CLIENTS = (
+    Client("curl", "curl -sS https://$HOST/hello", HTTPS, HTTP, UNRESOLVED, RESET, start=AGENT_RUN),
+    Client("curl over http", "curl -sS --fail-with-body http://$HOST/hello", HTTP, HTTPS, UNRESOLVED, FORBIDS),
+    Client(
+        "wget",
+        "wget -nv -O - https://$HOST/hello",
+        HTTPS,
+        HTTP,
+        "unable to resolve host address",
+        "Unable to establish SSL connection",
+    ),
+    Client(
+        "git over https",
+        "git clone -q https://$HOST/git/www.git /tmp/work; cat /tmp/work/greeting",
+        HTTPS,
+        HTTP,
+        UNRESOLVED,
+        RESET,
+        done="hello from www",
+        start=AGENT_RUN,
+    ),
+    Client(
+        "git over ssh",
+        "git clone -q git@$HOST:greeting.git /tmp/work; cat /tmp/work/greeting",
+        SSH,
+        HTTPS,
+        "Could not resolve hostname",
+        "Connection refused",
+        done="hello from one",
+        host="one",
+    ),
+    Client(
+        "pip",
+        "pip install -q --target /tmp/p --index-url https://$HOST/pypi/simple/ greeting;"
+        "python3 /tmp/p/greeting.py",
+        HTTPS,
+        HTTP,
+        "Name or service not known",
+        RESET,
+    ),
+    Client(
+        "npm",
+        "cd /tmp; NPM_CONFIG_FETCH_RETRIES=0 npm install --registry https://$HOST/npm/ greeting;"
+        "node -e 'require(\"greeting\")'",
+        HTTPS,
+        HTTP,
+        "ENOTFOUND",
+        "ECONNRESET",
+    ),
+    Client("apt", APT.format("https"), HTTPS, HTTP, "Could not resolve", RESET),
+    Client("apt over http", APT.format("http"), HTTP, HTTPS, "Could not resolve", "403  Forbidden"),
+    Client(
+        "Java",
+        "java -cp /srv Fetch https://$HOST/hello",
+        HTTPS,
+        HTTP,
+        "UnresolvedAddressException",
+        "Connection reset",
+        done="HTTP_2 200 hello",
+    ),
+    Client(
+        "Go",
+        "/srv/fetch-go https://$HOST/hello",
+        HTTPS,
+        HTTP,
+        "no such host",
+        "connection reset by peer",
+        done="HTTP/2.0 200 hello",
+    ),
+    Client("Node", f"node -e '{NODE}' https://$HOST/hello", HTTPS, HTTP, "ENOTFOUND", "ECONNRESET"),
+    Client(
+        "WebSocket of Node",
+        "node --experimental-websocket /srv/echo.mjs wss://$HOST/echo",
+        HTTPS,
+        HTTP,
+        "Received network error or non-101 status code",
+        "Received network error or non-101 status code",
+    ),
+    Client(
+        "psql",
+        "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslmode=verify-full sslrootcert=system\"",
+        DATABASE,
+        {"port": 5432},
+        "could not translate host name",
+        "received invalid response to SSL negotiation: H",
+        done="42",
+    ),
+)
+"""A client of UDP is one more entry, as soon as there are rules for UDP."""
+
+RULES: tuple[Rule, ...] = (
+    *({"dst": each.named(WORKS), **each.rule} for each in CLIENTS),
+    *({"dst": each.named(HALF), **each.other} for each in CLIENTS),
+    {"dst": f"compose.{WORKS}"},
+    {"dst": f"tls.{WORKS}"},
+    {"dst": f"h2.{WORKS}"},
+    {"dst": f"h2.{WORKS}", "proto": "http"},
+    {"dst": f"two.{WORKS}", "proto": "ssh"},
+    {"dst": f"direct.{WORKS}", "port": 5432},
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The site, and what each client does in each zone, as soon as it has done it."""
+
+    site: Site
+    outcomes: Mapping[tuple[Client, str], Future[Outcome]]
+
+
+@pytest.fixture(scope="module")
+def runs(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """All clients, several at once."""
+    needs_engine()
+    with (
+        site(tmp_path_factory.mktemp("site"), RULES) as made,
+        ThreadPoolExecutor(RUNS_AT_ONCE) as pool,
+    ):
+        yield Runs(
+            made,
+            {
+                (each, zone): pool.submit(made.agent, each.script, each.named(zone), each.start)
+                for each in CLIENTS
+                for zone in (WORKS, REFUSED, HALF)
+            },
+        )
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_client(runs: Runs, client: Client) -> None:
+    """It does its job where a rule allows it; otherwise it ends soon, and says why."""
+    done = runs.outcomes[client, WORKS].result().expect()
+    assert done.out.splitlines()[-1] == client.done
+    for zone, said in ((REFUSED, client.unknown), (HALF, client.half)):
+        refused = runs.outcomes[client, zone].result()
+        assert refused.code != 0
+        assert said in refused.out + refused.err
+        assert refused.seconds < SOON
+
+
+def test_nothing_arrives_of_what_is_refused(runs: Runs) -> None:
+    """No packet, for any client; the same request of a container without the firewall's options does arrive."""
+    for outcome in runs.outcomes.values():
+        outcome.result()
+    arrived = {zone: runs.site.packets(zone) for zone in FORBIDDEN}
+    assert arrived == dict.fromkeys(FORBIDDEN, 0)
+    for zone in FORBIDDEN:
+        free = runs.site.agent("curl -sS https://$HOST/hello", f"free.{zone}", "docker run")
+        assert free.expect().out == "hello\n"
+        assert runs.site.packets(zone) > 0
+
+
+def test_git_over_ssh_to_two_hosts(runs: Runs) -> None:
+    """At once, each reaches its own: the keys of the hosts and what is cloned are not mixed up."""
+    clone = "git clone -q git@{0}.$HOST:greeting.git /tmp/{0} &"
+    script = f"{clone.format('one')} {clone.format('two')} wait; cat /tmp/one/greeting /tmp/two/greeting"
+    assert runs.site.agent(script, WORKS).expect().out == "hello from one\nhello from two\n"
+
+
+def test_every_version_of_tls(runs: Runs) -> None:
+    """What client and server agree on is not the firewall's business, from TLS 1.0 on."""
+    versions = ("1.0", "1.1", "1.2", "1.3")
+    script = "".join(
+        f"curl -sS --tlsv{each} --tls-max {each} --ciphers ALL:@SECLEVEL=0 https://$HOST/hello;"
+        for each in versions
+    )
+    assert runs.site.agent(script, f"tls.{WORKS}").expect().out == "hello\n" * len(versions)
+    agreed = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+    until(lambda: tuple(each["tls"] for each in runs.site.requests(f"tls.{WORKS}")) == agreed)
+
+
+def test_http_2(runs: Runs) -> None:
+    """Curl and the server agree on it over TLS; without TLS, curl has to know it before."""
+    script = "curl -sS --http2 https://$HOST/hello; curl -sS --http2-prior-knowledge http://$HOST/hello"
+    assert runs.site.agent(script, f"h2.{WORKS}").expect().out == "hello\nhello\n"
+    first = until(lambda: runs.site.requests(f"h2.{WORKS}"))[0]
+    assert (first["protocol"], first["tls"]) == ("HTTP/2.0", "TLSv1.3")
+
+
+def test_postgresql_over_tls_alone(runs: Runs) -> None:
+    """With TLS from the first byte, which PostgreSQL can since version 17, an https rule is enough."""
+    script = (
+        "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslnegotiation=direct sslmode=verify-full"
+        ' sslrootcert=system"'
+    )
+    assert runs.site.agent(script, f"direct.{WORKS}").expect().out == "42\n"
+
+
+def test_an_address_instead_of_a_name(runs: Runs) -> None:
+    """There is no way to it, and a client hears that from the kernel."""
+    refused = runs.site.agent(f"curl -sS https://{WEB}/hello", "unused")
+    assert refused.code != 0
+    assert "Could not connect to server" in refused.err
+    assert refused.seconds < SOON
+
+
+def test_an_agent_of_compose(runs: Runs, tmp_path: Path) -> None:
+    """A service with the override of `agent compose` is confined, and does its job."""
+    site = runs.site
+    script = f"curl -sS https://$$HOST/hello; curl -sS https://compose.{REFUSED}/hello || echo refused"
+    service = {"image": site.image, "environment": {"HOST": f"compose.{WORKS}"}, "command": ["sh", "-c", script]}
+    (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"agent": service}}))
+    (tmp_path / "firewall.yaml").write_text(site.firewall.call("agent", "compose").expect().out)
+    said = site.compose(tmp_path, "up", "--exit-code-from", "agent").expect().out
+    assert re.findall(r"agent-1 +\| (hello|refused)$", said, re.MULTILINE) == ["hello", "refused"]
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_the_documentation_says_what_a_client_says(client: Client) -> None:
+    """Its row has the words that the user sees."""
+    (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| {client.name} |"))
+    assert client.unknown in row
+    assert client.half in row
