@@ -38,7 +38,7 @@ class Protocol(StrEnum):
     @property
     def default_port(self) -> int | None:
         """The port of a rule without `port`, if there is a usual one (RFC 9110, section 4.2; RFC 4253, 4.1)."""
-        return {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}.get(self)
+        return _DEFAULT_PORTS.get(self)
 
     @property
     def transport(self) -> "Protocol":
@@ -49,6 +49,9 @@ class Protocol(StrEnum):
     def opaque(self) -> bool:
         """Whether nothing on the wire names the host, so that the name needs an address of its own."""
         return self.transport is Protocol.TCP
+
+
+_DEFAULT_PORTS = {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}
 
 
 class Action(StrEnum):
@@ -140,19 +143,27 @@ class Rule:
 
 def _checked(text: str) -> str:
     """Return a destination, or an address, in canonical form."""
-    with suppress(ValueError):
-        return str(IPv4Address(text.strip()))
+    if address := _address(text.strip()):
+        return str(address)
     if _is_network(text):
         raise ValueError(f"{text!r} is a network; a name stands for one address: write a rule with `as` for each")
     return str(parse_destination(text))
 
 
+def _address(text: str) -> IPv4Address | None:
+    """Return the address that a text is, or None."""
+    if text[-1:].isdigit():  # most names don't end in a digit, and need not be tried
+        with suppress(ValueError):
+            return IPv4Address(text)
+    return None
+
+
 def _is_network(text: str) -> bool:
-    try:
-        IPv4Network(text.strip(), strict=False)
-    except ValueError:
-        return False
-    return "/" in text
+    if "/" in text:
+        with suppress(ValueError):
+            IPv4Network(text.strip(), strict=False)
+            return True
+    return False
 
 
 def _name(text: str) -> str:
@@ -226,15 +237,15 @@ class RuleEntry(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_supported(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
-        later = next((name for name in LATER_FIELDS if isinstance(value, dict) and name in value), None)
-        if later is not None:
+        if isinstance(value, dict) and not value.keys().isdisjoint(LATER_FIELDS):
+            later = next(name for name in LATER_FIELDS if name in value)
             raise ValueError(f"`{later}` is not supported yet")
         return value
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
         if self.action is Action.DENY:
-            if self.allow_private or self.as_ or self._address:
+            if self.allow_private or self.as_ or _address(self.dst):
                 raise ValueError(
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
                 )
@@ -260,16 +271,9 @@ class RuleEntry(BaseModel):
                 f"{self.destination.name} is meant"
             )
 
-    @property
-    def _address(self) -> IPv4Address | None:
-        try:
-            return IPv4Address(self.dst)
-        except ValueError:
-            return None
-
     def _require_reachable(self) -> None:
         """Require that an address has a name, and can be reached."""
-        address = self._address
+        address = _address(self.dst)
         if address is None and self.as_:
             raise ValueError("`as` is for an IPv4 address as `dst`; a name needs none")
         if address is None:
