@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import connections, fair, noop, replace, replace_time, restart, rules, up, watch
+from bench import connections, dataplane, fair, noop, replace, replace_time, restart, scale, up, watch
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -21,7 +21,8 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "noop": noop.measure,
     "replace_time": replace_time.measure,
     "up": up.measure,
-    "rules": rules.measure,
+    "scale": scale.measure,
+    "dataplane": dataplane.measure,
     "watch": watch.measure,
     "fair": fair.measure,
 }
@@ -33,9 +34,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], "all", *BENCHMARKS])
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
     parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
-    attacks = parser.add_argument_group("fair")
+    attacks = parser.add_argument_group("fair, and some others")
     attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
-    attacks.add_argument("--only", action="append", default=[], metavar="WORD", help="only attacks with this word")
+    attacks.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="only attacks, or sizes of `scale`, with this word",
+    )
     attacks.add_argument("--beside", action="store_true", help="also without limits, and the release before them")
     chosen = parser.parse_args()
     if not chosen.names:

@@ -1,8 +1,11 @@
-"""Prints the seconds for reading, checking and rendering a settings file, or only for parsing its YAML.
+"""Prints the seconds of each stage in which a settings file is read and rendered, as JSON.
 
 The time of starting the interpreter and of imports is not included.
 """
 
+import gc
+import itertools
+import json
 import sys
 import time
 from ipaddress import IPv4Network
@@ -10,9 +13,13 @@ from pathlib import Path
 
 import yaml
 
-from clawker_fw import settings
+from clawker_fw.__main__ import ALLOCATIONS
+from clawker_fw.document import document_of
 from clawker_fw.model import EngineFacts, Machine, Slots
-from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
+from clawker_fw.reconcile.desired import Blueprint, Capacities, desired, prepare
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.envoy import sibling as envoy
@@ -23,22 +30,35 @@ from devkit.programs import machine
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
 
 
-def render(path: Path) -> None:
+def stages(path: Path) -> dict[str, float]:
     """Compute the desired state with all its files, as every command does before it compares."""
-    loaded = settings.load(path, {})
-    release = Release.installed(Digests())
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    resources = loaded.settings.resources
+    release, settings = Release.installed(Digests()), Settings(rules=())
+    prepare(Blueprint("clawker", settings, RuleSet(), release, engine))
+    resources = settings.resources
     capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))
-    desired(Blueprint("clawker", loaded.settings, loaded.rules, release, engine), ADDRESSES, capacities, Slots())
-
-
-def compose(path: Path) -> None:
-    """Parse it with libyaml."""
-    yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    text = path.read_text(encoding="utf-8")
+    times = [time.perf_counter()]
+    document = document_of(text, path)
+    times.append(time.perf_counter())
+    settings = Settings.model_validate(document.values)
+    rules = RuleSet.of(
+        entry.rule(document.place(("rules", position))) for position, entry in enumerate(settings.rules)
+    )
+    times.append(time.perf_counter())
+    Policy(rules).points()
+    times.append(time.perf_counter())
+    desired(Blueprint("clawker", settings, rules, release, engine), ADDRESSES, capacities, Slots())
+    times.append(time.perf_counter())
+    yaml.compose(text, Loader=yaml.CSafeLoader)
+    times.append(time.perf_counter())
+    names = ("parse", "validate", "compile", "render", "libyaml")
+    took = (after - before for before, after in itertools.pairwise(times))
+    # Rendering compiles the rules once more.
+    found = dict(zip(names, took, strict=True))
+    return {**found, "render": found["render"] - found["compile"]}
 
 
 if __name__ == "__main__":
-    began = time.perf_counter()
-    {"render": render, "compose": compose}[sys.argv[1]](Path(sys.argv[2]))
-    print(time.perf_counter() - began)
+    gc.set_threshold(ALLOCATIONS)
+    print(json.dumps(stages(Path(sys.argv[1]))))

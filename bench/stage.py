@@ -29,7 +29,7 @@ REPLACE = ("run", "--force-recreate")
 class Stage:
     """The environment of one benchmark, and what its options say if that is not the default.
 
-    `runs` is the number of measurements, `seconds` the duration of an attack, `only` words of the attacks to
+    `runs` is the number of measurements, `seconds` the duration of an attack, `only` words of what to
     measure, and `beside` whether to measure other releases as well.
     """
 

@@ -190,7 +190,7 @@ class Policy:
         waiting: list[tuple[_Node, Allowed]] = [(self._root, nothing)]
         while waiting:
             node, inherited = waiting.pop()
-            below = _scope(inherited, node.subtree)
+            below = _scope(inherited, node.subtree) if node.subtree else Scope(inherited, nothing, denies=False)
             if node.exact or node.subtree:
                 at = _scope(inherited, node.subtree, node.exact) if node.exact else below
                 yield Point(node.name, at, below)
@@ -223,11 +223,13 @@ class Policy:
 def _scope(inherited: Allowed, *groups: Sequence[Rule]) -> Scope:
     """Return what rules decide where `inherited` is allowed by names above, the most specific group last."""
     own: dict[Key, Rule] = {}
+    denies = False
     for rules in groups:
-        own |= {key: rule for rule in rules if not rule.denies for key in rule.keys}
-        for rule in rules:
-            if rule.denies:
-                own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
-    # Without an inherited rule, nothing is left that has to be denied.
-    own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
-    return Scope(inherited, own, any(rule.denies for rules in groups for rule in rules))
+        denying = [rule for rule in rules if rule.denies]
+        own |= {key: rule for rule in rules if rule not in denying for key in rule.keys}
+        for rule in denying:
+            own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
+            denies = True
+    if denies:  # without an inherited rule, nothing is left that has to be denied
+        own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
+    return Scope(inherited, own, denies=denies)

@@ -41,7 +41,7 @@ class Protocol(StrEnum):
     @property
     def default_port(self) -> int | None:
         """The port of a rule without `port`, if there is a usual one (RFC 9110, section 4.2; RFC 4253, 4.1)."""
-        return {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}.get(self)
+        return _DEFAULT_PORTS.get(self)
 
     @property
     def transport(self) -> "Protocol":
@@ -52,6 +52,9 @@ class Protocol(StrEnum):
     def opaque(self) -> bool:
         """Whether nothing on the wire names the host, so that the name needs an address of its own."""
         return self.transport in {Protocol.TCP, Protocol.UDP}
+
+
+_DEFAULT_PORTS = {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}
 
 
 class Action(StrEnum):
@@ -167,9 +170,13 @@ class Rule:
 
 def _checked(text: str) -> str:
     """Return a destination, an address or a network in canonical form."""
-    with suppress(AddressValueError):
-        return str(IPv4Address(text.strip()))
-    return str(blocks.parse_block(text) or parse_destination(text))
+    address = text.strip()
+    if address[-1:].isdigit():  # most names don't end in a digit, and need not be tried
+        with suppress(AddressValueError):
+            return str(IPv4Address(address))
+        if block := blocks.parse_block(text):
+            return str(block)
+    return str(parse_destination(text))
 
 
 def _name(text: str) -> str:
@@ -242,8 +249,8 @@ class RuleEntry(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_supported(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
-        later = next((name for name in LATER_FIELDS if isinstance(value, dict) and name in value), None)
-        if later is not None:
+        if isinstance(value, dict) and not value.keys().isdisjoint(LATER_FIELDS):
+            later = next(name for name in LATER_FIELDS if name in value)
             raise ValueError(f"`{later}` is not supported yet")
         return value
 
@@ -282,6 +289,8 @@ class RuleEntry(BaseModel):
     @property
     def _addresses(self) -> IPv4Network | None:
         """The address or the network that it is for, if it is not for a name."""
+        if not self.dst[-1:].isdigit():
+            return None
         try:
             return IPv4Network(self.dst)
         except ValueError:

@@ -14,6 +14,9 @@ import (
 // shownBody is how much of a response body is printed, in bytes.
 const shownBody = 2048
 
+// untilEvery is the time between two requests of which one is to succeed.
+const untilEvery = 10 * time.Millisecond
+
 // getResult is one printed request. Milliseconds run from the first step to the end of the body.
 type getResult struct {
 	OK           bool     `json:"ok"`
@@ -36,6 +39,7 @@ func declareGet(flags *flag.FlagSet) action {
 	method := flags.String("method", "GET", "request method")
 	flags.Var(&headers, "header", "extra header `NAME:VALUE`, may be repeated")
 	count := flags.Int("count", 1, "how many requests, one after the other")
+	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
 	absolute := flags.Bool("absolute-form", false, "put the whole URL in the request line, as to a proxy")
 	nameserver := declareServer(flags, "dns-server")
 
@@ -73,6 +77,10 @@ func declareGet(flags *flag.FlagSet) action {
 		ok := true
 		for range *count {
 			result := get(ctx, to, sent, *timeout)
+			for *until && !result.OK && ctx.Err() == nil {
+				time.Sleep(untilEvery)
+				result = get(ctx, to, sent, *timeout)
+			}
 			out.print(result)
 			ok = ok && result.OK
 			if ctx.Err() != nil {

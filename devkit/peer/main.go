@@ -39,6 +39,7 @@ func verbs() []verb {
 		{"get", "URL", "make requests, each on a new connection", declareGet},
 		{"resolve", "NAME", "send one DNS query", declareResolve},
 		{"load", "URL...", "make requests in an open loop and measure what they met", declareLoad},
+		{"drive", "URL", "make as many requests as a way carries, in closed loops", declareDrive},
 		{"keepalive", "URL", "repeat a request on one connection and count what breaks it", declareKeepalive},
 		{"download", "URL", "read one response to its end", declareDownload},
 		{"raw", "ADDRESS:PORT", "send bytes and read what comes back", declareRaw},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -100,32 +99,30 @@ func (e envoy) Live(resources []Resource) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if live[resource.Name], err = canonical(loaded); err != nil {
-			return nil, err
-		}
+		live[resource.Name] = canonical(loaded)
 	}
 	return live, nil
 }
 
-func (e envoy) loaded(proof EnvoyProof) ([]map[string]any, error) {
+func (e envoy) loaded(proof EnvoyProof) ([]value, error) {
 	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump)
 	if err != nil {
 		return nil, err
 	}
-	var dump struct {
-		Configs []map[string]any `json:"configs"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber() // keep numbers exactly as written
-	if err := decoder.Decode(&dump); err != nil {
+	dump, err := readJSONText(body)
+	if err != nil {
 		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
 	}
-	var found []map[string]any
-	for _, config := range dump.Configs {
+	var found []value
+	configs, _ := dump.field("configs")
+	for _, each := range configs.members {
+		config, there := each.value, true
 		for _, key := range proof.At {
-			config, _ = config[key].(map[string]any)
+			if config, there = config.field(key); !there {
+				break
+			}
 		}
-		if config != nil {
+		if there && config.kind == '{' {
 			found = append(found, config)
 		}
 	}

@@ -5,11 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 // Resource is a hot file, and the way to prove that the program has loaded it, as declared in boot/sibling.json.
@@ -76,21 +73,22 @@ func digestOf(content []byte) string {
 // canonical returns the digest of Envoy's resources in canonical form: ordered by name, as JSON without spaces and
 // with sorted keys. clawker-fw writes its files in this form, so the digests of loaded and desired configuration can
 // be compared.
-func canonical(resources []map[string]any) (string, error) {
-	slices.SortFunc(resources, func(one, other map[string]any) int {
-		return strings.Compare(fmt.Sprint(one["name"]), fmt.Sprint(other["name"]))
-	})
-	if resources == nil {
-		resources = []map[string]any{}
+func canonical(resources []value) string {
+	name := func(resource value) []byte {
+		if found, there := resource.field("name"); there && bytes.HasPrefix(found.text, []byte(`"`)) {
+			return plain(found.text)
+		}
+		return nil
+	}
+	slices.SortFunc(resources, func(one, other value) int { return bytes.Compare(name(one), name(other)) })
+	all := value{kind: '['}
+	for _, each := range resources {
+		all.members = append(all.members, member{value: each})
 	}
 	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(resources); err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(bytes.TrimSuffix(text.Bytes(), []byte("\n")))
-	return hex.EncodeToString(sum[:]), nil
+	all.write(&text)
+	sum := sha256.Sum256(text.Bytes())
+	return hex.EncodeToString(sum[:])
 }
 
 // differing returns the sorted names in wanted whose values in found differ or are missing.

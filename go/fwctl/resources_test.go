@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -100,20 +102,12 @@ func TestCanonical(t *testing.T) {
 		"keys":          {`[{"z": {"b": 1, "a": 2}, "name": "a"}]`, `[{"name":"a","z":{"a":2,"b":1}}]`},
 		"numbers":       {`[{"name": "a", "n": [1.0, 1e3, 9007199254740993, 0.10]}]`, `[{"n":[1.0,1e3,9007199254740993,0.10],"name":"a"}]`},
 		"other values":  {`[{"name": "a", "v": [true, false, null, {}, []]}]`, `[{"name":"a","v":[true,false,null,{},[]]}]`},
+		"escaped keys":  {`[{"name": "a", "b\u0021": 1, "b ": 2, "b\"": 3}]`, `[{"b ":2,"b!":1,"b\"":3,"name":"a"}]`},
 		"HTML and more": {`[{"name": "<&>", "t": "\u003cé\u0026\n"}]`, `[{"name":"<&>","t":"<é&\n"}]`},
 	}
 	for name, each := range cases {
-		var resources []map[string]any
-		decoder := json.NewDecoder(strings.NewReader(each.shown))
-		decoder.UseNumber()
-		if err := decoder.Decode(&resources); err != nil {
-			t.Fatal(err)
-		}
-
-		found, err := canonical(resources)
-
-		if err != nil || found != hash(each.form) {
-			t.Errorf("%s: got %s, %v, expected that of %s", name, found, err, each.form)
+		if found := canonical(readAll(t, each.shown)); found != hash(each.form) {
+			t.Errorf("%s: got %s, expected that of %s", name, found, each.form)
 		}
 	}
 }
@@ -122,19 +116,63 @@ func TestCanonical(t *testing.T) {
 func TestCanonicalIsWhatTheFileSays(t *testing.T) {
 	const file = `{"resources":[{"@type":"t","name":"port-443"},{"@type":"t","name":"port-80","ports":[80]}],"version_info":"0"}`
 	between := strings.TrimSuffix(strings.TrimPrefix(file, `{"resources":`), `,"version_info":"0"}`)
-	shown := []map[string]any{
-		{"name": "port-80", "ports": []any{json.Number("80")}, "@type": "t"}, {"@type": "t", "name": "port-443"},
-	}
+	const shown = `[{"name": "port-80", "ports": [80], "@type": "t"}, {"@type": "t", "name": "port-443"}]`
 
-	found, err := canonical(shown)
+	if found := canonical(readAll(t, shown)); found != hash(between) {
+		t.Errorf("got %s, expected that of %s", found, between)
+	}
+	if other := canonical(readAll(t, strings.Replace(shown, "[80]", "[81]", 1))); other == hash(between) {
+		t.Errorf("another port has the same digest %s", other)
+	}
+}
 
-	if err != nil || found != hash(between) {
-		t.Errorf("got %s, %v, expected that of %s", found, err, between)
+// A text is read like encoding/json reads it, or refused like it.
+func FuzzReadJSONText(f *testing.F) {
+	for _, text := range []string{
+		`{"a": [1, -2.5e3, true, false, null, {}, []], "b\u00e9": "\ud83d\ude00 \\ \" /"}`, ` [ ] `, `"a"`, `1`, ``, `{`, `[1,]`,
+		`{"a" 1}`, `{"a": }`, `{,}`, `[1 2]`, `tru`, `01`, `"a`, `"\x"`, "\"\n\"", `{} {}`, `{a: 1}`, `[}`, "\"\xff\"", "\x00",
+	} {
+		f.Add(text)
 	}
-	shown[0]["ports"] = []any{json.Number("81")}
-	if other, err := canonical(shown); err != nil || other == found {
-		t.Errorf("another port has the same digest %s, %v", other, err)
+	f.Fuzz(func(t *testing.T, text string) {
+		read, err := readJSONText([]byte(text))
+		if (err == nil) != json.Valid([]byte(text)) {
+			t.Fatalf("%q: got %v", text, err)
+		}
+		var written bytes.Buffer
+		if err == nil {
+			read.write(&written)
+			if !json.Valid(written.Bytes()) || !sameJSON(text, written.String()) {
+				t.Fatalf("%q: written as %q", text, written.String())
+			}
+		}
+	})
+}
+
+func sameJSON(one, other string) bool {
+	var values [2]any
+	for position, text := range []string{one, other} {
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		if decoder.Decode(&values[position]) != nil {
+			return false
+		}
 	}
+	return reflect.DeepEqual(values[0], values[1])
+}
+
+// readAll reads a JSON array.
+func readAll(t *testing.T, text string) []value {
+	t.Helper()
+	read, err := readJSONText([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []value
+	for _, each := range read.members {
+		found = append(found, each.value)
+	}
+	return found
 }
 
 // differing returns names without the wanted value, in order, and ignores names that are not wanted.

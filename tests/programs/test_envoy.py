@@ -156,7 +156,7 @@ def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:
 
 
 def test_many_names_share_chains(proxy: Proxy) -> None:
-    """With more than 2,000 rules on a port, rules share chains, and names are still distinguished."""
+    """With more than 1,000 rules on a port, rules share chains, and names are still distinguished."""
     count = chains.ALONE + 300
     _, rules = rule_set(*(f"n{number}.many.test" for number in range(count)), ".sub.many.test")
     proxy.serve(rules)

@@ -5,9 +5,10 @@ is removed or renamed, and of no other (measured; docs/how-it-works.md). The mat
 may change freely.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.policy import Policy
@@ -15,7 +16,7 @@ from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
 
-ALONE, SHARED = 2000, 1000
+ALONE, SHARED = 1000, 500
 """So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
 
 It is so for rules of exact names, and for a tenth of them of subtrees, which take a chain for each share of
@@ -64,12 +65,13 @@ def _names(prefix: str, rules: Sequence[Rule], exceptions: Mapping[Rule, Sequenc
     found: dict[Rule, str] = {}
     shared: dict[str, list[Rule]] = {}
     for below in ("", " below"):
-        group = sorted((rule for rule in rules if rule.destination.subtree == bool(below)), key=_hash)
-        shares = len(lookups.shares(group[0])) if group else 1
-        for rule in group[: ALONE // shares]:
+        group = [(_hash(rule), rule) for rule in rules if rule.destination.subtree == bool(below)]
+        group.sort(key=lambda each: each[0])
+        shares = len(lookups.shares(group[0][1])) if group else 1
+        for _, rule in group[: ALONE // shares]:
             found[rule] = f"{prefix} {rule.destination} {_kind(rule)}{_without(exceptions.get(rule, ()))}"
-        for rule in group[ALONE // shares :]:
-            bucket = int.from_bytes(_hash(rule)[:4]) % (SHARED // shares)
+        for digest, rule in group[ALONE // shares :]:
+            bucket = int.from_bytes(digest[:4]) % (SHARED // shares)
             shared.setdefault(f"{prefix} {bucket}{below} {_kind(rule)}", []).append(rule)
     for chain, members in shared.items():
         sharing = [f"{each.destination}{_without(exceptions.get(each, ()))}" for each in members]
@@ -93,10 +95,10 @@ def _digest(words: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
-def select(chosen: Chains, name: Json, source: Json, after: str = "") -> Json:
+def select(chosen: Chains, name: Json, source: Json, ending_with: Callable[[str], Json]) -> Json:
     """Return the matcher that selects the chain of the rule that decides a name. `name` is the input with it.
 
-    `source` is the input with the agent's address, and `after` the expression for what follows the address.
+    `source` is the input with the agent's address, and `ending_with` returns what matches a last digit of it.
     """
     outcomes: dict[str, Json] = {}
     domains: dict[str, list[str]] = {}
@@ -104,7 +106,9 @@ def select(chosen: Chains, name: Json, source: Json, after: str = "") -> Json:
         chain = DENIED if rule.denies else chosen.names[rule]
         domains.setdefault(chain, []).append(pattern)
         if chain not in outcomes:
-            outcomes[chain] = {"action": action(DENIED)} if rule.denies else _by_share(rule, chain, source, after)
+            outcomes[chain] = (
+                {"action": action(DENIED)} if rule.denies else _by_share(rule, chain, source, ending_with)
+            )
     matcher = typed(
         "names",
         "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
@@ -115,7 +119,7 @@ def select(chosen: Chains, name: Json, source: Json, after: str = "") -> Json:
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
 
 
-def _by_share(rule: Rule, chain: str, source: Json, after: str) -> Json:
+def _by_share(rule: Rule, chain: str, source: Json, ending_with: Callable[[str], Json]) -> Json:
     """Return what to do for a rule: its chain, or the one for the last digit of the agent's address."""
     first, *others = lookups.shares(rule)
     if not others:
@@ -125,7 +129,7 @@ def _by_share(rule: Rule, chain: str, source: Json, after: str) -> Json:
             "predicate": {
                 "single_predicate": {
                     "input": source,
-                    "value_match": {"safe_regex": {"regex": f".*{share}{after}", "google_re2": {}}},
+                    "value_match": ending_with(share),
                 }
             },
             "on_match": {"action": action(_chain(chain, share))},
@@ -149,14 +153,28 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
+def suffix(digit: str) -> Json:
+    """Return what matches an address that ends with a digit. A regular expression takes Envoy longer to load."""
+    return {"suffix": digit}
+
+
+def suffix_before_port(digit: str) -> Json:
+    """Return what matches an address with a port after it."""
+    return {"safe_regex": {"regex": f".*{digit}:[0-9]+", "google_re2": {}}}
+
+
 def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
     """Return the filter chains: each forwards to the host that was named, on its rules' port.
 
     `idle` is in seconds: for so long nothing need be sent.
     """
     rules = {chain: rule for rule, chain in chosen.names.items()}
+    filters = functools.cache(functools.partial(_filters, statistics=statistics, idle=idle))
     return [
-        {"name": _chain(chain, share), "filters": _filters(rule, share, statistics, idle)}
+        {
+            "name": _chain(chain, share),
+            "filters": filters(rule.port, lookups.cluster_of(rule, share), lookups.place(rule, share)),
+        }
         for chain, rule in sorted(rules.items(), key=lambda each: each[0])
         for share in lookups.shares(rule)
     ]
@@ -172,19 +190,19 @@ def ending() -> Json:
     }
 
 
-def _filters(rule: Rule, share: str, statistics: str, idle: float) -> list[Json]:
+def _filters(port: int | None, cluster: str, place: str, statistics: str, idle: float) -> list[Json]:
     return [
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",
             "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-            port_value=rule.port,
-            dns_cache_config=lookups.cache_of(rule, share),
+            port_value=port,
+            dns_cache_config=lookups.cache(place),
         ),
         extension(
             "envoy.filters.network.tcp_proxy",
             "filters.network.tcp_proxy.v3.TcpProxy",
             stat_prefix=statistics,
-            cluster=lookups.cluster_of(rule, share),
+            cluster=cluster,
             idle_timeout=duration(idle),
         ),
     ]

@@ -105,7 +105,9 @@ def listener(policy: Policy, idle: float) -> list[Json]:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     source = chains.matching_input("FilterStateInput", key=SOURCE)
-    by_name = {str(port): chains.select(chosen, host, source, ":[0-9]+") for port, chosen in used.items()}
+    by_name = {
+        str(port): chains.select(chosen, host, source, chains.suffix_before_port) for port, chosen in used.items()
+    }
     return [
         {
             "@type": f"{TYPES}.config.listener.v3.Listener",
@@ -180,10 +182,17 @@ def _connection_manager(routes_path: str, idle: float) -> Json:
                 on_request_headers=[
                     # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
                     _passed_on(HOST, host, cel, factory_key=hashed),
-                    _passed_on(_REUSE, f"%DOWNSTREAM_LOCAL_PORT% {host}", cel, factory_key=hashed),
+                    _passed_on(
+                        _REUSE, f"%DOWNSTREAM_LOCAL_PORT% %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed
+                    ),
                 ],
             ),
-            extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+            extension(
+                "envoy.filters.http.router",
+                "filters.http.router.v3.Router",
+                dynamic_stats=False,
+                suppress_envoy_headers=True,
+            ),
         ],
         strip_any_host_port=True,
         strip_trailing_host_dot=True,

@@ -83,7 +83,8 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
                 ]
             }
         }
-        by_name = chains.select(tls_chains, server_name, chains.matching_input("SourceIPInput"))
+        source = chains.matching_input("SourceIPInput")
+        by_name = chains.select(tls_chains, server_name, source, chains.suffix)
         by_protocol["tls"] = {
             "matcher": {"matcher_list": {"matchers": [{"predicate": is_host_name, "on_match": by_name}]}}
         }

@@ -42,33 +42,36 @@ def shares(rule: Rule) -> tuple[str, ...]:
     return tuple(map(str, range(SHARES))) if rule.destination.subtree else (NAMED,)
 
 
-def cache_of(rule: Rule, share: str) -> Json:
-    """Return the configuration of the cache in which a rule's names are looked up for a share of agents."""
-    return cache(_place(rule, share))
+def place(rule: Rule, share: str) -> str:
+    """Return the name of the cache in which a rule's names are looked up for a share of agents."""
+    if share == NAMED:
+        return NAMED
+    group = int.from_bytes(hashlib.sha256(rule.destination.name.encode()).digest()) % RULE_GROUPS
+    return f"{share} {group}"
 
 
 def cluster_of(rule: Rule, share: str) -> str:
     """Return the name of the cluster for a rule and a share of agents."""
-    return _cluster(_place(rule, share), exempt=rule.allow_private)
+    return _cluster(place(rule, share), exempt=rule.allow_private)
 
 
 def clusters() -> Iterator[Cluster]:
     """Yield all clusters."""
     places = [NAMED, *(f"{share} {group}" for share in range(SHARES) for group in range(RULE_GROUPS))]
-    for place in places:
+    for each in places:
         for exempt in (False, True):
-            yield Cluster(_cluster(place, exempt=exempt), exempt, cache(place))
+            yield Cluster(_cluster(each, exempt=exempt), exempt, cache(each))
 
 
-def cache(place: str) -> Json:
+def cache(name: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     entries, lookups = (
         (bounds.CACHED_NAMES, bounds.CACHED_NAMES)
-        if place == NAMED
+        if name == NAMED
         else (bounds.CACHED_NAMES // SHARES // RULE_GROUPS, bounds.LOOKUPS)
     )
     return {
-        "name": place,
+        "name": name,
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": entries,
         "dns_cache_circuit_breaker": {"max_pending_requests": lookups},
@@ -94,12 +97,5 @@ def resolver() -> Json:
     )
 
 
-def _place(rule: Rule, share: str) -> str:
-    if share == NAMED:
-        return NAMED
-    group = int.from_bytes(hashlib.sha256(rule.destination.name.encode()).digest()) % RULE_GROUPS
-    return f"{share} {group}"
-
-
-def _cluster(place: str, *, exempt: bool) -> str:
-    return f"{'exempt' if exempt else 'guarded'} {place}"
+def _cluster(cache_name: str, *, exempt: bool) -> str:
+    return f"{'exempt' if exempt else 'guarded'} {cache_name}"

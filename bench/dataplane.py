@@ -1,0 +1,210 @@
+"""What passes through Envoy, against nginx, HAProxy and no proxy: connections, requests, throughput, delays.
+
+All of them forward the same names to the same origin, from a container on the same two networks as Envoy's, with
+two workers or threads and no log. `--only WORD` measures only some kinds of traffic.
+"""
+
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Bound, Result, Series, ratio
+from bench.quiet import quiet
+from bench.stage import NAMES, RULES, Stage
+from devkit.engines import EngineError, PrivateEngine, install
+from devkit.peers import Peer
+from devkit.waiting import until
+
+RUNS = 5
+WORKERS = 2
+SECONDS = 2
+OURS, NGINX, HAPROXY, DIRECT = "Envoy", "nginx", "HAProxy", "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A kind of traffic: how it is made, what counts, and how many times as long as with nginx it may take."""
+
+    name: str
+    arguments: Sequence[str]
+    unit: str
+    at_most: float
+
+    def amount(self, driven: Mapping[str, float]) -> float:
+        """Return how much passed in a second."""
+        megabytes = driven["bytes"] / 1e6
+        return (megabytes if self.unit == "MB/s" else driven["requests"]) / driven["seconds"]
+
+
+KINDS = (
+    Traffic("new TLS connections", ("https://a.test/", "--clients", "8"), "a second", 1.3),
+    Traffic("HTTP requests, kept alive", ("http://h.test/", "--clients", "8", "--kept"), "a second", 2.6),
+    Traffic("bulk TLS", ("https://a.test/bytes?size=20000000", "--clients", "2", "--kept"), "MB/s", 1.1),
+    Traffic("bulk HTTP", ("http://h.test/bytes?size=20000000", "--clients", "2", "--kept"), "MB/s", 2.0),
+)
+
+_NGINX = """
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; worker_processes {workers}; pid {folder}/nginx.pid; error_log stderr error;
+events {{ worker_connections 4096; }}
+stream {{
+  map $ssl_preread_server_name $to {{ a.test {origin}:443; default ""; }}
+  server {{ listen 443 reuseport; ssl_preread on; proxy_pass $to; }}
+}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxied;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream origin {{ server {origin}:80; keepalive 64; }}
+  server {{ listen 80 default_server reuseport; return 403; }}
+  server {{
+    listen 80; server_name h.test; keepalive_requests 1000000; proxy_max_temp_file_size 0;
+    location / {{
+      proxy_pass http://origin; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_set_header Host $host;
+    }}
+  }}
+}}
+"""
+
+_HAPROXY = """
+global
+  nbthread {workers}
+  maxconn 4096
+defaults
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend tls
+  mode tcp
+  bind :443
+  tcp-request inspect-delay 5s
+  tcp-request content accept if {{ req.ssl_hello_type 1 }}
+  use_backend tls if {{ req.ssl_sni -i a.test }}
+backend tls
+  mode tcp
+  server origin {origin}:443
+frontend http
+  mode http
+  bind :80
+  use_backend http if {{ hdr(host) -i h.test }}
+backend http
+  mode http
+  http-reuse always
+  server origin {origin}:80
+"""
+
+
+_OTHERS = {NGINX: (_NGINX, "nginx", "-c"), HAPROXY: (_HAPROXY, "haproxy", "-f")}
+"""The configuration of each other proxy, and how it is started with it."""
+
+
+def measure(stage: Stage) -> Result:
+    """Measure each kind of traffic over each way, interleaved."""
+    engine = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
+    if engine.init is None:
+        raise EngineError("the other proxies run in the network of a private engine: choose one with --kind")
+    install({"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream"})
+    install({"nginx": "nginx", "haproxy": "haproxy"})
+    firewall = stage.firewall
+    firewall.write(*RULES, limits={"connections_per_second": 100_000})
+    firewall.run()
+    egress = f"{firewall.project}-egress"
+    origin = firewall.origin(stage.peers, NAMES)
+    agent = firewall.agent(stage.peers)
+    inside = stage.peers.start("wait", network=egress)
+    agents = firewall.status()["agent"]["network"]
+    with ExitStack() as stack:
+        beside = {
+            name: stack.enter_context(_beside(stage, engine, agents, name, origin.address(egress)))
+            for name in _OTHERS
+        }
+        envoy = stage.docker.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
+        ways: dict[str, tuple[Peer, str]] = {
+            OURS: (agent, str(envoy[agents]["IPAddress"])),
+            **{name: (agent, address) for name, address in beside.items()},
+            DIRECT: (inside, origin.address(egress)),
+        }
+        kinds = [each for each in KINDS if not stage.only or any(word in each.name for word in stage.only)]
+        found, failed = _interleaved(stage.runs or RUNS, kinds, ways)
+    result = Result()
+    for kind in kinds:
+        series = {name: found[kind.name, name] for name in ways}
+        result.series += [each for three in series.values() for each in three]
+        amounts = {name: three[0] for name, three in series.items()}
+        result.bounds.append(
+            ratio(f"{kind.name}: time through Envoy / nginx", kind.at_most, amounts[NGINX], amounts[OURS])
+        )
+        shares = ", ".join(
+            f"{name} {amounts[name].median / amounts[DIRECT].median:.2f}" for name in ways if name != DIRECT
+        )
+        result.notes.append(f"{kind.name}, share of direct: {shares}")
+    result.bounds.append(Bound("failed requests", 0, failed))
+    return result
+
+
+def _interleaved(
+    runs: int, kinds: Sequence[Traffic], ways: Mapping[str, tuple[Peer, str]]
+) -> tuple[dict[tuple[str, str], tuple[Series, Series, Series]], int]:
+    """Return amount, median delay and 99th percentile of each kind of traffic over each way, and the failures."""
+    failed = 0
+    values: defaultdict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for number in range(-1, runs):  # the first round fills caches and is not counted
+        for kind in kinds:
+            for name in list(ways)[:: 1 if number % 2 else -1]:
+                peer, address = ways[name]
+                quiet(2)
+                driven = peer.ask(
+                    "drive",
+                    *kind.arguments,
+                    "--connect",
+                    address,
+                    "--seconds",
+                    "0.3" if number < 0 else str(SECONDS),
+                ).last
+                if number >= 0:
+                    failed += driven["failed"]
+                    values[kind.name, name].append((kind.amount(driven), driven["p50_ms"], driven["p99_ms"]))
+    units = {kind.name: kind.unit for kind in kinds}
+    found = {
+        (kind, name): (
+            Series(f"{kind}, {name}", tuple(each[0] for each in taken), units[kind]),
+            Series(f"{kind}, {name}: p50", tuple(each[1] for each in taken), "ms"),
+            Series(f"{kind}, {name}: p99", tuple(each[2] for each in taken), "ms"),
+        )
+        for (kind, name), taken in values.items()
+    }
+    return found, failed
+
+
+@contextmanager
+def _beside(stage: Stage, engine: PrivateEngine, agents: str, name: str, origin: str) -> Iterator[str]:
+    """Run another proxy in the network of a container next to Envoy's, and yield its address for agents."""
+    text, *arguments = _OTHERS[name]
+    place = stage.peers.start("wait", network=f"{stage.firewall.project}-egress")
+    stage.docker.connect_container_to_network(place.container, agents)
+    folder = stage.firewall.folder / name
+    folder.mkdir()
+    config = folder / "config"
+    config.write_text(text.format(workers=WORKERS, folder=folder, origin=origin))
+    process = stage.docker.inspect_container(place.container)["State"]["Pid"]
+    command = ["nsenter", f"--net={engine.root}/proc/{process}/ns/net", *arguments, str(config)]
+    log = folder / "log"
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as running:
+        try:
+            address = place.address(agents)
+            until(_answers(stage, agents, address))
+            yield address
+        except TimeoutError:
+            raise EngineError(f"{name} does not answer: {log.read_text()}") from None
+        finally:
+            running.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(5)
+
+
+def _answers(stage: Stage, network: str, address: str) -> Callable[[], bool]:
+    asking = stage.peers.start("wait", network=network)
+    return lambda: all(asking.ask("probe-tcp", f"{address}:{port}").ok for port in (80, 443))
