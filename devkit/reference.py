@@ -24,7 +24,7 @@ from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import FIELDS
-from devkit.attacks import ATTACKS, GROUPS, Attack
+from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.tampering import TAMPERINGS
 
@@ -358,7 +358,7 @@ def _anchor(heading: str) -> str:
 
 def _not_stopped_table() -> str:
     """Return the table of what gets through, and why."""
-    return _table(["what gets through", "why"], [[each.what, each.because] for each in ATTACKS if each.because])
+    return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
 ENFORCEMENT = Path("..", "enforcement.md")

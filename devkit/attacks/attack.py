@@ -1,6 +1,6 @@
 """One thing that a hostile agent tries: what it sends, what it gets, and what must be on record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -34,6 +34,9 @@ class Who(StrEnum):
 
     WANDERER = "wanderer"
     """An agent that is on another network as well."""
+
+    UNTOLD = "untold"
+    """An agent that was not told of our resolver."""
 
     NEIGHBOUR = "neighbour"
     """A container on the egress network, which is not confined."""
@@ -109,6 +112,14 @@ class Group:
 
     tests: Sequence[str] = ()
     """Further tests of the same: a file and a function in it, or the command of a benchmark."""
+
+    unstopped: Mapping[str, str] = field(default_factory=dict)
+    """What gets through in those tests, and why it can't be stopped."""
+
+    @property
+    def gets_through(self) -> Mapping[str, str]:
+        """What gets through although nobody wants it, and why."""
+        return {each.what: each.because for each in self.attacks if each.because} | dict(self.unstopped)
 
 
 def result_of(answer: Answer) -> str:

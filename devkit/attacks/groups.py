@@ -127,14 +127,20 @@ GROUPS = (
         "Agents with `NET_RAW`, which send what the kernel would not, and take over addresses of the siblings or "
         "of neighbours; agents on a second network.",
         "The siblings decide as for any other agent, and ignore packets from addresses outside of the agents' "
-        "network. `drift` warns of an address that somebody else answers for.",
+        "network. `drift` warns if somebody else answers for the address of a sibling when that asks.",
         OTHERWISE,
         (
+            f"{_ENFORCEMENT}test_a_host_that_does_not_check_sources_hears_more",
             f"{_ENFORCEMENT}test_a_false_source_is_ignored",
+            f"{_ENFORCEMENT}test_a_forger_takes_an_address_over_unseen",
             "tests/engine/test_verdict.py::test_a_spoofer_can_accuse_nobody",
             "tests/engine/test_watch.py::test_an_agent_at_an_address_of_ours_is_taken_off",
             "go/fwctl/holders_test.go::TestOthersWhoHaveOurAddress",
         ),
+        {
+            "With `NET_RAW`, the address of a sibling, taken over from a neighbour": "Agents share an Ethernet "
+            "network, on which ARP believes everybody. Without `NET_RAW` no agent can forge such a packet.",
+        },
     ),
     Group(
         "Floods",

@@ -2,7 +2,7 @@
 
 from clawker_fw.rules.reasons import Reason
 from devkit.attacks.addresses import HOST_PORT
-from devkit.attacks.attack import EVIL, Attack, Command, Who
+from devkit.attacks.attack import ALLOWED, EVIL, Attack, Command, Who
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.names import FETCHES, RESOLVES
 from devkit.dns import query
@@ -133,6 +133,17 @@ OTHERWISE = (
         "an address",
         control=RESOLVES,
         because="The engine itself answers for the names of containers on its networks.",
+    ),
+    *(
+        Attack(
+            f"Without `--dns`, {what}",
+            ("resolve", name, "--timeout", "1s"),
+            "no answer",
+            control=RESOLVES,
+            by=Who.UNTOLD,
+            control_by=Who.AGENT,
+        )
+        for what, name in {"an allowed name": ALLOWED, "a name without a rule": EVIL}.items()
     ),
     Attack(
         "On another network as well, a server without a rule",

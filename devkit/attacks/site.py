@@ -154,7 +154,7 @@ class Site:
                 self._control(attack, verb, *arguments)
                 return answer
 
-            seen = self.witnesses.watch(both, attacker, f"https://{ALLOWED}")
+            seen = self.witnesses.watch(both, self.agent, f"https://{ALLOWED}")
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
@@ -272,7 +272,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         **addresses_of(peers, firewall),
         **_own_addresses(who[Who.AGENT]),
         Who.NEIGHBOUR: who[Who.NEIGHBOUR].address("clawker-egress"),
-        **{each: who[each].address("clawker-net") for each in (Who.AGENT, Who.FORGER, Who.WANDERER)},
+        **{each: who[each].address("clawker-net") for each in (Who.AGENT, Who.FORGER, Who.WANDERER, Who.UNTOLD)},
         **{f"{each}_link": f"fe80::{number}" for number, each in enumerate((Who.AGENT, Who.FORGER), 1)},
         Who.HOST: SIX,
         f"{Who.HOST}_link": _address(bridge, "inet6"),
@@ -314,6 +314,7 @@ def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
         ),
         Who.FORGER: peers.start("wait", network=how["network"], dns=how["dns"]),
         Who.WANDERER: peers.start("wait", network=how["network"], dns=how["dns"]),
+        Who.UNTOLD: peers.start("wait", network=how["network"], dropped=["NET_RAW"]),
         Who.NEIGHBOUR: peers.start(*server, "--name", "neighbour", network="clawker-egress"),
     }
     peers.client.connect_container_to_network(who[Who.WANDERER].container, "bridge")

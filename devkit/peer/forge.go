@@ -51,13 +51,17 @@ func declareForge(flags *flag.FlagSet) action {
 			return false, usageError(err.Error())
 		}
 		var result forgeResult
-		switch err := sendFrame(hardware, udpPacket(source, to, payload), to.Addr().Is4()); {
+		kind := uint16(ipv6EtherType)
+		if to.Addr().Is4() {
+			kind = ipv4EtherType
+		}
+		switch err := sendFrame(hardware, kind, udpPacket(source, to, payload)); {
 		case errors.Is(err, syscall.EPERM):
 			forbidden := "forbidden"
 			result.Error = &forbidden
 		case err != nil:
-			kind := err.Error()
-			result.Error = &kind
+			text := err.Error()
+			result.Error = &text
 		default:
 			result.OK = true
 		}
@@ -67,11 +71,7 @@ func declareForge(flags *flag.FlagSet) action {
 }
 
 // sendFrame sends a packet from eth0 to a hardware address.
-func sendFrame(hardware net.HardwareAddr, packet []byte, four bool) error {
-	kind := uint16(ipv6EtherType)
-	if four {
-		kind = ipv4EtherType
-	}
+func sendFrame(hardware net.HardwareAddr, kind uint16, packet []byte) error {
 	link, err := net.InterfaceByName("eth0")
 	if err != nil {
 		return err

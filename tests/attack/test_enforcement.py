@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from devkit.attacks import ATTACKS, Attack
-from devkit.attacks.addresses import PRIVATE
+from devkit.attacks.addresses import HOST_PORT, PRIVATE
 from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.site import POLICY, RULES, Site, addresses_of, site_in
@@ -283,6 +283,23 @@ def test_no_ping_arrives(agent: Peer, neighbour: Peer, site: Site) -> None:
     assert agent.ask("ping", site.places["envoy"]).ok
 
 
+def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
+    """A raw packet then reaches a socket of the host at any of its addresses, which it does not otherwise."""
+    name, forger, places = "unchecked.test", site.who[Who.FORGER], site.places
+    setting = f"net.ipv4.conf.{places['bridge_name']}.rp_filter"
+    listener = site.witnesses.origins[-1]
+
+    def heard() -> bool:
+        content = ("--via", places["bridge_hardware"], "--from", places[Who.FORGER], "--hex", query(name).hex())
+        assert forger.ask("forge", f"{WORLD}:{HOST_PORT}", *content).ok
+        return any(each.get("name") == f"{name}." for each in listener.said())
+
+    assert not heard()
+    site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=0"])
+    until(heard)
+    site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=2"])
+
+
 def test_a_false_source_is_ignored(site: Site) -> None:
     """A question from an address outside of the agents' network is not even on record."""
     forger, began = site.who[Who.FORGER], time.time()
@@ -361,6 +378,30 @@ def test_a_stopped_sibling_lets_nothing_through(sibling: str, second: Site) -> N
     docker.start(container)
     until(lambda: agent.get(f"https://{ALLOWED}/").ok)
     assert evil().kind in CLOSED
+
+
+def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
+    """With `NET_RAW` it leads a neighbour's questions astray; who was not asked by a sibling is not warned of."""
+    peers, resolver, network = second.peers, second.places["resolver"], f"{second.firewall.project}-net"
+    victim, forger = (second.firewall.agent(peers) for _ in range(2))
+
+    def hardware(peer: Peer) -> str:
+        return str(
+            peers.client.inspect_container(peer.container)["NetworkSettings"]["Networks"][network]["MacAddress"]
+        )
+
+    def asks(*options: str) -> Answer:
+        return victim.ask("resolve", ALLOWED, "--server", resolver, "--timeout", "500ms", *options)
+
+    claim = ("spoof", resolver, hardware(forger), "--tell", hardware(victim))
+    assert asks().ok
+    assert second.agent.ask(*claim).code == 1
+    assert asks().ok
+    until(lambda: forger.ask(*claim).ok and not asks().ok)  # a kernel keeps what it has just learnt for a second
+    assert resolver not in str(second.firewall.drift().expect().json["warnings"])
+    until(lambda: asks().ok, 30)  # the kernel asks again, and the resolver answers
+    for each in (victim, forger):
+        each.remove()
 
 
 def test_the_other_slot_decides_alike(second: Site) -> None:
