@@ -1,5 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
+Two tables about attacks are also in `docs/enforcement.md`.
+
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
 """
@@ -22,7 +24,8 @@ from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import FIELDS
-from devkit.attacks import ATTACKS
+from devkit.attacks import GROUPS, Attack
+from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.tampering import TAMPERINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -300,34 +303,78 @@ def tampering_page() -> str:
 # --- attacks --------------------------------------------------------------------------------------------------
 
 
+_ATTACKS = f"""\
+What a hostile agent is tested to try, on a real engine with the real programs. The judges are the logs of all
+whom it must not reach, of the name server that Envoy asks, and of both siblings. After each attempt, something
+must succeed in the same way: for the agent itself where something is allowed, else for a container that is not
+confined, or for the host. A refusal is on record once, with a reason from [Reading
+refusals](../enforcement.md#reading-refusals), unless nothing arrives at a sibling that it looks at. Agents send
+to Envoy's address directly where the resolver would not lead them there. `{ALLOWED}` and names below
+`wild.test` are allowed, `{EVIL}` is not.
+"""
+
+
 def attacks_page() -> str:
     """Return the page on everything that an agent is tested to try."""
-    parts = [
-        (
-            "# Attacks\n\nWhat a hostile agent is tested to try, on a real engine with the real programs. The "
-            "judges are the logs of everybody whom it must not reach, of the name server that Envoy asks, and of "
-            "both siblings. After each attempt, something allowed must succeed in the same way. A refusal is on "
-            "record once, with a reason from [Reading refusals](../enforcement.md#reading-refusals), unless "
-            "nothing arrives at a sibling. Agents send to Envoy's address directly where the resolver would not "
-            "lead them there. `pub.test` and names below `wild.test` are allowed, `evil.test` is not.\n"
-        ),
-    ]
-    for title, attacks in ATTACKS.items():
+    parts = [f"# Attacks\n\n{_ATTACKS}"]
+    for group in GROUPS:
+        parts.append(f"## {group.title}\n\nTried: {group.tried} {group.holds}\n")
         rows = [
-            [
-                each.what,
-                each.result,
-                "yes" if each.arrives or each.heard else "no",
-                each.reason or "",
-                _code(each.name or ""),
-            ]
-            for each in attacks
+            [each.what, each.result, _reached(each), each.reason or "", _code(each.name or "")]
+            for each in group.attacks
         ]
-        table = _table(
-            ["an agent sends", "gets", "an origin is reached", "reason on record", "name on record"], rows
-        )
-        parts.append(f"## {title}\n\n{table}")
+        if rows:
+            headings = ["an agent tries", "gets", "somebody is reached", "reason on record", "name on record"]
+            parts.append(_table(headings, rows))
+        if group.tests:
+            listed = "\n".join(f"- {_code(each)}" for each in group.tests)
+            parts.append(f"Further tests:\n\n{listed}\n")
     return _HEADING + "\n".join(parts)
+
+
+def _reached(attack: Attack) -> str:
+    """Return who is reached because of an attack."""
+    if attack.heard:
+        return "the host"
+    return "the origin" if attack.arrives else "no"
+
+
+def _tried_table() -> str:
+    """Return the table of what is tried, how often, and what holds."""
+    rows = [
+        [
+            f"[{group.title}](reference/attacks.md#{_anchor(group.title)})",
+            group.tried,
+            str(len(group.attacks) or ""),
+            str(len(group.tests) or ""),
+            group.holds,
+        ]
+        for group in GROUPS
+    ]
+    return _table(["attacks", "tried", "cases", "further tests", "what holds"], rows)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+
+
+def _not_stopped_table() -> str:
+    """Return the table of what gets through, and why."""
+    return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
+
+
+ENFORCEMENT = Path("..", "enforcement.md")
+_TABLES = {"tried": _tried_table, "not stopped": _not_stopped_table}
+
+
+def enforcement_page() -> str:
+    """Return the page on what is enforced, which is written by hand, with its tables."""
+    text = (FOLDER / ENFORCEMENT).read_text("utf-8")
+    for name, table in _TABLES.items():
+        begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 # --- the pages ------------------------------------------------------------------------------------------------
@@ -338,6 +385,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
+    str(ENFORCEMENT): enforcement_page,
 }
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from devkit.waiting import until
 
 WORLD = "203.0.113.10"
 """The origin's address in TEST-NET-3 (RFC 5737), assigned in the engine's network namespace."""
+
+HIDING = "pub.test"
+"""The name behind which clients can hide others, for the origin."""
 
 NAMESERVER = "203.0.113.53"
 """The DNS server that the engine is configured with."""
@@ -45,7 +49,8 @@ class Internet:
     def add(self, *addresses: str) -> None:
         """Add further addresses to the engine's network."""
         for address in addresses:
-            self.engine.run_in_network(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+            network = ip_network(address)  # of one address
+            self.engine.run_in_network(["ip", "address", "add", str(network), "dev", "lo"])
 
     def argv(self, *arguments: str, process: int | None = None) -> list[str]:
         """Return the command that runs the peer program in the engine's network, or in that of a process in it."""
@@ -79,9 +84,8 @@ class World(Internet):
         """Add addresses, and start the origin."""
         super().__init__(engine, folder, architecture, stack)
         self.add(WORLD)
-        self.origin = self.serve(
-            "origin", "--name", "world", "--http", "80,8080,2222", "--https", "443,8443", "--tell"
-        )
+        ports = ("--http", "80,8080,2222", "--https", "443,853,8443", "--datagrams", f"{WORLD}:443")
+        self.origin = self.serve("origin", "--name", "world", *ports, "--ech", HIDING, "--tell")
 
 
 @contextmanager

@@ -1,26 +1,14 @@
 """Everything that a hostile agent is tested to try: what it sends, what it gets, and what must be on record.
 
-The tests perform each of them on a real engine. `docs/reference/attacks.md` is generated from the same tables.
+The tests perform each of them on a real engine. `docs/reference/attacks.md`, and two tables in
+`docs/enforcement.md`, are generated from the same data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
-from devkit.attacks.attack import Attack
-from devkit.attacks.datagrams import DATAGRAMS
-from devkit.attacks.names import QUESTIONS, SERVER_NAMES
-from devkit.attacks.opaque import OPAQUE
-from devkit.attacks.requests import BEHIND, REQUESTS
+from devkit.attacks.attack import Attack, Group
+from devkit.attacks.groups import GROUPS
 
-__all__ = ["ATTACKS", "Attack"]
+__all__ = ["ATTACKS", "GROUPS", "Attack", "Group"]
 
-ATTACKS: Mapping[str, Sequence[Attack]] = {
-    "Questions to the resolver": QUESTIONS,
-    "TLS": SERVER_NAMES,
-    "HTTP": REQUESTS,
-    "One HTTP request behind another": BEHIND,
-    "Allowed names that lead elsewhere": BEHIND_NAMES,
-    "Names with an address of their own": OPAQUE,
-    "Datagrams": DATAGRAMS,
-    "Addresses": ADDRESSES,
-}
+ATTACKS: Sequence[Attack] = tuple(attack for group in GROUPS for attack in group.attacks)

@@ -1,9 +1,12 @@
 """One thing that a hostile agent tries: what it sends, what it gets, and what must be on record."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from clawker_fw.rules.reasons import Reason
 from devkit.peers import Answer
+from devkit.world import WORLD
 
 ALLOWED, EVIL = "pub.test", "evil.test"
 """A name that rules allow, and one that no rule allows. Envoy's resolver knows both, at different addresses."""
@@ -14,7 +17,32 @@ DIRECT = ("--connect", "{envoy}")
 ENDED = {"reset", "closed"}
 UNANSWERED = {"timeout", "connect-timeout", "connect-unreachable", "dns-timeout"}
 
+_HEADERS = {12, 14}
+"""Octets of the header of a DNS message, over UDP and over TCP. It has the code (RFC 1035, section 4.1.1)."""
+
 Command = tuple[str, ...]
+
+
+class Who(StrEnum):
+    """Who makes an attempt, or its control."""
+
+    AGENT = "agent"
+    """An agent as the documentation says: on one network, without any privilege."""
+
+    FORGER = "forger"
+    """An agent that may send raw packets, as docker allows if it is not told otherwise (`NET_RAW`)."""
+
+    WANDERER = "wanderer"
+    """An agent that is on another network as well."""
+
+    UNTOLD = "untold"
+    """An agent that was not told of our resolver."""
+
+    NEIGHBOUR = "neighbour"
+    """A container on the egress network, which is not confined."""
+
+    HOST = "host"
+    """The machine of the engine."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +80,46 @@ class Attack:
     port: int = 443
     """The port on which those requests arrive."""
 
-    heard: bool = field(default=False, kw_only=True)
-    """Whether the host of a datagram hears of it."""
+    by: Who = field(default=Who.AGENT, kw_only=True)
+    """Who makes the attempt."""
 
-    freely: bool = field(default=False, kw_only=True)
-    """Whether the control is made by a container that is not confined, because no agent succeeds in this way."""
+    control_by: Who | None = field(default=None, kw_only=True)
+    """Who makes the control, if no agent succeeds in this way."""
+
+    at: str = field(default=WORLD, kw_only=True)
+    """The address at which those requests arrive."""
+
+    heard: tuple[str, ...] = field(default=(), kw_only=True)
+    """The names in queries that the host receives because of it."""
+
+    because: str = field(default="", kw_only=True)
+    """Why it can't be stopped, for what gets through although nobody wants it."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Attacks of one kind."""
+
+    title: str
+
+    tried: str
+    """What is tried, in words."""
+
+    holds: str
+    """What holds against all of it."""
+
+    attacks: Sequence[Attack] = ()
+
+    tests: Sequence[str] = ()
+    """Further tests of the same: a file and a function in it, or the command of a benchmark."""
+
+    unstopped: Mapping[str, str] = field(default_factory=dict)
+    """What gets through in those tests, and why it can't be stopped."""
+
+    @property
+    def gets_through(self) -> Mapping[str, str]:
+        """What gets through although nobody wants it, and why."""
+        return {each.what: each.because for each in self.attacks if each.because} | dict(self.unstopped)
 
 
 def result_of(answer: Answer) -> str:
@@ -73,8 +136,9 @@ def result_of(answer: Answer) -> str:
     error = last["error"]
     kind = error["kind"] if isinstance(error, dict) else error
     if kind is None:
-        return "a connection"
-    words = {"dns-nxdomain": "NXDOMAIN", "connect-refused": "connection refused"}
+        return "a connection" if "ms" in last else "sent"
+    words = {"dns-nxdomain": "NXDOMAIN", "connect-refused": "connection refused", "forbidden": "not permitted"}
+    words["connect-other"] = "no address to send from"
     words |= dict.fromkeys(ENDED, "closed") | dict.fromkeys(UNANSWERED, "no answer")
     return words.get(kind, str(kind))
 
@@ -84,5 +148,5 @@ def _response(reply: str) -> str:
     if not reply:
         return "closed"
     if not reply.startswith("HTTP/1"):
-        return "HTTP/2"
+        return "FORMERR" if len(reply) in _HEADERS and ord(reply[-9]) & 15 == 1 else "HTTP/2"
     return ", ".join(part[1:4] for part in reply.split("HTTP/1.1")[1:] if part[1:4].isdigit()) or "closed"

@@ -3,7 +3,7 @@
 from clawker_fw.rules.reasons import Reason
 from devkit.attacks.addresses import HOST_PORT
 from devkit.attacks.attack import Attack, Command
-from devkit.attacks.opaque import FETCHES
+from devkit.attacks.opaque import FETCHES, OWN
 
 HEARD, CONTROL = "heard.test", "control.test"
 """What is asked of whoever listens for datagrams: by an attack, and by what must succeed directly afterwards."""
@@ -26,14 +26,16 @@ def _sends(place: str, name: str = HEARD) -> Command:
 _ANSWERED = _sends(f"{{{TALK}}}:{HOST_PORT}", CONTROL)
 
 
-def _knocks(what: str, place: str) -> Attack:
-    return Attack(what, _sends(place), "connection refused", control=_ANSWERED)
+def _knocks(what: str, place: str, name: str | None = None) -> Attack:
+    """Return an attempt at a port that nobody listens on; `name` is what its address stands for."""
+    reason = Reason.WRONG_PORT if name else Reason.NO_RULE
+    return Attack(what, _sends(place), "connection refused", reason, name, _ANSWERED)
 
 
 DATAGRAMS = (
     Attack(
         "A datagram to the port of a rule", _sends(f"{{{TALK}}}:{HOST_PORT}"), "an address", control=_ANSWERED,
-        heard=True,
+        heard=(HEARD,),
     ),
     *(
         Attack(
@@ -50,14 +52,16 @@ DATAGRAMS = (
         "A datagram to a name that does not exist", _sends(f"{{nobody}}:{HOST_PORT}"), "no answer",
         control=_ANSWERED,
     ),
-    _knocks("A datagram to a port without a rule", f"{{{TALK}}}:53"),
-    _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443"),
+    _knocks("A datagram to a port without a rule", f"{{{TALK}}}:53", f"{TALK}.test"),
+    _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443", OWN),
     _knocks("A datagram to Envoy itself", "{envoy}:53"),
     _knocks("A datagram to an address that stands for no name", f"{{unused}}:{HOST_PORT}"),
     Attack(
         "A connection to the port of a rule for datagrams",
         ("probe-tcp", f"{{{TALK}}}:{HOST_PORT}", "--timeout", "1s"),
         "connection refused",
-        control=FETCHES,
+        Reason.WRONG_PORT,
+        f"{TALK}.test",
+        FETCHES,
     ),
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who
+from devkit.dns import query
+from devkit.envoy import client_hello, in_records
 
 RESOLVES = ("resolve", ALLOWED)
 FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
@@ -34,16 +36,43 @@ def _raw(content: bytes) -> Command:
     return ("raw", "{envoy}:443", "--hex", content.hex())
 
 
-def _passes(what: str, name: str, port: int = 443) -> Attack:
+def _hello(name: str) -> Command:
+    return _raw(client_hello(name.encode()))
+
+
+def _passes(what: str, name: str, port: int = 443, *, options: Command = ()) -> Attack:
     host = _host(name, port)
-    return Attack(what, _tls(name, port), "200", control=FETCHES, arrives=("/",), host=host, port=port)
+    return Attack(
+        what, (*_tls(name, port), *options), "200", control=FETCHES, arrives=("/",), host=host, port=port
+    )
 
 
 def _closed(what: str, command: Command, reason: Reason, name: str | None) -> Attack:
     return Attack(what, command, "closed", reason, name, FETCHES)
 
 
+def _datagram(content: bytes) -> Command:
+    return ("raw", "{resolver}:53", "--udp", "--hex", content.hex(), "--timeout", "400ms")
+
+
+def _answer(name: str) -> bytes:
+    """Return a query that says that it is an answer."""
+    message = bytearray(query(name))
+    message[2] |= 0x80
+    return bytes(message)
+
+
+_DATA = "aGVsbG8gd29ybGQ"
+_TYPES = (
+    *("AAAA", "TXT", "MX", "NULL", "CNAME", "NS", "SOA", "SRV", "NAPTR", "CAA", "DS", "DNSKEY", "TLSA", "URI"),
+    *("HTTPS", "ANY"),
+)
+"""Types that tunnels use, or could. PTR is asked for directly: the engine's own resolver may not forward it."""
+
 _PLAIN = f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode()
+_ECH = b"\xfe\x0d\0\x4a" + b"\0\0\1\0\1\7" + 2 * (b"\0\x20" + bytes(range(32)))
+"""The extension that has a hidden name (RFC 9849), as everybody sees it whose name it is not."""
+
 _LONG = "x" * 64 + ".wild.test"
 _NO_RULE = ("NXDOMAIN", Reason.NO_RULE)
 
@@ -57,7 +86,7 @@ QUESTIONS = (
             "The end of an allowed name": "ub.test",
             "A name that ends like an allowed one": f"x{ALLOWED}",
             "A name that begins like an allowed one": "wild.test.evil",
-            "Data in a name": "aGVsbG8gd29ybGQ.evil.test",
+            "Data in a name": f"{_DATA}.{EVIL}",
         }.items()
     ),
     *(
@@ -65,8 +94,31 @@ QUESTIONS = (
         for kind in ("AAAA", "TXT", "MX", "HTTPS", "ANY")
     ),
     *(
+        Attack(
+            f"Data in a name, type {kind}",
+            _asked(f"{_DATA}.{EVIL}", "--type", kind),
+            *_NO_RULE,
+            f"{_DATA}.{EVIL}",
+            RESOLVES,
+        )
+        for kind in _TYPES
+    ),
+    Attack(
+        "Data below a name with an exact rule, type TXT",
+        _asked(f"{_DATA}.{ALLOWED}", "--type", "TXT"),
+        *_NO_RULE,
+        f"{_DATA}.{ALLOWED}",
+        RESOLVES,
+    ),
+    Attack(
+        "Data below an allowed subtree, type TXT",
+        _asked(f"{_DATA}.wild.test", "--type", "TXT"),
+        "no record",
+        control=RESOLVES,
+    ),
+    *(
         Attack(f"An allowed name, type {kind}", _asked(ALLOWED, "--type", kind), "no record", control=RESOLVES)
-        for kind in ("AAAA", "TXT", "MX", "HTTPS", "SVCB", "ANY")
+        for kind in ("AAAA", "TXT", "MX", "NULL", "CNAME", "NS", "SRV", "HTTPS", "SVCB", "ANY")
     ),
     Attack(
         "A name without a rule, over TCP",
@@ -94,15 +146,86 @@ QUESTIONS = (
         _asked(EVIL, "--server", "{nameserver}", "--timeout", "1s"),
         "no answer",
         control=_asked(EVIL, "--server", "{nameserver}"),
-        freely=True,
+        control_by=Who.NEIGHBOUR,
     ),
     Attack(
-        "All names at once (AXFR)",
-        _asked("test", "--type", "AXFR", "--server", "{resolver}", "--tcp"),
-        "REFUSED",
-        Reason.BAD_REQUEST,
-        "test",
-        (*RESOLVES, "--server", "{resolver}", "--tcp"),
+        "A name without a rule, of the resolver's other address",
+        _asked(EVIL, "--server", "{coredns}"),
+        *_NO_RULE,
+        EVIL,
+        (*RESOLVES, "--server", "{coredns}"),
+    ),
+    Attack(
+        "A name without a rule, at the other slot's address, which nobody has",
+        _asked(EVIL, "--server", "{other_coredns}", "--timeout", "300ms"),
+        "no answer",
+        control=RESOLVES,
+    ),
+    *(
+        Attack(
+            what,
+            _asked(name, *options, "--server", "{resolver}"),
+            "REFUSED",
+            Reason.BAD_REQUEST,
+            name,
+            (*RESOLVES, "--server", "{resolver}", "--tcp"),
+        )
+        for what, name, options in (
+            ("All names at once (AXFR)", "test", ("--type", "AXFR", "--tcp")),
+            ("All names of an allowed one (AXFR)", ALLOWED, ("--type", "AXFR", "--tcp")),
+            ("What has changed (IXFR)", ALLOWED, ("--type", "IXFR")),
+        )
+    ),
+    *(
+        Attack(
+            what,
+            _asked(name, *options, "--server", "{resolver}"),
+            "REFUSED",
+            control=(*RESOLVES, "--server", "{resolver}"),
+        )
+        for what, name, options in (
+            ("The version of the resolver, class CHAOS", "version.bind", ("--type", "TXT", "--class", "CH")),
+            ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH")),
+            ("An allowed name, of any class", ALLOWED, ("--class", "ANY")),
+        )
+    ),
+    *(
+        Attack(
+            what,
+            _asked(name, "--opcode", str(operation), "--server", "{resolver}"),
+            "NOTIMP",
+            reason,
+            name if reason else None,
+            (*RESOLVES, "--server", "{resolver}"),
+        )
+        for what, operation, name, reason in (
+            ("An inverse query", 1, ALLOWED, None),
+            ("A query for the state", 2, ALLOWED, None),
+            ("A notification", 4, ALLOWED, Reason.BAD_REQUEST),
+            ("An update of an allowed name", 5, ALLOWED, None),
+            ("An update of another name", 5, EVIL, None),
+        )
+    ),
+    *(
+        Attack(f"{what}, over UDP", _datagram(content), result, control=(*RESOLVES, "--server", "{resolver}"))
+        for what, content, result in (
+            ("A single octet", b"\0", "no answer"),
+            ("Octets that are no message", bytes(range(256)), "FORMERR"),
+            ("An answer to no question", _answer(ALLOWED), "no answer"),
+        )
+    ),
+    Attack(
+        "A name without a rule, type PTR",
+        _asked(EVIL, "--type", "PTR", "--server", "{resolver}"),
+        *_NO_RULE,
+        EVIL,
+        (*RESOLVES, "--server", "{resolver}"),
+    ),
+    Attack(
+        "Octets that are no message, over TCP",
+        ("raw", "{resolver}:53", "--hex", (b"\0\x20" + bytes(range(32))).hex(), "--timeout", "400ms"),
+        "FORMERR",
+        control=(*RESOLVES, "--server", "{resolver}", "--tcp"),
     ),
     *(
         Attack(what, _asked(name), "NXDOMAIN", Reason.DENIED, name, RESOLVES)
@@ -133,7 +256,16 @@ QUESTIONS = (
             "A name that is denied over HTTP only": "half.deny.test",
         }.items()
     ),
-    Attack("An escape in a name", _asked(r"x\.wild.test"), "NXDOMAIN", Reason.BAD_NAME, r"x\.wild.test", RESOLVES),
+    *(
+        Attack(f"{what} in a name", _asked(name), "NXDOMAIN", Reason.BAD_NAME, name, RESOLVES)
+        for what, name in {
+            "An escape": r"x\.wild.test",
+            "A NUL": r"x\000.wild.test",
+            "A NUL behind an allowed name": rf"{ALLOWED}\000.{EVIL}",
+            "Brackets": "[x].wild.test",
+            "Userinfo": rf"x\@{ALLOWED}",
+        }.items()
+    ),
 )
 
 SERVER_NAMES = (
@@ -155,13 +287,15 @@ SERVER_NAMES = (
     ),
     _closed("TLS on a port for HTTP", _tls(ALLOWED, 8080), Reason.NO_RULE, ALLOWED),
     _passes("A server name below one that is denied alone", "x.no.deny.test"),
-    _passes("An allowed exception of a denied subtree", "back.gone.deny.test"),
+    _passes("A server name that is an allowed exception of a denied subtree", "back.gone.deny.test"),
     _passes("A server name that is denied over HTTP only", "half.deny.test"),
     _closed(
         "A denied server name, at the address of its subtree", _tls("no.deny.test"), Reason.DENIED, "no.deny.test"
     ),
     _closed("A denied server name in upper case", _tls("NO.DENY.TEST"), Reason.DENIED, "no.deny.test"),
-    _closed("The top of a denied subtree", _tls("gone.deny.test"), Reason.DENIED, "gone.deny.test"),
+    _closed(
+        "A server name at the top of a denied subtree", _tls("gone.deny.test"), Reason.DENIED, "gone.deny.test"
+    ),
     _closed("A server name below a denied subtree", _tls("x.gone.deny.test"), Reason.DENIED, "x.gone.deny.test"),
     _closed(
         "A server name below an allowed exception",
@@ -173,6 +307,71 @@ SERVER_NAMES = (
     _closed("An escape in a server name", _named(r"x\.wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
     _closed("A space in a server name", _named("x .wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
     _closed("A label of 64 letters in a server name", _named(_LONG), Reason.NO_RULE, _LONG),
+    *(
+        Attack(what, _hello(name), "400", Reason.BAD_REQUEST, None, FETCHES)
+        for what, name in {
+            "A NUL behind an allowed server name": f"{ALLOWED}\0.{EVIL}",
+            "An allowed server name behind a NUL": f"{EVIL}\0.{ALLOWED}",
+        }.items()
+    ),
+    *(
+        _closed(what, _hello(name), Reason.BAD_NAME, recorded)
+        for what, name, recorded in (
+            ("A server name in brackets", f"[{ALLOWED}]", f"invalid:_{ALLOWED}_"),
+            ("A server name with userinfo", f"{EVIL}@{ALLOWED}", f"invalid:{EVIL}_{ALLOWED}"),
+            ("A server name with a port", f"{ALLOWED}:443", f"invalid:{ALLOWED}_443"),
+            ("A server name with a dot at its end", f"{ALLOWED}.", f"{ALLOWED}."),
+        )
+    ),
+    _passes("An allowed server name, an octet at a time", ALLOWED, options=("--pieces",)),
+    _closed("A server name without a rule, an octet at a time", (*_tls(EVIL), "--pieces"), Reason.NO_RULE, EVIL),
+    _closed(
+        "A server name without a rule, in records of one octet",
+        _raw(in_records(client_hello(EVIL.encode()), 1)),
+        Reason.NO_RULE,
+        EVIL,
+    ),
+    _closed(
+        "A hidden server name (ECH) without an outer one",
+        _raw(client_hello(None, _ECH)),
+        Reason.NO_SERVER_NAME,
+        None,
+    ),
+    _closed(
+        "A hidden server name (ECH) behind one without a rule",
+        (*_tls(ALLOWED), "--ech", EVIL),
+        Reason.NO_RULE,
+        EVIL,
+    ),
+    Attack(
+        "A hidden server name (ECH) behind an allowed one",
+        (*_tls(EVIL), "--ech", ALLOWED),
+        "200",
+        control=FETCHES,
+        arrives=("/",),
+        host=EVIL,
+        because="TLS is not decrypted: only the outer name can be seen, and a host that takes hidden names "
+        "decides where they lead.",
+    ),
+    Attack(
+        "Another host inside of TLS with an allowed server name (domain fronting)",
+        (*_tls(ALLOWED), "--host", EVIL),
+        "200",
+        control=FETCHES,
+        arrives=("/",),
+        host=EVIL,
+        because="TLS is not decrypted: what is asked for inside of it is between the agent and the allowed host.",
+    ),
+    Attack(
+        "Data in a server name below an allowed subtree",
+        _tls(f"{_DATA}.wild.test"),
+        "200",
+        control=FETCHES,
+        arrives=("/",),
+        host=f"{_DATA}.wild.test",
+        because="With a rule for a subtree the agent chooses the labels. Envoy looks the name up, so they reach "
+        "the name servers of this domain, and the host.",
+    ),
     Attack("SSH on a port for TLS", _raw(b"SSH-2.0-x\r\n"), "400", Reason.BAD_REQUEST, None, FETCHES),
     Attack("HTTP on a port for TLS", _raw(_PLAIN), "403", Reason.NO_RULE, ALLOWED, FETCHES),
 )

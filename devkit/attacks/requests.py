@@ -70,6 +70,21 @@ REQUESTS = (
         "A forwarded host", request(_GET, _HOST, f"X-Forwarded-Host: {EVIL}", f"X-Envoy-Original-Host: {EVIL}")
     ),
     _arrives("A path that is a URL", request(f"GET /http://{EVIL}/ HTTP/1.1", _HOST), f"/http://{EVIL}/"),
+    _arrives(
+        "A host that answers with the address of another",
+        request(f"GET /redirect?to=http://{EVIL}/ HTTP/1.1", _HOST),
+        f"/redirect?to=http://{EVIL}/",
+        result="302",
+    ),
+    _arrives("TRACE", request("TRACE / HTTP/1.1", _HOST)),
+    Attack(
+        "An allowed host, an octet at a time",
+        (*_sent(request(_GET, _HOST)), "--pieces"),
+        "200",
+        control=FETCHES,
+        arrives=("/",),
+        port=80,
+    ),
     _arrives("HTTP/2 with prior knowledge", http2(*pseudo(ALLOWED)), result="HTTP/2"),
     _arrives(
         "A host below one that is denied alone", request(_GET, "Host: x.no.deny.test"), host="x.no.deny.test"
@@ -136,7 +151,20 @@ REQUESTS = (
     _refused("An escape in a host", request(_GET, r"Host: x\.wild.test"), *_UNREADABLE, None),
     _refused("Two dots at the end", request(_GET, f"Host: {ALLOWED}.."), *_BAD_NAME, f"{ALLOWED}."),
     _refused("A space in a host", request(_GET, f"Host: {ALLOWED} {EVIL}"), *_UNREADABLE, None),
-    _refused("An address", request(_GET, "Host: 127.0.0.1"), *_NO_RULE, "127.0.0.1"),
+    _refused("A NUL behind an allowed host", request(_GET, f"Host: {ALLOWED}\0.{EVIL}"), *_BAD_REQUEST, None),
+    _refused("A NUL in a path", request("GET /\0 HTTP/1.1", f"Host: {EVIL}"), *_BAD_REQUEST, None),
+    _refused("A host in brackets", request(_GET, f"Host: [{ALLOWED}]"), *_BAD_NAME, f"[{ALLOWED}]"),
+    _refused(
+        "An allowed host behind brackets", request(_GET, f"Host: [::1].{ALLOWED}"), *_BAD_NAME, f"[::1].{ALLOWED}"
+    ),
+    _refused("TRACE of another host", request("TRACE / HTTP/1.1", f"Host: {EVIL}"), *_NO_RULE, EVIL),
+    Attack(
+        "A host without a rule, an octet at a time",
+        (*_sent(request(_GET, f"Host: {EVIL}")), "--pieces"),
+        *_NO_RULE,
+        EVIL,
+        FETCHES,
+    ),
     _refused("CONNECT", request(f"CONNECT {ALLOWED}:80 HTTP/1.1", f"Host: {ALLOWED}:80"), *_CONNECT, ALLOWED),
     _refused("CONNECT to another host", request(f"CONNECT {EVIL}:80 HTTP/1.1", _HOST), *_CONNECT, EVIL),
     _refused(
@@ -185,6 +213,7 @@ def _behind(
 
 _END_OF_CHUNKS = b"0\r\n\r\n"
 _CHUNKED = ("Transfer-Encoding: chunked", f"Content-Length: {len(SMUGGLED) + len(_END_OF_CHUNKS)}")
+_ALL_CHUNKED = ("Transfer-Encoding: chunked", f"Content-Length: {len(_END_OF_CHUNKS)}")
 _OTHER_CHUNKS = ("Transfer-Encoding: xchunked", f"Content-Length: {len(_END_OF_CHUNKS)}")
 _WEBSOCKET = (
     "Connection: Upgrade",
@@ -197,6 +226,11 @@ BEHIND = (
     _behind("A body of no length", request("POST / HTTP/1.1", _HOST, "Content-Length: 0"), "200", None, None, "/"),
     _behind("Two lengths", _post("Content-Length: 0", f"Content-Length: {len(SMUGGLED)}"), *_BAD_REQUEST, None),
     _behind("A length and chunks", _post(*_CHUNKED) + _END_OF_CHUNKS, *_BAD_REQUEST, None),
+    _behind("Chunks and a length", _post(*reversed(_CHUNKED)) + _END_OF_CHUNKS, *_BAD_REQUEST, None),
+    _behind("Chunks and a length of all", _post(*_ALL_CHUNKED) + _END_OF_CHUNKS, *_BAD_REQUEST, None),
+    _behind("Chunks twice", _post(_CHUNKED[0], _CHUNKED[0]) + _END_OF_CHUNKS, "501", Reason.BAD_REQUEST, None),
+    _behind("A length in the line below", _post("Content-Length:", " 0"), "200, 403", Reason.NO_RULE, EVIL, "/"),
+    _behind("A length with a sign", _post("Content-Length: +0"), *_BAD_REQUEST, None),
     _behind("Chunks that are called otherwise", _post(*_OTHER_CHUNKS) + _END_OF_CHUNKS, *_BAD_REQUEST, None),
     _behind("A whole request", head(_GET, _HOST), "200, 403", Reason.NO_RULE, EVIL, "/"),
     _behind(

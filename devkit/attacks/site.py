@@ -2,17 +2,20 @@
 
 import json
 import secrets
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.rules.policy import Policy
-from devkit.attacks.addresses import HOST_PORT, PRIVATE
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, result_of
+from devkit.attacks.addresses import HOST_PORT, IPV6_PLACES, PRIVATE, REFUSED_PLACES
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, result_of
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
+from devkit.attacks.literals import ELSEWHERE
 from devkit.firewall import Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.stacks import rule_set
@@ -20,8 +23,8 @@ from devkit.waiting import until
 from devkit.witness import Event, Witnesses
 from devkit.world import NAMESERVER, WORLD, Program, World
 
-ELSEWHERE = "203.0.113.66"
-"""The address of names without a rule. The same origin listens there, and its log says so."""
+SIX = "2001:db8::10"
+"""An address of the origin, for IPv6 (RFC 3849)."""
 
 RULES: list[str | dict[str, Any]] = [
     ALLOWED,
@@ -30,11 +33,9 @@ RULES: list[str | dict[str, Any]] = [
     {"dst": ALLOWED, "proto": "http"},
     {"dst": ALLOWED, "proto": "http", "port": 8080},
     {"dst": "web.test", "proto": "http"},
-    *({"dst": f"{name}.test", "proto": proto} for name in ("loop", "local", "mixed", "private", "shared")
-      for proto in ("http", "https")),
-    *({"dst": f"{name}.test", "proto": "http"} for name in ("agent", "self", "gateway")),
-    *({"dst": f"{name}2.test", "proto": "http", "allow_private": True}
-      for name in ("agent", "self", "loop", "private")),
+    *(f"{name}.test" for name in ("loop", "local", "mixed", "private", "shared", "changing")),
+    *({"dst": f"{name}.test", "proto": "http", "allow_private": name.endswith("2")}
+      for name in (*REFUSED_PLACES, *IPV6_PLACES, "mixed", "private2")),
     *({"dst": ".deny.test", "proto": proto} for proto in ("http", "https")),
     {"dst": "no.deny.test", "action": "deny"},
     {"dst": ".gone.deny.test", "action": "deny"},
@@ -54,14 +55,28 @@ ZONE = {
     "*.wild.test": [WORLD],
     "wild.test": [WORLD],
     EVIL: [ELSEWHERE],
-    "loop.test": ["127.0.0.1"],
-    "loop2.test": ["127.0.0.1"],
-    "local.test": [PRIVATE["local"]],
     "mixed.test": [PRIVATE["private"], WORLD],
-    "private.test": [PRIVATE["private"]],
-    "private2.test": [PRIVATE["private"]],
-    "shared.test": [PRIVATE["shared"]],
-    "gateway.test": [PRIVATE["gateway"]],
+    "changing.test": [f"{WORLD}/{PRIVATE['private']}"],
+    "several.test": ["127.0.0.1", *PRIVATE.values()],
+    "alias.test": ["private.test."],
+    "six.test": [SIX],
+    "loop6.test": ["::1"],
+    **{f"{name}.test": [PRIVATE[name]] for name in PRIVATE},
+    **{
+        f"{name}{exempt}.test": [address]
+        for name, address in {
+            "loop": "127.0.0.1",
+            "local": PRIVATE["local"],
+            "private": PRIVATE["private"],
+            "benchmark": "198.18.0.1",
+            "reserved": "240.0.0.1",
+            "multicast": "224.0.0.1",
+            "broadcast": "255.255.255.255",
+            "mapped": "::ffff:127.0.0.1",
+            "zero": "0.0.0.0",  # noqa: S104 - nobody listens there
+        }.items()
+        for exempt in ("", "2")
+    },
     "*.deny.test": [WORLD],
     "*.no.deny.test": [WORLD],
     "*.gone.deny.test": [WORLD],
@@ -78,11 +93,17 @@ ZONE = {
 }
 
 _OURS = {
-    "agent.test": "agent",
-    "agent2.test": "agent",
-    "self.test": "envoy",
-    "self2.test": "envoy",
-    "oneself2.test": "envoy",
+    f"{name}{exempt}.test": place
+    for name, place in {
+        "agent": "agent",
+        "self": "envoy",
+        "oneself": "envoy",
+        "way": "way",
+        "resolver": "resolver",
+        "virtual": "own",
+        "beside": "neighbour",
+    }.items()
+    for exempt in ("", "2")
 }
 """Names that lead to one of `places`."""
 
@@ -109,11 +130,15 @@ class Site:
     world: World
     firewall: Firewall
     peers: Peers
-    agent: Peer
-    neighbour: Peer
+    who: Mapping[Who, Peer]
     names: Program
     witnesses: Witnesses
     places: Mapping[str, str]
+
+    @property
+    def agent(self) -> Peer:
+        """An agent, which is also a server."""
+        return self.who[Who.AGENT]
 
     def perform(self, attack: Attack) -> Performed:
         """Perform an attack and its control, and collect all evidence.
@@ -122,65 +147,91 @@ class Site:
             AssertionError: when the control does not succeed, because the attack would then prove nothing.
         """
         began, known = time.time(), len(self.names.said())
+        attacker = self.who[attack.by]
+        others = self._addresses_of(attack.control_by) if attack.control_by else set()
         verb, *arguments = self._filled(attack.control)
-        if verb == "get":
+
+        def attempt() -> Answer:
+            return attacker.ask(*self._filled(attack.command))
+
+        if verb == "get" and not attack.control_by:
             url, *options = arguments
-            seen = self.witnesses.watch(
-                lambda: self._attempt(attack.command), self.agent, url.removesuffix("/"), *options
-            )
+            seen = self.witnesses.watch(attempt, attacker, url.removesuffix("/"), *options)
         else:
 
             def both() -> Answer:
-                answer = self._attempt(attack.command)
-                control = (self.neighbour if attack.freely else self.agent).ask(verb, *arguments)
-                if not control.ok:
-                    raise AssertionError(f"the control {arguments} fails: {control.last}")
+                answer = attempt()
+                self._control(attack, verb, *arguments)
                 return answer
 
             seen = self.witnesses.watch(both, self.agent, f"https://{ALLOWED}")
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
-            [event for event in seen.events if not self._is_neighbours(event) and not _is_control(event)],
-            frozenset(each["name"].removesuffix(".") for each in questions if not self._is_neighbours(each)),
-            [(each["reason"], each["name"]) for each in self._records(began)],
+            [event for event in seen.events if _source(event) not in others and not _is_control(event)],
+            frozenset(each["name"].removesuffix(".") for each in questions if _source(each) not in others),
+            [(each["reason"], each["name"]) for each in self._records(attack.by, began)],
         )
+
+    def beside(self, firewall: Firewall) -> "Site":
+        """Return the same place with another firewall, which has an agent of its own."""
+        network = f"{firewall.project}-net"
+        agent = self.peers.start(
+            "wait", network=network, dns=firewall.status()["agent"]["dns"], dropped=["NET_RAW"]
+        )
+        there = {
+            **self.places,
+            **addresses_of(self.peers, firewall),
+            **_own_addresses(agent),
+            Who.AGENT: agent.address(network),
+        }
+        return replace(self, firewall=firewall, who={**self.who, Who.AGENT: agent}, places=there)
 
     def pid(self, sibling: str) -> int:
         """Return the id of a sibling's first process on the engine."""
         return _pid(self.peers, self.firewall, sibling)
 
-    def _attempt(self, command: Command) -> Answer:
-        return self.agent.ask(*self._filled(command))
+    def _control(self, attack: Attack, *command: str) -> None:
+        """Make what must succeed."""
+        by = attack.control_by or attack.by
+        if by is Who.HOST:
+            done = subprocess.run(self.world.argv(*command), capture_output=True, check=False, text=True)
+            ok, said = done.returncode == 0, done.stdout
+        else:
+            answer = self.who[by].ask(*command)
+            ok, said = answer.ok, str(answer.lines)
+        if not ok:
+            raise AssertionError(f"the control {command} fails: {said}")
+
+    def _addresses_of(self, who: Who) -> set[str]:
+        """Return the addresses from which somebody sends."""
+        return {self.places[name] for name in (who, f"{who}_link") if name in self.places}
 
     def _filled(self, command: Command) -> Command:
         return tuple(argument.format_map(self.places) for argument in command)
 
-    def _is_neighbours(self, event: Event) -> bool:
-        source: str = event["remote_address"] if "remote_address" in event else event["from"]
-        return source.rpartition(":")[0] == self.places["neighbour"]
-
-    def _records(self, began: float) -> list[Event]:
-        """Return what both siblings have on record of the agent since a time, in seconds since 1970.
+    def _records(self, by: Who, began: float) -> list[Event]:
+        """Return what both siblings have on record of an agent since a time, in seconds since 1970.
 
         Records are complete when those of two more refusals are there, one by each sibling.
         """
         mark = f"{_MARK}{secrets.token_hex(4)}.test"
-        self.agent.ask("resolve", mark, "--server", self.places["resolver"])
-        self.agent.get(f"https://{mark}/", *self._filled(DIRECT))
+        marks = (("resolve", mark, "--server", "{resolver}"), ("get", f"https://{mark}/", *DIRECT))
+        with ThreadPoolExecutor(len(marks)) as pool:
+            list(pool.map(lambda command: self.who[by].ask(*self._filled(command)), marks))
 
         def complete() -> list[Event] | None:
-            records = [record for sibling in ("envoy", "coredns") for record in self._records_of(sibling, began)]
+            records = [record for each in ("envoy", "coredns") for record in self._records_of(each, by, began)]
             return records if sum(record["name"] == mark for record in records) > 1 else None
 
         return [record for record in until(complete, 5) if not (record["name"] or "").startswith(_MARK)]
 
-    def _records_of(self, sibling: str, began: float) -> Iterator[Event]:
+    def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         output = self.peers.client.logs(self.firewall.container(sibling), since=began)
         for line in output.decode().splitlines():
             if line.startswith("{"):
                 record = json.loads(line)
-                if record["source"].partition(":")[0] == self.places["agent"]:
+                if record["source"].partition(":")[0] == self.places[by]:
                     yield record
 
 
@@ -188,14 +239,30 @@ def _is_control(event: Event) -> bool:
     return str(event.get("name")).removesuffix(".") == CONTROL
 
 
+def _source(event: Event) -> str:
+    """Return the address from which a connection, a request or a query came, without a port and a zone."""
+    source: str = event["remote_address"] if "remote_address" in event else event["from"]
+    return source.rpartition(":")[0].strip("[]").partition("%")[0]
+
+
 POLICY = Policy(rule_set(*RULES)[1])
 """What may be looked up: nothing that it does not resolve."""
 
 
-def _address_of(world: World, interface: str) -> str:
-    """Return the IPv4 address of an interface of the engine's machine."""
-    found = json.loads(world.engine.run_in_network(["ip", "-j", "-4", "address", "show", interface]).stdout)
-    return str(found[0]["addr_info"][0]["local"])
+def _interface(world: World, name: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what there is to know of an interface of the engine's machine."""
+    (found,) = json.loads(world.engine.run_in_network(["ip", "-j", "address", "show", name]).stdout)
+    return found
+
+
+def _address(interface: Any, family: str) -> str:  # noqa: ANN401 - JSON
+    return str(next(each["local"] for each in interface["addr_info"] if each["family"] == family))
+
+
+def _hardware(peers: Peers, firewall: Firewall, sibling: str) -> str:
+    """Return a sibling's hardware address on the agent network."""
+    networks = peers.client.inspect_container(firewall.container(sibling))["NetworkSettings"]["Networks"]
+    return str(networks[f"{firewall.project}-net"]["MacAddress"])
 
 
 def _pid(peers: Peers, firewall: Firewall, sibling: str) -> int:
@@ -204,36 +271,46 @@ def _pid(peers: Peers, firewall: Firewall, sibling: str) -> int:
 
 def site_in(world: World, peers: Peers, folder: Path) -> Site:
     """Bring up a firewall in a simulated internet, with everybody else around it."""
-    world.add(ELSEWHERE, *(address for name, address in PRIVATE.items() if name != "gateway"))
+    world.add(ELSEWHERE, SIX, *(address for name, address in PRIVATE.items() if name != "gateway"))
     firewall = Firewall(world.engine.host, "clawker", folder)
     # A name with a rule for UDP is looked up at once, and its name server comes last.
     firewall.write(*(rule for rule in RULES if not (isinstance(rule, dict) and rule.get("proto") == "udp")))
     firewall.run()
-    status = firewall.status()
-    for network in ("net", "egress"):
-        bridge = f"br-{peers.client.inspect_network(f'clawker-{network}')['Id'][:12]}"
+    bridges = {
+        each: f"br-{peers.client.inspect_network(f'clawker-{each}')['Id'][:12]}" for each in ("net", "egress")
+    }
+    for bridge in bridges.values():
         world.engine.run_in_network(["sysctl", "-w", f"net.ipv4.conf.{bridge}.rp_filter=2"])
-    agent = firewall.agent(peers, "origin", "--name", "agent", "--http", "80", "--https", "443", "--tell")
-    neighbour = peers.start("origin", "--name", "neighbour", "--http", "80", "--tell", network="clawker-egress")
-    places = {
-        "envoy": status["siblings"][0]["address"],
-        "resolver": status["agent"]["dns"],
-        "agent": agent.address(status["agent"]["network"]),
-        "neighbour": neighbour.address("clawker-egress"),
-        "bridge": _address_of(world, "docker0"),
+    who = _everybody(firewall, peers)
+    bridge = _interface(world, bridges["net"])
+    places: dict[str, str] = {
+        **addresses_of(peers, firewall),
+        "own": str(who[Who.AGENT].ask("resolve", "own.test").last["answers"][0]),
+        Who.NEIGHBOUR: who[Who.NEIGHBOUR].address("clawker-egress"),
+        **{each: who[each].address("clawker-net") for each in (Who.AGENT, Who.FORGER, Who.WANDERER, Who.UNTOLD)},
+        **{f"{each}_link": f"fe80::{number}" for number, each in enumerate((Who.AGENT, Who.FORGER), 1)},
+        Who.HOST: SIX,
+        f"{Who.HOST}_link": _address(bridge, "inet6"),
+        "bridge": _address(_interface(world, "docker0"), "inet"),
+        "bridge_name": bridges["net"],
+        "bridge_link": _address(bridge, "inet6"),
+        "bridge_hardware": bridge["address"],
+        **{f"{each}_hardware": _hardware(peers, firewall, each) for each in ("envoy", "coredns")},
+        "forger_name": who[Who.FORGER].name,
         "gateway": PRIVATE["gateway"],
         "world": WORLD,
+        "elsewhere": ELSEWHERE,
+        "six": SIX,
         "nameserver": NAMESERVER,
     }
     own = {name: [places[place]] for name, place in _OURS.items()}
     names = world.resolve(ZONE | own, "--verbose")
     firewall.write(*RULES)
     firewall.call("reload").expect()
-    for name in ("own", "raw", TALK, "nobody", *LEADS):
-        (places[name],) = agent.ask("resolve", f"{name}.test").last["answers"]
-    places["unused"] = str(IPv4Address(places["own"]) + _UNUSED)
+    agent = who[Who.AGENT]
+    places |= _own_addresses(agent)
     hearing = ("--verbose", "--zone", f"{HEARD}=192.0.2.1,{CONTROL}=192.0.2.1")
-    listener = world.serve("dns", "--listen", f"0.0.0.0:{HOST_PORT}", *hearing)
+    listener = world.serve("dns", "--listen", f"[::]:{HOST_PORT}", *hearing)
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
     inside = _pid(peers, firewall, "envoy")
     loopback = world.serve("origin", "--name", "loopback", *options, process=inside)
@@ -242,5 +319,56 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         for address in ("127.0.0.1", places["envoy"])
     ]
     until(lambda: agent.ask("resolve", CONTROL, "--timeout", "1s", "--server", f"{places[TALK]}:{HOST_PORT}").ok)
-    witnesses = Witnesses([world.origin, loopback, agent, neighbour, listener, *within])
-    return Site(world, firewall, peers, agent, neighbour, names, witnesses, places)
+    witnesses = Witnesses([world.origin, loopback, agent, who[Who.NEIGHBOUR], listener, *within])
+    return Site(world, firewall, peers, who, names, witnesses, places)
+
+
+def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
+    """Start all containers that attack, are attacked, or control."""
+    how = firewall.status()["agent"]
+    server = ("origin", "--http", "80", "--tell")
+    who = {
+        Who.AGENT: peers.start(
+            *server,
+            "--https",
+            "443",
+            "--name",
+            "agent",
+            network=how["network"],
+            dns=how["dns"],
+            dropped=["NET_RAW"],
+        ),
+        Who.FORGER: peers.start("wait", network=how["network"], dns=how["dns"]),
+        Who.WANDERER: peers.start("wait", network=how["network"], dns=how["dns"]),
+        Who.UNTOLD: peers.start("wait", network=how["network"], dropped=["NET_RAW"]),
+        Who.NEIGHBOUR: peers.start(*server, "--name", "neighbour", network="clawker-egress"),
+    }
+    peers.client.connect_container_to_network(who[Who.WANDERER].container, "bridge")
+    return who
+
+
+def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
+    """Return the addresses of both siblings, and of the slot that they are not in."""
+    status = firewall.status()
+    envoy, coredns = (each["address"] for each in status["siblings"])
+    made = peers.client.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
+    return {
+        "envoy": envoy,
+        "other_envoy": _other_slot(envoy),
+        "coredns": coredns,
+        "other_coredns": _other_slot(coredns),
+        "resolver": status["agent"]["dns"],
+        "way": made[f"{firewall.project}-egress"]["IPAddress"],
+    }
+
+
+def _other_slot(address: str) -> str:
+    """Return the address in the other slot: those of slot 0 are even."""
+    return str(IPv4Address(int(IPv4Address(address)) ^ 1))
+
+
+def _own_addresses(agent: Peer) -> dict[str, str]:
+    """Return the addresses of names that have one of their own, and one that no name has."""
+    names = ("own", "raw", TALK, "nobody", *LEADS)
+    found = {name: str(agent.ask("resolve", f"{name}.test").last["answers"][0]) for name in names}
+    return {**found, "unused": str(IPv4Address(found["own"]) + _UNUSED)}

@@ -25,6 +25,8 @@ type destination struct {
 	nameserver string // host:port to ask instead of the servers in resolv.conf; empty for those
 	secure     bool
 	serverName string // SNI; empty sends none
+	behind     string // name that everybody sees, when serverName is hidden (ECH)
+	pieces     bool   // send every byte on its own
 }
 
 // timing is what opening a connection took, filled as far as it came.
@@ -58,13 +60,24 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 	if err != nil {
 		return nil, took, inStage(ctx, stageConnect, err)
 	}
+	wire := raw
+	var hidden []byte
+	if to.behind != "" {
+		if hidden, _, err = hiding(to.behind); err != nil {
+			return nil, took, inStage(ctx, stageTLS, err)
+		}
+	}
+	if to.pieces {
+		wire = inPieces{raw}
+	}
 	if !to.secure {
-		return &connection{Conn: raw, raw: raw, reader: bufio.NewReader(raw)}, took, nil
+		return &connection{Conn: wire, raw: raw, reader: bufio.NewReader(wire)}, took, nil
 	}
 
 	// The origins sign their own certificates, and what is under test is the way there.
-	secure := tls.Client(raw, &tls.Config{
+	secure := tls.Client(wire, &tls.Config{
 		InsecureSkipVerify: true, ServerName: to.serverName, NextProtos: []string{"http/1.1"},
+		EncryptedClientHelloConfigList: hidden,
 	})
 	err = secure.HandshakeContext(ctx)
 	took.connect = time.Since(begin)
@@ -73,6 +86,22 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 		return nil, took, inStage(ctx, stageTLS, err)
 	}
 	return &connection{Conn: secure, raw: raw, reader: bufio.NewReader(secure)}, took, nil
+}
+
+// pieceEvery is the time between two bytes that are sent on their own: each is a packet.
+const pieceEvery = time.Millisecond
+
+// inPieces is a connection that sends every byte on its own.
+type inPieces struct{ net.Conn }
+
+func (c inPieces) Write(data []byte) (int, error) {
+	for i := range data {
+		if _, err := c.Conn.Write(data[i : i+1]); err != nil {
+			return i, err
+		}
+		time.Sleep(pieceEvery)
+	}
+	return len(data), nil
 }
 
 // lookup asks for the IPv4 addresses of a host, as it is written: no search list. One question per lookup keeps its

@@ -42,6 +42,8 @@ func declareGet(flags *flag.FlagSet) action {
 	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
 	absolute := flags.Bool("absolute-form", false, "put the whole URL in the request line, as to a proxy")
 	nameserver := declareServer(flags, "dns-server")
+	pieces := flags.Bool("pieces", false, "send every byte on its own")
+	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		location, err := oneArgument(positional, "URL")
@@ -52,7 +54,7 @@ func declareGet(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		to.nameserver = nameserver()
+		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
 		if *connect != "" {
 			to.host, to.port, _ = net.SplitHostPort(withDefaultPort(*connect, to.port))
 		}

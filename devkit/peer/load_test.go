@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,11 +57,15 @@ func TestLoadResolvesEachTime(t *testing.T) {
 func TestLoadOfNewNames(t *testing.T) {
 	var mutex sync.Mutex
 	names, hosts := map[string]bool{}, map[string]bool{}
+	zone := zone{}
+	if err := zone.Set("*.a.test=127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
 	server := startNameserver(t, func(writer dns.ResponseWriter, query *dns.Msg) {
 		mutex.Lock()
 		names[query.Question[0].Name] = true
 		mutex.Unlock()
-		_ = writer.WriteMsg(zone{"*.a.test.": {netip.MustParseAddr("127.0.0.1")}}.answer(query))
+		_ = writer.WriteMsg(zone.answer(query))
 	})
 	listener := startListener(t, func(conn *net.TCPConn, _ int) {
 		defer conn.Close()

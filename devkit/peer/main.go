@@ -47,6 +47,8 @@ func verbs() []verb {
 		{"siege", "ADDRESS:PORT", "take as many connections as are let, and those that are lost again", declareSiege},
 		{"inundate", "NAME", "send one DNS query many times and count the answers", declareInundate},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
+		{"ping", "ADDRESS", "send an ICMP echo and wait for its answer", declarePing},
+		{"forge", "ADDRESS:PORT", "send a UDP datagram as a raw frame, from any address, to any hardware address", declareForge},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},
 		{"remove", "PATH", "delete a file", declareRemove},

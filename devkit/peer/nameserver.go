@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -16,13 +17,28 @@ import (
 // answerTTL is in seconds: what a test changes must be seen soon.
 const answerTTL = 1
 
-// zone maps names, lower case and fully qualified, to their addresses. "*.x." stands for every name below x. that is
+// zone maps names, lower case and fully qualified, to their records. "*.x." stands for every name below x. that is
 // not in the map itself, at any depth; the longest wildcard wins.
-type zone map[string][]netip.Addr
+type zone map[string]*records
+
+// records are what a name has: the name that it is an alias of, or lists of addresses, each of which is the answer to
+// one query and then again the first.
+type records struct {
+	alias string
+	lists [][]netip.Addr
+	next  atomic.Uint64
+}
+
+func (r *records) addresses() []netip.Addr {
+	if r == nil || len(r.lists) == 0 {
+		return nil
+	}
+	return r.lists[(r.next.Add(1)-1)%uint64(len(r.lists))]
+}
 
 func (z zone) String() string { return "" }
 
-// Set adds "name=address[+address...],...".
+// Set adds "name=address[+address...][/address...],...", or "name=alias". After a slash is what the next query gets.
 func (z zone) Set(text string) error {
 	for _, entry := range strings.Split(text, ",") {
 		name, addresses, found := strings.Cut(strings.TrimSpace(entry), "=")
@@ -30,33 +46,47 @@ func (z zone) Set(text string) error {
 			return fmt.Errorf("%q isn't written NAME=ADDRESS[+ADDRESS...]", entry)
 		}
 		name = dns.CanonicalName(name)
-		for _, text := range strings.Split(addresses, "+") {
-			address, err := netip.ParseAddr(text)
-			if err != nil {
-				return err
+		made := new(records)
+		if strings.HasSuffix(addresses, ".") {
+			made.alias = dns.CanonicalName(addresses)
+			addresses = ""
+		}
+		for _, list := range strings.FieldsFunc(addresses, func(char rune) bool { return char == '/' }) {
+			var together []netip.Addr
+			for _, text := range strings.Split(list, "+") {
+				address, err := netip.ParseAddr(text)
+				if err != nil {
+					return err
+				}
+				together = append(together, address)
 			}
-			z[name] = append(z[name], address)
+			made.lists = append(made.lists, together)
+		}
+		if made.alias == "" && made.lists == nil {
+			return fmt.Errorf("%q leads nowhere", entry)
+		}
+		z[name] = made
+	}
+	return nil
+}
+
+// find returns the records of a name, or nil if it does not exist.
+func (z zone) find(name string) *records {
+	name = dns.CanonicalName(name)
+	if found := z[name]; found != nil {
+		return found
+	}
+	for name != "" {
+		_, name, _ = strings.Cut(name, ".")
+		if found := z["*."+name]; found != nil {
+			return found
 		}
 	}
 	return nil
 }
 
-// find returns the addresses of a name and whether it exists.
-func (z zone) find(name string) ([]netip.Addr, bool) {
-	name = dns.CanonicalName(name)
-	if addresses, found := z[name]; found {
-		return addresses, true
-	}
-	for name != "" {
-		_, name, _ = strings.Cut(name, ".")
-		if addresses, found := z["*."+name]; found {
-			return addresses, true
-		}
-	}
-	return nil, false
-}
-
-// answer is the reply to a query: an A or AAAA record per address, nothing for other types, NXDOMAIN for other names.
+// answer is the reply to a query: an A or AAAA record per address, nothing for other types, NXDOMAIN for other names. An
+// alias comes with the records of what it stands for.
 func (z zone) answer(query *dns.Msg) *dns.Msg {
 	reply := new(dns.Msg).SetReply(query)
 	reply.Authoritative = true
@@ -64,13 +94,20 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 		return reply.SetRcode(query, dns.RcodeNotImplemented)
 	}
 	question := query.Question[0]
-	addresses, found := z.find(question.Name)
-	if !found {
+	found := z.find(question.Name)
+	header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: answerTTL}
+	if found != nil && found.alias != "" {
+		alias := header
+		alias.Rrtype, header.Name = dns.TypeCNAME, found.alias
+		reply.Answer = append(reply.Answer, &dns.CNAME{Hdr: alias, Target: found.alias})
+		found = z.find(found.alias)
+	}
+	if found == nil {
 		reply.Rcode = dns.RcodeNameError
 	}
-	header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: answerTTL}
-	for _, address := range addresses {
+	for _, address := range found.addresses() {
 		switch {
+		case question.Qclass != dns.ClassINET:
 		case question.Qtype == dns.TypeA && address.Is4():
 			reply.Answer = append(reply.Answer, &dns.A{Hdr: header, A: address.AsSlice()})
 		case question.Qtype == dns.TypeAAAA && address.Is6():
@@ -126,7 +163,7 @@ func (d delays) of(query *dns.Msg) time.Duration {
 func declareNameserver(flags *flag.FlagSet) action {
 	zone := zone{}
 	listen := flags.String("listen", ":53", "`ADDRESS:PORT` for UDP and TCP")
-	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...],...`, may be repeated; *.NAME is everything below NAME")
+	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias")
 	delays := delays{}
 	flags.Var(delays, "slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated")
 	var silent repeated

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ func testZone(t *testing.T) zone {
 	zone := zone{}
 	for _, text := range []string{
 		"a.test=10.0.0.1+10.0.0.2,B.Test=10.0.0.3", "*.wild.test=10.0.0.4, *.deep.wild.test=10.0.0.5", "six.test=fd00::1",
+		"one.test=10.0.0.6/10.0.0.7+10.0.0.8,alias.test=One.test.,lost.test=none.test.",
 	} {
 		if err := zone.Set(text); err != nil {
 			t.Fatal(err)
@@ -61,6 +63,29 @@ func TestZone(t *testing.T) {
 				t.Errorf("%v", reply)
 			}
 		})
+	}
+}
+
+// An alias comes with the addresses of what it stands for; a slash separates those of one answer from those of the next.
+func TestZoneThatChanges(t *testing.T) {
+	zone := testZone(t)
+	for _, want := range []string{
+		"one.test. 10.0.0.6", "one.test. 10.0.0.7 10.0.0.8", "one.test. 10.0.0.6",
+	} {
+		reply := zone.answer(new(dns.Msg).SetQuestion("alias.test.", dns.TypeA))
+		var got []string
+		for _, record := range reply.Answer {
+			got = append(got, dns.Field(record, 1))
+		}
+		if strings.Join(got, " ") != want || reply.Answer[0].Header().Name != "alias.test." {
+			t.Errorf("%v, want %s", reply, want)
+		}
+	}
+	if reply := zone.answer(new(dns.Msg).SetQuestion("lost.test.", dns.TypeA)); reply.Rcode != dns.RcodeNameError {
+		t.Errorf("%v", reply)
+	}
+	if err := zone.Set("nowhere.test="); err == nil {
+		t.Error("a name without an address")
 	}
 }
 

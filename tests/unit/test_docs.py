@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import BENCHMARKS
 from clawker_fw import settings
 from clawker_fw.errors import ExitCode
 from clawker_fw.model import Action, Cause, Layer, Shape, Verdict
@@ -16,6 +17,7 @@ from clawker_fw.watch.decision import Answer, Outcome, Trigger
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.metrics import Metrics
 from devkit import reference
+from devkit.attacks import ATTACKS, GROUPS, Group
 from devkit.stacks import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
@@ -50,6 +52,29 @@ def codes(text: str) -> set[str]:
 def test_generated_pages_are_current() -> None:
     """The generated reference pages are current."""
     assert reference.stale() == [], "run `python -m devkit.reference`"
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
+def test_further_tests_of_attacks_exist(group: Group) -> None:
+    """Each test that the pages about attacks name is there, and each group has attacks or tests."""
+    assert group.attacks or group.tests
+    for name in group.tests:
+        path, _, function = name.partition("::")
+        if function:
+            assert re.search(rf"^(def|func) {function}\(", page(path), re.MULTILINE), name
+        else:
+            assert name.removeprefix("python -m bench ") in BENCHMARKS, name
+
+
+def test_attacks_are_told_apart() -> None:
+    """Each attack is described once, and what gets through has a reason."""
+    told = [attack.what for attack in ATTACKS]
+    assert sorted(told) == sorted(set(told))
+    assert [
+        each.what
+        for each in ATTACKS
+        if each.because and not (each.arrives or each.heard or each.result == "an address")
+    ] == []
 
 
 def test_generated_pages_do_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

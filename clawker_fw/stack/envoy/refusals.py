@@ -54,6 +54,9 @@ _ENDED = ("connection_termination", "remote_connection_failure")
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
 
+_NOT_IMPLEMENTED = 501
+"""What Envoy itself answers to a request in chunks of a kind that it does not know."""
+
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _CROWDED = "response.flags == 0 && !has(upstream.address) && xds.filter_chain_name != ''"
 """A connection that its rule forwards, and that ended before it led anywhere: there was no room for its lookup."""
@@ -173,7 +176,7 @@ def of_http() -> list[Json]:
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
-        (f"{_VIOLATION} || response.code < 500", Reason.BAD_REQUEST),
+        (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
         otherwise=_text(Reason.UNREACHABLE),
     )
     violation = _all(

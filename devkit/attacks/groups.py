@@ -1,0 +1,225 @@
+"""All attacks in groups: what is tried, what holds against it, and which further tests there are.
+
+What is tried elsewhere is named here and not repeated.
+"""
+
+from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
+from devkit.attacks.attack import Group
+from devkit.attacks.datagrams import DATAGRAMS
+from devkit.attacks.literals import LITERALS
+from devkit.attacks.names import QUESTIONS, SERVER_NAMES
+from devkit.attacks.opaque import OPAQUE
+from devkit.attacks.packets import OTHERWISE, PACKETS
+from devkit.attacks.requests import BEHIND, REQUESTS
+from devkit.attacks.resolvers import RESOLVERS
+
+_ENFORCEMENT = "tests/attack/test_enforcement.py::"
+
+GROUPS = (
+    Group(
+        "Questions to the resolver",
+        "Tunnels by every type of record, over UDP and TCP, at each address of the resolver; transfers, updates, "
+        "other classes and operations; octets that are no message; answers that are large.",
+        "No question leaves the resolver. Only names with a rule have an address, and no other data; an answer "
+        "is at most 128 octets longer than its question.",
+        QUESTIONS,
+        (
+            "tests/programs/test_coredns.py::test_coredns_answers_what_the_policy_resolves",
+            "tests/programs/test_coredns.py::test_an_answer_is_hardly_longer_than_its_question",
+            "tests/programs/test_coredns.py::test_odd_names_are_refused",
+            "tests/attack/test_lookups.py::test_no_search_domain",
+            "go/coredns/policy/handler_test.go::TestServeDNSOperations",
+        ),
+    ),
+    Group(
+        "Other resolvers",
+        "DNS over HTTPS and over TLS: in the internet, through Envoy, at the siblings.",
+        "They are hosts like any other: what no rule allows is not reached.",
+        RESOLVERS,
+    ),
+    Group(
+        "TLS",
+        "Server names without a rule, that differ from what is asked for, that are no names, in pieces, hidden.",
+        "A connection is forwarded if a rule allows its server name on its port, to where this name leads.",
+        SERVER_NAMES,
+        (
+            "tests/programs/test_envoy.py::test_envoy_decides_as_the_policy_does",
+            "tests/attack/test_names.py::test_what_is_looked_up_is_what_was_matched",
+            "tests/attack/test_ends.py::test_connections_are_not_confused",
+        ),
+    ),
+    Group(
+        "HTTP",
+        "Hosts without a rule, two hosts, hosts that can be read in two ways, the absolute form, CONNECT, TRACE, "
+        "HTTP/2, redirects.",
+        "A request is forwarded if a rule allows its host on its port, and what is forwarded names this host and "
+        "no other. Redirects are for the agent to follow, like any other request.",
+        REQUESTS,
+        (f"{_ENFORCEMENT}test_the_origin_sees_the_request_as_the_agent_wrote_it",),
+    ),
+    Group(
+        "One HTTP request behind another",
+        "A second request within what may be the body of the first.",
+        "Both are seen, or the connection ends: no request reaches a host for which it was not checked.",
+        BEHIND,
+    ),
+    Group(
+        "Addresses instead of names",
+        "Every way to write an address, as a question, as a server name, as a host.",
+        "No rule is for an address: each is a name that no rule allows, or no name.",
+        LITERALS,
+    ),
+    Group(
+        "Allowed names that lead elsewhere",
+        "Names that lead to private addresses, to the host, to the siblings, to agents; several addresses, "
+        "aliases, IPv6, and answers that change between check and connect.",
+        "The kernel refuses each such address when it is connected to. For 0.0.0.0 it takes Envoy's own source "
+        "address, where nobody listens.",
+        BEHIND_NAMES,
+        (
+            f"{_ENFORCEMENT}test_what_private_names_lead_to_is_there",
+            f"{_ENFORCEMENT}test_the_world_is_reached_though_a_private_address_is_offered_too",
+            f"{_ENFORCEMENT}test_a_name_that_changes_between_check_and_connect",
+            f"{_ENFORCEMENT}test_nothing_else_listens",
+            "go/fwctl/network_test.go::TestGuardedSource",
+            "go/fwctl/network_test.go::TestExemptSource",
+        ),
+    ),
+    Group(
+        "Names with an address of their own",
+        "Other names, hosts and ports at the address of a name that is forwarded as it is.",
+        "An address leads to one host, on the ports of its rules, whatever is sent.",
+        OPAQUE,
+        (
+            f"{_ENFORCEMENT}test_nobody_comes_in_by_the_way_out",
+            "tests/attack/test_virtual.py::test_each_address_leads_to_its_own_host",
+            "tests/engine/test_virtual.py::test_each_name_leads_to_its_own_host",
+        ),
+    ),
+    Group(
+        "Datagrams",
+        "Datagrams to names that lead elsewhere, to other ports and addresses; rules that are taken away.",
+        "An address leads to one host, on the ports of its rules. The kernel refuses private addresses, as it does "
+        "for connections.",
+        DATAGRAMS,
+        (
+            f"{_ENFORCEMENT}test_nobody_reaches_the_address_of_a_name_by_the_way_out",
+            f"{_ENFORCEMENT}test_a_rule_for_datagrams_taken_away",
+            "tests/attack/test_datagrams.py",
+            "tests/engine/test_virtual.py::test_sessions_over_udp",
+        ),
+    ),
+    Group(
+        "Addresses",
+        "Connections and datagrams to addresses: the internet, the host and its gateway, the cloud's services, "
+        "other networks; other ports of the siblings, for administration and for probes.",
+        "There is no way but to the siblings and to other agents. The siblings listen on the ports of the rules "
+        "and of DNS; their sockets for administration and probes are files in their containers.",
+        ADDRESSES,
+        (
+            f"{_ENFORCEMENT}test_agents_have_no_other_way_out",
+            f"{_ENFORCEMENT}test_nobody_comes_in_by_the_way_out",
+            f"{_ENFORCEMENT}test_nothing_else_listens",
+            f"{_ENFORCEMENT}test_a_sibling_is_no_router",
+            f"{_ENFORCEMENT}test_privileges_are_gone",
+            "tests/matrix/test_smoke.py::test_no_other_way_out",
+            "tests/matrix/test_smoke.py::test_what_agents_broadcast",
+        ),
+    ),
+    Group(
+        "Packets",
+        "ICMP, QUIC and other datagrams, IPv6, raw packets.",
+        "Nothing but the siblings and other agents answers, and without `NET_RAW` no raw packet is sent.",
+        PACKETS,
+        (
+            f"{_ENFORCEMENT}test_no_ping_arrives",
+            "go/fwctl/limits_test.go::TestOnlyTCPIsTracked",
+        ),
+    ),
+    Group(
+        "Agents that were started otherwise",
+        "Agents with `NET_RAW`, which send what the kernel would not, and take over addresses of the siblings or "
+        "of neighbours; agents on a second network.",
+        "The siblings decide as for any other agent, and ignore packets from addresses outside of the agents' "
+        "network. `drift` warns if somebody else answers for the address of a sibling when that asks.",
+        OTHERWISE,
+        (
+            f"{_ENFORCEMENT}test_a_host_that_does_not_check_sources_hears_more",
+            f"{_ENFORCEMENT}test_a_false_source_is_ignored",
+            f"{_ENFORCEMENT}test_a_forger_takes_an_address_over_unseen",
+            "tests/engine/test_verdict.py::test_a_spoofer_can_accuse_nobody",
+            "tests/engine/test_watch.py::test_an_agent_at_an_address_of_ours_is_taken_off",
+            "go/fwctl/holders_test.go::TestOthersWhoHaveOurAddress",
+        ),
+        {
+            "With `NET_RAW`, the address of a sibling, taken over from a neighbour": "Agents share an Ethernet "
+            "network, on which ARP believes everybody. Without `NET_RAW` no agent can forge such a packet.",
+        },
+    ),
+    Group(
+        "Floods",
+        "One agent takes all the connections, questions, lookups, refusals and memory that it can get, for 30 s "
+        "each, while another one is measured.",
+        "The other agent is served, and the siblings bear it.",
+        (),
+        (
+            "python -m bench fair",
+            "tests/attack/test_limits.py::test_connections",
+            "tests/attack/test_limits.py::test_resolver_connections",
+            "tests/attack/test_limits.py::test_queries",
+            "tests/attack/test_lookups.py::test_one_agent_s_lookups_are_in_nobody_else_s_way",
+            "tests/attack/test_memory.py::test_a_download_that_is_not_read",
+            "tests/attack/test_memory.py::test_headers_that_never_end",
+            "tests/attack/test_records.py::test_a_flood_leaves_room_for_others",
+            "tests/attack/test_watcher.py::test_nothing_that_an_agent_sends_makes_a_watcher_act",
+        ),
+    ),
+    Group(
+        "Stopped siblings",
+        "Each sibling is stopped, restarted, or restarts with the engine.",
+        "While one is missing, no name resolves, or nothing is forwarded. What no rule allows is always refused.",
+        (),
+        (
+            f"{_ENFORCEMENT}test_a_stopped_sibling_lets_nothing_through",
+            "tests/engine/test_replacement.py::test_after_a_replacement_restarts_need_nobody",
+            "tests/engine/test_replacement.py::test_an_engine_restart_needs_nobody",
+            "tests/engine/test_bad_days.py::test_an_engine_that_restarts_in_the_middle",
+            "tests/matrix/test_smoke.py::test_restarts_need_nobody",
+            "tests/matrix/test_smoke.py::test_engine_restart_needs_nobody",
+        ),
+    ),
+    Group(
+        "Rules that are missing, corrupt or removed",
+        "No rules; files that can't be read or that a program refuses; rules that end while connections are open.",
+        "No rules deny everything. What can't be used is never applied, and the rules before it stay in force. "
+        "What a removed rule allowed ends.",
+        (),
+        (
+            f"{_ENFORCEMENT}test_no_rules_denies_everything",
+            f"{_ENFORCEMENT}test_a_rule_taken_away_ends_its_connections",
+            "tests/attack/test_ends.py::test_a_removed_rule_ends_what_it_allowed",
+            "tests/programs/test_coredns.py::test_a_list_that_cannot_be_used_leaves_the_old_one_in_force",
+            "tests/programs/test_coredns.py::test_a_missing_list_leaves_the_old_one_in_force",
+            "tests/engine/test_failures.py::test_a_refused_hot_file_keeps_the_old_rules",
+            "tests/engine/test_commit.py::test_a_file_that_ends_the_proxy_is_no_outage",
+            "tests/engine/test_commit.py::test_what_was_put_into_a_stopped_resolver_is_never_served",
+            "tests/engine/test_commit.py::test_a_resolver_without_anything_proven_does_not_start",
+            "tests/engine/test_settings.py::test_an_emptied_file_cuts_nobody",
+            "go/fwctl/good_test.go::TestStartGoodFailsClosed",
+        ),
+    ),
+    Group(
+        "Every step of a replacement",
+        "A `run` that ends at any of its calls, or is killed, while agents are served; the other slot's "
+        "addresses.",
+        "At each step, allowed requests succeed, and a refused name stays refused at every address of Envoy.",
+        (),
+        (
+            "tests/engine/test_sweep.py::test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run",
+            "tests/engine/test_failures.py::test_a_run_that_is_killed_is_finished_by_the_next",
+            "tests/engine/test_failures.py::test_a_release_that_does_not_work_is_taken_back",
+            "tests/engine/test_replacement.py::test_both_siblings_are_replaced_without_a_failed_request",
+            f"{_ENFORCEMENT}test_the_other_slot_decides_alike",
+        ),
+    ),
+)

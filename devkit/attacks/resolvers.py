@@ -1,0 +1,67 @@
+"""Other resolvers than ours: over TLS and over HTTPS, in the internet, at the siblings, and through Envoy."""
+
+from clawker_fw.rules.reasons import Reason
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Who
+from devkit.attacks.names import FETCHES
+from devkit.attacks.requests import FETCHES as FETCHES_HTTP
+from devkit.attacks.requests import request
+from devkit.dns import query
+
+OVER_TLS = 853
+"""The port of DNS over TLS (RFC 7858)."""
+
+_DNS = "dns.test"
+_PATH = f"/dns-query?dns={query(EVIL).hex()}"
+"""As in RFC 8484, but for the encoding of the question, which is nothing to those who forward it."""
+
+
+def _outside(what: str, url: str) -> Attack:
+    command = ("get", url, "--connect", "{nameserver}", "--timeout", "1s")
+    return Attack(what, command, "no answer", control=command, control_by=Who.NEIGHBOUR)
+
+
+def _knocks(what: str, place: str) -> Attack:
+    command = ("probe-tcp", place, "--timeout", "1s")
+    return Attack(what, command, "connection refused", Reason.NO_RULE, control=FETCHES)
+
+
+RESOLVERS = (
+    _outside("A resolver in the internet, over HTTPS", f"https://{_DNS}{_PATH}"),
+    _outside("A resolver in the internet, over HTTP", f"http://{_DNS}{_PATH}"),
+    _outside("A resolver in the internet, over TLS", f"https://{_DNS}:{OVER_TLS}/"),
+    Attack(
+        "A resolver without a rule, over HTTPS through Envoy",
+        ("get", f"https://{_DNS}{_PATH}", *DIRECT),
+        "closed",
+        Reason.NO_RULE,
+        _DNS,
+        FETCHES,
+    ),
+    Attack(
+        "A resolver without a rule, over HTTP through Envoy",
+        (
+            "raw",
+            "{envoy}:80",
+            "--hex",
+            request(f"GET {_PATH} HTTP/1.1", f"Host: {_DNS}").hex(),
+            "--timeout",
+            "400ms",
+        ),
+        "403",
+        Reason.NO_RULE,
+        _DNS,
+        FETCHES_HTTP,
+    ),
+    _knocks("A resolver over TLS, at Envoy", f"{{envoy}}:{OVER_TLS}"),
+    _knocks("Our resolver over TLS", f"{{resolver}}:{OVER_TLS}"),
+    _knocks("Our resolver over HTTPS", "{resolver}:443"),
+    Attack(
+        "A resolver over HTTPS behind an allowed name",
+        ("get", f"https://{ALLOWED}{_PATH}", *DIRECT),
+        "200",
+        control=FETCHES,
+        arrives=(_PATH,),
+        because="A host that answers questions is a resolver, whatever else it is. The agent learns addresses "
+        "from it, to which it has no way.",
+    ),
+)
