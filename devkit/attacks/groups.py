@@ -99,8 +99,8 @@ GROUPS = (
     Group(
         "Datagrams",
         "Datagrams to names that lead elsewhere, to other ports and addresses; rules that are taken away.",
-        "An address leads to one host, on the ports of its rules. The kernel refuses private addresses, as it does "
-        "for connections.",
+        "An address leads to one host, on the ports of its rules. The kernel refuses private addresses, as for "
+        "connections.",
         DATAGRAMS,
         (
             f"{_ENFORCEMENT}test_nobody_reaches_the_address_of_a_name_by_the_way_out",
