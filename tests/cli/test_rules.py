@@ -185,6 +185,7 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
         (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
         (("allow", "tcp://new.test:8000-8010"), "dst: new.test\n    proto: tcp\n    port: 8000-8010"),
+        (("allow", "udp://new.test:53"), "dst: new.test\n    proto: udp\n    port: 53"),
         (
             ("allow", "10.1.2.3:5432", "--as", "db.test", "--proto", "tcp", "--private"),
             "dst: 10.1.2.3\n    as: db.test\n    proto: tcp\n    port: 5432\n    allow_private: true",
@@ -221,7 +222,7 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
     ("arguments", "sentence"),
     [
         (("add", "co.uk"), "use `--force`"),
-        (("add", "udp://a.test"), "`proto: udp` is not supported yet"),
+        (("add", "udp://a.test"), "a rule with `proto: udp` needs a `port`"),
         (("add", "https://a.test/path"), "write only the host's name"),
         (("add", "10.0.0.1:443"), "is an address"),
         (("add", "192.0.2.1/28", "--as", "a.test"), "write `192.0.2.0/28` for all of it"),
@@ -237,7 +238,7 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
         (("remove", "a.test", "--action", "log"), "`action`"),
-        (("remove", "a.test", "--proto", "udp"), "`proto: udp` is not supported yet"),
+        (("remove", "a.test", "--proto", "gopher"), "`proto`"),
     ],
 )
 def test_a_mistake_on_the_command_line_changes_nothing(

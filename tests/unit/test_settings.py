@@ -137,6 +137,7 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "otel.infra_port": "4320",
         "limits.connections": "5",
         "limits.connections_per_second": "5",
+        "limits.datagrams_per_second": "5",
         "limits.queries_per_second": "5",
         "limits.resolver_connections": "5",
         "limits.idle": "5m",
