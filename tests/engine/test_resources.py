@@ -24,7 +24,7 @@ def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers)
     agent = up.agent(peers)
     by_default = up.status()["siblings"]
     assert [each["resources"]["processors"] for each in by_default] == [min(8, docker.info()["NCPU"])] * 2
-    for processors in (1, 2, 4):
+    for processors in (1, 4):
         resources = {
             "envoy": {"processors": processors, "memory": "1GiB", "connections": 500},
             "coredns": {"processors": processors, "memory": "128MiB", "connections": 100},
