@@ -172,7 +172,7 @@ class Runs:
     """The site, and what each client does in each zone, as soon as it has done it."""
 
     site: Site
-    outcomes: Mapping[tuple[Client, str], Future[Outcome]]
+    outcomes: Mapping[tuple[str, str], Future[Outcome]]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def runs(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
         yield Runs(
             made,
             {
-                (each, zone): pool.submit(made.agent, each.script, each.named(zone), each.start)
+                (each.name, zone): pool.submit(made.agent, each.script, each.named(zone), each.start)
                 for each in CLIENTS
                 for zone in (WORKS, REFUSED, HALF)
             },
@@ -196,10 +196,10 @@ def runs(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_client(runs: Runs, client: Client) -> None:
     """It does its job where a rule allows it; otherwise it ends soon, and says why."""
-    done = runs.outcomes[client, WORKS].result().expect()
+    done = runs.outcomes[client.name, WORKS].result().expect()
     assert done.out.splitlines()[-1] == client.done
     for zone, said in ((REFUSED, client.unknown), (HALF, client.half)):
-        refused = runs.outcomes[client, zone].result()
+        refused = runs.outcomes[client.name, zone].result()
         assert refused.code != 0
         assert said in refused.out + refused.err
         assert refused.seconds < SOON
