@@ -124,3 +124,17 @@ func TestGetResponses(t *testing.T) {
 		t.Errorf("%d bytes of body", len(result.Body))
 	}
 }
+
+// A request that is to succeed is repeated until one does, and only that one is printed.
+func TestGetUntilOK(t *testing.T) {
+	address := startListener(t, func(conn *net.TCPConn, number int) {
+		defer conn.Close()
+		if _, err := readRequest(conn); err == nil && number == 2 {
+			answer(conn, "")
+		}
+	})
+	code, lines := run(t, "get", "http://"+address, "--until-ok")
+	if code != exitDone || len(lines) != 1 || !decode[getResult](t, lines[0]).OK {
+		t.Errorf("exit code %d: %v", code, lines)
+	}
+}
