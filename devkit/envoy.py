@@ -45,8 +45,8 @@ from devkit.strategies import PORTS
 HERE = IPv4Address("127.0.0.1")
 
 _VIRTUAL = IPv4Network((int(IPv4Address("127.128.0.0")) + os.getpid() % 2**11 * 2**12, 20))
-"""Where the addresses of names are that need one of their own. Each process has others: tests run side by side, and
-the kernel lets two listen on the same port of an address."""
+"""Where the addresses of names are that need one of their own. Each process has others: tests run side by side,
+and the kernel lets two listen on the same port of an address."""
 
 CAPACITY = capacity(ResourceSettings(), Machine(processors=1))
 """What Envoy may use by default."""

@@ -18,7 +18,7 @@ def made(dst: str, count: int, *others: dict[str, str]) -> chains.Chains:
 
 @KINDS
 def test_many_rules_take_no_more_chains_than_some(dst: str, shares: int) -> None:
-    """Up to 1,000 names and 100 subtrees have chains of their own. All others share 500 and 50."""
+    """Up to 2,000 names and 200 subtrees have chains of their own. All others share 1,000 and 100."""
     alone, shared = chains.ALONE // shares, chains.SHARED // shares
     assert len(set(made(dst, alone).names.values())) == alone
     assert len(chains.forwarding(made(dst, alone), "tls", 3600)) == alone * shares

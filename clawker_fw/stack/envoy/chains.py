@@ -16,7 +16,7 @@ from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
 
-ALONE, SHARED = 1000, 500
+ALONE, SHARED = 2000, 1000
 """So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
 
 It is so for rules of exact names, and for a tenth of them of subtrees, which take a chain for each share of
