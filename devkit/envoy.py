@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import socket
 import ssl
@@ -33,8 +34,9 @@ from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
 
-_VIRTUAL = IPv4Network("127.1.0.0/16")
-"""Where the addresses of names are that need one of their own."""
+_VIRTUAL = IPv4Network((int(IPv4Address("127.128.0.0")) + os.getpid() % 2**11 * 2**12, 20))
+"""Where the addresses of names are that need one of their own. Each process has others: tests run together, and
+the kernel lets two listen on the same port of an address."""
 
 MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
 """The largest number of ports besides 80 and 443, below those that the machine assigns."""

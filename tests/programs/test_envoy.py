@@ -64,10 +64,15 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
             if wrong:
                 time.sleep(0.1)
                 wrong = _disagreeing(proxy, policy, wrong)
-        assert not wrong, f"{wrong[0]} in run {number} with seed {seed}"
+        assert not wrong, f"{_told(proxy, policy, wrong[0])} in run {number} with seed {seed}"
         allowed += sum(policy.decide(each.name, each.protocol, each.port).allowed for each in requests)
         asked += len(requests)
     assert wanted / 50 < allowed < asked - wanted / 50
+
+
+def _told(proxy: Proxy, policy: Policy, request: Request) -> str:
+    (found,) = asyncio.run(outcomes(proxy, [request]))
+    return f"{request} got {found!r} instead of {_expected(policy, request)}"
 
 
 def _disagreeing(proxy: Proxy, policy: Policy, requests: Sequence[Request]) -> list[Request]:
