@@ -105,7 +105,8 @@ GROUPS = (
         (
             f"{_ENFORCEMENT}test_nobody_reaches_the_address_of_a_name_by_the_way_out",
             f"{_ENFORCEMENT}test_a_rule_for_datagrams_taken_away",
-            "tests/attack/test_datagrams.py",
+            "tests/attack/test_datagrams.py::test_a_removed_rule_ends_its_sessions_and_no_others",
+            "tests/attack/test_datagrams.py::test_a_session_that_leads_nowhere_is_on_record",
             "tests/engine/test_virtual.py::test_sessions_over_udp",
         ),
     ),

@@ -85,7 +85,7 @@ OPAQUE = (
     ),
     Attack(
         "The same on another port", ("probe-tcp", f"{IN_NETWORK}:80", "--timeout", "1s"), "connection refused",
-        control=FETCHES,
+        Reason.WRONG_PORT, IN_NETWORK, FETCHES,
     ),
     *(
         Attack(what, ("resolve", name), "NXDOMAIN", Reason.NO_RULE, name, ("resolve", IN_NETWORK))

@@ -5,6 +5,7 @@ from devkit.attacks.addresses import HOST_PORT
 from devkit.attacks.attack import ALLOWED, EVIL, Attack, Command, Who
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.names import FETCHES, RESOLVES
+from devkit.attacks.opaque import OWN
 from devkit.dns import query
 
 HEARD = "heard.test"
@@ -43,9 +44,14 @@ PACKETS = (
         control=_quic("{world}:443"),
         control_by=Who.NEIGHBOUR,
     ),
-    Attack("QUIC to Envoy", _quic("{envoy}:443"), "connection refused", control=FETCHES),
+    Attack("QUIC to Envoy", _quic("{envoy}:443"), "connection refused", Reason.NO_RULE, control=FETCHES),
     Attack(
-        "QUIC to a name with an address of its own", _quic("{own}:8443"), "connection refused", control=FETCHES
+        "QUIC to a name with an address of its own",
+        _quic("{own}:8443"),
+        "connection refused",
+        Reason.WRONG_PORT,
+        OWN,
+        FETCHES,
     ),
     Attack(
         "IPv6 to a server in the internet",

@@ -319,7 +319,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         for address in ("127.0.0.1", places["envoy"])
     ]
     until(lambda: agent.ask("resolve", CONTROL, "--timeout", "1s", "--server", f"{places[TALK]}:{HOST_PORT}").ok)
-    witnesses = Witnesses([world.origin, loopback, agent, who[Who.NEIGHBOUR], listener, *within])
+    witnesses = Witnesses([world.origin, loopback, agent, who[Who.NEIGHBOUR], *within, listener])
     return Site(world, firewall, peers, who, names, witnesses, places)
 
 

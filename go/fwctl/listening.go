@@ -18,10 +18,17 @@ import (
 // readingShare is the part of the time that may be spent on reading what listens, as one in so many.
 const readingShare = 100
 
-// listening knows at which places programs in this network namespace listen for TCP connections (proc(5), net/tcp).
-// It is read again when it is asked, but not so often that many ports cost much.
+// States of sockets that wait for whoever comes: of TCP, and of UDP (linux/net/tcp_states.h).
+const (
+	listens     = "0A"
+	unconnected = "07"
+)
+
+// listening knows at which places programs in this network namespace listen for TCP connections, and at which addresses
+// they take datagrams as well (proc(5), net/tcp and net/udp). It is read again when it is asked, but not so often that
+// many ports cost much.
 type listening struct {
-	folder string // with the files tcp and tcp6
+	folder string // with the files tcp, tcp6, udp and udp6
 	places map[netip.AddrPort]bool
 	hosts  map[netip.Addr]bool
 	fresh  time.Time // until when it need not be read again
@@ -34,7 +41,7 @@ func (l *listening) refresh() error {
 		return nil
 	}
 	l.places, l.hosts = map[netip.AddrPort]bool{}, map[netip.Addr]bool{}
-	for _, name := range []string{"tcp", "tcp6"} {
+	for name, state := range map[string]string{"tcp": listens, "tcp6": listens, "udp": unconnected, "udp6": unconnected} {
 		file, err := os.Open(filepath.Join(l.folder, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without IPv6
@@ -42,7 +49,7 @@ func (l *listening) refresh() error {
 		if err != nil {
 			return err
 		}
-		err = l.read(file)
+		err = l.read(file, state)
 		file.Close()
 		if err != nil {
 			return err
@@ -53,19 +60,24 @@ func (l *listening) refresh() error {
 	return nil
 }
 
-// read adds the places in one file. Sockets that listen come before all others.
-func (l *listening) read(file io.Reader) error {
-	const place, state, listens = 1, 3, "0A"
+// read adds the places of sockets in a state in one file. Those of TCP that listen come before all others.
+func (l *listening) read(file io.Reader, wanted string) error {
+	const place, state = 1, 3
 	lines := bufio.NewScanner(file)
 	lines.Scan() // the names of the columns
 	for lines.Scan() {
 		columns := strings.Fields(lines.Text())
-		if len(columns) <= state || columns[state] != listens {
-			break
+		if len(columns) <= state || columns[state] != wanted {
+			if wanted == listens {
+				break
+			}
+			continue
 		}
 		if found, is := readPlace(columns[place]); is {
-			l.places[found] = true
 			l.hosts[found.Addr()] = true
+			if wanted == listens {
+				l.places[found] = true
+			}
 		}
 	}
 	return lines.Err()
@@ -85,13 +97,13 @@ func readPlace(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.AddrFrom4(host), uint16(number)), true
 }
 
-// anything reports whether anything listens at all.
+// anything reports whether anything listens for connections at all.
 func (l *listening) anything() bool { return len(l.places) > 0 }
 
-// at reports whether something listens at a place.
+// at reports whether something listens for connections at a place.
 func (l *listening) at(place netip.AddrPort) bool {
 	return l.places[place] || l.places[netip.AddrPortFrom(netip.IPv4Unspecified(), place.Port())]
 }
 
-// on reports whether something listens at an address, on any port.
+// on reports whether something listens at an address, on any port, or takes datagrams there.
 func (l *listening) on(address netip.Addr) bool { return l.hosts[address] }

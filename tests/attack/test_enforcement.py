@@ -366,11 +366,14 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
     if sibling == "coredns":
         assert sockets == {(kind, "*", "53") for kind in ("tcp", "udp")}
     else:
-        ports = {"own": 8443, "raw": 2222, "in": 80, "in2": 80, "shell": 22}
-        own = {name: site.agent.ask("resolve", f"{name}.test").last["answers"][0] for name in ports}
+        own = {
+            (rule.transport, name, port) for rule in POLICY.rules.rules if rule.opaque for name in rule.names
+            for port in rule.ports
+        }  # fmt: skip
+        where = {name: site.agent.ask("resolve", name).last["answers"][0] for _, name, _ in own}
         assert sockets == {
             *(("tcp", site.places["envoy"], port) for port in ("80", "443", "8080", "8443")),
-            *(("tcp", own[name], str(port)) for name, port in ports.items()),
+            *((transport, where[name], str(port)) for transport, name, port in own),
         }
     unix = [line.split() for line in _there(site, process, "cat", "/proc/net/unix").splitlines()[1:]]
     assert [line[7] for line in unix if len(line) > 7 and line[7].startswith("@")] == []
