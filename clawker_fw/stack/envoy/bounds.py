@@ -54,8 +54,8 @@ LOOKUPS = 100
 
 The next ones fail. Those that wait for the same name count as well, but not those for a name that is known, so
 fewer would be too few for an agent that begins many at once. The engine's own resolver takes on 1,024 queries at
-once for a container, and gives up after 4 s. For a name that is never answered, it is asked five times in 5 s: four
-of these queries wait at any time, so one share can use 400 below the rules of one group.
+once for a container, and gives up after 4 s. For a name that is never answered, it is asked five times in 5 s:
+four of these queries wait at any time, so one share can use 400 below the rules of one group.
 """
 
 CACHED_NAMES = 65536
