@@ -1,4 +1,4 @@
-"""An in-memory engine, and a clock that does not wait."""
+"""An in-memory engine, a watcher over one, and a clock that does not wait."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -6,12 +6,20 @@ from types import SimpleNamespace
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.stack.release import Release
+from devkit.watched import Watched
 
 
 @pytest.fixture
 def memory() -> MemoryEngine:
     """An engine without containers, networks or images."""
     return MemoryEngine()
+
+
+@pytest.fixture
+def watched(release: Release) -> Watched:
+    """A running stack, and the watcher to run on it."""
+    return Watched(release)
 
 
 @pytest.fixture(autouse=True)

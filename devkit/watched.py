@@ -1,0 +1,145 @@
+"""A watcher over an in-memory engine, with a clock that follows a script."""
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Event
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.stack.release import Release
+from clawker_fw.watch.decision import Answer, Decision
+from clawker_fw.watch.follow import Inbox, News
+from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
+from devkit import stacks
+from devkit.waiting import until
+
+ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
+INTERVAL = 30.0
+
+
+class CountingEngine(MemoryEngine):
+    """An engine that counts the events it emits and those that the follower has handled."""
+
+    def __init__(self) -> None:
+        """Start both counts at zero."""
+        super().__init__()
+        self.emitted = 0
+        self.taken = 0
+
+    def _emit(self, event: Event) -> None:
+        self.emitted += len(self._followers)
+        super()._emit(event)
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[Event]]:
+        """Count handled events: the follower asks for the next one when it has handled the last."""
+        with super().events() as events:
+
+            def counted() -> Iterator[Event]:
+                for event in events:
+                    yield event
+                    self.taken += 1
+
+            yield counted()
+
+    def settle(self) -> None:
+        """Wait until every event is handled, or, after the engine has gone away, until its follower has ended."""
+        if self._followers:
+            until(lambda: self.taken >= self.emitted, every=0.0005)
+        else:
+            until(lambda: all(each.name != "engine-events" for each in threading.enumerate()), every=0.0005)
+
+
+class Script(Inbox):
+    """A clock with scripted events; the watcher stops at the end."""
+
+    def __init__(self, engine: CountingEngine, end: float) -> None:
+        """Start at 0."""
+        super().__init__()
+        self.now = 0.0
+        self.stopped = False
+        self._engine = engine
+        self._end = end
+        self._numbers = count()
+        self._actions: list[tuple[float, int, Callable[[], object]]] = []
+
+    def at(self, moment: float, action: Callable[[], object]) -> None:
+        """Schedule an event."""
+        heapq.heappush(self._actions, (moment, next(self._numbers), action))
+
+    def take(self, seconds: float) -> set[News]:
+        """Let time pass until an event, or for the requested time."""
+        self._engine.settle()
+        if found := super().take(0):
+            return found
+        target = min(self.now + seconds, self._end)
+        if self._actions and self._actions[0][0] <= target:
+            self.now, _, action = heapq.heappop(self._actions)
+            action()
+            self._engine.settle()
+            return super().take(0)
+        self.now = target
+        self.stopped = self.now >= self._end
+        return {News.STOP} if self.stopped else set()
+
+
+class Watched:
+    """A running stack, and the watcher to run on it."""
+
+    def __init__(self, release: Release, engine: CountingEngine | None = None) -> None:
+        """Bring up the stack."""
+        self.engine = engine or CountingEngine()
+        self.release = release
+        self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
+        stacks.converged(self.engine, self.wanted)
+        self.decisions: list[tuple[float, Decision]] = []
+        self.script = Script(self.engine, 0)
+        self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
+        self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
+
+    def change(self, *rules: str) -> None:
+        """Change the desired rules."""
+        self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
+
+    @contextmanager
+    def _connected(self) -> Iterator[CountingEngine]:
+        yield self.engine
+
+    def place(self) -> WatcherContext:
+        """Return the watcher's environment, without jitter."""
+        return WatcherContext(
+            connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
+            blueprint=lambda _: self.blueprint(),
+            report=lambda decision: self.decisions.append((self.script.now, decision)),
+            inbox=self.script,
+            stopping=lambda: self.script.stopped,
+            clock=lambda: self.script.now,
+            wall=lambda: self.script.now,
+            random=lambda: 0.5,
+        )
+
+    def until(
+        self, end: float, *actions: tuple[float, Callable[[], object]], heal: Heal = Heal.TAMPER
+    ) -> list[str]:
+        """Run the watcher until the end of the script, and return its decisions with their times as text."""
+        self.script = Script(self.engine, end)
+        self.decisions = []
+        for moment, action in actions:
+            self.script.at(moment, action)
+        Watcher(Orders("clawker", heal, INTERVAL), self.place()).watch()
+        return [
+            f"{moment:g} {each.trigger} {each.answer}{f' {each.outcome}' if each.outcome else ''}"
+            for moment, each in self.decisions
+        ]
+
+    def heals(self) -> list[float]:
+        """Return when something was healed, or when that was tried."""
+        return [moment for moment, decision in self.decisions if decision.answer is Answer.HEAL]
+
+    def is_current(self) -> bool:
+        """Whether nothing differs."""
+        return stacks.found(self.engine, self.wanted) == set()

@@ -1,0 +1,326 @@
+"""The watcher and its settings: while they can't be read, and when an agent can write them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from clawker_fw import convergence, pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Mount
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.origin import origin
+from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
+from clawker_fw.watch.decision import Answer
+from clawker_fw.watch.heal import Heal
+from devkit import stacks
+from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
+
+
+class Unreadable:
+    """Settings that are unreadable for a while."""
+
+    def __init__(self, watched: Watched, error: SettingsError) -> None:
+        """Start with readable settings."""
+        self._watched = watched
+        self._good = watched.blueprint
+        self._error = error
+
+    def _fail(self) -> Blueprint:
+        raise self._error
+
+    def begin(self, *then: Callable[[], object]) -> None:
+        """Make them unreadable from now on, and cause an event."""
+        self._watched.blueprint = self._fail
+        for action in then:
+            action()
+
+    def end(self) -> None:
+        """Make them readable again."""
+        self._watched.blueprint = self._good
+
+
+BROKEN = SettingsError("settings-invalid", "Half a file.")
+
+
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, watched: Watched) -> None:
+    """Without readable settings, stopped, paused and disconnected siblings are repaired."""
+    unreadable = Unreadable(watched, BROKEN)
+    engine = watched.engine
+    decisions = watched.until(
+        40,
+        (10, partial(unreadable.begin, partial(engine.stop, ENVOY))),
+        (15, partial(engine.pause, COREDNS)),
+        (20, partial(engine.disconnect, "clawker-net", COREDNS)),
+        heal=heal,
+    )
+    assert decisions[1] == "10 event heal done"
+    for moment, decision in watched.decisions[1:]:
+        assert decision.verdict is None, moment
+        assert BROKEN in (decision.error, decision.unused)
+    unreadable.end()
+    assert watched.is_current()
+
+
+def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> None:
+    """A sibling whose files were tampered with is not started, and nothing is replaced."""
+    unreadable = Unreadable(watched, BROKEN)
+    engine = watched.engine
+
+    def tamper() -> None:
+        engine.stop(COREDNS)
+        engine.put_files(COREDNS, {POLICY: public(b"forged")})
+        engine.remove(ENVOY)
+
+    def mend() -> None:
+        assert engine.inside(COREDNS).status == "exited"
+        assert engine.container(ENVOY) is None
+        unreadable.end()
+
+    decisions = watched.until(60, (10, partial(unreadable.begin, tamper)), (20, mend))
+    assert decisions[1:4] == ["10 event retry", "11 again retry", "12.5 again retry"]
+    assert watched.decisions[1][1].error is BROKEN
+    assert watched.decisions[1][1].verdict is None
+    assert watched.is_current()
+
+
+def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> None:
+    """A watcher that starts with unreadable settings does not know the desired stack, so it does nothing."""
+    unreadable = Unreadable(watched, BROKEN)
+    unreadable.begin(partial(watched.engine.stop, ENVOY))
+    watched.until(9)
+    assert {decision.answer for _, decision in watched.decisions} == {Answer.RETRY}
+    assert watched.engine.inside(ENVOY).status == "exited"
+    unreadable.end()
+    watched.until(9)
+    assert watched.is_current()
+
+
+# --- settings that an agent can write -------------------------------------------------------------------------
+
+
+@dataclass
+class Shared:
+    """A stack whose settings file is in a folder that is mounted into an agent."""
+
+    watched: Watched
+    file: Path
+
+    def wants(self, *rules: str) -> None:
+        """Change the rules in the file."""
+        wanted = stacks.blueprint(self.watched.engine.facts(), *rules, release=self.watched.release)
+        digest = " ".join(rules)
+        self.watched.wanted = replace(wanted, origin=origin(self.file, None, digest), files=(self.file,))
+
+    def live(self) -> bytes:
+        """Return the resolver's list of names."""
+        return self.watched.engine.inside(COREDNS).files[POLICY].content
+
+
+class MakeShared(Protocol):
+    """Creates a stack whose settings file is mounted into an agent."""
+
+    def __call__(self, *, read_only: bool) -> Shared:
+        """Prepare the stack."""
+
+
+@pytest.fixture
+def shared(watched: Watched, tmp_path: Path) -> MakeShared:
+    """Bring up the stack with an agent that can, or can't, write the settings file."""
+
+    def made(*, read_only: bool) -> Shared:
+        stack = Shared(watched, tmp_path / "clawker-fw.yaml")
+        stack.file.touch()
+        stack.wants("a.test")
+        stacks.converged(watched.engine, watched.wanted)
+        agent = stacks.bare_container("agent", watched.wanted, "clawker-net")
+        mounts = (Mount("bind", "/work", str(tmp_path), read_only=read_only),)
+        watched.engine.start(
+            watched.engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts)))
+        )
+        return stack
+
+    return made
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, read_only: bool) -> None:  # noqa: FBT001 - a parameter
+    """The mount is reported and the old rules stay in force; a change in a read-only mount is applied."""
+    stack = shared(read_only=read_only)
+    watched = stack.watched
+    before = stack.live()
+    watched.until(
+        70, (10, lambda: stack.wants("evil.test")), (35, partial(watched.engine.stop, ENVOY)), heal=Heal.ALL
+    )
+    last = watched.decisions[-1][1]
+    if read_only:
+        assert stack.live() != before
+        assert last.unused is None
+        assert watched.is_current()
+        return
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert last.unused is not None
+    assert last.unused.code == "settings-open"
+    assert last.unused.context == (f"agent can write {stack.file}: {stack.file.parent} is mounted at /work",)
+
+
+def test_an_agent_that_writes_and_goes_is_remembered(shared: MakeShared) -> None:
+    """A change by an agent is not applied after the agent is gone. Once it is undone, changes are applied."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+
+    def write_and_go() -> None:
+        stack.wants("evil.test")
+        watched.engine.remove("agent")
+
+    def nothing_applied() -> None:
+        assert stack.live() == before
+        stack.wants("a.test")
+
+    watched.until(
+        170, (10, write_and_go), (80, nothing_applied), (120, lambda: stack.wants("more.test")), heal=Heal.ALL
+    )
+    assert "settings-open" in {each.unused.code for _, each in watched.decisions if each.unused}
+    assert watched.decisions[-1][1].unused is None
+    assert stack.live() != before
+    assert watched.is_current()
+
+
+def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> None:
+    """If an agent makes the file unreadable, everything is healed with the last good settings."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    unreadable = Unreadable(watched, BROKEN)
+    before = stack.live()
+
+    def tamper() -> None:
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, partial(unreadable.begin, tamper)))
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert watched.decisions[-1][1].unused is BROKEN
+
+
+def test_an_agent_that_asks_for_more_than_there_is_gains_nothing(shared: MakeShared) -> None:
+    """Settings that the machine has no room for are no better than unreadable ones."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+
+    def tamper() -> None:
+        absurd = stacks.blueprint(
+            watched.engine.facts(), "a.test", release=watched.release, resources={"envoy": {"memory": "1000GiB"}}
+        )
+        watched.wanted = replace(absurd, origin=origin(stack.file, None, "absurd"), files=(stack.file,))
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, tamper))
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    unused = watched.decisions[-1][1].unused
+    assert unused is not None
+    assert unused.code == "resources-not-there"
+
+
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_a_machine_that_is_resized_is_replaced_for_once_at_most(heal: Heal, watched: Watched) -> None:
+    """It is told, and closed by whoever closes everything, once. What somebody did is closed as ever."""
+    engine = watched.engine
+    before = {name: engine.inside(name).id for name in (ENVOY, COREDNS)}
+
+    def resize() -> None:
+        engine.has = replace(engine.has, processors=4)
+
+    decisions = watched.until(20 * INTERVAL, (10, resize), heal=heal)
+    assert sum("heal" in each for each in decisions) == (heal is Heal.ALL)
+    assert (before == {name: engine.inside(name).id for name in before}) is (heal is Heal.TAMPER)
+    left = {each.cause.value for each in watched.decisions[-1][1].left}
+    assert left == ({"machine"} if heal is Heal.TAMPER else set())
+
+
+def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: MakeShared) -> None:
+    """The stack records what was applied; a change that a person has applied is accepted."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    before = stack.live()
+    stack.wants("evil.test")
+    watched.until(10, heal=Heal.ALL)
+    assert {decision.error.code for _, decision in watched.decisions if decision.error} == {"settings-open"}
+    assert stack.live() == before
+    stacks.converged(watched.engine, watched.wanted)
+    assert stack.live() != before
+    watched.engine.stop(ENVOY)
+    watched.until(10, heal=Heal.ALL)
+    assert watched.decisions[-1][1].unused is None
+    assert watched.is_current()
+
+
+def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp_path: Path) -> None:
+    """Two watchers with different files don't fight: the second one only reports."""
+    stack = shared(read_only=True)
+    before = stack.live()
+    stack.file = tmp_path / "other.yaml"
+    stack.wants("other.test")
+    stack.watched.until(10, heal=Heal.ALL)
+    assert {decision.error.code for _, decision in stack.watched.decisions if decision.error} == {"settings-other"}
+    assert stack.live() == before
+
+
+@pytest.mark.parametrize("moment", ["after a look", "before the lock"])
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_what_a_person_applies_is_not_undone(
+    shared: MakeShared, monkeypatch: pytest.MonkeyPatch, *, moment: str, unreadable: bool
+) -> None:
+    """A `reload` may come between any two looks of a watcher that does not apply the file: its rules stay."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    broken = Unreadable(watched, BROKEN)
+    due: list[bool] = []
+    applied: list[bytes] = []
+
+    def apply() -> None:
+        if due:
+            due.clear()
+            stacks.converged(watched.engine, watched.wanted)
+            applied.append(stack.live())
+
+    def compare(engine: MemoryEngine, blueprint: Blueprint) -> pipeline.Comparison:
+        seen = compared(engine, blueprint)
+        if moment == "after a look":
+            apply()
+        return seen
+
+    def converge(*given: Any) -> pipeline.Comparison:  # noqa: ANN401 - passed on
+        if moment == "before the lock":
+            apply()
+        return converged(*given)
+
+    compared, converged = pipeline.compare, convergence.converge
+    monkeypatch.setattr(pipeline, "compare", compare)
+    monkeypatch.setattr(convergence, "converge", converge)
+
+    def write() -> None:
+        stack.wants("more.test")
+        if unreadable:
+            broken.begin(lambda: None)
+
+    def tamper() -> None:
+        due.append(True)
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+
+    watched.until(100, (10, write), (30, tamper), (60, broken.end), heal=Heal.ALL)
+    assert applied
+    assert stack.live() == applied[0]
+    assert watched.decisions[-1][1].unused is None
+    assert watched.is_current()
