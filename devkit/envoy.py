@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import secrets
@@ -44,9 +45,18 @@ from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
 
-_VIRTUAL = IPv4Network((int(IPv4Address("127.128.0.0")) + os.getpid() % 2**11 * 2**12, 20))
-"""Where the addresses of names are that need one of their own. Each process has others: tests run side by side,
-and the kernel lets two listen on the same port of an address."""
+_STARTED = itertools.count()
+
+
+def _own_block() -> IPv4Network:
+    """Return where the addresses of names are that need one of their own.
+
+    Each of a process's proxies has others than the last few, and each process has others: tests run side by side,
+    and the kernel lets two listen on the same port of an address.
+    """
+    number = os.getpid() % 2**8 * 2**3 + next(_STARTED) % 2**3
+    return IPv4Network((int(IPv4Address("127.128.0.0")) + number * 2**12, 20))
+
 
 CAPACITY = capacity(ResourceSettings(), Machine(processors=1))
 """What Envoy may use by default."""
@@ -77,7 +87,7 @@ class Proxy:
         """Start it without listeners. `before` are arguments that come before Envoy's, for another program."""
         self.folder = folder
         self.ports = {port: free_port() for port in PORTS}
-        self._numbers = virtual.Numbers()
+        self._numbers, self._block = virtual.Numbers(), _own_block()
         self._answering = _answer_datagrams()
         for resource in RESOURCES:
             (folder / "hot" / resource.path).parent.mkdir(parents=True)
@@ -130,8 +140,8 @@ class Proxy:
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files in the order of a commit."""
         policy = Policy(rules)
-        self._numbers = virtual.assigned(policy.opaque, self._numbers, _VIRTUAL.num_addresses - 1)
-        self.virtual = {name: _VIRTUAL[1 + number] for name, number in self._numbers.names}
+        self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
+        self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
         for path, file in configuration(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))

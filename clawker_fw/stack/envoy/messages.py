@@ -26,8 +26,12 @@ Anything else means one thing to Envoy, which compares octets, and another to th
 escapes: a name with a backslash would be matched as it stands, and looked up as another.
 """
 
-RUNTIME = {"re2.max_program_size.error_level": 2000}
-"""Envoy's runtime settings: by default it refuses expressions as large as those for a host name."""
+RUNTIME = {
+    "re2.max_program_size.error_level": 2000,
+    "envoy.reloadable_features.enable_new_dns_implementation": False,
+}
+"""Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster whose
+name has got another address ends all sessions over UDP: names whose addresses take turns would keep none."""
 
 
 def duration(seconds: float) -> str:
