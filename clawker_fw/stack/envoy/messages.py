@@ -30,8 +30,8 @@ RUNTIME = {
     "re2.max_program_size.error_level": 2000,
     "envoy.reloadable_features.enable_new_dns_implementation": False,
 }
-"""Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster whose
-name has got another address ends all sessions over UDP: names whose addresses take turns would keep none."""
+"""Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster
+whose name has got another address ends all sessions over UDP: names whose addresses take turns would keep none."""
 
 
 def duration(seconds: float) -> str:
