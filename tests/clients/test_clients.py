@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 
 from devkit.clients.image import HALF, REFUSED, WORKS
 from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, site
-from devkit.firewall import Outcome
 from devkit.waiting import until
 
 SOON = 30.0
@@ -20,7 +19,6 @@ SOON = 30.0
 
 No client waits that long for anything: without a refusal, `curl` would wait for minutes."""
 
-RUNS_AT_ONCE = 4
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 
 Rule = Mapping[str, Any]
@@ -167,108 +165,91 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The site, and what each client does in each zone, as soon as it has done it."""
-
-    site: Site
-    outcomes: Mapping[tuple[str, str], Future[Outcome]]
-
-
 @pytest.fixture(scope="module")
-def runs(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """All clients, several at once."""
+def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A stack with these rules, and the servers around it."""
     needs_engine()
-    with (
-        site(tmp_path_factory.mktemp("site"), RULES) as made,
-        ThreadPoolExecutor(RUNS_AT_ONCE) as pool,
-    ):
-        yield Runs(
-            made,
-            {
-                (each.name, zone): pool.submit(made.agent, each.script, each.named(zone), each.start)
-                for each in CLIENTS
-                for zone in (WORKS, REFUSED, HALF)
-            },
-        )
+    with site(tmp_path_factory.mktemp("site"), RULES) as made:
+        yield made
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-def test_client(runs: Runs, client: Client) -> None:
-    """It does its job where a rule allows it; otherwise it ends soon, and says why."""
-    done = runs.outcomes[client.name, WORKS].result().expect()
-    assert done.out.splitlines()[-1] == client.done
+def test_client(place: Site, client: Client) -> None:
+    """It does its job where a rule allows it; otherwise it ends soon, says why, and no packet of it arrives."""
+    arrived = {zone: place.packets(zone) for zone in FORBIDDEN}
+    zones = (WORKS, REFUSED, HALF)
+    with ThreadPoolExecutor(len(zones)) as pool:
+        runs = pool.map(lambda zone: place.agent(client.script, client.named(zone), client.start), zones)
+        outcomes = dict(zip(zones, runs, strict=True))
+    assert outcomes[WORKS].expect().out.splitlines()[-1] == client.done
     for zone, said in ((REFUSED, client.unknown), (HALF, client.half)):
-        refused = runs.outcomes[client.name, zone].result()
+        refused = outcomes[zone]
         assert refused.code != 0
         assert said in refused.out + refused.err
         assert refused.seconds < SOON
+    assert {zone: place.packets(zone) for zone in FORBIDDEN} == arrived
 
 
-def test_nothing_arrives_of_what_is_refused(runs: Runs) -> None:
-    """No packet, for any client; the same request of a container without the firewall's options does arrive."""
-    for outcome in runs.outcomes.values():
-        outcome.result()
-    arrived = {zone: runs.site.packets(zone) for zone in FORBIDDEN}
-    assert arrived == dict.fromkeys(FORBIDDEN, 0)
+def test_without_the_firewall_it_would_arrive(place: Site) -> None:
+    """The same request, of a container without the firewall's options."""
     for zone in FORBIDDEN:
-        free = runs.site.agent("curl -sS https://$HOST/hello", f"free.{zone}", "docker run")
+        before = place.packets(zone)
+        free = place.agent("curl -sS https://$HOST/hello", f"free.{zone}", "docker run")
         assert free.expect().out == "hello\n"
-        assert runs.site.packets(zone) > 0
+        assert place.packets(zone) > before
 
 
-def test_git_over_ssh_to_two_hosts(runs: Runs) -> None:
+def test_git_over_ssh_to_two_hosts(place: Site) -> None:
     """At once, each reaches its own: the keys of the hosts and what is cloned are not mixed up."""
     clone = "git clone -q git@{0}.$HOST:greeting.git /tmp/{0} &"
     script = f"{clone.format('one')} {clone.format('two')} wait; cat /tmp/one/greeting /tmp/two/greeting"
-    assert runs.site.agent(script, WORKS).expect().out == "hello from one\nhello from two\n"
+    assert place.agent(script, WORKS).expect().out == "hello from one\nhello from two\n"
 
 
-def test_every_version_of_tls(runs: Runs) -> None:
+def test_every_version_of_tls(place: Site) -> None:
     """What client and server agree on is not the firewall's business, from TLS 1.0 on."""
     versions = ("1.0", "1.1", "1.2", "1.3")
     script = "".join(
         f"curl -sS --tlsv{each} --tls-max {each} --ciphers ALL:@SECLEVEL=0 https://$HOST/hello;"
         for each in versions
     )
-    assert runs.site.agent(script, f"tls.{WORKS}").expect().out == "hello\n" * len(versions)
+    assert place.agent(script, f"tls.{WORKS}").expect().out == "hello\n" * len(versions)
     agreed = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-    until(lambda: tuple(each["tls"] for each in runs.site.requests(f"tls.{WORKS}")) == agreed)
+    until(lambda: tuple(each["tls"] for each in place.requests(f"tls.{WORKS}")) == agreed)
 
 
-def test_http_2(runs: Runs) -> None:
+def test_http_2(place: Site) -> None:
     """Curl and the server agree on it over TLS; without TLS, curl has to know it before."""
     script = "curl -sS --http2 https://$HOST/hello; curl -sS --http2-prior-knowledge http://$HOST/hello"
-    assert runs.site.agent(script, f"h2.{WORKS}").expect().out == "hello\nhello\n"
-    first = until(lambda: runs.site.requests(f"h2.{WORKS}"))[0]
+    assert place.agent(script, f"h2.{WORKS}").expect().out == "hello\nhello\n"
+    first = until(lambda: place.requests(f"h2.{WORKS}"))[0]
     assert (first["protocol"], first["tls"]) == ("HTTP/2.0", "TLSv1.3")
 
 
-def test_postgresql_over_tls_alone(runs: Runs) -> None:
+def test_postgresql_over_tls_alone(place: Site) -> None:
     """With TLS from the first byte, which PostgreSQL can since version 17, an https rule is enough."""
     script = (
         "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslnegotiation=direct sslmode=verify-full"
         ' sslrootcert=system"'
     )
-    assert runs.site.agent(script, f"direct.{WORKS}").expect().out == "42\n"
+    assert place.agent(script, f"direct.{WORKS}").expect().out == "42\n"
 
 
-def test_an_address_instead_of_a_name(runs: Runs) -> None:
+def test_an_address_instead_of_a_name(place: Site) -> None:
     """There is no way to it, and a client hears that from the kernel."""
-    refused = runs.site.agent(f"curl -sS https://{WEB}/hello", "unused")
+    refused = place.agent(f"curl -sS https://{WEB}/hello", "unused")
     assert refused.code != 0
     assert "Could not connect to server" in refused.err
     assert refused.seconds < SOON
 
 
-def test_an_agent_of_compose(runs: Runs, tmp_path: Path) -> None:
+def test_an_agent_of_compose(place: Site, tmp_path: Path) -> None:
     """A service with the override of `agent compose` is confined, and does its job."""
-    site = runs.site
     script = f"curl -sS https://$$HOST/hello; curl -sS https://compose.{REFUSED}/hello || echo refused"
-    service = {"image": site.image, "environment": {"HOST": f"compose.{WORKS}"}, "command": ["sh", "-c", script]}
+    service = {"image": place.image, "environment": {"HOST": f"compose.{WORKS}"}, "command": ["sh", "-c", script]}
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"agent": service}}))
-    (tmp_path / "firewall.yaml").write_text(site.firewall.call("agent", "compose").expect().out)
-    said = site.compose(tmp_path, "up", "--exit-code-from", "agent").expect().out
+    (tmp_path / "firewall.yaml").write_text(place.firewall.call("agent", "compose").expect().out)
+    said = place.compose(tmp_path, "up", "--exit-code-from", "agent").expect().out
     assert re.findall(r"agent-1 +\| (hello|refused)$", said, re.MULTILINE) == ["hello", "refused"]
 
 
