@@ -60,7 +60,8 @@ class Host:
             if not received:
                 return  # shut down
             self.sources.append(source)
-            self._socket.sendto(self._name + received[len(self._name) :], source)
+            with suppress(OSError):  # it has been shut down since
+                self._socket.sendto(self._name + received[len(self._name) :], source)
 
 
 @pytest.fixture
