@@ -33,7 +33,6 @@ ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
 APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
-DEBIAN = "http://deb.debian.org/debian"
 # After `su` without `-`, PATH lacks the folders in which Debian installs the programs that are started here.
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 # The longest path of a socket in an engine's folder must fit into sockaddr_un (108 bytes).
@@ -456,13 +455,13 @@ def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
 
 
 def _mirror() -> str:
-    """Return the Debian mirror that this machine uses, or Debian's own where it uses none."""
+    """Return the Debian mirror that this machine uses, or "", which is debootstrap's own choice."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return mirror
     targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
     found = re.search(r"^Debian main (\S+)$", targets, re.MULTILINE)
     if found is None:
-        return DEBIAN
+        return ""
     # In Debian's cloud images, sources refer to a file with the mirrors.
     scheme, _, place = found[1].partition(":")
     return Path(place).read_text().split()[0] if scheme == "mirror+file" else found[1]

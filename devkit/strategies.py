@@ -94,6 +94,10 @@ def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
     return st.lists(rules(), max_size=most).map(RuleSet.of)
 
 
+_SUBTREES, _OPAQUE, _NETWORKS, _DENIALS = 0.3, 0.1, 0.3, 0.2
+"""How many of random rules are for subtrees, forward everything, are for a network then, or deny."""
+
+
 def random_rules(chosen: random.Random, most: int) -> RuleSet:
     """Return a large rule set quickly, because hypothesis is slow for many rules."""
     top = ("test", "com", "a", "wild.test")
@@ -101,17 +105,17 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
     for _ in range(most):
         labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
         name = ".".join([*labels, chosen.choice(top)])
-        destination = Destination(name, chosen.random() < 0.3)  # noqa: PLR2004
+        destination = Destination(name, chosen.random() < _SUBTREES)
         private = len(name) % 2 == 0
-        if chosen.random() < 0.1:  # noqa: PLR2004
+        if chosen.random() < _OPAQUE:
             protocol, first, last = chosen.choice(OPAQUE)
-            if chosen.random() < 0.3:  # noqa: PLR2004
+            if chosen.random() < _NETWORKS:
                 entries.append(_of_network(name, (protocol, first, last)))
                 continue
             exact = Destination(name, subtree=False)
             entries.append(Rule(exact, protocol, first, allow_private=private, last_port=last))
             continue
-        if chosen.random() < 0.2:  # noqa: PLR2004
+        if chosen.random() < _DENIALS:
             protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))
             entries.append(Rule(destination, protocol, port, action=Action.DENY))
         else:

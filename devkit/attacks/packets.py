@@ -106,23 +106,20 @@ OTHERWISE = (
         control=FETCHES,
         by=Who.FORGER,
     ),
-    Attack(
-        "With `NET_RAW`, a datagram to an IPv6 address of the host",
-        _forged(Who.FORGER, _TO_IPV6, six=True),
-        "sent",
-        control=FETCHES,
-        by=Who.FORGER,
-        heard=(HEARD,),
-        because=_IPV6_HOST,
-    ),
-    Attack(
-        "With `NET_RAW`, a datagram to the host, by the bridge's link-local address",
-        _forged(Who.FORGER, _TO_BRIDGE, six=True),
-        "sent",
-        control=FETCHES,
-        by=Who.FORGER,
-        heard=(HEARD,),
-        because=_IPV6_HOST,
+    *(
+        Attack(
+            f"With `NET_RAW`, a datagram to {what}",
+            _forged(Who.FORGER, place, six=True),
+            "sent",
+            control=FETCHES,
+            by=Who.FORGER,
+            heard=(HEARD,),
+            because=_IPV6_HOST,
+        )
+        for what, place in {
+            "an IPv6 address of the host": _TO_IPV6,
+            "the host, by the bridge's link-local address": _TO_BRIDGE,
+        }.items()
     ),
     Attack(
         "With `NET_RAW`, a name without a rule",

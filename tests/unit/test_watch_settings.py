@@ -150,7 +150,7 @@ def shared(watched: Watched, tmp_path: Path) -> MakeShared:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, read_only: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, *, read_only: bool) -> None:
     """The mount is reported and the old rules stay in force; a change in a read-only mount is applied."""
     stack = shared(read_only=read_only)
     watched = stack.watched

@@ -22,10 +22,10 @@ update-ca-certificates
 
 # A repository for each host of git over ssh, and one for https.
 git config --global init.defaultBranch main
-mkdir -p -m 700 /root/.ssh
+mkdir -p -m 700 ~/.ssh
 useradd --home-dir /home/git --create-home --shell /usr/bin/git-shell --password '*' git
-ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-install -D -o git -m 600 /root/.ssh/id_ed25519.pub /home/git/.ssh/authorized_keys
+ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
+install -D -o git -m 600 ~/.ssh/id_ed25519.pub /home/git/.ssh/authorized_keys
 for name in one two www; do
   git init -q --bare "/srv/git/$name.git"
   git clone -q "/srv/git/$name.git" /tmp/work
@@ -35,7 +35,7 @@ for name in one two www; do
   git -C /tmp/work push -q origin main
   rm -r /tmp/work
   ssh-keygen -q -t ed25519 -N '' -f "/srv/$name.key"
-  echo "$name.works.test $(cut -d' ' -f1-2 "/srv/$name.key.pub")" >>/root/.ssh/known_hosts
+  echo "$name.works.test $(cut -d' ' -f1-2 "/srv/$name.key.pub")" >>~/.ssh/known_hosts
 done
 chown -R git: /home/git
 
