@@ -30,7 +30,10 @@ _OWN_FILES = 1024
 _MOST_CONNECTIONS = 1 << 19
 """Far below the open files that a kernel allows one process (`fs.nr_open`)."""
 
-_SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
+_TELEMETRY = f"{container.HOT}telemetry/telemetry.json"
+
+_SOCKETS = "/tmp"  # noqa: S108 - inside the container; agents can't reach a socket
+"""Where each plugin reports what it has loaded, in `NAME.sock` by the name of its resource. `fwctl` asks there."""
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
 """These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
@@ -67,7 +70,12 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -
 
 def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
     """Return the files that are only read at start."""
-    view = {"policy_path": f"{container.VOLUME}/{policy.POLICY}", "policy_socket": _SOCKET}
+    view = {
+        "policy_path": f"{container.VOLUME}/{policy.POLICY}",
+        "policy_socket": f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
+        "telemetry_path": f"{container.VOLUME}/{_TELEMETRY}",
+        "telemetry_socket": f"{_SOCKETS}/telemetry.sock",
+    }
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),

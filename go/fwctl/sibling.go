@@ -101,11 +101,19 @@ type Program interface {
 	Reason() string
 	// Connections returns the number of open connections from agents.
 	Connections() (int, error)
+	// Telemetry counts what became of the records of what the program has decided.
+	Telemetry() (Telemetry, error)
+}
+
+// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
+type Telemetry struct {
+	Sent uint64 `json:"sent"`
+	Lost uint64 `json:"lost"`
 }
 
 func (s Sibling) program() Program {
 	if s.Name == "envoy" {
 		return newEnvoy(adminSocket)
 	}
-	return coredns{socket: policySocket, server: "127.0.0.1:53"}
+	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: s.Resources}
 }
