@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.model import Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns, policy, virtual
@@ -82,7 +83,7 @@ class Program:
 def _document(rules: RuleSet) -> bytes:
     compiled = Policy(rules)
     numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
-    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), 0)[policy.POLICY].content
+    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content
 
 
 @pytest.fixture(scope="module")
