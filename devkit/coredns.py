@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from clawker_fw.model import Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns, policy, virtual
@@ -84,7 +85,7 @@ def document(rules: RuleSet) -> bytes:
     """Return the list for these rules."""
     compiled = Policy(rules)
     numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
-    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), 0)[policy.POLICY].content
+    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content
 
 
 def _read(path: Path) -> dict[str, Any]:

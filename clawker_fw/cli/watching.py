@@ -131,7 +131,7 @@ def watch(
                     given.warn_of_project(chosen, loaded)
                     warned.set()
                 steady.require(loaded.files)
-                return given.blueprint(chosen, loaded, release, facts)
+                return given.blueprint(chosen, loaded, release, facts, keeps=True)
 
             place = WatcherContext(
                 connect=lambda: _connected(chosen),

@@ -35,10 +35,11 @@ func (s Sibling) around(block netip.Prefix) netip.Prefix {
 }
 
 // Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
-// are not limited. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
+// are not limited, and only they may connect to addresses in Private: for others these have closed ports. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
 type Limits struct {
 	Subnet               netip.Prefix `json:"subnet"`
 	Except               []netip.Addr `json:"except"`
+	Private              []netip.Addr `json:"private"`
 	Connections          int          `json:"connections"`     // at once
 	AllConnections       int          `json:"all_connections"` // at once, of all agents together
 	ConnectionsPerSecond int          `json:"connections_per_second"`
