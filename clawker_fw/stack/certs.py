@@ -167,8 +167,8 @@ def mint_authority(project: str, now: float) -> Pair:
     return _signed(builder, key, key)
 
 
-def mint_client(authority: Pair, project: str, sibling: Sibling, now: float) -> Pair:
-    """Return a client certificate for a sibling.
+def mint_client(authority: Pair, project: str, client: str, now: float) -> Pair:
+    """Return a client certificate for a sibling, or for a watcher.
 
     Raises:
         ValueError: when the authority can't be used.
@@ -176,8 +176,8 @@ def mint_client(authority: Pair, project: str, sibling: Sibling, now: float) -> 
     from cryptography import x509  # noqa: PLC0415 - slow
     from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415 - slow
 
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://clawker-fw/{project}/{sibling}")]
-    subject = f"{project}-{sibling}"
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://clawker-fw/{project}/{client}")]
+    subject = f"{project}-{client}"
     return _leaf(authority, subject, names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, life=CLIENT_LIFE)
 
 

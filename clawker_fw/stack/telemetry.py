@@ -62,8 +62,10 @@ ATTRIBUTES = (
     Attribute("dns.response.code", "the code of the answer", (QUERY,)),
     Attribute("dns.answer.count", "how many records the answer had", (QUERY,)),
     Attribute("clawker_fw.action", "`allowed` or `refused`: the decision, not a guess from a code", _ALL),
-    Attribute("clawker_fw.reason", "why it was refused, as in the log", _ALL),
-    Attribute("clawker_fw.rule", "the filter chain or route of the rule that decided, or the rule itself", _ALL),
+    Attribute("clawker_fw.reason", "why it was refused, as in the log; CoreDNS's allowed queries have none", _ALL),
+    Attribute(
+        "clawker_fw.rule", "the filter chain or route of the rule that decided, or the rule itself", _BY_ENVOY
+    ),
     Attribute("clawker_fw.bytes_received", "octets that the agent sent", _BY_ENVOY),
     Attribute("clawker_fw.bytes_sent", "octets that the agent got", _BY_ENVOY),
     Attribute("clawker_fw.duration_ms", "how long it took, in milliseconds", _ALL),
