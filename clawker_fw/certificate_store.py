@@ -158,7 +158,7 @@ class CertificateStore:
                 former = first_certificate(_read_pair(self.folder, AUTHORITY).certificate)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
-            for name in (COLLECTOR, WATCHER, *Sibling):
+            for name in (COLLECTOR, *Sibling):
                 (self.folder / f"{name}.crt").unlink(missing_ok=True)
             self._renewed(founded, now)
 
@@ -181,23 +181,16 @@ class CertificateStore:
             return authority.certificate, minted
 
     def watcher(self) -> tuple[bytes, Pair]:
-        """Return the authorities that a watcher trusts, and its own pair, renewed if it is due.
+        """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
 
         Raises:
             OSError, ValueError: when there is none, and it can't be made here.
         """
         if self.own is not None and not (self.own / f"{AUTHORITY}.key").exists():
             return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
-        now = self.clock()
         with self._locked():
-            authority = self._authority(now, may_found=False)
-            with suppress(OSError, ValueError):
-                kept = _read_pair(self.folder, WATCHER)
-                if now < certificate(kept.certificate).renewed_at:
-                    return authority.certificate, kept
-            minted = mint_client(authority, self.project, WATCHER, now)
-            self._keep(WATCHER, minted)
-            return authority.certificate, minted
+            authority = self._authority(self.clock(), may_found=False)
+        return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
 
     def kept(self) -> dict[str, bytes]:
         """Return the certificates that are kept here, by name, without keys."""

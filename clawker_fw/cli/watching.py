@@ -312,7 +312,7 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
     found: tuple[float, Destination] | None = None
 
     def find() -> "Destination":
-        """Return where to send to. Settings and certificates are read again after a while."""
+        """Return where to send to, by settings and certificates that are read again after a while."""
         nonlocal found
         if found is None or time.monotonic() - found[0] > _FOUND_SECONDS:
             found = (time.monotonic(), _destination(chosen, release))
@@ -323,7 +323,8 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
         yield
 
 
-_FOUND_SECONDS = 60.0
+_FOUND_SECONDS = 600.0
+"""How long a destination is used. Its certificate is made for it, and lives much longer."""
 
 
 def _require_otlp(chosen: Options) -> None:
@@ -352,7 +353,7 @@ def _destination(chosen: Options, release: "Release") -> "Destination":
     from clawker_fw.watch.otlp import Destination
 
     loaded = given.load(chosen)
-    store, otel = given.certificates(chosen, loaded, release, keeps=True), loaded.settings.otel
+    store, otel = given.certificates(chosen, loaded, release, keeps=False), loaded.settings.otel
     if store is None or otel.endpoint is None:
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()

@@ -123,7 +123,7 @@ def _readable(resource: Resource, content: bytes) -> bool:
             return all("name" in each for each in document["resources"])
         if resource.name == policy.RESOURCE.name:
             return isinstance(document["names"], dict)
-        return document == {} or {"endpoint", "ca", "certificate", "key"} <= document.keys()
+        return bool(not document or {"endpoint", "ca", "certificate", "key"} <= document.keys())
     except (KeyError, TypeError, ValueError):
         return False
 
