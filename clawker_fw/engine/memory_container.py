@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused, Trial
+from clawker_fw.model import (
+    NO_RECORDS,
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    File,
+    Records,
+    Refused,
+    Trial,
+)
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -37,6 +47,7 @@ class MemoryContainer:
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
+    records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -47,6 +47,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         claimed=CLAIMED in inside.files,
         others=inside.others,
         refused=inside.refused,
+        records=inside.records,
         network=inside.network_differences,
         engine_files=inside.engine_files,
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},

@@ -284,6 +284,7 @@ def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Di
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
         "resources": _resources(seen),
+        "telemetry": dataclasses.asdict(seen.probe.records) if seen and seen.probe else None,
         "limited": [
             {
                 "agent": name,

@@ -16,7 +16,19 @@ from rich.status import Status
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Value, Verdict
+from clawker_fw.model import (
+    NO_RECORDS,
+    Attempt,
+    Cause,
+    Desired,
+    Diff,
+    Finding,
+    Observed,
+    Role,
+    Sibling,
+    Value,
+    Verdict,
+)
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, Step, describe
@@ -284,7 +296,7 @@ def status_report(
         other = _counted(desired.rules.count, "rule")
         parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
     parts += [Text(visible(f"{remaining(seconds)} left of {rule}")) for rule, seconds in ending[:_MOST_RULES]]
-    parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_limited(observed)]
+    parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_records(observed), *_limited(observed)]
     if attachable(observed):
         command = f"docker run --rm -it {' '.join(attachment(desired).flags)} IMAGE"
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
@@ -308,6 +320,15 @@ def remaining(seconds: float) -> str:
         f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if value
     ]
     return " ".join(parts[:2]) or "0 s"
+
+
+def _records(observed: Observed) -> list[RenderableType]:
+    """Return a line for each sibling that has sent records to a collector, or lost some."""
+    return [
+        Text(f"{sibling.value} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
+        for sibling, seen in observed.siblings.items()
+        if seen.probe and (records := seen.probe.records) != NO_RECORDS
+    ]
 
 
 def _limited(observed: Observed) -> list[RenderableType]:
