@@ -62,6 +62,8 @@ class Decision:
     """Why the current settings are not used. The previous ones stay in force."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
+    agents: Mapping[str, str] | None = None
+    """The address of each container on the agent network that is not ours, or None when the comparison failed."""
 
     @property
     def verdict(self) -> Verdict | None:

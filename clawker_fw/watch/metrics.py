@@ -38,6 +38,7 @@ class Metrics:
         build.info({"version": version, "stack_build_sha": build_sha})
         self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
         self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
+        self._agents = self._gauge("agent_info", "1 for each attached agent", "agent", "client_address")
         self._last_comparison = self._gauge(
             "last_look_timestamp_seconds", "Time of the last successful comparison"
         )
@@ -79,6 +80,10 @@ class Metrics:
         if decision.answer is Answer.HEAL and decision.outcome:
             for action in {each.action for each in decision.healed}:
                 self._heals.labels(action.value, decision.outcome.value).inc()
+        if decision.agents is not None:
+            self._agents.clear()
+            for name, address in decision.agents.items():
+                self._agents.labels(name, address).set(1)
         if decision.verdict is not None:
             self._last_comparison.set_to_current_time()
             self._set_findings(decision.left)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
-from clawker_fw.model import Action, Cause, EngineFacts, Event, Finding, Sibling
+from clawker_fw.model import Action, Cause, EngineFacts, Event, Finding, Role, Sibling
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
@@ -185,8 +185,14 @@ class Watcher:
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
         warnings = tuple(each.message for each in work.seen.advice)
+        attached = work.seen.observed.attached.get(Role.AGENTS, {})
+        agents = {name: each.address for name, each in attached.items() if each.address}
         return dataclasses.replace(
-            decision, trigger=trigger, seconds=self._place.clock() - began, warnings=warnings
+            decision,
+            trigger=trigger,
+            seconds=self._place.clock() - began,
+            warnings=warnings,
+            agents=agents,
         )
 
     def _retry(self, error: FirewallError) -> Decision:
