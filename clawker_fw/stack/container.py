@@ -31,7 +31,7 @@ UNFINISHED = ("good.new", "restore", "restore.new", "stage")
 """Temporary folders of a commit."""
 
 _COMMIT_SECONDS = 4.0
-_COMMIT_BYTES_A_SECOND = 2_000_000
+_COMMIT_BYTES_A_SECOND = 1_000_000
 """The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
 silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
 
