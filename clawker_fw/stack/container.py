@@ -42,6 +42,10 @@ HELPER_PATH = f"{VOLUME}/{HELPER}"
 _PROCESSES = 128
 """The most processes and threads beside those that a program uses its processors with."""
 
+_CPU_SHARES = 8192
+"""The weight of a sibling while the processors are busy: eight times that of a container by default. It serves all
+agents, so no single one should be in its way. What it does for one is bounded (`limits`)."""
+
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
 
@@ -117,6 +121,7 @@ def shape(
         security_options=("no-new-privileges",),
         sysctls=_sysctls(settings),
         ipc_mode="private",
+        cpu_shares=_CPU_SHARES,
         memory=capacity.memory,
         pids=_PROCESSES + capacity.processors,
         open_files=open_files,
