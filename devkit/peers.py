@@ -173,7 +173,7 @@ class Peers:
         sysctls: Mapping[str, str] | None = None,
         volumes_from: str | None = None,
     ) -> Peer:
-        """Start the program in a container of its own. With `processor`, counted from 0, it may use only this one."""
+        """Start the program in a container of its own, which may use all processors or one, counted from 0."""
         version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
