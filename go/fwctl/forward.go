@@ -25,6 +25,9 @@ const (
 	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5), longestMessage what TCP can carry.
 	longestDatagram = 4096
 	longestMessage  = 1 << 16
+	longestQuery    = 512 // a name of 255 octets, and options
+
+	mostReceived = 4096
 
 	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
 	mostStreams = 64
@@ -83,8 +86,15 @@ func forward(arguments []string) error {
 }
 
 func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
-	message := make([]byte, longestDatagram)
+	received := make(chan func(), mostReceived) // the kernel has room for a few hundred
+	defer close(received)
+	go func() {
+		for take := range received {
+			take()
+		}
+	}()
 	for {
+		message := make([]byte, longestQuery)
 		size, from, err := socket.ReadFromUDPAddrPort(message)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			continue // who asked before has gone
@@ -92,9 +102,11 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 		if err != nil {
 			return err
 		}
-		forwarder.take(message[:size], from.Port(), false, func(reply []byte) {
-			_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
-		})
+		received <- func() {
+			forwarder.take(message[:size], from.Port(), false, func(reply []byte) {
+				_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
+			})
+		}
 	}
 }
 
@@ -117,7 +129,7 @@ func forwardStreams(forwarder *forwarder, listener *net.TCPListener) error {
 func forwardStream(forwarder *forwarder, connection net.Conn) {
 	defer connection.Close()
 	var lock sync.Mutex
-	message := make([]byte, longestDatagram)
+	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
 		size, err := readLong(connection, message)
 		if err != nil {

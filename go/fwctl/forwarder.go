@@ -26,9 +26,10 @@ const (
 	// resolverQueries is what the engine's resolver takes on at once for a container (its maxConcurrent).
 	resolverQueries = 1024
 
-	// A name is asked for again as long as there is no answer: packets get lost on the way. The engine's resolver gives
-	// up after 4 s, so all queries for a name that is silent take room in it at the same time.
+	// A name is asked for again as long as there is no answer: packets get lost on the way. The engine's resolver waits
+	// for 4 s (its extIOTimeout), so all queries for a name that is silent take room in it at the same time.
 	queriesOfALookup = 3
+	resolverPatience = 4 * time.Second
 
 	// Lookups at once: of a share, of them those below one rule, and of names that rules name, whoever asks for them.
 	// Together they fit into the engine's resolver.
@@ -37,14 +38,15 @@ const (
 	lookupsOfNamed  = 64
 	mostLookups     = resolverQueries / queriesOfALookup
 
-	// mostWaiting is how many more lookups of a share wait for room. The next ones fail.
-	mostWaiting = 1024
+	// mostWaiting is how many more lookups of a share below one rule wait for room, for waitTime. The next ones fail.
+	mostWaiting = 100
+	waitTime    = 2 * time.Second
 
 	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
 	lookupTime = 5 * time.Second
 
-	// A failure is remembered for a while (RFC 9520, section 3.2): the resolver's own, and that there was no answer. c-ares
-	// goes on asking when Envoy has given up, for at most 10 s more.
+	// A failure is remembered for a while (RFC 9520, section 3.2): c-ares asks for it again at once, and for a name that
+	// is silent, it goes on when Envoy has given up, for at most 10 s more.
 	rememberFailure = time.Second
 	rememberSilence = 10 * time.Second
 	mostRemembered  = 4096
@@ -93,6 +95,7 @@ type forwarder struct {
 	exchange func(l *pendingLookup) ([]byte, error) // asks the engine's resolver
 	rule     func(name string) string
 	now      func() time.Time
+	sleep    func(time.Duration)
 
 	lock    sync.Mutex
 	running int
@@ -103,7 +106,7 @@ type forwarder struct {
 
 func newForwarder(exchange func(*pendingLookup) ([]byte, error), rule func(string) string) *forwarder {
 	return &forwarder{
-		exchange: exchange, rule: rule, now: time.Now,
+		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
 		pending: map[inquiry]*pendingLookup{}, shares: map[uint16]*share{}, failed: map[inquiry]time.Time{},
 	}
 }
@@ -134,7 +137,7 @@ func (f *forwarder) take(query []byte, from uint16, stream bool, reply func([]by
 		return
 	}
 	shared := f.share(wanted)
-	if wanted.rule != "" && len(shared.waiting) >= mostWaiting {
+	if shared.isFull(wanted.rule) {
 		wanted.answer(wanted.failure())
 		return
 	}
@@ -157,10 +160,22 @@ func (f *forwarder) share(l *pendingLookup) *share {
 	return found
 }
 
+// isFull reports whether no more lookups below a rule can wait. There are no more of named ones than there are rules.
+func (s *share) isFull(rule string) bool {
+	count := 0
+	for _, each := range s.waiting {
+		if each.rule == rule {
+			count++
+		}
+	}
+	return rule != "" && count >= mostWaiting
+}
+
 // start starts those that wait and for which there is room, in their order.
 func (f *forwarder) start(shared *share) {
+	oldest := f.now().Add(-waitTime)
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
-		if f.running >= mostLookups || !shared.hasRoom(l.rule) {
+		if f.running >= mostLookups || !shared.hasRoom(l.rule) || l.since.Before(oldest) {
 			return false
 		}
 		f.running++
@@ -183,23 +198,26 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	reply, err := f.exchange(l)
 	f.lock.Lock()
 	defer f.lock.Unlock()
+	silent := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		reply = l.failure()
-		f.remember(l.inquiry, rememberSilence)
-	case err != nil:
-		reply = l.failure()
-		f.remember(l.inquiry, rememberFailure)
-	case code(reply) == dnsmessage.RCodeServerFailure:
-		f.remember(l.inquiry, rememberFailure)
+	case silent:
+		f.fail(l, rememberSilence)
+	case err != nil || code(reply) == dnsmessage.RCodeServerFailure:
+		f.fail(l, rememberFailure)
+	default:
+		delete(f.pending, l.inquiry)
+		l.answer(reply)
 	}
-	delete(f.pending, l.inquiry)
+	if silent { // the engine's resolver waits longer
+		f.lock.Unlock()
+		f.sleep(resolverPatience)
+		f.lock.Lock()
+	}
 	f.running--
 	shared.running--
 	if shared.below[l.rule]--; shared.below[l.rule] == 0 {
 		delete(shared.below, l.rule)
 	}
-	l.answer(reply)
 	for number, each := range f.shares {
 		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
 			delete(f.shares, number)
@@ -211,13 +229,12 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	oldest := f.now().Add(-lookupTime)
+	oldest := f.now().Add(-waitTime)
 	for number, each := range f.shares {
 		each.waiting = slices.DeleteFunc(each.waiting, func(l *pendingLookup) bool {
 			over := l.since.Before(oldest)
 			if over {
-				delete(f.pending, l.inquiry)
-				l.answer(l.failure())
+				f.fail(l, rememberFailure)
 			}
 			return over
 		})
@@ -225,6 +242,13 @@ func (f *forwarder) giveUp() {
 			delete(f.shares, number)
 		}
 	}
+}
+
+// fail answers that a lookup has failed, also to those who ask again for a while.
+func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
+	delete(f.pending, l.inquiry)
+	f.remember(l.inquiry, during)
+	l.answer(l.failure())
 }
 
 // remember keeps a failure. Beyond mostRemembered, all are forgotten: they only save queries.

@@ -83,12 +83,14 @@ type forwarderUnderTest struct {
 	t     *testing.T
 	clock time.Time
 	said  chan string
+
+	patience chan struct{} // of the engine's resolver: each receives when it is over
 }
 
 func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 	t.Helper()
 	stub := &resolverStub{ready: map[string]chan []byte{}}
-	under := &forwarderUnderTest{resolverStub: stub, t: t, clock: time.Now(), said: make(chan string, 10_000)}
+	under := &forwarderUnderTest{resolverStub: stub, t: t, clock: time.Now(), said: make(chan string, 10_000), patience: make(chan struct{})}
 	under.forwarder = newForwarder(stub.exchange, func(name string) string {
 		if _, rule, below := strings.Cut(name, "."); below {
 			return rule
@@ -96,6 +98,7 @@ func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 		return ""
 	})
 	under.forwarder.now = func() time.Time { return under.clock }
+	under.forwarder.sleep = func(time.Duration) { <-under.patience }
 	return under
 }
 
@@ -128,6 +131,13 @@ func (f *forwarderUnderTest) expect(wanted string) {
 	case <-time.After(5 * time.Second):
 		f.t.Errorf("%q was not said", wanted)
 	}
+}
+
+// pass lets time pass.
+func (f *forwarderUnderTest) pass(during time.Duration) {
+	f.forwarder.lock.Lock()
+	defer f.forwarder.lock.Unlock()
+	f.clock = f.clock.Add(during)
 }
 
 func (f *forwarderUnderTest) quiet() {
@@ -184,8 +194,13 @@ func TestForwarderSharesRoom(t *testing.T) {
 	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
 		t.Errorf("%d lookups had room for %d, and one of another share", count, lookupsOfARule)
 	}
-	under.silence("x0.silent.test.") // makes room for one more
+	under.silence("x0.silent.test.")
 	under.expect("1 RCodeServerFailure")
+	under.quiet() // it takes room in the engine's resolver
+	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
+		t.Errorf("%d lookups", count)
+	}
+	under.patience <- struct{}{}
 	under.eventually("the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+2 })
 }
 
@@ -208,7 +223,7 @@ func TestForwarderBoundsAll(t *testing.T) {
 	}
 }
 
-// What waits for room for too long fails, and more than so many do not wait.
+// What waits for room for too long fails, also when it is asked for again; and more than so many do not wait.
 func TestForwarderGivesUp(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range lookupsOfARule + mostWaiting + 1 {
@@ -218,12 +233,14 @@ func TestForwarderGivesUp(t *testing.T) {
 	under.giveUp()
 	under.quiet()
 
-	under.clock = under.clock.Add(lookupTime + time.Millisecond)
+	under.pass(waitTime + time.Millisecond)
 	under.giveUp()
 
 	for number := range mostWaiting {
 		under.expect(fmt.Sprintf("%d RCodeServerFailure", lookupsOfARule+number))
 	}
+	under.ask(fmt.Sprintf("x%d.silent.test.", lookupsOfARule), 5000, 7)
+	under.expect("7 RCodeServerFailure")
 	under.quiet() // those that have room wait for the resolver
 	if count := under.count(".silent.test."); count != lookupsOfARule {
 		t.Errorf("%d were looked up", count)
@@ -242,17 +259,35 @@ func TestForwarderRemembersFailures(t *testing.T) {
 		}
 		under.expect("1 RCodeServerFailure")
 
-		under.clock = under.clock.Add(during - time.Millisecond)
+		under.pass(during - time.Millisecond)
 		under.ask(name, 5000, 2)
 		under.expect("2 RCodeServerFailure")
 		if count := under.count(name); count != 1 {
 			t.Errorf("%s was looked up %d times", name, count)
 		}
 
-		under.clock = under.clock.Add(2 * time.Millisecond)
+		under.pass(2 * time.Millisecond)
 		under.ask(name, 5000, 3)
 		under.answer(name, dnsmessage.RCodeSuccess)
 		under.expect("3 RCodeSuccess")
+	}
+}
+
+// What has waited for too long is not begun when there is room: nobody waits for it any more.
+func TestForwarderBeginsNothingLate(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range 2 * lookupsOfARule {
+		under.ask(fmt.Sprintf("x%d.slow.test.", number), 5000, 1)
+	}
+	under.eventually("room is taken", func() bool { return under.count(".slow.test.") == lookupsOfARule })
+	under.pass(waitTime + time.Millisecond)
+
+	under.answer("x0.slow.test.", dnsmessage.RCodeSuccess)
+
+	under.expect("1 RCodeSuccess")
+	under.quiet()
+	if count := under.count(".slow.test."); count != lookupsOfARule {
+		t.Errorf("%d were begun", count)
 	}
 }
 
