@@ -55,8 +55,8 @@ _SYSCTLS = {
     "net.ipv4.ip_forward": "0",
     # The programs listen on ports 53 and 80 as an unprivileged user.
     "net.ipv4.ip_unprivileged_port_start": "0",
-    # Bytes that the kernel keeps of a connection: at least, at first, at most. Hosts allow up to 32 MB, and what an
-    # agent does not read would fill that for each of its downloads. 2 MiB carry 20 MB/s over 100 ms.
+    # Bytes that the kernel keeps of a connection: at least, at first, at most. Hosts allow up to 32 MB, and what
+    # an agent does not read would fill that for each of its downloads. 2 MiB carry 20 MB/s over 100 ms.
     "net.ipv4.tcp_rmem": "4096 131072 2097152",
     "net.ipv4.tcp_wmem": "4096 16384 1048576",
 }
