@@ -191,7 +191,13 @@ def _kind(field: FieldInfo) -> str:
         property_ = schema["$defs"][reference.rpartition("/")[2]]
     if choices := property_.get("enum"):
         return " or ".join(map(_code, choices))
-    words = {"boolean": "`true` or `false`", "integer": "number", "string": "text", "array": "list of rules"}
+    words = {
+        "boolean": "`true` or `false`",
+        "integer": "number",
+        "number": "number",
+        "string": "text",
+        "array": "list of rules",
+    }
     word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
     limits = (property_.get("minimum"), property_.get("maximum"))
     return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
