@@ -22,6 +22,7 @@ type Sibling struct {
 	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
 	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits           `json:"limits"`      // of agents; set by serve
+	Forwarder  *Forwarder        `json:"forwarder"`   // of lookups; started by serve
 }
 
 // around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.

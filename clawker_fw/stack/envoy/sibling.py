@@ -38,10 +38,10 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (virtual.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
+RESOURCES = (virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed. The helper alone reads the first."""
+when a file in it is renamed. The helper alone reads the first two."""
 
 CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in (_CLUSTERS, _ROUTES, _LISTENERS))
 
@@ -143,6 +143,7 @@ def hot(
     reporting = Reporting(telemetry, *addresses, senders, slot) if telemetry else None
     return {
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
+        lookups.SUBTREES: public(lookups.subtrees(policy)),
         **configuration(policy, addressing.envoy_addresses(slot), idle, reporting),
     }
 
@@ -205,6 +206,10 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
     ]
     return {
         **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits, capacity)),
+        "forwarder": {
+            "listen": f"{lookups.FORWARDER}:{lookups.DNS_PORT}",
+            "upstream": f"{container.RESOLVER}:{lookups.DNS_PORT}",
+        },
         "blocks": [str(block) for block in addressing.blocks(slot)],
         "addresses": [
             *({"address": address, "subnet": str(egress)} for address in (guarded, exempt, reporting)),
