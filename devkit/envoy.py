@@ -40,6 +40,7 @@ from clawker_fw.stack.envoy.sibling import (
     capacity,
     configuration,
 )
+from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
@@ -82,6 +83,9 @@ class Proxy:
 
     workers: int = 1
     """Threads that connections are shared among."""
+
+    reporting: Reporting | None = None
+    """Where it sends its records, if anywhere."""
 
     most: bounds.Bounds | None = None
     """What it may take on at once, if it is bounded."""
@@ -146,7 +150,8 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in configuration(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
+        addresses = EnvoyAddresses(HERE, HERE, HERE, self.virtual)
+        for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
