@@ -400,9 +400,12 @@ def _unit(
     """Return a unit that runs the watcher with these options. The settings must be valid."""
     from dataclasses import replace
 
+    import platformdirs
+
     from clawker_fw import service, settings
     from clawker_fw.watch.page import parse_address
 
+    state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
@@ -414,6 +417,12 @@ def _unit(
         _named_unit(chosen, system=system),
         arguments=[*before, "watch", *options],
         interval=interval,
-        variables=service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+        variables={
+            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+            "XDG_STATE_HOME": str(
+                state.parent
+            ),  # that of the user who installs it: `run` uses the same certificates
+        },
         socket=parse_address(listen).path if listen else None,
+        state=state,
     )
