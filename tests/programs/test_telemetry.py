@@ -35,7 +35,9 @@ ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, dict.fromkeys(("t.test", "u.test"),
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> CertificateStore:
     """The certificates."""
-    return CertificateStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
+    found = CertificateStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
+    found.provide()
+    return found
 
 
 def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in Telemetry
