@@ -47,6 +47,7 @@ class MemoryContainer:
     health: str = ""
     unhealthy: str = ""
     build: str = "memory"
+    network_mode: str = ""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -64,6 +65,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
             for name, address in inside.networks.items()
         },
         mounts=inside.spec.shape.mounts,
+        namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
     )
 
 
@@ -86,4 +88,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         restarts=inside.restarts,
         connected=dict(inside.networks) if inside.status in ATTACHED else {},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
+        reference=inside.spec.image,
+        network_mode=inside.network_mode or next(iter(inside.networks), "none"),
     )

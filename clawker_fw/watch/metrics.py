@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Confinement
 from clawker_fw.watch.decision import Answer, Decision, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -45,6 +46,7 @@ class Metrics:
         self._seconds = Summary(
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
+        self._agents = self._gauge("agents", "Agents, by how well they are confined", "confinement")
         for sibling in Sibling:
             self._set_verdict(sibling, None)
 
@@ -52,7 +54,7 @@ class Metrics:
         return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
 
     def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
-        for each in Verdict:
+        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
             self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
 
     def report(self, decision: Decision) -> None:
@@ -67,6 +69,8 @@ class Metrics:
         if decision.verdict is not None:
             self._last_comparison.set_to_current_time()
             self._set_findings(decision.left)
+            for each in Confinement:
+                self._agents.labels(each.value).set(sum(one.confinement is each for one in decision.agents))
         if decision.verdict is Verdict.CURRENT:
             self._current.set_to_current_time()
         if decision.outcome is Outcome.DONE:

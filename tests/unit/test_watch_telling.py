@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import stat
 import struct
@@ -58,14 +59,30 @@ BLIND = Decision(
             {
                 "decision": "leave",
                 "verdict": "drifted",
-                "found": ["coredns hot hot/policy/names.json upgrade commit"],
+                "found": [
+                    {
+                        "sibling": "coredns",
+                        "layer": "hot",
+                        "field": "hot/policy/names.json",
+                        "cause": "upgrade",
+                        "action": "commit",
+                    }
+                ],
             },
         ),
         (
             HEALED,
             "warning",
             {
-                "healed": ["envoy state status tamper start"],
+                "healed": [
+                    {
+                        "sibling": "envoy",
+                        "layer": "state",
+                        "field": "status",
+                        "cause": "tamper",
+                        "action": "start",
+                    }
+                ],
                 "actions": ["start"],
                 "outcome": "done",
                 "seconds": 1.5,
@@ -92,7 +109,31 @@ def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> Non
     many = Decision(Trigger.START, Answer.LEAVE, 0, DRIFTED, (RULE,) * 25)
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(many)
-    assert caplog.records[0].fields["found"][-1] == "and 15 more"  # type: ignore[attr-defined]
+    fields = vars(caplog.records[0])["fields"]
+    assert (len(fields["found"]), fields["found_more"]) == (10, 15)
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        (QUIET, "current"),
+        (LEFT, "drifted  left for `run`: coredns hot/policy/names.json (commit)"),
+        (HEALED, "drifted  heal done after 1.5 s: envoy status (start)"),
+        (BLIND, "unknown  No.  again in 2.0 s"),
+    ],
+    ids=lambda value: value.answer if isinstance(value, Decision) else "",
+)
+def test_on_a_terminal_a_decision_is_a_line_for_a_person(
+    decision: Decision, expected: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches a watcher reads a time, the verdict and what was done; in a file it is a record."""
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write(decision)
+    (written,) = caplog.records
+    formatter = log._Formatter(as_json=False)  # noqa: SLF001 - as it is written
+    assert "event=watch_decision" in formatter.format(written)
+    monkeypatch.setattr(log, "understands_escapes", lambda _: True)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
