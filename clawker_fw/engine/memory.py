@@ -9,6 +9,7 @@ import itertools
 import json
 import queue
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,6 +53,7 @@ class MemoryEngine:
         self.has = Machine(processors=2, memory=8 << 30)
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
+        self.clock_ahead = 0.0
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
         self._forms: dict[str, built.Form] = {}
@@ -131,6 +133,17 @@ class MemoryEngine:
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])
+
+    @contextmanager
+    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
+        """See `EngineReader`. Nothing is written later, so following ends at once."""
+        del follow
+        log = self.inside(container).log
+        yield iter([f"2026-01-01T00:00:00.000000000Z {each}" for each in log[-lines if lines else None :]])
+
+    def clock(self) -> float:
+        """See `EngineReader`."""
+        return time.time() + self.clock_ahead
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
