@@ -52,8 +52,8 @@ def unreadable(project: str, error: FirewallError) -> Stack:
 
 def projects(engine: EngineReader) -> tuple[str, ...]:
     """Return the projects of all containers and networks that are ours, sorted."""
-    things = (*engine.listing(), *engine.networks())
-    return tuple(sorted({project for each in things if (project := labels.project_of(each.labels))}))
+    found = [each.labels for each in engine.listing()] + [each.labels for each in engine.networks()]
+    return tuple(sorted({project for each in found if (project := labels.project_of(each))}))
 
 
 def document(stacks: Sequence[Stack], engine: EngineFacts) -> dict[str, Any]:
