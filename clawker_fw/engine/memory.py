@@ -38,7 +38,7 @@ from clawker_fw.model import (
     Trial,
 )
 from clawker_fw.stack import built
-from clawker_fw.stack.container import HELPER_PATH, program_of
+from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 
 
@@ -54,6 +54,8 @@ class MemoryEngine:
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
         self.clock_ahead = 0.0
+        self.attempted: dict[str, str] = {}
+        """What attempts of an agent end with, by their id, if not as in a stack that confines it."""
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
         self._forms: dict[str, built.Form] = {}
@@ -257,6 +259,11 @@ class MemoryEngine:
         self._emit_for(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
+        if ATTEMPTS in inside.files:
+            inside.log += memory_helper.attempts(inside, self.attempted)
+            inside.status, inside.exit_code = "exited", 0
+            self._emit_for(inside, "die")
+            return
         if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
             again = inside.spec.shape.restart == "always"
             inside.status, inside.exit_code = "restarting" if again else "exited", 1

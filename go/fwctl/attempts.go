@@ -111,7 +111,7 @@ func attemptAsk(attempt Attempt) string {
 	})
 	switch {
 	case err != nil:
-		return silentEnd(err)
+		return ended(err)
 	case reply.RCode == dnsmessage.RCodeNameError:
 		return "no such name"
 	case reply.RCode == dnsmessage.RCodeRefused:
@@ -146,7 +146,7 @@ func attemptTLS(attempt Attempt) string {
 	if err == nil || hearing.anything {
 		return "a host answered"
 	}
-	return silentEnd(err)
+	return ended(err)
 }
 
 // attemptSend sends a text, and returns the status if the answer is an HTTP response.
@@ -157,11 +157,11 @@ func attemptSend(attempt Attempt) string {
 	}
 	defer connection.Close()
 	if _, err := io.WriteString(connection, attempt.Text); err != nil {
-		return silentEnd(err)
+		return ended(err)
 	}
 	reader := bufio.NewReader(connection)
 	if _, err := reader.Peek(1); err != nil {
-		return silentEnd(err)
+		return ended(err)
 	}
 	response, err := http.ReadResponse(reader, nil)
 	if err != nil {
@@ -204,4 +204,12 @@ func attemptSocket(attempt Attempt) string {
 	}
 	syscall.Close(descriptor)
 	return "a socket"
+}
+
+// ended says that a connection was ended without an answer, however that was done.
+func ended(err error) string {
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return "closed without an answer"
+	}
+	return silentEnd(err)
 }
