@@ -1,8 +1,8 @@
 """What a hostile agent tries first, and what must come of it. Pure.
 
 The addresses are those that are reserved for documentation (RFC 5737, RFC 3849), so nothing is sent to anybody
-even where a stack does not hold. An agent that is confined has no route to them either: `network is unreachable` comes
-from its own kernel, while a packet that leaves it gets no answer.
+even where a stack does not hold. Whether a packet could leave is seen at the gateway: engines give an agent a
+route through one, but nobody has its address.
 """
 
 import dataclasses
@@ -12,8 +12,9 @@ from ipaddress import IPv4Address
 
 from clawker_fw.stack.container import REFUSED_NAME
 
-_ABSENT = frozenset({"network is unreachable"})
-_NO_HOST = frozenset({"network is unreachable", "no route to host", "no answer"})
+_ABSENT = frozenset({"network is unreachable", "no route to host"})
+_SILENT = frozenset({*_ABSENT, "no answer"})
+_NO_GATEWAY = frozenset({"no gateway answers"})
 _NO_IPV6 = frozenset({*_ABSENT, "cannot assign requested address", "address family not supported by protocol"})
 _SHUT = frozenset({"connection refused", "no answer"})
 _NO_NAME = frozenset({"no such name"})
@@ -95,7 +96,7 @@ def _questions(place: Place) -> Iterator[Attempt]:
         held = _NO_NAME | _SHUT | {"refused", "RCodeServerFailure", "RCodeRefused"}
         yield Attempt("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
     yield Attempt(
-        "other-resolver", "Another resolver", _ABSENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A
+        "other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A
     )
     if place.allowed:
         name = f"{place.allowed}."
@@ -108,13 +109,14 @@ def _questions(place: Place) -> Iterator[Attempt]:
 
 
 def _addresses(place: Place) -> Iterator[Attempt]:
+    yield Attempt("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
     yield Attempt("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
-    yield Attempt("internet-udp", "The same over UDP", _ABSENT, "datagram", "udp", f"{_WORLD}:443", text="x")
+    yield Attempt("internet-udp", "The same over UDP", _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
     yield Attempt("internet-ipv6", "The same over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443")
     yield Attempt("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
     yield Attempt("host", "The host, on the way out", _ABSENT, "connect", address=f"{place.egress_host}:22")
-    yield Attempt("bridge", "The host, on the agents' network", _NO_HOST, "connect", address=f"{place.bridge}:22")
-    yield Attempt("engine", "The engine's API there", _NO_HOST, "connect", address=f"{place.bridge}:2375")
+    yield Attempt("bridge", "The host, on the agents' network", _SILENT, "connect", address=f"{place.bridge}:22")
+    yield Attempt("engine", "The engine's API there", _SILENT, "connect", address=f"{place.bridge}:2375")
     for number, address in enumerate(place.egress):
         words = f"Envoy's address {address} on the way out"
         yield Attempt(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")

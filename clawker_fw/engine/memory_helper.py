@@ -95,6 +95,7 @@ _CONFINED = {
     "send": "HTTP 403",
     "datagram": "connection refused",
     "socket": "operation not permitted",
+    "gateway": "no gateway answers",
 }
 
 

@@ -3,14 +3,18 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,7 +31,7 @@ const attemptWithin = 5 * time.Second
 // Attempt is one thing to try. Which fields it needs depends on its kind.
 type Attempt struct {
 	ID      string `json:"id"`
-	Kind    string `json:"kind"`    // ask, connect, tls, send, datagram, socket
+	Kind    string `json:"kind"`    // ask, connect, tls, send, datagram, socket, gateway
 	Network string `json:"network"` // udp or tcp
 	Address string `json:"address"` // with a port
 	Name    string `json:"name"`    // to ask for, or the server name in TLS; none if empty
@@ -44,7 +48,7 @@ type Outcome struct {
 
 var kinds = map[string]func(Attempt) string{
 	"ask": attemptAsk, "connect": attemptConnect, "tls": attemptTLS, "send": attemptSend,
-	"datagram": attemptDatagram, "socket": attemptSocket,
+	"datagram": attemptDatagram, "socket": attemptSocket, "gateway": attemptGateway,
 }
 
 // attempts does everything in boot/attempts.json at the same time, and writes one outcome a line.
@@ -124,7 +128,7 @@ func attemptAsk(attempt Attempt) string {
 	return "no record"
 }
 
-// attemptConnect opens a connection, or sends one octet over UDP: only then the kernel looks for a way.
+// attemptConnect opens a connection.
 func attemptConnect(attempt Attempt) string {
 	connection, failure := dial(attempt)
 	if failure != "" {
@@ -205,6 +209,70 @@ func attemptSocket(attempt Attempt) string {
 	syscall.Close(descriptor)
 	return "a socket"
 }
+
+// attemptGateway makes the kernel look for each gateway of the agent's routes, and says whether one is there. Without a
+// neighbour that answers ARP for it, no packet leaves the network, whatever its destination is.
+func attemptGateway(Attempt) string {
+	routes, err := os.ReadFile("/proc/net/route")
+	if err != nil {
+		return reason(err)
+	}
+	gateways := gatewaysIn(string(routes))
+	for _, each := range gateways {
+		if connection, err := net.Dial("udp", net.JoinHostPort(each, "9")); err == nil {
+			connection.Write([]byte("x"))
+			defer connection.Close()
+		}
+	}
+	time.Sleep(arpWithin)
+	neighbours, err := os.ReadFile("/proc/net/arp")
+	if err != nil {
+		return reason(err)
+	}
+	for _, each := range gateways {
+		if answersIn(string(neighbours), each) {
+			return "a gateway answers: " + each
+		}
+	}
+	return "no gateway answers"
+}
+
+// arpWithin is longer than the kernel takes to ask three times for a neighbour.
+const arpWithin = 4 * time.Second
+
+// gatewaysIn returns the gateways in /proc/net/route, where an address is a hexadecimal number in the machine's order.
+func gatewaysIn(routes string) []string {
+	var found []string
+	for _, line := range strings.Split(routes, "\n")[1:] {
+		fields := strings.Fields(line)
+		if len(fields) < 3 {
+			continue
+		}
+		number, err := strconv.ParseUint(fields[2], 16, 32)
+		if err != nil || number == 0 {
+			continue
+		}
+		var address [4]byte
+		binary.NativeEndian.PutUint32(address[:], uint32(number))
+		found = append(found, netip.AddrFrom4(address).String())
+	}
+	return found
+}
+
+// answersIn says whether /proc/net/arp has the hardware address of a neighbour.
+func answersIn(neighbours, address string) bool {
+	for _, line := range strings.Split(neighbours, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) > 3 && fields[0] == address {
+			flags, _ := strconv.ParseUint(fields[2], 0, 32)
+			return flags&complete != 0
+		}
+	}
+	return false
+}
+
+// complete is the flag ATF_COM of /proc/net/arp.
+const complete = 2
 
 // ended says that a connection was ended without an answer, however that was done.
 func ended(err error) string {

@@ -84,3 +84,17 @@ func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
 		t.Error("it should be refused")
 	}
 }
+
+func TestGateways(t *testing.T) {
+	routes := "Iface Destination Gateway Flags\neth0 00000000 0100630A 0003\neth0 0000630A 00000000 0001\n"
+	if found := gatewaysIn(routes); len(found) != 1 || found[0] != "10.99.0.1" {
+		t.Errorf("%v", found)
+	}
+	neighbours := "IP address HW type Flags HW address Mask Device\n" +
+		"10.99.0.1 0x1 0x0 00:00:00:00:00:00 * eth0\n10.99.0.2 0x1 0x2 02:42:0a:63:00:02 * eth0\n"
+	for address, want := range map[string]bool{"10.99.0.1": false, "10.99.0.2": true, "10.99.0.3": false} {
+		if answersIn(neighbours, address) != want {
+			t.Errorf("%s: not %v", address, want)
+		}
+	}
+}
