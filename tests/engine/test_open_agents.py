@@ -40,7 +40,7 @@ def test_each_agent_is_judged_by_what_the_engine_says(shared: Firewall, docker: 
     """What opens a way is found in the records of a real engine, and nothing else is."""
     fine = start()
     weak = start(cap_drop=[])
-    joined = start(network_mode=f"container:{fine}", dns=None, privileged=True)
+    joined = start(network_mode=f"container:{fine}", dns=None, pid_mode="host")
     loose = start(
         cap_add=["NET_ADMIN"],
         dns=None,
@@ -54,7 +54,7 @@ def test_each_agent_is_judged_by_what_the_engine_says(shared: Firewall, docker: 
     assert reasons(shared) == {
         fine: ("fenced", []),
         weak: ("weak", ["raw-packets"]),
-        joined: ("open", ["privileged"]),
+        joined: ("open", ["host-pid"]),
         loose: ("open", ["dns", "ipv6", "capability", "host-pid", "device", "engine"]),
         wanderer: ("open", ["network"]),
     }
@@ -72,9 +72,9 @@ def test_a_watcher_takes_an_open_agent_off_the_network(
     """It acts within seconds on the agent that is open, and on no other."""
     fine = start()
     with watching(shared, "--on-open", order, "--interval", "60s") as watched:
-        loose = start(privileged=True)
+        loose = start(cap_add=["NET_ADMIN"])
         found = until(lambda: next((each for each in watched.records if each["event"] == "agent_open"), None))
-        assert (found["id"], found["action"], found["reasons"][0]["code"]) == (loose, order, "privileged")
+        assert (found["id"], found["action"], found["reasons"][0]["code"]) == (loose, order, "capability")
         until(lambda: watched.decisions[-1]["verdict"] == "current")
         assert watched.stop() == 0
     attached = docker.inspect_network(f"{shared.project}-net")["Containers"]
