@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verdict
+from clawker_fw.model import Attempt, Cause, Diff, Finding, Layer, Sibling, Value, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, Step, describe
@@ -37,6 +37,7 @@ _STYLES = {
     Verdict.OPEN: "bold red",
 }
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
+_PREFIX = "dev.clawker.firewall."
 _LONGEST_DIFF = 40
 _MOST_RULES = 20
 _LONGEST_VALUE = 60
@@ -121,16 +122,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableT
 
 
 def drift_report(found: Diff, changes: RuleChanges | None = None, *, files: bool = False) -> RenderableType:
-    """Return the rules that change and the findings of each sibling, with the diffs of their files if wanted."""
+    """Return what changes for agents, then for each sibling, then in each layer, and the files if wanted."""
     parts: list[RenderableType] = [_rule_changes(changes)] if changes else []
     for sibling in Sibling:
+        news = ", ".join(filter(None, (*map(_versions, found.of(sibling)), *map(_setting, found.of(sibling)))))
+        words = f"  {visible(news)}" if news else ""
+        parts.append(Text.assemble((sibling.value, "bold"), "  ", styled_verdict(found.verdicts[sibling]), words))
+    for sibling in Sibling:
         findings = found.of(sibling)
-        versions = "".join(f"  {line}" for line in map(_versions, findings) if line)
-        parts.append(
-            Text.assemble((f"{sibling}", "bold"), "  ", styled_verdict(found.verdicts[sibling]), versions)
-        )
         if findings:
-            parts.append(_table(findings))
+            parts += [Text(""), Text(f"layers of {sibling}", "bold"), _table(findings)]
         if files:
             parts += [_file_diff(each) for each in findings if each.contents]
     if not files and any(each.contents for each in found.findings):
@@ -166,6 +167,14 @@ def _versions(finding: Finding) -> str:
     return f"{_PROGRAMS[finding.sibling]} {change}"
 
 
+def _setting(finding: Finding) -> str:
+    """Return a setting that has changed, or "" for what only follows from settings, as files do."""
+    if finding.cause is not Cause.SETTINGS or finding.layer not in {Layer.LABELS, Layer.SHAPE}:
+        return ""
+    values = (_shown(finding.running), _shown(finding.desired))
+    return f"{finding.field.removeprefix(_PREFIX)} {' → '.join(values)}"
+
+
 def styled_verdict(verdict: Verdict) -> Text:
     """Return a verdict in its colour."""
     return Text(verdict.value, style=_STYLES[verdict])
@@ -177,7 +186,7 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
         [
             (
                 finding.layer.value,
-                finding.field.removeprefix("dev.clawker.firewall."),
+                finding.field.removeprefix(_PREFIX),
                 *map(_shown, _differing(finding.running, finding.desired)),
                 Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
                 finding.action.value,

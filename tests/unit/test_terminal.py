@@ -121,7 +121,7 @@ def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
     rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
-    assert len(rows.splitlines()) == 5  # the last one tells how to see the files
+    assert len(rows.splitlines()) == 7  # the last one tells how to see the files
     record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
     assert len(record.splitlines()) == 1
 
