@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.model import ContainerSummary
 
-_LINES = 100
 _MOST_LINES = 1_000_000
 _MILLISECONDS = 23
 """The length of a time to the millisecond, without its zone."""
 
 _SIBLINGS = ("envoy", "coredns")
+
+
+def _lines(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MOST_LINES):
+        raise typer.BadParameter(f"a number of lines is from 0 to {_MOST_LINES:,}")
+    return int(text)
 
 
 def _checked(sibling: str | None) -> str | None:
@@ -43,8 +48,8 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Continue with what is written from now on.")
     ] = False,
     tail: Annotated[
-        int, typer.Option("--tail", metavar="N", min=0, max=_MOST_LINES, help="The last lines of each sibling.")
-    ] = _LINES,
+        int, typer.Option("--tail", metavar="N", parser=_lines, help="How many of the last lines of each sibling.")
+    ] = "100",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what Envoy and CoreDNS write: refusals, and problems of their own.

@@ -141,7 +141,8 @@ class MemoryEngine:
         """See `EngineReader`. Nothing is written later, so following ends at once."""
         del follow
         log = self.inside(container).log
-        yield iter([f"2026-01-01T00:00:00.000000000Z {each}" for each in log[-lines if lines else None :]])
+        first = 0 if lines is None else max(0, len(log) - lines)
+        yield iter([f"2026-01-01T00:00:00.000000000Z {each}" for each in log[first:]])
 
     def clock(self) -> float:
         """See `EngineReader`."""

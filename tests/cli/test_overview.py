@@ -60,6 +60,7 @@ def test_logs_without_a_stack_or_of_something_else(command: Command) -> None:
     assert command("logs").code == 6
     assert "error[not-up]" in command("logs").err
     assert command("logs", "nginx").code == 2
+    assert command("logs", "--tail", "-1").code == 2
 
 
 def test_config_says_where_each_value_comes_from(command: Command, settings_file: Path) -> None:
