@@ -15,6 +15,7 @@ from clawker_fw.cli.parameters import DrainOption, Options, duration, written
 from clawker_fw.errors import ExitCode, SettingsError, UsageError
 from clawker_fw.report import log, terminal
 from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
@@ -88,6 +89,15 @@ OtelOption = Annotated[
         "Needs the extra: pip install 'clawker-fw[otel]'.",
     ),
 ]
+OnOpenOption = Annotated[
+    OnOpen,
+    typer.Option(
+        "--on-open",
+        metavar="warn|detach|stop",
+        help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
+        "off the agent network (detach), or stop it.",
+    ),
+]
 
 
 @app.command()
@@ -98,6 +108,7 @@ def watch(
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
     otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Keep the stack current until stopped.
@@ -155,13 +166,14 @@ def watch(
                 connect=lambda: _connected(chosen),
                 blueprint=blueprint,
                 report=report,
+                report_open=record.write_open,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
                 stopping=stopping,
                 clock=time.monotonic,
             )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout), place).watch()
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open), place).watch()
     manager.stopping()
 
 
@@ -191,6 +203,7 @@ def service_install(
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
     otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
@@ -202,7 +215,7 @@ def service_install(
     """
     from clawker_fw import service
 
-    options = ["--heal", heal.value, "--interval", written(interval)]
+    options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     if listen:
         options += ["--listen", listen]
     if otel:

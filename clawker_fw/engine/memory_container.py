@@ -58,6 +58,7 @@ class MemoryContainer:
     health: str = ""
     unhealthy: str = ""
     build: str = "memory"
+    network_mode: str = ""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -75,6 +76,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
             for name, address in inside.networks.items()
         },
         mounts=inside.spec.shape.mounts,
+        namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
     )
 
 
@@ -97,4 +99,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         restarts=inside.restarts,
         connected=dict(inside.networks) if inside.status in ATTACHED else {},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
+        reference=inside.spec.image,
+        network_mode=inside.network_mode or next(iter(inside.networks), "none"),
     )

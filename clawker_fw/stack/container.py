@@ -18,6 +18,9 @@ HOT = "hot/"
 GOOD = "good/"
 EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
+ATTEMPTS = BOOT + "attempts.json"
+"""What `fwctl attempts` is to try in an agent's container."""
+
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
