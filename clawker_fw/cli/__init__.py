@@ -3,7 +3,7 @@
 Each command imports its heavy dependencies itself, so that `--help` and completion are quick.
 """
 
-from clawker_fw.cli import agent, explain, rules, stack, watching  # noqa: F401 - they register their commands
+from clawker_fw.cli import agent, denials, explain, rules, stack, watching  # noqa: F401 - they register their commands
 from clawker_fw.cli.app import app
 
 __all__ = ["app"]
