@@ -14,7 +14,7 @@ ALLOWED, EVIL = "pub.test", "evil.test"
 DIRECT = ("--connect", "{envoy}")
 """Options of `get` for an agent that does not ask the resolver, and uses Envoy's address."""
 
-ENDED = {"reset", "closed"}
+ENDED = {"reset", "closed", "denied"}
 UNANSWERED = {"timeout", "connect-timeout", "connect-unreachable", "dns-timeout"}
 
 _HEADERS = {12, 14}

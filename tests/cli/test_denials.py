@@ -75,7 +75,7 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     asked = found["pypi.test"]
     assert (asked["agent"], asked["times"], asked["types"]) == ("builder", 3, ["A", "AAAA"])
     assert (asked["sibling"], asked["last"]) == ("coredns", "2026-01-01T00:00:01.000000000Z")
-    assert asked["message"] == "no rule allows this name"
+    assert asked["message"] == "no rule allows this host"
     assert asked["remedy"]["command"] == "clawker-fw rules allow https://pypi.test"
     assert found["no.wild.test"]["rule"]["text"] == "deny any no.wild.test"
     assert found["no.wild.test"]["rule"]["place"].endswith("clawker-fw.yaml, line 4")
@@ -99,7 +99,7 @@ def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None
         record(name="b.wild.test", reason="no-rule"),
     ]
     found = ask(command)
-    assert found["a.test"]["message"] == "rules allow this name only on another port or over another protocol"
+    assert found["a.test"]["message"] == "rules allow this host only on another port or over another protocol"
     assert (found["a.test"]["agent"], found["a.test"]["address"]) == (None, "10.213.0.99")
     assert found["b.wild.test"]["allowed"]
 
@@ -110,7 +110,7 @@ def test_for_people(command: Command, up: MemoryEngine) -> None:
     lines = command("denials", "--agent", "builder").out.splitlines()
     assert lines[0].endswith("  builder  dns pypi.test A/AAAA  3 times")
     assert lines[1:3] == [
-        "  coredns: no rule allows this name (no-rule)",
+        "  coredns: no rule allows this host (no-rule)",
         "  Allow it with `clawker-fw rules allow https://pypi.test`.",
     ]
     assert len(lines) == 6
@@ -165,7 +165,7 @@ def test_without_settings(command: Command, up: MemoryEngine, settings_file: Pat
     del up
     settings_file.write_text("rules: [")
     found = ask(command)
-    assert found["pypi.test"]["message"] == "no rule allows this name"
+    assert found["pypi.test"]["message"] == "no rule allows this host"
     assert found["pypi.test"]["remedy"] == {"text": None, "command": None}
     assert "No advice without settings" in command("denials").err
 
