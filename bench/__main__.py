@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import connections, dataplane, fair, noop, replace, replace_time, restart, scale, up, watch
+from bench import connections, dataplane, denials, fair, noop, replace, replace_time, restart, scale, up, watch
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -25,6 +25,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "dataplane": dataplane.measure,
     "watch": watch.measure,
     "fair": fair.measure,
+    "denials": denials.measure,
 }
 
 
