@@ -1,6 +1,6 @@
-"""`denials` over a log as large as is kept by default, and over a million lines: equal ones, and all different ones.
+"""`denials` over a log as large as is kept by default, and over a million lines, equal ones and different ones.
 
-The log of a sibling is written in its place, so the engine has to be on this machine, and to let its files be written.
+The log of a sibling is written in its place, so the engine has to be on this machine, and its files writable.
 """
 
 import json

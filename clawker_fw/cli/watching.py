@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.page import Pages
+    from clawker_fw.watch.refusals import Count
 
 
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
@@ -115,7 +116,7 @@ def watch(
     with Digests() as digests:
         release = Release.installed(digests)
         installed = Installed(release)
-        with _observing(listen, interval, release) as observe, _stoppable(inbox) as stopping:
+        with _observing(chosen, listen, interval, release) as observe, _stoppable(inbox) as stopping:
 
             def report(decision: "Decision") -> None:
                 record.write(decision)
@@ -240,7 +241,9 @@ def _connected(chosen: Options) -> "Iterator[EngineWriter]":
 
 
 @contextmanager
-def _observing(listen: str | None, interval: float, release: "Release") -> "Iterator[Callable[[Decision], None]]":
+def _observing(
+    chosen: Options, listen: str | None, interval: float, release: "Release"
+) -> "Iterator[Callable[[Decision], None]]":
     """Serve metrics and health at `listen`, if given, and yield what takes in each decision."""
     if listen is None:
         yield lambda _: None
@@ -268,9 +271,26 @@ def _observing(listen: str | None, interval: float, release: "Release") -> "Iter
         counted.report(decision)
         health.report(decision)
 
-    with page.served(page.parse_address(listen), pages) as address:
+    with page.served(page.parse_address(listen), pages) as address, _counting(chosen, counted.refused):
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
         yield observe
+
+
+@contextmanager
+def _counting(chosen: Options, count: "Count") -> "Iterator[None]":
+    """Count refusals in the background."""
+    import time
+
+    from clawker_fw.background import in_background
+    from clawker_fw.watch.refusals import RefusalCounter, keep_counting
+
+    ended = threading.Event()
+    counter = RefusalCounter(chosen.project, time.time(), count)
+    in_background(keep_counting, counter, lambda: _connected(chosen), ended)
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 _LOOK_SECONDS = 5.0

@@ -77,7 +77,7 @@ def read(reader: EngineReader, found: Sources, since: float | None = None) -> Re
 
 def tallies(reader: EngineReader, found: Sources, since: bytes) -> list[tuple[Sibling, Tally]]:
     """Count the lines of each container since a time as an engine writes it."""
-    reading = [(sibling, in_background(_records, reader, each, since)) for sibling, each in found.containers]
+    reading = [(sibling, in_background(records, reader, each, since)) for sibling, each in found.containers]
     counted = []
     for sibling, each in reading:
         with suppress(NotFoundError):  # replaced meanwhile
@@ -85,7 +85,12 @@ def tallies(reader: EngineReader, found: Sources, since: bytes) -> list[tuple[Si
     return counted
 
 
-def _records(reader: EngineReader, container: str, since: bytes) -> Tally:
+def records(reader: EngineReader, container: str, since: bytes) -> Tally:
+    """Count the lines of a container since a time as an engine writes it, or all lines.
+
+    Raises:
+        EngineError: when its log can't be read.
+    """
     wanted = FIRST_LINES if since else None
     while True:
         tally, first, lines = Tally(), b"", 0

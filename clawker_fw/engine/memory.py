@@ -157,7 +157,10 @@ class MemoryEngine:
 
     def file(self, container: str, path: str) -> File | None:
         """See `EngineReader`."""
-        return self.inside(container).files.get(path)
+        try:
+            return self.inside(container).files.get(path)
+        except NotFoundError:
+            return None
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
