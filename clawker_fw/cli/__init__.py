@@ -8,6 +8,7 @@ from clawker_fw.cli import (  # noqa: F401 - they register their commands
     certs,
     config,
     conformance,
+    denials,
     doctor,
     explain,
     logs,

@@ -141,6 +141,7 @@ def watch(
         with (
             _sending(chosen, release, metrics if otel else None),
             _serving(listen, interval, metrics) as observe,
+            _counting(chosen, metrics),
             _stoppable(inbox) as stopping,
         ):
 
@@ -372,6 +373,26 @@ def _destination(chosen: Options, release: "Release") -> "Destination":
     trust, pair = store.watcher()
     name = otel.server_name or otel.endpoint.rpartition(":")[0]
     return Destination(otel.endpoint, name, trust, pair.certificate, pair.key)
+
+
+@contextmanager
+def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
+    """Count refusals in the background, if there are metrics."""
+    if metrics is None:
+        yield
+        return
+    import time
+
+    from clawker_fw.background import in_background
+    from clawker_fw.watch.refusals import RefusalCounter, keep_counting
+
+    ended = threading.Event()
+    counter = RefusalCounter(chosen.project, time.time(), metrics.refused)
+    in_background(keep_counting, counter, lambda: _connected(chosen), ended)
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 _LOOK_SECONDS = 5.0

@@ -37,6 +37,8 @@ class MemoryContainer:
     exit_code: int = 0
     restarts: int = 0
     log: list[str] = field(default_factory=list)
+    logged_at: str = "2026-01-01T00:00:00.000000000Z"
+    """The time of every line in its log."""
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     connections: int = 0

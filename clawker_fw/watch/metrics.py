@@ -59,6 +59,12 @@ class Metrics:
             ("action", "outcome"),
             registry=self._registry,
         )
+        self._refusals = Counter(
+            "clawker_fw_refusals",
+            "Refusals since the watcher started, by sibling and reason",
+            ("sibling", "reason"),
+            registry=self._registry,
+        )
         self._seconds = Summary(
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
@@ -94,6 +100,10 @@ class Metrics:
             self._current.set_to_current_time()
         if decision.outcome is Outcome.DONE:
             self._healed.set_to_current_time()
+
+    def refused(self, sibling: Sibling, reason: str, times: int) -> None:
+        """Count refusals."""
+        self._refusals.labels(sibling.value, reason).inc(times)
 
     def _set_findings(self, left: tuple[Finding, ...]) -> None:
         tally = Tally((each.sibling, each.layer, each.cause) for each in left)
