@@ -5,8 +5,10 @@ Each command imports its heavy dependencies itself, so that `--help` and complet
 
 from clawker_fw.cli import (  # noqa: F401 - they register their commands
     agent,
+    certs,
     config,
     conformance,
+    denials,
     doctor,
     explain,
     logs,

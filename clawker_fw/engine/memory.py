@@ -9,6 +9,7 @@ import itertools
 import json
 import queue
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from clawker_fw.model import (
     ContainerView,
     EngineFacts,
     Event,
+    File,
     Files,
     ImageView,
     Lookup,
@@ -147,6 +149,34 @@ class MemoryEngine:
     def clock(self) -> float:
         """See `EngineReader`."""
         return time.time() + self.clock_ahead
+
+    @contextmanager
+    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
+        """See `EngineReader`. What is followed ends with the context, too."""
+        inside = self.inside(container)
+        left = threading.Event()
+
+        def arriving() -> Iterator[list[bytes]]:
+            at = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
+            while True:
+                written, at = inside.log[at:], len(inside.log)
+                if written:
+                    yield [f"{inside.logged_at} {line}\n".encode() for line in written]
+                runs = inside.status == "running" and inside.id in self._containers
+                if not follow or not runs or left.wait(0.01):
+                    return
+
+        try:
+            yield arriving()
+        finally:
+            left.set()
+
+    def file(self, container: str, path: str) -> File | None:
+        """See `EngineReader`."""
+        try:
+            return self.inside(container).files.get(path)
+        except NotFoundError:
+            return None
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:

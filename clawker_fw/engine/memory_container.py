@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused, Trial
+from clawker_fw.model import (
+    NO_RECORDS,
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    File,
+    Records,
+    Refused,
+    Trial,
+)
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -27,6 +37,8 @@ class MemoryContainer:
     exit_code: int = 0
     restarts: int = 0
     log: list[str] = field(default_factory=list)
+    logged_at: str = "2026-01-01T00:00:00.000000000Z"
+    """The time of every line in its log."""
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
@@ -37,6 +49,7 @@ class MemoryContainer:
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
+    records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from clawker_fw.model import (
     ContainerView,
     EngineFacts,
     Event,
+    File,
     Files,
     ImageView,
     Lookup,
@@ -98,6 +99,18 @@ class EngineReader(Protocol):
 
     def clock(self) -> float:
         """Return the time of the engine's machine, in seconds since 1970."""
+
+    def log(
+        self, container: str, lines: int | None, *, follow: bool = False
+    ) -> AbstractContextManager[Iterator[list[bytes]]]:
+        """Read the last `lines` lines of a container's log, or all, several at a time as they arrive.
+
+        A line is the time (RFC 3339, UTC, nanoseconds), a space, and what the program wrote. A line of standard
+        error is empty. `follow` continues with what is written from now on, until the container stops.
+        """
+
+    def file(self, container: str, path: str) -> File | None:
+        """Return one file of a container's volume by its path there, or None if it does not exist."""
 
     def events(self) -> AbstractContextManager[Iterator[Event]]:
         """Follow the events of containers, networks and images from when the context is entered.

@@ -158,6 +158,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """What became of a sibling's telemetry since it started: records that a collector has taken, and others."""
+
+    sent: int = 0
+    lost: int = 0
+
+
+NO_RECORDS = Records()
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
@@ -165,7 +176,7 @@ class Probe:
     requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
-    `program` is the command line of the
+    `records` counts what has been sent to a collector. `program` is the command line of the
     serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
     fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
     """
@@ -180,6 +191,7 @@ class Probe:
     engine_files: tuple[str, ...] = ()
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
+    records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     unhealthy: str = ""

@@ -279,6 +279,7 @@ def sibling_status(sibling: Sibling, observed: Observed, network: str, verdict: 
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
         "resources": _resources(seen),
+        "telemetry": dataclasses.asdict(seen.probe.records) if seen and seen.probe else None,
         "limited": [
             {
                 "agent": name,

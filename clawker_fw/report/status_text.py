@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from clawker_fw.model import ObservedSibling, Role, Sibling
+from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.reconcile.agents import Agent, Confinement
 from clawker_fw.report import verdict
 from clawker_fw.report.documents import limited, live_version, program_version
@@ -46,6 +46,7 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
         *_rules(status),
         Text(""),
         _siblings(status, now),
+        *_records(status),
         *_limited(status),
     ]
     if status.agents:
@@ -160,6 +161,15 @@ def _agents(agents: Sequence[Agent], now: float) -> Iterator[RenderableType]:
             yield Text(visible(f"  {each.name}: {reason.phrase}"))
     if len(agents) > _MOST:
         yield Text(f"  and {len(agents) - _MOST:,} more")
+
+
+def _records(status: Status) -> list[RenderableType]:
+    """Return a line for each sibling that has sent records to a collector, or lost some."""
+    return [
+        Text(f"{sibling.value} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
+        for sibling, seen in status.observed.siblings.items()
+        if seen.probe and (records := seen.probe.records) != NO_RECORDS
+    ]
 
 
 def _limited(status: Status) -> list[RenderableType]:

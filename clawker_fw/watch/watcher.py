@@ -185,6 +185,8 @@ class Watcher:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1])
+        if (due := work.seen.provision.renewed_at) is not None:
+            self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
         self._guard_agents(engine, work.seen)

@@ -568,6 +568,41 @@ def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, st
     engine.remove(container)
 
 
+def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
+    """All lines of a log or the last ones can be read, each with its time. Those of errors are only counted."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    shape = replace(wanted.shape, restart="no")
+    container = engine.create_container(replace(wanted, shape=shape, files=helper))
+
+    def lines(count: int | None, *, follow: bool = False) -> list[bytes]:
+        with engine.log(container, count, follow=follow) as log:
+            return [line for some in log for line in some]
+
+    assert lines(None) == []
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    whole = lines(None)
+    assert whole
+    assert lines(len(whole) + 5, follow=True) == whole
+    assert lines(1) == whole[-1:]
+    assert lines(0) == []
+    assert all(re.match(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$", line) for line in whole if line)
+    engine.remove(container)
+    with pytest.raises(NotFoundError), engine.log(container, 1):
+        pass
+
+
+def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
+    """One file of a volume can be read without the others; one that is not there is None."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    container = engine.create_container(wanted)
+    assert engine.file(container, POLICY) == wanted.files[POLICY]
+    assert engine.file(container, "state/nothing") is None
+    engine.remove(container)
+    assert engine.file(container, POLICY) is None
+
+
 def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:
     """The engine counts its restarts of a container, and a start by hand resets the count."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")

@@ -1,5 +1,6 @@
 """The watcher's reports: records, metrics, the health page, and the service manager."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import record
@@ -144,6 +146,23 @@ def samples(metrics: Metrics) -> dict[str, float]:
     lines = [line for line in metrics.page().decode().splitlines() if line.startswith("clawker_fw_")]
     pairs = (line.rpartition(" ") for line in lines)
     return {name: float(value) for name, _, value in pairs if float(value)}
+
+
+def agent(name: str) -> Agent:
+    """Return an agent that is confined."""
+    return Agent(name, name, "image", "10.213.0.7", "", (), ())
+
+
+def test_metrics_name_attached_agents() -> None:
+    """Each agent has its address, until it has gone. A look that failed says nothing about them."""
+    metrics = Metrics("1.2", "abc")
+    key = 'clawker_fw_agent_info{agent="one",client_address="10.213.0.7"}'
+    metrics.report(dataclasses.replace(QUIET, agents=(agent("one"),)))
+    assert samples(metrics)[key] == 1
+    metrics.report(BLIND)
+    assert key in samples(metrics)
+    metrics.report(dataclasses.replace(QUIET, agents=(agent("two"),)))
+    assert key not in samples(metrics)
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:

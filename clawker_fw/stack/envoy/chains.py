@@ -8,6 +8,7 @@ may change freely.
 import functools
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,15 @@ lookups. A chain costs Envoy 0.1 ms at each change of the rules and 7 KB (docs/h
 
 DENIED = "denied"
 """The chain for names that a rule denies within what another one allows: it ends the connection."""
+
+REFUSED = "refused"
+"""The chain for all other names that no rule allows, and for TLS that names none."""
+
+_ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
+"""A record of TLS 1.2 with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2).
+
+Every client says what it was told. Without it they speak of a reset connection, as after a failure of the network.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,30 +183,34 @@ def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
     return [
         {
             "name": _chain(chain, share),
-            "filters": filters(rule.port, lookups.cluster_of(rule, share), lookups.place(rule, share)),
+            "filters": filters(rule.port, lookups.cluster_of(rule, share), share),
         }
         for chain, rule in sorted(rules.items(), key=lambda each: each[0])
         for share in lookups.shares(rule)
     ]
 
 
-def ending() -> Json:
-    """Return the chain that ends a connection at once, so that its record tells why."""
+def ending(name: str) -> Json:
+    """Return a chain that ends a connection at once, with an alert. Its name tells the record why."""
     return {
-        "name": DENIED,
+        "name": name,
         "filters": [
-            extension("envoy.filters.network.direct_response", "filters.network.direct_response.v3.Config"),
+            extension(
+                "envoy.filters.network.direct_response",
+                "filters.network.direct_response.v3.Config",
+                response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
+            ),
         ],
     }
 
 
-def _filters(port: int | None, cluster: str, place: str, statistics: str, idle: float) -> list[Json]:
+def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: float) -> list[Json]:
     return [
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",
             "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
             port_value=port,
-            dns_cache_config=lookups.cache(place),
+            dns_cache_config=lookups.cache(share),
         ),
         extension(
             "envoy.filters.network.tcp_proxy",

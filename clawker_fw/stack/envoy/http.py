@@ -10,6 +10,7 @@ which it was opened. It is used again only for requests with the same destinatio
 """
 
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
@@ -24,6 +25,7 @@ from clawker_fw.stack.envoy.messages import (
     duration,
     extension,
 )
+from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -37,9 +39,14 @@ which both collide with those of another one. (Envoy hashes the two in any order
 connections.)
 """
 
-_REFUSED = "clawker-fw: no rule allows this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+_WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
+_URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
 
-_DENIED = "clawker-fw: a rule denies this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n"
+
+_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n"
+
+_BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
@@ -97,7 +104,7 @@ def cluster(connections: int) -> Json:
     }
 
 
-def listener(policy: Policy, idle: float) -> list[Json]:
+def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
     by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
     used = {port: chosen for port, chosen in by_port.items() if chosen.names}
@@ -115,7 +122,7 @@ def listener(policy: Policy, idle: float) -> list[Json]:
             "stat_prefix": THROUGH_RULES,
             "internal_listener": {},
             "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-            "access_log": refusals.of_rules(),
+            "access_log": refusals.of_rules(reporting),
             "filter_chain_matcher": {
                 "matcher_tree": {
                     "input": chains.matching_input("FilterStateInput", key=PORT),
@@ -131,7 +138,7 @@ def listener(policy: Policy, idle: float) -> list[Json]:
     ]
 
 
-def filters(port: int, routes_path: str, idle: float) -> list[Json]:
+def filters(port: int, routes_path: str, idle: float, reporting: Reporting | None = None) -> list[Json]:
     """Return the filters for plain HTTP: first of all it is noted who has connected, and to which port."""
     return [
         extension(
@@ -140,13 +147,14 @@ def filters(port: int, routes_path: str, idle: float) -> list[Json]:
             on_new_connection=[
                 _passed_on(PORT, str(port)),
                 _passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+                *([_told(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")] if reporting else []),
             ],
         ),
-        _connection_manager(routes_path, idle),
+        _connection_manager(routes_path, idle, reporting),
     ]
 
 
-def _connection_manager(routes_path: str, idle: float) -> Json:
+def _connection_manager(routes_path: str, idle: float, reporting: Reporting | None) -> Json:
     """Return the filter for plain HTTP.
 
     The port in a Host header is taken off before it is matched, and the upstream port is the listener's own:
@@ -214,10 +222,15 @@ def _connection_manager(routes_path: str, idle: float) -> Json:
         local_reply_config={
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
-                for each, sentence in ((denied, _DENIED), (refused, _REFUSED), (no_answer, _NO_ANSWER))
+                for each, sentence in (
+                    (denied, _DENIED),
+                    (refusals.of_bad_name(), _BAD_NAME),
+                    (refused, _REFUSED),
+                    (no_answer, _NO_ANSWER),
+                )
             ],
         },
-        access_log=refusals.of_http(),
+        access_log=refusals.of_http(reporting),
     )
 
 
@@ -243,6 +256,10 @@ def _host_names_only() -> Json:
             },
         },
     )
+
+
+def _told(key: str, text: str) -> Json:
+    return _passed_on(key, text, factory_key="envoy.string")
 
 
 def _passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -19,12 +21,38 @@ type Handler struct {
 	now      func() time.Time
 }
 
-// explanations are what an agent is told of the reasons why a name does not exist.
+// NewHandler returns a handler that answers from a source, and writes refusals to out.
+func NewHandler(source *Source, out io.Writer) Handler {
+	return Handler{source, NewRecorder(out), time.Now}
+}
+
+// explanations are what an agent is told of the reasons why a name does not exist. The whole product uses the same
+// sentences (clawker_fw/rules/reasons.py).
 var explanations = map[string]string{
-	noRule:  "no rule allows this name",
-	denied:  "a rule denies this name",
-	expired: "the rule for this name has ended",
+	noRule:  "no rule allows this host",
+	denied:  "a rule denies this host",
+	expired: "the rule for this host has ended",
 	badName: "this is not a host name",
+}
+
+// commands are what a person can do about it, before a URL of the name.
+var commands = map[string]string{
+	noRule:  "clawker-fw rules allow",
+	denied:  "clawker-fw explain",
+	expired: "clawker-fw rules allow",
+}
+
+// longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
+const longestAdvised = 100
+
+// explanation returns the sentence for a reason, and the command if there is one. Such names are host names, so
+// nothing in them means anything to a shell.
+func explanation(reason, name string) string {
+	host := strings.ToLower(strings.TrimSuffix(name, "."))
+	if command, there := commands[reason]; there && len(host) <= longestAdvised {
+		return explanations[reason] + ": " + command + " https://" + host
+	}
+	return explanations[reason]
 }
 
 // Name returns the plugin's name in the Corefile.
@@ -32,7 +60,7 @@ func (h Handler) Name() string { return "policy" }
 
 // ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
 // Every other name does not exist (RFC 2308). Transfers are refused; updates and notifications are not implemented.
-func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
+func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
 	list := h.source.List()
 	reply := new(dns.Msg)
 	reply.SetReply(query)
@@ -53,21 +81,27 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 		reply.Ns = authority(list.ttl)
 	case question.QType() == dns.TypeA:
 		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
+		reason = ""
 		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: decision.Address.AsSlice()}}
 	default:
+		reason = ""
 		reply.Ns = authority(list.ttl)
 	}
 	if query.IsEdns0() != nil {
 		reply.SetEdns0(payload, false)
 		if reply.Rcode == dns.RcodeNameError {
-			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanations[reason]}
+			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanation(reason, question.Name())}
 			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
 		}
 	}
 	if err := writer.WriteMsg(reply); err != nil {
 		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
 	}
-	if reply.Rcode != dns.RcodeSuccess {
+	if isOwnCheck(writer.RemoteAddr(), question.QName()) {
+		return dns.RcodeSuccess, nil
+	}
+	tell(ctx, Outcome{true, reason, reply.Rcode, len(reply.Answer)})
+	if reason != "" {
 		if err := h.refusals.Record(writer.RemoteAddr(), reply, reason); err != nil {
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}

@@ -166,11 +166,13 @@ func TestServeDNSQuestions(t *testing.T) {
 
 // A query with EDNS gets EDNS with our UDP size, and only then does a refusal give the reason (RFC 6891, RFC 8914).
 func TestServeDNSExtensions(t *testing.T) {
+	long := strings.Repeat("x.", 50) + "test."
 	for name, explanation := range map[string]string{
 		"a.test.":      "",
-		"b.test.":      "no rule allows this name",
-		"no.w.test.":   "a rule denies this name",
+		"B.test.":      "no rule allows this host: clawker-fw rules allow https://b.test",
+		"no.w.test.":   "a rule denies this host: clawker-fw explain https://no.w.test",
 		`x\.y.w.test.`: "this is not a host name",
+		long:           "no rule allows this host",
 	} {
 		for _, extended := range []bool{false, true} {
 			query := new(dns.Msg)
@@ -242,6 +244,36 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 		wanted := record{found.Time, each.from.String(), "dns", 53, name, dns.TypeToString[each.kind], each.reason, 0}
 		if found != wanted || len(found.Time) != len("2026-01-02T03:04:05.678Z") {
 			t.Errorf("%s: got %+v, expected %+v", what, found, wanted)
+		}
+	}
+}
+
+// A plugin before this one learns the decision itself: the response code does not say whether a query was refused.
+func TestServeDNSTellsTheOutcome(t *testing.T) {
+	for what, each := range map[string]struct {
+		from   net.Addr
+		name   string
+		kind   uint16
+		wanted Outcome
+	}{
+		"the address":     {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
+		"no data":         {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
+		"another":         {stranger, "b.test.", dns.TypeA, Outcome{true, noRule, dns.RcodeNameError, 0}},
+		"a denied one":    {stranger, "no.w.test.", dns.TypeA, Outcome{true, denied, dns.RcodeNameError, 0}},
+		"a transfer":      {stranger, "a.test.", dns.TypeAXFR, Outcome{true, badRequest, dns.RcodeRefused, 0}},
+		"what fwctl asks": {ourself, askedByOurselves, dns.TypeA, Outcome{}},
+	} {
+		asked, _ := handler(t)
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, each.kind)
+		ctx, outcome := WithOutcome(context.Background())
+
+		if _, err := asked.ServeDNS(ctx, &writer{from: each.from}, query); err != nil {
+			t.Fatal(err)
+		}
+
+		if *outcome != each.wanted || outcome.Allowed() != (each.wanted.Reason == "") {
+			t.Errorf("%s: got %+v, expected %+v", what, *outcome, each.wanted)
 		}
 	}
 }
