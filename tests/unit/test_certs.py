@@ -258,6 +258,21 @@ def test_a_spoiled_cache_is_ignored(text: str) -> None:
     assert Judgement.read(Judgement("x", 1, 2, (3, 4)).written()) == Judgement("x", 1, 2, (3, 4))
 
 
+def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:
+    """An authority whose key does not fit signs nothing: the certificates stay until they expire."""
+    found = credentials(at(tmp_path, NOW))
+    (tmp_path / "ca.key").write_bytes(certs.mint_authority("demo", NOW).key)
+    later = at(tmp_path, NOW + 70 * DAY).provide()
+    assert later.credentials == found
+    assert "can't be renewed" in later.reason
+    ended = at(tmp_path, NOW + 91 * DAY).provide()
+    assert ended.credentials is None
+    assert "have expired" in ended.reason
+    assert "can't be renewed" in ended.reason
+    at(tmp_path, NOW + 91 * DAY).rotate(authority=True)
+    assert credentials(at(tmp_path, NOW + 91 * DAY)) != found
+
+
 def test_a_write_that_died_leaves_nothing_unusable(tmp_path: Path) -> None:
     """A key without its certificate is minted again, and a half-written file is never seen."""
     found = credentials(at(tmp_path, NOW))
