@@ -18,11 +18,7 @@ import platformdirs
 
 from clawker_fw.model import Sibling
 from clawker_fw.stack.certs import (
-    NO_CREDENTIALS,
-    Credentials,
     Judgement,
-    Pair,
-    Running,
     certificate,
     first_certificate,
     judge,
@@ -30,6 +26,7 @@ from clawker_fw.stack.certs import (
     mint_client,
     mint_server,
 )
+from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
@@ -37,18 +34,6 @@ AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
-
-    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine.
-    """
-
-    credentials: Credentials | None = None
-    reason: str = ""
-    renewed_at: float | None = None
 
 
 def state_folder() -> Path:

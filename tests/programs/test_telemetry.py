@@ -16,7 +16,7 @@ import pytest
 
 from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.certs import Credentials, Pair
+from clawker_fw.stack.credentials import Credentials, Pair
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore, Provision, write_private
+from clawker_fw.certificate_store import CertificateStore, write_private
 from clawker_fw.model import Sibling
 from clawker_fw.stack import certs
-from clawker_fw.stack.certs import Credentials, Judgement, Pair, Running, Use, certificate, judge
+from clawker_fw.stack.certs import Judgement, Use, certificate, judge
+from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
 
 NOW = 1_800_000_000.0
@@ -29,7 +30,7 @@ def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None)
     return CertificateStore(folder, "demo", own, keeps, clock=lambda: now)
 
 
-def credentials(store: CertificateStore, running: Running = certs.NO_CREDENTIALS) -> Credentials:
+def credentials(store: CertificateStore, running: Running = NO_CREDENTIALS) -> Credentials:
     """Return what a store provides."""
     provided = store.provide(running)
     assert provided.credentials is not None, provided
