@@ -26,7 +26,7 @@ from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, lookups, refusals
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
@@ -161,7 +161,10 @@ class Proxy:
         self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`."""
+        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`.
+
+        What no rule allows gets no response.
+        """
         self._free_port(resource)
         if "load_assignment" in resource:
             resource.pop("cluster_type", None)
@@ -173,7 +176,8 @@ class Proxy:
                 text = chain["name"]
                 if resource["name"] == THROUGH_RULES:
                     text = f"HTTP/1.1 200 OK\r\ncontent-length: {len(text)}\r\n\r\n{text}"
-                answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": text}}
+                response = {} if text == chains.REFUSED else {"response": {"inline_string": text}}
+                answer = {"@type": _DIRECT_RESPONSE, **response}
                 chain["filters"] = [{"name": "answer", "typed_config": answer}]
 
     def _free_port(self, resource: dict[str, Any]) -> None:

@@ -57,6 +57,11 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
         )
 
 
+def warn_of_unread(error: SettingsError) -> None:
+    """Warn that there is no advice by rules."""
+    _warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
+
+
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
     """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
     for each in remarks[:_MOST_WARNINGS]:
