@@ -9,7 +9,20 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import connections, dataplane, fair, noop, replace, replace_time, restart, scale, telemetry, up, watch
+from bench import (
+    connections,
+    dataplane,
+    denials,
+    fair,
+    noop,
+    replace,
+    replace_time,
+    restart,
+    scale,
+    telemetry,
+    up,
+    watch,
+)
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -26,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "watch": watch.measure,
     "fair": fair.measure,
     "telemetry": telemetry.measure,
+    "denials": denials.measure,
 }
 
 

@@ -135,8 +135,8 @@ class CertificateStore:
                 raise
             if not may_found:
                 raise OSError(
-                    f"{folder} has no authority, and the one that the stack uses is on another machine or "
-                    "belongs to another user"
+                    f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
+                    "been made yet"
                 ) from None
         founded = mint_authority(self.project, now)
         self._keep(AUTHORITY, founded)
@@ -151,7 +151,7 @@ class CertificateStore:
         now = self.clock()
         with self._locked():
             if not authority:
-                self._renewed(self._authority(now, may_found=True), now)
+                self._renewed(self._authority(now, may_found=False), now)
                 return
             founded = mint_authority(self.project, now)
             with suppress(OSError):
@@ -170,7 +170,7 @@ class CertificateStore:
         """
         now = self.clock()
         with self._locked():
-            authority = self._authority(now, may_found=True)
+            authority = self._authority(now, may_found=False)
             with suppress(OSError, ValueError):
                 kept = _read_pair(self.folder, COLLECTOR)
                 said = certificate(kept.certificate)
@@ -192,13 +192,14 @@ class CertificateStore:
             authority = self._authority(self.clock(), may_found=False)
         return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
 
-    def kept(self) -> dict[str, bytes]:
-        """Return the certificates that are kept here, by name, without keys."""
-        found: dict[str, bytes] = {}
-        for name in (AUTHORITY, *Sibling, COLLECTOR):
+    def kept(self) -> dict[str, tuple[Path, bytes]]:
+        """Return the certificates that are kept here, without keys: by name, the path and the content."""
+        found: dict[str, tuple[Path, bytes]] = {}
+        for name in (AUTHORITY, *Sibling, COLLECTOR, WATCHER):
             for folder in (self.folder, *([self.own] if self.own else [])):
+                path = folder / f"{name}.crt"
                 with suppress(OSError):
-                    found[str(name)] = (folder / f"{name}.crt").read_bytes()
+                    found[str(name)] = path, path.read_bytes()
         return found
 
     def _read(self, trust: Path, pairs: Path) -> Credentials:

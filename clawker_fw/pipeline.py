@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from clawker_fw.certificate_store import Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
+from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.desired import (
     Blueprint,
     Capacities,
@@ -29,6 +31,7 @@ from clawker_fw.reconcile.desired import (
     slots,
 )
 from clawker_fw.reconcile.diff import diff
+from clawker_fw.reconcile.exposure import engine_ways, exposures
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
@@ -78,6 +81,18 @@ class Comparison:
     def rule_changes(self) -> RuleChanges | None:
         """Which rules the difference adds and removes, if those that were committed last are known."""
         return rule_changes(self.observed, self.blueprint.rules)
+
+    @functools.cached_property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents, and whether each is confined."""
+        observed, wanted = self.observed, self.desired
+        ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
+        return judging.judge(observed, wanted.project, str(wanted.service_address), ways, written)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the stack: that on its siblings, but `open` if an agent has a way around the firewall."""
+        return judging.verdict(self.diff.verdict, self.agents)
 
     @property
     def advice(self) -> tuple[Advice, ...]:

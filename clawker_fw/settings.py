@@ -4,6 +4,7 @@ Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, def
 and all other code receives frozen values. An unreadable file is an error and never means "no rules".
 """
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -294,6 +295,8 @@ class Loaded:
     rules: RuleSet
     paths: tuple[Path, ...]
     found: str
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Where each setting that is not the default was given: the file and line, or the environment variable."""
 
     @property
     def source(self) -> Path | None:
@@ -392,7 +395,8 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    return Loaded(settings, rules, tuple(source.path for source in read), found)
+    places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
+    return Loaded(settings, rules, tuple(source.path for source in read), found, places)
 
 
 def _conflicts(error: ConflictsError) -> SettingsError:

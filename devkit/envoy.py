@@ -26,7 +26,7 @@ from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, lookups, refusals
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
@@ -40,6 +40,7 @@ from clawker_fw.stack.envoy.sibling import (
     capacity,
     configuration,
 )
+from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
@@ -82,6 +83,9 @@ class Proxy:
 
     workers: int = 1
     """Threads that connections are shared among."""
+
+    reporting: Reporting | None = None
+    """Where it sends its records, if anywhere."""
 
     most: bounds.Bounds | None = None
     """What it may take on at once, if it is bounded."""
@@ -146,7 +150,8 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in configuration(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
+        addresses = EnvoyAddresses(HERE, HERE, HERE, self.virtual)
+        for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -156,7 +161,10 @@ class Proxy:
         self.version = version
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`."""
+        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`.
+
+        What no rule allows gets no response.
+        """
         self._free_port(resource)
         if "load_assignment" in resource:
             resource.pop("cluster_type", None)
@@ -168,7 +176,8 @@ class Proxy:
                 text = chain["name"]
                 if resource["name"] == THROUGH_RULES:
                     text = f"HTTP/1.1 200 OK\r\ncontent-length: {len(text)}\r\n\r\n{text}"
-                answer = {"@type": _DIRECT_RESPONSE, "response": {"inline_string": text}}
+                response = {} if text == chains.REFUSED else {"response": {"inline_string": text}}
+                answer = {"@type": _DIRECT_RESPONSE, **response}
                 chain["filters"] = [{"name": "answer", "typed_config": answer}]
 
     def _free_port(self, resource: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings import Loaded
+    from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
 _MOST_WARNINGS = 10
@@ -54,6 +55,11 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
             project=chosen.project,
             settings_project=meant,
         )
+
+
+def warn_of_unread(error: SettingsError) -> None:
+    """Warn that there is no advice by rules."""
+    _warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
@@ -95,14 +101,17 @@ def certificates(
     chosen: Options, loaded: "Loaded", release: "Release", *, keeps: bool
 ) -> "CertificateStore | None":
     """Return the certificates of the chosen project, or None if the settings name no collector."""
-    otel = loaded.settings.otel
-    if otel.endpoint is None:
-        return None
+    return store(chosen, loaded, release.digests, keeps=keeps) if loaded.settings.otel.endpoint else None
+
+
+def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
+    """Return the place of the chosen project's certificates."""
     from clawker_fw.certificate_store import CertificateStore, state_folder
 
+    otel = loaded.settings.otel
     beside = loaded.source.absolute().parent if loaded.source else Path()
     own = beside / Path(otel.certs_dir).expanduser() if otel.certs_dir else None
-    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, release.digests)
+    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)
 
 
 def warn_of_exposure(seen: "Comparison") -> None:

@@ -15,6 +15,7 @@ from clawker_fw.cli.parameters import DrainOption, Options, duration, written
 from clawker_fw.errors import ExitCode, SettingsError, UsageError
 from clawker_fw.report import log, terminal
 from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
@@ -88,6 +89,15 @@ OtelOption = Annotated[
         "Needs the extra: pip install 'clawker-fw[otel]'.",
     ),
 ]
+OnOpenOption = Annotated[
+    OnOpen,
+    typer.Option(
+        "--on-open",
+        metavar="warn|detach|stop",
+        help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
+        "off the agent network (detach), or stop it.",
+    ),
+]
 
 
 @app.command()
@@ -98,6 +108,7 @@ def watch(
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
     otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Keep the stack current until stopped.
@@ -130,6 +141,7 @@ def watch(
         with (
             _sending(chosen, release, metrics if otel else None),
             _serving(listen, interval, metrics) as observe,
+            _counting(chosen, metrics),
             _stoppable(inbox) as stopping,
         ):
 
@@ -155,13 +167,14 @@ def watch(
                 connect=lambda: _connected(chosen),
                 blueprint=blueprint,
                 report=report,
+                report_open=record.write_open,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
                 stopping=stopping,
                 clock=time.monotonic,
             )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout), place).watch()
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open), place).watch()
     manager.stopping()
 
 
@@ -191,6 +204,7 @@ def service_install(
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
     otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
@@ -202,7 +216,7 @@ def service_install(
     """
     from clawker_fw import service
 
-    options = ["--heal", heal.value, "--interval", written(interval)]
+    options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     if listen:
         options += ["--listen", listen]
     if otel:
@@ -361,6 +375,26 @@ def _destination(chosen: Options, release: "Release") -> "Destination":
     return Destination(otel.endpoint, name, trust, pair.certificate, pair.key)
 
 
+@contextmanager
+def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
+    """Count refusals in the background, if there are metrics."""
+    if metrics is None:
+        yield
+        return
+    import time
+
+    from clawker_fw.background import in_background
+    from clawker_fw.watch.refusals import RefusalCounter, keep_counting
+
+    ended = threading.Event()
+    counter = RefusalCounter(chosen.project, time.time(), metrics.refused)
+    in_background(keep_counting, counter, lambda: _connected(chosen), ended)
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 _LOOK_SECONDS = 5.0
 """Time allowed for a comparison: until then the previous result still counts as fresh."""
 
@@ -400,9 +434,12 @@ def _unit(
     """Return a unit that runs the watcher with these options. The settings must be valid."""
     from dataclasses import replace
 
+    import platformdirs
+
     from clawker_fw import service, settings
     from clawker_fw.watch.page import parse_address
 
+    state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
@@ -414,6 +451,12 @@ def _unit(
         _named_unit(chosen, system=system),
         arguments=[*before, "watch", *options],
         interval=interval,
-        variables=service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+        variables={
+            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+            "XDG_STATE_HOME": str(
+                state.parent
+            ),  # that of the user who installs it: `run` uses the same certificates
+        },
         socket=parse_address(listen).path if listen else None,
+        state=state,
     )

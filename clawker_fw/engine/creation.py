@@ -42,6 +42,7 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         cap_drop=list(shape.capabilities_dropped),
         security_opt=list(shape.security_options),
         sysctls=dict(shape.sysctls),
+        dns=list(shape.dns) or None,
         dns_search=list(shape.dns_search) or None,
         dns_opt=list(shape.dns_options) or None,
         tmpfs=dict(shape.tmpfs),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -27,10 +28,11 @@ from clawker_fw.engine.inspection import (
     network_view,
 )
 from clawker_fw.engine.locate import locate
+from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import read_lookup, read_probe, read_trial
-from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
+from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence, text_lines
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -39,6 +41,7 @@ from clawker_fw.model import (
     ContainerView,
     EngineFacts,
     Event,
+    File,
     Files,
     ImageView,
     Lookup,
@@ -112,6 +115,9 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
 _GOING = {"removing", "dead"}
 """The states of a container that is being removed, or could not be removed completely."""
 
+
+_LOG_SECONDS = 30.0
+"""For how long an engine may be silent while it sends a log."""
 
 _READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "try": 45.0}
 _HELPER_SECONDS = 120.0
@@ -258,6 +264,56 @@ class DockerEngine:
         with _translated(f"read the log of container {container}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
+
+    @contextmanager
+    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
+        """See `EngineReader`."""
+        with _translated(f"read the log of container {container}"):
+            stream = self._client.logs(
+                container, stream=True, follow=follow, timestamps=True, tail="all" if lines is None else lines
+            )
+        try:
+            yield text_lines(stream)
+        finally:
+            with suppress(errors.DockerException, OSError):
+                stream.close()
+
+    def clock(self) -> float:
+        """See `EngineReader`. The time is that of the middle of the request."""
+        before = time.time()
+        with _translated("tell its time"):
+            told = str(self._client.info()["SystemTime"])
+        return datetime.fromisoformat(told).timestamp() - (time.time() - before) / 2
+
+    @contextmanager
+    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
+        """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
+        what = f"read the log of container {container}"
+        wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
+        client: Any = self._client  # the SDK's own way to read a log is too slow
+        with _translated(what):
+            url = client._url("/containers/{0}/logs", container)  # noqa: SLF001
+            tail = "all" if lines is None else lines
+            response = client._get(url, params={**wanted, "tail": tail}, stream=True)  # noqa: SLF001
+            client._raise_for_status(response)  # noqa: SLF001
+
+        def translated() -> Iterator[list[bytes]]:
+            with _translated(what):
+                yield from log_lines(response, None if follow else _LOG_SECONDS)
+
+        try:
+            yield translated()
+        finally:
+            response.close()
+
+    def file(self, container: str, path: str) -> File | None:
+        """See `EngineReader`."""
+        try:
+            with self._unless_removed(container), _translated(f"read a file of container {container}"):
+                stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
+                return next(iter(archive.unpack(stream, root=self._root).values()), None)
+        except NotFoundError:
+            return None
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:

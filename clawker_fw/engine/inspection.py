@@ -63,6 +63,8 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         restarts=raw.get("RestartCount", 0),
         connected={name: endpoint.get("IPAddress") or "" for name, endpoint in networks.items()},
         remembered={name: endpoint.get("NetworkID") or "" for name, endpoint in networks.items()},
+        reference=raw["Config"].get("Image") or "",
+        network_mode=raw["HostConfig"].get("NetworkMode") or "",
     )
 
 
@@ -181,7 +183,14 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
             )
             for each in raw.get("Mounts") or ()
         ),
+        namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
     )
+
+
+def _namespace(network_mode: str) -> str:
+    """Return the container whose network another one uses, or an empty string."""
+    kind, _, container = network_mode.partition(":")
+    return container if kind == "container" else ""
 
 
 def network_view(raw: Mapping[str, Any]) -> NetworkView:

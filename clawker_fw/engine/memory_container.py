@@ -37,6 +37,8 @@ class MemoryContainer:
     exit_code: int = 0
     restarts: int = 0
     log: list[str] = field(default_factory=list)
+    logged_at: str = "2026-01-01T00:00:00.000000000Z"
+    """The time of every line in its log."""
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
@@ -58,6 +60,7 @@ class MemoryContainer:
     health: str = ""
     unhealthy: str = ""
     build: str = "memory"
+    network_mode: str = ""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -75,6 +78,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
             for name, address in inside.networks.items()
         },
         mounts=inside.spec.shape.mounts,
+        namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
     )
 
 
@@ -97,4 +101,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         restarts=inside.restarts,
         connected=dict(inside.networks) if inside.status in ATTACHED else {},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
+        reference=inside.spec.image,
+        network_mode=inside.network_mode or next(iter(inside.networks), "none"),
     )

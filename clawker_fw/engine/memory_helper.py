@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -10,7 +10,7 @@ from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
 from clawker_fw.stack import policy
-from clawker_fw.stack.container import COMMITTED, GOOD, HOT, STAGE
+from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
@@ -89,6 +89,25 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     return Trial(
         tuple(TrialStep(step, source, 0.001, ok=True, status=0, outcome=text) for step, text in outcomes.items())
     )
+
+
+_CONFINED = {
+    "connect": "network is unreachable",
+    "tls": "closed without an answer",
+    "send": "HTTP 403",
+    "datagram": "connection refused",
+    "socket": "operation not permitted",
+    "gateway": "no gateway answers",
+}
+
+
+def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
+    """Return what `fwctl attempts` would print in the container of an agent that is confined."""
+    lines = []
+    for each in json.loads(inside.files[ATTEMPTS].content):
+        usual = "no such name" if each["kind"] == "ask" else _CONFINED[each["kind"]]
+        lines.append(json.dumps({"id": each["id"], "outcome": instead.get(each["id"], usual)}))
+    return lines
 
 
 def _resolves(inside: MemoryContainer, name: str) -> bool:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, assert_never
 
+from clawker_fw.denials.carried import hand_over
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     EngineError,
@@ -196,7 +197,7 @@ class _Performer:
             case Drain():
                 outcome = self._drain(step)
             case Remove():
-                engine.remove(step.container)
+                self._remove(step)
             case Start():
                 engine.start(step.container)
                 self._await_answer(step.container)
@@ -216,6 +217,12 @@ class _Performer:
             case _:
                 assert_never(step)
         self._on_progress(Progress(step, 1.0, outcome))
+
+    def _remove(self, step: Remove) -> None:
+        if step.heir:
+            with suppress(EngineError):  # a convenience, for which no replacement may fail
+                hand_over(self._engine, step.container, step.heir)
+        self._engine.remove(step.container)
 
     def _provide(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:

@@ -182,8 +182,13 @@ class _Planner:
             [Release(each.container.id) for each in claimants],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
-            [Remove(each.container.id, each.container.name) for each in left],
+            [_remove(each, self._serving_name(each)) for each in left],
         ]
+
+    def _serving_name(self, left: ObservedSibling) -> str:
+        """Return the name of the container that serves in place of one that was left behind."""
+        serving = self._old(left.sibling)
+        return serving.container.name if serving else ""
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
         """Whether a run was interrupted after CoreDNS took the address, and before it was fully announced."""
@@ -331,9 +336,10 @@ class _Planner:
         if old is None or Sibling.COREDNS not in self._made:
             return []
         announce = Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
+        remove = _remove(old, self._names[Sibling.COREDNS])
         if self._trusted(old):
-            return [Release(old.container.id), announce, _remove(old)]
-        return [_remove(old), *([announce] if old.container.running else [])]
+            return [Release(old.container.id), announce, remove]
+        return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:
         """Wait until no agent can still use the old Envoy's address, then drain and remove it."""
@@ -342,7 +348,7 @@ class _Planner:
             return []
         wait = [AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
-        return [*wait, *drain, _remove(old)]
+        return [*wait, *drain, _remove(old, self._names[Sibling.ENVOY])]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
         """Whether the service address must be announced again, as after another container has held it."""
@@ -381,8 +387,8 @@ def _in_turn(steps: list[Step]) -> Step | InTurn:
     return steps[0] if len(steps) == 1 else InTurn(tuple(steps))
 
 
-def _remove(old: ObservedSibling) -> Remove:
-    return Remove(old.container.id, old.container.name)
+def _remove(old: ObservedSibling, heir: str = "") -> Remove:
+    return Remove(old.container.id, old.container.name, heir=heir)
 
 
 def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:

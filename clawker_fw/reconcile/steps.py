@@ -132,11 +132,12 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Stop and remove a container with its volume."""
+    """Stop and remove a container with its volume. `heir` is the one that keeps its last refusals, if any."""
 
     container: str
     name: str
     causes: tuple[Finding, ...] = ()
+    heir: str = ""
 
 
 @dataclass(frozen=True, slots=True)

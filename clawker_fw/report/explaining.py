@@ -11,17 +11,8 @@ from clawker_fw.report.documents import SCHEMA, live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
 from clawker_fw.rules.explanation import Difference, Explanation, Near
-from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Rule
 
-_REASONS = {
-    Reason.NO_RULE: "no rule allows this name",
-    Reason.WRONG_PORT: "rules allow this name only on another port or over another protocol",
-    Reason.DENIED: "a rule denies it",
-    Reason.EXPIRED: "the rule that allowed it has ended",
-    Reason.PRIVATE_ADDRESS: "the rule allows the name, but may reach none of its addresses",
-    Reason.NO_ADDRESS: "a rule allows the name, but it has no address",
-}
 _DIFFERENCES = {
     Difference.ENDED: "has ended",
     Difference.OVERRULED: "another rule decides before it",
@@ -93,7 +84,7 @@ def _message(explained: Explanation) -> str:
     """Return what a refusal means, in words."""
     if explained.reason is None:
         return ""
-    return explained.target.mistake or _REASONS[explained.reason]
+    return explained.target.mistake or explained.reason.sentence
 
 
 def _written(rule: Rule) -> str:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
@@ -115,36 +116,71 @@ class Explanation:
         return _remedy(self)
 
 
+class Explainer:
+    """Explains what happens to connections. The rules are compiled once, for many of them."""
+
+    def __init__(self, rules: RuleSet, now: float) -> None:
+        """Compile all rules, also those that have ended. `now` is in seconds since 1970."""
+        self._rules = rules
+        self._current = rules.at(now)
+        self._policy = Policy(self._current)
+        self._ended = set() if self._current is rules else set(rules.rules) - set(self._current.rules)
+
+    @cached_property
+    def _everything(self) -> Policy:
+        """All rules, by name."""
+        return Policy(self._rules) if self._ended else self._policy
+
+    @cached_property
+    def _lasting(self) -> Policy:
+        """What would be if no rule that allows something had ended."""
+        allowing = (each for each in self._ended if not each.denies)
+        return Policy(replace(self._current, rules=(*self._current.rules, *allowing)))
+
+    def explain(self, target: Target) -> Explanation:
+        """Explain what happens to a connection, with the rules that nearly decide it."""
+        if target.mistake:
+            return Explanation(target, None, Reason.BAD_NAME)
+        explained = self.decide(target)
+        rules, ended, reason = self._rules, self._ended, explained.reason
+        related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
+        near = [each for each in related if each.rule != explained.rule]
+        if reason is None:
+            near = [each for each in near if each.difference is Difference.OVERRULED]
+        near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
+        return replace(explained, near=tuple(near[:_MOST_NEAR]))
+
+    def decide(self, target: Target) -> Explanation:
+        """Return what happens to a connection, without the rules that nearly decide it."""
+        if target.mistake:
+            return Explanation(target, None, Reason.BAD_NAME)
+        decision = self._policy.decide(target.name, target.protocol, target.port)
+        rule, reason = decision.rule, decision.reason
+        if self._ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
+            before = self._lasting.decide(target.name, target.protocol, target.port)
+            if before.allowed:
+                rule, reason = before.rule, Reason.EXPIRED
+        return Explanation(target, rule, reason, claimed_by=self._claimed_by(target))
+
+    def resolves(self, name: str) -> bool:
+        """Whether the resolver answers a name by these rules."""
+        return self._policy.resolves(name)
+
+    def _claimed_by(self, target: Target) -> Rule | None:
+        """Return a rule that can't share its port with one that would allow the connection."""
+        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        pairs = (
+            {each.first, each.second} for each in about_ports([*self._everything.covering(target.name), wanted])
+        )
+        return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
+
+
 def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
     """Explain what happens to a connection.
 
     `rules` are all rules, also those that have ended. `now` is in seconds since 1970.
     """
-    if target.mistake:
-        return Explanation(target, None, Reason.BAD_NAME)
-    current = rules.at(now)
-    decision = Policy(current).decide(target.name, target.protocol, target.port)
-    rule, reason = decision.rule, decision.reason
-    ended = set() if current is rules else set(rules.rules) - set(current.rules)
-    if ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
-        lasting = replace(current, rules=(*current.rules, *(each for each in ended if not each.denies)))
-        before = Policy(lasting).decide(target.name, target.protocol, target.port)
-        if before.allowed:
-            rule, reason = before.rule, Reason.EXPIRED
-    related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
-    near = [each for each in related if each.rule != rule]
-    if reason is None:
-        near = [each for each in near if each.difference is Difference.OVERRULED]
-    near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
-    return Explanation(target, rule, reason, tuple(near[:_MOST_NEAR]), claimed_by=_claimed_by(rules, target))
-
-
-def _claimed_by(rules: RuleSet, target: Target) -> Rule | None:
-    """Return a rule that can't share its port with one that would allow the connection."""
-    wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-    there = [rule for rule in rules.rules if rule.covers(target.name)]
-    pairs = ({each.first, each.second} for each in about_ports([*there, wanted]))
-    return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
+    return Explainer(rules, now).explain(target)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:

@@ -134,6 +134,10 @@ class Policy:
         allowing = (rule for rules in self._nearest(name) for rule in rules if not rule.denies)
         return any(self.decide(name, *key).allowed for rule in allowing for key in rule.keys)
 
+    def covering(self, name: str) -> tuple[Rule, ...]:
+        """Return the rules that are for a name, by itself or as one of those below another."""
+        return tuple(rule for rules in self._nearest(name) for rule in rules)
+
     def points(self) -> Sequence[Point]:
         """Return what is decided at and below each name that has rules, parents before children."""
         return self._points

@@ -6,14 +6,24 @@ from enum import StrEnum
 class Reason(StrEnum):
     """A reason, as it is written in records."""
 
+    @property
+    def sentence(self) -> str:
+        """The reason in words, as agents and people are told it."""
+        return _SENTENCES[self]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
+        return self in {Reason.NO_ADDRESS, Reason.UNREACHABLE}
+
     NO_RULE = "no-rule"
-    """No rule allows this name; in Envoy's records, on this port, over this protocol."""
+    """No rule allows this host; in Envoy's records, on this port, over this protocol."""
 
     WRONG_PORT = "wrong-port"
-    """A rule allows this name, but on another port or over another protocol."""
+    """A rule allows this host, but on another port or over another protocol."""
 
     DENIED = "denied"
-    """A rule denies this name, or this port or protocol of it."""
+    """A rule denies this host, or this port or protocol of it."""
 
     EXPIRED = "expired"
     """The rule that allowed this name has ended."""
@@ -41,3 +51,20 @@ class Reason(StrEnum):
 
     UNREACHABLE = "unreachable"
     """A rule allows the name, and its host does not answer, or failed to."""
+
+
+_SENTENCES = {
+    Reason.NO_RULE: "no rule allows this host",
+    Reason.WRONG_PORT: "rules allow this host only on another port or over another protocol",
+    Reason.DENIED: "a rule denies this host",
+    Reason.EXPIRED: "the rule for this host has ended",
+    Reason.NO_SERVER_NAME: "there is no server name",
+    Reason.BAD_NAME: "this is not a host name",
+    Reason.BAD_REQUEST: "this is nothing that can be forwarded",
+    Reason.TIMEOUT: "it was not said in time what is wanted",
+    Reason.LIMIT: "this is more than an agent, or all of them, may have at once",
+    Reason.PRIVATE_ADDRESS: "the rule allows this host, but may reach none of its addresses",
+    Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
+    Reason.UNREACHABLE: "a rule allows this host, but its host does not answer",
+}
+"""CoreDNS has its own copies of some (go/coredns/policy); a test compares them."""

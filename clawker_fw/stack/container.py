@@ -18,13 +18,19 @@ HOT = "hot/"
 GOOD = "good/"
 EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
+ATTEMPTS = BOOT + "attempts.json"
+"""What `fwctl attempts` is to try in an agent's container."""
+
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
 ORIGIN = "state/origin.json"
 """The record of the settings that the stack was made from."""
 
-KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT})
+CARRIED = "state/refusals.jsonl.gz"
+"""The last lines of the logs of those that a sibling has replaced."""
+
+KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED})
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
 UNFINISHED = ("good.new", "restore", "restore.new", "stage")

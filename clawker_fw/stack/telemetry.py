@@ -14,7 +14,7 @@ from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.certs import Credentials, Pair, Running
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.resources import Resource
+from clawker_fw.stack.resources import Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
 """The kinds of records (`event.name`): a connection or session of UDP, an HTTP request, a DNS query."""
@@ -139,10 +139,19 @@ def running(files: Mapping[Sibling, Files]) -> Running:
     return Running(Credentials(trust, its, others), any=True)
 
 
-def certificates(sibling: Sibling, files: Files) -> bytes | None:
-    """Return the certificate that a sibling has been given, or None."""
+def certificates(sibling: Sibling, files: Files) -> tuple[bytes, bytes] | None:
+    """Return the authorities and the certificate that a sibling has been given, or None."""
     found = _in_clusters(files) if sibling is Sibling.ENVOY else _in_file(files)
-    return found[1].certificate if found else None
+    return (found[0], found[1].certificate) if found else None
+
+
+def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
+    """Whether a sibling has loaded what it has been given. `live` are the digests that it reports."""
+    path = CLUSTERS if sibling is Sibling.ENVOY else FILE
+    for each in declared(files):
+        if container.HOT + each.path == path and path in files:
+            return live.get(each.name) == each.digest(files[path].content)
+    return False
 
 
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Confinement
 from clawker_fw.watch.decision import Answer, Decision, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -38,7 +39,7 @@ class Metrics:
         build.info({"version": version, "stack_build_sha": build_sha})
         self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
         self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
-        self._agents = self._gauge("agent_info", "1 for each attached agent", "agent", "client_address")
+        self._addresses = self._gauge("agent_info", "1 for each attached agent", "agent", "client_address")
         self._last_comparison = self._gauge(
             "last_look_timestamp_seconds", "Time of the last successful comparison"
         )
@@ -58,9 +59,16 @@ class Metrics:
             ("action", "outcome"),
             registry=self._registry,
         )
+        self._refusals = Counter(
+            "clawker_fw_refusals",
+            "Refusals since the watcher started, by sibling and reason",
+            ("sibling", "reason"),
+            registry=self._registry,
+        )
         self._seconds = Summary(
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
+        self._agents = self._gauge("agents", "Agents, by how well they are confined", "confinement")
         for sibling in Sibling:
             self._set_verdict(sibling, None)
 
@@ -68,7 +76,7 @@ class Metrics:
         return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
 
     def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
-        for each in Verdict:
+        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
             self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
 
     def report(self, decision: Decision) -> None:
@@ -80,17 +88,22 @@ class Metrics:
         if decision.answer is Answer.HEAL and decision.outcome:
             for action in {each.action for each in decision.healed}:
                 self._heals.labels(action.value, decision.outcome.value).inc()
-        if decision.agents is not None:
-            self._agents.clear()
-            for name, address in decision.agents.items():
-                self._agents.labels(name, address).set(1)
         if decision.verdict is not None:
             self._last_comparison.set_to_current_time()
             self._set_findings(decision.left)
+            for each in Confinement:
+                self._agents.labels(each.value).set(sum(one.confinement is each for one in decision.agents))
+            self._addresses.clear()
+            for agent in decision.agents:
+                self._addresses.labels(agent.name, agent.address).set(1)
         if decision.verdict is Verdict.CURRENT:
             self._current.set_to_current_time()
         if decision.outcome is Outcome.DONE:
             self._healed.set_to_current_time()
+
+    def refused(self, sibling: Sibling, reason: str, times: int) -> None:
+        """Count refusals."""
+        self._refusals.labels(sibling.value, reason).inc(times)
 
     def _set_findings(self, left: tuple[Finding, ...]) -> None:
         tally = Tally((each.sibling, each.layer, each.cause) for each in left)

@@ -14,7 +14,10 @@ ALLOWED, EVIL = "pub.test", "evil.test"
 DIRECT = ("--connect", "{envoy}")
 """Options of `get` for an agent that does not ask the resolver, and uses Envoy's address."""
 
-ENDED = {"reset", "closed"}
+ENDED = {"reset", "closed", "denied"}
+_ACCESS_DENIED = "\x15\x03\x03\0\2\2\x31"
+"""The alert with which Envoy ends TLS (RFC 8446, section 6.2)."""
+
 UNANSWERED = {"timeout", "connect-timeout", "connect-unreachable", "dns-timeout"}
 
 _HEADERS = {12, 14}
@@ -145,7 +148,7 @@ def result_of(answer: Answer) -> str:
 
 def _response(reply: str) -> str:
     """Return the status of each response in what came back, or `closed` if nothing did."""
-    if not reply:
+    if reply in {"", _ACCESS_DENIED}:
         return "closed"
     if not reply.startswith("HTTP/1"):
         return "FORMERR" if len(reply) in _HEADERS and ord(reply[-9]) & 15 == 1 else "HTTP/2"

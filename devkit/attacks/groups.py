@@ -21,7 +21,7 @@ GROUPS = (
         "Tunnels by every type of record, over UDP and TCP, at each address of the resolver; transfers, updates, "
         "other classes and operations; octets that are no message; answers that are large.",
         "No question leaves the resolver. Only names with a rule have an address, and no other data; an answer "
-        "is at most 128 octets longer than its question.",
+        "is at most 256 octets longer than its question.",
         QUESTIONS,
         (
             "tests/programs/test_coredns.py::test_coredns_answers_what_the_policy_resolves",

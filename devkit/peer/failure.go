@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -30,6 +31,7 @@ const (
 	kindConnectUnreachable = "connect-unreachable"
 	kindConnectOther       = "connect-other" // such as no free port on this side
 	kindTLS                = "tls"
+	kindDenied             = "denied" // the alert `access_denied`, with which the firewall refuses
 	kindReset              = "reset"
 	kindClosed             = "closed"
 	kindTimeout            = "timeout"
@@ -122,6 +124,8 @@ func kindOfConnect(err error) string {
 // kindOfExchange covers what can happen once there is a connection, while TLS is set up and after.
 func kindOfExchange(err *stageError) string {
 	switch {
+	case isDenied(err):
+		return kindDenied
 	// EPIPE is the second write after a reset whose first sign was missed.
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return kindReset
@@ -139,6 +143,13 @@ func kindOfExchange(err *stageError) string {
 		return kindTLS
 	}
 	return kindHTTP
+}
+
+// isDenied covers an alert of the other side. Go has no exported type for what it is wrapped in.
+func isDenied(err error) bool {
+	var operation *net.OpError
+	return errors.As(err, &operation) && operation.Op == "remote error" &&
+		operation.Err.Error() == tls.AlertError(49).Error()
 }
 
 // isTimeout covers deadlines of contexts and connections, and the kernel's own ETIMEDOUT.

@@ -182,7 +182,11 @@ func refusedOverHTTP(place string) error {
 	return nil
 }
 
-// refusedOverTLS fails unless the connection is closed during the handshake, once the server name is known.
+// accessDenied is the alert with which Envoy ends TLS that no rule allows (RFC 8446, section 6.2).
+const accessDenied = tls.AlertError(49)
+
+// refusedOverTLS fails unless the handshake is refused, once the server name is known. (An earlier release's Envoy only
+// closes the connection.)
 func refusedOverTLS(place string) error {
 	connection, err := dialEnvoy(place)
 	if err != nil {
@@ -191,13 +195,19 @@ func refusedOverTLS(place string) error {
 	defer connection.Close()
 	// The handshake must not succeed and nothing is sent after it, so the certificate need not be verified.
 	err = tls.Client(connection, &tls.Config{ServerName: refusedHost, InsecureSkipVerify: true}).Handshake()
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if deniedAccess(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	if err == nil {
 		return errors.New("the connection succeeded for a name that no rule allows")
 	}
 	return err
+}
+
+// deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
+func deniedAccess(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
 }
 
 // reason returns an error's text without our own address and port, which differ each time.

@@ -26,6 +26,7 @@ const usage = `fwctl VERB
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
+  attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
@@ -47,6 +48,9 @@ func run(arguments []string) error {
 	verb, rest := arguments[0], arguments[1:]
 	if verb == forwardVerb {
 		return forward(rest)
+	}
+	if verb == "attempts" { // in an agent's container, which is no sibling
+		return attempts(root, os.Stdout)
 	}
 	sibling, err := readSibling(root)
 	if err != nil {

@@ -159,8 +159,8 @@ func (h *heard) Read(buffer []byte) (int, error) {
 	return size, err
 }
 
-// shakeHands begins TLS with the server name, and sends nothing afterwards. Envoy says nothing of its own in TLS, so
-// whatever comes back is from the host, be it an alert. Whose certificate it is does not matter here.
+// shakeHands begins TLS with the server name, and sends nothing afterwards. Envoy says nothing of its own in TLS but that
+// access is denied, so whatever else comes back is from the host. Whose certificate it is does not matter here.
 func shakeHands(connection net.Conn, name string, _ uint16) Step {
 	hearing := &heard{Conn: connection}
 	err := tls.Client(hearing, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
@@ -168,6 +168,8 @@ func shakeHands(connection net.Conn, name string, _ uint16) Step {
 	switch {
 	case err == nil:
 		step.Outcome = "completed"
+	case deniedAccess(err):
+		step.OK, step.Outcome = false, "refused: access denied"
 	case hearing.anything:
 		step.Outcome = "the host answered: " + reason(err)
 	default:

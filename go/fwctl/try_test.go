@@ -123,7 +123,7 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// A host that refuses the handshake has been reached all the same: Envoy says nothing of its own in TLS.
+// A host that refuses the handshake has been reached all the same: Envoy says nothing but that access is denied.
 func TestTryOfAHostThatRefuses(t *testing.T) {
 	refusing := httptest.NewUnstartedServer(http.NotFoundHandler())
 	refusing.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -136,6 +136,21 @@ func TestTryOfAHostThatRefuses(t *testing.T) {
 	if found := trying(t, "https", placeOf(refusing)).String(); !strings.HasPrefix(
 		found, "resolve+ connect+ handshake+: the host answered: remote error: tls:") {
 		t.Errorf("got %s", found)
+	}
+}
+
+// Envoy's own alert is no answer of the host.
+func TestTryThatEnvoyRefuses(t *testing.T) {
+	place := answering(t, func(connection net.Conn) {
+		connection.Read(make([]byte, 4096))
+		connection.Write([]byte{0x15, 3, 3, 0, 2, 2, 49})
+	})
+
+	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: refused: access denied" {
+		t.Errorf("got %s", found)
+	}
+	if err := refusedOverTLS(place.String()); err != nil {
+		t.Errorf("got %v", err)
 	}
 }
 

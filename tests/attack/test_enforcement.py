@@ -30,7 +30,7 @@ from devkit.waiting import until
 from devkit.witness import Seen
 from devkit.world import NAMESERVER, WORLD, world_around
 
-CLOSED = {"reset", "closed"}
+CLOSED = {"reset", "closed", "denied"}
 
 IN_THE_OTHER_SLOT = {
     "A name without a rule",

@@ -23,6 +23,8 @@ RULES = rule_set(
     {"dst": "no.there.test", "action": "deny"},
 )[1]
 TLS_HANDSHAKE = 0x16
+ACCESS_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
+"""The alert (RFC 8446, section 6.2)."""
 NOBODY = "127.0.0.3"
 """Where the names are that can be looked up: nobody listens there."""
 
@@ -126,8 +128,10 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
     """There is one line, with who, where, and why."""
     port, content, reason, name = REFUSED[what]
     proxy.records()
-    proxy.send(content, port)
+    answer = proxy.send(content, port)
     (found,) = until(proxy.records, 1)
+    if content[0] == TLS_HANDSHAKE and not reason.failed:
+        assert answer == ACCESS_DENIED
     proxy.send(request("GET / HTTP/1.1", "Host: next.test"), HTTP)
     (after,) = until(proxy.records, 1)
     assert after["name"] == "next.test"

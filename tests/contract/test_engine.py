@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -535,6 +536,71 @@ def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter,
     assert view(engine, wanted.name).exit_code != 0
     assert any("boot/sibling.json" in line for line in engine.last_words(container, 5))
     engine.remove(container)
+
+
+def test_the_output_of_a_program_has_times(engine: EngineWriter, stack: Desired) -> None:
+    """All lines or the last ones are read, each after its time; following ends with the container."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    container = engine.create_container(replace(wanted, shape=replace(wanted.shape, restart="no"), files=helper))
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    for lines, follow in ((None, False), (1, False), (1, True)):
+        with engine.output(container, lines, follow=follow) as written:
+            found = list(written)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .+", found[-1])
+        assert "boot/sibling.json" in found[-1]
+    engine.remove(container)
+
+
+def test_the_engine_s_clock_is_ours(engine: EngineWriter) -> None:
+    """An engine on this machine has the same time."""
+    assert abs(engine.clock() - time.time()) < 1
+
+
+def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, stack: Desired) -> None:
+    """By them it is shown to people, and known whose network it uses."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    container = engine.create_container(wanted)
+    found = view(engine, wanted.name)
+    assert (found.reference, found.network_mode) == (wanted.image, f"{stack.project}-net")
+    assert next(each.namespace for each in engine.listing() if each.id == container) == ""
+    engine.remove(container)
+
+
+def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
+    """All lines of a log or the last ones can be read, each with its time. Those of errors are only counted."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    shape = replace(wanted.shape, restart="no")
+    container = engine.create_container(replace(wanted, shape=shape, files=helper))
+
+    def lines(count: int | None, *, follow: bool = False) -> list[bytes]:
+        with engine.log(container, count, follow=follow) as log:
+            return [line for some in log for line in some]
+
+    assert lines(None) == []
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    whole = lines(None)
+    assert whole
+    assert lines(len(whole) + 5, follow=True) == whole
+    assert lines(1) == whole[-1:]
+    assert lines(0) == []
+    assert all(re.match(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$", line) for line in whole if line)
+    engine.remove(container)
+    with pytest.raises(NotFoundError), engine.log(container, 1):
+        pass
+
+
+def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
+    """One file of a volume can be read without the others; one that is not there is None."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    container = engine.create_container(wanted)
+    assert engine.file(container, POLICY) == wanted.files[POLICY]
+    assert engine.file(container, "state/nothing") is None
+    engine.remove(container)
+    assert engine.file(container, POLICY) is None
 
 
 def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:

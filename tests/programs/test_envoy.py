@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from clawker_fw.rules.policy import Decision, Policy
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import chains
@@ -180,7 +181,10 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 def _chains(rules: RuleSet) -> set[str]:
     document = json.loads(configuration(Policy(rules), EnvoyAddresses(HERE, HERE, HERE), 3600)[LISTENERS].content)
-    return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {"http"}
+    return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {
+        "http",
+        "refused",
+    }
 
 
 def test_the_refusal_names_the_port(proxy: Proxy) -> None:
@@ -191,7 +195,10 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[port], timeout=5)
         connection.request("GET", "/", headers={"Host": "b.test"})
         response = connection.getresponse()
-        text = f"clawker-fw: no rule allows this host over http on port {proxy.ports[port]}\n"
+        text = (
+            f"clawker-fw: {Reason.NO_RULE.sentence} over http on port {proxy.ports[port]}\n"
+            f"clawker-fw rules allow http://b.test:{proxy.ports[port]}\n"
+        )
         assert (response.status, response.read().decode()) == (403, text)
         connection.close()
 
@@ -204,7 +211,10 @@ def test_a_refusal_by_a_rule_says_so(proxy: Proxy) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[80], timeout=5)
     connection.request("GET", "/", headers={"Host": "x.no.w.test"})
     response = connection.getresponse()
-    text = f"clawker-fw: a rule denies this host over http on port {proxy.ports[80]}\n"
+    text = (
+        f"clawker-fw: {Reason.DENIED.sentence} over http on port {proxy.ports[80]}\n"
+        f"clawker-fw explain http://x.no.w.test:{proxy.ports[80]}\n"
+    )
     assert (response.status, response.read().decode()) == (403, text)
     connection.close()
     assert proxy.chain("x.no.w.test", 443) == chains.DENIED

@@ -8,6 +8,7 @@ may change freely.
 import functools
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,15 @@ lookups. A chain costs Envoy 0.1 ms at each change of the rules and 7 KB (docs/h
 
 DENIED = "denied"
 """The chain for names that a rule denies within what another one allows: it ends the connection."""
+
+REFUSED = "refused"
+"""The chain for all other names that no rule allows, and for TLS that names none."""
+
+_ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
+"""A record of TLS 1.2 with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2).
+
+Every client says what it was told. Without it they speak of a reset connection, as after a failure of the network.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +190,16 @@ def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
     ]
 
 
-def ending() -> Json:
-    """Return the chain that ends a connection at once, so that its record tells why."""
+def ending(name: str) -> Json:
+    """Return a chain that ends a connection at once, with an alert. Its name tells the record why."""
     return {
-        "name": DENIED,
+        "name": name,
         "filters": [
-            extension("envoy.filters.network.direct_response", "filters.network.direct_response.v3.Config"),
+            extension(
+                "envoy.filters.network.direct_response",
+                "filters.network.direct_response.v3.Config",
+                response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
+            ),
         ],
     }
 

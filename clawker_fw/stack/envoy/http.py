@@ -10,6 +10,7 @@ which it was opened. It is used again only for requests with the same destinatio
 """
 
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
@@ -38,9 +39,14 @@ which both collide with those of another one. (Envoy hashes the two in any order
 connections.)
 """
 
-_REFUSED = "clawker-fw: no rule allows this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+_WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
+_URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
 
-_DENIED = "clawker-fw: a rule denies this host over http on port %DOWNSTREAM_LOCAL_PORT%\n"
+_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n"
+
+_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n"
+
+_BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
@@ -216,7 +222,12 @@ def _connection_manager(routes_path: str, idle: float, reporting: Reporting | No
         local_reply_config={
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
-                for each, sentence in ((denied, _DENIED), (refused, _REFUSED), (no_answer, _NO_ANSWER))
+                for each, sentence in (
+                    (denied, _DENIED),
+                    (refusals.of_bad_name(), _BAD_NAME),
+                    (refused, _REFUSED),
+                    (no_answer, _NO_ANSWER),
+                )
             ],
         },
         access_log=refusals.of_http(reporting),

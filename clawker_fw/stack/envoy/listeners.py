@@ -66,14 +66,16 @@ def at(
         "filter_chains": [
             {"name": http.CHAIN, "filters": http.filters(place.port, routes_path, idle, reporting)},
             *chains.forwarding(tls_chains, f"tls-{place.port}", idle),
-            *([chains.ending()] if tls_chains.denying else []),
+            *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
+            chains.ending(chains.REFUSED),
         ],
     }
 
 
 def _by_protocol(tls_chains: chains.Chains) -> Json:
     """Return the matcher: TLS by its server name (RFC 6066), everything else is HTTP."""
-    by_protocol: Json = {"raw_buffer": {"action": chains.action(http.CHAIN)}}
+    refused: Json = {"action": chains.action(chains.REFUSED)}
+    by_protocol: Json = {"raw_buffer": {"action": chains.action(http.CHAIN)}, "tls": refused}
     if tls_chains.names:
         server_name = chains.matching_input("ServerNameInput")
         is_host_name = {
@@ -91,8 +93,7 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
         }
         source = chains.matching_input("SourceIPInput")
         by_name = chains.select(tls_chains, server_name, source, chains.suffix)
-        by_protocol["tls"] = {
-            "matcher": {"matcher_list": {"matchers": [{"predicate": is_host_name, "on_match": by_name}]}}
-        }
+        matchers = [{"predicate": is_host_name, "on_match": by_name}]
+        by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
     protocol = chains.matching_input("TransportProtocolInput")
     return {"matcher_tree": {"input": protocol, "exact_match_map": {"map": by_protocol}}}

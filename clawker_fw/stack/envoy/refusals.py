@@ -78,9 +78,7 @@ _FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
 
 def of_listener(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
-    refused = _all(
-        {"response_flag_filter": {"flags": ["NR"]}}, _cel(f"{_SERVER_NAME} != '{container.REFUSED_NAME}'")
-    )
+    refused = _cel(f"xds.filter_chain_name == '{chains.REFUSED}' && {_SERVER_NAME} != '{container.REFUSED_NAME}'")
     failed = _all(
         {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, _cel(f"{_SERVER_NAME} != ''")
     )
@@ -91,8 +89,8 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
     )
     reason = _first(
         (f"xds.filter_chain_name == '{chains.DENIED}'", Reason.DENIED),
-        ("xds.filter_chain_name != ''", _UPSTREAM_REASON),
-        (f"!has({_DETAILS})", Reason.TIMEOUT),
+        (f"xds.filter_chain_name == '' && !has({_DETAILS})", Reason.TIMEOUT),
+        (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
         otherwise=_text(Reason.NO_RULE),
@@ -152,6 +150,11 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
 def of_denied_route() -> Json:
     """Return the filter that passes requests that a rule denies within what another one allows."""
     return _cel(_DENIED_ROUTE)
+
+
+def of_bad_name() -> Json:
+    """Return the filter that passes requests whose Host is no host name."""
+    return _cel(f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')")
 
 
 def of_rules(reporting: Reporting | None = None) -> list[Json]:

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -25,12 +26,33 @@ func NewHandler(source *Source, out io.Writer) Handler {
 	return Handler{source, NewRecorder(out), time.Now}
 }
 
-// explanations are what an agent is told of the reasons why a name does not exist.
+// explanations are what an agent is told of the reasons why a name does not exist. The whole product uses the same
+// sentences (clawker_fw/rules/reasons.py).
 var explanations = map[string]string{
-	noRule:  "no rule allows this name",
-	denied:  "a rule denies this name",
-	expired: "the rule for this name has ended",
+	noRule:  "no rule allows this host",
+	denied:  "a rule denies this host",
+	expired: "the rule for this host has ended",
 	badName: "this is not a host name",
+}
+
+// commands are what a person can do about it, before a URL of the name.
+var commands = map[string]string{
+	noRule:  "clawker-fw rules allow",
+	denied:  "clawker-fw explain",
+	expired: "clawker-fw rules allow",
+}
+
+// longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
+const longestAdvised = 100
+
+// explanation returns the sentence for a reason, and the command if there is one. Such names are host names, so
+// nothing in them means anything to a shell.
+func explanation(reason, name string) string {
+	host := strings.ToLower(strings.TrimSuffix(name, "."))
+	if command, there := commands[reason]; there && len(host) <= longestAdvised {
+		return explanations[reason] + ": " + command + " https://" + host
+	}
+	return explanations[reason]
 }
 
 // Name returns the plugin's name in the Corefile.
@@ -68,7 +90,7 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 	if query.IsEdns0() != nil {
 		reply.SetEdns0(payload, false)
 		if reply.Rcode == dns.RcodeNameError {
-			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanations[reason]}
+			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanation(reason, question.Name())}
 			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
 		}
 	}

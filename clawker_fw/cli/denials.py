@@ -1,0 +1,143 @@
+"""The command that shows what agents were refused."""
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
+from clawker_fw.rules.reasons import Reason
+
+if TYPE_CHECKING:
+    from clawker_fw.denials.advice import Adviser
+    from clawker_fw.denials.answer import Selection
+    from clawker_fw.denials.reading import Sources
+    from clawker_fw.engine.port import EngineReader
+
+
+@app.command()
+def denials(
+    context: typer.Context,
+    *,
+    since: Annotated[
+        float | None,
+        typer.Option(
+            "--since",
+            metavar="DURATION",
+            parser=duration,
+            help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show each refusal when it happens, until stopped.")
+    ] = False,
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="NAME", help="Only of this agent, by its name or address.")
+    ] = "",
+    reason: Annotated[
+        list[Reason] | None,
+        typer.Option(
+            "--reason", metavar="REASON", help="Only for this reason, such as no-rule. May be given several times."
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
+    ] = None,
+    as_rules: Annotated[
+        bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show what agents were refused, why, and the command that would allow it.
+
+    Equal refusals are shown once, the latest last. They are read from the logs of both siblings, and from what
+    replaced ones have left in them. Nothing changes.
+
+    Example: clawker-fw denials --since 10m
+    """
+    if follow and (since is not None or top is not None or as_rules):
+        raise typer.BadParameter("--follow shows what happens from now on: without --since, --top and --as-rules")
+    if as_rules and format_ is Format.JSON:
+        raise typer.BadParameter("--as-rules prints rules, not JSON")
+    from clawker_fw.cli import connection
+    from clawker_fw.denials import reading
+    from clawker_fw.denials.answer import Selection, answer
+
+    chosen: Options = context.obj
+    wanted = Selection(agent, frozenset(reason or ()), top)
+    engine = connection.connect_engine(chosen)
+    found = reading.sources(engine, chosen.project)
+    adviser = _adviser(chosen)
+    if follow:
+        _follow(engine, chosen, found, wanted, adviser, format_=format_)
+        return
+    refusals = reading.read(engine, found, None if since is None else time.time() - since)
+    told = answer(refusals, found.agents, wanted, adviser)
+    from clawker_fw.report import denials as report
+
+    if as_rules:
+        from clawker_fw.report import terminal
+
+        terminal.answer(report.rules_text(told.targets()))
+    elif format_ is Format.JSON:
+        print_json(report.denials_document(told))
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(report.denials_report(told))
+
+
+def _adviser(chosen: Options) -> "Adviser":
+    """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
+    from clawker_fw.denials.advice import Adviser
+    from clawker_fw.errors import SettingsError
+    from clawker_fw.rules.explanation import Explainer
+
+    try:
+        loaded = given.load(chosen)
+    except SettingsError as error:
+        given.warn_of_unread(error)
+        return Adviser(None)
+    given.warn_of_project(chosen, loaded)
+    return Adviser(Explainer(loaded.rules, time.time()))
+
+
+def _follow(
+    engine: "EngineReader",
+    chosen: Options,
+    found: "Sources",
+    wanted: "Selection",
+    adviser: "Adviser",
+    *,
+    format_: Format,
+) -> None:
+    """Print each refusal when it happens. When a sibling is replaced, the new one is followed."""
+    import json
+
+    from clawker_fw.denials import reading
+    from clawker_fw.denials.answer import Denial
+    from clawker_fw.denials.following import Following
+    from clawker_fw.report import denials as report
+    from clawker_fw.report import terminal, text
+
+    console = text.console()
+    agents = dict(found.agents)
+    with suppress(KeyboardInterrupt):  # the usual end
+        for counted in Following(engine, chosen.project, found):
+            address = counted.refusal.agent
+            if address not in agents:
+                agents |= reading.sources(engine, chosen.project).agents
+            name = agents.setdefault(address, "")
+            if not wanted.takes(counted, name):
+                continue
+            denial = Denial(counted, name, adviser.advise(counted))
+            if format_ is Format.JSON:
+                terminal.answer(json.dumps(report.denial_document(denial)))
+            else:
+                for line in report.denial_lines(denial):
+                    console.print(line)

@@ -1,0 +1,4 @@
+"""What agents were refused: read from the siblings' logs through the engine, counted, and explained by the rules.
+
+Nothing here changes a stack, and nothing but the engine is asked. `reading.py` comes first.
+"""

@@ -1,0 +1,79 @@
+"""The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clawker_fw.denials.advice import Advice, Adviser, target_of
+from clawker_fw.denials.refusal import Counted, Refusals
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.target import Target
+
+_SUGGESTED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
+"""Reasons for which a rule is suggested. What a rule denies was meant to be denied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A refusal, the agent's name if it is known, and advice."""
+
+    counted: Counted
+    agent: str
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was asked for: refusals of an agent, by its name or address, for some reasons, and at most how many."""
+
+    agent: str = ""
+    reasons: frozenset[Reason] = frozenset()
+    top: int | None = None
+
+    def takes(self, counted: Counted, name: str) -> bool:
+        """Whether a refusal was asked for. `name` is the agent's."""
+        refusal = counted.refusal
+        return (not self.agent or self.agent in {name, refusal.agent}) and (
+            not self.reasons or refusal.reason in self.reasons
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The refusals that were asked for, the latest last, or with `top` those that happened most often, most first.
+
+    `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
+    `suppressed` how many were never written down, by the agent.
+    """
+
+    denials: tuple[Denial, ...]
+    left_out: int = 0
+    more: int = 0
+    suppressed: Mapping[str, int] | None = None
+
+    def targets(self) -> Iterable[Target]:
+        """Yield what agents wanted and rules could allow."""
+        for each in self.denials:
+            refusal = each.counted.refusal
+            target = target_of(refusal)
+            if target is not None and refusal.reason in _SUGGESTED and not each.advice.allowed:
+                yield target
+
+
+def answer(refusals: Refusals, agents: Mapping[str, str], wanted: Selection, adviser: Adviser) -> Answer:
+    """Select refusals and give advice on them. `agents` are the names of agents by address."""
+    names = [(each, agents.get(each.refusal.agent, "")) for each in refusals.counted]
+    chosen = [(each, name) for each, name in names if wanted.takes(each, name)]
+    found = len(chosen)
+    if wanted.top is not None:
+        chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
+    suppressed = {
+        agents.get(address, "") or address: times
+        for address, times in sorted(refusals.suppressed.items())
+        if wanted.agent in {"", address, agents.get(address)}
+    }
+    return Answer(
+        tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
+        found - len(chosen),
+        refusals.more,
+        suppressed,
+    )

@@ -1,0 +1,48 @@
+"""What a replacement keeps of the refusals that its predecessor has written down: a file in its volume.
+
+The engine removes a log with its container. So before a replaced sibling is removed, its last refusals are
+written into the volume of the one that serves now, in the form in which the engine gives them. It is a
+convenience: it must neither make a replacement fail nor delay it.
+"""
+
+import gzip
+import zlib
+
+from clawker_fw.denials.tally import STAMP
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.stack.container import CARRIED
+from clawker_fw.stack.files import public
+
+MOST_REFUSALS = 10_000
+_MOST_BYTES = 32 << 20
+"""Of which no more are read: such a line is at most 2 KB long."""
+
+_LEVEL = 1
+"""Lines are much alike, so the quickest compression makes them ten times smaller."""
+
+
+def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
+    """Write the last refusals of a container into the volume of the one that replaces it.
+
+    Raises:
+        EngineError: when either is gone, or the engine fails.
+    """
+    lines = carried(engine, predecessor)
+    with engine.log(predecessor, MOST_REFUSALS) as log:
+        for some in log:
+            lines += [line for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
+    if lines:
+        content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
+        engine.put_files(successor, {CARRIED: public(content)})
+
+
+def carried(reader: EngineReader, container: str) -> list[bytes]:
+    """Return the refusals that a container has been given, oldest first. A file that can't be read holds none."""
+    file = reader.file(container, CARRIED)
+    if file is None:
+        return []
+    try:
+        text = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(file.content, _MOST_BYTES)
+    except zlib.error:
+        return []
+    return text.splitlines(keepends=True)

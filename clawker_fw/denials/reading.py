@@ -1,0 +1,105 @@
+"""Reading what was refused from the siblings' logs, and from what replacements have kept of earlier ones.
+
+An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
+more and more lines are asked for until they are old enough.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from clawker_fw.background import in_background
+from clawker_fw.denials.carried import carried
+from clawker_fw.denials.refusal import Refusals, read_tallies
+from clawker_fw.denials.tally import Tally
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import NotFoundError, RefusedError
+from clawker_fw.model import ContainerSummary, Role, Sibling
+from clawker_fw.stack import labels
+from clawker_fw.stack.topology import network_names
+
+FIRST_LINES, _FURTHER = 10_000, 4
+"""How many lines are read at first, and how many times more when they are not old enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where refusals are on record: our containers by sibling, and the agents' names by address."""
+
+    containers: tuple[tuple[Sibling, str], ...]
+    agents: Mapping[str, str]
+
+
+def sources(reader: EngineReader, project: str) -> Sources:
+    """Find the siblings of a project, also those that are being replaced, and the agents.
+
+    Raises:
+        RefusedError: when there is no sibling.
+    """
+    network = network_names(project)[Role.AGENTS]
+    found: list[tuple[Sibling, str]] = []
+    agents: dict[str, str] = {}
+    for each in reader.listing():
+        sibling = _sibling(each, project)
+        if sibling is not None:
+            found.append((sibling, each.id))
+        elif network in each.networks:
+            agents[each.networks[network].address] = each.name
+    if not found:
+        raise RefusedError(
+            "not-up", f"{project} is not up, so nothing is on record.", hint="Start it with `clawker-fw run`."
+        )
+    return Sources(tuple(found), agents)
+
+
+def _sibling(container: ContainerSummary, project: str) -> Sibling | None:
+    if not labels.is_ours(container.labels, project, labels.SIBLING):
+        return None
+    with suppress(ValueError):  # the word of another release
+        return Sibling(container.labels[labels.SIBLING])
+    return None
+
+
+def stamp(moment: float) -> bytes:
+    """Return a time in seconds since 1970 as an engine writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
+
+
+def read(reader: EngineReader, found: Sources, since: float | None = None) -> Refusals:
+    """Read what was refused since a time, in seconds since 1970; without one, all that is kept.
+
+    Raises:
+        EngineError: when a log can't be read.
+    """
+    return read_tallies(tallies(reader, found, b"" if since is None else stamp(since)))
+
+
+def tallies(reader: EngineReader, found: Sources, since: bytes) -> list[tuple[Sibling, Tally]]:
+    """Count the lines of each container since a time as an engine writes it."""
+    reading = [(sibling, in_background(records, reader, each, since)) for sibling, each in found.containers]
+    counted = []
+    for sibling, each in reading:
+        with suppress(NotFoundError):  # replaced meanwhile
+            counted.append((sibling, each.result()))
+    return counted
+
+
+def records(reader: EngineReader, container: str, since: bytes) -> Tally:
+    """Count the lines of a container since a time as an engine writes it, or all lines.
+
+    Raises:
+        EngineError: when its log can't be read.
+    """
+    wanted = FIRST_LINES if since else None
+    while True:
+        tally, first, lines = Tally(), b"", 0
+        tally.add(carried(reader, container), since)
+        with reader.log(container, wanted) as log:
+            for some in log:
+                first = first or some[0]
+                lines += len(some)
+                tally.add(some, since)
+        if wanted is None or lines < wanted or (first and first < since):
+            return tally
+        wanted *= _FURTHER

@@ -1,0 +1,63 @@
+"""Counting the lines of a log. Lines of equal refusals are equal octets, but for their time and the agent's port.
+
+So a log of a million lines is counted without reading a line as JSON; only lines that differ are read
+(`refusal.py`). An agent chooses the names in them, so the number of different lines that are kept is bounded.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+MOST_LINES = 100_000
+"""Different lines that are kept. More are only counted."""
+
+STAMP = len("2026-01-01T00:00:00.000000000Z")
+"""The length of the engine's time before each line."""
+
+_VARIES = re.compile(rb'("time":")[^"]*|("source":"[^":]*):[0-9]+|,"suppressed":[0-9]+')
+"""No agent can write this: quotes in names and paths are escaped."""
+
+_SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
+
+
+class Tally:
+    """How often each line was written, and when last, of one sibling."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._times: Counter[bytes] = Counter()
+        self._last: dict[bytes, bytes] = {}
+        self.more = 0
+        """Refusals in lines that were not kept."""
+        self.suppressed: Counter[str] = Counter()
+        """Refusals that the siblings have only counted, by the agent's address."""
+
+    def add(self, lines: list[bytes], since: bytes = b"") -> None:
+        """Count the lines that are records of refusals and not older than `since`, a time like theirs."""
+        records = [line for line in lines if line[STAMP + 1 : STAMP + 2] == b"{"]
+        if records and records[0] < since:
+            records = [line for line in records if line >= since]
+        if not records:
+            return
+        text = b"".join([line[STAMP + 1 :] for line in records])
+        if b',"suppressed":' in text:
+            for source, count in _SUPPRESSED.findall(text):
+                self.suppressed[source.decode()] += int(count)
+        bodies = _VARIES.sub(rb"\1\2", text).split(b"\n")[: len(records)]
+        if len(self._times) + len(bodies) > MOST_LINES:
+            kept = [at for at, body in enumerate(bodies) if self._has_room(body)]
+            self.more += len(bodies) - len(kept)
+            bodies, records = [bodies[at] for at in kept], [records[at] for at in kept]
+        self._times.update(bodies)
+        self._last.update(zip(bodies, [line[:STAMP] for line in records], strict=True))
+
+    def _has_room(self, body: bytes) -> bool:
+        """Whether a line is kept: it is known, or becomes known, with no times yet."""
+        if body not in self._times and len(self._times) < MOST_LINES:
+            self._times[body] = 0
+        return body in self._times
+
+    def __iter__(self) -> Iterator[tuple[bytes, int, str]]:
+        """Yield each different line, how often it was written, and when last."""
+        for body, times in self._times.items():
+            yield body, times, self._last[body].decode()

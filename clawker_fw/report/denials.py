@@ -1,0 +1,130 @@
+"""The answer of `denials`, for people and for programs."""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from clawker_fw.denials.answer import Answer, Denial
+from clawker_fw.denials.refusal import Refusal
+from clawker_fw.denials.suggestion import suggested
+from clawker_fw.report.documents import SCHEMA
+from clawker_fw.report.terminal import visible
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.target import Target
+
+_INDENT = " " * 2
+
+
+def denials_report(answer: Answer) -> RenderableType:
+    """Return two lines for each refusal: what was refused, and why with what to do."""
+    lines = [line for each in answer.denials for line in denial_lines(each)]
+    return Group(*lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
+
+
+def _notes(answer: Answer) -> Iterator[str]:
+    if answer.left_out:
+        yield f"{answer.left_out:,} more different refusals; leave out --top for all."
+    if answer.more:
+        yield f"{answer.more:,} more refusals: too many different ones to tell them apart."
+    for agent, times in (answer.suppressed or {}).items():
+        yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
+    if not (answer.denials or answer.left_out or answer.more):
+        yield "Nothing was refused."
+
+
+def denial_lines(denial: Denial) -> Iterator[Text]:
+    """Yield the lines for one refusal."""
+    counted, refusal = denial.counted, denial.counted.refusal
+    moment = datetime.fromisoformat(counted.last).astimezone()
+    yield Text.assemble(
+        (f"{moment:%m-%d %H:%M:%S}", "dim"),
+        visible(f"  {denial.agent or refusal.agent}  "),
+        (visible(_asked(denial)), "bold"),
+        (f"  {counted.times:,} times" if counted.times > 1 else "", "dim"),
+    )
+    decided = f" by `{denial.advice.rule}`" if denial.advice.rule and refusal.reason == Reason.DENIED else ""
+    place = f" ({denial.advice.rule.place})" if decided and denial.advice.rule and denial.advice.rule.place else ""
+    why = f"{refusal.sibling}: {denial.advice.message}{decided}{place} ({refusal.reason})"
+    yield Text.assemble(_INDENT, (visible(why), "yellow" if _failed(refusal) else "red"))
+    if denial.advice.remedy.text:
+        yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))
+
+
+def _asked(denial: Denial) -> str:
+    counted, refusal = denial.counted, denial.counted.refusal
+    name = refusal.name or refusal.tried or "no name"
+    if refusal.protocol == "dns":
+        return f"dns {name} {'/'.join(sorted(counted.types))}"
+    return f"{refusal.protocol} {name}:{refusal.port} {counted.request}".strip()
+
+
+def _failed(refusal: Refusal) -> bool:
+    return refusal.reason in {each for each in Reason if each.failed}
+
+
+def denials_document(answer: Answer) -> dict[str, Any]:
+    """Return the answer of `denials`."""
+    return {
+        "schema": SCHEMA,
+        "denials": [denial_document(each) for each in answer.denials],
+        "left_out": answer.left_out,
+        "more": answer.more,
+        "suppressed": dict(answer.suppressed or {}),
+    }
+
+
+def denial_document(denial: Denial) -> dict[str, Any]:
+    """Return one refusal."""
+    counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
+    method, _, path = counted.request.partition(" ")
+    return {
+        "last": counted.last,
+        "times": counted.times,
+        "agent": denial.agent or None,
+        "address": refusal.agent,
+        "sibling": refusal.sibling.value,
+        "protocol": refusal.protocol,
+        "name": refusal.name or None,
+        "port": refusal.port,
+        "tried": refusal.tried or None,
+        "types": sorted(counted.types),
+        "method": method or None,
+        "path": path or None,
+        "upstream": counted.upstream or None,
+        "reason": refusal.reason,
+        "failed": _failed(refusal),
+        "message": advice.message,
+        "allowed": advice.allowed,
+        "rule": {"text": str(advice.rule), "place": advice.rule.place} if advice.rule else None,
+        "remedy": {"text": advice.remedy.text or None, "command": advice.remedy.command or None},
+    }
+
+
+def rules_text(targets: Iterable[Target]) -> str:
+    """Return the rules that would allow what agents wanted, as they are written in the settings."""
+    lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
+    rules = [
+        {
+            "dst": str(destination),
+            **({} if protocol is Protocol.HTTPS else {"proto": protocol.value}),
+            **({} if protocol.default_port == port else {"port": port}),
+        }
+        for destination, protocol, port in suggested(targets)
+    ]
+    if not rules:
+        return "\n".join([*lines, "rules: []"])
+    for rule in rules:
+        fields = [f"{key}: {json.dumps(value) if _quoted(value) else value}" for key, value in rule.items()]
+        lines.append("\n    ".join([f"  - {fields[0]}", *fields[1:]]))
+    lines.insert(1, "rules:")
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> bool:
+    """Whether YAML would take a text for something else."""
+    return isinstance(value, str) and value.rpartition(".")[2].isdigit()

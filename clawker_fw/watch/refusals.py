@@ -1,0 +1,72 @@
+"""Counting refusals for a watcher's metrics: each time, only what the logs have got since is read."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+
+from clawker_fw.denials.reading import records, sources, stamp
+from clawker_fw.denials.refusal import read_tallies
+from clawker_fw.denials.tally import Tally
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import FirewallError, NotFoundError
+from clawker_fw.model import Sibling
+from clawker_fw.rules.reasons import Reason
+
+COUNT_EVERY = 15.0
+"""Seconds. A flood writes at most a few thousand lines meanwhile, which take an engine some milliseconds."""
+
+NOT_RECORDED = "not-recorded"
+"""In place of a reason: refusals that the siblings only count, because they come too fast."""
+
+_AFTER = b"~"
+"""Sorts after any line with the same time."""
+
+Count = Callable[[Sibling, str, int], None]
+
+
+class RefusalCounter:
+    """Counts the refusals of a stack from a moment on."""
+
+    def __init__(self, project: str, moment: float, count: Count) -> None:
+        """Count what is refused after a moment, in seconds since 1970."""
+        self._project = project
+        self._count = count
+        self._read_to = dict.fromkeys(Sibling, stamp(moment))
+
+    def look(self, reader: EngineReader) -> None:
+        """Count what has been refused since the last look.
+
+        Raises:
+            FirewallError: when a log can't be read, or there is none.
+        """
+        found: dict[Sibling, list[Tally]] = {}
+        for sibling, container in sources(reader, self._project).containers:
+            try:
+                tally = records(reader, container, self._read_to[sibling] + _AFTER)
+            except NotFoundError:  # replaced meanwhile
+                continue
+            found.setdefault(sibling, []).append(tally)
+        for sibling, tallies in found.items():
+            self._take(sibling, tallies)
+
+    def _take(self, sibling: Sibling, tallies: list[Tally]) -> None:
+        refusals = read_tallies([(sibling, each) for each in tallies])
+        times: Counter[str] = Counter()
+        for each in refusals.counted:
+            times[each.refusal.reason] += each.times
+            self._read_to[sibling] = max(self._read_to[sibling], each.last.encode())
+        times[NOT_RECORDED] = sum(refusals.suppressed.values()) + refusals.more
+        for word, number in times.items():
+            if number and word in {*Reason, NOT_RECORDED}:
+                self._count(sibling, word, number)
+
+
+def keep_counting(
+    counter: RefusalCounter, connect: Callable[[], AbstractContextManager[EngineReader]], ended: threading.Event
+) -> None:
+    """Count again and again until `ended` is set. An engine that was away is asked again."""
+    while not ended.wait(COUNT_EVERY):
+        # What goes wrong here goes wrong for the watcher as well, which reports it.
+        with suppress(FirewallError), connect() as reader:
+            counter.look(reader)

@@ -1,0 +1,206 @@
+"""`denials`: what agents were refused, why, and what would allow it."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import ContainerSpec, Shape
+from tests.cli.conftest import Command
+
+RULES = """\
+rules:
+  - dst: a.test
+  - dst: .wild.test
+  - dst: no.wild.test
+    action: deny
+"""
+
+
+def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
+    """Return a record with the fields that all have."""
+    whole = {"time": "x", "source": "10.213.0.1:1", "protocol": "tls", "port": 443, **fields}
+    return json.dumps(whole, separators=(",", ":"))
+
+
+@pytest.fixture
+def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEngine:
+    """A stack with an agent, and refusals in the logs of both siblings."""
+    settings_file.write_text(RULES)
+    assert command("run").code == 0
+    agent = memory.create_container(
+        ContainerSpec("builder", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}), {})
+    )
+    memory.start(agent)
+    address = memory.inside(agent).networks["clawker-net"]
+    proxy, resolver = memory.inside("clawker-envoy"), memory.inside("clawker-coredns")
+    proxy.logged_at, resolver.logged_at = "2026-01-01T00:00:02.000000000Z", "2026-01-01T00:00:01.000000000Z"
+    of_agent = {"source": f"{address}:40000"}
+    resolver.log += [
+        record(**of_agent, protocol="dns", port=53, name="pypi.test", type=kind, reason="no-rule")
+        for kind in ("A", "AAAA", "A")
+    ]
+    proxy.log += [
+        "[warning] no record",
+        record(**of_agent, name="no.wild.test", reason="denied"),
+        record(source="10.213.0.99:1", name="a.test", port=8443, reason="no-rule"),
+        record(name="x.wild.test", reason="private-address", upstream="10.0.0.1:443"),
+        record(name="y.wild.test", reason="private-address", upstream="169.254.169.254:443"),
+        record(name="z.wild.test", reason="no-address"),
+        record(protocol="http", port=80, name="h.test", reason="no-rule", method="GET", path="/p"),
+        record(protocol="tcp", port=22, name=None, address="10.213.8.10", reason="no-rule"),
+        record(name="a.test", reason="no-rule"),
+        record(name=None, reason="no-server-name"),
+        record(name="q.test", reason="word-of-tomorrow"),
+        '{"reason": broken',
+    ]
+    return memory
+
+
+def ask(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
+    """Return the refusals by name, of a valid answer."""
+    answer = command("denials", "--format", "json", *arguments).valid("denials")
+    return {each["name"] or each["reason"]: each for each in answer["denials"]}
+
+
+def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
+    """Each refusal is there once, with the agent's name, the reason in words and what would allow it."""
+    del up
+    found = ask(command)
+    asked = found["pypi.test"]
+    assert (asked["agent"], asked["times"], asked["types"]) == ("builder", 3, ["A", "AAAA"])
+    assert (asked["sibling"], asked["last"]) == ("coredns", "2026-01-01T00:00:01.000000000Z")
+    assert asked["message"] == "no rule allows this host"
+    assert asked["remedy"]["command"] == "clawker-fw rules allow https://pypi.test"
+    assert found["no.wild.test"]["rule"]["text"] == "deny any no.wild.test"
+    assert found["no.wild.test"]["rule"]["place"].endswith("clawker-fw.yaml, line 4")
+    assert (found["h.test"]["method"], found["h.test"]["path"]) == ("GET", "/p")
+    assert found["h.test"]["remedy"]["command"] == "clawker-fw rules allow http://h.test"
+    assert found["x.wild.test"]["remedy"]["command"].endswith("rules allow https://x.wild.test --private")
+    assert found["y.wild.test"]["remedy"] == {
+        "text": "No rule can allow it: no rule may reach any of its addresses.",
+        "command": None,
+    }
+    assert found["z.wild.test"]["failed"]
+    assert found["z.wild.test"]["remedy"]["command"] is None
+    assert found["no-rule"]["tried"] == "10.213.8.10"
+    assert found["q.test"]["message"] == "word-of-tomorrow"
+
+
+def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
+    """The rules know more than Envoy's record: the name is allowed on another port, or by now."""
+    up.inside("clawker-envoy").log[:] = [
+        record(source="10.213.0.99:1", name="a.test", port=8443, reason="no-rule"),
+        record(name="b.wild.test", reason="no-rule"),
+    ]
+    found = ask(command)
+    assert found["a.test"]["message"] == "rules allow this host only on another port or over another protocol"
+    assert (found["a.test"]["agent"], found["a.test"]["address"]) == (None, "10.213.0.99")
+    assert found["b.wild.test"]["allowed"]
+
+
+def test_for_people(command: Command, up: MemoryEngine) -> None:
+    """Two or three lines tell of each refusal, and no line is longer than a terminal."""
+    del up
+    lines = command("denials", "--agent", "builder").out.splitlines()
+    assert lines[0].endswith("  builder  dns pypi.test A/AAAA  3 times")
+    assert lines[1:3] == [
+        "  coredns: no rule allows this host (no-rule)",
+        "  Allow it with `clawker-fw rules allow https://pypi.test`.",
+    ]
+    assert len(lines) == 6
+
+
+def test_selection(command: Command, up: MemoryEngine) -> None:
+    """By agent, by reason, by how often; and by age."""
+    assert set(ask(command, "--agent", "builder")) == {"pypi.test", "no.wild.test"}
+    assert set(ask(command, "--reason", "denied", "--reason", "no-address")) == {"no.wild.test", "z.wild.test"}
+    top = command("denials", "--top", "1", "--format", "json").valid("denials")
+    assert [each["name"] for each in top["denials"]] == ["pypi.test"]
+    assert top["left_out"] > 5
+    assert ask(command, "--since", "10m") == {}
+    assert command("denials", "--since", "10m").out == "Nothing was refused.\n"
+    up.inside("clawker-envoy").logged_at = datetime.fromtimestamp(time.time(), UTC).strftime("%FT%T.%f000Z")
+    assert "pypi.test" not in ask(command, "--since", "10m")
+    assert "h.test" in ask(command, "--since", "10m")
+
+
+def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
+    """Refusals that came too fast for the siblings to write them down are told of."""
+    up.inside("clawker-envoy").log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
+    answer = command("denials", "--format", "json").valid("denials")
+    assert answer["suppressed"] == {"10.213.0.1": 42}
+    assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
+
+
+def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """What is printed are rules: names, or what is below one from three names on, but never a public suffix."""
+    up.inside("clawker-envoy").log[:] = [
+        *(record(name=f"{name}.cdn.example.com", reason="no-rule") for name in "abc"),
+        *(record(name=f"{name}.co.uk", reason="no-rule") for name in "def"),
+        record(name="no.wild.test", reason="denied"),
+        record(protocol="http", port=8080, name="h.test", reason="no-rule"),
+    ]
+    up.inside("clawker-coredns").log.clear()
+    text = command("denials", "--as-rules").out
+    assert [line.split("dst: ")[1] for line in text.splitlines() if "dst" in line] == [
+        "h.test",
+        ".cdn.example.com",
+        "d.co.uk",
+        "e.co.uk",
+        "f.co.uk",
+    ]
+    settings_file.write_text(text)
+    assert command("rules", "check").code == 0
+    assert command("denials", "--as-rules", "--reason", "denied").out.endswith("rules: []\n")
+
+
+def test_without_settings(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Refusals are shown whatever the settings are; only the advice is missing."""
+    del up
+    settings_file.write_text("rules: [")
+    found = ask(command)
+    assert found["pypi.test"]["message"] == "no rule allows this host"
+    assert found["pypi.test"]["remedy"] == {"text": None, "command": None}
+    assert "No advice without settings" in command("denials").err
+
+
+def test_without_a_stack(command: Command) -> None:
+    """There is nothing to read, and options that contradict each other are refused."""
+    assert (command("denials").code, "is not up" in command("denials").err) == (6, True)
+    assert command("denials", "--follow", "--top", "3").code == 2
+    assert command("denials", "--as-rules", "--format", "json").code == 2
+
+
+def test_following(command: Command, up: MemoryEngine) -> None:
+    """What happens from now on is shown when it happens, until the stack is gone."""
+    proxy = up.inside("clawker-envoy")
+
+    def later() -> None:
+        time.sleep(0.2)
+        proxy.log.append(record(name="new.test", reason="no-rule"))
+        time.sleep(0.2)
+        for name in ("clawker-envoy", "clawker-coredns"):
+            up.remove(name)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    lines = [json.loads(line) for line in command("denials", "--follow", "--format", "json").out.splitlines()]
+    thread.join()
+    assert [each["name"] for each in lines] == ["new.test"]
+
+
+def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine) -> None:
+    """After both siblings were replaced, twice, their refusals are still there, and nothing differs."""
+    before = ask(command)
+    for _ in range(2):
+        assert command("run", "--force-recreate").code == 0
+        assert not up.inside("clawker-envoy").log
+        assert ask(command) == before
+    assert command("drift").code == 0
+    assert ask(command, "--since", "1h") == {}

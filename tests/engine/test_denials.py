@@ -1,0 +1,74 @@
+"""What `denials` shows of a real stack, judged by an agent that is also allowed something."""
+
+import json
+import time
+from typing import Any
+
+from devkit.firewall import Firewall
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+
+VISIBLE_WITHIN = 0.5
+STARTED_WITHIN = 10.0
+
+
+def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
+    """Return the refusals by protocol and name."""
+    answer = firewall.call("denials", "--format", "json", *arguments).expect().json
+    return {f"{each['protocol']} {each['name']}": each for each in answer["denials"]}
+
+
+def refused(agent: Peer) -> None:
+    """Ask the resolver, Envoy over TLS and over HTTP, and a closed port; and what is allowed, in the same way."""
+    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
+    assert agent.get("https://h.test/").kind == "denied"
+    assert agent.get("http://a.test/").last["status"] == 403
+    assert agent.get("https://a.test:8443/").kind == "connect-refused"
+    assert agent.get("https://a.test/").ok
+    assert agent.get("http://h.test/").ok
+
+
+def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> None:
+    """Each refusal is shown with the agent's name and what would allow it; what is allowed is not. It is kept."""
+    shared.origin(module_peers, ["a.test", "h.test"])
+    name = f"{shared.project}-agent"
+    status = shared.status()["agent"]
+    agent = module_peers.agent(status["network"], status["dns"], name=name)
+    refused(agent)
+    until(lambda: len(shown(shared, "--agent", name)) >= 4)
+    found = shown(shared, "--since", "5m", "--agent", name)
+    wanted = {
+        "dns denied.test": ("coredns", "no-rule", "https://denied.test"),
+        "tls h.test": ("envoy", "no-rule", "https://h.test"),
+        "http a.test": ("envoy", "no-rule", "http://a.test"),
+    }
+    for key, (sibling, reason, url) in wanted.items():
+        assert (found[key]["sibling"], found[key]["reason"], found[key]["agent"]) == (sibling, reason, name)
+        assert found[key]["remedy"]["command"] == f"clawker-fw rules allow {url}"
+    assert (found["tcp None"]["port"], found["tcp None"]["reason"]) == (8443, "no-rule")
+    assert not {"tls a.test", "http h.test"} & set(found)
+    shared.run("--force-recreate")
+    assert shown(shared, "--agent", name) == found
+    assert shared.current()
+
+
+def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
+    """Half a second after an agent was refused, `--follow` has printed it."""
+    agent = shared.agent(module_peers)
+    following = shared.start("denials", "--follow", "--format", "json")
+    assert following.stdout
+    end = time.monotonic() + STARTED_WITHIN
+    lines: list[str] = []
+    try:
+        while not lines and time.monotonic() < end:  # until it follows
+            agent.get("https://first.test/")
+            lines += [following.stdout.readline()]
+        agent.get("https://denied.test/")
+        asked = time.monotonic()
+        name = ""
+        while name != "denied.test":
+            name = json.loads(following.stdout.readline())["name"]
+        assert time.monotonic() - asked < VISIBLE_WITHIN
+    finally:
+        following.kill()
+        following.communicate()

@@ -1,0 +1,86 @@
+"""Counting refusals, and the rules that are suggested for them."""
+
+import gzip
+
+import pytest
+
+from clawker_fw.denials import tally
+from clawker_fw.denials.carried import carried
+from clawker_fw.denials.refusal import read_tallies
+from clawker_fw.denials.suggestion import suggested
+from clawker_fw.denials.tally import Tally
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.rules.target import parse_target
+from clawker_fw.stack.container import CARRIED
+from clawker_fw.stack.files import public
+
+BODY = b'{"name":"%s","port":443,"protocol":"tls","reason":"no-rule","source":"10.0.0.%d:%d","time":"%s"}\n'
+
+
+def line(second: int, name: bytes, agent: int = 1, port: int = 1) -> bytes:
+    """Return a line of a log."""
+    time = b"2026-01-01T00:00:%02d" % second
+    return time + b".000000000Z " + BODY % (name, agent, port, time)
+
+
+def test_equal_refusals_are_counted_together() -> None:
+    """The time and the agent's port don't matter; the agent does."""
+    counted = Tally()
+    counted.add([line(1, b"a.test", port=1), line(3, b"a.test", port=2), b"", b"x 1", line(2, b"a.test", agent=2)])
+    found = read_tallies([(Sibling.ENVOY, counted)]).counted
+    assert [(each.refusal.agent, each.times, each.last[17:19]) for each in found] == [
+        ("10.0.0.2", 1, "02"),
+        ("10.0.0.1", 2, "03"),
+    ]
+
+
+def test_older_ones_are_left_out() -> None:
+    """Lines before a time don't count."""
+    counted = Tally()
+    counted.add([line(second, b"a.test") for second in range(10)], b"2026-01-01T00:00:07")
+    assert [times for _, times, _ in counted] == [3]
+
+
+def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that invents names takes bounded memory, and what is known is still counted."""
+    monkeypatch.setattr(tally, "MOST_LINES", 10)
+    counted = Tally()
+    for second in range(4):
+        counted.add([line(second, b"%d-%d.test" % (second, number)) for number in range(6)])
+    counted.add([line(9, b"0-0.test")])
+    found = read_tallies([(Sibling.ENVOY, counted)])
+    assert (len(found.counted), found.more) == (10, 14)
+    assert found.counted[-1].times == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules"),
+    [
+        (["a.x.test", "b.x.test"], ["https a.x.test", "https b.x.test"]),
+        (["a.x.test", "b.x.test", "c.x.test"], ["https .x.test"]),
+        (["x.test", "a.x.test", "b.x.test", "c.d.x.test"], ["https .x.test"]),
+        (["a.y.x.test", "b.y.x.test", "c.y.x.test", "z.x.test"], ["https .y.x.test", "https z.x.test"]),
+        (
+            ["a.github.io", "b.github.io", "c.github.io"],
+            ["https a.github.io", "https b.github.io", "https c.github.io"],
+        ),
+        (["a.com", "b.com", "c.com", "com"], ["https a.com", "https b.com", "https c.com"]),
+        (["tcp://a.x.test:9", "tcp://b.x.test:9", "tcp://c.x.test:9"], [f"tcp {each}.x.test" for each in "abc"]),
+    ],
+)
+def test_suggestions(asked: list[str], rules: list[str]) -> None:
+    """From three names on a subtree is suggested, but never a public suffix, nor where rules need exact names."""
+    found = suggested(map(parse_target, asked))
+    assert sorted(f"{protocol} {destination}" for destination, protocol, _ in found) == sorted(rules)
+
+
+def test_what_was_handed_over_may_be_anything() -> None:
+    """A file that is no archive, or ends within one, holds what can be read of it."""
+    engine = MemoryEngine()
+    engine.pull_image("x", lambda _: None)
+    container = engine.create_container(ContainerSpec("x", "x", {}, Shape((), (), {}), {}))
+    whole = gzip.compress(line(1, b"a.test") * 3)
+    for content, count in ((whole, 3), (b"no archive", 0), (b"", 0)):
+        engine.put_files(container, {CARRIED: public(content)})
+        assert len(carried(engine, container)) == count

@@ -1,0 +1,45 @@
+"""A watcher's count of refusals."""
+
+from collections import Counter
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.stack import labels
+from clawker_fw.watch.metrics import Metrics
+from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
+
+LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
+BEGAN = 1767225600.0
+"""2026-01-01T00:00:00Z."""
+
+
+def test_each_refusal_is_counted_once() -> None:
+    """Only what is new is counted, by sibling and reason; also what the siblings have only counted."""
+    engine = MemoryEngine()
+    engine.pull_image("x", lambda _: None)
+    logs = {}
+    for sibling in Sibling:
+        spec = ContainerSpec(f"p-{sibling}", "x", labels.sibling_labels("p", sibling, 0), Shape((), (), {}), {})
+        logs[sibling] = engine.inside(engine.create_container(spec))
+    counted: Counter[tuple[Sibling, str]] = Counter()
+    metrics = Metrics("1", "x")
+
+    def count(sibling: Sibling, reason: str, times: int) -> None:
+        counted[sibling, reason] += times
+        metrics.refused(sibling, reason, times)
+
+    counter = RefusalCounter("p", BEGAN, count)
+    envoy, coredns = logs[Sibling.ENVOY], logs[Sibling.COREDNS]
+    envoy.log += [LINE % ("no-rule", "")] * 3  # before the watcher
+    counter.look(engine)
+    assert not counted
+    envoy.logged_at = coredns.logged_at = "2026-01-01T00:00:01.000000000Z"
+    coredns.log += [LINE % ("expired", ',"suppressed":7'), LINE % ("nonsense", "")]
+    counter.look(engine)
+    counter.look(engine)
+    assert counted == {
+        (Sibling.ENVOY, "no-rule"): 3,
+        (Sibling.COREDNS, "expired"): 1,
+        (Sibling.COREDNS, NOT_RECORDED): 7,
+    }
+    assert b'clawker_fw_refusals_total{reason="no-rule",sibling="envoy"} 3.0' in metrics.page()
