@@ -57,7 +57,6 @@ AGENT_RUN = "fw agent run"
 UNRESOLVED = "Could not resolve host"
 DENIED = "alert access denied"
 DENIED_TO_GNUTLS = "Access was denied"
-DENIED_TO_NODE = "ERR_SSL_TLSV1_ALERT_ACCESS_DENIED"
 APT = """rm -rf /etc/apt/sources.list.d
 echo "deb [trusted=yes] {}://$HOST/debian ./" >/etc/apt/sources.list
 apt-get update
@@ -112,7 +111,7 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "ENOTFOUND",
-        "ECONNDENIED",
+        DENIED,
     ),
     Client("apt", APT.format("https"), HTTPS, HTTP, "Could not resolve", DENIED),
     Client("apt over http", APT.format("http"), HTTP, HTTPS, "Could not resolve", "403  Forbidden"),
@@ -134,7 +133,7 @@ CLIENTS = (
         "tls: access denied",
         done="HTTP/2.0 200 hello",
     ),
-    Client("Node", f"node -e '{NODE}' https://$HOST/hello", HTTPS, HTTP, "ENOTFOUND", "ECONNDENIED"),
+    Client("Node", f"node -e '{NODE}' https://$HOST/hello", HTTPS, HTTP, "ENOTFOUND", DENIED),
     Client(
         "WebSocket of Node",
         "node --experimental-websocket /srv/echo.mjs wss://$HOST/echo",
