@@ -1,6 +1,7 @@
 """The command that shows what the siblings write."""
 
 import heapq
+import itertools
 import queue
 import threading
 from collections.abc import Iterator
@@ -92,9 +93,9 @@ def _merged(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) 
     """Yield the lines of several containers in the order of their times."""
 
     def lines(each: "ContainerSummary") -> Iterator[tuple[str, str]]:
-        with engine.output(each.id, tail) as written:
-            for line in written:
-                yield each.name, line
+        with engine.log(each.id, tail, errors=True) as written:
+            for line in itertools.chain.from_iterable(written):
+                yield each.name, line.decode(errors="replace").removesuffix("\n")
 
     yield from heapq.merge(*map(lines, found), key=lambda pair: pair[1].partition(" ")[0])
 
@@ -105,9 +106,9 @@ def _followed(engine: "EngineReader", found: "list[ContainerSummary]", tail: int
 
     def forward(each: "ContainerSummary") -> None:
         try:
-            with engine.output(each.id, tail, follow=True) as written:
-                for line in written:
-                    arrived.put((each.name, line))
+            with engine.log(each.id, tail, follow=True, errors=True) as written:
+                for line in itertools.chain.from_iterable(written):
+                    arrived.put((each.name, line.decode(errors="replace").removesuffix("\n")))
         finally:
             arrived.put(None)
 

@@ -32,7 +32,7 @@ from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import read_lookup, read_probe, read_trial
-from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence, text_lines
+from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -265,19 +265,6 @@ class DockerEngine:
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
-    @contextmanager
-    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
-        """See `EngineReader`."""
-        with _translated(f"read the log of container {container}"):
-            stream = self._client.logs(
-                container, stream=True, follow=follow, timestamps=True, tail="all" if lines is None else lines
-            )
-        try:
-            yield text_lines(stream)
-        finally:
-            with suppress(errors.DockerException, OSError):
-                stream.close()
-
     def clock(self) -> float:
         """See `EngineReader`. The time is that of the middle of the request."""
         before = time.time()
@@ -286,7 +273,9 @@ class DockerEngine:
         return datetime.fromisoformat(told).timestamp() - (time.time() - before) / 2
 
     @contextmanager
-    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
+    def log(
+        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
+    ) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
@@ -299,7 +288,7 @@ class DockerEngine:
 
         def translated() -> Iterator[list[bytes]]:
             with _translated(what):
-                yield from log_lines(response, None if follow else _LOG_SECONDS)
+                yield from log_lines(response, None if follow else _LOG_SECONDS, errors=errors)
 
         try:
             yield translated()

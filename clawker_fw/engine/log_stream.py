@@ -5,22 +5,27 @@ longer than the engine needs for it, so here whatever has arrived is taken apart
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 _HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
-_OUTPUT = 1
+_OUTPUT, _ERRORS = 1, 2
 _END_OF_LINE = b"\r\n"
 _BYTES_AT_ONCE = 1 << 18
 
 
-def log_lines(response: Any, silence: float | None) -> Iterator[list[bytes]]:  # noqa: ANN401 - requests' own
+def log_lines(
+    response: Any,  # noqa: ANN401 - requests' own
+    silence: float | None,
+    *,
+    errors: bool = False,
+) -> Iterator[list[bytes]]:
     """Yield the lines of a log as they arrive, several at a time, until the stream ends.
 
     `response` is a streaming one of the SDK. `silence` is for how many seconds nothing need arrive, or None
-    without a limit. A line of standard error is empty, as it is only there to be counted.
+    without a limit. Unless `errors` are wanted, a line of standard error is empty: it is only there to be counted.
 
     Raises:
         OSError: when the connection ends within the log, or is silent for longer.
@@ -32,7 +37,8 @@ def log_lines(response: Any, silence: float | None) -> Iterator[list[bytes]]:  #
         content: bytes = arrived.fp.read1(_BYTES_AT_ONCE)
         return content
 
-    yield from _lines(_chunks(read) if arrived.chunked else iter(read, b""))
+    wanted = (_OUTPUT, _ERRORS) if errors else (_OUTPUT,)
+    yield from _lines(_chunks(read) if arrived.chunked else iter(read, b""), wanted)
 
 
 def _chunks(read: Callable[[], bytes]) -> Iterator[bytes]:
@@ -65,7 +71,7 @@ def _size(head: bytes) -> int:
         raise ConnectionError(f"the engine sent {head!r} where a chunk begins") from error
 
 
-def _lines(contents: Iterator[bytes]) -> Iterator[list[bytes]]:
+def _lines(contents: Iterator[bytes], wanted: Container[int]) -> Iterator[list[bytes]]:
     rest = b""
     for content in contents:
         rest += content
@@ -75,7 +81,7 @@ def _lines(contents: Iterator[bytes]) -> Iterator[list[bytes]]:
             begin, end = at + _HEAD.size, at + _HEAD.size + size
             if end > len(rest):
                 break
-            lines.append(rest[begin:end] if stream == _OUTPUT else b"")
+            lines.append(rest[begin:end] if stream in wanted else b"")
             at = end
         rest = rest[at:]
         if lines:

@@ -138,21 +138,16 @@ class MemoryEngine:
         """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])
 
-    @contextmanager
-    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
-        """See `EngineReader`. Nothing is written later, so following ends at once."""
-        del follow
-        log = self.inside(container).log
-        first = 0 if lines is None else max(0, len(log) - lines)
-        yield iter([f"2026-01-01T00:00:00.000000000Z {each}" for each in log[first:]])
-
     def clock(self) -> float:
         """See `EngineReader`."""
         return time.time() + self.clock_ahead
 
     @contextmanager
-    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
-        """See `EngineReader`. What is followed ends with the context, too."""
+    def log(
+        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
+    ) -> Iterator[Iterator[list[bytes]]]:
+        """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
+        del errors
         inside = self.inside(container)
         left = threading.Event()
 

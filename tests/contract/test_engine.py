@@ -538,21 +538,6 @@ def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter,
     engine.remove(container)
 
 
-def test_the_output_of_a_program_has_times(engine: EngineWriter, stack: Desired) -> None:
-    """All lines or the last ones are read, each after its time; following ends with the container."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
-    container = engine.create_container(replace(wanted, shape=replace(wanted.shape, restart="no"), files=helper))
-    engine.start(container)
-    until(lambda: view(engine, wanted.name).status == "exited")
-    for lines, follow in ((None, False), (1, False), (1, True)):
-        with engine.output(container, lines, follow=follow) as written:
-            found = list(written)
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .+", found[-1])
-        assert "boot/sibling.json" in found[-1]
-    engine.remove(container)
-
-
 def test_the_engine_s_clock_is_ours(engine: EngineWriter) -> None:
     """An engine on this machine has the same time."""
     assert abs(engine.clock() - time.time()) < 1
@@ -587,7 +572,12 @@ def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> Non
     assert lines(len(whole) + 5, follow=True) == whole
     assert lines(1) == whole[-1:]
     assert lines(0) == []
-    assert all(re.match(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$", line) for line in whole if line)
+    form = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$"
+    assert all(re.match(form, line) for line in whole if line)
+    with engine.log(container, None, errors=True) as log:
+        everything = [line for some in log for line in some]
+    assert all(re.match(form, line) for line in everything)
+    assert b"boot/sibling.json" in everything[-1]
     engine.remove(container)
     with pytest.raises(NotFoundError), engine.log(container, 1):
         pass

@@ -25,7 +25,7 @@ def chunk(content: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(content), content)
 
 
-def read(*parts: bytes) -> list[bytes]:
+def read(*parts: bytes, errors: bool = False) -> list[bytes]:
     """Return the lines in a response that arrives in parts."""
     ours, theirs = socket.socketpair()
 
@@ -40,7 +40,7 @@ def read(*parts: bytes) -> list[bytes]:
         response = HTTPResponse(ours)
         response.begin()
         try:
-            found = log_lines(SimpleNamespace(raw=SimpleNamespace(_fp=response)), 5)
+            found = log_lines(SimpleNamespace(raw=SimpleNamespace(_fp=response)), 5, errors=errors)
             return [line for some in found for line in some]
         finally:
             response.close()
@@ -52,7 +52,7 @@ def read(*parts: bytes) -> list[bytes]:
     st.lists(st.integers(1, 30), min_size=1, max_size=20),
 )
 def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None:
-    """Chunks and frames end anywhere; lines of standard error are empty."""
+    """Chunks and frames end anywhere; lines of standard error are empty unless they are wanted."""
     body = b"".join(frame(line, stream) for line, stream in lines)
     expected = [line if stream == 1 else b"" for line, stream in lines]
     pieces, at = [], 0
@@ -62,6 +62,7 @@ def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None
     chunks = [chunk(piece) for piece in pieces if piece]
     assert read(CHUNKED, *chunks, chunk(b"")) == expected
     assert read(PLAIN, *pieces) == expected
+    assert read(PLAIN, *pieces, errors=True) == [line for line, _ in lines]
 
 
 @pytest.mark.parametrize("rest", [b"", b"5\r\nab", b"no size\r\n"])
