@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
     from clawker_fw.denials.advice import Adviser
+    from clawker_fw.denials.agents import AgentNames
     from clawker_fw.denials.answer import Selection
     from clawker_fw.denials.reading import Sources
     from clawker_fw.engine.port import EngineReader
@@ -66,18 +68,21 @@ def denials(
         raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.cli import connection
     from clawker_fw.denials import reading
+    from clawker_fw.denials.agents import AgentNames
     from clawker_fw.denials.answer import Selection, answer
 
     chosen: Options = context.obj
     wanted = Selection(agent, frozenset(reason or ()), top)
     engine = connection.connect_engine(chosen)
     found = reading.sources(engine, chosen.project)
-    adviser = _adviser(chosen)
+    adviser, now = _adviser(chosen), time.time()
+    names = AgentNames(engine.facts().endpoint, chosen.project)
+    names.look(found.agents, now)
     if follow:
-        _follow(engine, chosen, found, wanted, adviser, format_=format_)
+        _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
         return
-    refusals = reading.read(engine, found, None if since is None else time.time() - since)
-    told = answer(refusals, found.agents, wanted, adviser)
+    refusals = reading.read(engine, found, None if since is None else now - since)
+    told = answer(refusals, names, wanted, adviser, reading.stamp(now).decode())
     from clawker_fw.report import denials as report
 
     if as_rules:
@@ -107,14 +112,17 @@ def _adviser(chosen: Options) -> "Adviser":
     return Adviser(Explainer(loaded.rules, time.time()))
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What it takes to tell of a refusal."""
+
+    names: "AgentNames"
+    adviser: "Adviser"
+    format_: Format
+
+
 def _follow(
-    engine: "EngineReader",
-    chosen: Options,
-    found: "Sources",
-    wanted: "Selection",
-    adviser: "Adviser",
-    *,
-    format_: Format,
+    engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", telling: Telling
 ) -> None:
     """Print each refusal when it happens. When a sibling is replaced, the new one is followed."""
     import json
@@ -125,18 +133,18 @@ def _follow(
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
-    console = text.console()
-    agents = dict(found.agents)
+    console, known = text.console(), set(found.agents)
     with suppress(KeyboardInterrupt):  # the usual end
         for counted in Following(engine, chosen.project, found):
             address = counted.refusal.agent
-            if address not in agents:
-                agents |= reading.sources(engine, chosen.project).agents
-            name = agents.setdefault(address, "")
+            if address not in known:
+                known.add(address)
+                telling.names.look(reading.sources(engine, chosen.project).agents, time.time())
+            name = telling.names.of(address, counted.last)
             if not wanted.takes(counted, name):
                 continue
-            denial = Denial(counted, name, adviser.advise(counted))
-            if format_ is Format.JSON:
+            denial = Denial(counted, name, telling.adviser.advise(counted))
+            if telling.format_ is Format.JSON:
                 terminal.answer(json.dumps(report.denial_document(denial)))
             else:
                 for line in report.denial_lines(denial):

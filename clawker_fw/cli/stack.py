@@ -205,6 +205,7 @@ def down(
     """
     from clawker_fw import teardown
     from clawker_fw.cli import connection
+    from clawker_fw.denials import agents
     from clawker_fw.stack.digests import Digests
 
     chosen: Options = context.obj
@@ -219,6 +220,7 @@ def down(
             engine, chosen.project, digests, run_context, detach=force, everything=everything
         )
     if everything:
+        agents.forget()
         digests.forget()
     from clawker_fw.report import documents
 

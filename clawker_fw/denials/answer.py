@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.denials.advice import Advice, Adviser, target_of
+from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
@@ -59,17 +60,17 @@ class Answer:
                 yield target
 
 
-def answer(refusals: Refusals, agents: Mapping[str, str], wanted: Selection, adviser: Adviser) -> Answer:
-    """Select refusals and give advice on them. `agents` are the names of agents by address."""
-    names = [(each, agents.get(each.refusal.agent, "")) for each in refusals.counted]
+def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> Answer:
+    """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
+    names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
     chosen = [(each, name) for each, name in names if wanted.takes(each, name)]
     found = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed = {
-        agents.get(address, "") or address: times
+        agents.of(address, now) or address: times
         for address, times in sorted(refusals.suppressed.items())
-        if wanted.agent in {"", address, agents.get(address)}
+        if wanted.agent in {"", address, agents.of(address, now)}
     }
     return Answer(
         tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),

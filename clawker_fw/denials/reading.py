@@ -44,7 +44,7 @@ def sources(reader: EngineReader, project: str) -> Sources:
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        elif network in each.networks:
+        elif network in each.networks and each.networks[network].address:
             agents[each.networks[network].address] = each.name
     if not found:
         raise RefusedError(

@@ -1,10 +1,12 @@
 """Counting refusals for a watcher's metrics: each time, only what the logs have got since is read."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
+from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.reading import records, sources, stamp
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.tally import Tally
@@ -41,7 +43,9 @@ class RefusalCounter:
             FirewallError: when a log can't be read, or there is none.
         """
         found: dict[Sibling, list[Tally]] = {}
-        for sibling, container in sources(reader, self._project).containers:
+        there = sources(reader, self._project)
+        AgentNames(reader.facts().endpoint, self._project).look(there.agents, time.time())
+        for sibling, container in there.containers:
             try:
                 tally = records(reader, container, self._read_to[sibling] + _AFTER)
             except NotFoundError:  # replaced meanwhile

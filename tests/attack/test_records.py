@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, client_hello, program
@@ -140,6 +141,15 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
     assert found["source"].startswith("127.0.0.1:")
     assert found["protocol"] == ("tls" if content[0] == TLS_HANDSHAKE else "http")
     assert "?" not in (found.get("path") or "")
+
+
+def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording) -> None:
+    """Its own check that agents are refused is refused like any other, and leaves no line."""
+    proxy.records()
+    assert proxy.send(client_hello(REFUSED_NAME.encode()), TLS) == ACCESS_DENIED
+    proxy.send(client_hello(b"next.test"), TLS)
+    (found,) = until(proxy.records, 1)
+    assert found["name"] == "next.test"
 
 
 def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clawker_fw.cli import app, connection
+from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
 from devkit.stacks import CHECKOUT
 
@@ -59,17 +60,20 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command in the folder of the settings file, without waits for real programs."""
-    del settings_file
+    state = str(settings_file.parent / "state")
     monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
+    monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     clock = count()  # several threads may ask at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
-        result = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "140", **environment})
+        result = CliRunner().invoke(
+            app, arguments, input=stdin, env={"COLUMNS": "140", "XDG_STATE_HOME": state, **environment}
+        )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)

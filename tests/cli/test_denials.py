@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -177,22 +179,33 @@ def test_without_a_stack(command: Command) -> None:
     assert command("denials", "--as-rules", "--format", "json").code == 2
 
 
-def test_following(command: Command, up: MemoryEngine) -> None:
+def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens from now on is shown when it happens, until the stack is gone."""
-    proxy = up.inside("clawker-envoy")
+    proxy, reading = up.inside("clawker-envoy"), up.log
+    begun = threading.Semaphore(0)
+
+    @contextmanager
+    def log(container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
+        with reading(container, lines, follow=follow) as arriving:
+            begun.release()
+            yield arriving
 
     def later() -> None:
-        time.sleep(0.2)
-        proxy.log.append(record(name="new.test", reason="no-rule"))
-        time.sleep(0.2)
-        for name in ("clawker-envoy", "clawker-coredns"):
-            up.remove(name)
+        for _ in range(2):
+            assert begun.acquire(timeout=20)
+        for name in ("new.test", "newer.test"):
+            time.sleep(0.3)
+            proxy.log.append(record(name=name, reason="no-rule"))
+        time.sleep(0.3)
+        for each in ("clawker-envoy", "clawker-coredns"):
+            up.remove(each)
 
+    monkeypatch.setattr(up, "log", log)
     thread = threading.Thread(target=later)
     thread.start()
     lines = [json.loads(line) for line in command("denials", "--follow", "--format", "json").out.splitlines()]
     thread.join()
-    assert [each["name"] for each in lines] == ["new.test"]
+    assert [each["name"] for each in lines] == ["new.test", "newer.test"]
 
 
 def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine) -> None:
@@ -202,5 +215,20 @@ def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine
         assert command("run", "--force-recreate").code == 0
         assert not up.inside("clawker-envoy").log
         assert ask(command) == before
-    assert command("drift").code == 0
+    assert command("drift", "--agents", "ignore").code == 0
     assert ask(command, "--since", "1h") == {}
+
+
+def test_an_agent_that_is_gone(command: Command, up: MemoryEngine) -> None:
+    """Its name is remembered if it was seen before; what a later one with its address asked is that one's."""
+    assert ask(command, "--agent", "builder")
+    address = up.inside("builder").networks["clawker-net"]
+    image = up.inside("builder").image
+    up.remove("builder")
+    assert ask(command, "--agent", "builder")
+    up.start(up.create_container(ContainerSpec("later", image, {}, Shape((), (), {"clawker-net": ""}), {})))
+    assert up.inside("later").networks["clawker-net"] == address
+    assert ask(command, "--agent", "builder")
+    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
+    assert set(ask(command, "--agent", "later")) == {"no.wild.test"}
+    assert set(ask(command, "--agent", "builder")) == {"pypi.test"}

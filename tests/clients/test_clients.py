@@ -56,7 +56,8 @@ class Client:
 
 AGENT_RUN = "fw agent run"
 UNRESOLVED = "Could not resolve host"
-RESET = "Connection reset by peer"
+DENIED = "alert access denied"
+DENIED_TO_GNUTLS = "Access was denied"
 APT = """rm -rf /etc/apt/sources.list.d
 echo "deb [trusted=yes] {}://$HOST/debian ./" >/etc/apt/sources.list
 apt-get update
@@ -65,7 +66,7 @@ greeting"""
 NODE = "fetch(process.argv[1]).then(answer => answer.text()).then(text => console.log(text.trim()))"
 
 CLIENTS = (
-    Client("curl", "curl -sS https://$HOST/hello", HTTPS, HTTP, UNRESOLVED, RESET, start=AGENT_RUN),
+    Client("curl", "curl -sS https://$HOST/hello", HTTPS, HTTP, UNRESOLVED, DENIED, start=AGENT_RUN),
     Client("curl over http", "curl -sS --fail-with-body http://$HOST/hello", HTTP, HTTPS, UNRESOLVED, FORBIDS),
     Client(
         "wget",
@@ -73,7 +74,7 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "unable to resolve host address",
-        "Unable to establish SSL connection",
+        DENIED_TO_GNUTLS,
     ),
     Client(
         "git over https",
@@ -81,7 +82,7 @@ CLIENTS = (
         HTTPS,
         HTTP,
         UNRESOLVED,
-        RESET,
+        DENIED_TO_GNUTLS,
         done="hello from www",
         start=AGENT_RUN,
     ),
@@ -102,7 +103,7 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "Name or service not known",
-        RESET,
+        DENIED,
     ),
     Client(
         "npm",
@@ -111,9 +112,9 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "ENOTFOUND",
-        "ECONNRESET",
+        DENIED,
     ),
-    Client("apt", APT.format("https"), HTTPS, HTTP, "Could not resolve", RESET),
+    Client("apt", APT.format("https"), HTTPS, HTTP, "Could not resolve", DENIED),
     Client("apt over http", APT.format("http"), HTTP, HTTPS, "Could not resolve", "403  Forbidden"),
     Client(
         "Java",
@@ -121,7 +122,7 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "UnresolvedAddressException",
-        "Connection reset",
+        "access_denied",
         done="HTTP_2 200 hello",
     ),
     Client(
@@ -130,10 +131,10 @@ CLIENTS = (
         HTTPS,
         HTTP,
         "no such host",
-        "connection reset by peer",
+        "tls: access denied",
         done="HTTP/2.0 200 hello",
     ),
-    Client("Node", f"node -e '{NODE}' https://$HOST/hello", HTTPS, HTTP, "ENOTFOUND", "ECONNRESET"),
+    Client("Node", f"node -e '{NODE}' https://$HOST/hello", HTTPS, HTTP, "ENOTFOUND", DENIED),
     Client(
         "WebSocket of Node",
         "node --experimental-websocket /srv/echo.mjs wss://$HOST/echo",

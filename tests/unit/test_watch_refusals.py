@@ -1,7 +1,11 @@
 """A watcher's count of refusals."""
 
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.stack import labels
@@ -13,8 +17,9 @@ BEGAN = 1767225600.0
 """2026-01-01T00:00:00Z."""
 
 
-def test_each_refusal_is_counted_once() -> None:
+def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is new is counted, by sibling and reason; also what the siblings have only counted."""
+    monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
     logs = {}

@@ -95,7 +95,7 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
         otherwise=_text(Reason.NO_RULE),
     )
-    crowded = _cel(f"{_CROWDED} && {_SERVER_NAME} != ''")
+    crowded = _cel(f"{_CROWDED} && xds.filter_chain_name != '{chains.REFUSED}' && {_SERVER_NAME} != ''")
     denied = _cel(f"xds.filter_chain_name == '{chains.DENIED}'")
     any_of_them = {"or_filter": {"filters": [refused, denied, failed, never_said, crowded]}}
     forwarded = _cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
