@@ -11,16 +11,17 @@ from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import changing, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.stack import print_notices
-from clawker_fw.errors import FirewallError, SettingsError
+from clawker_fw.errors import FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
+    from clawker_fw.denials.refusal import Counted
     from clawker_fw.engine.port import EngineReader
-    from clawker_fw.model import Observed
     from clawker_fw.report.status import Status
     from clawker_fw.report.text import Renderable
 
 _REDRAW_SECONDS = 2.0
+_RECENT_SECONDS = 3600.0
 
 
 @app.command()
@@ -72,7 +73,7 @@ def _found(chosen: Options) -> "Status":
 
     try:
         with changing(chosen, only_reading=True) as (engine, _, seen):
-            found = statuses.of_comparison(seen, time.time(), _refusals(engine, seen.observed))
+            found = statuses.of_comparison(seen, time.time(), _refusals(engine, chosen.project))
     except SettingsError as error:
         from clawker_fw.cli import connection
         from clawker_fw.reconcile.observe import observe
@@ -80,15 +81,20 @@ def _found(chosen: Options) -> "Status":
         project = chosen.project
         engine = connection.connect_engine(chosen)
         observed = observe(engine, project, ())
-        found = statuses.without_settings(observed, project, error, _refusals(engine, observed))
+        found = statuses.without_settings(observed, project, error, _refusals(engine, project))
     engine.close()
     return found
 
 
-def _refusals(engine: "EngineReader", observed: "Observed") -> Sequence[str]:
-    """Return the last refusals, newest first, each in one line."""
-    del engine, observed
-    return ()
+def _refusals(engine: "EngineReader", project: str) -> "Sequence[Counted]":
+    """Return what was refused in the last hour, the latest last. Nothing can be, where there is no sibling."""
+    from clawker_fw.denials import reading
+
+    try:
+        found = reading.read(engine, reading.sources(engine, project), time.time() - _RECENT_SECONDS)
+    except RefusedError:
+        return ()
+    return found.counted
 
 
 def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
 from clawker_fw.pipeline import Comparison
@@ -22,6 +23,9 @@ from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import Addressing, network_names
 
+MOST_REFUSALS = 5
+"""How many of the last refusals are shown. `denials` has all."""
+
 _NO_LEFTOVERS: Mapping[str, list[str]] = {"containers": [], "images": [], "volumes": []}
 
 
@@ -31,7 +35,7 @@ class Status:
 
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
     the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
-    `refusals` are the last ones, newest first, each in one line. `sources` and `source_lines` say which settings
+    `refusals` are those of the last hour, the latest last. `sources` and `source_lines` say which settings
     and which engine this is about.
     """
 
@@ -47,7 +51,7 @@ class Status:
     busy: Holder | None = None
     warnings: Sequence[Advice] = ()
     unread: SettingsError | None = None
-    refusals: Sequence[str] = ()
+    refusals: Sequence[Counted] = ()
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source_lines: Sequence[str] = ()
 
@@ -64,12 +68,20 @@ class Status:
         return Counter(rule.split(" ")[0] for rule in rules or ())
 
     @property
+    def refused(self) -> Mapping[str, int]:
+        """How often each agent was refused something in the last hour, by its address."""
+        counts: Counter[str] = Counter()
+        for each in self.refusals:
+            counts[each.refusal.agent] += each.times
+        return counts
+
+    @property
     def attachable(self) -> bool:
         """Whether agents can be attached."""
         return documents.attachable(self.observed)
 
 
-def of_comparison(seen: Comparison, now: float, refusals: Sequence[str] = ()) -> Status:
+def of_comparison(seen: Comparison, now: float, refusals: Sequence[Counted] = ()) -> Status:
     """Return the status that follows from a comparison. `now` is in seconds since 1970."""
     return Status(
         project=seen.desired.project,
@@ -90,7 +102,7 @@ def of_comparison(seen: Comparison, now: float, refusals: Sequence[str] = ()) ->
 
 
 def without_settings(
-    observed: Observed, project: str, unread: SettingsError, refusals: Sequence[str] = ()
+    observed: Observed, project: str, unread: SettingsError, refusals: Sequence[Counted] = ()
 ) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     network = observed.networks.get(Role.AGENTS)
@@ -117,6 +129,20 @@ def without_settings(
     )
 
 
+def _refusal(counted: Counted) -> dict[str, Any]:
+    refusal = counted.refusal
+    return {
+        "agent": refusal.agent,
+        "last": counted.last,
+        "times": counted.times,
+        "sibling": refusal.sibling.value,
+        "protocol": refusal.protocol,
+        "name": refusal.name or None,
+        "port": refusal.port,
+        "reason": refusal.reason,
+    }
+
+
 def document(status: Status) -> dict[str, Any]:
     """Return the answer of `status`. `agent` is null while the stack can't take agents."""
     observed, live = status.observed, status.live
@@ -139,7 +165,11 @@ def document(status: Status) -> dict[str, Any]:
         }
         if status.attachable
         else None,
-        "agents": documents.agents_document(status.agents),
+        "agents": [
+            {**each, "refused": status.refused.get(each["address"] or "", 0)}
+            for each in documents.agents_document(status.agents)
+        ],
+        "refusals": [_refusal(each) for each in status.refusals[-MOST_REFUSALS:]],
         "siblings": [
             documents.sibling_status(sibling, observed, status.attached.network, status.verdicts[sibling])
             for sibling in Sibling

@@ -1,7 +1,7 @@
 """The status of a stack for people: it fits 80 columns unless a name or a path does not."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.reconcile.agents import Agent, Confinement
 from clawker_fw.report import verdict
 from clawker_fw.report.documents import limited, live_version, program_version
-from clawker_fw.report.status import Status
+from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, console, counted, error_report, remaining, styled_verdict
 from clawker_fw.stack.capacity import running, written
@@ -50,9 +50,9 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
         *_limited(status),
     ]
     if status.agents:
-        parts += [Text(""), *_agents(status.agents, now)]
+        parts += [Text(""), *_agents(status.agents, status.refused, now)]
     if status.refusals:
-        parts += [Text(""), Text("last refused", "dim"), *(Text(visible(f"  {each}")) for each in status.refusals)]
+        parts += [Text(""), *_refusals(status)]
     parts += [Text(""), *left]
     if status.attachable and compose:
         parts.append(Text(status.attached.compose(["agent"])))
@@ -142,7 +142,24 @@ def _details(seen: ObservedSibling, network: str) -> str:
     return ", ".join(parts)
 
 
-def _agents(agents: Sequence[Agent], now: float) -> Iterator[RenderableType]:
+def _refusals(status: Status) -> Iterator[RenderableType]:
+    """Yield the last refusals of the last hour, the latest last."""
+    names = {each.address: each.name for each in status.agents}
+    rows = [
+        [
+            f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
+            names.get(each.refusal.agent) or each.refusal.agent,
+            f"{each.refusal.protocol} {each.refusal.name or each.refusal.tried or '-'}:{each.refusal.port}",
+            each.refusal.reason,
+            f"{each.times:,}",
+        ]
+        for each in status.refusals[-MOST_REFUSALS:]
+    ]
+    yield Rows(("refused", "agent", "what", "reason", "times"), rows)
+    yield Text("  `clawker-fw denials` has all of them, and what would allow each.", "dim")
+
+
+def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> Iterator[RenderableType]:
     """Yield the agents, those that are least confined first, and why."""
     worst = sorted(agents, key=lambda each: -list(Confinement).index(each.confinement))
     rows: list[list[Text | str]] = [
@@ -151,11 +168,12 @@ def _agents(agents: Sequence[Agent], now: float) -> Iterator[RenderableType]:
             Text(each.confinement.value, _STATES[each.confinement]),
             each.address or "-",
             _age(each.since, now),
+            f"{refused.get(each.address, 0):,}",
             each.image.rpartition("/")[2].partition("@")[0],
         ]
         for each in worst[:_MOST]
     ]
-    yield Rows(("agent", "state", "address", "up", "image"), rows)
+    yield Rows(("agent", "state", "address", "up", "refused", "image"), rows)
     for each in worst[:_MOST]:
         for reason in (*each.openings, *each.weaknesses):
             yield Text(visible(f"  {each.name}: {reason.phrase}"))

@@ -1,6 +1,7 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from clawker_fw.engine.memory import MemoryEngine
 from devkit import stacks
 from tests.cli.conftest import Command
+from tests.cli.test_denials import record
 
 RESOLVER = "10.213.8.53"
 
@@ -100,3 +102,24 @@ def test_status_without_settings(
 def test_watch_needs_a_terminal(command: Command) -> None:
     """Nobody redraws a pipe."""
     assert command("status", "--watch").code == 2
+
+
+def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: MemoryEngine) -> None:
+    """Each agent's refusals are counted, and the last ones are shown; older ones are for `denials`."""
+    command("run")
+    join(memory, "builder")
+    address = memory.inside("builder").networks["clawker-net"]
+    asked = {"source": f"{address}:40000", "protocol": "dns", "port": 53, "type": "A", "reason": "no-rule"}
+    resolver = memory.inside("clawker-coredns")
+    resolver.log += [record(**asked, name=f"{letter}.example") for letter in "abcdefa"]
+    resolver.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
+    document = command("status", "--format", "json").valid("status")
+    assert document["agents"][0]["refused"] == 7
+    assert len(document["refusals"]) == 5
+    assert {each["reason"] for each in document["refusals"]} == {"no-rule"}
+    out = command("status").out
+    assert "dns f.example:53" in out
+    assert "`clawker-fw denials` has all of them" in out
+    resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
+    document = command("status", "--format", "json").valid("status")
+    assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)

@@ -47,7 +47,11 @@ def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: s
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
-        command(up, *arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**variables)
+        command(up, *arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(**{"COLUMNS": str(columns), **variables}),
     )
     os.close(theirs)
     written = b""
