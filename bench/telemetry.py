@@ -44,10 +44,10 @@ _COUNTED_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Turn:
-    """What one stack did under load: what its agent met, and the memory of its siblings at the end."""
+    """What one stack did under load: what its agent met, answered queries, and the memory of its siblings."""
 
     met: Mapping[str, Any]
-    asked: int
+    answered: int
     megabytes: Mapping[str, float]
 
 
@@ -77,7 +77,7 @@ class Scene:
         siblings = Siblings(self.stage.docker, firewall, self.engine)
         # What Envoy has allocated says more than its resident memory, which depends on bursts long ago.
         megabytes = {"envoy": siblings.heap()["allocated"], "coredns": siblings.megabytes()["coredns"]}
-        return Turn(met, met["sent"] + asked[0]["sent"], megabytes)
+        return Turn(met, met["succeeded"] + asked[0]["answers"], megabytes)
 
     def counted(self, sibling: str) -> dict[str, int]:
         """Return what the sibling with telemetry says of its records."""
@@ -195,8 +195,8 @@ def _measure_kind(
         bare, told = (taken[-1].megabytes[each] for taken in turns.values())
         result.bounds.append(Bound(f"{kind}: more memory of {each}", MOST_MEGABYTES, told - bare, "MB"))
     result.bounds.append(Bound(f"{kind}: until records flow again", MOST_SECONDS, back, "s"))
-    uncounted = _uncounted(scene, before, sum(turn.asked for turn in turns["with"]))
-    result.bounds.append(Bound(f"{kind}: queries without a counted record", 0, uncounted))
+    uncounted = _uncounted(scene, before, sum(turn.answered for turn in turns["with"]))
+    result.bounds.append(Bound(f"{kind}: answers without a counted record", 0, uncounted))
     after = {each: scene.counted(each) for each in SIBLINGS}
     met = {how: [turn.met for turn in taken] for how, taken in turns.items()}
     result.raw[kind] = {**met, "before": before, "after": after, "back": back}
@@ -205,12 +205,12 @@ def _measure_kind(
     result.notes.append(f"{kind}: {'; '.join(shares)}")
 
 
-def _uncounted(scene: Scene, before: Mapping[str, Mapping[str, int]], asked: int) -> int:
-    """Return of how many queries CoreDNS does not know what became of their records."""
+def _uncounted(scene: Scene, before: Mapping[str, Mapping[str, int]], answered: int) -> int:
+    """Return of how many answered queries CoreDNS does not know what became of their records."""
     known = sum(before["coredns"].values())
 
     def left() -> int:
-        return max(0, asked - (sum(scene.counted("coredns").values()) - known))
+        return max(0, answered - (sum(scene.counted("coredns").values()) - known))
 
     end = time.monotonic() + _COUNTED_SECONDS
     while left() and time.monotonic() < end:
