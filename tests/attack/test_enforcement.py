@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.stack.envoy.lookups import DNS_PORT, FORWARDER
 from devkit.attacks import ATTACKS, Attack
 from devkit.attacks.addresses import HOST_PORT, PRIVATE, RELAY_PORT
 from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
@@ -377,6 +378,7 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
         assert sockets == {
             *(("tcp", site.places["envoy"], port) for port in ("80", "443", "8080", "8443")),
             ("tcp", site.places["relay"], str(RELAY_PORT)),
+            *((transport, FORWARDER, str(DNS_PORT)) for transport in ("tcp", "udp")),  # on loopback
             *((transport, where[name], str(port)) for transport, name, port in own),
         }
     unix = [line.split() for line in _there(site, process, "cat", "/proc/net/unix").splitlines()[1:]]
