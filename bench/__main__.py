@@ -9,7 +9,20 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import connections, dataplane, denials, fair, noop, replace, replace_time, restart, scale, up, watch
+from bench import (
+    connections,
+    dataplane,
+    denials,
+    fair,
+    noop,
+    replace,
+    replace_time,
+    restart,
+    scale,
+    telemetry,
+    up,
+    watch,
+)
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -25,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "dataplane": dataplane.measure,
     "watch": watch.measure,
     "fair": fair.measure,
+    "telemetry": telemetry.measure,
     "denials": denials.measure,
 }
 
@@ -36,7 +50,11 @@ def main() -> int:
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
     parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
     attacks = parser.add_argument_group("fair, and some others")
-    attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
+    attacks.add_argument(
+        "--seconds",
+        type=float,
+        help="the duration of each attack, instead of 30; of telemetry's turns, instead of 60",
+    )
     attacks.add_argument(
         "--only",
         action="append",

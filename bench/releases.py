@@ -38,6 +38,16 @@ def bounds(capacity):
 """What Envoy does by default, and an overload manager that never acts. The container's memory stays limited:
 without that, the machine would be what is exhausted."""
 
+_WITHOUT_FORWARDER = """
+_forwarded = resolver
+
+
+def resolver():
+    config = _forwarded()
+    del config["typed_config"]["resolvers"]
+    return config
+"""
+
 _COREDNS_DEFAULTS = f"""
 _OWN_FILES = {_OPEN_FILES} - 1_000_000
 
@@ -52,6 +62,7 @@ def without_limits(folder: Path) -> Path:
     release = copied_release(folder)
     stack = release.package / "stack"
     change_file(stack / "envoy/bounds.py", lambda text: text + _ENVOY_DEFAULTS)
+    change_file(stack / "envoy/lookups.py", lambda text: text + _WITHOUT_FORWARDER.encode())
     change_file(stack / "coredns.py", lambda text: text + _COREDNS_DEFAULTS)
     return folder
 

@@ -34,6 +34,10 @@ class Document:
             location = location[:-1]
         return self.places.get(location, self.source)
 
+    def given_at(self, location: Location) -> str:
+        """Return the place of exactly this location, or an empty string if the document does not have it."""
+        return self.places.get(location, "")
+
     def overlaid(self, other: "Document") -> "Document":
         """Return this document overlaid with another: sections are merged, lists are replaced."""
         under = self.places

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clawker_fw.certificate_store import Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
+from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.desired import (
     Blueprint,
     Capacities,
@@ -28,9 +31,12 @@ from clawker_fw.reconcile.desired import (
     slots,
 )
 from clawker_fw.reconcile.diff import diff
+from clawker_fw.reconcile.exposure import engine_ways, exposures
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
+from clawker_fw.stack import telemetry
+from clawker_fw.stack.certs import Credentials
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.topology import Addressing
 
@@ -38,8 +44,11 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.apply import ApplyContext
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 
-Render = Callable[[Addressing, Capacities, Slots], Desired]
-"""Returns the desired stack for given addresses, capacities and slots. Equal arguments give the same object."""
+Render = Callable[[Addressing, Capacities, Slots, Credentials | None], Desired]
+"""Returns the desired stack for given addresses, capacities, slots and credentials.
+
+Equal arguments give the same object.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Comparison:
     blueprint: Blueprint
     observed: Observed
     slots: Slots
+    provision: Provision
     desired: Desired
     diff: Diff
     desired_at: Callable[[Slots], Desired]
@@ -72,10 +82,22 @@ class Comparison:
         """Which rules the difference adds and removes, if those that were committed last are known."""
         return rule_changes(self.observed, self.blueprint.rules)
 
+    @functools.cached_property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents, and whether each is confined."""
+        observed, wanted = self.observed, self.desired
+        ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
+        return judging.judge(observed, wanted.project, str(wanted.service_address), ways, written)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the stack: that on its siblings, but `open` if an agent has a way around the firewall."""
+        return judging.verdict(self.diff.verdict, self.agents)
+
     @property
     def advice(self) -> tuple[Advice, ...]:
         """Warnings: things to know that are not differences."""
-        return advice(self.observed, self.desired)
+        return advice(self.observed, self.desired, self.provision.reason)
 
 
 def compare(
@@ -95,10 +117,23 @@ def compare(
     observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
     render = render or functools.cache(functools.partial(desired, blueprint))
-    desired_at = functools.partial(render, addresses, capacities(blueprint, observed))
+    provided = _provided(blueprint, observed)
+    has = capacities(blueprint, observed)
+
+    def desired_at(slots_: Slots) -> Desired:
+        return render(addresses, has, slots_, provided.credentials)
+
     now = slots(observed, addresses)
     wanted = desired_at(now)
-    return Comparison(blueprint, observed, now, wanted, diff(observed, wanted), desired_at, render)
+    return Comparison(blueprint, observed, now, provided, wanted, diff(observed, wanted), desired_at, render)
+
+
+def _provided(blueprint: Blueprint, observed: Observed) -> Provision:
+    """Return the credentials for telemetry: the newest of those that are kept here and those that are live."""
+    if blueprint.certificates is None:
+        return Provision()
+    files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
+    return blueprint.certificates.provide(telemetry.running(files))
 
 
 def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":

@@ -34,7 +34,8 @@ class Scope(StrEnum):
 class Unit:
     """The contents of a unit. `arguments` follow the program's name, `interval` is in seconds.
 
-    `socket` is the unix socket on which metrics are served, if there is one.
+    `socket` is the unix socket on which metrics are served, if there is one. `state` is the folder in which
+    certificates are kept and renewed.
     """
 
     scope: Scope
@@ -43,6 +44,7 @@ class Unit:
     interval: float
     variables: Mapping[str, str] = field(default_factory=dict)
     socket: Path | None = None
+    state: Path | None = None
 
     @property
     def name(self) -> str:
@@ -95,13 +97,16 @@ class Unit:
         ]
         return MARK + "\n".join(lines) + "\n"
 
+    def _kept(self) -> list[Path]:
+        return [self.state] if self.state else []
+
     def _system(self) -> list[str]:
         runtime = Path("/run") / self.name.removesuffix(".service")
         elsewhere = [] if self.socket is None or self.socket.parent == runtime else [self.socket.parent]
         return [
             *_SYSTEM,
             f"RuntimeDirectory={runtime.name}",
-            *(f"ReadWritePaths={quoted(f'-{path}', variables=False)}" for path in elsewhere),
+            *(f"ReadWritePaths={quoted(f'-{path}', variables=False)}" for path in (*elsewhere, *self._kept())),
         ]
 
 
@@ -121,7 +126,7 @@ _CONFINED = (
 )
 
 _SYSTEM = (
-    "# Settings and Python may be anywhere and must be readable; nothing is written.",
+    "# Settings and Python may be anywhere and must be readable; only certificates are written.",
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
     "AmbientCapabilities=",
     "DevicePolicy=closed",
@@ -179,6 +184,8 @@ def install(unit: Unit) -> bool:
     fresh = unit.path.with_name(f".{unit.path.name}.new")
     try:
         unit.path.parent.mkdir(parents=True, exist_ok=True)
+        if unit.state:
+            unit.state.mkdir(parents=True, exist_ok=True, mode=0o700)  # systemd makes only what exists writable
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(unit.path)
     except OSError as error:

@@ -4,6 +4,7 @@ Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, def
 and all other code receives frozen values. An unreadable file is an error and never means "no rules".
 """
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -45,6 +46,9 @@ HIGHEST_LIMIT = 100_000
 MOST_PROCESSORS = 128
 LEAST_MEMORY, MOST_MEMORY = 64 << 20, 1 << 40
 MOST_CONNECTIONS = 250_000
+HIGHEST_PORT = 65535
+_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_LONGEST_NAME = 253
 
 
 def parse_duration(value: object) -> float:
@@ -83,6 +87,27 @@ def _image(text: str) -> str:
     )
 
 
+def _host(text: str) -> str:
+    if re.fullmatch(_HOST, text) and len(text) <= _LONGEST_NAME:
+        return text.lower()
+    raise ValueError(f"{text!r} is not a host name or an IPv4 address")
+
+
+def _endpoint(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not an endpoint; write HOST:PORT (`collector.example.com:4317`)")
+    return f"{_host(host)}:{int(port)}"
+
+
+def _folder(text: str) -> str:
+    if text:
+        return text
+    raise ValueError(
+        "the name of the folder is empty; leave the setting out to use certificates that are made here"
+    )
+
+
 def _subnet(value: object) -> IPv4Network:
     network = IPv4Network(str(value))
     if not SHORTEST_SUBNET_PREFIX <= network.prefixlen <= LONGEST_SUBNET_PREFIX:
@@ -102,7 +127,11 @@ Project = Annotated[StrictStr, AfterValidator(_project)]
 Image = Annotated[StrictStr, AfterValidator(_image)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_DURATION)]
 Idle = Annotated[float, BeforeValidator(parse_duration), Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION)]
-Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+Port = Annotated[StrictInt, Field(ge=1, le=HIGHEST_PORT)]
+Host = Annotated[StrictStr, AfterValidator(_host)]
+Endpoint = Annotated[StrictStr, AfterValidator(_endpoint)]
+Folder = Annotated[StrictStr, AfterValidator(_folder)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processors = Annotated[StrictInt, Field(ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=LEAST_MEMORY, le=MOST_MEMORY)]
 Connections = Annotated[StrictInt, Field(ge=1, le=MOST_CONNECTIONS)]
@@ -133,11 +162,31 @@ class ImageSettings(_Section):
 
 
 class OtelSettings(_Section):
-    """Telemetry of the siblings themselves."""
+    """Telemetry: what the siblings tell an OpenTelemetry collector, over mutual TLS."""
 
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
+        "the first time, or removing it, replaces both siblings.",
+    )
+    server_name: Host | None = Field(
+        default=None,
+        description="The name in the collector's certificate, if it is not the endpoint's host.",
+    )
+    certs_dir: Folder | None = Field(
+        default=None,
+        description="A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
+        "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an authority of "
+        "this project's own is made.",
+    )
+    sample: Share = Field(
+        default=1.0,
+        description="The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
+        "is always sent. A change ends all open connections, after 5 s.",
+    )
     infra_port: Port = Field(
         default=4319,
-        description="The port of the infrastructure's OTLP receiver. A change replaces both siblings.",
+        description="The port at which Envoy passes on what CoreDNS sends. A change replaces both siblings.",
     )
 
 
@@ -246,6 +295,8 @@ class Loaded:
     rules: RuleSet
     paths: tuple[Path, ...]
     found: str
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Where each setting that is not the default was given: the file and line, or the environment variable."""
 
     @property
     def source(self) -> Path | None:
@@ -344,7 +395,8 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    return Loaded(settings, rules, tuple(source.path for source in read), found)
+    places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
+    return Loaded(settings, rules, tuple(source.path for source in read), found, places)
 
 
 def _conflicts(error: ConflictsError) -> SettingsError:

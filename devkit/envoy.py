@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy import http as through
+from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
 from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.envoy.sibling import (
@@ -38,9 +40,11 @@ from clawker_fw.stack.envoy.sibling import (
     capacity,
     configuration,
 )
+from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
+from devkit.stacks import installed_release
 from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
@@ -80,6 +84,9 @@ class Proxy:
     workers: int = 1
     """Threads that connections are shared among."""
 
+    reporting: Reporting | None = None
+    """Where it sends its records, if anywhere."""
+
     most: bounds.Bounds | None = None
     """What it may take on at once, if it is bounded."""
 
@@ -90,7 +97,7 @@ class Proxy:
         self._numbers, self._block = virtual.Numbers(), _own_block()
         self._answering = _answer_datagrams()
         for resource in RESOURCES:
-            (folder / "hot" / resource.path).parent.mkdir(parents=True)
+            (folder / "hot" / resource.path).parent.mkdir(parents=True, exist_ok=True)
         buckets = folder / refusals.BUCKETS_FILE
         buckets.parent.mkdir(parents=True)
         buckets.write_bytes(refusals.buckets())
@@ -143,7 +150,8 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        for path, file in configuration(policy, EnvoyAddresses(HERE, HERE, HERE, self.virtual), self.idle).items():
+        addresses = EnvoyAddresses(HERE, HERE, HERE, self.virtual)
+        for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
@@ -358,11 +366,22 @@ _NEVER = {
 """When a name without an address is looked up again: not during a test."""
 
 
+def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
+    """Start the forwarder of lookups as `fwctl serve` does."""
+    places = (f"{HERE}:{port}" for port in (listen, name_server))
+    return subprocess.Popen([installed_release().binary("fwctl", machine()), "forward", *places, subtrees])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
 class Resolving(Loading):
     """One that goes on after the decision: it looks names up at a name server on loopback.
 
-    With `refreshing=False` it never looks a name up again by itself, so the name server is asked only for what a
-    client has asked for.
+    It asks through the forwarder, which ends with this object. With `refreshing=False` it never looks a name up
+    again by itself, so the name server is asked only for what a client has asked for.
     """
 
     def __init__(
@@ -370,7 +389,11 @@ class Resolving(Loading):
     ) -> None:
         """Start it; `name_server` is the port of the one that it asks."""
         self._rates = {} if refreshing else _NEVER
-        self._name_server = {"socket_address": {"address": "127.0.0.1", "port_value": name_server}}
+        asked = free_port()
+        self._name_server = {"socket_address": {"address": str(HERE), "port_value": asked}}
+        self._subtrees = folder / SUBTREES
+        self._subtrees.parent.mkdir(parents=True)
+        weakref.finalize(self, _end, _forwarder(asked, name_server, self._subtrees))
         self.clusters = tuple(
             {
                 "name": each.name,
@@ -385,6 +408,13 @@ class Resolving(Loading):
             for each in lookups.clusters()
         )
         super().__init__(folder, program, before)
+
+    def serve(self, rules: RuleSet) -> None:
+        """Replace the hot files, the forwarder's first."""
+        fresh = self.folder / "fresh"
+        fresh.write_bytes(lookups.subtrees(Policy(rules)))
+        fresh.replace(self._subtrees)
+        super().serve(rules)
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
         super()._decide_only(resource)

@@ -175,7 +175,7 @@ def components() -> tuple[Component, ...]:
                 if module is None:  # the standard library's
                     continue
                 if module.get("Main"):
-                    plugins |= {each for each in package["Imports"] if each.startswith(_PLUGINS)}
+                    plugins |= {each for each in package["Imports"] if _is_plugin(each)}
                     continue
                 key = (module["Path"], module["Version"])
                 folders[key] = Path(module["Dir"])
@@ -194,6 +194,11 @@ def components() -> tuple[Component, ...]:
         for name, version in sorted(sources)
     ]
     return (_standard_library(), *modules)
+
+
+def _is_plugin(package: str) -> bool:
+    """Whether a package is one of CoreDNS's plugins, and not what these share."""
+    return package.startswith(_PLUGINS) and not package.startswith(f"{_PLUGINS}pkg/")
 
 
 def _source_files(package: Mapping[str, Any]) -> Iterator[Path]:

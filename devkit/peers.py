@@ -169,11 +169,11 @@ class Peers:
         address: str | None = None,
         capabilities: Sequence[str] = (),
         dropped: Sequence[str] = (),
-        processors: float = 0,
+        processor: int | None = None,
         sysctls: Mapping[str, str] | None = None,
         volumes_from: str | None = None,
     ) -> Peer:
-        """Start the program in a container of its own. With 0 `processors`, it may use all of them."""
+        """Start the program in a container of its own, which may use all processors or one, counted from 0."""
         version = self.client.api_version
         endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
@@ -186,7 +186,7 @@ class Peers:
                 dns=[dns] if dns else None,
                 cap_add=list(capabilities) or None,
                 cap_drop=list(dropped) or None,
-                nano_cpus=round(processors * 1_000_000_000) or None,
+                cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
                 volumes_from=[volumes_from] if volumes_from else None,
             ),

@@ -1,6 +1,6 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-Two tables about attacks are also in `docs/enforcement.md`.
+Two tables about attacks are also in `docs/enforcement.md`, and two about records in `docs/telemetry.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -24,6 +24,7 @@ from clawker_fw import cli, errors, settings, settings_file
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import FIELDS
+from clawker_fw.stack import telemetry
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.tampering import TAMPERINGS
@@ -191,7 +192,13 @@ def _kind(field: FieldInfo) -> str:
         property_ = schema["$defs"][reference.rpartition("/")[2]]
     if choices := property_.get("enum"):
         return " or ".join(map(_code, choices))
-    words = {"boolean": "`true` or `false`", "integer": "number", "string": "text", "array": "list of rules"}
+    words = {
+        "boolean": "`true` or `false`",
+        "integer": "number",
+        "number": "number",
+        "string": "text",
+        "array": "list of rules",
+    }
     word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
     limits = (property_.get("minimum"), property_.get("maximum"))
     return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
@@ -363,14 +370,43 @@ def _not_stopped_table() -> str:
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
-ENFORCEMENT = Path("..", "enforcement.md")
-_TABLES = {"tried": _tried_table, "not stopped": _not_stopped_table}
+# --- telemetry ------------------------------------------------------------------------------------------------
+
+
+def _attributes_table() -> str:
+    """Return the table of the attributes of records, by kind of record."""
+    kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
+    rows = [
+        [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
+        for each in telemetry.ATTRIBUTES
+    ]
+    return _table(["attribute", "means", *map(_code, kinds)], rows)
+
+
+def _resource_table() -> str:
+    """Return the table of the attributes of a resource."""
+    rows = [[_code(each.name), each.meaning] for each in telemetry.RESOURCE_ATTRIBUTES]
+    return _table(["attribute", "means"], rows)
+
+
+# --- pages with generated tables ------------------------------------------------------------------------------
+
+ENFORCEMENT, TELEMETRY = Path("..", "enforcement.md"), Path("..", "telemetry.md")
 
 
 def enforcement_page() -> str:
     """Return the page on what is enforced, which is written by hand, with its tables."""
-    text = (FOLDER / ENFORCEMENT).read_text("utf-8")
-    for name, table in _TABLES.items():
+    return _with_tables(ENFORCEMENT, {"tried": _tried_table, "not stopped": _not_stopped_table})
+
+
+def telemetry_page() -> str:
+    """Return the page on telemetry, which is written by hand, with its tables."""
+    return _with_tables(TELEMETRY, {"attributes": _attributes_table, "resource": _resource_table})
+
+
+def _with_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:
+    text = (FOLDER / page).read_text("utf-8")
+    for name, table in tables.items():
         begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
@@ -386,6 +422,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
     str(ENFORCEMENT): enforcement_page,
+    str(TELEMETRY): telemetry_page,
 }
 
 

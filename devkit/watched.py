@@ -12,7 +12,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Answer, Decision
 from clawker_fw.watch.follow import Inbox, News
+from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 from devkit import stacks
 from devkit.waiting import until
@@ -97,6 +99,8 @@ class Watched:
         self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
         stacks.converged(self.engine, self.wanted)
         self.decisions: list[tuple[float, Decision]] = []
+        self.opened: list[tuple[float, OpenAgent]] = []
+        self.on_open = OnOpen.WARN
         self.script = Script(self.engine, 0)
         self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
@@ -115,6 +119,7 @@ class Watched:
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),
             report=lambda decision: self.decisions.append((self.script.now, decision)),
+            report_open=lambda found: self.opened.append((self.script.now, found)),
             inbox=self.script,
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
@@ -127,10 +132,10 @@ class Watched:
     ) -> list[str]:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
-        self.decisions = []
+        self.decisions, self.opened = [], []
         for moment, action in actions:
             self.script.at(moment, action)
-        Watcher(Orders("clawker", heal, INTERVAL), self.place()).watch()
+        Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open), self.place()).watch()
         return [
             f"{moment:g} {each.trigger} {each.answer}{f' {each.outcome}' if each.outcome else ''}"
             for moment, each in self.decisions

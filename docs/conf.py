@@ -17,3 +17,5 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_show_copyright = False
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]

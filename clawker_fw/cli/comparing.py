@@ -52,7 +52,7 @@ def changing(
         engine, observation = observing.result()
 
         def read() -> "Blueprint":
-            return given.blueprint(chosen, given.load(chosen), release, engine.facts())
+            return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=not only_reading)
 
         yield engine, read, pipeline.compare(engine, read(), observation)
 

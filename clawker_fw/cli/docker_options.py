@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError, UsageError
-from clawker_fw.reconcile.exposure import ways
+from clawker_fw.reconcile.exposure import ENGINE_FOLDER, engine_ways, ways
 
 _SHORT = {
     "a": "attach",
@@ -84,9 +84,6 @@ _PERMITTED_CAPABILITIES = _words(
 """What docker grants by default, without raw sockets, and what debuggers and databases need. With all others an
 agent can change its own network or reach the host."""
 
-_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock")
-_ENGINE_FOLDER = "/var/lib/docker"
-
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
 
 
@@ -109,9 +106,8 @@ class Guarded:
     def of(cls, endpoint: str, settings: Iterable[Path]) -> "Guarded":
         """Guard the engine at an address, and, if it is on this machine, the settings files."""
         local = endpoint.startswith("unix://")
-        sockets = [*_SOCKETS, *([endpoint.removeprefix("unix://")] if local else [])]
         return cls(
-            frozenset(way for each in (*sockets, _ENGINE_FOLDER) for way in ways(Path(each))),
+            engine_ways(endpoint),
             frozenset(way for each in settings for way in ways(each)) if local else frozenset(),
         )
 
@@ -236,7 +232,7 @@ def _mounted(source: str, guarded: Guarded, *, writable: bool) -> str:
     # `normpath` leaves two slashes at the beginning as they are
     lexical = Path("/", os.path.normpath(Path.cwd() / source).lstrip("/"))
     spellings = {lexical, Path(os.path.realpath(source))}
-    if spellings & guarded.engine or any(each.is_relative_to(_ENGINE_FOLDER) for each in spellings):
+    if spellings & guarded.engine or any(each.is_relative_to(ENGINE_FOLDER) for each in spellings):
         return f"{source} leads to the engine itself"
     if writable and spellings & guarded.settings:
         return (

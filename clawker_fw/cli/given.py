@@ -4,17 +4,20 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
+    from clawker_fw.certificate_store import CertificateStore
     from clawker_fw.model import EngineFacts
     from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings import Loaded
+    from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
 _MOST_WARNINGS = 10
@@ -72,8 +75,10 @@ def named_by(chosen: Options, loaded: "Loaded") -> str:
     return loaded.found or chosen.given.get("config", "--config")
 
 
-def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts") -> "Blueprint":
-    """Return the blueprint of the stack for these settings."""
+def blueprint(
+    chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts", *, keeps: bool = False
+) -> "Blueprint":
+    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -85,10 +90,28 @@ def blueprint(chosen: Options, loaded: "Loaded", release: "Release", facts: "Eng
         loaded.rules.at(time.time()),
         release,
         facts,
+        certificates=certificates(chosen, loaded, release, keeps=keeps),
         origin=made_from,
         files=loaded.files,
         named_by=named_by(chosen, loaded),
     )
+
+
+def certificates(
+    chosen: Options, loaded: "Loaded", release: "Release", *, keeps: bool
+) -> "CertificateStore | None":
+    """Return the certificates of the chosen project, or None if the settings name no collector."""
+    return store(chosen, loaded, release.digests, keeps=keeps) if loaded.settings.otel.endpoint else None
+
+
+def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
+    """Return the place of the chosen project's certificates."""
+    from clawker_fw.certificate_store import CertificateStore, state_folder
+
+    otel = loaded.settings.otel
+    beside = loaded.source.absolute().parent if loaded.source else Path()
+    own = beside / Path(otel.certs_dir).expanduser() if otel.certs_dir else None
+    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)
 
 
 def warn_of_exposure(seen: "Comparison") -> None:

@@ -48,6 +48,23 @@ FormatOption = Annotated[
 ]
 
 
+class Agents(StrEnum):
+    """Whether agents count for the verdict."""
+
+    JUDGE = "judge"
+    IGNORE = "ignore"
+
+
+AgentsOption = Annotated[
+    Agents,
+    typer.Option(
+        "--agents",
+        metavar="judge|ignore",
+        help="Whether an agent that has a way around the firewall makes the verdict `open`, or is left out.",
+    ),
+]
+
+
 def duration(text: str) -> float:
     """Parse a duration from the command line, in seconds."""
     from clawker_fw.settings import LONGEST_DURATION, parse_duration

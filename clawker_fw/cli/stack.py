@@ -1,10 +1,9 @@
-"""The commands that show or change one stack: init, run, status, drift, reload and down."""
+"""The commands that compare or change one stack: init, run, drift, reload and down."""
 
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,8 @@ from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
 from clawker_fw.cli.parameters import (
     AdoptOption,
+    Agents,
+    AgentsOption,
     DiffOption,
     DrainOption,
     Format,
@@ -29,9 +30,13 @@ from clawker_fw.report import log, terminal
 if TYPE_CHECKING:
     from clawker_fw.convergence import RunContext
     from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.model import Verdict
     from clawker_fw.pipeline import Comparison
+    from clawker_fw.reconcile.advice import Advice
+    from clawker_fw.reconcile.agents import Agent
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report.documents import Left
     from clawker_fw.report.log import StepRecords
@@ -97,57 +102,44 @@ def run(
 
 
 @app.command()
-def status(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show what is running, which rules are live, and how to attach an agent.
-
-    Example: clawker-fw status --format json | jq -r .agent.dns
-    """
-    with comparison(context.obj) as seen:
-        if format_ is Format.JSON:
-            from clawker_fw.report import documents
-
-            document = documents.status_document(
-                seen.observed,
-                seen.desired,
-                seen.diff,
-                ending=seen.blueprint.rules.ending(time.time()),
-                busy=seen.busy,
-                warnings=seen.advice,
-            )
-            print_json(with_sources(document, seen))
-        else:
-            from clawker_fw.report import sources, text
-
-            _print_notices(seen)
-            ending = seen.blueprint.rules.ending(time.time())
-            text.console().print(text.status_report(seen.observed, seen.desired, seen.diff, ending))
-            for line in sources.lines(seen.blueprint, seen.observed):
-                terminal.answer(line)
-
-
-@app.command()
-def drift(context: typer.Context, *, diff: DiffOption = False, format_: FormatOption = Format.TEXT) -> None:
+def drift(
+    context: typer.Context,
+    *,
+    agents: AgentsOption = Agents.JUDGE,
+    diff: DiffOption = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
 
-    First come the rules that `run` would add and remove.
+    First come the rules that `run` would add and remove. An agent that has a way around the firewall makes the
+    verdict `open`, whatever the siblings are like.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
     with comparison(context.obj) as seen:
         from clawker_fw.model import Verdict
 
+        judged = None if agents is Agents.IGNORE else seen.agents
+        found = seen.diff.verdict if judged is None else seen.verdict
         if format_ is Format.JSON:
             from clawker_fw.report import documents
 
             document = documents.drift_document(
-                seen.diff, seen.failed_attempt, seen.rule_changes, busy=seen.busy, warnings=seen.advice
+                seen.diff,
+                seen.failed_attempt,
+                seen.rule_changes,
+                verdict=found,
+                agents=judged,
+                busy=seen.busy,
+                warnings=seen.advice,
             )
             print_json(with_sources(document, seen))
         else:
-            _print_notices(seen)
+            print_notices(seen.busy, seen.advice)
             _print_difference(seen, files=diff)
-            _print_verdict(seen, seen.desired.project)
-        if seen.diff.verdict is not Verdict.CURRENT:
+            _print_open(judged or ())
+            _print_verdict(found, seen.desired.project)
+        if found is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
 
 
@@ -310,13 +302,13 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
 
         print_json(with_sources(documents.plan_document(seen.diff, seen.rule_changes, steps, seen.advice), seen))
     else:
-        _print_notices(seen)
+        print_notices(seen.busy, seen.advice)
         _print_difference(seen, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
             text.console().print(text.plan_report(steps))
-        _print_verdict(seen, seen.desired.project)
+        _print_verdict(seen.diff.verdict, seen.desired.project)
     if not steps.empty:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -354,9 +346,10 @@ def _converge(
 
         answer(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
     else:
-        _print_warnings(seen)
+        print_notices(None, seen.advice)
         words = "applied and proven" if performed else "nothing to do"
-        _print_verdict(seen, f"{seen.blueprint.project}: {words}")
+        _print_open(seen.agents)
+        _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
 
 
 def _print_difference(seen: "Comparison", *, files: bool) -> None:
@@ -374,23 +367,26 @@ def _print_difference(seen: "Comparison", *, files: bool) -> None:
         output.print(text.attempt_report(seen.failed_attempt))
 
 
-def _print_notices(seen: "Comparison") -> None:
+def print_notices(busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
     """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
-    if holder := seen.busy:
-        terminal.answer(verdict.busy(holder))
-    _print_warnings(seen)
-
-
-def _print_warnings(seen: "Comparison") -> None:
-    from clawker_fw.report import verdict
-
-    for advice in seen.advice:
+    if busy:
+        terminal.answer(verdict.busy(busy))
+    for advice in warnings:
         terminal.answer_styled(verdict.warning(advice))
 
 
-def _print_verdict(seen: "Comparison", words: str) -> None:
+def _print_open(agents: "Sequence[Agent]") -> None:
+    """Print each agent that has a way around the firewall."""
     from clawker_fw.report import verdict
 
-    terminal.answer_styled(verdict.line(seen.diff.verdict, words))
+    for each in agents:
+        if each.openings:
+            terminal.answer_styled(verdict.open_agent(each))
+
+
+def _print_verdict(found: "Verdict", words: str) -> None:
+    from clawker_fw.report import verdict
+
+    terminal.answer_styled(verdict.line(found, words))

@@ -12,9 +12,10 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.parameters import DrainOption, Options, duration, written
-from clawker_fw.errors import ExitCode
+from clawker_fw.errors import ExitCode, SettingsError, UsageError
 from clawker_fw.report import log, terminal
 from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
+    from clawker_fw.watch.metrics import Metrics
+    from clawker_fw.watch.otlp import Destination
     from clawker_fw.watch.page import Pages
-    from clawker_fw.watch.refusals import Count
 
 
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
@@ -79,6 +81,23 @@ ListenOption = Annotated[
         help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
     ),
 ]
+OtelOption = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        help="Also send decisions, drift and metrics to the collector at `otel.endpoint`. "
+        "Needs the extra: pip install 'clawker-fw[otel]'.",
+    ),
+]
+OnOpenOption = Annotated[
+    OnOpen,
+    typer.Option(
+        "--on-open",
+        metavar="warn|detach|stop",
+        help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
+        "off the agent network (detach), or stop it.",
+    ),
+]
 
 
 @app.command()
@@ -88,6 +107,8 @@ def watch(
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
+    otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Keep the stack current until stopped.
@@ -116,10 +137,18 @@ def watch(
     with Digests() as digests:
         release = Release.installed(digests)
         installed = Installed(release)
-        with _observing(chosen, listen, interval, release) as observe, _stoppable(inbox) as stopping:
+        metrics = _metrics(release) if listen or otel else None
+        with (
+            _sending(chosen, release, metrics if otel else None),
+            _serving(listen, interval, metrics) as observe,
+            _counting(chosen, metrics),
+            _stoppable(inbox) as stopping,
+        ):
 
             def report(decision: "Decision") -> None:
                 record.write(decision)
+                if metrics:
+                    metrics.report(decision)
                 observe(decision)
                 manager.report(decision)
 
@@ -132,19 +161,20 @@ def watch(
                     given.warn_of_project(chosen, loaded)
                     warned.set()
                 steady.require(loaded.files)
-                return given.blueprint(chosen, loaded, release, facts)
+                return given.blueprint(chosen, loaded, release, facts, keeps=True)
 
             place = WatcherContext(
                 connect=lambda: _connected(chosen),
                 blueprint=blueprint,
                 report=report,
+                report_open=record.write_open,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
                 stopping=stopping,
                 clock=time.monotonic,
             )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout), place).watch()
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open), place).watch()
     manager.stopping()
 
 
@@ -173,6 +203,8 @@ def service_install(
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     listen: ListenOption = None,
+    otel: OtelOption = False,
+    on_open: OnOpenOption = OnOpen.WARN,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
@@ -184,9 +216,12 @@ def service_install(
     """
     from clawker_fw import service
 
-    options = ["--heal", heal.value, "--interval", written(interval)]
+    options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     if listen:
         options += ["--listen", listen]
+    if otel:
+        _require_otlp(context.obj)  # missing settings are better found now than by the service
+        options += ["--otel"]
     if drain_timeout is not None:
         options += ["--drain-timeout", written(drain_timeout)]
     unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
@@ -240,21 +275,27 @@ def _connected(chosen: Options) -> "Iterator[EngineWriter]":
         engine.close()
 
 
+def _metrics(release: "Release") -> "Metrics":
+    from clawker_fw.watch.metrics import Metrics
+
+    return Metrics(release.version, release.build_sha)
+
+
 @contextmanager
-def _observing(
-    chosen: Options, listen: str | None, interval: float, release: "Release"
+def _serving(
+    listen: str | None, interval: float, metrics: "Metrics | None"
 ) -> "Iterator[Callable[[Decision], None]]":
-    """Serve metrics and health at `listen`, if given, and yield what takes in each decision."""
-    if listen is None:
+    """Serve metrics and health at `listen`, if given, and yield what takes in each decision for the latter."""
+    if listen is None or metrics is None:
         yield lambda _: None
         return
     import time
     from http import HTTPStatus
 
-    from clawker_fw.watch import metrics, page
+    from clawker_fw.watch import page
     from clawker_fw.watch.health import Health
+    from clawker_fw.watch.metrics import CONTENT_TYPE
 
-    counted = metrics.Metrics(release.version, release.build_sha)
     health = Health(2 * interval + _LOOK_SECONDS, time.monotonic)
 
     def health_page() -> page.Reply:
@@ -263,29 +304,90 @@ def _observing(
         return page.Reply(content, "application/json", status)
 
     pages: Pages = {
-        "/metrics": lambda: page.Reply(counted.page(), metrics.CONTENT_TYPE),
+        "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
         "/health": health_page,
     }
-
-    def observe(decision: "Decision") -> None:
-        counted.report(decision)
-        health.report(decision)
-
-    with page.served(page.parse_address(listen), pages) as address, _counting(chosen, counted.refused):
+    with page.served(page.parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
-        yield observe
+        yield health.report
 
 
 @contextmanager
-def _counting(chosen: Options, count: "Count") -> "Iterator[None]":
-    """Count refusals in the background."""
+def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> "Iterator[None]":
+    """Send records and metrics to the collector in the settings, if there are metrics to send."""
+    if metrics is None:
+        yield
+        return
+    _require_otlp(chosen)
+    import time
+
+    from clawker_fw.watch import otlp
+
+    found: tuple[float, Destination] | None = None
+
+    def find() -> "Destination":
+        """Return where to send to, by settings and certificates that are read again after a while."""
+        nonlocal found
+        if found is None or time.monotonic() - found[0] > _FOUND_SECONDS:
+            found = (time.monotonic(), _destination(chosen, release))
+        return found[1]
+
+    described = {"service.version": release.version, "clawker_fw.project": chosen.project}
+    with otlp.sending(find, described, metrics):
+        yield
+
+
+_FOUND_SECONDS = 600.0
+"""How long a destination is used. Its certificate is made for it, and lives much longer."""
+
+
+def _require_otlp(chosen: Options) -> None:
+    """Check that the settings name a collector, and that the extra is installed.
+
+    Raises:
+        SettingsError, UsageError: otherwise.
+    """
+    if given.load(chosen).settings.otel.endpoint is None:
+        raise SettingsError(
+            "no-endpoint", "`--otel` needs the setting `otel.endpoint`, which names the collector."
+        )
+    try:
+        import clawker_fw.watch.otlp  # noqa: F401
+    except ModuleNotFoundError as error:
+        hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
+        raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error
+
+
+def _destination(chosen: Options, release: "Release") -> "Destination":
+    """Return where to send to, by the current settings.
+
+    Raises:
+        OSError, ValueError: when there is nothing to show to the collector.
+    """
+    from clawker_fw.watch.otlp import Destination
+
+    loaded = given.load(chosen)
+    store, otel = given.certificates(chosen, loaded, release, keeps=False), loaded.settings.otel
+    if store is None or otel.endpoint is None:
+        raise ValueError("the settings name no collector any more")
+    trust, pair = store.watcher()
+    name = otel.server_name or otel.endpoint.rpartition(":")[0]
+    return Destination(otel.endpoint, name, trust, pair.certificate, pair.key)
+
+
+@contextmanager
+def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
+    """Count refusals in the background, if there are metrics."""
+    if metrics is None:
+        yield
+        return
     import time
 
     from clawker_fw.background import in_background
     from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 
     ended = threading.Event()
-    counter = RefusalCounter(chosen.project, time.time(), count)
+    counter = RefusalCounter(chosen.project, time.time(), metrics.refused)
     in_background(keep_counting, counter, lambda: _connected(chosen), ended)
     try:
         yield
@@ -332,9 +434,12 @@ def _unit(
     """Return a unit that runs the watcher with these options. The settings must be valid."""
     from dataclasses import replace
 
+    import platformdirs
+
     from clawker_fw import service, settings
     from clawker_fw.watch.page import parse_address
 
+    state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
@@ -346,6 +451,12 @@ def _unit(
         _named_unit(chosen, system=system),
         arguments=[*before, "watch", *options],
         interval=interval,
-        variables=service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+        variables={
+            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+            "XDG_STATE_HOME": str(
+                state.parent
+            ),  # that of the user who installs it: `run` uses the same certificates
+        },
         socket=parse_address(listen).path if listen else None,
+        state=state,
     )

@@ -42,10 +42,12 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         cap_drop=list(shape.capabilities_dropped),
         security_opt=list(shape.security_options),
         sysctls=dict(shape.sysctls),
+        dns=list(shape.dns) or None,
         dns_search=list(shape.dns_search) or None,
         dns_opt=list(shape.dns_options) or None,
         tmpfs=dict(shape.tmpfs),
         ipc_mode=shape.ipc_mode or None,
+        cpu_shares=shape.cpu_shares or None,
         mem_limit=shape.memory or None,
         pids_limit=shape.pids or None,
         ulimits=[Ulimit(name="nofile", soft=shape.open_files, hard=shape.open_files)]

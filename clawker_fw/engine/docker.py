@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -31,7 +32,7 @@ from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import read_lookup, read_probe, read_trial
-from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
+from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence, text_lines
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
@@ -263,6 +264,26 @@ class DockerEngine:
         with _translated(f"read the log of container {container}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
+
+    @contextmanager
+    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
+        """See `EngineReader`."""
+        with _translated(f"read the log of container {container}"):
+            stream = self._client.logs(
+                container, stream=True, follow=follow, timestamps=True, tail="all" if lines is None else lines
+            )
+        try:
+            yield text_lines(stream)
+        finally:
+            with suppress(errors.DockerException, OSError):
+                stream.close()
+
+    def clock(self) -> float:
+        """See `EngineReader`. The time is that of the middle of the request."""
+        before = time.time()
+        with _translated("tell its time"):
+            told = str(self._client.info()["SystemTime"])
+        return datetime.fromisoformat(told).timestamp() - (time.time() - before) / 2
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:

@@ -39,7 +39,6 @@ _PROCESSOR_LIMITS = (
     "CpuQuota",
     "CpuRealtimePeriod",
     "CpuRealtimeRuntime",
-    "CpuShares",
     "CpusetCpus",
     "CpusetMems",
     "NanoCpus",
@@ -64,6 +63,8 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         restarts=raw.get("RestartCount", 0),
         connected={name: endpoint.get("IPAddress") or "" for name, endpoint in networks.items()},
         remembered={name: endpoint.get("NetworkID") or "" for name, endpoint in networks.items()},
+        reference=raw["Config"].get("Image") or "",
+        network_mode=raw["HostConfig"].get("NetworkMode") or "",
     )
 
 
@@ -110,6 +111,7 @@ def _shape(
         system_paths="unconfined" if [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")) else "",
         cgroup_parent=host.get("CgroupParent") or "",
         processors=tuple(f"{name}={host[name]}" for name in _PROCESSOR_LIMITS if host.get(name)),
+        cpu_shares=host.get("CpuShares") or 0,
         memory=host.get("Memory") or 0,
         pids=host.get("PidsLimit") or 0,
         open_files=next((each["Hard"] for each in host.get("Ulimits") or () if each["Name"] == "nofile"), 0),
@@ -181,7 +183,14 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
             )
             for each in raw.get("Mounts") or ()
         ),
+        namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
     )
+
+
+def _namespace(network_mode: str) -> str:
+    """Return the container whose network another one uses, or an empty string."""
+    kind, _, container = network_mode.partition(":")
+    return container if kind == "container" else ""
 
 
 def network_view(raw: Mapping[str, Any]) -> NetworkView:

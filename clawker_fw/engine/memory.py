@@ -10,6 +10,7 @@ import json
 import queue
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,7 +40,7 @@ from clawker_fw.model import (
     Trial,
 )
 from clawker_fw.stack import built
-from clawker_fw.stack.container import HELPER_PATH, program_of
+from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 
 
@@ -54,6 +55,9 @@ class MemoryEngine:
         self.has = Machine(processors=2, memory=8 << 30)
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
+        self.clock_ahead = 0.0
+        self.attempted: dict[str, str] = {}
+        """What attempts of an agent end with, by their id, if not as in a stack that confines it."""
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
         self._forms: dict[str, built.Form] = {}
@@ -133,6 +137,18 @@ class MemoryEngine:
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])
+
+    @contextmanager
+    def output(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[str]]:
+        """See `EngineReader`. Nothing is written later, so following ends at once."""
+        del follow
+        log = self.inside(container).log
+        first = 0 if lines is None else max(0, len(log) - lines)
+        yield iter([f"2026-01-01T00:00:00.000000000Z {each}" for each in log[first:]])
+
+    def clock(self) -> float:
+        """See `EngineReader`."""
+        return time.time() + self.clock_ahead
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
@@ -274,6 +290,11 @@ class MemoryEngine:
         self._emit_for(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
+        if ATTEMPTS in inside.files:
+            inside.log += memory_helper.attempts(inside, self.attempted)
+            inside.status, inside.exit_code = "exited", 0
+            self._emit_for(inside, "die")
+            return
         if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
             again = inside.spec.shape.restart == "always"
             inside.status, inside.exit_code = "restarting" if again else "exited", 1

@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Endpoint, File, Refused, Trial
+from clawker_fw.model import (
+    NO_RECORDS,
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    File,
+    Records,
+    Refused,
+    Trial,
+)
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -39,6 +49,7 @@ class MemoryContainer:
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
+    records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -49,6 +60,7 @@ class MemoryContainer:
     health: str = ""
     unhealthy: str = ""
     build: str = "memory"
+    network_mode: str = ""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -66,6 +78,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
             for name, address in inside.networks.items()
         },
         mounts=inside.spec.shape.mounts,
+        namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
     )
 
 
@@ -88,4 +101,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         restarts=inside.restarts,
         connected=dict(inside.networks) if inside.status in ATTACHED else {},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
+        reference=inside.spec.image,
+        network_mode=inside.network_mode or next(iter(inside.networks), "none"),
     )

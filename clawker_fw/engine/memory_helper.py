@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
-from clawker_fw.stack.container import COMMITTED, GOOD, HOT, STAGE
+from clawker_fw.stack import policy
+from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
@@ -46,6 +47,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         claimed=CLAIMED in inside.files,
         others=inside.others,
         refused=inside.refused,
+        records=inside.records,
         network=inside.network_differences,
         engine_files=inside.engine_files,
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
@@ -89,6 +91,25 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     )
 
 
+_CONFINED = {
+    "connect": "network is unreachable",
+    "tls": "closed without an answer",
+    "send": "HTTP 403",
+    "datagram": "connection refused",
+    "socket": "operation not permitted",
+    "gateway": "no gateway answers",
+}
+
+
+def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
+    """Return what `fwctl attempts` would print in the container of an agent that is confined."""
+    lines = []
+    for each in json.loads(inside.files[ATTEMPTS].content):
+        usual = "no such name" if each["kind"] == "ask" else _CONFINED[each["kind"]]
+        lines.append(json.dumps({"id": each["id"], "outcome": instead.get(each["id"], usual)}))
+    return lines
+
+
 def _resolves(inside: MemoryContainer, name: str) -> bool:
     names = json.loads(inside.files[POLICY].content)["names"]
     labels = name.split(".")
@@ -115,14 +136,14 @@ def loaded(resources: Sequence[Resource], files: Files) -> dict[str, str | None]
 
 
 def _readable(resource: Resource, content: bytes) -> bool:
-    """Whether the program can read the file: a list of names, or Envoy resources that each have a name."""
+    """Whether the program can read the file: Envoy resources that each have a name, or what CoreDNS is told."""
     try:
         document = json.loads(content)
-        return bool(
-            all("name" in each for each in document["resources"])
-            if resource.envoy
-            else isinstance(document["names"], dict)
-        )
+        if resource.envoy:
+            return all("name" in each for each in document["resources"])
+        if resource.name == policy.RESOURCE.name:
+            return isinstance(document["names"], dict)
+        return bool(not document or {"endpoint", "ca", "certificate", "key"} <= document.keys())
     except (KeyError, TypeError, ValueError):
         return False
 

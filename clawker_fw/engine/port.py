@@ -88,6 +88,18 @@ class EngineReader(Protocol):
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
 
+    def output(
+        self, container: str, lines: int | None, *, follow: bool = False
+    ) -> AbstractContextManager[Iterator[str]]:
+        """Read the last `lines` lines that a container's program wrote, or all, of both streams.
+
+        A line begins with the time at which the engine read it (RFC 3339, UTC) and a space. `follow` continues
+        with what is written from now on, until the container stops or any thread leaves the context.
+        """
+
+    def clock(self) -> float:
+        """Return the time of the engine's machine, in seconds since 1970."""
+
     def log(
         self, container: str, lines: int | None, *, follow: bool = False
     ) -> AbstractContextManager[Iterator[list[bytes]]]:

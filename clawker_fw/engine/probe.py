@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Address, Lookup, Probe, Refused, Trial, TrialStep
+from clawker_fw.model import Address, Lookup, Probe, Records, Refused, Trial, TrialStep
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
@@ -34,6 +34,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 )
                 for each in answer.get("refused") or ()
             ),
+            records=Records(**(answer.get("telemetry") or {})),
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),

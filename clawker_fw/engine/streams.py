@@ -53,6 +53,18 @@ def lines_or_silence(read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         yield line
 
 
+def text_lines(stream: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream of bytes until it ends or breaks."""
+    rest = b""
+    with suppress(errors.DockerException, requests.RequestException, OSError):
+        for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
 def events_of(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
     """Yield events until the stream ends or breaks."""
     with suppress(errors.DockerException, requests.RequestException, OSError):

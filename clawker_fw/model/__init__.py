@@ -21,6 +21,7 @@ from clawker_fw.model.desired import (
 from clawker_fw.model.difference import Diff, Finding
 from clawker_fw.model.files import File, Files
 from clawker_fw.model.observed import (
+    NO_RECORDS,
     Attempt,
     ContainerSummary,
     ContainerView,
@@ -34,12 +35,14 @@ from clawker_fw.model.observed import (
     ObservedSibling,
     OwnImage,
     Probe,
+    Records,
     Refused,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
+    "NO_RECORDS",
     "Action",
     "Address",
     "Attempt",
@@ -70,6 +73,7 @@ __all__ = [
     "Origin",
     "OwnImage",
     "Probe",
+    "Records",
     "Refused",
     "Role",
     "Rules",

@@ -67,7 +67,8 @@ class Shape:
 
     `networks` maps network names to addresses, and `aliases` have the form `network:name`. `memory` is in bytes.
     `runtime` is empty for runc. `system_paths` is "unconfined" if /proc and /sys are not masked. `processors` are
-    CPU limits such as `NanoCpus=…`. `open_files` is the hard limit.
+    CPU limits such as `NanoCpus=…`, `cpu_shares` is the weight, 0 for the engine's default. `open_files` is the
+    hard limit.
     """
 
     entrypoint: tuple[str, ...]
@@ -104,6 +105,7 @@ class Shape:
     system_paths: str = ""
     cgroup_parent: str = ""
     processors: tuple[str, ...] = ()
+    cpu_shares: int = 0
     memory: int = 0
     pids: int = 0
     open_files: int = 0

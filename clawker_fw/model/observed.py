@@ -91,7 +91,8 @@ class Endpoint:
 class ContainerSummary:
     """A container in a list, ours or another. `networks` maps network names to its endpoints.
 
-    In `mounts`, the source of a volume is its folder on the host, if the engine reports it.
+    In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `namespace` is the id
+    of the container whose network it uses instead of its own, or empty.
     """
 
     id: str
@@ -101,6 +102,7 @@ class ContainerSummary:
     status: str
     networks: Mapping[str, Endpoint]
     mounts: tuple[Mount, ...] = ()
+    namespace: str = ""
 
     def __hash__(self) -> int:
         """Return the hash of the id, because mappings can't be hashed."""
@@ -116,6 +118,8 @@ class ContainerView:
     `remembered` maps network names to the ids that they had when the container was last connected: at start, the
     engine looks for these ids, even if another network has the name by then. `restarts` counts the engine's
     automatic restarts since the last start by hand. `exit_code` is the last one, or 0 while the container runs.
+    `reference` is the name by which the image was asked for. `network_mode` is the engine's term (`host`,
+    `container:ID`, or the name of a network).
     """
 
     id: str
@@ -131,6 +135,8 @@ class ContainerView:
     restarts: int
     connected: Mapping[str, str]
     remembered: Mapping[str, str]
+    reference: str = ""
+    network_mode: str = ""
 
     @property
     def running(self) -> bool:
@@ -152,6 +158,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """What became of a sibling's telemetry since it started: records that a collector has taken, and others."""
+
+    sent: int = 0
+    lost: int = 0
+
+
+NO_RECORDS = Records()
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
@@ -159,7 +176,7 @@ class Probe:
     requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
-    `program` is the command line of the
+    `records` counts what has been sent to a collector. `program` is the command line of the
     serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
     fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
     """
@@ -174,6 +191,7 @@ class Probe:
     engine_files: tuple[str, ...] = ()
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
+    records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     unhealthy: str = ""
@@ -201,6 +219,8 @@ class Observed:
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
     without a container. `lock` is the lock's container, which exists during a run and after a killed one.
     `listing` is every other container of the engine. `machine` is what the engine's machine has at this moment.
+    `agents` are the containers on the agent network that are not ours, and those that use the network of one.
+    `others` are all networks that are not ours.
     """
 
     engine: EngineFacts
@@ -215,6 +235,8 @@ class Observed:
     lock: ContainerSummary | None = None
     listing: tuple[ContainerSummary, ...] = ()
     machine: Machine = Machine()
+    agents: tuple[ContainerView, ...] = ()
+    others: tuple[NetworkView, ...] = ()
 
     @property
     def absent(self) -> bool:

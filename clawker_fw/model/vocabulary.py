@@ -35,11 +35,15 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The state of a sibling or a stack. `unknown` never counts as `current`."""
+    """The state of a sibling or a stack. `unknown` never counts as `current`.
+
+    Only a stack can be `open`: an agent has a way around the firewall, whatever state the siblings are in.
+    """
 
     CURRENT = "current"
     DRIFTED = "drifted"
     UNKNOWN = "unknown"
+    OPEN = "open"
 
 
 class Action(StrEnum):

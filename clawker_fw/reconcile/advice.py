@@ -15,9 +15,9 @@ class Advice:
     message: str
 
 
-def advice(observed: Observed, desired: Desired) -> tuple[Advice, ...]:
-    """Return all warnings."""
-    alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed))
+def advice(observed: Observed, desired: Desired, not_ready: str = "") -> tuple[Advice, ...]:
+    """Return all warnings. `not_ready` is what is wrong with the certificates for telemetry."""
+    alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
     return (*(each for each in alone if each), *_disputed_addresses(observed, desired))
 
 
@@ -55,6 +55,18 @@ def _unchecked_sources(observed: Observed) -> Advice | None:
         "host-hears-agents",
         f"The host receives what agents on {network.name} broadcast, because it does not check packets' sources. "
         "Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to /etc/sysctl.d.",
+    )
+
+
+def _untold(desired: Desired, problem: str) -> Advice | None:
+    """Warn when the certificates for telemetry can't be used, or can't be renewed. Rules are enforced as ever."""
+    if not problem:
+        return None
+    ready = desired.siblings[Sibling.ENVOY].labels[labels.INFRA_CERTS_READY] == "true"
+    what = "Telemetry's certificates can't be renewed here" if ready else "Nothing is sent to `otel.endpoint`"
+    return Advice(
+        "telemetry-certificates" if ready else "telemetry-not-ready",
+        f"{what}: {problem}. `clawker-fw certs show` says more.",
     )
 
 

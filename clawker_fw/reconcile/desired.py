@@ -11,6 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
@@ -33,11 +34,13 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.capacity import Capacity
+from clawker_fw.stack.certs import Credentials
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
+from clawker_fw.stack.telemetry import Telemetry
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 
@@ -50,7 +53,8 @@ class Blueprint:
     rules: RuleSet
     release: Release
     engine: EngineFacts
-    infra_certs_ready: bool = False
+    certificates: CertificateStore | None = None
+    """The certificates on this machine; None without telemetry."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
     files: tuple[Path, ...] = ()
@@ -72,11 +76,10 @@ class Blueprint:
         """The compiled rules."""
         return Policy(self.rules)
 
-    @cached_property
-    def drift_labels(self) -> Mapping[str, str]:
-        """The three labels that both siblings carry."""
+    def drift_labels(self, *, infra_certs_ready: bool) -> Mapping[str, str]:
+        """Return the three labels that both siblings carry."""
         return labels.drift_labels(
-            infra_certs_ready=self.infra_certs_ready,
+            infra_certs_ready=infra_certs_ready,
             otel_infra_port=self.settings.otel.infra_port,
             stack_build_sha=self.release.build_sha,
         )
@@ -93,7 +96,7 @@ def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
     templates.prepare(blueprint.release)
     labels.digest(blueprint.helper.content)
-    _ = blueprint.images, blueprint.drift_labels
+    _ = blueprint.images, blueprint.release.build_sha
 
 
 @functools.lru_cache(maxsize=1)
@@ -182,6 +185,25 @@ def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
     return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine))
 
 
+def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> Telemetry | None:
+    """Return what the siblings are told about telemetry, or None if the settings name no collector."""
+    otel, release = blueprint.settings.otel, blueprint.release
+    if otel.endpoint is None:
+        return None
+    host, _, port = otel.endpoint.rpartition(":")
+    return Telemetry(
+        host,
+        int(port),
+        otel.server_name or host,
+        otel.infra_port,
+        otel.sample,
+        blueprint.project,
+        release.version,
+        release.build_sha,
+        credentials,
+    )
+
+
 def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
@@ -195,9 +217,17 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
     return network.subnets[0] if network.subnets else None
 
 
-def desired(blueprint: Blueprint, addresses: Addressing, capacities: Capacities, slots: Slots) -> Desired:
-    """Return the desired stack with its siblings in the given slots."""
+def desired(
+    blueprint: Blueprint,
+    addresses: Addressing,
+    capacities: Capacities,
+    slots: Slots,
+    credentials: Credentials | None = None,
+) -> Desired:
+    """Return the desired stack with its siblings in the given slots. `credentials` are those for telemetry."""
     project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
+    told = _telemetry(blueprint, credentials)
+    drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
     return Desired(
         project=project,
         service_address=addresses.service,
@@ -213,7 +243,8 @@ def desired(blueprint: Blueprint, addresses: Addressing, capacities: Capacities,
                 boot=envoy.boot(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
-                hot=envoy.hot(blueprint.policy, addresses, slots.envoy, limits.idle),
+                hot=envoy.hot(blueprint.policy, addresses, slots.envoy, limits.idle, told),
+                drift_labels=drift_labels,
                 resources=envoy.RESOURCES,
                 from_machine=capacities.envoy.from_machine,
             ),
@@ -223,7 +254,8 @@ def desired(blueprint: Blueprint, addresses: Addressing, capacities: Capacities,
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns),
                 boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
-                hot=coredns.hot(blueprint.policy, addresses, slots.envoy),
+                hot=coredns.hot(blueprint.policy, addresses, slots, told),
+                drift_labels=drift_labels,
                 resources=coredns.RESOURCES,
                 from_machine=capacities.coredns.from_machine,
             ),
@@ -243,6 +275,7 @@ def _sibling(
     shape: Shape,
     boot: Files,
     hot: Files,
+    drift_labels: Mapping[str, str],
     resources: tuple[Resource, ...],
     from_machine: Mapping[str, int],
 ) -> DesiredSibling:
@@ -254,7 +287,7 @@ def _sibling(
         image=image,
         labels={
             **labels.sibling_labels(blueprint.project, sibling, slot),
-            **blueprint.drift_labels,
+            **drift_labels,
             labels.APPLIED: labels.applied_label(image, shape, boot, from_machine),
         },
         shape=shape,

@@ -1,7 +1,7 @@
-"""Whether an agent can write the settings.
+"""Whether an agent can write the settings, and which paths lead to the engine.
 
-It can if a settings file, or a folder on the path to it, is mounted writable into its container. This is the only
-module that inspects this machine's own files. It works only for a local engine, where paths mean the same.
+It can write them if a settings file, or a folder on the path to it, is mounted writable into its container. This
+is the only module that inspects this machine's own files. For a remote engine, paths of settings mean nothing.
 """
 
 import os
@@ -14,18 +14,26 @@ from clawker_fw.model import Mount, Observed, Role
 
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
+ENGINE_FOLDER = "/var/lib/docker"
+_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock")
+
 _MOST_LINKS = 40
 """The kernel's own limit of symbolic links (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A mount through which a container can change a settings file. `source` is on the host, `target` inside."""
+    """A mount through which a container can change a settings file. `source` is on the host, `target` inside.
+
+    It is `certain` if the path of the mount says so by itself. Where the links on this path lead may be the work
+    of another container that can write there.
+    """
 
     container: str
     source: str
     target: str
     file: str
+    certain: bool = True
 
     def __str__(self) -> str:
         """Return a sentence for people."""
@@ -54,7 +62,15 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
         for container, mount in mounts:
             source = os.path.realpath(mount.source)
             if Path(source) in passed or _identity(Path(source)) in identities:
-                yield Exposure(container, mount.source, mount.target, str(file))
+                certain = Path(mount.source) in passed
+                yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
+
+
+def engine_ways(endpoint: str) -> frozenset[Path]:
+    """Return the paths on an engine's machine, sockets and folders, that lead to the engine itself."""
+    own = [endpoint.removeprefix("unix://")] if endpoint.startswith("unix://") else []
+    paths = [Path(each) for each in (*_SOCKETS, *own, ENGINE_FOLDER)]
+    return frozenset(way for path in paths for way in (path, *ways(path)))
 
 
 def ways(file: Path) -> set[Path]:

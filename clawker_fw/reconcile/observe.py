@@ -32,6 +32,9 @@ _LOOKS = 3
 _ATTACHED = {"running", "paused"}
 """Container states in which it is connected to its networks."""
 
+_READERS = 4
+"""How many agents are inspected at the same time."""
+
 _UNREADABLE = {"dead", "removing"}
 """Container states in which the engine can't read its file system."""
 
@@ -99,6 +102,7 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
+    reading_agents = _reading_agents(reader, _agents(listing, ours, network_names(project)[Role.AGENTS]))
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = [
         in_background(_sibling, reader, each, kind, known, asking.get(each), last=last)
@@ -134,7 +138,29 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         lock=lock,
         listing=listing,
         machine=reading_machine.result(),
+        agents=tuple(
+            sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
+        ),
+        others=tuple(each for each in networks if each not in our_networks.values()),
     )
+
+
+def _agents(
+    listing: tuple[ContainerSummary, ...], ours: Mapping[ContainerSummary, Sibling], network: str
+) -> list[str]:
+    """Return the ids of the containers on the agent network, and of those that use the network of one."""
+    others = [each for each in listing if each not in ours and each.status in _ATTACHED]
+    attached = {each.id for each in others if network in each.networks}
+    return [each.id for each in others if attached & {each.id, each.namespace}]
+
+
+def _reading_agents(reader: EngineReader, agents: list[str]) -> "list[Future[list[ContainerView]]]":
+    """Inspect the agents, a few at the same time. One that has been removed meanwhile is left out."""
+
+    def read(some: list[str]) -> list[ContainerView]:
+        return [view for each in some if (view := reader.container(each))]
+
+    return [in_background(read, agents[first::_READERS]) for first in range(min(_READERS, len(agents)))]
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clawker_fw.model import Desired, Role
+from clawker_fw.model import Desired, Mount, Role, Shape
+from clawker_fw.stack.container import VOLUME
 
 REFUSAL = "--clawker-fw-is-not-serving"
 """Docker ends with `unknown flag` before it asks the engine for anything. In YAML it is not a mapping."""
@@ -30,6 +31,18 @@ class Attachment:
         return (
             *("--network", self.network, "--dns", self.dns),
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
+        )
+
+    def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:
+        """Return the shape of an agent's container that runs this command, with a volume for our files."""
+        return Shape(
+            entrypoint=tuple(entrypoint),
+            command=tuple(command),
+            networks={self.network: ""},
+            mounts=(Mount("volume", VOLUME),),
+            capabilities_dropped=(DROPPED_CAPABILITY,),
+            dns=(self.dns,),
+            dns_search=(NO_SEARCH_DOMAIN,),
         )
 
     def compose(self, services: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from clawker_fw.model import (
     version_of,
 )
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.removal import unused_images
@@ -69,22 +70,50 @@ def drift_document(
     failed: Attempt | None,
     changes: RuleChanges | None,
     *,
+    verdict: Verdict,
+    agents: Sequence[Agent] | None,
     busy: Holder | None,
     warnings: Sequence[Advice],
 ) -> dict[str, Any]:
     """Return the answer of `drift`.
 
-    `failed` is the last attempt to close the difference, if it failed; `busy` is the run that holds the lock.
+    `verdict` is that on the whole stack, and `agents` are null if they are left out. `failed` is the last attempt
+    to close the difference, if it failed; `busy` is the run that holds the lock.
     """
     return {
         "schema": SCHEMA,
-        "verdict": found.verdict.value,
+        "verdict": verdict.value,
         "busy": _busy(busy),
         "warnings": _warnings(warnings),
         "rules": _rules(changes),
+        "agents": None if agents is None else agents_document(agents),
         "siblings": _siblings(found),
         "failed_attempt": dataclasses.asdict(failed) | {"context": list(failed.context)} if failed else None,
     }
+
+
+def agents_document(agents: Iterable[Agent]) -> list[dict[str, Any]]:
+    """Return the agents: who each is, how well it is confined, and why not better."""
+    return [
+        {
+            "name": each.name,
+            "id": each.id,
+            "image": each.image,
+            "address": each.address or None,
+            "since": each.since or None,
+            "state": each.confinement.value,
+            "reasons": [
+                {"code": one.code, "text": one.phrase, "opens": one in each.openings}
+                for one in (*each.openings, *each.weaknesses)
+            ],
+        }
+        for each in agents
+    ]
+
+
+def notices(busy: Holder | None, warnings: Sequence[Advice]) -> dict[str, Any]:
+    """Return the fields about who is changing the stack, and about what is no difference."""
+    return {"busy": _busy(busy), "warnings": _warnings(warnings)}
 
 
 def _busy(holder: Holder | None) -> dict[str, Any] | None:
@@ -208,40 +237,6 @@ def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR
             assert_never(step)
 
 
-def status_document(
-    observed: Observed,
-    desired: Desired,
-    found: Diff,
-    *,
-    ending: Sequence[tuple[str, float]],
-    busy: Holder | None,
-    warnings: Sequence[Advice],
-) -> dict[str, Any]:
-    """Return the answer of `status`. `agent` is null while the stack can't take agents."""
-    live = live_rules(observed)
-    return {
-        "schema": SCHEMA,
-        "verdict": found.verdict.value,
-        "busy": _busy(busy),
-        "warnings": _warnings(warnings),
-        "project": desired.project,
-        "engine": {"version": observed.engine.version, "architecture": observed.engine.architecture},
-        "agent": {
-            "network": desired.networks[Role.AGENTS].name,
-            "dns": str(desired.service_address),
-            "attached": sorted(observed.attached.get(Role.AGENTS, ())),
-        }
-        if attachable(observed)
-        else None,
-        "siblings": [_status_of(sibling, observed, desired, found) for sibling in Sibling],
-        "rules": desired.rules.count,
-        "live_rules": None if live is None else live.count,
-        "ending": [{"rule": rule, "seconds": round(seconds)} for rule, seconds in ending],
-        "other_rules": None if live is None else live != desired.rules,
-        "leftovers": leftovers(observed, desired),
-    }
-
-
 def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> dict[str, Any]:
     """Return the answer of `agent flags`: the flags, and the same in the engine's terms."""
     return {
@@ -267,23 +262,24 @@ def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
     }
 
 
-def _status_of(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> dict[str, Any]:
+def sibling_status(sibling: Sibling, observed: Observed, network: str, verdict: Verdict) -> dict[str, Any]:
+    """Return the state of one sibling. `network` is the name of the agent network."""
     seen = observed.siblings.get(sibling)
     container = seen.container if seen else None
-    agents = desired.networks[Role.AGENTS].name
     return {
         "name": sibling.value,
-        "verdict": found.verdicts[sibling].value,
+        "verdict": verdict.value,
         "container": container.name if container else None,
         "state": container.status if container else "missing",
         "health": (container.health or None) if container else None,
         "image": container.image if container else None,
         "build": (seen.probe.build or None) if seen and seen.probe else None,
         "version": program_version(seen) if seen else None,
-        "address": (container.connected.get(agents) or None) if container else None,
+        "address": (container.connected.get(network) or None) if container else None,
         "since": (container.started or None) if container else None,
         "live_version": live_version(observed, sibling),
         "resources": _resources(seen),
+        "telemetry": dataclasses.asdict(seen.probe.records) if seen and seen.probe else None,
         "limited": [
             {
                 "agent": name,

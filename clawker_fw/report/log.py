@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.report.terminal import visible
+from clawker_fw.report.terminal import understands_escapes, visible
 
 if TYPE_CHECKING:
     from clawker_fw.model import Diff
@@ -26,7 +26,10 @@ _WARNINGS = logging.getLogger("py.warnings")
 
 
 class _Formatter(logging.Formatter):
-    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
+    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone.
+
+    On a terminal, an event that has a line for people is that line, after the local time.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
@@ -36,6 +39,9 @@ class _Formatter(logging.Formatter):
         words = getattr(record, "words", "")
         if words and not self._as_json:
             return visible(words)
+        line = getattr(record, "line", "")
+        if line and not self._as_json and understands_escapes(sys.stderr):
+            return f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}  {visible(line)}"
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -15,10 +15,7 @@ def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, An
         "settings": {
             "path": (now.path or None) if now else None,
             "source": blueprint.named_by,
-            "made_from": [
-                {"path": each.path or None, "host": each.host, "project": each.project}
-                for each in origins.recorded(observed)
-            ],
+            "made_from": _made_from(observed),
             "open": [
                 {"container": each.container, "mount": each.source, "target": each.target, "file": each.file}
                 for each in exposures(observed, blueprint.files)
@@ -26,6 +23,31 @@ def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, An
         },
         "engine": {"endpoint": blueprint.engine.endpoint, "source": blueprint.engine.named_by},
     }
+
+
+def unread(observed: Observed) -> dict[str, dict[str, Any]]:
+    """Return the same fields when the settings can't be read."""
+    found = {"path": None, "source": "unreadable", "made_from": _made_from(observed), "open": []}
+    return {
+        "settings": found,
+        "engine": {"endpoint": observed.engine.endpoint, "source": observed.engine.named_by},
+    }
+
+
+def unread_lines(observed: Observed) -> tuple[str, ...]:
+    """Return the lines about settings and engine when the settings can't be read."""
+    return (
+        "Settings  can't be read, so differences from them are unknown",
+        f"Engine    {observed.engine.endpoint} ({observed.engine.named_by})",
+        *(f"Made from {each}" for each in origins.recorded(observed)),
+    )
+
+
+def _made_from(observed: Observed) -> list[dict[str, Any]]:
+    return [
+        {"path": each.path or None, "host": each.host, "project": each.project}
+        for each in origins.recorded(observed)
+    ]
 
 
 def lines(blueprint: Blueprint, observed: Observed) -> tuple[str, ...]:

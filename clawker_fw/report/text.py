@@ -16,27 +16,28 @@ from rich.status import Status
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Desired, Diff, Finding, Observed, Role, Sibling, Value, Verdict
+from clawker_fw.model import Attempt, Cause, Diff, Finding, Layer, Sibling, Value, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, Step, describe
 from clawker_fw.report import terminal
-from clawker_fw.report.attachment import attachment
 from clawker_fw.report.documents import (
-    attachable,
-    leftovers,
-    limited,
-    live_rules,
-    live_version,
-    program_version,
     unified_diff,
 )
 from clawker_fw.report.log import traceback
 from clawker_fw.report.terminal import visible
-from clawker_fw.stack.capacity import Capacity, running, written
 
-_STYLES = {Verdict.CURRENT: "bold green", Verdict.DRIFTED: "bold yellow", Verdict.UNKNOWN: "bold red"}
+Renderable = RenderableType
+"""What a console prints, for those who must not know `rich`."""
+
+_STYLES = {
+    Verdict.CURRENT: "bold green",
+    Verdict.DRIFTED: "bold yellow",
+    Verdict.UNKNOWN: "bold red",
+    Verdict.OPEN: "bold red",
+}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
+_PREFIX = "dev.clawker.firewall."
 _LONGEST_DIFF = 40
 _MOST_RULES = 20
 _LONGEST_VALUE = 60
@@ -84,7 +85,7 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-class _Rows:
+class Rows:
     """A table; where it is too wide, each row becomes a paragraph with one line for each value."""
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
@@ -117,18 +118,20 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
     """Return a table of plain text."""
-    return _Rows(headings, rows)
+    return Rows(headings, rows)
 
 
 def drift_report(found: Diff, changes: RuleChanges | None = None, *, files: bool = False) -> RenderableType:
-    """Return the rules that change and the findings of each sibling, with the diffs of their files if wanted."""
+    """Return what changes for agents, then for each sibling, then in each layer, and the files if wanted."""
     parts: list[RenderableType] = [_rule_changes(changes)] if changes else []
     for sibling in Sibling:
+        news = ", ".join(filter(None, (*map(_versions, found.of(sibling)), *map(_setting, found.of(sibling)))))
+        words = f"  {visible(news)}" if news else ""
+        parts.append(Text.assemble((sibling.value, "bold"), "  ", styled_verdict(found.verdicts[sibling]), words))
+    for sibling in Sibling:
         findings = found.of(sibling)
-        versions = "".join(f"  {line}" for line in map(_versions, findings) if line)
-        parts.append(Text.assemble((f"{sibling}", "bold"), "  ", _verdict(found.verdicts[sibling]), versions))
         if findings:
-            parts.append(_table(findings))
+            parts += [Text(""), Text(f"layers of {sibling}", "bold"), _table(findings)]
         if files:
             parts += [_file_diff(each) for each in findings if each.contents]
     if not files and any(each.contents for each in found.findings):
@@ -164,17 +167,26 @@ def _versions(finding: Finding) -> str:
     return f"{_PROGRAMS[finding.sibling]} {change}"
 
 
-def _verdict(verdict: Verdict) -> Text:
+def _setting(finding: Finding) -> str:
+    """Return a setting that has changed, or "" for what only follows from settings, as files do."""
+    if finding.cause is not Cause.SETTINGS or finding.layer not in {Layer.LABELS, Layer.SHAPE}:
+        return ""
+    values = (_shown(finding.running), _shown(finding.desired))
+    return f"{finding.field.removeprefix(_PREFIX)} {' → '.join(values)}"
+
+
+def styled_verdict(verdict: Verdict) -> Text:
+    """Return a verdict in its colour."""
     return Text(verdict.value, style=_STYLES[verdict])
 
 
-def _table(findings: tuple[Finding, ...]) -> _Rows:
-    return _Rows(
+def _table(findings: tuple[Finding, ...]) -> Rows:
+    return Rows(
         ("layer", "field", "running", "desired", "cause", "run would"),
         [
             (
                 finding.layer.value,
-                finding.field.removeprefix("dev.clawker.firewall."),
+                finding.field.removeprefix(_PREFIX),
                 *map(_shown, _differing(finding.running, finding.desired)),
                 Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
                 finding.action.value,
@@ -240,65 +252,6 @@ def plan_report(steps: Plan) -> RenderableType:
     return Group(Text("run would", style="bold"), *lines)
 
 
-def status_report(
-    observed: Observed, desired: Desired, found: Diff, ending: Sequence[tuple[str, float]] = ()
-) -> RenderableType:
-    """Return the state of both siblings, and how to attach an agent.
-
-    `ending` are the rules that end, with the seconds that are left of each.
-    """
-    engine = visible(f"{desired.project} on engine {observed.engine.version}")
-    left = [
-        Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
-        for kind, names in leftovers(observed, desired).items()
-        for name in names
-    ]
-    if observed.absent:
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. Start it with `clawker-fw run`."), *left)
-    agents = desired.networks[Role.AGENTS].name
-    attached = _counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
-    rows: list[list[Text | str]] = []
-    for sibling in Sibling:
-        seen = observed.siblings.get(sibling)
-        container = seen.container if seen else None
-        rows.append(
-            [
-                sibling.value,
-                _verdict(found.verdicts[sibling]),
-                container.status if container else "missing",
-                (container.health if container else "") or "-",
-                (container.connected.get(agents) if container else "") or "-",
-                _moment(container.started) if container and container.running else "-",
-                live_version(observed, sibling) or "-",
-                " ".join((program_version(seen) or "", _shown(seen.container.image))).strip() if seen else "-",
-                _resources(running(seen) if seen else None),
-            ]
-        )
-    headings = ("sibling", "verdict", "state", "health", "address", "since", "live version", "image", "resources")
-    live = live_rules(observed)
-    rules = "live rules unknown" if live is None else f"{_counted(live.count, 'rule')} live"
-    parts: list[RenderableType] = [
-        Text.assemble(_verdict(found.verdict), f"  {engine}: {rules}, {attached} attached"),
-    ]
-    if live is not None and live != desired.rules:
-        other = _counted(desired.rules.count, "rule")
-        parts.append(Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`."))
-    parts += [Text(visible(f"{remaining(seconds)} left of {rule}")) for rule, seconds in ending[:_MOST_RULES]]
-    parts += [Text(""), _Rows(headings, rows), Text(""), *left, *_limited(observed)]
-    if attachable(observed):
-        command = f"docker run --rm -it {' '.join(attachment(desired).flags)} IMAGE"
-        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
-    return Group(*parts)
-
-
-def _resources(has: Capacity | None) -> str:
-    """Return what a sibling may use of the engine's machine."""
-    if has is None:
-        return "-"
-    parts = (_counted(has.processors, "processor"), written(has.memory), _counted(has.connections, "connection"))
-    return ", ".join(parts)
-
-
 def remaining(seconds: float) -> str:
     """Return a time span in its two largest units, e.g. `1 h 5 min`."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
@@ -310,22 +263,8 @@ def remaining(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def _limited(observed: Observed) -> list[RenderableType]:
-    """Return a line for each agent that has reached a limit."""
-    return [
-        Text(
-            visible(
-                f"{sibling.value} has refused {_counted(each.connections, 'connection')}, "
-                f"{_counted(each.queries, 'query', 'queries')} and {_counted(each.datagrams, 'datagram')} "
-                f"beyond the limits of {name or each.source}."
-            )
-        )
-        for sibling in Sibling
-        for name, each in limited(observed, sibling)
-    ]
-
-
-def _counted(number: int, noun: str, plural: str = "") -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
@@ -337,21 +276,20 @@ def attempt_report(attempt: Attempt) -> RenderableType:
     )
 
 
-def _moment(timestamp: str) -> str:
-    """Return an RFC 3339 time of the engine (always UTC), cut to seconds."""
-    return timestamp.partition(".")[0].replace("T", " ") + "Z"
-
-
 def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
     """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
         target.print(Text(traceback(error)))
-    target.print(Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}")))
-    for each in error.context:
-        for line in each.splitlines():
-            target.print(Text(visible(f"  {line}")))
+    target.print(error_report(error))
+
+
+def error_report(error: FirewallError) -> RenderableType:
+    """Return an error: code, message, context and hint."""
+    lines = [Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}"))]
+    lines += [Text(visible(f"  {line}")) for each in error.context for line in each.splitlines()]
     if error.hint:
-        target.print(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
+        lines.append(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
+    return Group(*lines)
 
 
 class StepDisplay:

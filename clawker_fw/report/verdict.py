@@ -8,10 +8,16 @@ import sys
 
 from clawker_fw.model import Diff, Verdict
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.report.terminal import visible
 
-_BOLD = {Verdict.CURRENT: "\x1b[1;32m", Verdict.DRIFTED: "\x1b[1;33m", Verdict.UNKNOWN: "\x1b[1;31m"}
+_BOLD = {
+    Verdict.CURRENT: "\x1b[1;32m",
+    Verdict.DRIFTED: "\x1b[1;33m",
+    Verdict.UNKNOWN: "\x1b[1;31m",
+    Verdict.OPEN: "\x1b[1;31m",
+}
 _STRONG, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
@@ -29,6 +35,12 @@ def busy(holder: Holder) -> str:
 def warning(advice: Advice) -> str:
     """Return one warning."""
     return f"{_styled('warning', _BOLD[Verdict.DRIFTED])}[{advice.code}]: {visible(advice.message)}"
+
+
+def open_agent(agent: Agent) -> str:
+    """Return one line on an agent that has a way around the firewall."""
+    reasons = "; ".join(each.phrase for each in agent.openings)
+    return f"{_styled('open', _BOLD[Verdict.OPEN])}[agent]: {visible(f'{agent.name}: {reasons}')}"
 
 
 def by_sibling(found: Diff) -> str:

@@ -18,6 +18,9 @@ HOT = "hot/"
 GOOD = "good/"
 EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
+ATTEMPTS = BOOT + "attempts.json"
+"""What `fwctl attempts` is to try in an agent's container."""
+
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
@@ -34,7 +37,7 @@ UNFINISHED = ("good.new", "restore", "restore.new", "stage")
 """Temporary folders of a commit."""
 
 _COMMIT_SECONDS = 4.0
-_COMMIT_BYTES_A_SECOND = 2_000_000
+_COMMIT_BYTES_A_SECOND = 1_000_000
 """The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
 silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
 
@@ -45,6 +48,10 @@ HELPER_PATH = f"{VOLUME}/{HELPER}"
 _PROCESSES = 128
 """The most processes and threads beside those that a program uses its processors with."""
 
+_CPU_SHARES = 8192
+"""The weight of a sibling while the processors are busy: eight times that of a container by default. It serves all
+agents, so no single one should be in its way. What it does for one is bounded (`limits`)."""
+
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
 
@@ -54,6 +61,10 @@ _SYSCTLS = {
     "net.ipv4.ip_forward": "0",
     # The programs listen on ports 53 and 80 as an unprivileged user.
     "net.ipv4.ip_unprivileged_port_start": "0",
+    # Bytes that the kernel keeps of a connection: at least, at first, at most. Hosts allow up to 32 MB, and what
+    # an agent does not read would fill that for each of its downloads. 2 MiB carry 20 MB/s over 100 ms.
+    "net.ipv4.tcp_rmem": "4096 131072 2097152",
+    "net.ipv4.tcp_wmem": "4096 16384 1048576",
 }
 
 _SETTINGS = {
@@ -120,6 +131,7 @@ def shape(
         security_options=("no-new-privileges",),
         sysctls=_sysctls(settings),
         ipc_mode="private",
+        cpu_shares=_CPU_SHARES,
         memory=capacity.memory,
         pids=_PROCESSES + capacity.processors,
         open_files=open_files,

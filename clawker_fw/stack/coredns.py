@@ -2,10 +2,10 @@
 
 import json
 
-from clawker_fw.model import Files, Machine, Role, Shape, Sibling
+from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, policy, rule_record, templates, virtual
+from clawker_fw.stack import container, policy, rule_record, telemetry, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -14,7 +14,7 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (_EYE, virtual.RESOURCE, rule_record.RESOURCE, policy.RESOURCE)
+RESOURCES = (_EYE, virtual.RESOURCE, rule_record.RESOURCE, telemetry.RESOURCE, policy.RESOURCE)
 """Only the helper reads the first, the address and ports at which it checks that Envoy refuses agents; and only
 clawker-fw the next two.
 """
@@ -30,7 +30,8 @@ _OWN_FILES = 1024
 _MOST_CONNECTIONS = 1 << 19
 """Far below the open files that a kernel allows one process (`fs.nr_open`)."""
 
-_SOCKET = "/tmp/policy.sock"  # noqa: S108 - inside the container; agents can't reach a socket
+_SOCKETS = "/tmp"  # noqa: S108 - inside the container; agents can't reach a socket
+"""Where each plugin reports what it has loaded, in `NAME.sock` by the name of its resource. `fwctl` asks there."""
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
 """These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
@@ -67,7 +68,12 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -
 
 def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
     """Return the files that are only read at start."""
-    view = {"policy_path": f"{container.VOLUME}/{policy.POLICY}", "policy_socket": _SOCKET}
+    view = {
+        "policy_path": f"{container.VOLUME}/{policy.POLICY}",
+        "policy_socket": f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
+        "telemetry_path": f"{container.VOLUME}/{telemetry.FILE}",
+        "telemetry_socket": f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
+    }
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),
@@ -93,12 +99,14 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
     }
 
 
-def hot(names: Policy, addressing: Addressing, envoy_slot: int) -> Files:
-    """Return the files that are re-read while running: the policy plugin's list of names, and ours."""
+def hot(names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.Telemetry | None = None) -> Files:
+    """Return the files that are re-read while running: the plugins' list of names and collector, and ours."""
+    envoy_slot = slots.envoy
     eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         rule_record.RULES: public(rule_record.content(names.rules)),
+        telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
         policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
     }

@@ -49,6 +49,12 @@ def ownership_labels(project: str) -> dict[str, str]:
     return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
 
 
+def project_of(found: Mapping[str, str]) -> str | None:
+    """Return the project to which a resource belongs, or None if it is not ours."""
+    project = found.get(PROJECT)
+    return project if project and is_ours(found, project) else None
+
+
 def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
     """Return the labels that identify a sibling's container."""
     return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}

@@ -20,6 +20,10 @@ from clawker_fw.model import Files
 SIBLING = "boot/sibling.json"
 
 _VERSION = re.compile(rb',"version_info":"[0-9a-f]+"\}\Z')
+_PRIVATE_KEY = re.compile(rb'"private_key":\{"inline_string":"[^"]*"\}')
+_REDACTED = b'"private_key":{"inline_string":"[redacted]"}'
+"""What Envoy shows instead of a private key. It takes none that does not fit the certificate."""
+
 _VERSION_LENGTH = 64
 _UNVERSIONED = b',"version_info":"0"}'
 
@@ -38,12 +42,13 @@ class Resource:
     """A hot file. `path` is relative to `hot/`.
 
     If it is `hashed`, the program reports the SHA-256 of what it has read. Without either proof, only `fwctl`
-    reads it.
+    reads it. If it is `keyed`, its only secrets are private keys: a digest confirms no guess of those.
     """
 
     name: str
     path: str
     hashed: bool = False
+    keyed: bool = False
     envoy: EnvoyProof | None = None
 
     @property
@@ -55,6 +60,7 @@ class Resource:
         """Return the live digest after a program has loaded this content, in hexadecimal."""
         if self.envoy is None:
             return hashlib.sha256(content).hexdigest()
+        content = _PRIVATE_KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
 
@@ -75,10 +81,10 @@ def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
     """Return the digest of each proven resource that must be live with these hot files.
 
     Raises:
-        ValueError: when one of them is a secret. Live digests are public, and a digest would confirm guesses.
+        ValueError: when one of them is a secret, and not `keyed`. Live digests are public, and confirm guesses.
     """
     proven = {each: hot[f"hot/{each.path}"] for each in resources if each.proven}
-    if secrets := [each.name for each, file in proven.items() if file.secret]:
+    if secrets := [each.name for each, file in proven.items() if file.secret and not each.keyed]:
         raise ValueError(secrets)
     return {each.name: each.digest(file.content) for each, file in proven.items()}
 
@@ -100,6 +106,7 @@ def declared(files: Files) -> list[Resource]:
                 each["name"],
                 each["path"],
                 each.get("hashed", False),
+                each.get("keyed", False),
                 EnvoyProof(proof["dump"], tuple(proof["at"]), proof["statistics"])
                 if (proof := each.get("envoy"))
                 else None,

@@ -103,6 +103,14 @@ class Addressing:
         """The source address of upstream connections for rules with `allow_private`."""
         return _upper_half(self.egress)[30 + slot]
 
+    def relay(self, slot: int) -> IPv4Address:
+        """The address on the agent network at which Envoy passes on CoreDNS's telemetry, in a slot."""
+        return _upper_half(self.agents)[30 + slot]
+
+    def reporting(self, slot: int) -> IPv4Address:
+        """The source address of connections to the collector."""
+        return _upper_half(self.egress)[40 + slot]
+
     @property
     def egress_gateway(self) -> IPv4Address:
         """The host's side of the egress network."""
@@ -113,14 +121,17 @@ class Addressing:
         """All addresses of Envoy on the egress network, in both slots."""
         return tuple(
             sorted(
-                address(slot) for slot in (0, 1) for address in (self.egress_primary, self.guarded, self.exempt)
+                address(slot)
+                for slot in (0, 1)
+                for address in (self.egress_primary, self.guarded, self.exempt, self.reporting)
             ),
         )
 
     @property
     def reserved(self) -> Mapping[Role, tuple[str, ...]]:
         """All addresses that are reserved for siblings, in both slots."""
-        on_agents = [self.service, *(address(slot) for slot in (0, 1) for address in (self.envoy, self.coredns))]
+        of_slots = (self.envoy, self.coredns, self.relay)
+        on_agents = [self.service, *(address(slot) for slot in (0, 1) for address in of_slots)]
         return {
             Role.AGENTS: tuple(map(str, sorted(on_agents))),
             Role.EGRESS: tuple(map(str, self.own_egress_addresses)),

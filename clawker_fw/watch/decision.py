@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
+from clawker_fw.reconcile import agents as judging
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.container_comparison import RESTARTS
 from clawker_fw.reconcile.live_comparison import ANSWER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
@@ -62,11 +64,14 @@ class Decision:
     """Why the current settings are not used. The previous ones stay in force."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
+    agents: tuple[Agent, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
-        """The stack's verdict after healing."""
-        return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
+        """The stack's verdict after healing, as `drift` would give it."""
+        if self.verdicts is None:
+            return None
+        return judging.verdict(Diff(self.left, self.verdicts).verdict, self.agents)
 
 
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
@@ -84,12 +89,13 @@ _OURS_TO_ASK = tuple(f"{HELPER_PATH} {verb} " for verb in ("lookup", "try"))
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What a relevant event is about: our names, and the containers and images seen in the last comparison."""
+    """What a relevant event is about: our names, and what was seen in the last comparison."""
 
     names: frozenset[str]
     lock: str
     containers: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
+    agents: frozenset[str] = frozenset()
 
 
 def ours(project: str, seen: Observed | None = None) -> Ours:
@@ -105,6 +111,7 @@ def ours(project: str, seen: Observed | None = None) -> Ours:
         lock_name(project),
         frozenset(each.container.id for each in there),
         frozenset(images - {""}),
+        frozenset(each.id for each in seen.agents),
     )
 
 
@@ -126,11 +133,13 @@ def matters(event: Event, own: Ours) -> bool:
 
 
 def is_arrival(event: Event, own: Ours) -> bool:
-    """Whether a container joins one of our networks, perhaps with an address reserved for a sibling.
+    """Whether a container joins one of our networks, or an agent another one, which may be a way around us.
 
     The engine sends this event before it starts the container, which is not visible on the network until it runs.
     """
-    return (event.kind, event.action) == ("network", "connect") and not own.names.isdisjoint(event.names)
+    if (event.kind, event.action) != ("network", "connect"):
+        return False
+    return event.container in own.agents or not own.names.isdisjoint(event.names)
 
 
 def is_lock_free(event: Event, own: Ours) -> bool:

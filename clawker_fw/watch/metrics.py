@@ -2,14 +2,30 @@
 
 import itertools
 from collections import Counter as Tally
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Confinement
 from clawker_fw.watch.decision import Answer, Decision, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+_SUFFIXES = {"counter": ("_total",), "info": ("_info",), "summary": ("_count", "_sum")}
+"""What the names of a metric's values end with in the text format, by its type. Others have its own name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A metric, under its name in the text format. It `counts` if it never falls."""
+
+    name: str
+    meaning: str
+    counts: bool
 
 
 class Metrics:
@@ -23,6 +39,7 @@ class Metrics:
         build.info({"version": version, "stack_build_sha": build_sha})
         self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
         self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
+        self._addresses = self._gauge("agent_info", "1 for each attached agent", "agent", "client_address")
         self._last_comparison = self._gauge(
             "last_look_timestamp_seconds", "Time of the last successful comparison"
         )
@@ -51,6 +68,7 @@ class Metrics:
         self._seconds = Summary(
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
+        self._agents = self._gauge("agents", "Agents, by how well they are confined", "confinement")
         for sibling in Sibling:
             self._set_verdict(sibling, None)
 
@@ -58,7 +76,7 @@ class Metrics:
         return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
 
     def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
-        for each in Verdict:
+        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
             self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
 
     def report(self, decision: Decision) -> None:
@@ -73,6 +91,11 @@ class Metrics:
         if decision.verdict is not None:
             self._last_comparison.set_to_current_time()
             self._set_findings(decision.left)
+            for each in Confinement:
+                self._agents.labels(each.value).set(sum(one.confinement is each for one in decision.agents))
+            self._addresses.clear()
+            for agent in decision.agents:
+                self._addresses.labels(agent.name, agent.address).set(1)
         if decision.verdict is Verdict.CURRENT:
             self._current.set_to_current_time()
         if decision.outcome is Outcome.DONE:
@@ -90,3 +113,14 @@ class Metrics:
     def page(self) -> bytes:
         """Return all metrics in the text format."""
         return generate_latest(self._registry)
+
+    def kinds(self) -> Iterator[Kind]:
+        """Yield all metrics, also those that have no value yet."""
+        for family in self._registry.collect():
+            for suffix in _SUFFIXES.get(family.type, ("",)):
+                yield Kind(family.name + suffix, family.documentation, family.type in {"counter", "summary"})
+
+    def values(self, name: str) -> Iterator[tuple[float, Mapping[str, str]]]:
+        """Yield the current values of a metric, each with its labels."""
+        for family in self._registry.collect():
+            yield from ((each.value, each.labels) for each in family.samples if each.name == name)

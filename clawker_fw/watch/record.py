@@ -1,13 +1,17 @@
-"""The log record of a decision."""
+"""The log record of a decision: fields for programs, and a line for a person who watches on a terminal."""
 
 import logging
+from typing import assert_never
 
 from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch.decision import Answer, Decision, Outcome
+from clawker_fw.watch.guard import OpenAgent
+from clawker_fw.watch.on_open import OnOpen
 
 LOG = logging.getLogger("clawker_fw")
 
 _MOST_NAMED = 10
+_MOST_SHOWN = 3
 _IN_PASSING = "settings-changing"
 """The code of an error that every ordinary edit of the settings causes for a moment."""
 
@@ -18,16 +22,18 @@ def write(decision: Decision) -> None:
         "trigger": decision.trigger.value,
         "decision": decision.answer.value,
         "verdict": decision.verdict.value if decision.verdict else None,
-        "found": _named(decision.found),
+        **_named("found", decision.found),
     }
     if decision.answer is Answer.HEAL:
-        fields["healed"] = _named(decision.healed)
+        fields |= _named("healed", decision.healed)
         fields["actions"] = sorted({each.action.value for each in decision.healed})
         fields["outcome"] = decision.outcome.value if decision.outcome else None
     if decision.error:
         fields["code"] = decision.error.code
         fields["message"] = decision.error.message
         fields["context"] = list(decision.error.context)
+    if open_agents := [each.name for each in decision.agents if each.openings]:
+        fields["open_agents"] = open_agents
     if decision.warnings:
         fields["warnings"] = list(decision.warnings)
     if decision.unused:
@@ -40,7 +46,37 @@ def write(decision: Decision) -> None:
     fields["seconds"] = round(decision.seconds, 3)
     if decision.wait is not None:
         fields["wait"] = round(decision.wait, 3)
-    LOG.log(_level(decision), "watch_decision", extra={"fields": fields})
+    LOG.log(_level(decision), "watch_decision", extra={"fields": fields, "line": _line(decision)})
+
+
+def write_open(found: OpenAgent) -> None:
+    """Log an agent that has a way around the firewall, and what was done about it."""
+    agent = found.agent
+    fields: dict[str, object] = {
+        "agent": agent.name,
+        "id": agent.id,
+        "image": agent.image,
+        "address": agent.address,
+        "reasons": [{"code": each.code, "text": each.phrase} for each in agent.openings],
+        "action": found.action.value,
+    }
+    if found.error:
+        fields["message"] = found.error
+    LOG.log(
+        logging.ERROR if found.error else logging.WARNING,
+        "agent_open",
+        extra={"fields": fields, "line": _open_line(found)},
+    )
+
+
+_ACTED = {OnOpen.WARN: "", OnOpen.DETACH: "taken off the network", OnOpen.STOP: "stopped"}
+
+
+def _open_line(found: OpenAgent) -> str:
+    """Return an open agent as a line for a person."""
+    reasons = "; ".join(each.phrase for each in found.agent.openings)
+    done = f"could not be handled: {found.error}" if found.error else _ACTED[found.action]
+    return f"open  {found.agent.name}: {reasons}  {done}".rstrip()
 
 
 def _level(decision: Decision) -> int:
@@ -54,8 +90,56 @@ def _level(decision: Decision) -> int:
     return logging.INFO if quiet else logging.WARNING
 
 
-def _named(findings: tuple[Finding, ...]) -> list[str]:
-    """Return a line for each finding: sibling, layer, field, cause and action."""
-    lines = [f"{each.sibling} {each.layer} {each.field} {each.cause} {each.action}" for each in findings]
-    more = len(lines) - _MOST_NAMED
-    return [*lines[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]
+def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
+    """Return the first findings, as a field of this name, and in another one how many more there are."""
+    more = len(findings) - _MOST_NAMED
+    named = [
+        {
+            "sibling": each.sibling.value,
+            "layer": each.layer.value,
+            "field": each.field,
+            "cause": each.cause.value,
+            "action": each.action.value,
+        }
+        for each in findings[:_MOST_NAMED]
+    ]
+    return {name: named, **({f"{name}_more": more} if more > 0 else {})}
+
+
+def _line(decision: Decision) -> str:
+    """Return a decision as a line for a person."""
+    parts = [decision.verdict.value if decision.verdict else "unknown", _done(decision)]
+    parts += [f"open: {each.name}" for each in decision.agents if each.openings]
+    parts += decision.warnings
+    if decision.unused:
+        parts.append(f"the settings are not used: {decision.unused.message}")
+    if decision.wait is not None:
+        parts.append(f"again in {decision.wait:.1f} s")
+    return "  ".join(filter(None, parts))
+
+
+def _done(decision: Decision) -> str:
+    """Return what a watcher did about a comparison, as a phrase."""
+    error = decision.error.message if decision.error else ""
+    match decision.answer:
+        case Answer.NOTHING:
+            return ""
+        case Answer.LEAVE:
+            return f"left for `run`: {_listed(decision.found)}"
+        case Answer.SETTLE:
+            return f"a sibling is starting: {_listed(decision.found)}"
+        case Answer.HOLD:
+            return f"waiting: {_listed(decision.found)}"
+        case Answer.HEAL:
+            words = f"heal {decision.outcome} after {decision.seconds:.1f} s: {_listed(decision.healed)}"
+            return f"{words}  {error}".rstrip()
+        case Answer.RETRY:
+            return error
+        case _:
+            assert_never(decision.answer)
+
+
+def _listed(findings: tuple[Finding, ...]) -> str:
+    """Return what differs, and the action that closes it."""
+    shown = ", ".join(f"{each.sibling} {each.field} ({each.action})" for each in findings[:_MOST_SHOWN])
+    return shown + (f" and {len(findings) - _MOST_SHOWN} more" if len(findings) > _MOST_SHOWN else "")

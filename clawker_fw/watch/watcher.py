@@ -33,7 +33,9 @@ from clawker_fw.watch.decision import (
     ours,
 )
 from clawker_fw.watch.follow import Inbox, News, followed
+from clawker_fw.watch.guard import Guard, OpenAgent
 from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Trust
 
@@ -58,14 +60,15 @@ class Orders:
     heal: Heal
     interval: float
     drain_seconds: float | None = None
+    on_open: OnOpen = OnOpen.WARN
 
 
 @dataclass(frozen=True)
 class WatcherContext:
     """A watcher's dependencies: engine, settings, reporting, and clock.
 
-    `blueprint` reads the settings again, `require_release` raises when another release has been installed, and
-    `progress` is called during a heal.
+    `blueprint` reads the settings again, `require_release` raises when another release has been installed,
+    `report_open` is called for each open agent, and `progress` during a heal.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -73,6 +76,7 @@ class WatcherContext:
     report: Callable[[Decision], None]
     inbox: Inbox
     require_release: Callable[[], None] = lambda: None
+    report_open: Callable[[OpenAgent], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
@@ -100,6 +104,7 @@ class Watcher:
         self._unwell_at: float | None = None
         self._unreachable = ""
         self._trust = Trust()
+        self._guard = Guard(orders.on_open)
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
@@ -180,12 +185,24 @@ class Watcher:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1])
+        if (due := work.seen.provision.renewed_at) is not None:
+            self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
+        self._guard_agents(engine, work.seen)
         warnings = tuple(each.message for each in work.seen.advice)
+        seconds = self._place.clock() - began
         return dataclasses.replace(
-            decision, trigger=trigger, seconds=self._place.clock() - began, warnings=warnings
+            decision, trigger=trigger, seconds=seconds, warnings=warnings, agents=work.seen.agents
         )
+
+    def _guard_agents(self, engine: EngineWriter, seen: pipeline.Comparison) -> None:
+        """Act on open agents. Compare soon again if any has been taken off the network."""
+        found = self._guard.act(engine, seen)
+        for each in found:
+            self._place.report_open(each)
+        if any(each.action is not OnOpen.WARN and not each.error for each in found):
+            self._again(SPACING)
 
     def _retry(self, error: FirewallError) -> Decision:
         """Schedule the next comparison with backoff."""

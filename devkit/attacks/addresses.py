@@ -1,6 +1,7 @@
 """Names that lead where no agent may go, and addresses that agents use without any name."""
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.settings import OtelSettings
 from devkit.attacks.attack import ALLOWED, Attack, Command, Who
 
 PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.0.1", "gateway": "10.214.0.1"}
@@ -8,6 +9,9 @@ PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.
 
 HOST_PORT = 5300
 """The port on which the host listens for datagrams to any address."""
+
+
+RELAY_PORT = OtelSettings().infra_port
 
 
 def _leads(name: str, where: str, protocol: str, reason: Reason = Reason.PRIVATE_ADDRESS) -> Attack:
@@ -109,6 +113,11 @@ ADDRESSES = (
     _knocks(53, "A port of Envoy without rules, for DNS"),
     _knocks(2222, "A port of Envoy without rules, on which the origin listens"),
     _knocks(9901, "The port of Envoy's administration"),
+    _listens(
+        "The port at which Envoy passes on the resolver's telemetry", f"{{relay}}:{RELAY_PORT}", "{envoy}:443"
+    ),
+    _listens("A rule's port at the address for that", "{relay}:443", "{envoy}:443"),
+    _listens("The port for telemetry at Envoy's own address", f"{{envoy}}:{RELAY_PORT}", "{envoy}:443"),
     _listens("Another port of the resolver", "{resolver}:8080"),
     _listens("The resolver's port of Prometheus", "{resolver}:9153"),
     _listens("The port of Envoy's administration, at the resolver", "{resolver}:9901"),

@@ -50,6 +50,9 @@ RULES: list[str | dict[str, Any]] = [
     {"dst": "203.0.113.8/30", "as": "net.test", "proto": "tcp", "port": 2222},
 ]  # fmt: skip
 
+TELEMETRY = {"endpoint": "192.0.2.99:4317"}
+"""There is a relay for it, and nobody who would take it in (RFC 5737)."""
+
 ZONE = {
     ALLOWED: [WORLD],
     "*.wild.test": [WORLD],
@@ -272,9 +275,10 @@ def _pid(peers: Peers, firewall: Firewall, sibling: str) -> int:
 def site_in(world: World, peers: Peers, folder: Path) -> Site:
     """Bring up a firewall in a simulated internet, with everybody else around it."""
     world.add(ELSEWHERE, SIX, *(address for name, address in PRIVATE.items() if name != "gateway"))
-    firewall = Firewall(world.engine.host, "clawker", folder)
+    firewall = Firewall(world.engine.host, "clawker", folder, variables={"XDG_STATE_HOME": str(folder)})
     # A name with a rule for UDP is looked up at once, and its name server comes last.
-    firewall.write(*(rule for rule in RULES if not (isinstance(rule, dict) and rule.get("proto") == "udp")))
+    first = (rule for rule in RULES if not (isinstance(rule, dict) and rule.get("proto") == "udp"))
+    firewall.write(*first, otel=TELEMETRY)
     firewall.run()
     bridges = {
         each: f"br-{peers.client.inspect_network(f'clawker-{each}')['Id'][:12]}" for each in ("net", "egress")
@@ -305,7 +309,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     }
     own = {name: [places[place]] for name, place in _OURS.items()}
     names = world.resolve(ZONE | own, "--verbose")
-    firewall.write(*RULES)
+    firewall.write(*RULES, otel=TELEMETRY)
     firewall.call("reload").expect()
     agent = who[Who.AGENT]
     places |= _own_addresses(agent)
@@ -355,6 +359,7 @@ def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
     return {
         "envoy": envoy,
         "other_envoy": _other_slot(envoy),
+        "relay": str(IPv4Address(envoy) + 20),
         "coredns": coredns,
         "other_coredns": _other_slot(coredns),
         "resolver": status["agent"]["dns"],

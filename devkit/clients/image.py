@@ -24,8 +24,8 @@ WORKS, REFUSED, HALF = "works.test", "refused.test", "half.test"
 _SUITE = "trixie"
 _PACKAGES = (
     *("ca-certificates", "curl", "git", "nodejs", "npm", "openjdk-21-jdk-headless", "openssh-client", "openssl"),
-    *("postgresql-client", "python3-pip", "wget"),
-    *("fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
+    *("ntpsec-ntpdig", "postgresql-client", "python3-pip", "wget"),
+    *("chrony", "fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
     "docker-compose",
 )
 """Clients, servers, and compose, which an agent is started with."""

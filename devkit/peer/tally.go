@@ -47,6 +47,8 @@ type summary struct {
 	Errors     map[string]int `json:"errors"`
 	P50        float64        `json:"p50_ms"`
 	P99        float64        `json:"p99_ms"`
+	P50DNS     float64        `json:"p50_dns_ms"`
+	P99DNS     float64        `json:"p99_dns_ms"`
 	Longest    float64        `json:"longest_ms"`
 	LongestDNS float64        `json:"longest_dns_ms"`
 	LongestLag float64        `json:"longest_lag_ms"` // when this is high the machine was too busy to measure
@@ -74,6 +76,7 @@ type tally struct {
 	mutex       sync.Mutex
 	sent        int
 	latencies   []time.Duration
+	lookups     []time.Duration
 	errors      map[string]int
 	failed      int
 	failures    []failedOne
@@ -100,6 +103,7 @@ func (t *tally) finish(one outcome) {
 	defer t.mutex.Unlock()
 	latency := one.finished - one.due
 	t.latencies = append(t.latencies, latency)
+	t.lookups = append(t.lookups, one.dns)
 	t.recent = max(t.recent, latency)
 	t.longestDNS = max(t.longestDNS, one.dns)
 	t.longestLag = max(t.longestLag, one.lag)
@@ -141,7 +145,7 @@ func (t *tally) progress(second int) progress {
 func (t *tally) summary(rate float64, end time.Duration) summary {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	sorted := slices.Sorted(slices.Values(t.latencies))
+	sorted, lookups := slices.Sorted(slices.Values(t.latencies)), slices.Sorted(slices.Values(t.lookups))
 	slowest := []slowOne{}
 	for _, one := range t.slowest {
 		slowest = append(slowest, slowOne{
@@ -153,6 +157,7 @@ func (t *tally) summary(rate float64, end time.Duration) summary {
 		Event: "summary", Rate: rate, Sent: t.sent, Succeeded: len(t.latencies) - t.failed, Failed: t.failed,
 		Errors: maps.Clone(t.errors), P50: milliseconds(percentile(sorted, 50)),
 		P99: milliseconds(percentile(sorted, 99)), Longest: milliseconds(percentile(sorted, 100)),
+		P50DNS: milliseconds(percentile(lookups, 50)), P99DNS: milliseconds(percentile(lookups, 99)),
 		LongestDNS: milliseconds(t.longestDNS), LongestLag: milliseconds(t.longestLag),
 		Dead:     milliseconds(max(t.dead, end-t.lastSuccess)),
 		Failures: slices.Clone(t.failures), Slowest: slowest,

@@ -88,7 +88,8 @@ func TestSummary(t *testing.T) {
 		!maps.Equal(got.Errors, map[string]int{kindHTTP: failures}) {
 		t.Errorf("%+v", got)
 	}
-	if got.P50 != 49 || got.P99 != 98 || got.Longest != 99 || got.LongestDNS != 0.099 {
+	if got.P50 != 49 || got.P99 != 98 || got.Longest != 99 || got.LongestDNS != 0.099 ||
+		got.P50DNS != 0.049 || got.P99DNS != 0.098 {
 		t.Errorf("%+v", got)
 	}
 	if len(got.Failures) != keptFailures || got.Failures[1].At != 10 || got.Failures[1].Kind != kindHTTP {

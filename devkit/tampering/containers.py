@@ -110,6 +110,7 @@ CONTAINERS = (
     ),
     _recreated(COREDNS, "with a limit on processors", host_fields(NanoCpus=500_000_000), "processors"),
     _recreated(ENVOY, "with more memory", host_fields(Memory=4 << 30, MemorySwap=8 << 30), "memory"),
+    _recreated(COREDNS, "with less weight than an agent", host_fields(CpuShares=2), "cpu_shares"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
     _recreated(
         ENVOY,

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	_ "clawker-fw/coredns/otel"
 	_ "clawker-fw/coredns/policy"
 
 	_ "github.com/coredns/coredns/plugin/errors"
@@ -15,7 +16,7 @@ import (
 
 func init() {
 	// The order in which plugins handle a query. CoreDNS's default list has plugins that are not compiled in.
-	dnsserver.Directives = []string{"errors", "policy"}
+	dnsserver.Directives = []string{"errors", "otel", "policy"}
 }
 
 func main() {

@@ -6,34 +6,51 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// policySocket is the socket on which CoreDNS reports what is live, as set in the Corefile. No agent can reach it.
-const policySocket = "/tmp/policy.sock"
+// statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
+// Corefile. No agent can reach it.
+const statusFolder = "/tmp"
+
+// The resources that say more than what is live.
+const (
+	policyResource    = "policy"
+	telemetryResource = "telemetry"
+)
 
 // refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
 const refusedName = "refused.clawker-fw.invalid."
 
 const answerLimit = time.Second
 
-// coredns asks the process over its socket what it has loaded, and checks over DNS, like an agent, that it answers.
-type coredns struct{ socket, server string }
+// coredns asks the process over its sockets what it has loaded, and checks over DNS, like an agent, that it answers.
+type coredns struct {
+	folder    string
+	server    string
+	resources []Resource
+}
 
-// policyStatus is the status that the policy plugin reports.
-type policyStatus struct {
-	Build   string `json:"build"`
+// pluginStatus is the status that a plugin reports.
+type pluginStatus struct {
+	Build   string `json:"build"` // from the policy plugin alone
 	Digest  string `json:"digest"`
 	Refused int    `json:"refused"`
 	Reason  string `json:"reason"`
+	Telemetry
 }
 
-func (c coredns) status() (policyStatus, error) {
-	var status policyStatus
-	connection, err := net.DialTimeout("unix", c.socket, answerLimit)
+func (c coredns) status(resource string) (pluginStatus, error) {
+	var status pluginStatus
+	socket := filepath.Join(c.folder, resource+".sock")
+	connection, err := net.DialTimeout("unix", socket, answerLimit)
 	if err != nil {
 		return status, err
 	}
@@ -42,13 +59,29 @@ func (c coredns) status() (policyStatus, error) {
 		return status, err
 	}
 	if err := json.NewDecoder(connection).Decode(&status); err != nil {
-		return status, fmt.Errorf("%s: %w", c.socket, err)
+		return status, fmt.Errorf("%s: %w", socket, err)
 	}
 	return status, nil
 }
 
+// statuses maps each hashed resource to the status of its plugin.
+func (c coredns) statuses(resources []Resource) (map[string]pluginStatus, error) {
+	statuses := map[string]pluginStatus{}
+	for _, each := range resources {
+		if !each.Hashed {
+			continue
+		}
+		status, err := c.status(each.Name)
+		if err != nil {
+			return nil, err
+		}
+		statuses[each.Name] = status
+	}
+	return statuses, nil
+}
+
 func (c coredns) Build() (string, error) {
-	status, err := c.status()
+	status, err := c.status(policyResource)
 	return status.Build, err
 }
 
@@ -56,15 +89,13 @@ func (c coredns) Live(resources []Resource) (map[string]string, error) {
 	if err := refuses(c.server, "udp"); err != nil {
 		return nil, err
 	}
-	status, err := c.status()
+	statuses, err := c.statuses(resources)
 	if err != nil {
 		return nil, err
 	}
 	live := map[string]string{}
-	for _, resource := range resources {
-		if resource.Hashed {
-			live[resource.Name] = status.Digest
-		}
+	for name, status := range statuses {
+		live[name] = status.Digest
 	}
 	return live, nil
 }
@@ -72,25 +103,37 @@ func (c coredns) Live(resources []Resource) (map[string]string, error) {
 func (c coredns) Versions([]Resource) (map[string]string, error) { return map[string]string{}, nil }
 
 func (c coredns) Rejections(resources []Resource) (map[string]int, error) {
-	status, err := c.status()
+	statuses, err := c.statuses(resources)
 	if err != nil {
 		return nil, err
 	}
 	rejections := map[string]int{}
-	for _, resource := range resources {
-		if resource.Hashed {
-			rejections[resource.Name] = status.Refused
-		}
+	for name, status := range statuses {
+		rejections[name] = status.Refused
 	}
 	return rejections, nil
 }
 
 func (c coredns) Reason() string {
-	status, err := c.status()
+	statuses, err := c.statuses(c.resources)
 	if err != nil {
 		return err.Error()
 	}
-	return status.Reason
+	var reasons []string
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		if reason := statuses[name].Reason; reason != "" {
+			reasons = append(reasons, reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func (c coredns) Telemetry() (Telemetry, error) {
+	if !slices.ContainsFunc(c.resources, func(each Resource) bool { return each.Name == telemetryResource }) {
+		return Telemetry{}, nil
+	}
+	status, err := c.status(telemetryResource)
+	return status.Telemetry, err
 }
 
 func (c coredns) Connections() (int, error) { return 0, nil }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func socketPath(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	return filepath.Join(folder, "s")
+	return filepath.Join(folder, "policy.sock")
 }
 
 // tells opens a status socket that sends a text to every client, until the test ends.
@@ -148,9 +149,14 @@ func refusing(network string) replies {
 
 const status = `{"build": "CoreDNS-1.15.0", "digest": "9f86d081", "names": 3, "refused": 2, "reason": "no list"}` + "\n"
 
+// asked returns a CoreDNS with a socket for its policy, and a server.
+func asked(socket, server string) coredns {
+	return coredns{filepath.Dir(socket), server, policyResources}
+}
+
 // Live digests, rejections, reason and build come from the process's status, and only hashed resources have a digest.
 func TestCoredns(t *testing.T) {
-	program := coredns{tells(t, status), serveDNS(t, "udp", refusing("udp"))}
+	program := asked(tells(t, status), serveDNS(t, "udp", refusing("udp")))
 
 	if live, err := program.Live(policyResources); err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081"}) {
 		t.Errorf("live %v, %v", live, err)
@@ -167,8 +173,39 @@ func TestCoredns(t *testing.T) {
 	if reason := program.Reason(); reason != "no list" {
 		t.Errorf("reason %q", reason)
 	}
+	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{}) {
+		t.Errorf("telemetry %v, %v", telemetry, err)
+	}
 	if connections, err := program.Connections(); err != nil || connections != 0 {
 		t.Errorf("connections %d, %v", connections, err)
+	}
+}
+
+// Each resource has a status of its own, and that of telemetry also counts records.
+func TestCorednsWithTelemetry(t *testing.T) {
+	program := asked(tells(t, status), serveDNS(t, "udp", refusing("udp")))
+	program.resources = append(slices.Clip(policyResources), Resource{Name: "telemetry", Path: "telemetry", Hashed: true})
+	if telemetry, err := program.Telemetry(); err == nil || telemetry != (Telemetry{}) {
+		t.Errorf("without a socket: %v, %v", telemetry, err)
+	}
+	other := tells(t, `{"digest": "60303ae2", "refused": 1, "reason": "no key", "sent": 7, "lost": 3}`)
+	if err := os.Symlink(other, filepath.Join(program.folder, "telemetry.sock")); err != nil {
+		t.Fatal(err)
+	}
+
+	live, err := program.Live(program.resources)
+	if err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081", "telemetry": "60303ae2"}) {
+		t.Errorf("live %v, %v", live, err)
+	}
+	counts, err := program.Rejections(program.resources)
+	if err != nil || !maps.Equal(counts, map[string]int{"policy": 2, "telemetry": 1}) {
+		t.Errorf("rejections %v, %v", counts, err)
+	}
+	if reason := program.Reason(); reason != "no list; no key" {
+		t.Errorf("reason %q", reason)
+	}
+	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{7, 3}) {
+		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
 }
 
@@ -185,7 +222,7 @@ func TestCorednsWithoutStatus(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			program := coredns{each.socket, resolver}
+			program := asked(each.socket, resolver)
 
 			live, notLive := program.Live(policyResources)
 			counts, notCounted := program.Rejections(policyResources)
@@ -211,7 +248,7 @@ func TestCorednsMustAnswerQueries(t *testing.T) {
 	allowing := func(query dnsmessage.Message) [][]byte {
 		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
 	}
-	program := coredns{tells(t, status), serveDNS(t, "udp", allowing)}
+	program := asked(tells(t, status), serveDNS(t, "udp", allowing))
 
 	if live, err := program.Live(policyResources); err == nil || live != nil {
 		t.Errorf("got %v, %v", live, err)

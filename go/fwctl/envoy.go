@@ -225,6 +225,27 @@ func (e envoy) Connections() (int, error) {
 	return sum, nil
 }
 
+// Telemetry returns the sums over the loggers of all listeners.
+func (e envoy) Telemetry() (Telemetry, error) {
+	var sum Telemetry
+	values, err := e.stats(`^access_logs\.open_telemetry_access_log\..*logs_(written|dropped)$`)
+	if err != nil {
+		return sum, err
+	}
+	for name, value := range values {
+		count, err := strconv.ParseUint(value, 10, 64)
+		if err != nil {
+			return sum, fmt.Errorf("envoy admin: %s: %w", name, err)
+		}
+		if strings.HasSuffix(name, "written") {
+			sum.Sent += count
+		} else {
+			sum.Lost += count
+		}
+	}
+	return sum, nil
+}
+
 // drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
 // connections close after their next response. The internal listener, which their requests go through, is not drained.
 // It prints the number of open connections until it is 0 or the limit has passed.

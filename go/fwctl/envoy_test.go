@@ -15,7 +15,11 @@ import (
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
-const statistics = `cluster_manager.cds.version_text: ""
+const statistics = `access_logs.open_telemetry_access_log.refusals.logs_dropped: 3
+access_logs.open_telemetry_access_log.refusals.logs_written: 40
+access_logs.open_telemetry_access_log.tls.logs_dropped: 1
+access_logs.open_telemetry_access_log.tls.logs_written: 2
+cluster_manager.cds.version_text: ""
 dns_cache.world.dns_query_attempt: 3
 http.routes.rds.routes.config_reload: 2
 http.routes.rds.routes.update_failure: 1
@@ -207,6 +211,17 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	}
 }
 
+// Telemetry counts the records of all loggers.
+func TestEnvoyTelemetry(t *testing.T) {
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
+
+	telemetry, err := program.Telemetry()
+
+	if err != nil || telemetry != (Telemetry{Sent: 42, Lost: 4}) {
+		t.Errorf("got %+v, %v", telemetry, err)
+	}
+}
+
 // Connections counts each connection once, also while it waits for its first bytes, without those of the admin interface
 // and those that requests are forwarded through.
 func TestEnvoyConnections(t *testing.T) {
@@ -223,10 +238,14 @@ func TestEnvoyConnections(t *testing.T) {
 func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
 		"listener_manager.lds.update_rejected: No recorded values\n" +
+			"access_logs.open_telemetry_access_log.tls.logs_written: No recorded values\n" +
 			"listener.port-80.downstream_cx_active: No recorded values\n")})
 
 	if _, err := program.Rejections(envoyResources); err == nil || !strings.Contains(err.Error(), "lds.update_rejected") {
 		t.Errorf("rejections: %v", err)
+	}
+	if _, err := program.Telemetry(); err == nil || !strings.Contains(err.Error(), "logs_written") {
+		t.Errorf("telemetry: %v", err)
 	}
 	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
 		t.Errorf("connections: %v", err)

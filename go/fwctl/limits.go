@@ -88,6 +88,9 @@ type limitFilter struct {
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
 //
+// A connection of anybody else to an address that only those without limits may use ends as at a closed port. It has
+// counted as one that was begun by then.
+//
 // The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
 // a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
 //
@@ -123,6 +126,9 @@ func newLimitFilter(limits Limits) limitFilter {
 	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst*limits.ConnectionsPerSecond)), goTo(opening))
 	f.addRule(beginning, counted(refused))
 	f.addRule(beginning, verdict(expr.VerdictDrop))
+	for _, address := range limits.Private {
+		f.addRule(opening, isTo(address), reset)
+	}
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
 	f.addRule(opening, reset)

@@ -188,6 +188,29 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	})
 }
 
+// At a private address, an agent finds a closed port, although there is a listener. Only addresses without limits get in.
+func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
+	limits := smallLimits()
+	limits.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), onAgents}
+	asAgent := limitedSibling(t, limits)
+	port := serveEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		if opened, refused := dialMany(t, agent, port, 3); len(opened) != 0 || refused != 3 {
+			t.Errorf("an agent: %d opened, %d refused", len(opened), refused)
+		}
+		opened, refused := dialMany(t, limits.Except[0], port, 3)
+		if len(opened) != 3 || refused != 0 {
+			t.Fatalf("one without limits: %d opened, %d refused", len(opened), refused)
+		}
+		for _, connection := range opened {
+			if err := echoes(connection); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
 // agents that have few: the heaviest can't take it, and their older ones are not touched.
 func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {

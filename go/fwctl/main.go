@@ -19,11 +19,14 @@ import (
 const root = "/fw"
 
 const usage = `fwctl VERB
-  serve -- PROGRAM [ARG ...]   configure the network, start the recorder, drop all privileges, execute PROGRAM
+  serve -- PROGRAM [ARG ...]   configure the network, start the next two, drop all privileges, execute PROGRAM
   record                       write down what the kernel refuses, read from the socket that serve has opened
+  forward LISTEN UPSTREAM SUBTREES
+                               answer Envoy's lookups from a name server, with bounds for each rule in a file
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
+  attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
@@ -43,6 +46,12 @@ func run(arguments []string) error {
 		return fmt.Errorf("no verb given\n%s", usage)
 	}
 	verb, rest := arguments[0], arguments[1:]
+	if verb == forwardVerb {
+		return forward(rest)
+	}
+	if verb == "attempts" { // in an agent's container, which is no sibling
+		return attempts(root, os.Stdout)
+	}
 	sibling, err := readSibling(root)
 	if err != nil {
 		return err
@@ -54,7 +63,7 @@ func run(arguments []string) error {
 		}
 		return serve(root, sibling, rest[1:])
 	case recordVerb:
-		return recordRefusals(root, sibling, os.NewFile(recorderSocket, "refusals"), os.Stdout)
+		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
 	case "probe":
 		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
 	case "lookup":

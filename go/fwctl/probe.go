@@ -17,6 +17,7 @@ type Report struct {
 	Build       string              `json:"build"`
 	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
 	Connections int                 `json:"connections"`
+	Telemetry   Telemetry           `json:"telemetry"`
 	Addresses   []string            `json:"addresses"`
 	Claimed     bool                `json:"claimed"`
 	Refused     []Refused           `json:"refused"`      // what the limits have refused
@@ -51,6 +52,9 @@ func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	}
 	if err == nil {
 		report.Connections, err = program.Connections()
+	}
+	if err == nil {
+		report.Telemetry, err = program.Telemetry()
 	}
 	if unhealthy := check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -30,48 +29,41 @@ func commandOf(proc, process string) ([]string, error) {
 // for a health check for example, a process of the engine exists for a moment before it becomes the helper.
 const unknownStay = 300 * time.Millisecond
 
-// unknownProcesses lists the processes in this container other than the program and this helper, by id and command line.
-func unknownProcesses(proc, root string) ([]string, error) {
-	found, err := unknownNow(proc, root)
+// unknownProcesses lists the processes in this container other than the program, its companions and this helper, by id
+// and command line.
+func unknownProcesses(proc string, companions []companion) ([]string, error) {
+	found, err := unknownNow(proc, companions)
 	for end := time.Now().Add(unknownStay); err == nil && len(found) > 0 && time.Now().Before(end); {
 		time.Sleep(pollEvery)
 		var now map[string]string
-		now, err = unknownNow(proc, root)
+		now, err = unknownNow(proc, companions)
 		maps.DeleteFunc(found, func(process, _ string) bool { return now[process] == "" })
 	}
 	return slices.Sorted(maps.Values(found)), err
 }
 
-// processDifferences lists unknown processes, and the recorder if it is missing. There is one where agents are limited.
+// processDifferences lists unknown processes, and the companions that are missing.
 func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
-	found, err := unknownProcesses(proc, root)
-	if err != nil || sibling.Limits == nil {
+	companions := companionsOf(root, sibling)
+	found, err := unknownProcesses(proc, companions)
+	if err != nil {
 		return found, err
 	}
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(entries, func(each fs.DirEntry) bool { return isRecorder(proc, each.Name(), root) }) {
-		found = append(found, "missing: "+strings.Join(recorderCommand(root), " "))
+	for _, wanted := range companions {
+		if !slices.ContainsFunc(entries, func(each fs.DirEntry) bool { return wanted.is(proc, each.Name()) }) {
+			found = append(found, "missing: "+strings.Join(wanted.command, " "))
+		}
 	}
 	return found, nil
 }
 
-// isRecorder reports whether a process is the recorder: only `serve` can start a process of its user.
-func isRecorder(proc, process, root string) bool {
-	state, err := os.Stat(filepath.Join(proc, process))
-	if err != nil {
-		return false
-	}
-	owner, known := state.Sys().(*syscall.Stat_t)
-	command, err := commandOf(proc, process)
-	return err == nil && known && owner.Uid == recording && slices.Equal(command, recorderCommand(root))
-}
-
 // unknownNow maps unknown processes, identified by id and start time, to descriptions. A process whose executable can't
 // be read is unknown, because the helper can always read its own.
-func unknownNow(proc, root string) (map[string]string, error) {
+func unknownNow(proc string, companions []companion) (map[string]string, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
@@ -87,8 +79,9 @@ func unknownNow(proc, root string) (map[string]string, error) {
 			continue
 		}
 		program, err := os.Stat(filepath.Join(proc, number, "exe"))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(program, helper) || isRecorder(proc, number, root) {
-			continue // ended since it was listed, or another fwctl: a health check, a commit, the recorder
+		if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(program, helper) ||
+			slices.ContainsFunc(companions, func(each companion) bool { return each.is(proc, number) }) {
+			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
 		}
 		started, err := startOf(proc, number)
 		if err != nil {

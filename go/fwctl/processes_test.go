@@ -23,7 +23,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := unknownProcesses(processes, root)
+	found, err := unknownProcesses(processes, nil)
 
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestUnknownProcesses(t *testing.T) {
 
 // A list of processes that can't be read is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
-	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), root); err == nil {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), nil); err == nil {
 		t.Errorf("got %q", found)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -23,8 +22,6 @@ const (
 	recording = 65533
 
 	recordVerb = "record"
-	// recorderSocket is the number of the socket in the recorder.
-	recorderSocket = 3
 	// recorderBuffer has room for any message of the kernel.
 	recorderBuffer = 1 << 17
 )
@@ -46,26 +43,8 @@ const (
 	mostAgents = 4096
 )
 
-// recorderCommand is the command line of the recorder.
-func recorderCommand(root string) []string {
-	return []string{filepath.Join(root, "bin", "fwctl"), recordVerb}
-}
-
-// startRecorder opens the socket and starts the recorder. The calling thread has given up its bounds.
-func startRecorder(root string) error {
-	socket, err := listenForRefusals()
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
-	command := recorderCommand(root)
-	recorder := exec.Command(command[0], command[1:]...)
-	recorder.Env = []string{"GOMAXPROCS=1"}
-	recorder.Stdout, recorder.Stderr = os.Stdout, os.Stderr
-	recorder.ExtraFiles = []*os.File{socket}
-	recorder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: recording, Gid: recording}}
-	return recorder.Start()
-}
+// recorderOf returns the recorder's process.
+func recorderOf(root string) companion { return newCompanion(root, recording, recordVerb) }
 
 // recordRefusals writes a line for each refusal that it reads from the socket, until that fails.
 func recordRefusals(root string, sibling Sibling, socket io.Reader, out io.Writer) error {

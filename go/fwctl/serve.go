@@ -22,7 +22,7 @@ const announcementsAtStart = 3
 var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
 // serve makes sure that the hot files are the last proven ones, configures the network, starts the recorder of
-// refusals, drops all privileges and executes the program. If any step fails, the program does not start: it never
+// refusals and the forwarder of lookups, drops all privileges and executes the program. If any step fails, the program does not start: it never
 // serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
@@ -49,15 +49,33 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := dropBounds(); err != nil {
 		return err
 	}
-	if sibling.Limits != nil {
-		if err := startRecorder(root); err != nil {
-			return fmt.Errorf("starting the recorder of refusals: %w", err)
-		}
+	if err := startCompanions(root, sibling); err != nil {
+		return err
 	}
 	if err := dropPrivileges(); err != nil {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+// startCompanions starts the recorder of refusals and the forwarder of lookups.
+func startCompanions(root string, sibling Sibling) error {
+	if sibling.Limits != nil {
+		socket, err := listenForRefusals()
+		if err != nil {
+			return fmt.Errorf("starting the recorder of refusals: %w", err)
+		}
+		defer socket.Close()
+		if err := recorderOf(root).start(socket); err != nil {
+			return fmt.Errorf("starting the recorder of refusals: %w", err)
+		}
+	}
+	if sibling.Forwarder != nil {
+		if err := forwarderOf(root, *sibling.Forwarder).start(); err != nil {
+			return fmt.Errorf("starting the forwarder of lookups: %w", err)
+		}
+	}
+	return nil
 }
 
 // openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.

@@ -67,7 +67,7 @@ func play(scene string) error {
 		}
 	}
 	if scene == "without a recorder" {
-		if err := os.Remove(recorderCommand(root)[0]); err != nil {
+		if err := os.Remove(recorderOf(root).command[0]); err != nil {
 			return err
 		}
 	}
@@ -119,10 +119,10 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err := startGood(root); err != nil {
 		return err
 	}
-	if err := writeFile(recorderCommand(root)[0], []byte(playRecorder)); err != nil {
+	if err := writeFile(recorderOf(root).command[0], []byte(playRecorder)); err != nil {
 		return err
 	}
-	if err := os.Chmod(recorderCommand(root)[0], 0o755); err != nil {
+	if err := os.Chmod(recorderOf(root).command[0], 0o755); err != nil {
 		return err
 	}
 	if changed {

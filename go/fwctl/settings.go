@@ -98,5 +98,5 @@ func settingDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 func readSetting(name string) (string, error) {
 	swap := strings.NewReplacer(".", "/", "/", ".")
 	text, err := os.ReadFile(filepath.Join(systemSettings, swap.Replace(name)))
-	return strings.TrimSpace(string(text)), err
+	return strings.Join(strings.Fields(string(text)), " "), err // the kernel puts tabs between several values
 }

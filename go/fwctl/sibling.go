@@ -22,6 +22,7 @@ type Sibling struct {
 	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
 	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits           `json:"limits"`      // of agents; set by serve
+	Forwarder  *Forwarder        `json:"forwarder"`   // of lookups; started by serve
 }
 
 // around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
@@ -35,10 +36,11 @@ func (s Sibling) around(block netip.Prefix) netip.Prefix {
 }
 
 // Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
-// are not limited. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
+// are not limited, and only they may connect to addresses in Private: for others these have closed ports. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
 type Limits struct {
 	Subnet               netip.Prefix `json:"subnet"`
 	Except               []netip.Addr `json:"except"`
+	Private              []netip.Addr `json:"private"`
 	Connections          int          `json:"connections"`     // at once
 	AllConnections       int          `json:"all_connections"` // at once, of all agents together
 	ConnectionsPerSecond int          `json:"connections_per_second"`
@@ -101,11 +103,19 @@ type Program interface {
 	Reason() string
 	// Connections returns the number of open connections from agents.
 	Connections() (int, error)
+	// Telemetry counts what became of the records of what the program has decided.
+	Telemetry() (Telemetry, error)
+}
+
+// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
+type Telemetry struct {
+	Sent uint64 `json:"sent"`
+	Lost uint64 `json:"lost"`
 }
 
 func (s Sibling) program() Program {
 	if s.Name == "envoy" {
 		return newEnvoy(adminSocket)
 	}
-	return coredns{socket: policySocket, server: "127.0.0.1:53"}
+	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: s.Resources}
 }

@@ -96,7 +96,9 @@ func TestSiblingProgram(t *testing.T) {
 	if _, ok := (Sibling{Name: "envoy"}).program().(envoy); !ok {
 		t.Error("envoy is not asked as Envoy")
 	}
-	if program := (Sibling{Name: "coredns"}).program(); program != (coredns{"/tmp/policy.sock", "127.0.0.1:53"}) {
+	sibling := Sibling{Name: "coredns", Resources: policyResources}
+	wanted := coredns{"/tmp", "127.0.0.1:53", policyResources}
+	if program := sibling.program(); !reflect.DeepEqual(program, wanted) {
 		t.Errorf("coredns is asked as %#v", program)
 	}
 }

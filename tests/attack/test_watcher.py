@@ -51,7 +51,7 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
         ThreadPoolExecutor(len(FLOODS)) as pool,
     ):
         firewall.origin(started, [TARGET, "a.test"])
-        agent = started.start("wait", network=network, dns=dns, dropped=["ALL"], processors=1)
+        agent = started.start("wait", network=network, dns=dns, dropped=["ALL"], processor=0)
         neighbour = started.agent(network, dns)
         until(lambda: neighbour.get("https://a.test/").ok)
         until(lambda: all(_states(docker, firewall)[each][-1] == "healthy" for each in SIBLINGS))

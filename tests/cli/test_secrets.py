@@ -203,6 +203,8 @@ def test_a_secret_in_a_label_and_in_what_is_live() -> None:
     assert live_digests([hashed], {HOT: public(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
     with pytest.raises(ValueError, match="key"):
         live_digests([hashed], {HOT: secret(b"x")})
+    keyed = replace(hashed, keyed=True)  # a random key can't be guessed
+    assert live_digests([keyed], {HOT: secret(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Refused, Shape, Sibling
+from clawker_fw.model import ContainerSpec, Records, Refused, Shape, Sibling
 from clawker_fw.report import log
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.files import public
@@ -163,7 +163,8 @@ def test_status_does_without_the_count_of_an_earlier_release(command: Command, m
 def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
     """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
     command("run")
-    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}))
+    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.8.53",))
+    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
     memory.start(memory.create_container(spec))
     address = next(iter(memory.inside("greedy").networks.values()))
     assert "beyond the limits" not in command("status").out
@@ -180,6 +181,21 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
         [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
     ]
     assert answer["verdict"] == "current"
+
+
+def test_status_tells_what_became_of_records(command: Command, memory: MemoryEngine) -> None:
+    """A sibling that has sent nothing and lost nothing has no line."""
+    command("run")
+    assert "collector" not in command("status").out
+    memory.inside("clawker-coredns").records = Records(1234, 5)
+    text = command("status").out
+    assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
+    assert "envoy has sent" not in text
+    answer = command("status", "--format", "json").valid("status")
+    assert [each["telemetry"] for each in answer["siblings"]] == [
+        {"sent": 0, "lost": 0},
+        {"sent": 1234, "lost": 5},
+    ]
 
 
 def test_status_after_down(command: Command) -> None:

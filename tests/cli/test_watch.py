@@ -339,3 +339,11 @@ def test_a_service_manager_that_fails_is_exit_code_6(command: Command, systemctl
     assert outcome.code == 6
     assert "error[systemctl-failed]" in outcome.err
     assert "no bus" in outcome.err
+
+
+def test_watch_sends_nothing_without_a_collector(command: Command) -> None:
+    """With --otel, `watch` and the service need the setting that names the collector."""
+    for arguments in (("watch", "--otel"), ("service", "install", "--otel")):
+        outcome = command(*arguments)
+        assert outcome.code == 3
+        assert "otel.endpoint" in outcome.err

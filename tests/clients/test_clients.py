@@ -26,6 +26,7 @@ HTTPS: Rule = {}
 HTTP: Rule = {"proto": "http"}
 SSH: Rule = {"proto": "ssh"}
 DATABASE: Rule = {"proto": "tcp", "port": 5432}
+TIME: Rule = {"proto": "udp", "port": 123}
 
 FORBIDS = "no rule allows this host over http on port 80"
 
@@ -151,8 +152,16 @@ CLIENTS = (
         "received invalid response to SSL negotiation: H",
         done="42",
     ),
+    Client(
+        "ntpdig",
+        "ntpdig --json $HOST >/tmp/said; grep -Eo 'stratum[^,]*' /tmp/said",
+        TIME,
+        {"port": 123},
+        "no eligible servers",
+        "no eligible servers",
+        done='stratum":3',
+    ),
 )
-"""A client of UDP is one more entry, as soon as there are rules for UDP."""
 
 RULES: tuple[Rule, ...] = (
     *({"dst": each.named(WORKS), **each.rule} for each in CLIENTS),

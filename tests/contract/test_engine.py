@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -534,6 +535,36 @@ def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter,
     until(lambda: view(engine, wanted.name).status == "exited")
     assert view(engine, wanted.name).exit_code != 0
     assert any("boot/sibling.json" in line for line in engine.last_words(container, 5))
+    engine.remove(container)
+
+
+def test_the_output_of_a_program_has_times(engine: EngineWriter, stack: Desired) -> None:
+    """All lines or the last ones are read, each after its time; following ends with the container."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    container = engine.create_container(replace(wanted, shape=replace(wanted.shape, restart="no"), files=helper))
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    for lines, follow in ((None, False), (1, False), (1, True)):
+        with engine.output(container, lines, follow=follow) as written:
+            found = list(written)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .+", found[-1])
+        assert "boot/sibling.json" in found[-1]
+    engine.remove(container)
+
+
+def test_the_engine_s_clock_is_ours(engine: EngineWriter) -> None:
+    """An engine on this machine has the same time."""
+    assert abs(engine.clock() - time.time()) < 1
+
+
+def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, stack: Desired) -> None:
+    """By them it is shown to people, and known whose network it uses."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    container = engine.create_container(wanted)
+    found = view(engine, wanted.name)
+    assert (found.reference, found.network_mode) == (wanted.image, f"{stack.project}-net")
+    assert next(each.namespace for each in engine.listing() if each.id == container) == ""
     engine.remove(container)
 
 

@@ -75,7 +75,7 @@ def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
         assert ("coredns", "hot", POLICY, "settings", "commit") in up.drift().findings
         before = len(watched.decisions)
         up.call("reload").expect()
-        watched.wait(lambda each: not unused(each) and each["verdict"] == "current", since=before)
+        watched.wait(lambda each: not unused(each) and each["verdict"] == "open", since=before)
         assert up.current()
 
 

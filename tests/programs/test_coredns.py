@@ -1,34 +1,24 @@
 """The real CoreDNS with our policy plugin, on loopback, compared with the policy."""
 
-import hashlib
 import itertools
-import json
 import random
 import secrets
-import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
-from pathlib import Path
 
 import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack import coredns, policy, virtual
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.topology import Addressing
-from devkit.dns import Answer, Resolver, query
-from devkit.programs import free_port, machine
+from devkit.coredns import ADDRESSING, Program, document
+from devkit.dns import query
 from devkit.stacks import rule_set
 from devkit.strategies import names_near, random_rules
 from devkit.waiting import until
 
-ADDRESSING = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
 ENVOY = ADDRESSING.envoy(0)
 QUESTIONS = 200_000
 
@@ -39,58 +29,10 @@ REFUSED, ADDRESS, EMPTY = 3, 0, 0
 """Response codes (RFC 1035, section 4.1.1)."""
 
 
-class Program:
-    """A running CoreDNS whose list can be replaced like by `fwctl commit`."""
-
-    def __init__(self, folder: Path, release: Release) -> None:
-        """Start it with an empty list."""
-        self.list = folder / "names.json"
-        self._socket = folder / "socket"
-        self._port = free_port()
-        self.write(_document(RuleSet()))
-        corefile = folder / "Corefile"
-        corefile.write_text(f".:{self._port} {{\n errors\n policy {self.list} {self._socket}\n}}\n")
-        self.process = subprocess.Popen(
-            [release.binary("coredns", machine()), "-conf", corefile], stdout=subprocess.DEVNULL
-        )
-        self.resolver = Resolver("127.0.0.1", self._port)
-
-    def write(self, content: bytes) -> None:
-        """Replace the list."""
-        fresh = self.list.with_name("fresh")
-        fresh.write_bytes(content)
-        fresh.replace(self.list)
-
-    def serve(self, rules: RuleSet) -> None:
-        """Replace the list by that of these rules, and wait until it is loaded."""
-        content = _document(rules)
-        self.write(content)
-        wanted = (hashlib.sha256(content).hexdigest(), "")
-        until(lambda: (self.status["digest"], self.status["reason"]) == wanted)
-
-    @property
-    def status(self) -> dict[str, object]:
-        """The status that the process reports."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._socket))
-            return dict(json.loads(connection.makefile().read()))
-
-    def ask(self, name: str, **how: object) -> Answer:
-        """Ask one question."""
-        return self.resolver.ask(query(name, **how))  # type: ignore[arg-type]  # as `query` takes them
-
-
-def _document(rules: RuleSet) -> bytes:
-    compiled = Policy(rules)
-    numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
-    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), 0)[policy.POLICY].content
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
     """The resolver, for all tests here."""
     started = Program(tmp_path_factory.mktemp("coredns"), release)
-    until(started._socket.exists)  # noqa: SLF001 - it listens
     yield started
     started.process.kill()
     started.process.wait()
@@ -254,7 +196,7 @@ def test_no_query_is_lost_while_lists_change(program: Program) -> None:
     always = rule_set({"dst": "a.test", "allow_private": True})[1]
     program.serve(always)
     rules = [random_rules(random.Random(number), 2000) for number in range(2)]  # noqa: S311 - for variety
-    documents = [_document(RuleSet.of([*each.rules, *always.rules])) for each in rules]
+    documents = [document(RuleSet.of([*each.rules, *always.rules])) for each in rules]
     end = time.monotonic() + 1
     for number in itertools.count():
         program.write(documents[number % 2])

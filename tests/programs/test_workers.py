@@ -8,20 +8,19 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.bounds import Bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import Resolving, client_hello, program
+from devkit.envoy import Resolving, program
 from devkit.programs import OWN_LOOPBACK
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
 CONNECTIONS = 400
 HEAP = 512 << 20
-TLS, HTTP = 8080, 80
+HTTP = 80
 OPEN = "port-80.downstream_cx_active$"
-RULES = rule_set({"dst": ".silent.test", "port": TLS}, {"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
+RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
 
 
 class Sharing(Resolving):
@@ -43,9 +42,9 @@ class Sharing(Resolving):
 def proxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: Release
 ) -> Iterator[Sharing]:
-    """A proxy with so many workers, and a name server that says nothing about some names."""
+    """A proxy with so many workers, and a name server."""
     kind = type("Sharing", (Sharing,), {"workers": request.param})
-    with NameServer(("a.there.test",), OWN_LOOPBACK, silent="silent.test") as names:
+    with NameServer(("a.there.test",), OWN_LOOPBACK) as names:
         started = kind(tmp_path_factory.mktemp("workers"), program(release), names.port)
         started.serve(RULES)
         until(started.serves)
@@ -97,21 +96,6 @@ def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
     denied = proxy.statistic("process_ratelimit.denied$") - before
     assert 1280 - denied <= 200 + 50 * (seconds + 1)
     until(lambda: _lines(proxy, "flood.test") == 1280 - denied, 5)
-
-
-def test_lookups_of_a_share_are_bounded_for_all_workers_together(proxy: Sharing) -> None:
-    """An agent that asks for ever new names has no more of them looked up because there are more workers."""
-    most = lookups.cache("0")["dns_cache_circuit_breaker"]["max_pending_requests"]
-    before = proxy.statistic("dns_cache.*dns_query_attempt$")
-    overflow = "dns_cache.*dns_rq_pending_overflow$"
-    with ExitStack() as stack:
-        for number in range(3 * most):
-            agent = stack.enter_context(proxy.connect(TLS, "127.0.0.6"))
-            with suppress(ConnectionError):
-                agent.sendall(client_hello(b"x%d.silent.test" % number))
-        until(lambda: proxy.statistic(overflow) > 0, 10)
-        asked = proxy.statistic("dns_cache.*dns_query_attempt$") - before
-    assert most <= asked < 2 * most
 
 
 def _begun(proxy: Sharing) -> socket.socket:

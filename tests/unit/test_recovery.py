@@ -90,8 +90,9 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     failed = pipeline.compare(engine, wanted).failed_attempt
     assert failed
     assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "log: the program's last words")
+    diff = pipeline.compare(engine, wanted).diff
     document = documents.drift_document(
-        pipeline.compare(engine, wanted).diff, failed, None, busy=None, warnings=()
+        diff, failed, None, verdict=diff.verdict, agents=(), busy=None, warnings=()
     )
     assert document["failed_attempt"]["code"] == "replacement-not-ready"
 

@@ -96,7 +96,7 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 15
+    assert len(suggestions()) == 18
     loaded = settings.load(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 7
     assert str(loaded.settings.network.subnet) == "10.213.0.0/20"
@@ -135,6 +135,10 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "images.envoy": "bundled",
         "images.coredns": "bundled",
         "otel.infra_port": "4320",
+        "otel.endpoint": "collector.test:4317",
+        "otel.server_name": "otel.test",
+        "otel.certs_dir": "certs",
+        "otel.sample": "0.5",
         "limits.connections": "5",
         "limits.connections_per_second": "5",
         "limits.datagrams_per_second": "5",
@@ -268,6 +272,12 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("network: 5\n", 1, "`network` must be a mapping"),
         ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "is not pinned by digest"),
         ("otel:\n  infra_port: 70000\n", 2, "less than or equal to 65535"),
+        ("otel:\n  endpoint: collector.test\n", 2, "write HOST:PORT"),
+        ("otel:\n  endpoint: 'https://collector.test:4317'\n", 2, "is not a host name"),
+        ("otel:\n  endpoint: collector.test:70000\n", 2, "write HOST:PORT"),
+        ("otel:\n  server_name: a b\n", 2, "is not a host name"),
+        ("otel:\n  certs_dir: ''\n", 2, "the folder is empty"),
+        ("otel:\n  sample: 2\n", 2, "less than or equal to 1"),
         ("drain_timeout: 5 parsecs\n", 1, "not a duration"),
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
         ("drain_timeout: true\n", 1, "not a duration"),

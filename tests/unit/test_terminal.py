@@ -18,7 +18,7 @@ from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibli
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
-from clawker_fw.report import documents, log, terminal, text, verdict
+from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -104,7 +104,11 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: terminal.answer(said),
             lambda: terminal.answer_styled(verdict.line(Verdict.CURRENT, said)),
             lambda: terminal.answer(
-                json.dumps(documents.drift_document(diff(said), None, None, busy=None, warnings=()))
+                json.dumps(
+                    documents.drift_document(
+                        diff(said), None, None, verdict=Verdict.DRIFTED, agents=(), busy=None, warnings=()
+                    )
+                )
             ),
             display,
             record,
@@ -117,7 +121,7 @@ def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
     rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
-    assert len(rows.splitlines()) == 5  # the last one tells how to see the files
+    assert len(rows.splitlines()) == 7  # the last one tells how to see the files
     record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
     assert len(record.splitlines()) == 1
 
@@ -151,7 +155,8 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
         for each, one in seen.observed.siblings.items()
     }
     observed = replace(seen.observed, siblings=hostile, orphans=(HOSTILE,))
-    out = printed(lambda: text.console().print(text.status_report(observed, seen.desired, seen.diff)))
+    found = status.of_comparison(replace(seen, observed=observed), 0)
+    out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Shape, Verdict
@@ -20,6 +21,7 @@ from clawker_fw.stack import images, labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.telemetry import FILE as TELEMETRY
 from clawker_fw.watch.decision import Answer, Outcome, Trigger, matters, ours
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
@@ -250,6 +252,23 @@ def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) ->
     changed = replace(watched.wanted, origin=origin(file, None, "changed"))
     watched.blueprint = lambda: replace(changed, rules=changed.rules.at(watched.script.now))
     assert watched.until(20) == ["0 start nothing", "12 interval leave"]
+
+
+def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Path) -> None:
+    """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
+    made = 12 + 1200 - 60 * 86400  # they begin an hour before, and live for 90 days and that hour
+    file = tmp_path / "clawker-fw.yaml"
+    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    told = stacks.blueprint(
+        watched.engine.facts(), "a.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
+    )
+    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), certificates=store)
+    stacks.converged(watched.engine, watched.wanted)
+    before, told_before = watched.engine.inside(COREDNS), watched.engine.inside(COREDNS).files[TELEMETRY]
+    watched.wanted = replace(watched.wanted, certificates=replace(store, clock=lambda: watched.script.now))
+    assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
+    assert watched.engine.inside(COREDNS) is before
+    assert before.files[TELEMETRY] != told_before
 
 
 def test_none_only_tells(watched: Watched) -> None:

@@ -1,8 +1,10 @@
 """The watcher's reports: records, metrics, the health page, and the service manager."""
 
+import dataclasses
 import json
 import logging
 import os
+import re
 import socket
 import stat
 import struct
@@ -17,6 +19,7 @@ import pytest
 
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import record
@@ -58,14 +61,30 @@ BLIND = Decision(
             {
                 "decision": "leave",
                 "verdict": "drifted",
-                "found": ["coredns hot hot/policy/names.json upgrade commit"],
+                "found": [
+                    {
+                        "sibling": "coredns",
+                        "layer": "hot",
+                        "field": "hot/policy/names.json",
+                        "cause": "upgrade",
+                        "action": "commit",
+                    }
+                ],
             },
         ),
         (
             HEALED,
             "warning",
             {
-                "healed": ["envoy state status tamper start"],
+                "healed": [
+                    {
+                        "sibling": "envoy",
+                        "layer": "state",
+                        "field": "status",
+                        "cause": "tamper",
+                        "action": "start",
+                    }
+                ],
                 "actions": ["start"],
                 "outcome": "done",
                 "seconds": 1.5,
@@ -92,7 +111,31 @@ def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> Non
     many = Decision(Trigger.START, Answer.LEAVE, 0, DRIFTED, (RULE,) * 25)
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(many)
-    assert caplog.records[0].fields["found"][-1] == "and 15 more"  # type: ignore[attr-defined]
+    fields = vars(caplog.records[0])["fields"]
+    assert (len(fields["found"]), fields["found_more"]) == (10, 15)
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        (QUIET, "current"),
+        (LEFT, "drifted  left for `run`: coredns hot/policy/names.json (commit)"),
+        (HEALED, "drifted  heal done after 1.5 s: envoy status (start)"),
+        (BLIND, "unknown  No.  again in 2.0 s"),
+    ],
+    ids=lambda value: value.answer if isinstance(value, Decision) else "",
+)
+def test_on_a_terminal_a_decision_is_a_line_for_a_person(
+    decision: Decision, expected: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches a watcher reads a time, the verdict and what was done; in a file it is a record."""
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write(decision)
+    (written,) = caplog.records
+    formatter = log._Formatter(as_json=False)  # noqa: SLF001 - as it is written
+    assert "event=watch_decision" in formatter.format(written)
+    monkeypatch.setattr(log, "understands_escapes", lambda _: True)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
@@ -103,6 +146,23 @@ def samples(metrics: Metrics) -> dict[str, float]:
     lines = [line for line in metrics.page().decode().splitlines() if line.startswith("clawker_fw_")]
     pairs = (line.rpartition(" ") for line in lines)
     return {name: float(value) for name, _, value in pairs if float(value)}
+
+
+def agent(name: str) -> Agent:
+    """Return an agent that is confined."""
+    return Agent(name, name, "image", "10.213.0.7", "", (), ())
+
+
+def test_metrics_name_attached_agents() -> None:
+    """Each agent has its address, until it has gone. A look that failed says nothing about them."""
+    metrics = Metrics("1.2", "abc")
+    key = 'clawker_fw_agent_info{agent="one",client_address="10.213.0.7"}'
+    metrics.report(dataclasses.replace(QUIET, agents=(agent("one"),)))
+    assert samples(metrics)[key] == 1
+    metrics.report(BLIND)
+    assert key in samples(metrics)
+    metrics.report(dataclasses.replace(QUIET, agents=(agent("two"),)))
+    assert key not in samples(metrics)
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:

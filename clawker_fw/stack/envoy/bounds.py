@@ -49,13 +49,11 @@ HELLO_SECONDS = 10
 STREAMS = 100
 """Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
 
-LOOKUPS = 100
-"""Requests and connections of one share of agents, below one group of rules, that wait for a lookup at once.
+LOOKUPS = 10_000
+"""Requests and connections of one share of agents that wait for a lookup at once. The next ones fail.
 
-The next ones fail. Those that wait for the same name count as well, but not those for a name that is known, so
-fewer would be too few for an agent that begins many at once. The engine's own resolver takes on 1,024 queries at
-once for a container, and gives up after 4 s. For a name that is never answered, it is asked five times in 5 s:
-four of these queries wait at any time, so one share can use 400 below the rules of one group.
+Those that wait for the same name count as well. How many names are looked up at once is the forwarder's to bound:
+`fwctl forward`.
 """
 
 CACHED_NAMES = 65536

@@ -183,7 +183,7 @@ def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
     return [
         {
             "name": _chain(chain, share),
-            "filters": filters(rule.port, lookups.cluster_of(rule, share), lookups.place(rule, share)),
+            "filters": filters(rule.port, lookups.cluster_of(rule, share), share),
         }
         for chain, rule in sorted(rules.items(), key=lambda each: each[0])
         for share in lookups.shares(rule)
@@ -204,13 +204,13 @@ def ending(name: str) -> Json:
     }
 
 
-def _filters(port: int | None, cluster: str, place: str, statistics: str, idle: float) -> list[Json]:
+def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: float) -> list[Json]:
     return [
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",
             "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
             port_value=port,
-            dns_cache_config=lookups.cache(place),
+            dns_cache_config=lookups.cache(share),
         ),
         extension(
             "envoy.filters.network.tcp_proxy",

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals
-from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
+from clawker_fw.stack.envoy.messages import TYPES, Json, duration, typed
+from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _STATISTICS = "udp"
 
 
-def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
+def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | None = None) -> Iterator[Json]:
     """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
     for name, port, rule in _forwarded(policy):
         host = {"address": rule.leads_to(name), "port_value": port}
@@ -28,7 +29,8 @@ def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
         yield {
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": cluster,
-            **({"type": "STATIC"} if rule.host else _looked_up()),
+            **({"alt_stat_name": name} if reporting else {}),  # the record of a session has it as the name
+            **({"type": "STATIC"} if rule.host else looked_up()),
             "load_assignment": {
                 "cluster_name": cluster,
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": host}}}]}],
@@ -38,27 +40,9 @@ def clusters(policy: Policy, addresses: EnvoyAddresses) -> Iterator[Json]:
         }
 
 
-def _looked_up() -> Json:
-    """Return what has a cluster lead to a name. Its first address counts: the others change with each answer.
-
-    A new address is for new sessions, and none of those that there are ends.
-    """
-    return {
-        "cluster_type": extension(
-            "envoy.clusters.dns",
-            "clusters.dns.v3.DnsCluster",
-            dns_lookup_family="V4_ONLY",
-            all_addresses_in_single_endpoint=True,
-            respect_dns_ttl=True,
-            dns_refresh_rate="60s",
-            dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "10s"},
-        ),
-        # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
-        "wait_for_warm_on_init": False,
-    }
-
-
-def listeners(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Iterator[Json]:
+def listeners(
+    policy: Policy, addresses: EnvoyAddresses, idle: float, reporting: Reporting | None = None
+) -> Iterator[Json]:
     """Yield the listeners. `idle` is for how many seconds nothing need be sent, if that is less than for UDP."""
     for name, port, rule in _forwarded(policy):
         place = {"protocol": "UDP", "address": str(addresses.virtual[name]), "port_value": port}
@@ -69,7 +53,9 @@ def listeners(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Iterato
             "traffic_direction": "INBOUND",
             "address": {"socket_address": place},
             "udp_listener_config": {"downstream_socket_config": _SOCKET},
-            "listener_filters": [_proxy(name, _cluster(name, port, rule), min(idle, bounds.SESSION_SECONDS))],
+            "listener_filters": [
+                _proxy(name, _cluster(name, port, rule), min(idle, bounds.SESSION_SECONDS), reporting)
+            ],
         }
 
 
@@ -77,7 +63,7 @@ _SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}
 """Numbers of 64 bits are text in canonical JSON."""
 
 
-def _proxy(name: str, cluster: str, idle: float) -> Json:
+def _proxy(name: str, cluster: str, idle: float, reporting: Reporting | None) -> Json:
     kind = f"{TYPES}.extensions.filters.udp.udp_proxy.v3"
     route = typed("route", f"{kind}.Route", cluster=cluster)
     return typed(
@@ -87,7 +73,7 @@ def _proxy(name: str, cluster: str, idle: float) -> Json:
         matcher={"on_no_match": {"action": route}},
         idle_timeout=duration(idle),
         upstream_socket_config=_SOCKET,
-        access_log=refusals.of_datagrams(name),
+        access_log=refusals.of_datagrams(name, reporting),
         access_log_options={"access_log_flush_interval": duration(refusals.SESSION_TOLD_AFTER)},
     )
 

@@ -25,6 +25,7 @@ from clawker_fw.stack.envoy.messages import (
     duration,
     extension,
 )
+from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -103,7 +104,7 @@ def cluster(connections: int) -> Json:
     }
 
 
-def listener(policy: Policy, idle: float) -> list[Json]:
+def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
     by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
     used = {port: chosen for port, chosen in by_port.items() if chosen.names}
@@ -121,7 +122,7 @@ def listener(policy: Policy, idle: float) -> list[Json]:
             "stat_prefix": THROUGH_RULES,
             "internal_listener": {},
             "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-            "access_log": refusals.of_rules(),
+            "access_log": refusals.of_rules(reporting),
             "filter_chain_matcher": {
                 "matcher_tree": {
                     "input": chains.matching_input("FilterStateInput", key=PORT),
@@ -137,7 +138,7 @@ def listener(policy: Policy, idle: float) -> list[Json]:
     ]
 
 
-def filters(port: int, routes_path: str, idle: float) -> list[Json]:
+def filters(port: int, routes_path: str, idle: float, reporting: Reporting | None = None) -> list[Json]:
     """Return the filters for plain HTTP: first of all it is noted who has connected, and to which port."""
     return [
         extension(
@@ -146,13 +147,14 @@ def filters(port: int, routes_path: str, idle: float) -> list[Json]:
             on_new_connection=[
                 _passed_on(PORT, str(port)),
                 _passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+                *([_told(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")] if reporting else []),
             ],
         ),
-        _connection_manager(routes_path, idle),
+        _connection_manager(routes_path, idle, reporting),
     ]
 
 
-def _connection_manager(routes_path: str, idle: float) -> Json:
+def _connection_manager(routes_path: str, idle: float, reporting: Reporting | None) -> Json:
     """Return the filter for plain HTTP.
 
     The port in a Host header is taken off before it is matched, and the upstream port is the listener's own:
@@ -228,7 +230,7 @@ def _connection_manager(routes_path: str, idle: float) -> Json:
                 )
             ],
         },
-        access_log=refusals.of_http(),
+        access_log=refusals.of_http(reporting),
     )
 
 
@@ -254,6 +256,10 @@ def _host_names_only() -> Json:
             },
         },
     )
+
+
+def _told(key: str, text: str) -> Json:
+    return _passed_on(key, text, factory_key="envoy.string")
 
 
 def _passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:

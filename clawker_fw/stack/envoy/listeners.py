@@ -12,9 +12,12 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, refusals
 from clawker_fw.stack.envoy.messages import HOST_NAME, TYPES, Json, extension
+from clawker_fw.stack.envoy.telemetry import Reporting
 
 
-def listeners(policy: Policy, address: IPv4Address, routes_path: str, idle: float) -> list[Json]:
+def listeners(
+    policy: Policy, address: IPv4Address, routes_path: str, idle: float, reporting: Reporting | None = None
+) -> list[Json]:
     """Return a listener for each port, and the one that HTTP requests go through if a rule allows any.
 
     `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
@@ -26,10 +29,11 @@ def listeners(policy: Policy, address: IPv4Address, routes_path: str, idle: floa
             chains.chains("tls", policy, Protocol.HTTPS, port),
             routes_path,
             idle,
+            reporting,
         )
         for port in policy.rules.ports
     ]
-    return [*ports, *http.listener(policy, idle)]
+    return [*ports, *http.listener(policy, idle, reporting), *([reporting.listener()] if reporting else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,9 @@ class Place:
     port: int
 
 
-def at(place: Place, tls_chains: chains.Chains, routes_path: str, idle: float) -> Json:
+def at(
+    place: Place, tls_chains: chains.Chains, routes_path: str, idle: float, reporting: Reporting | None = None
+) -> Json:
     """Return the listener at an address and port for hosts that are named."""
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
@@ -52,13 +58,13 @@ def at(place: Place, tls_chains: chains.Chains, routes_path: str, idle: float) -
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
         "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
         "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
-        "access_log": refusals.of_listener(),
+        "access_log": refusals.of_listener(reporting),
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
         ],
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
-            {"name": http.CHAIN, "filters": http.filters(place.port, routes_path, idle)},
+            {"name": http.CHAIN, "filters": http.filters(place.port, routes_path, idle, reporting)},
             *chains.forwarding(tls_chains, f"tls-{place.port}", idle),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
             chains.ending(chains.REFUSED),

@@ -1,7 +1,8 @@
 """What Envoy writes down of every refusal: a line of JSON on standard output, within 100 ms.
 
 An agent chooses names and paths, so they are cut, and escaped as JSON strings: no line can be forged. What is
-forwarded is not written down. Expressions are CEL over Envoy's attributes; Envoy writes `null` for what is absent.
+forwarded is not written down; with telemetry, a collector gets both (`telemetry`). Expressions are CEL over
+Envoy's attributes; Envoy writes `null` for what is absent.
 """
 
 import json
@@ -11,6 +12,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, routes
 from clawker_fw.stack.envoy.messages import HOST, PORT, SOURCE, TYPES, Json, extension
+from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
 _LONGEST = 255
 """Octets of a name or a path that are written down."""
@@ -68,7 +70,13 @@ _UPSTREAM_REASON = (
 )
 
 
-def of_listener() -> list[Json]:
+_FORWARDED = "has(upstream.local_address)"
+"""Of a connection that leads somewhere: Envoy has connected, and failed neither before nor at that."""
+
+_FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
+
+
+def of_listener(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
     refused = _cel(f"xds.filter_chain_name == '{chains.REFUSED}' && {_SERVER_NAME} != '{container.REFUSED_NAME}'")
     failed = _all(
@@ -90,10 +98,11 @@ def of_listener() -> list[Json]:
     crowded = _cel(f"{_CROWDED} && xds.filter_chain_name != '{chains.REFUSED}' && {_SERVER_NAME} != ''")
     denied = _cel(f"xds.filter_chain_name == '{chains.DENIED}'")
     any_of_them = {"or_filter": {"filters": [refused, denied, failed, never_said, crowded]}}
-    return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason})]
+    forwarded = _cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
+    return _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
 
 
-def of_opaque(name: str) -> list[Json]:
+def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
     failed = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}
     fields = {
@@ -104,14 +113,16 @@ def of_opaque(name: str) -> list[Json]:
         "reason": _first(otherwise=_UPSTREAM_REASON),
     }
     any_of_them = {"or_filter": {"filters": [failed, _cel("response.flags == 0 && !has(upstream.address)")]}}
-    return [_log(_all(any_of_them, _not_too_many()), fields)]
+    # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
+    told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
+    return _logs(any_of_them, _cel(_FORWARDED), fields, reporting, told)
 
 
 SESSION_TOLD_AFTER = 0.5
 """Seconds after which a session of UDP is looked at. It has no other moment: most never end by themselves."""
 
 
-def of_datagrams(name: str) -> list[Json]:
+def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
 
     One that could not connect is written down when it is looked at first. One for which there is no room ends at
@@ -131,7 +142,9 @@ def of_datagrams(name: str) -> list[Json]:
         "name": name,
         "reason": _first(("has(upstream.address)", Reason.PRIVATE_ADDRESS), otherwise=_text(Reason.LIMIT)),
     }
-    return [_log(_all({"or_filter": {"filters": [looked_at_first, no_room]}}, _not_too_many()), fields)]
+    ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, _cel(_FORWARDED))
+    told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
+    return _logs({"or_filter": {"filters": [looked_at_first, no_room]}}, ended, fields, reporting, told)
 
 
 def of_denied_route() -> Json:
@@ -144,7 +157,7 @@ def of_bad_name() -> Json:
     return _cel(f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')")
 
 
-def of_rules() -> list[Json]:
+def of_rules(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of the internal listener: HTTP requests that their rule forwards, but lead nowhere."""
     failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
     reason = _first(("xds.filter_chain_name == ''", Reason.NO_RULE), otherwise=_UPSTREAM_REASON)
@@ -158,10 +171,12 @@ def of_rules() -> list[Json]:
         "reason": reason,
     }
     any_of_them = {"or_filter": {"filters": [failed, _cel(_CROWDED)]}}
-    return [_log(_all(any_of_them, _not_too_many(f"string(filter_state['{SOURCE}'])")), fields)]
+    source = f"string(filter_state['{SOURCE}'])"
+    told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
+    return _logs(any_of_them, None, fields, reporting, told, source=source)
 
 
-def of_http() -> list[Json]:
+def of_http(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
     What the internal listener has written down already is not repeated.
@@ -189,7 +204,8 @@ def of_http() -> list[Json]:
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
     ours = _all({"status_code_filter": failed}, _cel(f"{own} && {not_ours}"))
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
-    return [_log(_all(any_of_them, _not_too_many()), {**_FIELDS, **_HTTP, "reason": reason})]
+    fields = {**_FIELDS, **_HTTP, "reason": reason}
+    return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting, {"rule": "%ROUTE_NAME%"})
 
 
 def buckets() -> bytes:
@@ -209,6 +225,24 @@ def buckets() -> bytes:
 
 def _bucket(number: int) -> str:
     return f"refusals-{number}"
+
+
+def _logs(
+    refused: Json,
+    allowed: Json | None,
+    fields: Mapping[str, str],
+    reporting: Reporting | None,
+    told: Mapping[str, str] | None = None,
+    *,
+    source: str = "source.address",
+) -> list[Json]:
+    """Return the log of what is refused, and those for a collector, whose records have what is `told` instead."""
+    written = [_log(_all(refused, _not_too_many(source)), fields)]
+    if reporting is None:
+        return written
+    fields = {**fields, **(told or {})}
+    forwarded = reporting.allowed(allowed, fields) if allowed else []
+    return [*written, *reporting.refused(refused, fields), *forwarded]
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:

@@ -12,16 +12,19 @@ from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, r
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
-from clawker_fw.stack.files import public
+from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
+from clawker_fw.stack.telemetry import CLUSTERS_PATH, Telemetry
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 _CLUSTERS = Resource(
     "clusters",
-    "cds/clusters.json",
+    CLUSTERS_PATH,
+    keyed=True,
     envoy=EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
 )
 _ROUTES = Resource(
@@ -35,17 +38,17 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (virtual.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
+RESOURCES = (virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed. The helper alone reads the first."""
+when a file in it is renamed. The helper alone reads the first two."""
 
 CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in (_CLUSTERS, _ROUTES, _LISTENERS))
 
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
 
-_GUARDED_TABLE, _EXEMPT_TABLE = 101, 102
+_GUARDED_TABLE, _EXEMPT_TABLE, _TELEMETRY_TABLE = 101, 102, 103
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
 
@@ -128,28 +131,38 @@ def boot(
     }
 
 
-def hot(policy: Policy, addressing: Addressing, slot: int, idle: float) -> Files:
+def hot(
+    policy: Policy, addressing: Addressing, slot: int, idle: float, telemetry: Telemetry | None = None
+) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
     `idle` is for how many seconds an open connection need not send.
     """
+    senders = (addressing.coredns(0), addressing.coredns(1))
+    addresses = (addressing.relay(slot), addressing.reporting(slot))
+    reporting = Reporting(telemetry, *addresses, senders, slot) if telemetry else None
     return {
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        **configuration(policy, addressing.envoy_addresses(slot), idle),
+        lookups.SUBTREES: public(lookups.subtrees(policy)),
+        **configuration(policy, addressing.envoy_addresses(slot), idle, reporting),
     }
 
 
-def configuration(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Files:
+def configuration(
+    policy: Policy, addresses: EnvoyAddresses, idle: float, reporting: Reporting | None = None
+) -> Files:
     """Return the files of those that Envoy itself reads. `addresses` are Envoy's."""
+    own = reporting.clusters() if reporting else []
+    clusters = discovery_response([*datagrams.clusters(policy, addresses, reporting), *own])
     return {
-        CLUSTERS: public(discovery_response(datagrams.clusters(policy, addresses))),
+        CLUSTERS: secret(clusters) if own else public(clusters),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(
                 [
-                    *listeners(policy, addresses.shared, _ROUTES.path, idle),
-                    *virtual_listeners.listeners(policy, addresses, _ROUTES.path, idle),
-                    *datagrams.listeners(policy, addresses, idle),
+                    *listeners(policy, addresses.shared, _ROUTES.path, idle, reporting),
+                    *virtual_listeners.listeners(policy, addresses, _ROUTES.path, idle, reporting),
+                    *datagrams.listeners(policy, addresses, idle, reporting),
                 ]
             )
         ),
@@ -157,7 +170,10 @@ def configuration(policy: Policy, addresses: EnvoyAddresses, idle: float) -> Fil
 
 
 def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the limits of each agent. CoreDNS, which tests Envoy like an agent, is not limited."""
+    """Return the limits of each agent. CoreDNS, which tests Envoy like an agent, is not limited.
+
+    It alone may connect to the `private` addresses, at which its telemetry is passed on.
+    """
     return {
         "subnet": str(addressing.agents),
         "except": [str(addressing.coredns(slot)) for slot in (0, 1)],
@@ -166,15 +182,16 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
         "connections_per_second": limits.connections_per_second,
         "queries_per_second": 0,
         "datagrams_per_second": limits.datagrams_per_second,
+        "private": [str(addressing.relay(slot)) for slot in (0, 1)],
     }
 
 
 def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return what `fwctl serve` makes of the network: two further sources, each with its own routing table.
+    """Return what `fwctl serve` makes of the network: three further sources, each with its own routing table.
 
     A table that knows the default route and nothing else refuses whatever is not the world, at connect, for
     every address that is tried. The exempt source may reach private ranges and the egress network, but neither
-    the agents nor any address of ours.
+    the agents nor any address of ours. Neither may the source of telemetry, whose collector is the user's choice.
     """
     agents, egress = addressing.agents, addressing.egress
     refused_to_guarded = {*SPECIAL_RANGES, *PRIVATE_RANGES, agents, egress}
@@ -182,14 +199,22 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
     refused_to_exempt = {str(network) for network in (*SPECIAL_RANGES, agents)} | own
     common = {"gateway": str(addressing.egress_gateway), "subnet": str(egress)}
     guarded, exempt = str(addressing.guarded(slot)), str(addressing.exempt(slot))
+    reporting = str(addressing.reporting(slot))
     interfaces = [
         {"address": str(addressing.envoy(slot)), "subnet": str(agents)},
         {"address": str(addressing.egress_primary(slot)), **common},
     ]
     return {
         **container.network(Sibling.ENVOY, interfaces, {}, _limits(addressing, limits, capacity)),
+        "forwarder": {
+            "listen": f"{lookups.FORWARDER}:{lookups.DNS_PORT}",
+            "upstream": f"{container.RESOLVER}:{lookups.DNS_PORT}",
+        },
         "blocks": [str(block) for block in addressing.blocks(slot)],
-        "addresses": [{"address": address, "subnet": str(egress)} for address in (guarded, exempt)],
+        "addresses": [
+            *({"address": address, "subnet": str(egress)} for address in (guarded, exempt, reporting)),
+            {"address": str(addressing.relay(slot)), "subnet": str(agents)},
+        ],
         "tables": [
             {
                 **common,
@@ -199,13 +224,19 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
                 "connected": False,
                 "unreachable": sorted(str(network) for network in refused_to_guarded),
             },
-            {
-                **common,
-                "name": "exempt",
-                "from": exempt,
-                "table": _EXEMPT_TABLE,
-                "connected": True,
-                "unreachable": sorted(refused_to_exempt),
-            },
+            *(
+                {
+                    **common,
+                    "name": name,
+                    "from": source,
+                    "table": table,
+                    "connected": True,
+                    "unreachable": sorted(refused_to_exempt),
+                }
+                for name, source, table in (
+                    ("exempt", exempt, _EXEMPT_TABLE),
+                    ("telemetry", reporting, _TELEMETRY_TABLE),
+                )
+            ),
         ],
     }

@@ -15,6 +15,7 @@ from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.listeners import Place, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, duration, extension
+from clawker_fw.stack.envoy.telemetry import NAME, Reporting
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _CHAIN = "tcp"
@@ -23,7 +24,13 @@ MOST_APART = 256
 """Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
 
 
-def listeners(policy: Policy, addresses: EnvoyAddresses, routes_path: str, idle: float) -> Iterator[Json]:
+def listeners(
+    policy: Policy,
+    addresses: EnvoyAddresses,
+    routes_path: str,
+    idle: float,
+    reporting: Reporting | None = None,
+) -> Iterator[Json]:
     """Yield the listeners of all names that have an address of their own.
 
     `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
@@ -33,11 +40,11 @@ def listeners(policy: Policy, addresses: EnvoyAddresses, routes_path: str, idle:
         address = addresses.virtual[name]
         for opaque, ports in _opaque(allowed).items():
             for together in [[port] for port in ports] if apart else [ports]:
-                yield _forwarding(name, opaque, address, together, idle)
+                yield _forwarding(name, opaque, address, together, idle, reporting=reporting)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
-            yield at(Place(f"{name} port-{port}", address, port), own, routes_path, idle)
+            yield at(Place(f"{name} port-{port}", address, port), own, routes_path, idle, reporting)
 
 
 def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
@@ -49,7 +56,9 @@ def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
     return found
 
 
-def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], idle: float) -> Json:
+def _forwarding(
+    name: str, rule: Rule, address: IPv4Address, ports: list[int], idle: float, *, reporting: Reporting | None
+) -> Json:
     """Return a listener that forwards to one host, to the port to which an agent has connected."""
     places = [
         {"address": {"socket_address": {"address": str(address), "port_value": port}}} for port in sorted(ports)
@@ -63,17 +72,21 @@ def _forwarding(name: str, rule: Rule, address: IPv4Address, ports: list[int], i
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
         **first,
         **({"additional_addresses": others} if others else {}),
-        "access_log": refusals.of_opaque(name),
-        "filter_chains": [{"name": _CHAIN, "filters": _filters(name, rule, idle)}],
+        "access_log": refusals.of_opaque(name, reporting),
+        "filter_chains": [{"name": _CHAIN, "filters": _filters(name, rule, idle, reporting)}],
     }
 
 
-def _filters(name: str, rule: Rule, idle: float) -> list[Json]:
+def _filters(name: str, rule: Rule, idle: float, reporting: Reporting | None) -> list[Json]:
     return [
         extension(
             "envoy.filters.network.set_filter_state",
             "filters.network.set_filter_state.v3.Config",
-            on_new_connection=[_state(HOST, rule.leads_to(name)), _state(PORT, "%DOWNSTREAM_LOCAL_PORT%")],
+            on_new_connection=[
+                _state(HOST, rule.leads_to(name)),
+                _state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+                *([{**_state(NAME, name), "factory_key": "envoy.string"}] if reporting else []),
+            ],
         ),
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",

@@ -4,6 +4,7 @@ export DEBIAN_FRONTEND=noninteractive
 mkdir -p /srv/tls /srv/www/debian /srv/www/npm /srv/www/pypi/simple/greeting /srv/git
 cp "$HERE"/nginx.conf "$HERE"/echo.mjs "$HERE"/serve.sh "$HERE"/fetch-go /srv
 printf 'hello\n' >/srv/www/hello
+printf '%s\n' 'local stratum 3' 'allow all' 'cmdport 0' >/srv/chrony.conf
 
 # A certificate authority that everything in the image trusts, as it does the real ones.
 cd /srv/tls

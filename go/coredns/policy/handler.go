@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"io"
 	"strings"
 	"time"
 
@@ -18,6 +19,11 @@ type Handler struct {
 	source   *Source
 	refusals *Recorder
 	now      func() time.Time
+}
+
+// NewHandler returns a handler that answers from a source, and writes refusals to out.
+func NewHandler(source *Source, out io.Writer) Handler {
+	return Handler{source, NewRecorder(out), time.Now}
 }
 
 // explanations are what an agent is told of the reasons why a name does not exist. The whole product uses the same
@@ -54,7 +60,7 @@ func (h Handler) Name() string { return "policy" }
 
 // ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
 // Every other name does not exist (RFC 2308). Transfers are refused; updates and notifications are not implemented.
-func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
+func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
 	list := h.source.List()
 	reply := new(dns.Msg)
 	reply.SetReply(query)
@@ -75,8 +81,10 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 		reply.Ns = authority(list.ttl)
 	case question.QType() == dns.TypeA:
 		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
+		reason = ""
 		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: decision.Address.AsSlice()}}
 	default:
+		reason = ""
 		reply.Ns = authority(list.ttl)
 	}
 	if query.IsEdns0() != nil {
@@ -89,7 +97,11 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	if err := writer.WriteMsg(reply); err != nil {
 		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
 	}
-	if reply.Rcode != dns.RcodeSuccess {
+	if isOwnCheck(writer.RemoteAddr(), question.QName()) {
+		return dns.RcodeSuccess, nil
+	}
+	tell(ctx, Outcome{true, reason, reply.Rcode, len(reply.Answer)})
+	if reason != "" {
 		if err := h.refusals.Record(writer.RemoteAddr(), reply, reason); err != nil {
 			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
 		}

@@ -248,6 +248,36 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 	}
 }
 
+// A plugin before this one learns the decision itself: the response code does not say whether a query was refused.
+func TestServeDNSTellsTheOutcome(t *testing.T) {
+	for what, each := range map[string]struct {
+		from   net.Addr
+		name   string
+		kind   uint16
+		wanted Outcome
+	}{
+		"the address":     {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
+		"no data":         {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
+		"another":         {stranger, "b.test.", dns.TypeA, Outcome{true, noRule, dns.RcodeNameError, 0}},
+		"a denied one":    {stranger, "no.w.test.", dns.TypeA, Outcome{true, denied, dns.RcodeNameError, 0}},
+		"a transfer":      {stranger, "a.test.", dns.TypeAXFR, Outcome{true, badRequest, dns.RcodeRefused, 0}},
+		"what fwctl asks": {ourself, askedByOurselves, dns.TypeA, Outcome{}},
+	} {
+		asked, _ := handler(t)
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, each.kind)
+		ctx, outcome := WithOutcome(context.Background())
+
+		if _, err := asked.ServeDNS(ctx, &writer{from: each.from}, query); err != nil {
+			t.Fatal(err)
+		}
+
+		if *outcome != each.wanted || outcome.Allowed() != (each.wanted.Reason == "") {
+			t.Errorf("%s: got %+v, expected %+v", what, *outcome, each.wanted)
+		}
+	}
+}
+
 // broken is an output on which every write fails.
 type broken struct{}
 

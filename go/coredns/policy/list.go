@@ -1,14 +1,12 @@
 // Package policy is the CoreDNS plugin that answers all queries from one list of names, read from a file.
 //
 // An allowed name has an address, and every other name does not exist. The list is complete, so no query is ever
-// forwarded. The process itself computes the digest of the bytes that it has read, and reports it as live.
+// forwarded.
 package policy
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,12 +54,11 @@ type entry struct{ at, below answer }
 
 // List is a parsed, immutable policy.
 type List struct {
-	digest string
-	ttl    uint32
-	names  map[string]entry
+	ttl   uint32
+	names map[string]entry
 }
 
-// Parse parses a list. Its digest is the SHA-256 of the whole content, in hexadecimal.
+// Parse parses a list.
 func Parse(content []byte) (*List, error) {
 	var read file
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -75,8 +72,7 @@ func Parse(content []byte) (*List, error) {
 	if read.Names == nil {
 		return nil, errors.New("names is missing; write {} for an empty list")
 	}
-	sum := sha256.Sum256(content)
-	list := &List{hex.EncodeToString(sum[:]), read.TTL, make(map[string]entry, len(read.Names))}
+	list := &List{read.TTL, make(map[string]entry, len(read.Names))}
 	for name, said := range read.Names {
 		if !isHostName(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)

@@ -73,9 +73,6 @@ func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error 
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
 	}
-	if question.Name == askedByOurselves && isOwn(source) {
-		return nil
-	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	now := r.now()
@@ -144,6 +141,9 @@ func address(source net.Addr) netip.Addr {
 	}
 	return from.Addr().Unmap()
 }
+
+// isOwnCheck reports whether a query is the one by which the container checks that agents are refused.
+func isOwnCheck(source net.Addr, name string) bool { return name == askedByOurselves && isOwn(source) }
 
 // isOwn reports whether an address belongs to this container. An address that can't be checked does not.
 func isOwn(source net.Addr) bool {

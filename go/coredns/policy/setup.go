@@ -2,11 +2,12 @@ package policy
 
 import (
 	"os"
-	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+
+	"clawker-fw/coredns/hotfile"
 )
 
 func init() { plugin.Register("policy", setup) }
@@ -22,17 +23,17 @@ func setup(controller *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error("policy", err)
 	}
-	listener, err := listen(arguments[1])
+	listener, err := hotfile.Listen(arguments[1])
 	if err != nil {
 		return plugin.Error("policy", err)
 	}
 	go source.Follow()
-	go source.tell(listener)
+	go hotfile.Tell(listener, func() any { return source.status() })
 	controller.OnShutdown(func() error {
 		source.Close()
 		return listener.Close()
 	})
-	handler := Handler{source, NewRecorder(os.Stdout), time.Now}
+	handler := NewHandler(source, os.Stdout)
 	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	return nil
 }

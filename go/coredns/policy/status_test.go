@@ -2,13 +2,14 @@ package policy
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"clawker-fw/coredns/hotfile"
 )
 
 // socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
@@ -52,93 +53,28 @@ func TestStatusSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := listen(path)
+	listener, err := hotfile.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
-		source.tell(listener)
+		hotfile.Tell(listener, func() any { return source.status() })
 		close(ended)
 	}()
-	digest := parse(t, listOf("a.test")).digest
+	digest := source.Status().Digest
 	first := statusFrom(t, path)
-	if first != (Status{Build: first.Build, Digest: digest, Names: 1}) || len(first.Build) <= len("CoreDNS-") {
+	if first != (Status{first.Build, hotfile.Status{Digest: digest}, 1}) || len(first.Build) <= len("CoreDNS-") {
 		t.Errorf("got %+v", first)
 	}
-	gone, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close() // a client that goes away does not block others
 	write(t, file, "{}")
-	source.take()
+	_ = source.Load()
 
 	second := statusFrom(t, path)
 
-	if second != (Status{first.Build, digest, 1, 1, file + ": names is missing; write {} for an empty list"}) {
+	if reason := file + ": names is missing; write {} for an empty list"; second != (Status{first.Build, hotfile.Status{Digest: digest, Refused: 1, Reason: reason}, 1}) {
 		t.Errorf("got %+v", second)
 	}
 	listener.Close()
 	<-ended
-	if connection, err := net.Dial("unix", path); err == nil {
-		connection.Close()
-		t.Error("it answers after its end")
-	}
-}
-
-// failing is a listener whose first accepts fail, as without a free file descriptor.
-type failing struct {
-	net.Listener
-	left int
-}
-
-func (f *failing) Accept() (net.Conn, error) {
-	if f.left > 0 {
-		f.left--
-		return nil, errors.New("too many open files")
-	}
-	return f.Listener.Accept()
-}
-
-// A failed accept does not end the status server, since a process without a status would count as dead.
-func TestStatusSocketGoesOn(t *testing.T) {
-	path, file := socketPath(t), filepath.Join(t.TempDir(), "names.json")
-	write(t, file, listOf("a.test"))
-	source, err := Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		source.tell(&failing{listener, 2})
-		close(ended)
-	}()
-	defer func() { <-ended }()
-	defer listener.Close()
-
-	if status := statusFrom(t, path); status.Names != 1 {
-		t.Errorf("got %+v", status)
-	}
-}
-
-// The socket replaces one left by an ended process, and everybody may open it.
-func TestListen(t *testing.T) {
-	path := socketPath(t)
-	write(t, path, "left behind")
-	listener, err := listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
-		t.Errorf("got %v, %v", info.Mode(), err)
-	}
-	if _, err := listen(filepath.Join(path, "below")); err == nil {
-		t.Error("a socket below a socket")
-	}
 }

@@ -1,0 +1,248 @@
+"""What telemetry costs agents and both siblings while the collector is well, down, silent, slow, or refuses.
+
+Two stacks, with and without telemetry, take turns under the same open loop of new connections and DNS queries, so
+that other load affects both. The collector is a real one, in the network of a private engine.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Bound, Result, Series
+from bench.quiet import quiet
+from bench.stage import NAMES, RULES, Stage
+from bench.strain import SIBLINGS, Siblings
+from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.stack.certs import mint_authority
+from devkit.collectors import Collector
+from devkit.engines import EngineError, PrivateEngine
+from devkit.firewall import Firewall, remove_project
+from devkit.peers import Peer
+from devkit.waiting import until
+
+SECONDS = 60.0
+RATE, QUERIES = 500, 2000
+HOST, PORT, NAME = "203.0.113.77", 4317, "collector.test"
+
+MOST_MORE_MS, MOST_MORE_SHARE = 1.0, 0.05
+"""What p50 and p99 may be above those without telemetry: the larger of the two."""
+
+MOST_MEGABYTES, MOST_SECONDS = 5.0, 5.0
+
+_SLOW_SECONDS, _AWAKE_SECONDS = 5.0, 0.2
+_COUNTED_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one stack did under load: what its agent met, and the memory of its siblings at the end."""
+
+    met: Mapping[str, Any]
+    asked: int
+    megabytes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Both stacks with their agents, and the collector."""
+
+    stage: Stage
+    engine: PrivateEngine
+    bare: Firewall
+    told: Firewall
+    agents: Mapping[str, Peer]
+    collector: Collector
+    folder: Path
+
+    def load(self, firewall: Firewall, seconds: float) -> Turn:
+        """Put a stack under load: connections at a rate, and queries beside them."""
+        agent = self.agents[firewall.project]
+        pause = f"{1_000_000 // QUERIES}us"
+        asked: list[Mapping[str, Any]] = []
+        arguments = ("inundate", "refused.test", "--seconds", str(seconds), "--pause", pause)
+        asking = threading.Thread(target=lambda: asked.append(agent.ask(*arguments).last))
+        asking.start()
+        urls = ("https://a.test/", "http://h.test/")
+        met = agent.ask("load", "--rate", str(RATE), "--seconds", str(seconds), *urls).last
+        asking.join()
+        return Turn(met, met["sent"] + asked[0]["sent"], self.siblings(firewall).megabytes())
+
+    def siblings(self, firewall: Firewall) -> Siblings:
+        """Return the siblings of a stack."""
+        return Siblings(self.stage.docker, firewall, self.engine)
+
+    def counted(self, sibling: str) -> dict[str, int]:
+        """Return what the sibling with telemetry says of its records."""
+        container = self.told.container(sibling)
+        identity = self.stage.docker.exec_create(container, ["/fw/bin/fwctl", "probe"])["Id"]
+        telemetry: dict[str, int] = json.loads(self.stage.docker.exec_start(identity))["telemetry"]
+        return telemetry
+
+    def flows_after(self) -> float:
+        """Return after how many seconds the collector takes records again, from both siblings."""
+        began, before = time.monotonic(), {each: self.counted(each)["sent"] for each in SIBLINGS}
+        agent = self.agents[self.told.project]
+
+        def flows() -> bool:
+            agent.get("https://a.test/")
+            return all(self.counted(each)["sent"] > sent for each, sent in before.items())
+
+        until(flows, 60, every=0.1)
+        return time.monotonic() - began
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Have nobody listen."""
+        self.collector.stop()
+        try:
+            yield
+        finally:
+            self.collector.start()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Have every packet to the collector dropped."""
+        rule = ["INPUT", "--protocol", "tcp", "--dport", str(PORT), "--jump", "DROP"]
+        self.engine.run_in_network(["iptables", "--insert", *rule])
+        try:
+            yield
+        finally:
+            self.engine.run_in_network(["iptables", "--delete", *rule])
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Have the collector sleep most of the time, so that an answer takes up to 5 s."""
+        ended = threading.Event()
+
+        def sleep() -> None:
+            while not ended.wait(_AWAKE_SECONDS):
+                self.collector.process.send_signal(signal.SIGSTOP)
+                ended.wait(_SLOW_SECONDS)
+                self.collector.process.send_signal(signal.SIGCONT)
+
+        sleeping = threading.Thread(target=sleep)
+        sleeping.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            sleeping.join()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Have a collector there that trusts another authority."""
+        store = _store(self.folder, self.told.project)
+        foreign = mint_authority("foreign", time.time()).certificate
+        before = self.engine.network_argv()
+        with (
+            self.down(),
+            Collector(self.folder / "foreign", _endpoint(), store.collector(NAME)[1], foreign, before),
+        ):
+            yield
+
+
+def measure(stage: Stage) -> Result:
+    """Load both stacks in turn with each kind of collector, and count what became of the records."""
+    result = Result()
+    seconds = stage.seconds or SECONDS
+    with _scene(stage) as scene:
+        kinds: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            "well": nullcontext,
+            "down": scene.down,
+            "silent": scene.silent,
+            "slow": scene.slow,
+            "refusing": scene.refusing,
+        }
+        for kind, spoiled in kinds.items():
+            if not stage.only or kind in stage.only:
+                _measure_kind(scene, kind, spoiled, seconds, result)
+    return result
+
+
+def _measure_kind(
+    scene: Scene, kind: str, spoiled: Callable[[], AbstractContextManager[None]], seconds: float, result: Result
+) -> None:
+    before = {each: scene.counted(each) for each in SIBLINGS}
+    with spoiled():
+        quiet()
+        bare = scene.load(scene.bare, seconds)
+        quiet()
+        told = scene.load(scene.told, seconds)
+    back = scene.flows_after()
+    for name in ("p50_ms", "p99_ms", "p50_dns_ms", "p99_dns_ms"):
+        without, with_it = (float(turn.met[name]) for turn in (bare, told))
+        most = max(MOST_MORE_MS, MOST_MORE_SHARE * without)
+        result.series.append(
+            Series(f"{kind}: {name.removesuffix('_ms')}, without and with", (without, with_it), "ms")
+        )
+        result.bounds.append(Bound(f"{kind}: more {name.removesuffix('_ms')}", most, with_it - without, "ms"))
+    result.bounds.append(Bound(f"{kind}: failed requests", 0, told.met["failed"]))
+    for each in SIBLINGS:
+        more = told.megabytes[each] - bare.megabytes[each]
+        result.bounds.append(Bound(f"{kind}: more memory of {each}", MOST_MEGABYTES, more, "MB"))
+    result.bounds.append(Bound(f"{kind}: until records flow again", MOST_SECONDS, back, "s"))
+    uncounted = _uncounted(scene, before, told)
+    result.bounds.append(Bound(f"{kind}: queries without a counted record", 0, uncounted))
+    after = {each: scene.counted(each) for each in SIBLINGS}
+    result.raw[kind] = {"bare": bare.met, "told": told.met, "before": before, "after": after, "back": back}
+    change = {each: {how: after[each][how] - before[each][how] for how in ("sent", "lost")} for each in SIBLINGS}
+    shares = (f"{each} {change[each]['sent']:,} sent, {change[each]['lost']:,} lost" for each in SIBLINGS)
+    result.notes.append(f"{kind}: {'; '.join(shares)}")
+
+
+def _uncounted(scene: Scene, before: Mapping[str, Mapping[str, int]], turn: Turn) -> int:
+    """Return of how many queries CoreDNS does not know what became of their records."""
+    known = sum(before["coredns"].values())
+
+    def left() -> int:
+        return max(0, turn.asked - (sum(scene.counted("coredns").values()) - known))
+
+    end = time.monotonic() + _COUNTED_SECONDS
+    while left() and time.monotonic() < end:
+        time.sleep(1)
+    return left()
+
+
+@contextmanager
+def _scene(stage: Stage) -> Iterator[Scene]:
+    engine = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
+    if engine.init is None:
+        raise EngineError("the collector runs in the network of a private engine: choose one with --kind")
+    engine.run_in_network(["ip", "address", "add", f"{HOST}/32", "dev", "lo"])
+    folder = stage.firewall.folder
+    told = replace(stage.firewall, variables={"XDG_STATE_HOME": str(folder)})
+    bare = replace(stage.firewall, project=f"{told.project}0", folder=folder / "bare")
+    bare.folder.mkdir()
+    store = _store(folder, told.project)
+    store.provide()
+    trusted, pair = store.collector(NAME)
+    limits = {"connections_per_second": 100_000, "queries_per_second": 100_000}
+    try:
+        with Collector(folder / "collector", _endpoint(), pair, trusted, engine.network_argv()) as collector:
+            told.write(*RULES, limits=limits, otel={"endpoint": _endpoint(), "server_name": NAME})
+            bare.write(*RULES, limits=limits)
+            agents = {each.project: _up(stage, each) for each in (bare, told)}
+            yield Scene(stage, engine, bare, told, agents, collector, folder)
+    finally:
+        remove_project(stage.docker, bare.project)
+
+
+def _up(stage: Stage, firewall: Firewall) -> Peer:
+    """Bring a stack up with an origin, and return an agent of it."""
+    firewall.run()
+    firewall.origin(stage.peers, NAMES)
+    return firewall.agent(stage.peers)
+
+
+def _store(folder: Path, project: str) -> CertificateStore:
+    return CertificateStore(folder / "clawker-fw" / "certs" / project, project, keeps=True)
+
+
+def _endpoint() -> str:
+    return f"{HOST}:{PORT}"

@@ -1,0 +1,291 @@
+"""The certificates on this machine: read, checked, renewed, and kept in the user's state folder.
+
+A folder for each project, which only the user can read; files are replaced by rename, under a lock. Which
+credentials a stack should use is decided here: the newest that are valid, whether they are kept here or live in
+its siblings. So two machines never take turns, and one without the authority's key uses what is live.
+"""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from clawker_fw.model import Sibling
+from clawker_fw.stack.certs import (
+    NO_CREDENTIALS,
+    RENEWED_AFTER,
+    Credentials,
+    Judgement,
+    Pair,
+    Running,
+    certificate,
+    first_certificate,
+    judge,
+    mint_authority,
+    mint_client,
+    mint_server,
+)
+from clawker_fw.stack.digests import Digests
+
+AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
+"""The names of pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
+
+LEAD_SECONDS = 3600.0
+"""For how long credentials must still be valid to be put into siblings that have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
+
+    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine.
+    """
+
+    credentials: Credentials | None = None
+    reason: str = ""
+    renewed_at: float | None = None
+
+
+def state_folder() -> Path:
+    """Return the folder of all projects, in the user's state folder."""
+    return platformdirs.user_state_path("clawker-fw") / "certs"
+
+
+@dataclass(frozen=True)
+class CertificateStore:
+    """The certificates of one project. `own` is the user's folder (`otel.certs_dir`), which is never written to.
+
+    Only a store that `keeps` writes. Another one mints what it lacks in memory, to show what a run would do.
+    """
+
+    folder: Path
+    project: str
+    own: Path | None = None
+    keeps: bool = False
+    digests: Digests | None = field(default=None, compare=False, repr=False)
+    clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+
+    def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
+        """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
+        now = self.clock()
+        alive = running.credentials
+        live = self._judged(alive) if alive else Judgement("nothing is live")
+        try:
+            found = self._local(now, may_found=not running.any)
+        except (OSError, ValueError) as error:
+            found = Provision(reason=_sentence(error))
+        here = self._judged(found.credentials) if found.credentials else Judgement(found.reason)
+        unusable = here.unusable(now, LEAD_SECONDS)
+        if alive and not live.unusable(now) and alive != found.credentials:
+            if unusable:
+                return Provision(alive, f"{unusable}; what is live is kept until it expires")
+            if self.own is None and live.issued > here.issued:
+                return Provision(alive)
+        if unusable:
+            return Provision(reason=unusable)
+        return Provision(found.credentials, found.reason, found.renewed_at)
+
+    def _local(self, now: float, *, may_found: bool) -> Provision:
+        """Return what is kept here, renewed if it is due. `may_found` allows a new authority.
+
+        Raises:
+            OSError, ValueError: when there is nothing that could be used.
+        """
+        if self.own is not None and not (self.own / f"{AUTHORITY}.key").exists():
+            return Provision(self._read(self.own, self.own))
+        with self._locked():
+            authority = self._authority(now, may_found=may_found)
+            kept: Credentials | None = None
+            with suppress(OSError):
+                kept = self._read(self.own or self.folder, self.folder)
+            judged = self._judged(kept) if kept else Judgement("there are none")
+            if kept and not judged.unusable(now, LEAD_SECONDS) and now < judged.renewed_at:
+                return Provision(kept, renewed_at=judged.renewed_at)
+            try:
+                return self._renewed(authority, now)
+            except (OSError, ValueError) as error:
+                if kept is None:
+                    raise
+                return Provision(kept, f"the certificates can't be renewed: {_sentence(error)}")
+
+    def _renewed(self, authority: Pair, now: float) -> Provision:
+        pairs = {each: mint_client(authority, self.project, each, now) for each in Sibling}
+        for sibling, pair in pairs.items():
+            self._keep(sibling.value, pair)
+        minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
+        return Provision(minted, renewed_at=self._judged(minted).renewed_at)
+
+    def _authority(self, now: float, *, may_found: bool) -> Pair:
+        """Return the authority. Its certificate may be followed by those that are also trusted.
+
+        Raises:
+            OSError: when it can't be read, or may not be made.
+        """
+        folder = self.own or self.folder
+        try:
+            return _read_pair(folder, AUTHORITY)
+        except FileNotFoundError:
+            if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
+                raise
+            if not may_found:
+                raise OSError(
+                    f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
+                    "been made yet"
+                ) from None
+        founded = mint_authority(self.project, now)
+        self._keep(AUTHORITY, founded)
+        return founded
+
+    def rotate(self, *, authority: bool) -> None:
+        """Renew the siblings' certificates now, or found a new authority. The former one stays trusted.
+
+        Raises:
+            OSError, ValueError: when that is impossible.
+        """
+        now = self.clock()
+        with self._locked():
+            if not authority:
+                self._renewed(self._authority(now, may_found=False), now)
+                return
+            founded = mint_authority(self.project, now)
+            with suppress(OSError):
+                former = first_certificate(_read_pair(self.folder, AUTHORITY).certificate)
+                founded = Pair(founded.certificate + former, founded.key)
+            self._keep(AUTHORITY, founded)
+            for name in (COLLECTOR, *Sibling):
+                (self.folder / f"{name}.crt").unlink(missing_ok=True)
+            self._renewed(founded, now)
+
+    def collector(self, host: str) -> tuple[bytes, Pair]:
+        """Return what the collector at a host needs: the authorities that it trusts, and its own pair.
+
+        Raises:
+            OSError, ValueError: when it can't be made here.
+        """
+        now = self.clock()
+        with self._locked():
+            authority = self._authority(now, may_found=False)
+            with suppress(OSError, ValueError):
+                kept = _read_pair(self.folder, COLLECTOR)
+                said = certificate(kept.certificate)
+                if host in said.names and now < said.begins + RENEWED_AFTER * (said.ends - said.begins):
+                    return authority.certificate, kept
+            minted = mint_server(authority, host, now)
+            self._keep(COLLECTOR, minted)
+            return authority.certificate, minted
+
+    def watcher(self) -> tuple[bytes, Pair]:
+        """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
+
+        Raises:
+            OSError, ValueError: when there is none, and it can't be made here.
+        """
+        if self.own is not None and not (self.own / f"{AUTHORITY}.key").exists():
+            return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
+        with self._locked():
+            authority = self._authority(self.clock(), may_found=False)
+        return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
+
+    def kept(self) -> dict[str, tuple[Path, bytes]]:
+        """Return the certificates that are kept here, without keys: by name, the path and the content."""
+        found: dict[str, tuple[Path, bytes]] = {}
+        for name in (AUTHORITY, *Sibling, COLLECTOR, WATCHER):
+            for folder in (self.folder, *([self.own] if self.own else [])):
+                path = folder / f"{name}.crt"
+                with suppress(OSError):
+                    found[str(name)] = path, path.read_bytes()
+        return found
+
+    def _read(self, trust: Path, pairs: Path) -> Credentials:
+        authority = (trust / f"{AUTHORITY}.crt").read_bytes()
+        return Credentials(
+            authority, *(_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
+        )
+
+    def _judged(self, credentials: Credentials) -> Judgement:
+        """Judge credentials, or recall how equal ones were judged."""
+        parts = [credentials.trust, *(part for each in Sibling for part in _parts(credentials.of(each)))]
+        sums = [hashlib.sha256(part).digest() for part in parts]
+        key = f"certs {hashlib.sha256(b''.join(sums)).hexdigest()}"
+        if self.digests is not None and (text := self.digests.recall(key)):
+            known = Judgement.read(text)
+            if known is not None:
+                return known
+        judged = judge(credentials)
+        if self.digests is not None:
+            self.digests.remember(key, judged.written())
+        return judged
+
+    def _keep(self, name: str, pair: Pair) -> None:
+        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit."""
+        if not self.keeps:
+            return
+        write_private(self.folder / f"{name}.key", pair.key)
+        write_private(self.folder / f"{name}.crt", pair.certificate)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock. A store that only reads needs none where there is no folder yet.
+
+        Raises:
+            OSError: when the folder can't be used.
+        """
+        path = self.folder / "lock"
+        if self.keeps:
+            make_private(self.folder)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        else:
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                yield
+                return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only the user can enter.
+
+    Raises:
+        OSError: when it can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file, which only the user can read from its first byte on.
+
+    Raises:
+        OSError: when it can't be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    fresh.replace(path)
+
+
+def _read_pair(folder: Path, name: str) -> Pair:
+    return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+
+
+def _parts(pair: Pair) -> tuple[bytes, bytes]:
+    return pair.certificate, pair.key
+
+
+def _sentence(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,168 @@
+"""The commands about certificates: `certs show`, `rotate` and `export`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.comparing import comparison, print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.certificate_store import CertificateStore
+    from clawker_fw.report.certs import Answer
+    from clawker_fw.settings import Loaded
+
+certs_app = typer.Typer(
+    cls=Commands,
+    name="certs",
+    help="Show, renew and export the certificates for telemetry.",
+    rich_markup_mode=None,
+)
+app.add_typer(certs_app)
+
+
+class Exported(StrEnum):
+    """For whom certificates are exported."""
+
+    COLLECTOR = "collector"
+
+
+@certs_app.command("show")
+def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show each certificate: for whom, until when, in which siblings it is live; and why telemetry is not ready.
+
+    Exit 0 when telemetry is ready or not set up, else 1.
+
+    Example: clawker-fw certs show
+    """
+    chosen: Options = context.obj
+    with comparison(chosen) as seen:
+        from clawker_fw.report import certs as report
+        from clawker_fw.stack.digests import Digests
+
+        loaded = given.load(chosen)
+        kept = given.store(chosen, loaded, Digests(), keeps=False).kept()
+        answer = report.Answer(
+            chosen.project,
+            loaded.settings.otel.endpoint,
+            report.rows(kept, seen.observed),
+            seen.provision.credentials is not None,
+            seen.provision.reason,
+        )
+    _answer(answer, format_, report.verdict(answer))
+    if answer.endpoint and not answer.ready:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+@certs_app.command("rotate")
+def rotate(
+    context: typer.Context,
+    *,
+    authority: Annotated[
+        bool,
+        typer.Option(
+            "--authority", help="Also found a new authority. The former one stays trusted until the next rotation."
+        ),
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Renew the siblings' certificates now. `run`, or a watcher, then puts them into use without a replacement.
+
+    Example: clawker-fw certs rotate && clawker-fw run
+    """
+    chosen: Options = context.obj
+    with _store(chosen) as (store, loaded):
+        if store.own is not None:
+            raise RefusedError(
+                "certs-not-ours",
+                f"The certificates in {store.own} are your own, so they are not renewed here.",
+                hint="Replace them there, or leave `otel.certs_dir` out.",
+            )
+        store.rotate(authority=authority)
+    then = "Then run `clawker-fw run`."
+    if authority:
+        then = f"Give the collector its new certificate first: `clawker-fw certs export collector DIR`. {then}"
+    _kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
+
+
+@certs_app.command("export")
+def export(
+    context: typer.Context,
+    what: Annotated[Exported, typer.Argument(metavar="collector", hidden=True)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", hidden=True)],
+    *,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Write what the collector needs into a folder: `ca.crt`, `collector.crt` and `collector.key`.
+
+    Its certificate is for the host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; from
+    two thirds of that on, another one is written. The collector must require a client certificate of `ca.crt`.
+
+    Example: clawker-fw certs export collector /etc/otelcol/tls
+    """
+    from clawker_fw.certificate_store import write_private
+
+    chosen: Options = context.obj
+    with _store(chosen) as (store, loaded):
+        otel = loaded.settings.otel
+        if otel.endpoint is None:
+            raise SettingsError(
+                "endpoint-missing",
+                "`otel.endpoint` is not set, so the collector's name is unknown.",
+                hint="Set it to HOST:PORT.",
+            )
+        trust, pair = store.collector(otel.server_name or otel.endpoint.rpartition(":")[0])
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, content in (
+            ("ca.crt", trust),
+            (f"{what}.key", pair.key),
+            (f"{what}.crt", pair.certificate),
+        ):
+            write_private(folder / name, content)
+    _kept(chosen, store, loaded, format_, f"Wrote ca.crt, {what}.crt and {what}.key into {folder}.")
+
+
+@contextmanager
+def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
+    """Yield the certificates that are kept here, and the settings. What can't be read or written is an error."""
+    from clawker_fw.stack.digests import Digests
+
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    try:
+        yield given.store(chosen, loaded, Digests(), keeps=True), loaded
+    except (OSError, ValueError) as error:
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        raise RefusedError(
+            "certs-unusable",
+            f"The certificates can't be used: {text}.",
+            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere.",
+        ) from None
+
+
+def _kept(chosen: Options, store: "CertificateStore", loaded: "Loaded", format_: Format, sentence: str) -> None:
+    from clawker_fw.report import certs as report
+
+    answer = report.Answer(chosen.project, loaded.settings.otel.endpoint, report.rows(store.kept()))
+    _answer(answer, format_, sentence)
+
+
+def _answer(answer: "Answer", format_: Format, sentence: str) -> None:
+    from clawker_fw.report import certs as report
+
+    if format_ is Format.JSON:
+        print_json(report.document(answer))
+        return
+    if answer.rows:
+        from clawker_fw.report import text
+
+        text.console().print(text.table(*report.table(answer)))
+    terminal.answer(sentence)

@@ -1,0 +1,43 @@
+"""The command that shows the settings as they are understood."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+
+if TYPE_CHECKING:
+    from clawker_fw.settings import Loaded
+
+
+@app.command()
+def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Show every setting as it is understood, and where its value comes from.
+
+    That is the default, a line of a file, an environment variable, or an option. No engine is asked.
+
+    Example: clawker-fw config --format json | jq '.settings[] | select(.origin != "default")'
+    """
+    from clawker_fw.report import config as report
+
+    chosen: Options = context.obj
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    values = report.values(loaded, _options(chosen, loaded))
+    if format_ is Format.JSON:
+        print_json(report.document(loaded, given.named_by(chosen, loaded), values))
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(report.report(loaded, given.named_by(chosen, loaded), values))
+
+
+def _options(chosen: Options, loaded: "Loaded") -> dict[str, tuple[Any, str]]:
+    """Return the settings that an option overrides: each with its value, and what gave it."""
+    del loaded
+    if not chosen.named_project:
+        return {}
+    return {"project": (chosen.named_project, chosen.given.get("project", "--project"))}

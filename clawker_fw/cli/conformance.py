@@ -1,0 +1,38 @@
+"""The command that attacks the user's own stack."""
+
+import typer
+
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import ExitCode
+
+
+@app.command()
+def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Try the usual ways around the firewall against your own stack, and show what held.
+
+    Starts a container of ours as an agent, which asks for names, connects to addresses and sends requests that no
+    rule allows, and removes it. It takes some seconds and disturbs nobody: other agents, rules and siblings stay
+    as they are. Nothing is sent to anybody outside. Exit 0 when everything held, else 1.
+
+    Example: clawker-fw conformance --format json | jq '.attempts[] | select(.held | not)'
+    """
+    chosen: Options = context.obj
+    with changing(chosen) as (engine, _, seen):
+        from clawker_fw.conformance.run import perform
+        from clawker_fw.reconcile.serving import require_serving
+        from clawker_fw.report import conformance as report
+        from clawker_fw.report.attachment import attachment
+        from clawker_fw.stack.container import HELPER_PATH
+
+        require_serving(seen.desired.project, seen.observed, seen.diff)
+        results = perform(engine, seen, attachment(seen.desired).shape([HELPER_PATH], ["attempts"]))
+        if format_ is Format.JSON:
+            print_json(report.document(seen.desired.project, results))
+        else:
+            from clawker_fw.report import text
+
+            text.console().print(report.report(seen.desired.project, results))
+    if not report.held(results):
+        raise typer.Exit(ExitCode.DRIFT)

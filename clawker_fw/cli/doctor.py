@@ -1,0 +1,77 @@
+"""The command that finds out what is wrong, and says what to do."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import ExitCode, FirewallError
+
+if TYPE_CHECKING:
+    from clawker_fw.diagnosis import Check
+
+
+@app.command()
+def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Check everything that the firewall depends on, and say what to do. Changes nothing.
+
+    Looks at the settings and who can write them, the engine and its kernel, the clocks, the stack, the agents,
+    the name servers that Envoy uses, and an agent's way from inside: one allowed name of your rules is used, and
+    one that no rule allows. Exit 0 when nothing has failed, else 1.
+
+    Example: clawker-fw doctor
+    """
+    from clawker_fw.diagnosis import Health
+
+    checks = list(_checks(context.obj))
+    from clawker_fw.report import diagnosis
+
+    if format_ is Format.JSON:
+        print_json(diagnosis.document(checks))
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(diagnosis.report(checks))
+    if any(each.health is Health.FAILED for each in checks):
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _checks(chosen: Options) -> "Iterator[Check]":
+    """Yield all checks, in the order in which one depends on another."""
+    from clawker_fw import diagnosis
+    from clawker_fw.cli import connection
+    from clawker_fw.diagnosis import Check, Health
+
+    usable = True
+    try:
+        loaded = given.load(chosen)
+    except FirewallError as error:
+        usable = False
+        yield diagnosis.failed("settings", error)
+    else:
+        rules = len(loaded.rules.rules)
+        yield Check("settings", Health.OK, f"{loaded.source or 'The environment'} has {rules:,} rules.")
+        yield diagnosis.permissions(loaded.files)
+    try:
+        engine = connection.connect_engine(chosen)
+    except FirewallError as error:
+        yield diagnosis.failed("engine", error)
+        return
+    yield diagnosis.engine(engine)
+    yield from diagnosis.guarded("clocks", lambda: diagnosis.clocks(engine))
+    if not usable:
+        yield Check("stack", Health.SKIPPED, "Without settings there is nothing to compare with.")
+        return
+    try:
+        with changing(chosen, only_reading=True) as (_, _, seen):
+            yield from diagnosis.stack(seen)
+    except FirewallError as error:
+        yield diagnosis.failed("stack", error)
+        return
+    yield diagnosis.agents(seen)
+    yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
+    yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))

@@ -1,0 +1,133 @@
+"""The command that shows what the siblings write."""
+
+import heapq
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli.app import app
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import RefusedError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineReader
+    from clawker_fw.model import ContainerSummary
+
+_MOST_LINES = 1_000_000
+_MILLISECONDS = 23
+"""The length of a time to the millisecond, without its zone."""
+
+_SIBLINGS = ("envoy", "coredns")
+
+
+def _lines(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MOST_LINES):
+        raise typer.BadParameter(f"a number of lines is from 0 to {_MOST_LINES:,}")
+    return int(text)
+
+
+def _checked(sibling: str | None) -> str | None:
+    if sibling is not None and sibling not in _SIBLINGS:
+        raise typer.BadParameter(f"a sibling is envoy or coredns, not {sibling}")
+    return sibling
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    sibling: Annotated[
+        str | None, typer.Argument(metavar="[envoy|coredns]", callback=_checked, hidden=True)
+    ] = None,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue with what is written from now on.")
+    ] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", metavar="N", parser=_lines, help="How many of the last lines of each sibling.")
+    ] = "100",  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show what Envoy and CoreDNS write: refusals, and problems of their own.
+
+    Lines of both are in the order of their times, also those of a sibling that is just being replaced. With
+    `--format json`, each line is one JSON object.
+
+    Example: clawker-fw logs envoy --follow
+    """
+    from clawker_fw.cli import connection
+
+    chosen: Options = context.obj
+    engine = connection.connect_engine(chosen)
+    found = _containers(engine, chosen.project, sibling)
+    if not found:
+        raise RefusedError(
+            "not-up",
+            f"The stack {chosen.project} has no {sibling or 'sibling'} here.",
+            hint="Start it with `clawker-fw run`; `clawker-fw ps` lists the stacks of this engine.",
+        )
+    lines = _followed(engine, found, tail) if follow else _merged(engine, found, tail)
+    with suppress(KeyboardInterrupt):
+        for name, line in lines:
+            _print(name, line, format_)
+
+
+def _containers(engine: "EngineReader", project: str, sibling: str | None) -> "list[ContainerSummary]":
+    """Return the siblings' containers, also those of a replacement under way."""
+    from clawker_fw.stack import labels
+
+    return [
+        each
+        for each in engine.listing()
+        if labels.is_ours(each.labels, project, labels.SIBLING)
+        and each.labels[labels.SIBLING] in ((sibling,) if sibling else _SIBLINGS)
+    ]
+
+
+def _merged(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) -> Iterator[tuple[str, str]]:
+    """Yield the lines of several containers in the order of their times."""
+
+    def lines(each: "ContainerSummary") -> Iterator[tuple[str, str]]:
+        with engine.output(each.id, tail) as written:
+            for line in written:
+                yield each.name, line
+
+    yield from heapq.merge(*map(lines, found), key=lambda pair: pair[1].partition(" ")[0])
+
+
+def _followed(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) -> Iterator[tuple[str, str]]:
+    """Yield the lines of several containers as they come, until all have stopped."""
+    arrived: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+
+    def forward(each: "ContainerSummary") -> None:
+        try:
+            with engine.output(each.id, tail, follow=True) as written:
+                for line in written:
+                    arrived.put((each.name, line))
+        finally:
+            arrived.put(None)
+
+    for each in found:
+        threading.Thread(target=forward, args=(each,), daemon=True).start()
+    left = len(found)
+    while left:
+        if (pair := arrived.get()) is None:
+            left -= 1
+        else:
+            yield pair
+
+
+def _print(name: str, line: str, format_: Format) -> None:
+    """Print one line: its time, its container, and what was written."""
+    time, _, words = line.partition(" ")
+    short = f"{time[:_MILLISECONDS]}Z" if time.endswith("Z") else time
+    if format_ is Format.JSON:
+        import json
+
+        terminal.answer(json.dumps({"time": time, "container": name, "line": words}))
+    else:
+        terminal.answer(f"{short}  {name}  {words}")

@@ -1,0 +1,73 @@
+"""The command that lists all stacks of an engine."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import FirewallError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineReader
+    from clawker_fw.report.overview import Stack
+    from clawker_fw.stack.release import Release
+
+
+@app.command("ps")
+def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """List all stacks of the engine, with their verdicts.
+
+    Each stack is compared with the settings file that it was made from, if that is on this machine and can be
+    read; else its verdict is `unknown`. Settings in the environment are those of this shell.
+
+    Example: clawker-fw ps --format json | jq -r '.stacks[] | select(.verdict != "current") | .project'
+    """
+    from clawker_fw.cli import connection
+    from clawker_fw.report import overview
+    from clawker_fw.stack.digests import Digests
+    from clawker_fw.stack.release import Release
+
+    chosen: Options = context.obj
+    engine = connection.connect_engine(chosen)
+    with Digests() as digests:
+        release = Release.installed(digests)
+        found = [_stack(engine, chosen, release, project) for project in overview.projects(engine)]
+    if format_ is Format.JSON:
+        print_json(overview.document(found, engine.facts()))
+    elif found:
+        from clawker_fw.report import text
+
+        text.console().print(overview.report(found))
+    else:
+        terminal.answer("There is no stack on this engine. Start one with `clawker-fw run`.")
+
+
+def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
+    """Return one stack: compared with its own settings if possible, else as far as it can be known."""
+    from clawker_fw import pipeline
+    from clawker_fw.reconcile import origin as origins
+    from clawker_fw.reconcile.observe import observe
+    from clawker_fw.report import overview, status
+
+    try:
+        observed = observe(engine, project, ())
+    except FirewallError as error:
+        return overview.unreadable(project, error)
+    made_from = next(iter(origins.recorded(observed)), None)
+    if made_from is None or made_from.host != os.uname().nodename or not made_from.path:
+        elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
+        return overview.Stack.of(status.without_settings(observed, project, elsewhere), "")
+    own = replace(chosen, config=Path(made_from.path), named_project=project)
+    try:
+        seen = pipeline.compare(engine, given.blueprint(own, given.load(own), release, engine.facts()))
+        return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)
+    except SettingsError as error:
+        return overview.Stack.of(status.without_settings(observed, project, error), made_from.path)

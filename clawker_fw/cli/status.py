@@ -1,0 +1,130 @@
+"""The command that shows the state of a stack."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli.app import app
+from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.stack import print_notices
+from clawker_fw.errors import FirewallError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.port import EngineReader
+    from clawker_fw.model import Observed
+    from clawker_fw.report.status import Status
+    from clawker_fw.report.text import Renderable
+
+_REDRAW_SECONDS = 2.0
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every 2 s, on a terminal, until Ctrl-C.")
+    ] = False,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="Show an override file for docker compose instead of the command.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show what is running, which rules are live, who the agents are, and how to attach one.
+
+    Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If the settings can't be read,
+    the answer is what can be known without them, and the exit code tells.
+
+    Example: clawker-fw status --format json | jq -r .agent.dns
+    """
+    chosen: Options = context.obj
+    if watch:
+        _redraw(chosen, format_, compose=compose)
+        return
+    found = _found(chosen)
+    if format_ is Format.JSON:
+        from clawker_fw.report.status import document
+
+        print_json(document(found))
+    else:
+        from clawker_fw.report import text
+
+        print_notices(found.busy, found.warnings)
+        text.console().print(_report(chosen, found, compose=compose))
+        for line in found.source_lines:
+            terminal.answer(line)
+    if found.unread:
+        raise found.unread
+
+
+def _found(chosen: Options) -> "Status":
+    """Return the status of the stack, as far as it can be known.
+
+    Raises:
+        SettingsError: when the settings can't be read, so that not even the project is known.
+    """
+    from clawker_fw.report import status as statuses
+
+    try:
+        with changing(chosen, only_reading=True) as (engine, _, seen):
+            found = statuses.of_comparison(seen, time.time(), _refusals(engine, seen.observed))
+    except SettingsError as error:
+        from clawker_fw.cli import connection
+        from clawker_fw.reconcile.observe import observe
+
+        project = chosen.project
+        engine = connection.connect_engine(chosen)
+        observed = observe(engine, project, ())
+        found = statuses.without_settings(observed, project, error, _refusals(engine, observed))
+    engine.close()
+    return found
+
+
+def _refusals(engine: "EngineReader", observed: "Observed") -> Sequence[str]:
+    """Return the last refusals, newest first, each in one line."""
+    del engine, observed
+    return ()
+
+
+def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":
+    from clawker_fw.report.status_text import status_report
+
+    return status_report(found, time.time(), _short(chosen), compose=compose)
+
+
+def _short(chosen: Options) -> str:
+    """Return a short form of the command that attaches an agent, with the options that were given here."""
+    named = (("config", chosen.config), ("project", chosen.named_project), ("host", chosen.host))
+    options = [
+        f"--{name} {shlex.quote(str(value))} "
+        for name, value in (*named, ("context", chosen.context))
+        if value and chosen.given.get(name, "").startswith("--")
+    ]
+    return f"docker run --rm -it $(clawker-fw {''.join(options)}agent flags) IMAGE"
+
+
+def _redraw(chosen: Options, format_: Format, *, compose: bool) -> None:
+    """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
+    import sys
+
+    if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
+        raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
+    from clawker_fw.report import status_text
+
+    status_text.redraw(lambda: _screen(chosen, compose=compose), _REDRAW_SECONDS)
+
+
+def _screen(chosen: Options, *, compose: bool) -> "Renderable":
+    """Return one picture. An error that may pass is a part of it."""
+    from clawker_fw.report import status_text, text
+
+    try:
+        found = _found(chosen)
+    except FirewallError as error:
+        return text.error_report(error)
+    return status_text.screen(_report(chosen, found, compose=compose), found)

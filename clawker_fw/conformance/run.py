@@ -1,0 +1,133 @@
+"""Perform the attempts: as an agent, in a container of ours that is removed afterwards."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from clawker_fw.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile.desired import addressing
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import ATTEMPTS, HELPER
+from clawker_fw.stack.files import public
+
+_WITHIN = 60.0
+"""Seconds that all attempts together may take. They are made at the same time, so 10 are usual."""
+_LOOK_EVERY = 0.1
+_MOST_LINES = 1000
+_ENDED = {"exited", "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt."""
+
+    attempt: Attempt
+    outcome: str
+
+    @property
+    def held(self) -> bool:
+        """Whether it ended as it must."""
+        return self.outcome in self.attempt.holds
+
+
+def perform(engine: EngineWriter, seen: Comparison, shape: Shape) -> tuple[Result, ...]:
+    """Try everything against a stack, in a container of this shape: that of an agent which runs the helper.
+
+    Raises:
+        RefusedError: when somebody else has a container of the name that is needed.
+        EngineError: when the attempts could not be made.
+    """
+    tried = attempts(place(seen))
+    outcomes = _outcomes(engine, seen, shape, tried)
+    return tuple(Result(each, outcomes.get(each.id, "not tried")) for each in tried)
+
+
+def place(seen: Comparison) -> Place:
+    """Return where a stack is, for an agent."""
+    where, rules = addressing(seen.blueprint, seen.observed), seen.blueprint.rules
+    policy = seen.blueprint.policy
+    exact = (
+        name for rule in rules.rules if not rule.denies and not rule.destination.subtree for name in rule.names
+    )
+    return Place(
+        envoy=str(where.envoy(seen.slots.envoy)),
+        coredns=str(where.coredns(seen.slots.coredns)),
+        service=str(where.service),
+        bridge=str(where.agents[1]),
+        egress=(
+            where.egress_primary(seen.slots.envoy),
+            where.guarded(seen.slots.envoy),
+            where.exempt(seen.slots.envoy),
+        ),
+        egress_host=str(where.egress_gateway),
+        allowed=next((name for name in exact if policy.resolves(name)), ""),
+        forbids_public_name=not policy.resolves(PUBLIC_NAME),
+        ports=frozenset(rules.ports),
+    )
+
+
+def _outcomes(engine: EngineWriter, seen: Comparison, shape: Shape, tried: tuple[Attempt, ...]) -> dict[str, str]:
+    """Return what each attempt ended with, by its id."""
+    project = seen.desired.project
+    told = json.dumps([each.instruction() for each in tried]).encode()
+    spec = ContainerSpec(
+        name=f"{project}-conformance",
+        image=seen.observed.siblings[Sibling.COREDNS].container.image,
+        labels=labels.ownership_labels(project),
+        shape=shape,
+        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
+    )
+    _remove_former(engine, spec)
+    container = engine.create_container(spec)
+    try:
+        engine.start(container)
+        return _answers(engine, container)
+    finally:
+        engine.remove(container)
+
+
+def _remove_former(engine: EngineWriter, spec: ContainerSpec) -> None:
+    """Remove the container of an earlier trial that was killed.
+
+    Raises:
+        RefusedError: when the container is not ours.
+    """
+    former = engine.container(spec.name)
+    if former is None:
+        return
+    if former.labels != spec.labels:
+        raise RefusedError(
+            "foreign-container",
+            f"The container {spec.name} exists, but clawker-fw did not create it.",
+            hint="Rename or remove that container.",
+        )
+    engine.remove(former.id)
+
+
+def _answers(engine: EngineWriter, container: str) -> dict[str, str]:
+    """Wait for the end of the attempts, and return their outcomes."""
+    end = time.monotonic() + _WITHIN
+    while (found := engine.container(container)) and found.status not in _ENDED:
+        if time.monotonic() > end:
+            raise EngineError(
+                "conformance-silent",
+                f"The attempts did not end within {_WITHIN:g} s.",
+                hint="The engine's machine is overloaded: try again later.",
+            )
+        time.sleep(_LOOK_EVERY)
+    lines = engine.last_words(container, _MOST_LINES)
+    answers: dict[str, str] = {}
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            answer = json.loads(line)
+            answers[str(answer["id"])] = str(answer["outcome"])
+    if not answers:
+        raise EngineError(
+            "conformance-failed", "The attempts could not be made.", context=list(lines[-3:] or ["no output"])
+        )
+    return answers

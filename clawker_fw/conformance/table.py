@@ -1,0 +1,167 @@
+"""What a hostile agent tries first, and what must come of it. Pure.
+
+The addresses are those that are reserved for documentation (RFC 5737, RFC 3849), so nothing is sent to anybody
+even where a stack does not hold. Whether a packet could leave is seen at the gateway: engines give an agent a
+route through one, but nobody has its address.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from clawker_fw.stack.container import REFUSED_NAME
+
+_ABSENT = frozenset({"network is unreachable", "no route to host"})
+_SILENT = frozenset({*_ABSENT, "no answer"})
+_NO_GATEWAY = frozenset({"no gateway answers"})
+_NO_IPV6 = frozenset({*_ABSENT, "cannot assign requested address", "address family not supported by protocol"})
+_SHUT = frozenset({"connection refused", "no answer"})
+_NO_NAME = frozenset({"no such name"})
+_NO_DATA = frozenset({"no record"})
+_NOT_ASKED = frozenset({"refused", "NotImp", "RCodeNotImplemented", "closed without an answer", "no answer"})
+_CLOSED = frozenset({"closed without an answer"})
+_NOT_FORWARDED = frozenset({*_CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
+_NOT_PERMITTED = frozenset({"operation not permitted"})
+
+_A, _NULL, _TXT, _AAAA, _AXFR = 1, 10, 16, 28, 252
+_INTERNET, _CHAOS = 1, 3
+
+_WORLD, _WORLD_IPV6 = "192.0.2.1", "[2001:db8::1]"
+_METADATA = "169.254.169.254"
+_ENGINES_RESOLVER = "127.0.0.11:53"
+PUBLIC_NAME = "example.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
+
+    id: str
+    what: str
+    holds: frozenset[str]
+    kind: str
+    network: str = "tcp"
+    address: str = ""
+    name: str = ""
+    type: int = 0
+    class_: int = _INTERNET
+    text: str = ""
+    control: bool = False
+    """Whether it is allowed, and shows that the others were not refused for another reason."""
+
+    def instruction(self) -> Mapping[str, str | int]:
+        """Return what the helper is told: not what is expected."""
+        fields = dataclasses.asdict(self)
+        told = ("id", "kind", "network", "address", "name", "type", "text")
+        return {**{name: fields[name] for name in told}, "class": self.class_}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
+
+    `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
+    rules, on which Envoy listens.
+    """
+
+    envoy: str
+    coredns: str
+    service: str
+    bridge: str
+    egress: tuple[IPv4Address, ...]
+    egress_host: str
+    allowed: str
+    forbids_public_name: bool
+    ports: frozenset[int] = frozenset()
+
+
+def attempts(place: Place) -> tuple[Attempt, ...]:
+    """Return everything that is tried against a stack."""
+    return (*_questions(place), *_addresses(place), *_siblings(place), *_connections(place), *_sockets())
+
+
+def _questions(place: Place) -> Iterator[Attempt]:
+    ask = f"{place.service}:53"
+    secret = f"c2VjcmV0.{REFUSED_NAME}."
+    for network in ("udp", "tcp"):
+        words = f"A name that no rule allows, over {network.upper()}"
+        yield Attempt(f"name-{network}", words, _NO_NAME, "ask", network, ask, f"{REFUSED_NAME}.", _A)
+    yield Attempt("tunnel-txt", "Data in a name, asked for as TXT", _NO_NAME, "ask", "udp", ask, secret, _TXT)
+    yield Attempt("tunnel-null", "Data in a name, asked for as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
+    yield Attempt("transfer", "A transfer of all names", _NOT_ASKED | _NO_NAME, "ask", "tcp", ask, ".", _AXFR)
+    yield Attempt("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
+    if place.forbids_public_name:
+        words = "A public name, at the engine's own resolver"
+        held = _NO_NAME | _SHUT | {"refused", "RCodeServerFailure", "RCodeRefused"}
+        yield Attempt("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
+    yield Attempt(
+        "other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A
+    )
+    if place.allowed:
+        name = f"{place.allowed}."
+        yield Attempt("tunnel-allowed", "TXT of an allowed name", _NO_DATA, "ask", "udp", ask, name, _TXT)
+        yield Attempt(
+            "ipv6-allowed", "An IPv6 address of an allowed name", _NO_DATA, "ask", "udp", ask, name, _AAAA
+        )
+        answer = frozenset({"an answer"})
+        yield Attempt("allowed", "An allowed name", answer, "ask", "udp", ask, name, _A, control=True)
+
+
+def _addresses(place: Place) -> Iterator[Attempt]:
+    yield Attempt("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
+    yield Attempt("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
+    yield Attempt("internet-udp", "The same over UDP", _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
+    yield Attempt("internet-ipv6", "The same over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443")
+    yield Attempt("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
+    yield Attempt("host", "The host, on the way out", _ABSENT, "connect", address=f"{place.egress_host}:22")
+    yield Attempt("bridge", "The host, on the agents' network", _SILENT, "connect", address=f"{place.bridge}:22")
+    yield Attempt("engine", "The engine's API there", _SILENT, "connect", address=f"{place.bridge}:2375")
+    for number, address in enumerate(place.egress):
+        words = f"Envoy's address {address} on the way out"
+        yield Attempt(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")
+
+
+def _siblings(place: Place) -> Iterator[Attempt]:
+    for name, address, port in (
+        ("Envoy's administration", place.envoy, 9901),
+        ("DNS at Envoy", place.envoy, 53),
+        ("CoreDNS's metrics", place.coredns, 9153),
+        ("CoreDNS's health page", place.coredns, 8080),
+    ):
+        if port not in place.ports:
+            words = f"{name}, port {port}"
+            yield Attempt(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
+
+
+def _connections(place: Place) -> Iterator[Attempt]:
+    tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
+    yield Attempt("sni", "TLS for a name that no rule allows", _CLOSED, "tls", address=tls, name=REFUSED_NAME)
+    yield Attempt("no-sni", "TLS without a server name", _CLOSED, "tls", address=tls)
+    yield Attempt(
+        "not-tls",
+        "Something else than TLS on port 443",
+        _NOT_FORWARDED,
+        "send",
+        address=tls,
+        text="SSH-2.0-agent\r\n",
+    )
+    yield Attempt("quic", "QUIC", _SHUT, "datagram", "udp", tls, text="\xc0" + "\0" * 40)
+    host = f"Host: {REFUSED_NAME}\r\nConnection: close\r\n\r\n"
+    for name, words, text in (
+        ("host", "HTTP for a host that no rule allows", f"GET / HTTP/1.1\r\n{host}"),
+        ("connect", "A tunnel by CONNECT", f"CONNECT {REFUSED_NAME}:443 HTTP/1.1\r\n{host}"),
+        ("absolute", "A proxy request", f"GET http://{REFUSED_NAME}/ HTTP/1.1\r\n{host}"),
+        ("two-hosts", "Two hosts", f"GET / HTTP/1.1\r\nHost: {place.allowed or 'a.invalid'}\r\n{host}"),
+        (
+            "address-host",
+            "An address as the host",
+            f"GET / HTTP/1.1\r\nHost: {_METADATA}\r\nConnection: close\r\n\r\n",
+        ),
+    ):
+        yield Attempt(f"http-{name}", words, _NOT_FORWARDED, "send", address=http, text=text)
+
+
+def _sockets() -> Iterator[Attempt]:
+    yield Attempt("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet")
+    yield Attempt("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw")

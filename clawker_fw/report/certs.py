@@ -1,0 +1,122 @@
+"""The answers of `clawker-fw certs`: for people, and as JSON documents. No key is ever in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clawker_fw.model import Observed, Sibling
+from clawker_fw.report.documents import SCHEMA
+from clawker_fw.stack.certs import Certificate, Use, certificate, moment
+from clawker_fw.stack.telemetry import certificates, is_live
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A certificate: its name here, the file with it, and the siblings in which it is live.
+
+    Without a file, it is one that a sibling has and this machine has not. `said` is None if it is unreadable.
+    """
+
+    name: str
+    path: str | None
+    said: Certificate | None
+    live: tuple[Sibling, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a project's certificates. `ready` is None where no stack was asked."""
+
+    project: str
+    endpoint: str | None
+    rows: Sequence[Row]
+    ready: bool | None = None
+    reason: str = ""
+
+
+def rows(kept: Mapping[str, tuple[object, bytes]], observed: Observed | None = None) -> list[Row]:
+    """Return the certificates that are kept here, and those that only a sibling has."""
+    given = _given(observed) if observed else {}
+    found = []
+    known = set()
+    for name, (path, pem) in kept.items():
+        said = _read(pem)
+        live = tuple(sibling for sibling, said_there in given.items() if said and said.fingerprint in said_there)
+        known.add(said.fingerprint if said else "")
+        found.append(Row(name, str(path), said, live))
+    for sibling, said_there in given.items():
+        for fingerprint, each in said_there.items():
+            if fingerprint not in known:
+                known.add(fingerprint)
+                live = tuple(other for other, those in given.items() if fingerprint in those)
+                name = "ca" if each.use is Use.AUTHORITY else sibling.value
+                found.append(Row(name, None, each, live))
+    return found
+
+
+def _given(observed: Observed) -> dict[Sibling, dict[str, Certificate]]:
+    """Return what each sibling says that it has loaded: its certificate and its authority's, by fingerprint."""
+    found: dict[Sibling, dict[str, Certificate]] = {}
+    for sibling, seen in observed.siblings.items():
+        given = certificates(sibling, seen.files)
+        if given and seen.probe and is_live(sibling, seen.files, seen.probe.live):
+            said = [each for pem in given if (each := _read(pem))]
+            found[sibling] = {each.fingerprint: each for each in said}
+    return found
+
+
+def _read(pem: bytes) -> Certificate | None:
+    try:
+        return certificate(pem)
+    except ValueError:
+        return None
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """Return the answer as JSON."""
+    return {
+        "schema": SCHEMA,
+        "project": answer.project,
+        "endpoint": answer.endpoint,
+        "ready": answer.ready,
+        "reason": answer.reason or None,
+        "certificates": [_row(each) for each in answer.rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    said = row.said
+    return {
+        "name": row.name,
+        "path": row.path,
+        "subject": said.subject if said else None,
+        "use": said.use.value if said else None,
+        "names": list(said.names) if said else [],
+        "begins": moment(said.begins) if said else None,
+        "expires": moment(said.ends) if said else None,
+        "renewed": moment(said.renewed_at) if said else None,
+        "sha256": said.fingerprint if said else None,
+        "live": [each.value for each in row.live],
+    }
+
+
+def table(answer: Answer) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows for people."""
+    return ["certificate", "subject", "use", "expires", "live in", "file"], [_cells(each) for each in answer.rows]
+
+
+def _cells(row: Row) -> list[str]:
+    live = ", ".join(each.value for each in row.live) or "-"
+    if row.said is None:
+        return [row.name, "unreadable", "", "", live, row.path or "not here"]
+    return [row.name, row.said.subject, row.said.use.value, moment(row.said.ends), live, row.path or "not here"]
+
+
+def verdict(answer: Answer) -> str:
+    """Return the sentence about whether telemetry is ready."""
+    if answer.endpoint is None:
+        return "No telemetry: `otel.endpoint` is not set."
+    if not answer.ready:
+        return f"Not ready, so nothing is sent to {answer.endpoint}: {answer.reason}."
+    note = f" But {answer.reason}." if answer.reason else ""
+    return f"Ready: the siblings send to {answer.endpoint}.{note}"

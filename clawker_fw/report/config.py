@@ -1,0 +1,95 @@
+"""The answer of `config`: every setting, its value, and where it comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from clawker_fw.report.documents import SCHEMA
+from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import Rows
+from clawker_fw.settings import ENVIRONMENT_PREFIX, Loaded, setting_keys
+from clawker_fw.settings_file import DEFAULT_PROJECT
+
+
+class Origin(StrEnum):
+    """What gave a setting its value."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    OPTION = "option"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting. `place` is the file and line, the variable or the option; empty for a default.
+
+    `value` is representable in JSON; null means that the default is chosen when the stack is made.
+    """
+
+    key: str
+    value: Any
+    origin: Origin
+    place: str
+
+
+def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
+    """Return all settings but the rules. `options` are those that the command line overrides."""
+    document = loaded.settings.model_dump(mode="json")
+    return tuple(_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
+
+
+def _at(document: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any value of JSON
+    found: Any = document
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+def _value(key: str, value: Any, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> Value:  # noqa: ANN401
+    if key in options:
+        chosen, place = options[key]
+        return Value(key, chosen, Origin.OPTION if place.startswith("-") else Origin.ENVIRONMENT, place)
+    place = loaded.places.get(key, "")
+    if not place:
+        return Value(key, DEFAULT_PROJECT if key == "project" else value, Origin.DEFAULT, "")
+    return Value(key, value, Origin.ENVIRONMENT if place.startswith(ENVIRONMENT_PREFIX) else Origin.FILE, place)
+
+
+def document(loaded: Loaded, named_by: str, found: Sequence[Value]) -> dict[str, Any]:
+    """Return the answer as JSON."""
+    return {
+        "schema": SCHEMA,
+        "path": str(loaded.source) if loaded.source else None,
+        "source": named_by,
+        "files": [str(path) for path in loaded.files],
+        "rules": len(loaded.rules.rules),
+        "settings": [
+            {"key": each.key, "value": each.value, "origin": each.origin.value, "place": each.place or None}
+            for each in found
+        ],
+    }
+
+
+def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableType:
+    """Return the settings for people."""
+    rows = [[each.key, _written(each.value), each.place or each.origin.value] for each in found]
+    number = len(loaded.rules.rules)
+    rows.insert(0, ["rules", f"{number:,}, see `clawker-fw rules list`", loaded.places.get("rules", "")])
+    path = str(loaded.source or "only environment variables")
+    return Group(
+        Text(visible(f"Settings  {path} ({named_by})")), Text(""), Rows(("setting", "value", "from"), rows)
+    )
+
+
+def _written(value: object) -> str:
+    """Return a value as a person would write it."""
+    if value is None:
+        return "chosen by the stack"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,53 @@
+"""The answer of `conformance`: what held, for people and as a JSON document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from clawker_fw.conformance.run import Result
+from clawker_fw.report.documents import SCHEMA
+from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import Rows
+
+_HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
+
+
+def held(results: Sequence[Result]) -> bool:
+    """Whether everything ended as it must."""
+    return all(each.held for each in results)
+
+
+def document(project: str, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the answer as JSON."""
+    return {
+        "schema": SCHEMA,
+        "project": project,
+        "held": held(results),
+        "attempts": [
+            {
+                "id": each.attempt.id,
+                "what": each.attempt.what,
+                "control": each.attempt.control,
+                "outcome": each.outcome,
+                "expected": sorted(each.attempt.holds),
+                "held": each.held,
+            }
+            for each in results
+        ],
+    }
+
+
+def report(project: str, results: Sequence[Result]) -> RenderableType:
+    """Return the answer for people."""
+    rows: list[list[Text | str]] = [
+        [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome] for each in results
+    ]
+    broken = sum(not each.held for each in results)
+    number = len(results)
+    words = f"{project}: {number - broken} of {number} held"
+    lines = [Text(""), Text(visible(words), "bold red" if broken else "bold green")]
+    if broken:
+        lines.append(Text("`clawker-fw drift` and `clawker-fw doctor` say what may be wrong. If not, report it."))
+    return Group(Rows(("result", "what was tried", "what came of it"), rows), *lines)

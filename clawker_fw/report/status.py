@@ -1,0 +1,154 @@
+"""What `status` knows: as a value, and as its JSON answer. `status_text.py` has the text for people.
+
+Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
+live, who the agents are.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
+from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile import agents as judging
+from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.agents import Agent
+from clawker_fw.reconcile.exposure import engine_ways
+from clawker_fw.reconcile.lock import Holder, at_work
+from clawker_fw.report import documents, sources
+from clawker_fw.report.attachment import Attachment
+from clawker_fw.stack import rule_record
+from clawker_fw.stack.topology import Addressing, network_names
+
+_NO_LEFTOVERS: Mapping[str, list[str]] = {"containers": [], "images": [], "volumes": []}
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a stack at one moment.
+
+    `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
+    the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
+    `refusals` are the last ones, newest first, each in one line. `sources` and `source_lines` say which settings
+    and which engine this is about.
+    """
+
+    project: str
+    observed: Observed
+    verdict: Verdict
+    verdicts: Mapping[Sibling, Verdict]
+    attached: Attachment
+    agents: tuple[Agent, ...]
+    wanted: Rules | None = None
+    ending: Sequence[tuple[str, float]] = ()
+    leftovers: Mapping[str, list[str]] = field(default_factory=lambda: _NO_LEFTOVERS)
+    busy: Holder | None = None
+    warnings: Sequence[Advice] = ()
+    unread: SettingsError | None = None
+    refusals: Sequence[str] = ()
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source_lines: Sequence[str] = ()
+
+    @property
+    def live(self) -> Rules | None:
+        """The rules that the siblings serve, or None if that is unknown."""
+        return documents.live_rules(self.observed)
+
+    @property
+    def protocols(self) -> Mapping[str, int]:
+        """How many of the live rules there are of each protocol; empty if that is unknown."""
+        resolver = self.observed.siblings.get(Sibling.COREDNS)
+        rules = rule_record.recorded(resolver.files) if resolver and self.live else None
+        return Counter(rule.split(" ")[0] for rule in rules or ())
+
+    @property
+    def attachable(self) -> bool:
+        """Whether agents can be attached."""
+        return documents.attachable(self.observed)
+
+
+def of_comparison(seen: Comparison, now: float, refusals: Sequence[str] = ()) -> Status:
+    """Return the status that follows from a comparison. `now` is in seconds since 1970."""
+    return Status(
+        project=seen.desired.project,
+        observed=seen.observed,
+        verdict=seen.verdict,
+        verdicts=seen.diff.verdicts,
+        attached=Attachment(seen.desired.networks[Role.AGENTS].name, str(seen.desired.service_address)),
+        agents=seen.agents,
+        wanted=seen.desired.rules,
+        ending=seen.blueprint.rules.ending(now),
+        leftovers=documents.leftovers(seen.observed, seen.desired),
+        busy=seen.busy,
+        warnings=seen.advice,
+        refusals=refusals,
+        sources=sources.document(seen.blueprint, seen.observed),
+        source_lines=sources.lines(seen.blueprint, seen.observed),
+    )
+
+
+def without_settings(
+    observed: Observed, project: str, unread: SettingsError, refusals: Sequence[str] = ()
+) -> Status:
+    """Return what can be known of a stack whose settings can't be read."""
+    network = observed.networks.get(Role.AGENTS)
+    subnet = next(iter(network.subnets), None) if network else None
+    resolver = str(Addressing(subnet, subnet).service) if subnet else ""
+    agents = judging.judge(observed, project, resolver, engine_ways(observed.engine.endpoint), ())
+    return Status(
+        project=project,
+        observed=observed,
+        verdict=judging.verdict(Verdict.UNKNOWN, agents),
+        verdicts=dict.fromkeys(Sibling, Verdict.UNKNOWN),
+        attached=Attachment(network_names(project)[Role.AGENTS], resolver),
+        agents=agents,
+        leftovers={
+            **_NO_LEFTOVERS,
+            "containers": [each.container.name for each in observed.leftovers],
+            "volumes": list(observed.orphans),
+        },
+        busy=at_work(observed.lock),
+        unread=unread,
+        refusals=refusals,
+        sources=sources.unread(observed),
+        source_lines=sources.unread_lines(observed),
+    )
+
+
+def document(status: Status) -> dict[str, Any]:
+    """Return the answer of `status`. `agent` is null while the stack can't take agents."""
+    observed, live = status.observed, status.live
+    unread = status.unread
+    return {
+        "schema": documents.SCHEMA,
+        "verdict": status.verdict.value,
+        **documents.notices(status.busy, status.warnings),
+        "project": status.project,
+        "engine": {
+            "version": observed.engine.version,
+            "architecture": observed.engine.architecture,
+            **status.sources["engine"],
+        },
+        "settings": dict(status.sources["settings"]),
+        "agent": {
+            "network": status.attached.network,
+            "dns": status.attached.dns,
+            "attached": sorted(observed.attached.get(Role.AGENTS, ())),
+        }
+        if status.attachable
+        else None,
+        "agents": documents.agents_document(status.agents),
+        "siblings": [
+            documents.sibling_status(sibling, observed, status.attached.network, status.verdicts[sibling])
+            for sibling in Sibling
+        ],
+        "rules": status.wanted.count if status.wanted else None,
+        "live_rules": None if live is None else live.count,
+        "live_protocols": dict(sorted(status.protocols.items())),
+        "ending": [{"rule": rule, "seconds": round(seconds)} for rule, seconds in status.ending],
+        "other_rules": None if live is None or status.wanted is None else live != status.wanted,
+        "leftovers": dict(status.leftovers),
+        "unread": {"code": unread.code, "message": unread.message} if unread else None,
+    }

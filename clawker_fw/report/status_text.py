@@ -1,0 +1,195 @@
+"""The status of a stack for people: it fits 80 columns unless a name or a path does not."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
+from clawker_fw.reconcile.agents import Agent, Confinement
+from clawker_fw.report import verdict
+from clawker_fw.report.documents import limited, live_version, program_version
+from clawker_fw.report.status import Status
+from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import Rows, console, counted, error_report, remaining, styled_verdict
+from clawker_fw.stack.capacity import running, written
+
+_MOST = 20
+"""How many rules or agents a person reads."""
+
+_STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
+
+
+def status_report(status: Status, now: float, short: str = "", *, compose: bool = False) -> RenderableType:
+    """Return the state of the stack. `now` is in seconds since 1970.
+
+    `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags. With
+    `compose`, an override file for compose is shown instead.
+    """
+    observed = status.observed
+    engine = visible(f"{status.project} on engine {observed.engine.version}")
+    left = [
+        Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
+        for kind, names in status.leftovers.items()
+        for name in names
+    ]
+    if observed.absent:
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. Start it with `clawker-fw run`."), *left)
+    live = "live rules unknown" if status.live is None else f"{counted(status.live.count, 'rule')} live"
+    attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
+    parts: list[RenderableType] = [
+        Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
+        *_rules(status),
+        Text(""),
+        _siblings(status, now),
+        *_records(status),
+        *_limited(status),
+    ]
+    if status.agents:
+        parts += [Text(""), *_agents(status.agents, now)]
+    if status.refusals:
+        parts += [Text(""), Text("last refused", "dim"), *(Text(visible(f"  {each}")) for each in status.refusals)]
+    parts += [Text(""), *left]
+    if status.attachable and compose:
+        parts.append(Text(status.attached.compose(["agent"])))
+    elif status.attachable:
+        parts.append(_Attach(f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE", short))
+    return Group(*parts)
+
+
+def screen(report: RenderableType, status: Status) -> RenderableType:
+    """Return a picture of the whole status: notices, report, sources, and why the settings can't be read."""
+    notices = [Text(verdict.busy(status.busy))] if status.busy else []
+    notices += [Text.from_ansi(verdict.warning(each)) for each in status.warnings]
+    sources = [Text(visible(line)) for line in status.source_lines]
+    return Group(*notices, report, *sources, *([error_report(status.unread)] if status.unread else []))
+
+
+def redraw(picture: Callable[[], RenderableType], seconds: float) -> None:
+    """Show a picture on the whole terminal, and a new one every few seconds, until Ctrl-C."""
+    with (
+        suppress(KeyboardInterrupt),
+        Live(console=console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live,
+    ):
+        while True:
+            live.update(picture(), refresh=True)
+            time.sleep(seconds)
+
+
+class _Attach:
+    """The command that attaches an agent, always in one line, to be copied."""
+
+    def __init__(self, full: str, short: str) -> None:
+        self._full, self._short = full, short
+
+    def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterator[Text]:
+        words = "Attach an agent:  "
+        fits = len(words) + len(self._full) <= options.max_width or not self._short
+        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"))
+
+
+def _rules(status: Status) -> Iterator[Text]:
+    """Yield the live rules by protocol, whether the settings have others, and those that end."""
+    if protocols := status.protocols:
+        yield Text(
+            visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in sorted(protocols.items())))
+        )
+    if status.live is not None and status.wanted is not None and status.live != status.wanted:
+        other = counted(status.wanted.count, "rule")
+        yield Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`.")
+    for rule, seconds in status.ending[:_MOST]:
+        yield Text(visible(f"{remaining(seconds)} left of {rule}"))
+
+
+def _siblings(status: Status, now: float) -> RenderableType:
+    rows: list[list[Text | str]] = []
+    for sibling in Sibling:
+        seen = status.observed.siblings.get(sibling)
+        container = seen.container if seen else None
+        state = f"{container.status} {container.health}".strip() if container else "missing"
+        rows.append(
+            [
+                sibling.value,
+                styled_verdict(status.verdicts[sibling]),
+                (program_version(seen) if seen else None) or "-",
+                state,
+                _age(container.started, now) if container and container.running else "-",
+                live_version(status.observed, sibling) or "-",
+            ]
+        )
+    table = Rows(("sibling", "verdict", "version", "state", "up", "live version"), rows)
+    details = [
+        Text(visible(f"  {sibling}: {_details(seen, status.attached.network)}"), "dim")
+        for sibling, seen in status.observed.siblings.items()
+    ]
+    return Group(table, *details)
+
+
+def _details(seen: ObservedSibling, network: str) -> str:
+    """Return a sibling's address and what it may use of the engine's machine."""
+    has = running(seen)
+    parts = [seen.container.connected.get(network) or "no address"]
+    if has:
+        parts += [
+            counted(has.processors, "processor"),
+            written(has.memory),
+            counted(has.connections, "connection"),
+        ]
+    return ", ".join(parts)
+
+
+def _agents(agents: Sequence[Agent], now: float) -> Iterator[RenderableType]:
+    """Yield the agents, those that are least confined first, and why."""
+    worst = sorted(agents, key=lambda each: -list(Confinement).index(each.confinement))
+    rows: list[list[Text | str]] = [
+        [
+            each.name,
+            Text(each.confinement.value, _STATES[each.confinement]),
+            each.address or "-",
+            _age(each.since, now),
+            each.image.rpartition("/")[2].partition("@")[0],
+        ]
+        for each in worst[:_MOST]
+    ]
+    yield Rows(("agent", "state", "address", "up", "image"), rows)
+    for each in worst[:_MOST]:
+        for reason in (*each.openings, *each.weaknesses):
+            yield Text(visible(f"  {each.name}: {reason.phrase}"))
+    if len(agents) > _MOST:
+        yield Text(f"  and {len(agents) - _MOST:,} more")
+
+
+def _records(status: Status) -> list[RenderableType]:
+    """Return a line for each sibling that has sent records to a collector, or lost some."""
+    return [
+        Text(f"{sibling.value} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
+        for sibling, seen in status.observed.siblings.items()
+        if seen.probe and (records := seen.probe.records) != NO_RECORDS
+    ]
+
+
+def _limited(status: Status) -> list[RenderableType]:
+    """Return a line for each agent that has reached a limit."""
+    return [
+        Text(
+            visible(
+                f"{sibling.value} has refused {counted(each.connections, 'connection')}, "
+                f"{counted(each.queries, 'query', 'queries')} and {counted(each.datagrams, 'datagram')} "
+                f"beyond the limits of {name or each.source}."
+            )
+        )
+        for sibling in Sibling
+        for name, each in limited(status.observed, sibling)
+    ]
+
+
+def _age(started: str, now: float) -> str:
+    """Return for how long something has been running, by the engine's record of its start (RFC 3339)."""
+    try:
+        return remaining(now - datetime.fromisoformat(started).timestamp())
+    except ValueError:
+        return "-"

@@ -1,0 +1,246 @@
+"""What Envoy sends to a collector: access logs over OTLP, their cluster, and the way for CoreDNS's records.
+
+The logs are in the listeners whenever an endpoint is set. Whether there are certificates changes only the
+clusters: a changed access log would end connections, and a log without a cluster drops its records and counts
+them. A collector that is down, slow or silent costs no agent anything: the numbers here bound what waits
+(measured).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from clawker_fw.model import Sibling
+from clawker_fw.stack.certs import Pair, address_of
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed
+from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, Telemetry
+
+_CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
+_TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
+_KEEPALIVE = {"interval": "10s", "timeout": "5s"}
+
+_RELAYED = 8
+"""Connections of the CoreDNS containers: each has one, and a new one while its certificate changes."""
+
+_MILLION = 1_000_000
+
+LISTENER = "telemetry"
+NAME = "clawker_fw.name"
+"""The filter state with the name that a listener for opaque connections stands for."""
+
+CLIENT = "clawker_fw.client"
+"""The filter state with the agent's address, for the record of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """Telemetry of the Envoy in one slot: it listens at `relay` for both CoreDNS, and connects from `source`."""
+
+    telemetry: Telemetry
+    relay: IPv4Address
+    source: IPv4Address
+    senders: tuple[IPv4Address, ...]
+    slot: int
+
+    def refused(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
+        """Return the log of what a filter passes. `fields` are those of the log on standard output."""
+        return [self._log(filter_, fields, "refused")]
+
+    def allowed(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
+        """Return the log of the sampled part of what is forwarded."""
+        share = round(self.telemetry.sample * _MILLION)
+        if not share:
+            return []
+        if share < _MILLION:
+            sampled = {
+                "runtime_filter": {
+                    "runtime_key": "telemetry.allowed",
+                    "percent_sampled": {"numerator": share, "denominator": "MILLION"},
+                    "use_independent_randomness": True,
+                }
+            }
+            filter_ = {"and_filter": {"filters": [sampled, filter_]}}
+        return [self._log(filter_, {**fields, "reason": ""}, "allowed")]
+
+    def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
+        formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+        log = extension(
+            "envoy.access_loggers.open_telemetry",
+            "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+            log_name="clawker_fw",
+            stat_prefix=f"{CLUSTER}.",
+            disable_builtin_labels=True,
+            grpc_service={
+                "envoy_grpc": {"cluster_name": CLUSTER, "authority": self.telemetry.server_name},
+                "timeout": _TIMEOUT,
+            },
+            buffer_flush_interval=_FLUSH,
+            buffer_size_bytes=_BATCH,
+            resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
+            attributes=_key_values(_attributes(fields, action)),
+            **({"formatters": formatters} if any("%CEL(" in each for each in fields.values()) else {}),
+        )
+        return {**log, "filter": filter_}
+
+    def clusters(self) -> list[Json]:
+        """Return the clusters that lead to the collector, or none without credentials."""
+        credentials = self.telemetry.credentials
+        if credentials is None:
+            return []
+        name = self.telemetry.server_name
+        options = "upstreams.http.v3.HttpProtocolOptions"
+        own = {
+            **self._cluster(CLUSTER),
+            "circuit_breakers": {
+                "thresholds": [
+                    {
+                        "max_connections": _CONNECTIONS,
+                        "max_pending_requests": _PENDING,
+                        "max_requests": _REQUESTS,
+                        "max_retries": 0,
+                    }
+                ]
+            },
+            "typed_extension_protocol_options": {
+                f"envoy.extensions.{options}": {
+                    "@type": f"{TYPES}.extensions.{options}",
+                    "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
+                }
+            },
+            "transport_socket": _tls(name, credentials.trust, credentials.envoy),
+        }
+        relay = {
+            **self._cluster(RELAY),
+            "circuit_breakers": {"thresholds": [{"max_connections": _RELAYED}]},
+        }
+        return [own, relay]
+
+    def _cluster(self, name: str) -> Json:
+        to = {"address": self.telemetry.host, "port_value": self.telemetry.port}
+        return {
+            "@type": f"{TYPES}.config.cluster.v3.Cluster",
+            "name": name,
+            **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": to}}}]}],
+            },
+            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+            "upstream_bind_config": {"source_address": {"address": str(self.source), "port_value": 0}},
+        }
+
+    def listener(self) -> Json:
+        """Return the listener that passes on what CoreDNS sends. Nobody else is let in, here as in the kernel."""
+        return {
+            "@type": f"{TYPES}.config.listener.v3.Listener",
+            "name": LISTENER,
+            "stat_prefix": LISTENER,
+            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+            "address": {"socket_address": {"address": str(self.relay), "port_value": self.telemetry.relay_port}},
+            "filter_chains": [
+                {
+                    "name": RELAY,
+                    "filter_chain_match": {
+                        "source_prefix_ranges": [
+                            {"address_prefix": str(address), "prefix_len": 32} for address in self.senders
+                        ]
+                    },
+                    "filters": [
+                        extension(
+                            "envoy.filters.network.tcp_proxy",
+                            "filters.network.tcp_proxy.v3.TcpProxy",
+                            stat_prefix=LISTENER,
+                            cluster=RELAY,
+                            idle_timeout="300s",
+                        )
+                    ],
+                }
+            ],
+        }
+
+
+def looked_up() -> Json:
+    """Return what has a cluster lead to a name. Its first address counts: the others change with each answer.
+
+    A new address is for new connections and sessions, and none of those that there are ends.
+    """
+    return {
+        "cluster_type": extension(
+            "envoy.clusters.dns",
+            "clusters.dns.v3.DnsCluster",
+            dns_lookup_family="V4_ONLY",
+            all_addresses_in_single_endpoint=True,
+            respect_dns_ttl=True,
+            dns_refresh_rate="60s",
+            dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "10s"},
+        ),
+        # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
+        "wait_for_warm_on_init": False,
+    }
+
+
+def _tls(name: str, trust: bytes, pair: Pair) -> Json:
+    """Return TLS 1.3 with a certificate of ours, to a server whose certificate has exactly this name."""
+    versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+    address = address_of(name)
+    kind = "IP_ADDRESS" if address else "DNS"
+    return typed(
+        "envoy.transport_sockets.tls",
+        f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context={
+            "tls_params": versions,
+            "tls_certificates": [
+                {
+                    "certificate_chain": {"inline_string": pair.certificate.decode()},
+                    "private_key": {"inline_string": pair.key.decode()},
+                }
+            ],
+            "validation_context": {
+                "trusted_ca": {"inline_string": trust.decode()},
+                "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}],
+            },
+            "alpn_protocols": ["h2"],
+        },
+        **({} if address else {"sni": name}),
+    )
+
+
+_NAMES = {
+    "port": "server.port",
+    "name": "server.address",
+    "method": "http.request.method",
+    "path": "url.path",
+    "upstream": "network.peer.address",
+    "failure": "error.message",
+    "reason": "clawker_fw.reason",
+    "flags": "clawker_fw.envoy.flags",
+    "details": "clawker_fw.envoy.details",
+}
+"""The attributes that have the same value as a field of the log on standard output."""
+
+
+def _attributes(fields: Mapping[str, str], action: str) -> dict[str, str]:
+    protocol = fields["protocol"]
+    http = protocol == "http"
+    return {
+        "event.name": REQUEST if http else CONNECTION,
+        "clawker_fw.action": action,
+        "network.protocol.name": protocol,
+        "network.transport": "udp" if protocol == "udp" else "tcp",
+        "client.address": fields.get("client", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+        **(
+            {"http.response.status_code": "%RESPONSE_CODE%"}
+            if http
+            else {"client.port": "%DOWNSTREAM_REMOTE_PORT%"}
+        ),
+        "clawker_fw.rule": fields.get("rule", "%FILTER_CHAIN_NAME%"),
+        "clawker_fw.bytes_received": "%BYTES_RECEIVED%",
+        "clawker_fw.bytes_sent": "%BYTES_SENT%",
+        "clawker_fw.duration_ms": "%DURATION%",
+        **{_NAMES[field]: text for field, text in fields.items() if field in _NAMES and text},
+    }
+
+
+def _key_values(values: Mapping[str, str]) -> Json:
+    return {"values": [{"key": key, "value": {"string_value": values[key]}} for key in sorted(values)]}

@@ -1,0 +1,178 @@
+"""Telemetry: what the siblings are told about the collector, and every attribute of the records that they send.
+
+Names are those of OpenTelemetry's semantic conventions where they exist, and begin with `clawker_fw.` where not.
+Each sibling has its file: Envoy's clusters, and CoreDNS's `hot/telemetry/telemetry.json`.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from clawker_fw.model import File, Files, Sibling
+from clawker_fw.stack import container
+from clawker_fw.stack.certs import Credentials, Pair, Running
+from clawker_fw.stack.files import public, secret
+from clawker_fw.stack.resources import Resource, declared
+
+CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
+"""The kinds of records (`event.name`): a connection or session of UDP, an HTTP request, a DNS query."""
+
+RESOURCE = Resource("telemetry", "telemetry/telemetry.json", hashed=True, keyed=True)
+"""What CoreDNS is told."""
+
+FILE = container.HOT + RESOURCE.path
+
+CLUSTERS_PATH = "cds/clusters.json"
+"""Where Envoy's clusters are, below `hot/`: with those that lead to the collector, its key and certificate."""
+
+CLUSTERS = container.HOT + CLUSTERS_PATH
+
+CLUSTER, RELAY = "telemetry", "telemetry-relay"
+"""Envoy's clusters that lead to the collector: for its own records, and for CoreDNS's, which stay encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of a record: its name, what it says, and the kinds of records that have it."""
+
+    name: str
+    meaning: str
+    events: tuple[str, ...]
+
+
+_ALL, _BY_ENVOY = (CONNECTION, REQUEST, QUERY), (CONNECTION, REQUEST)
+
+ATTRIBUTES = (
+    Attribute("event.name", "the kind of record; CoreDNS's records have it as their `EventName`", _ALL),
+    Attribute("client.address", "the agent's address", _ALL),
+    Attribute("client.port", "the agent's port", (CONNECTION,)),
+    Attribute("server.address", "the name that the agent asked for, as it was sent", _BY_ENVOY),
+    Attribute("server.port", "the port to which the agent connected", _BY_ENVOY),
+    Attribute("network.transport", "`tcp` or `udp`", _BY_ENVOY),
+    Attribute("network.protocol.name", "`tls`, `http`, `tcp` or `udp`", _BY_ENVOY),
+    Attribute("network.peer.address", "the address and port to which Envoy connected", _BY_ENVOY),
+    Attribute("http.request.method", "the method", (REQUEST,)),
+    Attribute("url.path", "the path without the query, which may hold secrets", (REQUEST,)),
+    Attribute("http.response.status_code", "the status that the agent got", (REQUEST,)),
+    Attribute("error.message", "why Envoy could not connect", _BY_ENVOY),
+    Attribute("dns.question.name", "the name that the agent asked for", (QUERY,)),
+    Attribute("dns.question.type", "the type of record that it asked for", (QUERY,)),
+    Attribute("dns.response.code", "the code of the answer", (QUERY,)),
+    Attribute("dns.answer.count", "how many records the answer had", (QUERY,)),
+    Attribute("clawker_fw.action", "`allowed` or `refused`: the decision, not a guess from a code", _ALL),
+    Attribute("clawker_fw.reason", "why it was refused, as in the log; CoreDNS's allowed queries have none", _ALL),
+    Attribute(
+        "clawker_fw.rule", "the filter chain or route of the rule that decided, or the rule itself", _BY_ENVOY
+    ),
+    Attribute("clawker_fw.bytes_received", "octets that the agent sent", _BY_ENVOY),
+    Attribute("clawker_fw.bytes_sent", "octets that the agent got", _BY_ENVOY),
+    Attribute("clawker_fw.duration_ms", "how long it took, in milliseconds", _ALL),
+    Attribute("clawker_fw.envoy.flags", "Envoy's response flags", _BY_ENVOY),
+    Attribute("clawker_fw.envoy.details", "Envoy's response code details", _BY_ENVOY),
+)
+"""Of Envoy's records every value is text, and `-` where there is none."""
+
+RESOURCE_ATTRIBUTES = (
+    Attribute("service.name", "`clawker-fw-envoy` or `clawker-fw-coredns`", _ALL),
+    Attribute("service.version", "the release of clawker-fw", _ALL),
+    Attribute("clawker_fw.project", "the project of the stack", _ALL),
+    Attribute("clawker_fw.stack_build_sha", "what the sibling is made from, as in its label", _ALL),
+    Attribute("clawker_fw.slot", "the sibling's slot, 0 or 1", _ALL),
+)
+"""Attributes of the resource, which all records of a sibling share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Where records go, and as whom. Without `credentials`, nothing is sent.
+
+    `server_name` is the name or address that the collector's certificate must have.
+    """
+
+    host: str
+    port: int
+    server_name: str
+    relay_port: int
+    sample: float
+    project: str
+    release: str
+    build_sha: str
+    credentials: Credentials | None = None
+
+    def resource(self, sibling: Sibling, slot: int) -> dict[str, str]:
+        """Return the attributes of a sibling's resource."""
+        return {
+            "service.name": f"clawker-fw-{sibling}",
+            "service.version": self.release,
+            "clawker_fw.project": self.project,
+            "clawker_fw.stack_build_sha": self.build_sha,
+            "clawker_fw.slot": str(slot),
+        }
+
+
+def coredns_file(telemetry: Telemetry | None, relay: str, slot: int) -> File:
+    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that."""
+    if telemetry is None or telemetry.credentials is None:
+        return public(b"{}")
+    pair = telemetry.credentials.coredns
+    document = {
+        "endpoint": f"{relay}:{telemetry.relay_port}",
+        "server_name": telemetry.server_name,
+        "ca": telemetry.credentials.trust.decode(),
+        "certificate": pair.certificate.decode(),
+        "key": pair.key.decode(),
+        "sample": telemetry.sample,
+        "resource": telemetry.resource(Sibling.COREDNS, slot),
+    }
+    return secret(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+def running(files: Mapping[Sibling, Files]) -> Running:
+    """Return the credentials that a stack's siblings have, from their files."""
+    envoy = _in_clusters(files.get(Sibling.ENVOY, {}))
+    coredns = _in_file(files.get(Sibling.COREDNS, {}))
+    if envoy is None or coredns is None:
+        return Running(any=envoy is not None or coredns is not None)
+    (trust, its), (_, others) = envoy, coredns
+    return Running(Credentials(trust, its, others), any=True)
+
+
+def certificates(sibling: Sibling, files: Files) -> tuple[bytes, bytes] | None:
+    """Return the authorities and the certificate that a sibling has been given, or None."""
+    found = _in_clusters(files) if sibling is Sibling.ENVOY else _in_file(files)
+    return (found[0], found[1].certificate) if found else None
+
+
+def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
+    """Whether a sibling has loaded what it has been given. `live` are the digests that it reports."""
+    path = CLUSTERS if sibling is Sibling.ENVOY else FILE
+    for each in declared(files):
+        if container.HOT + each.path == path and path in files:
+            return live.get(each.name) == each.digest(files[path].content)
+    return False
+
+
+def _in_file(files: Files) -> tuple[bytes, Pair] | None:
+    """Return the trusted authorities and the pair in CoreDNS's file, or None if there are none."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        found = json.loads(files[FILE].content)
+        return found["ca"].encode(), Pair(found["certificate"].encode(), found["key"].encode())
+    return None
+
+
+def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
+    """Return the same from Envoy's clusters, which are read only if they hold a secret."""
+    file = files.get(CLUSTERS)
+    if file is None or not file.secret:
+        return None
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        resources: list[Mapping[str, Any]] = json.loads(file.content)["resources"]
+        (cluster,) = (each for each in resources if each["name"] == CLUSTER)
+        context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        trust = context["validation_context"]["trusted_ca"]["inline_string"]
+        (own,) = context["tls_certificates"]
+        chain, key = (own[name]["inline_string"] for name in ("certificate_chain", "private_key"))
+        return trust.encode(), Pair(chain.encode(), key.encode())
+    return None

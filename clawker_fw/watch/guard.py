@@ -1,0 +1,60 @@
+"""Act on agents that have a way around the firewall: report each once, and take it off the network if ordered.
+
+Nobody may be able to use this against others. So only an agent that is open by the record of its own container is
+acted on, never one that is open because of files that another agent may have made. It is named by its id, and
+looked at once more directly before.
+"""
+
+from dataclasses import dataclass
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Role
+from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile.agents import Agent, Opening
+from clawker_fw.watch.on_open import OnOpen
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAgent:
+    """An open agent, and what was done about it. `error` says why that failed."""
+
+    agent: Agent
+    action: OnOpen
+    error: str = ""
+
+
+class Guard:
+    """Remembers which open agents have been reported."""
+
+    def __init__(self, on_open: OnOpen) -> None:
+        """Store the order."""
+        self._on_open = on_open
+        self._reported: frozenset[tuple[str, tuple[Opening, ...]]] = frozenset()
+
+    def act(self, engine: EngineWriter, seen: Comparison) -> tuple[OpenAgent, ...]:
+        """Act on the open agents of a comparison. Return those that are new or were acted on."""
+        found = [each for each in seen.agents if each.openings]
+        before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
+        done = [self._act_on(engine, seen, each) for each in found]
+        return tuple(
+            each
+            for each in done
+            if each.action is not OnOpen.WARN or (each.agent.id, each.agent.openings) not in before
+        )
+
+    def _act_on(self, engine: EngineWriter, seen: Comparison, agent: Agent) -> OpenAgent:
+        if self._on_open is OnOpen.WARN or not agent.certainly_open:
+            return OpenAgent(agent, OnOpen.WARN)
+        try:
+            network = seen.observed.networks[Role.AGENTS]
+            view = engine.container(agent.id)
+            if view is None or (agent.address and network.name not in view.connected):
+                return OpenAgent(agent, OnOpen.WARN)  # it has left meanwhile
+            if self._on_open is OnOpen.STOP:
+                engine.stop(agent.id)
+            else:
+                engine.disconnect(network.id, agent.id)
+        except EngineError as error:
+            return OpenAgent(agent, self._on_open, " ".join((error.message, *error.context)))
+        return OpenAgent(agent, self._on_open)

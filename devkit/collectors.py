@@ -1,0 +1,143 @@
+"""A real OpenTelemetry Collector on this machine: it takes records over mutual TLS, and writes them into a file.
+
+The program is built from its Go modules in `devkit/collector`, once on a machine: that takes minutes.
+"""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from clawker_fw.stack.certs import Pair
+from devkit.floor import PLACE, Lock
+from devkit.programs import machine
+from devkit.waiting import until
+from hatch_build import compile_program
+
+_SOURCE = Path(__file__).with_name("collector")
+_KEPT = PLACE / "collector"
+
+Attributes = dict[str, str | int | float]
+
+
+@cache
+def collector_program() -> Path:
+    """Return the program. It is kept by the digest of what it is made from."""
+    content = b"".join((_SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    built = _KEPT / f"collector-{hashlib.sha256(content).hexdigest()[:16]}"
+    with Lock(PLACE / "collector.lock"):  # another process may be building it
+        if not built.exists():
+            fresh = built.with_suffix(".new")
+            compile_program(_SOURCE, fresh, machine())
+            fresh.rename(built)
+    return built
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A log record that has arrived."""
+
+    resource: Attributes
+    event: str
+    severity: int
+    attributes: Attributes
+
+
+class Collector:
+    """A collector that can be stopped and started again. What has arrived stays."""
+
+    def __init__(
+        self, folder: Path, endpoint: str, server: Pair, trusted: bytes, before: Sequence[str] = ()
+    ) -> None:
+        """Start it at an endpoint, with the certificate of a server and those of authorities of clients.
+
+        `before` are arguments that come before its own, for another program.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._written, self._log = folder / "records.jsonl", folder / "log"
+        self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]
+        for name, content in (("server.crt", server.certificate), ("server.key", server.key), ("ca.crt", trusted)):
+            (folder / name).write_bytes(content)
+        tls = {
+            "cert_file": str(folder / "server.crt"),
+            "key_file": str(folder / "server.key"),
+            "client_ca_file": str(folder / "ca.crt"),
+            "min_version": "1.3",
+        }
+        config = {
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": endpoint, "tls": tls}}}},
+            "exporters": {"file": {"path": str(self._written), "flush_interval": "50ms", "append": True}},
+            "service": {
+                "telemetry": {"metrics": {"level": "none"}},
+                "pipelines": {
+                    kind: {"receivers": ["otlp"], "exporters": ["file"]} for kind in ("logs", "metrics")
+                },
+            },
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._log.write_bytes(b"")
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        until(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(self._log.read_text())
+        return "Everything is ready" in self._log.read_text()
+
+    def stop(self) -> None:
+        """Stop it. It writes down what has arrived."""
+        self.process.terminate()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        """Run until the context ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def records(self, service: str = "") -> list[Record]:
+        """Return the log records that have arrived, or those of one service."""
+        return [each for each in self._records() if not service or each.resource["service.name"] == service]
+
+    def _records(self) -> Iterator[Record]:
+        for group in self._documents("resourceLogs"):
+            resource = _attributes(group["resource"])
+            for scope in group["scopeLogs"]:
+                for each in scope["logRecords"]:
+                    event, severity = each.get("eventName", ""), each.get("severityNumber", 0)
+                    yield Record(resource, event, severity, _attributes(each))
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the newest value of each metric that has arrived, as it was sent, by name."""
+        return {
+            metric["name"]: metric
+            for group in self._documents("resourceMetrics")
+            for scope in group["scopeMetrics"]
+            for metric in scope["metrics"]
+        }
+
+    def _documents(self, kind: str) -> Iterator[dict[str, Any]]:
+        content = self._written.read_bytes() if self._written.exists() else b""
+        for line in content[: content.rfind(b"\n") + 1].splitlines():  # the last line may be half written
+            yield from json.loads(line).get(kind, ())
+
+
+def _attributes(owner: dict[str, Any]) -> Attributes:
+    return {each["key"]: _value(each["value"]) for each in owner.get("attributes", ())}
+
+
+def _value(value: dict[str, Any]) -> str | int | float:
+    """Return a value. JSON has integers as text (ProtoJSON)."""
+    ((kind, content),) = value.items()
+    return int(content) if kind == "intValue" else float(content) if kind == "doubleValue" else str(content)

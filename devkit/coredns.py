@@ -1,0 +1,94 @@
+"""The real CoreDNS with our plugins, on loopback."""
+
+import hashlib
+import json
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.model import Slots
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.stack import coredns, policy, virtual
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import Addressing
+from devkit.dns import Answer, Resolver, query
+from devkit.programs import free_port, machine
+from devkit.waiting import until
+
+ADDRESSING = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
+
+
+class Program:
+    """A running CoreDNS whose list can be replaced like by `fwctl commit`."""
+
+    def __init__(self, folder: Path, release: Release) -> None:
+        """Start it with an empty list and without telemetry, and wait until it listens."""
+        self.list, self.telemetry = folder / "names.json", folder / "telemetry.json"
+        self._policy_socket, self._telemetry_socket = folder / "policy.sock", folder / "telemetry.sock"
+        self._port = free_port()
+        self.write(document(RuleSet()))
+        self.telemetry.write_bytes(b"{}")
+        corefile = folder / "Corefile"
+        plugins = (
+            "errors",
+            f"otel {self.telemetry} {self._telemetry_socket}",
+            f"policy {self.list} {self._policy_socket}",
+        )
+        corefile.write_text("\n".join((f".:{self._port} {{", *plugins, "}\n")))
+        self.process = subprocess.Popen(
+            [release.binary("coredns", machine()), "-conf", corefile], stdout=subprocess.DEVNULL
+        )
+        self.resolver = Resolver("127.0.0.1", self._port)
+        until(self._policy_socket.exists)
+
+    def write(self, content: bytes, path: Path | None = None) -> None:
+        """Replace the list, or another file."""
+        fresh = self.list.with_name("fresh")
+        fresh.write_bytes(content)
+        fresh.replace(path or self.list)
+
+    def serve(self, rules: RuleSet) -> None:
+        """Replace the list by that of these rules, and wait until it is loaded."""
+        content = document(rules)
+        self.write(content)
+        wanted = (hashlib.sha256(content).hexdigest(), "")
+        until(lambda: (self.status["digest"], self.status["reason"]) == wanted)
+
+    def send(self, settings: Mapping[str, object]) -> None:
+        """Replace the settings of telemetry, and wait until they are loaded."""
+        content = json.dumps(settings).encode()
+        self.write(content, self.telemetry)
+        wanted = (hashlib.sha256(content).hexdigest(), "")
+        until(lambda: (self.telemetry_status["digest"], self.telemetry_status["reason"]) == wanted)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The status of the list."""
+        return _read(self._policy_socket)
+
+    @property
+    def telemetry_status(self) -> dict[str, Any]:
+        """The status of telemetry."""
+        return _read(self._telemetry_socket)
+
+    def ask(self, name: str, **how: object) -> Answer:
+        """Ask one question."""
+        return self.resolver.ask(query(name, **how))  # type: ignore[arg-type]  # as `query` takes them
+
+
+def document(rules: RuleSet) -> bytes:
+    """Return the list for these rules."""
+    compiled = Policy(rules)
+    numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
+    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        return dict(json.loads(connection.makefile().read()))

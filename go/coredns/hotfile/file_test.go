@@ -1,0 +1,232 @@
+package hotfile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parse takes what begins with "value ".
+func parse(content []byte) (string, error) {
+	value, found := strings.CutPrefix(string(content), "value ")
+	if !found {
+		return "", fmt.Errorf("%q is no value", content)
+	}
+	return value, nil
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replace replaces a file by rename, as a commit does.
+func replace(t *testing.T, path, content string) {
+	t.Helper()
+	write(t, path+".new", content)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// opened returns a file with the value "a", and its path.
+func opened(t *testing.T) (*File[string], string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "value a")
+	file := New(path, parse)
+	if err := file.Load(); err != nil {
+		t.Fatal(err)
+	}
+	return file, path
+}
+
+// follow returns a file with the value "a", which is followed until the test ends, and its path.
+func follow(t *testing.T) (*File[string], string) {
+	t.Helper()
+	file, path := opened(t)
+	ended := make(chan struct{})
+	go func() {
+		file.Follow()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		file.Close()
+		<-ended
+	})
+	return file, path
+}
+
+// until waits until a condition is true.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(10 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// Each change of the file is loaded, in whatever way it is made.
+func TestFileTakesChanges(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, path, content string){
+		"another file":  replace,
+		"the same file": write,
+		"another file of the same size and time": func(t *testing.T, path, content string) {
+			withTimeOf(t, path, func() { replace(t, path, content) })
+		},
+		"the same file of the same size and time": func(t *testing.T, path, content string) {
+			withTimeOf(t, path, func() { write(t, path, content) })
+		},
+		"a link to another file": func(t *testing.T, path, content string) {
+			write(t, path+".other", content)
+			if err := os.Symlink(path+".other", path+".new"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".new", path); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, path := follow(t)
+			for _, value := range []string{"b", "c", "a"} {
+				anotherMoment(t, path)
+				change(t, path, "value "+value)
+
+				until(t, value, func() bool { return file.Value() == value })
+			}
+			if status := file.Status(); status.Refused != 0 || status.Reason != "" || file.Value() != "a" {
+				t.Errorf("got %+v", status)
+			}
+		})
+	}
+}
+
+// anotherMoment waits until a change would get a later ctime than the file has: the kernel's clock advances in steps.
+func anotherMoment(t *testing.T, path string) {
+	t.Helper()
+	before := identify(path).changed
+	until(t, "another moment", func() bool {
+		write(t, path+".clock", "")
+		now := identify(path + ".clock").changed
+		return now.Nano() > before.Nano()
+	})
+}
+
+// withTimeOf restores a file's modification time after a change.
+func withTimeOf(t *testing.T, path string, do func()) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.Stat(path); err != nil || now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
+		t.Fatalf("it has another size or time: %v, %v", now, err)
+	}
+}
+
+// An unusable file leaves the loaded value in force, is counted, and its reason is reported. The next good file is
+// loaded, even if it equals the loaded one.
+func TestFileKeepsItsValue(t *testing.T) {
+	for name, each := range map[string]struct {
+		spoil  func(t *testing.T, path string)
+		wanted string
+	}{
+		"no value": {func(t *testing.T, path string) { replace(t, path, "{") }, "is no value"},
+		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "is no value"},
+		"emptied":  {func(t *testing.T, path string) { write(t, path, "") }, "is no value"},
+		"gone":     {func(t *testing.T, path string) { os.Remove(path) }, "no such file"},
+		"folder": {func(t *testing.T, path string) {
+			os.Remove(path)
+			os.Mkdir(path, 0o755)
+		}, "is a directory"},
+	} {
+		for _, next := range []string{"a", "b"} {
+			t.Run(name+" before "+next, func(t *testing.T) {
+				file, path := follow(t)
+				before := file.Status()
+				each.spoil(t, path)
+
+				until(t, "a reason", func() bool { return file.Status().Reason != "" })
+
+				now := file.Status()
+				if now.Refused < 1 || now.Digest != before.Digest || file.Value() != "a" {
+					t.Errorf("got %+v after %+v", now, before)
+				}
+				until(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
+				if reason := file.Status().Reason; !strings.Contains(reason, path) {
+					t.Errorf("the reason names no file: %s", reason)
+				}
+				os.Remove(path)
+				replace(t, path, "value "+next)
+				until(t, "the next value", func() bool { return file.Status().Reason == "" })
+				if after := file.Status(); file.Value() != next || after.Refused < now.Refused {
+					t.Errorf("got %+v after %+v", after, now)
+				}
+			})
+		}
+	}
+}
+
+// Each unusable file is counted once, not at every check.
+func TestFileCountsRejections(t *testing.T) {
+	file, path := opened(t)
+	for count := range 3 {
+		if found := file.Status().Refused; found != count {
+			t.Errorf("counted %d after %d", found, count)
+		}
+		replace(t, path, strings.Repeat("{", count+1))
+		_ = file.Load()
+	}
+	replace(t, path, "value a")
+	_ = file.Load()
+	_ = file.Load()
+	if status := file.Status(); status.Refused != 3 || status.Reason != "" {
+		t.Errorf("got %+v", status)
+	}
+	followed, at := follow(t)
+	replace(t, at, "{")
+	until(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
+	replace(t, at, "value b")
+	until(t, "another value", func() bool { return followed.Value() == "b" })
+	if status := followed.Status(); status.Refused != 1 {
+		t.Errorf("got %+v", status)
+	}
+}
+
+// A file of which nothing could be loaded has the zero value, and the reason. It is loaded once it is there.
+func TestFileThatIsNotThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	file := New(path, parse)
+	if file.Status() != (Status{}) {
+		t.Errorf("got %+v", file.Status())
+	}
+	if err := file.Load(); err == nil || file.Value() != "" || file.Status() != (Status{"", 1, err.Error()}) {
+		t.Errorf("got %+v, %v", file.Status(), err)
+	}
+	write(t, path, "value a")
+	value, status := "", Status{}
+	if err := file.Load(); err == nil {
+		value, status = file.Snapshot()
+	}
+	sum := sha256.Sum256([]byte("value a"))
+	if value != "a" || status != (Status{hex.EncodeToString(sum[:]), 1, ""}) {
+		t.Errorf("got %q, %+v", value, status)
+	}
+}

@@ -1,0 +1,39 @@
+package hotfile
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"time"
+)
+
+// Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
+// root without capabilities. Only processes in this container can see it.
+func Listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return listener, os.Chmod(path, 0o666)
+}
+
+// Tell answers each connection with the status, as one JSON object, until the listener is closed. A failed accept,
+// for want of a file descriptor for example, is retried: without its status the process would count as dead.
+func Tell(listener net.Listener, status func() any) {
+	for {
+		connection, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(lookEvery)
+			continue
+		}
+		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer
+		_ = connection.Close()
+	}
+}

@@ -1,0 +1,205 @@
+package otel
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+// authority signs certificates for one test.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+const collectorName = "collector.test"
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{certificate, key}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (a authority) pem() string { return encodePEM("CERTIFICATE", a.certificate.Raw) }
+
+func encodePEM(kind string, content []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}))
+}
+
+// leaf returns a certificate for one use and its key, as PEM.
+func (a authority) leaf(t *testing.T, name string, use x509.ExtKeyUsage) (certificate, key string) {
+	t.Helper()
+	private := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{use},
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encodePEM("CERTIFICATE", signed), encodePEM("PRIVATE KEY", encoded)
+}
+
+// settingsFor returns the content of a file for a collector that the authority has certified.
+func (a authority) settingsFor(t *testing.T, endpoint string, change map[string]any) []byte {
+	t.Helper()
+	certificate, key := a.leaf(t, "client.test", x509.ExtKeyUsageClientAuth)
+	document := map[string]any{
+		"endpoint": endpoint, "server_name": collectorName, "ca": a.pem(), "certificate": certificate, "key": key,
+		"sample": 1.0, "resource": map[string]string{"service.name": "clawker-fw-coredns"},
+	}
+	for name, value := range change {
+		if document[name] = value; value == nil {
+			delete(document, name)
+		}
+	}
+	content, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func (a authority) settings(t *testing.T, endpoint string) *Settings {
+	t.Helper()
+	settings, err := Parse(a.settingsFor(t, endpoint, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return settings
+}
+
+// collector is a gRPC server that keeps the requests that it gets.
+type collector struct {
+	address  string
+	server   *grpc.Server
+	mutex    sync.Mutex
+	requests [][]byte
+	clients  map[string]bool // serial numbers of their certificates
+}
+
+// collects starts a collector that answers with the function's reply, until the test ends.
+func (a authority) collects(t *testing.T, address string, reply func(ctx context.Context) ([]byte, error)) *collector {
+	t.Helper()
+	certificate, key := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
+	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := &collector{address: listener.Addr().String(), clients: map[string]bool{}}
+	made.server = grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(&tls.Config{
+			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+			ClientAuth: tls.RequireAndVerifyClientCert,
+			VerifyPeerCertificate: func(_ [][]byte, chains [][]*x509.Certificate) error {
+				made.mutex.Lock()
+				defer made.mutex.Unlock()
+				made.clients[chains[0][0].SerialNumber.String()] = true
+				return nil
+			},
+		})),
+		grpc.ForceServerCodec(rawCodec{}),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			if method, _ := grpc.MethodFromServerStream(stream); method != exportMethod {
+				t.Errorf("called %s", method)
+			}
+			var request []byte
+			if err := stream.RecvMsg(&request); err != nil {
+				return err
+			}
+			answer, err := reply(stream.Context())
+			if err != nil {
+				return err
+			}
+			made.mutex.Lock()
+			made.requests = append(made.requests, request)
+			made.mutex.Unlock()
+			return stream.SendMsg(&answer)
+		}),
+	)
+	go made.server.Serve(listener)
+	t.Cleanup(made.server.Stop)
+	return made
+}
+
+func accepts(context.Context) ([]byte, error) { return nil, nil }
+
+// names returns the names in the records that have come.
+func (c *collector) names(t *testing.T) []string {
+	t.Helper()
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	var names []string
+	for _, request := range c.requests {
+		for _, each := range decode(t, request).records {
+			names = append(names, each.attributes["dns.question.name"].(string))
+		}
+	}
+	return names
+}
+
+func (c *collector) clientCount() int {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return len(c.clients)
+}
+
+// until waits until a condition is true.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(20 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}

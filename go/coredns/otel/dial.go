@@ -1,0 +1,56 @@
+package otel
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+// reconnect is when a lost connection is tried again. By default, gRPC would wait for up to two minutes.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+	MinConnectTimeout: 2 * time.Second,
+}
+
+// alive is how a connection on which nothing comes back is noticed. Its time is the shortest that gRPC allows.
+var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
+
+// dial returns a connection that connects when it is used. A call waits for it as long as it may take.
+func (s *Settings) dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
+		grpc.WithTransportCredentials(credentials.NewTLS(s.tls)),
+		grpc.WithAuthority(s.tls.ServerName),
+		grpc.WithConnectParams(reconnect),
+		grpc.WithKeepaliveParams(alive),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{}), grpc.WaitForReady(true)),
+		grpc.WithUserAgent(scope),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(),
+	)
+}
+
+// rawCodec is the codec of messages that are encoded already, as *[]byte.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(message any) ([]byte, error) {
+	if content, is := message.(*[]byte); is {
+		return *content, nil
+	}
+	return nil, fmt.Errorf("a message is %T", message)
+}
+
+func (rawCodec) Unmarshal(content []byte, message any) error {
+	into, is := message.(*[]byte)
+	if !is {
+		return fmt.Errorf("a message is %T", message)
+	}
+	*into = content
+	return nil
+}

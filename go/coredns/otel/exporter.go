@@ -1,0 +1,183 @@
+package otel
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	longestQueue = 8192 // records
+	longestBatch = 512  // records
+	batchEvery   = time.Second
+	callLimit    = 5 * time.Second
+	lastLimit    = 500 * time.Millisecond // for the last call, when the process ends
+	sayEvery     = 10 * time.Second
+)
+
+const exportMethod = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+
+// Exporter sends records in batches, one call at a time, so that what waits is bounded by its queue. A call that fails
+// is not repeated: its records are lost.
+type Exporter struct {
+	settings func() *Settings
+	records  chan record
+	sent     atomic.Uint64
+	lost     atomic.Uint64
+	stop     chan struct{}
+	ended    chan struct{}
+
+	// Of Run alone:
+	current    *Settings // those of the connection
+	connection *grpc.ClientConn
+	failing    bool   // whether the last call failed
+	trouble    string // what was said last
+	saidAt     time.Time
+	lostBefore uint64
+}
+
+// NewExporter returns an exporter to wherever the settings say at the time.
+func NewExporter(settings func() *Settings) *Exporter {
+	return &Exporter{
+		settings: settings,
+		records:  make(chan record, longestQueue),
+		stop:     make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+}
+
+// Add lets a record wait for its batch. If there is no room, it is lost.
+func (x *Exporter) Add(each record) {
+	select {
+	case x.records <- each:
+	default:
+		x.lost.Add(1)
+	}
+}
+
+// Run sends what waits until Close is called.
+func (x *Exporter) Run() {
+	defer close(x.ended)
+	ticks := time.NewTicker(batchEvery)
+	defer ticks.Stop()
+	batch := make([]record, 0, longestBatch)
+	for more := true; more; {
+		batch, more = x.collect(batch[:0], ticks.C)
+		wanted := x.settings()
+		if wanted != nil && wanted != x.current {
+			x.connect(wanted)
+		}
+		if limit := x.limit(more); len(batch) > 0 {
+			x.send(batch, limit)
+		}
+		if wanted == nil || !more {
+			x.disconnect()
+		}
+	}
+}
+
+// Close sends what waits, unless the collector does not answer anyway, and ends Run.
+func (x *Exporter) Close() {
+	close(x.stop)
+	<-x.ended
+}
+
+// collect returns a full batch, or what has come until the next tick, or until the exporter is closed.
+func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []record, more bool) {
+	for len(batch) < longestBatch {
+		select {
+		case each := <-x.records:
+			batch = append(batch, each)
+		case <-ticks:
+			return batch, true
+		case <-x.stop:
+			for len(x.records) > 0 {
+				batch = append(batch, <-x.records)
+			}
+			return batch, false
+		}
+	}
+	return batch, true
+}
+
+// limit returns how long a call may take. The last one must not delay the end of a process.
+func (x *Exporter) limit(more bool) time.Duration {
+	switch {
+	case more:
+		return callLimit
+	case !x.failing:
+		return lastLimit
+	}
+	return 0
+}
+
+// connect replaces the connection. It is made during the next call, and when it is lost again.
+func (x *Exporter) connect(wanted *Settings) {
+	fresh, err := wanted.dial()
+	if err != nil {
+		x.say("the collector can't be dialled: " + err.Error())
+		return
+	}
+	x.disconnect()
+	x.current, x.connection = wanted, fresh
+}
+
+func (x *Exporter) disconnect() {
+	if x.connection != nil {
+		_ = x.connection.Close() // it fails only if it is closed already
+	}
+	x.current, x.connection = nil, nil
+}
+
+// send sends a batch and counts what became of it.
+func (x *Exporter) send(batch []record, limit time.Duration) {
+	count := uint64(len(batch))
+	if x.connection == nil {
+		x.lost.Add(count)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	request, reply := encode(x.current.resource, batch), []byte(nil)
+	err := x.connection.Invoke(ctx, exportMethod, &request, &reply)
+	x.failing = err != nil
+	refused := count
+	if err == nil {
+		refused = min(count, rejected(reply))
+	}
+	x.sent.Add(count - refused)
+	x.lost.Add(refused)
+	x.report(err)
+}
+
+// report says what is wrong when that changes, at most every few seconds.
+func (x *Exporter) report(err error) {
+	lost := x.lost.Load()
+	trouble := ""
+	switch {
+	case err != nil:
+		trouble = status.Code(err).String() + ": " + status.Convert(err).Message()
+	case lost > x.lostBefore:
+		trouble = "the collector takes fewer records than there are"
+	}
+	x.lostBefore = lost
+	x.say(trouble)
+}
+
+var log = clog.NewWithPlugin("otel")
+
+func (x *Exporter) say(trouble string) {
+	if (trouble == "") == (x.trouble == "") || time.Since(x.saidAt) < sayEvery {
+		return
+	}
+	x.trouble, x.saidAt = trouble, time.Now()
+	if trouble == "" {
+		log.Infof("records are sent again; %d have been lost since the start", x.lost.Load())
+		return
+	}
+	log.Warningf("records are being lost: %s", trouble)
+}

@@ -1,0 +1,180 @@
+package otel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"clawker-fw/coredns/policy"
+)
+
+// exporting returns an exporter that runs until the test ends, and the settings that it follows.
+func exporting(t *testing.T, settings *Settings) (*Exporter, *atomic.Pointer[Settings]) {
+	t.Helper()
+	var current atomic.Pointer[Settings]
+	current.Store(settings)
+	exporter := NewExporter(current.Load)
+	go exporter.Run()
+	t.Cleanup(func() {
+		select {
+		case <-exporter.stop:
+		default:
+			exporter.Close()
+		}
+	})
+	return exporter, &current
+}
+
+// adds lets records with so many names wait, and returns the names.
+func adds(exporter *Exporter, prefix string, count int) []string {
+	var names []string
+	for number := range count {
+		name := fmt.Sprintf("%s-%d.test", prefix, number)
+		exporter.Add(record{at: time.Now(), name: name, kind: 1, outcome: policy.Outcome{Answered: true, Answers: 1}})
+		names = append(names, name)
+	}
+	return names
+}
+
+// Records arrive in their order, in full batches, and are counted as sent.
+func TestExport(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	collector := signer.collects(t, "127.0.0.1:0", accepts)
+	exporter, _ := exporting(t, signer.settings(t, collector.address))
+
+	wanted := adds(exporter, "a", 1200)
+
+	until(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
+	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
+		t.Errorf("got %d in %d requests, lost %d", len(collector.names(t)), len(collector.requests), exporter.lost.Load())
+	}
+}
+
+// New settings are used for the next batch, by a new connection, and no record is lost on the way.
+func TestExportFollowsSettings(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	collector := signer.collects(t, "127.0.0.1:0", accepts)
+	exporter, current := exporting(t, signer.settings(t, collector.address))
+	wanted := adds(exporter, "a", 100)
+	until(t, "the first", func() bool { return exporter.sent.Load() == 100 })
+
+	current.Store(signer.settings(t, collector.address))
+	wanted = append(wanted, adds(exporter, "b", 100)...)
+	until(t, "more", func() bool { return exporter.sent.Load() == 200 })
+
+	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
+		t.Errorf("got %d, lost %d, of %d clients", len(collector.names(t)), exporter.lost.Load(), collector.clientCount())
+	}
+	adds(exporter, "c", 10)
+	current.Store(nil)
+	until(t, "the last, before it is turned off", func() bool { return exporter.sent.Load() == 210 })
+	adds(exporter, "d", 10)
+	until(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
+}
+
+// Whatever the collector does, adding never waits, and each record is counted as sent or lost.
+func TestExportWithoutCollector(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	refusing := signer.collects(t, "127.0.0.1:0", func(context.Context) ([]byte, error) {
+		return nil, status.Error(codes.Unavailable, "no room")
+	})
+	partly := signer.collects(t, "127.0.0.1:0", func(context.Context) ([]byte, error) {
+		return []byte{0x0a, 0x02, 0x08, 0x03}, nil // 3 rejected
+	})
+	stopped := signer.collects(t, "127.0.0.1:0", accepts)
+	stopped.server.Stop()
+	foreign := newAuthority(t).collects(t, "127.0.0.1:0", accepts)
+	for what, each := range map[string]struct {
+		endpoint string
+		lost     uint64
+	}{
+		"silent":          {silent.Addr().String(), 10},
+		"refusing":        {refusing.address, 10},
+		"refusing some":   {partly.address, 3},
+		"down":            {stopped.address, 10},
+		"somebody else's": {foreign.address, 10},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			exporter, _ := exporting(t, signer.settings(t, each.endpoint))
+			start := time.Now()
+			adds(exporter, "a", 10)
+			if passed := time.Since(start); passed > 100*time.Millisecond {
+				t.Errorf("it took %v", passed)
+			}
+			until(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
+			if exporter.lost.Load() != each.lost {
+				t.Errorf("lost %d", exporter.lost.Load())
+			}
+		})
+	}
+}
+
+// A full queue loses records at once, and counts them.
+func TestAddToFullQueue(t *testing.T) {
+	exporter := NewExporter(func() *Settings { return nil })
+	adds(exporter, "a", longestQueue+10)
+	if len(exporter.records) != longestQueue || exporter.lost.Load() != 10 {
+		t.Errorf("%d wait, %d are lost", len(exporter.records), exporter.lost.Load())
+	}
+}
+
+// A collector that comes back gets records again within seconds, and those that still wait.
+func TestExportRecovers(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	first := signer.collects(t, "127.0.0.1:0", accepts)
+	exporter, _ := exporting(t, signer.settings(t, first.address))
+	adds(exporter, "a", 1)
+	until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	first.server.Stop()
+	adds(exporter, "b", 1)
+	until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
+
+	adds(exporter, "c", 1)
+	signer.collects(t, first.address, accepts)
+	start := time.Now()
+
+	until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+	if passed := time.Since(start); passed > 5*time.Second {
+		t.Errorf("it took %v", passed)
+	}
+}
+
+// At the end, what waits is sent, unless the collector does not answer anyway.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	collector := signer.collects(t, "127.0.0.1:0", accepts)
+	exporter, _ := exporting(t, signer.settings(t, collector.address))
+	wanted := adds(exporter, "a", 600)
+
+	exporter.Close()
+
+	if !slices.Equal(collector.names(t), wanted) {
+		t.Errorf("got %d", len(collector.names(t)))
+	}
+	collector.server.Stop()
+	other, _ := exporting(t, signer.settings(t, collector.address))
+	adds(other, "b", 10)
+	start := time.Now()
+	other.Close()
+	if passed := time.Since(start); passed > 2*time.Second || other.lost.Load() != 10 {
+		t.Errorf("it took %v, lost %d", passed, other.lost.Load())
+	}
+}

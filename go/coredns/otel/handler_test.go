@@ -1,0 +1,121 @@
+package otel
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/miekg/dns"
+
+	"clawker-fw/coredns/policy"
+)
+
+// writer is a client.
+type writer struct {
+	dns.ResponseWriter
+	from net.Addr
+}
+
+func (w writer) RemoteAddr() net.Addr { return w.from }
+
+func (w writer) WriteMsg(*dns.Msg) error { return nil }
+
+var agent = &net.UDPAddr{IP: net.IPv4(10, 213, 0, 7), Port: 4711}
+
+// decider returns the policy plugin, which allows a.test.
+func decider(t *testing.T) plugin.Handler {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "names.json")
+	list := `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{"a.test":{"at":"envoy"}}}`
+	if err := os.WriteFile(path, []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	source, err := policy.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return policy.NewHandler(source, io.Discard)
+}
+
+// Each query has a record with what the policy has decided, whatever the answer's code is.
+func TestServeDNS(t *testing.T) {
+	for what, each := range map[string]struct {
+		name   string
+		kind   uint16
+		from   net.Addr
+		wanted policy.Outcome
+	}{
+		"an address": {"a.test.", dns.TypeA, agent, policy.Outcome{Answered: true, Answers: 1}},
+		"no data":    {"a.test.", dns.TypeAAAA, agent, policy.Outcome{Answered: true}},
+		"refused":    {"B.test.", dns.TypeA, agent, policy.Outcome{Answered: true, Reason: "no-rule", Code: dns.RcodeNameError}},
+		"over TCP":   {"a.test.", dns.TypeA, &net.TCPAddr{IP: agent.IP}, policy.Outcome{Answered: true, Answers: 1}},
+	} {
+		var found []record
+		handler := Handler{decider(t), func() *Settings { return &Settings{sample: 1} }, func(r record) { found = append(found, r) }}
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, each.kind)
+
+		if code, err := handler.ServeDNS(context.Background(), writer{from: each.from}, query); code != 0 || err != nil {
+			t.Errorf("%s: got %d, %v", what, code, err)
+		}
+
+		if len(found) != 1 {
+			t.Fatalf("%s: %d records", what, len(found))
+		}
+		one := found[0]
+		if one.outcome != each.wanted || one.client.String() != "10.213.0.7" || one.name+"." != each.name || one.kind != each.kind ||
+			one.took <= 0 || one.at.IsZero() {
+			t.Errorf("%s: got %+v", what, one)
+		}
+	}
+}
+
+// The container's own check has no record, and neither has any query while telemetry is off.
+func TestServeDNSWithoutRecord(t *testing.T) {
+	on, off := &Settings{sample: 1}, (*Settings)(nil)
+	for what, each := range map[string]struct {
+		settings *Settings
+		name     string
+		from     net.Addr
+	}{
+		"off":       {off, "b.test.", agent},
+		"our check": {on, "refused.clawker-fw.invalid.", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}},
+	} {
+		handler := Handler{decider(t), func() *Settings { return each.settings }, func(r record) { t.Errorf("%s: got %+v", what, r) }}
+		query := new(dns.Msg)
+		query.SetQuestion(each.name, dns.TypeA)
+
+		if code, err := handler.ServeDNS(context.Background(), writer{from: each.from}, query); code != 0 || err != nil {
+			t.Errorf("%s: got %d, %v", what, code, err)
+		}
+	}
+}
+
+// A share of the allowed queries has a record, and every refused one.
+func TestServeDNSSamples(t *testing.T) {
+	counts := map[bool]int{}
+	handler := Handler{decider(t), func() *Settings { return &Settings{sample: 0.5} }, func(r record) { counts[r.outcome.Allowed()]++ }}
+	for range 1000 {
+		for _, name := range []string{"a.test.", "b.test."} {
+			query := new(dns.Msg)
+			query.SetQuestion(name, dns.TypeA)
+			if _, err := handler.ServeDNS(context.Background(), writer{from: agent}, query); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if counts[false] != 1000 || counts[true] < 350 || counts[true] > 650 {
+		t.Errorf("got %v", counts)
+	}
+}
+
+// A client without an IP address has the zero one.
+func TestAddress(t *testing.T) {
+	if found := address(&net.UnixAddr{Name: "/tmp/x"}); found.IsValid() {
+		t.Errorf("got %v", found)
+	}
+}

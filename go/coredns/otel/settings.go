@@ -1,0 +1,107 @@
+// Package otel is the CoreDNS plugin that sends a log record for each query to an OpenTelemetry Collector: OTLP over
+// gRPC, with mutual TLS.
+//
+// It never slows an answer. A record goes into a queue of fixed size, or is lost and counted.
+package otel
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// file is the format of the settings. An empty object turns telemetry off.
+type file struct {
+	Endpoint    netip.AddrPort    `json:"endpoint"`
+	ServerName  string            `json:"server_name"` // a DNS name in the collector's certificate
+	CA          string            `json:"ca"`          // PEM, like the next two
+	Certificate string            `json:"certificate"`
+	Key         string            `json:"key"`
+	Sample      *float64          `json:"sample"` // share of the allowed queries that have a record; 1 if missing
+	Resource    map[string]string `json:"resource"`
+}
+
+// Settings say where records go, and which.
+type Settings struct {
+	endpoint string
+	tls      *tls.Config
+	sample   float64
+	resource []byte // encoded
+}
+
+// Parse returns the settings in a file, or nil if it turns telemetry off. No error repeats what may be secret.
+func Parse(content []byte) (*Settings, error) {
+	var read file
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&read); err != nil {
+		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is data after the settings")
+	}
+	if read.isEmpty() {
+		return nil, nil
+	}
+	config, err := read.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	sample := 1.0
+	if read.Sample != nil {
+		sample = *read.Sample
+	}
+	switch {
+	case !read.Endpoint.IsValid():
+		return nil, errors.New("endpoint is missing")
+	case read.ServerName == "":
+		return nil, errors.New("server_name is missing")
+	case sample < 0 || sample > 1:
+		return nil, errors.New("sample is not between 0 and 1")
+	}
+	return &Settings{read.Endpoint.String(), config, sample, encodeResource(read.Resource)}, nil
+}
+
+// syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
+func syntaxOnly(err error) error {
+	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+		return fmt.Errorf("%s has a value of another type", kind.Field)
+	}
+	return err
+}
+
+func (f file) isEmpty() bool {
+	return !f.Endpoint.IsValid() && f.ServerName+f.CA+f.Certificate+f.Key == "" && f.Sample == nil && f.Resource == nil
+}
+
+func (f file) tlsConfig() (*tls.Config, error) {
+	pair, err := tls.X509KeyPair([]byte(f.Certificate), []byte(f.Key))
+	if err != nil {
+		return nil, fmt.Errorf("certificate and key: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(f.CA)) {
+		return nil, errors.New("ca has no certificate")
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{pair},
+		RootCAs:      pool,
+		ServerName:   f.ServerName,
+	}, nil
+}
+
+func encodeResource(attributes map[string]string) []byte {
+	var encoded []byte
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		encoded = appendAttribute(encoded, resourceAttributes, name, stringValue(attributes[name]))
+	}
+	return encoded
+}

@@ -1,0 +1,68 @@
+package otel
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// An empty object turns telemetry off; complete settings turn it on. Every allowed query is sent unless they say less.
+func TestParse(t *testing.T) {
+	if settings, err := Parse([]byte(" {}\n")); settings != nil || err != nil {
+		t.Errorf("off: got %v, %v", settings, err)
+	}
+	signer := newAuthority(t)
+	for _, each := range []struct {
+		said   any
+		wanted float64
+	}{{nil, 1}, {0.25, 0.25}, {0, 0}} {
+		settings, err := Parse(signer.settingsFor(t, "10.0.0.1:4317", map[string]any{"sample": each.said}))
+		if err != nil || settings.sample != each.wanted || settings.endpoint != "10.0.0.1:4317" {
+			t.Errorf("got %+v, %v", settings, err)
+		}
+	}
+}
+
+// Settings that can't be used are an error that says why, and never repeats the key.
+func TestParseErrors(t *testing.T) {
+	signer := newAuthority(t)
+	_, foreign := newAuthority(t).leaf(t, "other.test", 2)
+	for wanted, change := range map[string]map[string]any{
+		"endpoint is missing":             {"endpoint": nil},
+		"ParseAddr":                       {"endpoint": "collector.test:4317"},
+		"server_name is missing":          {"server_name": ""},
+		"ca has no certificate":           {"ca": foreign},
+		"private key does not match":      {"key": foreign},
+		"failed to find any PEM data":     {"certificate": "none"},
+		"key has a value of another type": {"key": []string{foreign}},
+		"sample is not between":           {"sample": 1.5},
+		"sample has a value":              {"sample": foreign},
+		"unknown field":                   {"more": foreign},
+	} {
+		content := signer.settingsFor(t, "10.0.0.1:4317", change)
+		settings, err := Parse(content)
+		if settings != nil || err == nil || !strings.Contains(err.Error(), wanted) {
+			t.Errorf("got %v, %v, expected %q in it", settings, err, wanted)
+			continue
+		}
+		var document struct{ Key any }
+		if err := json.Unmarshal(content, &document); err != nil {
+			t.Fatal(err)
+		}
+		own, _ := document.Key.(string)
+		for _, key := range []string{own, foreign} {
+			for line := range strings.SplitSeq(strings.TrimSpace(key), "\n") {
+				if line != "" && strings.Contains(err.Error(), line) {
+					t.Errorf("the error shows %s", line)
+				}
+			}
+		}
+	}
+	for content, wanted := range map[string]string{
+		"": "EOF", "{": "unexpected EOF", "[]": "another type", "{} x": "data after",
+	} {
+		if settings, err := Parse([]byte(content)); settings != nil || err == nil || !strings.Contains(err.Error(), wanted) {
+			t.Errorf("%q: got %v, %v, expected %q in it", content, settings, err, wanted)
+		}
+	}
+}

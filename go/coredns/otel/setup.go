@@ -1,0 +1,49 @@
+package otel
+
+import (
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+
+	"clawker-fw/coredns/hotfile"
+)
+
+func init() { plugin.Register("otel", setup) }
+
+// Status is what the plugin reports on its socket.
+type Status struct {
+	hotfile.Status
+	Sent uint64 `json:"sent"` // records that the collector has taken since the start
+	Lost uint64 `json:"lost"` // records that it has not
+}
+
+// setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
+// The resolver starts without a usable file: telemetry must not keep it from answering.
+func setup(controller *caddy.Controller) error {
+	controller.Next()
+	arguments := controller.RemainingArgs()
+	if len(arguments) != 2 || controller.NextBlock() {
+		return plugin.Error("otel", controller.ArgErr())
+	}
+	settings := hotfile.New(arguments[0], Parse)
+	_ = settings.Load() // the status reports the error
+	listener, err := hotfile.Listen(arguments[1])
+	if err != nil {
+		return plugin.Error("otel", err)
+	}
+	exporter := NewExporter(settings.Value)
+	go settings.Follow()
+	go exporter.Run()
+	go hotfile.Tell(listener, func() any {
+		return Status{settings.Status(), exporter.sent.Load(), exporter.lost.Load()}
+	})
+	controller.OnShutdown(func() error {
+		settings.Close()
+		exporter.Close()
+		return listener.Close()
+	})
+	dnsserver.GetConfig(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
+		return Handler{next, settings.Value, exporter.Add}
+	})
+	return nil
+}

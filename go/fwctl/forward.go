@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// forwarding is the user and group id of the forwarder. No image defines it, and no other process has it.
+	forwarding = 65530
+
+	forwardVerb = "forward"
+
+	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5), longestMessage what TCP can carry.
+	longestDatagram = 4096
+	longestMessage  = 1 << 16
+	longestQuery    = 512 // a name of 255 octets, and options
+
+	mostReceived = 4096
+
+	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
+	mostStreams = 64
+	streamShare = 1 // no query comes from port 1
+
+	giveUpEvery = 250 * time.Millisecond
+)
+
+// Forwarder is where the forwarder listens, and whom it asks.
+type Forwarder struct {
+	Listen   netip.AddrPort `json:"listen"`
+	Upstream netip.AddrPort `json:"upstream"`
+}
+
+// forwarderOf returns the forwarder's process.
+func forwarderOf(root string, settings Forwarder) companion {
+	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
+	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees)
+}
+
+// forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, and the file with the
+// subtrees that rules name.
+func forward(arguments []string) error {
+	if len(arguments) != 3 {
+		return errors.New("forward needs LISTEN, UPSTREAM and SUBTREES")
+	}
+	listen, err := netip.ParseAddrPort(arguments[0])
+	if err != nil {
+		return err
+	}
+	upstream, err := netip.ParseAddrPort(arguments[1])
+	if err != nil {
+		return err
+	}
+	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
+	if err != nil {
+		return err
+	}
+	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
+	if err != nil {
+		return err
+	}
+	forwarder := newForwarder(exchangeWith(upstream), (&subtrees{path: arguments[2]}).around)
+	failed := make(chan error, 2)
+	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
+	go func() { failed <- forwardStreams(forwarder, streams) }()
+	for range time.Tick(giveUpEvery) {
+		select {
+		case err := <-failed:
+			return err
+		default:
+			forwarder.giveUp()
+		}
+	}
+	return nil
+}
+
+func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
+	received := make(chan func(), mostReceived) // the kernel has room for a few hundred
+	defer close(received)
+	go func() {
+		for take := range received {
+			take()
+		}
+	}()
+	for {
+		message := make([]byte, longestQuery)
+		size, from, err := socket.ReadFromUDPAddrPort(message)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			continue // who asked before has gone
+		}
+		if err != nil {
+			return err
+		}
+		received <- func() {
+			forwarder.take(message[:size], from.Port(), false, func(reply []byte) {
+				_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
+			})
+		}
+	}
+}
+
+func forwardStreams(forwarder *forwarder, listener *net.TCPListener) error {
+	room := make(chan struct{}, mostStreams)
+	for {
+		room <- struct{}{}
+		connection, err := listener.AcceptTCP()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer func() { <-room }()
+			forwardStream(forwarder, connection)
+		}()
+	}
+}
+
+// forwardStream answers the queries of one connection (RFC 7766), until it ends or is silent.
+func forwardStream(forwarder *forwarder, connection net.Conn) {
+	defer connection.Close()
+	var lock sync.Mutex
+	message := make([]byte, longestQuery)
+	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
+		size, err := readLong(connection, message)
+		if err != nil {
+			return
+		}
+		forwarder.take(message[:size], streamShare, true, func(reply []byte) {
+			lock.Lock()
+			defer lock.Unlock()
+			_ = connection.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = connection.Write(long(reply)) // Envoy has ended the connection, or asks again
+		})
+	}
+}
+
+// long returns a message as TCP carries it (RFC 1035, section 4.2.2).
+func long(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)
+}
+
+func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {
+	connection, err := net.DialTimeout("tcp", server.String(), time.Until(end))
+	if err != nil {
+		return nil, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(end); err != nil {
+		return nil, err
+	}
+	if _, err := connection.Write(long(query)); err != nil {
+		return nil, err
+	}
+	message := make([]byte, longestMessage)
+	size, err := readLong(io.Reader(connection), message)
+	if err != nil {
+		return nil, err
+	}
+	if !answers(query, message[:size]) {
+		return nil, fmt.Errorf("%s has answered another query", server)
+	}
+	return message[:size], nil
+}
+
+// subtrees are the names in subtree rules: hot/subtrees/subtrees.json.
+type subtrees struct {
+	path string
+
+	lock  sync.Mutex
+	read  syscall.Stat_t // of the file that was read
+	names map[string]struct{}
+}
+
+// unknownRule stands for the rule of every name while the file can't be read: there is room for few then.
+const unknownRule = "?"
+
+// around returns the nearest subtree rule that a name is below or at, or "" if there is none.
+func (s *subtrees) around(name string) string {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.refresh()
+	if s.names == nil {
+		return unknownRule
+	}
+	for rest, more := name, true; more; _, rest, more = strings.Cut(rest, ".") {
+		if _, known := s.names[rest]; known {
+			return rest
+		}
+	}
+	return ""
+}
+
+// refresh reads the file again if it has changed, by its ctime, which nobody can set.
+func (s *subtrees) refresh() {
+	var state syscall.Stat_t
+	if err := syscall.Stat(s.path, &state); err != nil || state.Ctim == s.read.Ctim && state.Ino == s.read.Ino {
+		return
+	}
+	var file struct {
+		Names []string `json:"names"`
+	}
+	if content, err := os.ReadFile(s.path); err == nil && json.Unmarshal(content, &file) == nil {
+		s.read, s.names = state, map[string]struct{}{}
+		for _, each := range file.Names {
+			s.names[each] = struct{}{}
+		}
+	}
+}

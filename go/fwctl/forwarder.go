@@ -1,0 +1,397 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// The forwarder is the name server that Envoy asks. It asks the engine's resolver, with room for only so many lookups
+// at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give up. Envoy
+// can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
+//
+// Agents can invent names below a subtree rule. Envoy looks these up in ten caches, by the last digit of the agent's
+// address (clawker_fw/stack/envoy/lookups.py), and each cache asks from a port of its own: a share. Lookups of one share
+// below one rule wait for each other, and for nobody else's.
+
+const (
+	// resolverQueries is what the engine's resolver takes on at once for a container (its maxConcurrent).
+	resolverQueries = 1024
+
+	// A name is asked for again as long as there is no answer: packets get lost on the way. The engine's resolver waits
+	// for 4 s (its extIOTimeout), so all queries for a name that is silent take room in it at the same time.
+	queriesOfALookup = 3
+	resolverPatience = 4 * time.Second
+
+	// Lookups at once: of a share, of them those below one rule, and of names that rules name, whoever asks for them.
+	// Together they fit into the engine's resolver.
+	lookupsOfAShare = 24
+	lookupsOfARule  = 12
+	lookupsOfNamed  = 64
+	mostLookups     = resolverQueries / queriesOfALookup
+
+	// mostWaiting is how many more lookups of a share below one rule wait for room, for waitTime. The next ones fail.
+	mostWaiting = 100
+	waitTime    = 2 * time.Second
+
+	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
+	lookupTime = 5 * time.Second
+
+	// A failure is remembered for a while (RFC 9520, section 3.2): c-ares asks for it again at once, and for a name that
+	// is silent, it goes on when Envoy has given up, for at most 10 s more.
+	rememberFailure = time.Second
+	rememberSilence = 10 * time.Second
+	mostRemembered  = 4096
+
+	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
+	mostAskers = 16
+)
+
+// queryTimes is when a name is asked for, counted from the first query.
+var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 * time.Second}
+
+// inquiry identifies a lookup: the port that Envoy asks from, and the question. Over TCP, all connections are one share.
+type inquiry struct {
+	share  uint16
+	stream bool
+	name   string
+	kind   dnsmessage.Type
+	class  dnsmessage.Class
+}
+
+// asker is a query that waits for an answer.
+type asker struct {
+	id    uint16
+	reply func([]byte)
+}
+
+type pendingLookup struct {
+	inquiry
+	question dnsmessage.Question
+	size     *dnsmessage.ResourceHeader // of the OPT record (RFC 6891), if the query has one
+	rule     string                     // the subtree rule that the name is below, or ""
+	askers   []asker
+	since    time.Time
+}
+
+// share is whose lookups are counted together. Those of names that rules name are a share as well: namedShare.
+type share struct {
+	running int
+	below   map[string]int // of them, by rule
+	waiting []*pendingLookup
+}
+
+const namedShare = 0 // no query comes from port 0
+
+type forwarder struct {
+	exchange func(l *pendingLookup) ([]byte, error) // asks the engine's resolver
+	rule     func(name string) string
+	now      func() time.Time
+	sleep    func(time.Duration)
+
+	lock    sync.Mutex
+	running int
+	pending map[inquiry]*pendingLookup
+	shares  map[uint16]*share
+	failed  map[inquiry]time.Time // until when it is remembered
+}
+
+func newForwarder(exchange func(*pendingLookup) ([]byte, error), rule func(string) string) *forwarder {
+	return &forwarder{
+		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
+		pending: map[inquiry]*pendingLookup{}, shares: map[uint16]*share{}, failed: map[inquiry]time.Time{},
+	}
+}
+
+// take takes on a query, which is answered later, or drops what is none.
+func (f *forwarder) take(query []byte, from uint16, stream bool, reply func([]byte)) {
+	var message dnsmessage.Message
+	if message.Unpack(query) != nil || message.Response || message.OpCode != 0 || len(message.Questions) != 1 {
+		return
+	}
+	question := message.Questions[0]
+	wanted := &pendingLookup{
+		inquiry:  inquiry{from, stream, question.Name.String(), question.Type, question.Class},
+		question: question, size: optOf(message), askers: []asker{{message.ID, reply}},
+		rule: f.rule(strings.ToLower(strings.TrimSuffix(question.Name.String(), "."))),
+	}
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	wanted.since = f.now()
+	if until, failed := f.failed[wanted.inquiry]; failed && wanted.since.Before(until) {
+		wanted.answer(wanted.failure())
+		return
+	}
+	if known := f.pending[wanted.inquiry]; known != nil {
+		if len(known.askers) < mostAskers && !slices.ContainsFunc(known.askers, func(a asker) bool { return a.id == message.ID }) {
+			known.askers = append(known.askers, wanted.askers...)
+		}
+		return
+	}
+	shared := f.share(wanted)
+	if shared.isFull(wanted.rule) {
+		wanted.answer(wanted.failure())
+		return
+	}
+	f.pending[wanted.inquiry] = wanted
+	shared.waiting = append(shared.waiting, wanted)
+	f.start(shared)
+}
+
+// share returns whose lookup it is.
+func (f *forwarder) share(l *pendingLookup) *share {
+	number := l.share
+	if l.rule == "" {
+		number = namedShare
+	}
+	found := f.shares[number]
+	if found == nil {
+		found = &share{below: map[string]int{}}
+		f.shares[number] = found
+	}
+	return found
+}
+
+// isFull reports whether no more lookups below a rule can wait. There are no more of named ones than there are rules.
+func (s *share) isFull(rule string) bool {
+	count := 0
+	for _, each := range s.waiting {
+		if each.rule == rule {
+			count++
+		}
+	}
+	return rule != "" && count >= mostWaiting
+}
+
+// start starts those that wait and for which there is room, in their order.
+func (f *forwarder) start(shared *share) {
+	oldest := f.now().Add(-waitTime)
+	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
+		if f.running >= mostLookups || !shared.hasRoom(l.rule) || l.since.Before(oldest) {
+			return false
+		}
+		f.running++
+		shared.running++
+		shared.below[l.rule]++
+		go f.run(l, shared)
+		return true
+	})
+}
+
+func (s *share) hasRoom(rule string) bool {
+	if rule == "" {
+		return s.running < lookupsOfNamed
+	}
+	return s.running < lookupsOfAShare && s.below[rule] < lookupsOfARule
+}
+
+// run asks for a name, answers all who wait for it, and starts others.
+func (f *forwarder) run(l *pendingLookup, shared *share) {
+	reply, err := f.exchange(l)
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	silent := errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case silent:
+		f.fail(l, rememberSilence)
+	case err != nil || code(reply) == dnsmessage.RCodeServerFailure:
+		f.fail(l, rememberFailure)
+	default:
+		delete(f.pending, l.inquiry)
+		l.answer(reply)
+	}
+	if silent { // the engine's resolver waits longer
+		f.lock.Unlock()
+		f.sleep(resolverPatience)
+		f.lock.Lock()
+	}
+	f.running--
+	shared.running--
+	if shared.below[l.rule]--; shared.below[l.rule] == 0 {
+		delete(shared.below, l.rule)
+	}
+	for number, each := range f.shares {
+		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
+			delete(f.shares, number)
+		}
+	}
+}
+
+// giveUp answers those that have waited for room for too long.
+func (f *forwarder) giveUp() {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	oldest := f.now().Add(-waitTime)
+	for number, each := range f.shares {
+		each.waiting = slices.DeleteFunc(each.waiting, func(l *pendingLookup) bool {
+			over := l.since.Before(oldest)
+			if over {
+				f.fail(l, rememberFailure)
+			}
+			return over
+		})
+		if each.running == 0 && len(each.waiting) == 0 {
+			delete(f.shares, number)
+		}
+	}
+}
+
+// fail answers that a lookup has failed, also to those who ask again for a while.
+func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
+	delete(f.pending, l.inquiry)
+	f.remember(l.inquiry, during)
+	l.answer(l.failure())
+}
+
+// remember keeps a failure. Beyond mostRemembered, all are forgotten: they only save queries.
+func (f *forwarder) remember(failed inquiry, during time.Duration) {
+	if len(f.failed) >= mostRemembered {
+		now := f.now()
+		for each, until := range f.failed {
+			if now.After(until) {
+				delete(f.failed, each)
+			}
+		}
+		if len(f.failed) >= mostRemembered {
+			clear(f.failed)
+		}
+	}
+	f.failed[failed] = f.now().Add(during)
+}
+
+// query returns what the engine's resolver is asked: the question, and nothing of what Envoy has added to it.
+func (l *pendingLookup) query() ([]byte, error) {
+	message := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true},
+		Questions: []dnsmessage.Question{l.question},
+	}
+	if l.size != nil {
+		message.Additionals = []dnsmessage.Resource{{Header: *l.size, Body: &dnsmessage.OPTResource{}}}
+	}
+	return message.Pack()
+}
+
+// failure returns SERVFAIL.
+func (l *pendingLookup) failure() []byte {
+	message := dnsmessage.Message{
+		Header: dnsmessage.Header{
+			Response: true, RecursionDesired: true, RecursionAvailable: true, RCode: dnsmessage.RCodeServerFailure,
+		},
+		Questions: []dnsmessage.Question{l.question},
+	}
+	packed, err := message.Pack()
+	if err != nil {
+		return nil // its question was read from a packed message
+	}
+	return packed
+}
+
+// answer answers everyone who waits, each with its own id.
+func (l *pendingLookup) answer(reply []byte) {
+	for _, each := range l.askers {
+		own := slices.Clone(reply)
+		if len(own) >= 2 {
+			own[0], own[1] = byte(each.id>>8), byte(each.id)
+			each.reply(own)
+		}
+	}
+}
+
+// answers reports whether a message is the response to a query.
+func answers(query, message []byte) bool {
+	var asked, said dnsmessage.Parser
+	wanted, err := asked.Start(query)
+	if err != nil {
+		return false
+	}
+	header, err := said.Start(message)
+	if err != nil || header.ID != wanted.ID || !header.Response {
+		return false
+	}
+	question, err := asked.Question()
+	if err != nil {
+		return false
+	}
+	repeated, err := said.Question()
+	return err == nil && repeated.Type == question.Type && repeated.Class == question.Class &&
+		strings.EqualFold(repeated.Name.String(), question.Name.String())
+}
+
+func code(message []byte) dnsmessage.RCode {
+	if len(message) < 4 {
+		return dnsmessage.RCodeServerFailure
+	}
+	return dnsmessage.RCode(message[3] & 15)
+}
+
+// optOf returns the header of a query's OPT record, or nil.
+func optOf(message dnsmessage.Message) *dnsmessage.ResourceHeader {
+	for _, each := range message.Additionals {
+		if each.Header.Type == dnsmessage.TypeOPT {
+			header := each.Header
+			return &header
+		}
+	}
+	return nil
+}
+
+// exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked.
+func exchangeWith(server netip.AddrPort) func(*pendingLookup) ([]byte, error) {
+	return func(l *pendingLookup) ([]byte, error) {
+		query, err := l.query()
+		if err != nil {
+			return nil, err
+		}
+		end := l.since.Add(lookupTime)
+		if l.stream {
+			return exchangeOverTCP(server, query, end)
+		}
+		return exchangeOverUDP(server, query, end)
+	}
+}
+
+func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {
+	connection, err := net.Dial("udp", server.String())
+	if err != nil {
+		return nil, err
+	}
+	defer connection.Close()
+	begun, message := time.Now(), make([]byte, longestDatagram)
+	for number := range queryTimes {
+		if _, err := connection.Write(query); err != nil {
+			return nil, err
+		}
+		until := end
+		if number+1 < len(queryTimes) {
+			until = earlier(end, begun.Add(queryTimes[number+1]))
+		}
+		if err := connection.SetReadDeadline(until); err != nil {
+			return nil, err
+		}
+		var size int
+		for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
+			if answers(query, message[:size]) {
+				return message[:size], nil
+			}
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+	}
+	return nil, os.ErrDeadlineExceeded
+}
+
+func earlier(one, other time.Time) time.Time {
+	if other.Before(one) {
+		return other
+	}
+	return one
+}

@@ -1,0 +1,470 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// resolverStub is a resolver that answers when it is told to.
+type resolverStub struct {
+	lock  sync.Mutex
+	asked []string
+	ready map[string]chan []byte
+}
+
+func (r *resolverStub) exchange(l *pendingLookup) ([]byte, error) {
+	r.lock.Lock()
+	r.asked = append(r.asked, l.name)
+	answer := r.of(l.name)
+	r.lock.Unlock()
+	if message := <-answer; message != nil {
+		return message, nil
+	}
+	return nil, os.ErrDeadlineExceeded
+}
+
+// of returns where the answer for a name comes from: nothing is a resolver that is silent.
+func (r *resolverStub) of(name string) chan []byte {
+	if r.ready[name] == nil {
+		r.ready[name] = make(chan []byte, 1)
+	}
+	return r.ready[name]
+}
+
+func (r *resolverStub) answer(name string, code dnsmessage.RCode) {
+	reply := queryFor(name)
+	reply.Response, reply.RCode = true, code
+	packed, _ := reply.Pack()
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.of(name) <- packed
+}
+
+func (r *resolverStub) silence(name string) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.of(name) <- nil
+}
+
+func (r *resolverStub) count(suffix string) int {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	found := 0
+	for _, name := range r.asked {
+		if strings.HasSuffix(name, suffix) {
+			found++
+		}
+	}
+	return found
+}
+
+func queryFor(name string) dnsmessage.Message {
+	return dnsmessage.Message{
+		Header: dnsmessage.Header{RecursionDesired: true},
+		Questions: []dnsmessage.Question{{
+			Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
+		}},
+	}
+}
+
+// forwarderUnderTest has rules for what is below rules whose names end with `.test.`, and a clock of its own.
+type forwarderUnderTest struct {
+	*forwarder
+	*resolverStub
+	t     *testing.T
+	clock time.Time
+	said  chan string
+
+	patience chan struct{} // of the engine's resolver: each receives when it is over
+}
+
+func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
+	t.Helper()
+	stub := &resolverStub{ready: map[string]chan []byte{}}
+	under := &forwarderUnderTest{resolverStub: stub, t: t, clock: time.Now(), said: make(chan string, 10_000), patience: make(chan struct{})}
+	under.forwarder = newForwarder(stub.exchange, func(name string) string {
+		if _, rule, below := strings.Cut(name, "."); below {
+			return rule
+		}
+		return ""
+	})
+	under.forwarder.now = func() time.Time { return under.clock }
+	under.forwarder.sleep = func(time.Duration) { <-under.patience }
+	return under
+}
+
+// ask asks as a share, with an id. The answer is said as `id code`.
+func (f *forwarderUnderTest) ask(name string, share, id uint16) {
+	f.t.Helper()
+	message := queryFor(name)
+	message.ID = id
+	packed, err := message.Pack()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.take(packed, share, false, func(reply []byte) {
+		var answer dnsmessage.Message
+		if err := answer.Unpack(reply); err != nil || !answer.Response || answer.Questions[0].Name.String() != name {
+			f.said <- fmt.Sprintf("not an answer: %x", reply)
+			return
+		}
+		f.said <- fmt.Sprintf("%d %s", answer.ID, answer.RCode)
+	})
+}
+
+func (f *forwarderUnderTest) expect(wanted string) {
+	f.t.Helper()
+	select {
+	case said := <-f.said:
+		if said != wanted {
+			f.t.Errorf("%q was said, not %q", said, wanted)
+		}
+	case <-time.After(5 * time.Second):
+		f.t.Errorf("%q was not said", wanted)
+	}
+}
+
+// pass lets time pass.
+func (f *forwarderUnderTest) pass(during time.Duration) {
+	f.forwarder.lock.Lock()
+	defer f.forwarder.lock.Unlock()
+	f.clock = f.clock.Add(during)
+}
+
+func (f *forwarderUnderTest) quiet() {
+	f.t.Helper()
+	select {
+	case said := <-f.said:
+		f.t.Errorf("%q was said", said)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+func (f *forwarderUnderTest) eventually(what string, holds func() bool) {
+	f.t.Helper()
+	for end := time.Now().Add(5 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("%s: it never was", what)
+		}
+	}
+}
+
+// Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
+func TestForwarderAnswersAll(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	under.ask("a.rule.test.", 5000, 1)
+	under.ask("a.rule.test.", 5000, 2)
+	under.ask("a.rule.test.", 5000, 2) // a repetition
+
+	under.answer("a.rule.test.", dnsmessage.RCodeNameError)
+
+	under.expect("1 RCodeNameError")
+	under.expect("2 RCodeNameError")
+	under.quiet()
+	if count := under.count("a.rule.test."); count != 1 {
+		t.Errorf("it was looked up %d times", count)
+	}
+}
+
+// One share's lookups below one rule wait for each other, and are in the way of no other rule's, share's or name's.
+func TestForwarderSharesRoom(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range 2 * lookupsOfARule {
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), 5000, 1)
+	}
+	under.eventually("room is taken", func() bool { return under.count(".silent.test.") == lookupsOfARule })
+
+	for _, each := range []struct {
+		name  string
+		share uint16
+	}{{"a.other.test.", 5000}, {"x.silent.test.", 5001}, {"named.", 5002}} {
+		under.ask(each.name, each.share, 7)
+		under.answer(each.name, dnsmessage.RCodeSuccess)
+		under.expect("7 RCodeSuccess")
+	}
+	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
+		t.Errorf("%d lookups had room for %d, and one of another share", count, lookupsOfARule)
+	}
+	under.silence("x0.silent.test.")
+	under.expect("1 RCodeServerFailure")
+	under.quiet() // it takes room in the engine's resolver
+	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
+		t.Errorf("%d lookups", count)
+	}
+	under.patience <- struct{}{}
+	under.eventually("the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+2 })
+}
+
+// All rules together can't take more of a share than there is, and all shares no more than the engine's resolver bears.
+func TestForwarderBoundsAll(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for share := range uint16(40) {
+		for number := range 3 * lookupsOfAShare {
+			under.ask(fmt.Sprintf("x%d.rule%d.test.", number, number%10), 5000+share, 1)
+		}
+	}
+	under.eventually("room is taken", func() bool { return under.count(".test.") == mostLookups })
+	time.Sleep(20 * time.Millisecond)
+
+	if count := under.count(".test."); count != mostLookups {
+		t.Errorf("%d lookups at once, of %d", count, mostLookups)
+	}
+	if of := 10*lookupsOfAShare + lookupsOfNamed; of > mostLookups {
+		t.Errorf("ten shares and the named ones are %d, of %d", of, mostLookups)
+	}
+}
+
+// What waits for room for too long fails, also when it is asked for again; and more than so many do not wait.
+func TestForwarderGivesUp(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range lookupsOfARule + mostWaiting + 1 {
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), 5000, uint16(number))
+	}
+	under.expect(fmt.Sprintf("%d RCodeServerFailure", lookupsOfARule+mostWaiting))
+	under.giveUp()
+	under.quiet()
+
+	under.pass(waitTime + time.Millisecond)
+	under.giveUp()
+
+	for number := range mostWaiting {
+		under.expect(fmt.Sprintf("%d RCodeServerFailure", lookupsOfARule+number))
+	}
+	under.ask(fmt.Sprintf("x%d.silent.test.", lookupsOfARule), 5000, 7)
+	under.expect("7 RCodeServerFailure")
+	under.quiet() // those that have room wait for the resolver
+	if count := under.count(".silent.test."); count != lookupsOfARule {
+		t.Errorf("%d were looked up", count)
+	}
+}
+
+// A failure is remembered: for a second if the resolver says so, and for longer if it says nothing.
+func TestForwarderRemembersFailures(t *testing.T) {
+	for name, during := range map[string]time.Duration{"a.bad.test.": rememberFailure, "a.silent.test.": rememberSilence} {
+		under := newForwarderUnderTest(t)
+		under.ask(name, 5000, 1)
+		if during == rememberSilence {
+			under.silence(name)
+		} else {
+			under.answer(name, dnsmessage.RCodeServerFailure)
+		}
+		under.expect("1 RCodeServerFailure")
+
+		under.pass(during - time.Millisecond)
+		under.ask(name, 5000, 2)
+		under.expect("2 RCodeServerFailure")
+		if count := under.count(name); count != 1 {
+			t.Errorf("%s was looked up %d times", name, count)
+		}
+
+		under.pass(2 * time.Millisecond)
+		under.ask(name, 5000, 3)
+		under.answer(name, dnsmessage.RCodeSuccess)
+		under.expect("3 RCodeSuccess")
+	}
+}
+
+// What has waited for too long is not begun when there is room: nobody waits for it any more.
+func TestForwarderBeginsNothingLate(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range 2 * lookupsOfARule {
+		under.ask(fmt.Sprintf("x%d.slow.test.", number), 5000, 1)
+	}
+	under.eventually("room is taken", func() bool { return under.count(".slow.test.") == lookupsOfARule })
+	under.pass(waitTime + time.Millisecond)
+
+	under.answer("x0.slow.test.", dnsmessage.RCodeSuccess)
+
+	under.expect("1 RCodeSuccess")
+	under.quiet()
+	if count := under.count(".slow.test."); count != lookupsOfARule {
+		t.Errorf("%d were begun", count)
+	}
+}
+
+// Failures that are remembered are bounded.
+func TestForwarderForgets(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range 2*mostRemembered + 1 {
+		under.remember(inquiry{name: fmt.Sprint(number)}, time.Hour)
+	}
+	if size := len(under.failed); size > mostRemembered {
+		t.Errorf("%d are remembered", size)
+	}
+}
+
+// What is no query is dropped.
+func TestForwarderDropsJunk(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	answer := queryFor("a.rule.test.")
+	answer.Response = true
+	packed, _ := answer.Pack()
+	for _, junk := range [][]byte{nil, {1}, make([]byte, 12), packed} {
+		under.take(junk, 5000, false, func([]byte) { t.Errorf("%x was answered", junk) })
+	}
+	if len(under.pending) > 0 {
+		t.Errorf("pending: %v", under.pending)
+	}
+}
+
+// The engine's resolver gets the question and the size of answers, and no other option: it would be answered to others.
+func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
+	message := queryFor("A.rule.test.")
+	var header dnsmessage.ResourceHeader
+	if err := header.SetEDNS0(1232, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	cookie := dnsmessage.Option{Code: 10, Data: []byte("12345678")}
+	message.Additionals = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.OPTResource{Options: []dnsmessage.Option{cookie}}}}
+	l := &pendingLookup{question: message.Questions[0], size: optOf(message)}
+
+	packed, err := l.query()
+
+	var query dnsmessage.Message
+	if err != nil || query.Unpack(packed) != nil {
+		t.Fatal(err)
+	}
+	if opt := query.Additionals[0].Body.(*dnsmessage.OPTResource); len(opt.Options) > 0 || query.Additionals[0].Header.Class != 1232 {
+		t.Errorf("it asks with %+v", query.Additionals)
+	}
+	if query.Questions[0] != message.Questions[0] {
+		t.Errorf("it asks for %v", query.Questions)
+	}
+}
+
+// A query that is not answered is repeated, and given up in time. What answers another query is not the answer.
+func TestExchangeOverUDP(t *testing.T) {
+	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		message := make([]byte, longestDatagram)
+		for repetition := 0; ; repetition++ {
+			size, from, err := server.ReadFromUDPAddrPort(message)
+			if err != nil {
+				return
+			}
+			var query dnsmessage.Message
+			if query.Unpack(message[:size]) != nil || query.Questions[0].Name.String() == "silent.test." || repetition == 0 {
+				continue
+			}
+			query.Response = true
+			wrong := query
+			wrong.ID++
+			for _, each := range []dnsmessage.Message{wrong, query} {
+				packed, _ := each.Pack()
+				_, _ = server.WriteToUDPAddrPort(packed, from)
+			}
+		}
+	}()
+	ask := exchangeWith(server.LocalAddr().(*net.UDPAddr).AddrPort())
+	for name, wanted := range map[string]bool{"late.test.": true, "silent.test.": false} {
+		begun := time.Now()
+		reply, err := ask(&pendingLookup{question: queryFor(name).Questions[0], since: begun.Add(-2 * time.Second)})
+		if (err == nil) != wanted || wanted && code(reply) != dnsmessage.RCodeSuccess {
+			t.Errorf("%s: %x, %v", name, reply, err)
+		}
+		if taken := time.Since(begun); taken > lookupTime-time.Second {
+			t.Errorf("%s: it took %s", name, taken)
+		}
+	}
+}
+
+// It answers over UDP and TCP, and asks its resolver over the same.
+func TestForward(t *testing.T) {
+	resolver, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := resolver.Addr().(*net.TCPAddr).AddrPort()
+	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(upstream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := newForwarder(func(l *pendingLookup) ([]byte, error) {
+		reply := dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{l.question}}
+		return reply.Pack()
+	}, func(string) string { return "" })
+	go func() { _ = forwardDatagrams(serve, datagrams) }()
+	go func() { _ = forwardStreams(serve, resolver) }()
+	file := filepath.Join(t.TempDir(), "subtrees.json")
+	if err := os.WriteFile(file, []byte(`{"names":["a.test"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.53"), upstream.Port())
+	go func() { _ = forward([]string{place.String(), upstream.String(), file}) }()
+	for _, network := range []string{"udp", "tcp"} {
+		var reply dnsmessage.Message
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			query := queryFor("b.a.test.")
+			query.ID = 4711
+			if reply, err = ask(place.String(), network, query); err == nil || time.Now().After(end) {
+				break
+			}
+		}
+		if err != nil || reply.ID != 4711 || reply.RCode != dnsmessage.RCodeSuccess {
+			t.Errorf("%s: %+v, %v", network, reply, err)
+		}
+	}
+}
+
+// The nearest rule counts. A file that changes is read again, and one that can't be read leaves what was known.
+func TestSubtrees(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "subtrees.json")
+	known := &subtrees{path: file}
+	expect := func(name, wanted string) {
+		t.Helper()
+		if found := known.around(name); found != wanted {
+			t.Errorf("%s is below %q, not %q", name, found, wanted)
+		}
+	}
+	expect("x.a.test", unknownRule)
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(`{"names":["a.test","b.a.test"]}`)
+	for name, wanted := range map[string]string{
+		"a.test": "a.test", "x.a.test": "a.test", "b.a.test": "b.a.test", "x.y.b.a.test": "b.a.test", "xa.test": "", "test": "",
+	} {
+		expect(name, wanted)
+	}
+	put(`{"names":["c.test"]}`)
+	expect("x.a.test", "")
+	expect("x.c.test", "c.test")
+	put(`{`)
+	expect("x.c.test", "c.test")
+	put(`{"names":[]}`)
+	expect("x.c.test", "")
+}
+
+// Each companion is known by its user and its command line, and is missing where nobody is it.
+func TestForwarderIsMissed(t *testing.T) {
+	place := netip.MustParseAddrPort("127.0.0.53:53")
+	sibling := Sibling{Forwarder: &Forwarder{Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53")}}
+	proc := t.TempDir()
+	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+
+	found, err := processDifferences(proc, root, sibling)
+
+	wanted := "missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json"
+	if err != nil || len(found) != 1 || found[0] != wanted {
+		t.Errorf("%q, %v", found, err)
+	}
+}

@@ -1,0 +1,291 @@
+"""`clawker-fw certs`, and what telemetry's certificates do to a stack."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Sibling
+from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
+from clawker_fw.stack.telemetry import CLUSTERS, FILE
+from tests.cli.conftest import Command, Outcome
+
+DAY = 86400
+SIBLINGS = ("clawker-envoy", "clawker-coredns")
+
+
+@dataclass
+class Stack:
+    """A stack with telemetry, on a machine whose state folder and clock are the test's."""
+
+    command: Command
+    memory: MemoryEngine
+    settings: Path
+    state: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str) -> Outcome:
+        """Run a command."""
+        return self.command(*arguments, XDG_STATE_HOME=str(self.state))
+
+    def otel(self, **values: object) -> None:
+        """Set the settings of telemetry."""
+        text = json.dumps({"rules": [{"dst": "a.test"}], "otel": values})
+        self.settings.write_text(text)
+
+    def later(self, days: float) -> None:
+        """Let time pass, for certificates only."""
+        clock = CertificateStore.__dataclass_fields__["clock"].default
+        assert callable(clock)
+        provide = _provide
+
+        def now() -> float:
+            return float(clock()) + days * DAY
+
+        self.monkeypatch.setattr(
+            CertificateStore,
+            "provide",
+            lambda store, running: provide(
+                CertificateStore(store.folder, store.project, store.own, store.keeps, store.digests, now), running
+            ),
+        )
+
+    @property
+    def made(self) -> list[object]:
+        """Identify the containers: another value means a replacement."""
+        return [id(self.memory.inside(name)) for name in SIBLINGS]
+
+    @property
+    def ready(self) -> set[str]:
+        """The label of both siblings."""
+        return {self.memory.inside(name).spec.labels[INFRA_CERTS_READY] for name in SIBLINGS}
+
+    @property
+    def keys(self) -> list[str]:
+        """Every line of every private key that this machine has."""
+        files = [*self.state.rglob("*.key"), *self.settings.parent.rglob("*.key")]
+        return [line for path in files for line in path.read_text().splitlines() if "-----" not in line]
+
+
+_provide = CertificateStore.provide
+
+
+@pytest.fixture
+def stack(
+    command: Command,
+    memory: MemoryEngine,
+    settings_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Stack:
+    """A stack whose settings name a collector, and that does not run yet."""
+    found = Stack(command, memory, settings_file, tmp_path_factory.mktemp("state"), monkeypatch)
+    found.otel(endpoint="collector.test:4317")
+    return found
+
+
+def test_telemetry_is_ready_from_the_first_run_on(stack: Stack) -> None:
+    """A run makes the certificates and puts them into both siblings; then nothing differs."""
+    assert stack("drift").code == 1
+    assert not list(stack.state.iterdir())  # what only looks makes nothing
+    assert stack("run").code == 0
+    assert stack.ready == {"true"}
+    assert stack("drift").code == 0
+    assert stack.memory.inside("clawker-envoy").files[CLUSTERS].secret
+    told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
+    assert told["server_name"] == "collector.test"
+    assert told["endpoint"].endswith(".8.30:4319")
+    assert told["resource"]["service.name"] == "clawker-fw-coredns"
+
+
+def test_setting_and_removing_the_endpoint_replaces_both(stack: Stack) -> None:
+    """False → true, and true → false: the label says what a sibling was made with."""
+    stack.otel()
+    assert stack("run").code == 0
+    assert stack.ready == {"false"}
+    for values, ready in (({"endpoint": "collector.test:4317"}, "true"), ({}, "false")):
+        before = stack.made
+        stack.otel(**values)
+        assert stack("drift").code == 1
+        assert stack("run").code == 0
+        assert stack.ready == {ready}
+        assert not set(before) & set(stack.made)
+        assert stack("drift").code == 0
+
+
+def test_another_endpoint_is_a_commit(stack: Stack) -> None:
+    """Where records go changes without a replacement; the port of the relay is a label."""
+    assert stack("run").code == 0
+    before = stack.made
+    stack.otel(endpoint="other.test:4317")
+    assert stack("run").code == 0
+    assert stack.made == before
+    stack.otel(endpoint="other.test:4317", infra_port=4444)
+    assert stack("run").code == 0
+    assert not set(before) & set(stack.made)
+    assert stack.memory.inside("clawker-envoy").spec.labels[OTEL_INFRA_PORT] == "4444"
+
+
+def test_certificates_are_renewed_without_a_replacement(stack: Stack) -> None:
+    """From two thirds of their life on, a run commits others to the running siblings."""
+    assert stack("run").code == 0
+    before, file = stack.made, stack.memory.inside("clawker-coredns").files[FILE]
+    stack.later(59)
+    assert stack("drift").code == 0
+    stack.later(61)
+    outcome = stack("drift", "--format", "json")
+    found = [each for sibling in outcome.valid("drift")["siblings"] for each in sibling["findings"]]
+    assert {each["field"] for each in found} >= {CLUSTERS, FILE}
+    assert {each["action"] for each in found} == {"commit"}
+    assert stack("run").code == 0
+    assert stack.made == before
+    assert stack.memory.inside("clawker-coredns").files[FILE] != file
+    assert stack("drift").code == 0
+
+
+def break_key(folder: Path) -> None:
+    """Give Envoy another one's key."""
+    (folder / "envoy.key").write_bytes((folder / "coredns.key").read_bytes())
+
+
+def take_away(folder: Path) -> None:
+    """Take the folder away."""
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "days", "reason"),
+    [
+        (break_key, 0, "the key belongs to another"),
+        (take_away, 0, "No such file"),
+        (lambda _: None, 91, "have expired"),
+    ],
+)
+def test_what_is_not_ready_enforces_as_ever(
+    spoil: Callable[[Path], None], days: float, reason: str, stack: Stack
+) -> None:
+    """Certificates of the user's own that can't be used are a warning, and what is live stays while valid."""
+    own = stack.settings.parent / "own"
+    CertificateStore(own, "clawker", keeps=True).provide()
+    (own / "ca.key").unlink()
+    stack.otel(endpoint="collector.test:4317", certs_dir="own")
+    assert stack("run").code == 0
+    assert stack.ready == {"true"}
+    before = stack.made
+    spoil(own)
+    stack.later(days)
+    outcome = stack("run")
+    assert outcome.code == 0
+    assert reason in " ".join(outcome.out.split())
+    if days:
+        assert stack.ready == {"false"}
+        assert not set(before) & set(stack.made)
+    else:  # what is live is valid, so it stays
+        assert stack.made == before
+    assert stack("status").code == 0
+    assert stack("drift").code == 0
+
+
+def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
+    """Without usable certificates anywhere, the label is false, and everything else is as ever."""
+    stack.otel(endpoint="collector.test:4317", certs_dir="nowhere")
+    outcome = stack("run")
+    assert outcome.code == 0
+    assert "Nothing is sent to `otel.endpoint`" in " ".join(outcome.out.split())
+    assert stack.ready == {"false"}
+    assert stack.memory.inside("clawker-coredns").files[FILE].content == b"{}"
+    shown = stack("certs", "show", "--format", "json")
+    assert (shown.code, shown.valid("certs")["ready"]) == (1, False)
+    assert "nowhere" in shown.json["reason"]
+
+
+def test_another_machine_adopts_what_is_live(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A user without the authority's key changes nothing, and is told."""
+    assert stack("run").code == 0
+    before = stack.made
+    stack.state = tmp_path_factory.mktemp("other")
+    for _ in range(2):
+        outcome = stack("run")
+        assert outcome.code == 0
+        assert "belongs to another user" in " ".join(outcome.out.split())
+        assert stack.made == before
+    assert stack("certs", "show").code == 0
+    assert "not here" in stack("certs", "show").out
+
+
+def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
+    """What a sibling itself says that it has loaded counts, not what is in its files."""
+    assert stack("run").code == 0
+    answer = stack("certs", "show", "--format", "json").valid("certs")
+    assert answer["ready"] is True
+    by_name = {each["name"]: each for each in answer["certificates"]}
+    assert (by_name["envoy"]["live"], by_name["coredns"]["live"]) == (["envoy"], ["coredns"])
+    assert by_name["ca"]["live"] == ["envoy", "coredns"]
+    assert by_name["envoy"]["names"] == ["spiffe://clawker-fw/clawker/envoy"]
+    stack.memory.inside("clawker-envoy").live = {}
+    by_name = {each["name"]: each for each in stack("certs", "show", "--format", "json").json["certificates"]}
+    assert by_name["envoy"]["live"] == []
+    assert "Ready: the siblings send to collector.test:4317." in stack("certs", "show").out
+
+
+def test_certs_rotate(stack: Stack) -> None:
+    """Certificates are renewed on request, and then committed; a new authority trusts the former one as well."""
+    assert stack("run").code == 0
+    before = stack.made
+    for arguments in ((), ("--authority",)):
+        old = (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes()
+        stack("certs", "rotate", *arguments, "--format", "json").valid("certs")
+        assert (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes() != old
+        assert stack("run").code == 0
+    assert stack.made == before
+    told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
+    assert told["ca"].count("BEGIN CERTIFICATE") == 2
+
+
+def test_certs_export(stack: Stack, tmp_path: Path) -> None:
+    """The collector gets the authority's certificate and its own pair, for its name, and nothing else."""
+    refused = stack("certs", "export", "collector", str(tmp_path / "tls"))
+    assert refused.code == 6
+    assert "has not been made yet" in " ".join(refused.err.split())
+    assert stack("run").code == 0
+    outcome = stack("certs", "export", "collector", str(tmp_path / "tls"), "--format", "json")
+    (collector,) = (each for each in outcome.valid("certs")["certificates"] if each["name"] == "collector")
+    assert (collector["use"], collector["names"]) == ("server", ["collector.test"])
+    assert {each.name for each in (tmp_path / "tls").iterdir()} == {"ca.crt", "collector.crt", "collector.key"}
+    stack.otel()
+    assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 3
+    shown = stack("certs", "show")
+    assert (shown.code, "is not set" in shown.out) == (0, True)
+
+
+def test_certificates_of_the_users_own_are_not_rotated(stack: Stack) -> None:
+    """They are the user's to renew."""
+    stack.otel(endpoint="collector.test:4317", certs_dir="own")
+    assert stack("certs", "rotate").code == 6
+
+
+def test_no_key_is_ever_shown(stack: Stack) -> None:
+    """No output, label, or record outside the secret files has any line of a private key."""
+    outcomes = [stack("--debug", "run", "--format", "json")]
+    stack.later(61)
+    lines = ("drift --diff", "drift --diff --format json", "status --format json", "certs show --format json")
+    outcomes += [stack("--debug", "--log-format", "json", *line.split()) for line in lines]
+    outcomes += [stack("run", "--dry-run", "--diff"), stack("--debug", "run", "--diff")]
+    outcomes += [stack("certs", "rotate", "--format", "json"), stack("--debug", "reload", "--diff")]
+    outcomes += [stack("certs", "export", "collector", str(stack.state / "tls"), "--format", "json")]
+    texts = [text for each in outcomes for text in (each.out, each.err)]
+    for name in SIBLINGS:
+        inside = stack.memory.inside(name)
+        texts += [str(inside.spec), repr(inside), str(inside.spec.labels)]
+        texts += [repr(file) for file in inside.files.values()]
+        texts += [str(file.content) for file in inside.files.values() if not file.secret]
+    keys = stack.keys
+    assert len(keys) > 8
+    for sibling, path in ((Sibling.ENVOY, CLUSTERS), (Sibling.COREDNS, FILE)):
+        content = stack.memory.inside(f"clawker-{sibling}").files[path].content.decode()
+        assert any(key in content for key in keys)
+    assert not [key for key in keys if any(key in text for text in texts)]

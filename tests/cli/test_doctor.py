@@ -1,0 +1,93 @@
+"""`doctor`: each check, what it sees, and what it says to do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
+from tests.cli.conftest import Command, Outcome
+from tests.cli.test_status import join
+
+
+def results(outcome: Outcome) -> dict[str, str]:
+    """Return the result of each check."""
+    return {each["name"]: each["health"] for each in outcome.valid("doctor")["checks"]}
+
+
+@pytest.fixture
+def well(command: Command, memory: MemoryEngine, settings_file: Path) -> Callable[[], Outcome]:
+    """A stack that is up, and whose names resolve."""
+    settings_file.chmod(0o644)
+    command("run")
+    for container in ("clawker-envoy", "clawker-coredns"):
+        memory.inside(container).zone = {"a.test": ("192.0.2.1",), "h.test": ("192.0.2.2",)}
+    return lambda: command("doctor", "--format", "json")
+
+
+def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None:
+    """Every check is well, and the exit code is 0."""
+    outcome = well()
+    assert results(outcome) == dict.fromkeys(
+        [
+            *("settings", "permissions", "engine", "clocks", "stack", "agents", "upstream-dns", "refusal"),
+            "way-out",
+        ],
+        "ok",
+    )
+    assert (outcome.code, outcome.json["healthy"]) == (0, True)
+    assert "ok       clocks: " in command("doctor").out
+
+
+def test_each_thing_that_can_be_wrong(
+    well: Callable[[], Outcome], memory: MemoryEngine, settings_file: Path, command: Command
+) -> None:
+    """A failed check names what to do, and the exit code is 1; a warning leaves it."""
+    settings_file.chmod(0o666)
+    memory.clock_ahead = 90.0
+    join(memory, "raw", capabilities_dropped=())
+    warned = well()
+    assert warned.code == 0
+    assert {name for name, health in results(warned).items() if health == "warning"} == {
+        "permissions",
+        "clocks",
+        "agents",
+    }
+    assert "90 s ahead" in command("doctor").out
+    join(memory, "loose", privileged=True)
+    memory.inside("clawker-envoy").zone = {}
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    failed = well()
+    assert failed.code == 1
+    assert {name for name, health in results(failed).items() if health == "failed"} == {
+        "stack",
+        "agents",
+        "upstream-dns",
+    }
+    assert all(each["advice"] for each in failed.json["checks"] if each["health"] == "failed")
+
+
+def test_one_name_that_does_not_resolve_is_a_warning(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
+    """Then the name servers answer, and the name may be mistyped."""
+    memory.inside("clawker-envoy").zone = {"a.test": ("192.0.2.1",)}
+    assert results(well())["upstream-dns"] == "warning"
+
+
+def test_what_depends_on_something_missing_is_skipped(
+    command: Command, memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without settings, a stack or an engine, the rest is left out, and the cause is what has failed."""
+    found = results(command("doctor", "--format", "json"))
+    assert (found["stack"], found["upstream-dns"], found["way-out"]) == ("failed", "skipped", "skipped")
+    settings_file.write_text("rules: [")
+    found = results(command("doctor", "--format", "json"))
+    assert (found["settings"], found["engine"], found["stack"]) == ("failed", "ok", "skipped")
+
+    def refuse(_: object) -> MemoryEngine:
+        raise EngineError("engine-unreachable", "There is no engine.", hint="Start it.")
+
+    del memory
+    monkeypatch.setattr("clawker_fw.cli.connection.connect_engine", refuse)
+    outcome = command("doctor", "--format", "json")
+    assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})

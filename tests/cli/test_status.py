@@ -1,0 +1,102 @@
+"""`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from devkit import stacks
+from tests.cli.conftest import Command
+
+RESOLVER = "10.213.8.53"
+
+
+def join(memory: MemoryEngine, name: str, **shape: Any) -> None:  # noqa: ANN401 - fields of a shape
+    """Start an agent as documented, but for these fields."""
+    bare = stacks.bare_container(name, stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
+    confined = {"dns": (RESOLVER,), "capabilities_dropped": ("NET_RAW",), **shape}
+    memory.start(memory.create_container(replace(bare, shape=replace(bare.shape, **confined))))
+
+
+def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -> None:
+    """`drift` and `status` say who is open and why; `drift` exits with 1, unless agents are to be ignored."""
+    command("run")
+    join(memory, "fine")
+    assert command("drift").code == 0
+    join(memory, "loose", privileged=True)
+    outcome = command("drift")
+    assert outcome.code == 1
+    assert "open[agent]: loose: it is privileged\nopen  clawker\n" in outcome.out
+    document = command("drift", "--format", "json").valid("drift")
+    assert document["verdict"] == "open"
+    assert {each["name"]: each["state"] for each in document["agents"]} == {"fine": "fenced", "loose": "open"}
+    ignored = command("drift", "--agents", "ignore", "--format", "json")
+    assert (ignored.code, ignored.valid("drift")["verdict"], ignored.json["agents"]) == (0, "current", None)
+    status = command("status").out
+    assert status.startswith("open  clawker on engine")
+    assert status.index("loose") < status.index("fine")  # those that need attention come first
+    assert "  loose: it is privileged\n" in status
+    (reason,) = command("status", "--format", "json").valid("status")["agents"][1]["reasons"]
+    assert reason == {"code": "privileged", "text": "it is privileged", "opens": True}
+
+
+def test_run_says_that_an_agent_is_open(command: Command, memory: MemoryEngine) -> None:
+    """`run` closes differences of the siblings and exits with 0, but names open agents."""
+    command("run")
+    join(memory, "loose", dns=())
+    outcome = command("run")
+    assert outcome.code == 0
+    assert "open[agent]: loose: " in outcome.out
+
+
+def test_a_weak_agent_is_a_warning(command: Command, memory: MemoryEngine) -> None:
+    """NET_RAW leaves the verdict as it is."""
+    command("run")
+    join(memory, "raw", capabilities_dropped=())
+    assert command("drift").code == 0
+    assert "raw: with NET_RAW" in command("status").out
+
+
+def test_the_rules_are_counted_by_protocol(command: Command) -> None:
+    """What is enforced is visible at a glance."""
+    command("run")
+    assert "Rules: 1 http, 1 https\n" in command("status").out
+    assert command("status", "--format", "json").valid("status")["live_protocols"] == {"http": 1, "https": 1}
+
+
+def test_compose(command: Command) -> None:
+    """`--compose` shows an override file in place of the command."""
+    command("run")
+    out = command("status", "--compose").out
+    assert "networks: !override" in out
+    assert "docker run" not in out
+
+
+@pytest.mark.parametrize("break_it", ["rules: [", None])
+def test_status_without_settings(
+    break_it: str | None, command: Command, memory: MemoryEngine, settings_file: Path
+) -> None:
+    """What runs, the live rules and the agents are known anyway. The error and exit code are those of `run`."""
+    command("run")
+    join(memory, "loose", privileged=True)
+    if break_it:
+        settings_file.write_text(break_it)
+    else:
+        settings_file.unlink()
+    outcome = command("status")
+    assert outcome.code == 3
+    assert "open  clawker on engine" in outcome.out
+    assert "2 rules live, 1 agent attached" in outcome.out
+    assert "loose: it is privileged" in outcome.out
+    assert f"--dns {RESOLVER}" in outcome.out
+    assert "error[settings-" in outcome.err
+    document = command("status", "--format", "json").valid("status")
+    assert (document["rules"], document["live_rules"], document["other_rules"]) == (None, 2, None)
+    assert document["unread"]["code"].startswith("settings-")
+
+
+def test_watch_needs_a_terminal(command: Command) -> None:
+    """Nobody redraws a pipe."""
+    assert command("status", "--watch").code == 2

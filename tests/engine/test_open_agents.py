@@ -1,0 +1,92 @@
+"""Agents on a real engine: who is confined and who is not, what a watcher does, and that a stack holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from docker import APIClient
+
+from devkit.firewall import Firewall
+from devkit.peers import Peers
+from devkit.waiting import until
+from devkit.watching import watching
+
+
+@pytest.fixture
+def start(shared: Firewall, docker: APIClient, peers: Peers) -> Any:  # noqa: ANN401 - a function with options of an engine
+    """Start an agent with further options of the engine's API."""
+    how = shared.status()["agent"]
+
+    def started(**options: Any) -> str:  # noqa: ANN401 - as the engine's
+        usual: Mapping[str, Any] = {"network_mode": how["network"], "dns": [how["dns"]], "cap_drop": ["NET_RAW"]}
+        config = docker.create_host_config(**{**usual, **options})
+        agent = docker.create_container(peers.image, ["/peer", "wait"], host_config=config)["Id"]
+        peers.adopt(agent)
+        docker.start(agent)
+        return str(agent)
+
+    return started
+
+
+def reasons(firewall: Firewall) -> dict[str, tuple[str, list[str]]]:
+    """Return the state of each agent and the codes of its reasons, by id."""
+    return {
+        each["id"]: (each["state"], [reason["code"] for reason in each["reasons"]])
+        for each in firewall.status()["agents"]
+    }
+
+
+def test_each_agent_is_judged_by_what_the_engine_says(shared: Firewall, docker: APIClient, start: Any) -> None:  # noqa: ANN401
+    """What opens a way is found in the records of a real engine, and nothing else is."""
+    fine = start()
+    weak = start(cap_drop=[])
+    joined = start(network_mode=f"container:{fine}", dns=None, pid_mode="host")
+    loose = start(
+        cap_add=["NET_ADMIN"],
+        dns=None,
+        pid_mode="host",
+        devices=["/dev/null:/dev/null:rwm"],
+        sysctls={"net.ipv6.conf.all.disable_ipv6": "0"},
+        binds=["/var/run:/host:ro"],
+    )
+    wanderer = start()
+    docker.connect_container_to_network(wanderer, f"{shared.project}-egress")
+    assert reasons(shared) == {
+        fine: ("fenced", []),
+        weak: ("weak", ["raw-packets"]),
+        joined: ("open", ["host-pid"]),
+        loose: ("open", ["dns", "ipv6", "capability", "host-pid", "device", "engine"]),
+        wanderer: ("open", ["network"]),
+    }
+    assert shared.call("drift").code == 1
+    assert shared.current()
+
+
+@pytest.mark.parametrize("order", ["detach", "stop"])
+def test_a_watcher_takes_an_open_agent_off_the_network(
+    order: str,
+    shared: Firewall,
+    docker: APIClient,
+    start: Any,  # noqa: ANN401
+) -> None:
+    """It acts within seconds on the agent that is open, and on no other."""
+    fine = start()
+    with watching(shared, "--on-open", order, "--interval", "60s") as watched:
+        loose = start(cap_add=["NET_ADMIN"])
+        found = until(lambda: next((each for each in watched.records if each["event"] == "agent_open"), None))
+        assert (found["id"], found["action"], found["reasons"][0]["code"]) == (loose, order, "capability")
+        until(lambda: watched.decisions[-1]["verdict"] == "current")
+        assert watched.stop() == 0
+    attached = docker.inspect_network(f"{shared.project}-net")["Containers"]
+    assert fine in attached
+    assert loose not in attached
+    assert docker.inspect_container(loose)["State"]["Running"] is (order == "detach")
+
+
+def test_a_stack_holds(shared: Firewall, docker: APIClient) -> None:
+    """The quick set holds on a stack as `run` makes it, and leaves no container behind."""
+    before = {each["Id"] for each in docker.containers(all=True)}
+    outcome = shared.call("conformance", "--format", "json")
+    assert [each for each in outcome.json["attempts"] if not each["held"]] == []
+    assert outcome.code == 0
+    assert {each["Id"] for each in docker.containers(all=True)} <= before

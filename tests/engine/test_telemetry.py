@@ -1,0 +1,124 @@
+"""What both siblings send to a real OpenTelemetry Collector, in a simulated internet, and that they need none."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.certificate_store import CertificateStore
+from devkit.collectors import Collector, Record
+from devkit.engines import PrivateEngine, private_engine
+from devkit.firewall import Firewall, remove_project
+from devkit.host import client
+from devkit.peers import Peers, peers
+from devkit.programs import machine
+from devkit.waiting import until
+from devkit.world import NAMESERVER, WORLD, World, world_around
+
+COLLECTOR, HOST = "collector.test", "203.0.113.77"
+ZONE = {"a.test": [WORLD], "h.test": [WORLD], COLLECTOR: [HOST], "silent.test": ["203.0.113.99"]}
+RULES = ("a.test", {"dst": "h.test", "proto": "http"})
+ENVOY, COREDNS = "clawker-fw-envoy", "clawker-fw-coredns"
+
+
+@dataclass(frozen=True)
+class Place:
+    """An engine with an internet around it, and a folder for the user's state."""
+
+    engine: PrivateEngine
+    world: World
+    peers: Peers
+    folder: Path
+
+    def firewall(self, project: str, endpoint: str) -> Firewall:
+        """Return a stack that sends to an endpoint. It is not up yet."""
+        folder = self.folder / project
+        folder.mkdir()
+        made = Firewall(self.engine.host, project, folder, variables={"XDG_STATE_HOME": str(self.folder)})
+        made.write(*RULES, otel={"endpoint": endpoint})
+        return made
+
+    @contextmanager
+    def collector(self, project: str) -> Iterator[Collector]:
+        """Run a collector that trusts a project's authority."""
+        folder = self.folder / "clawker-fw" / "certs" / project
+        store = CertificateStore(folder, project, keeps=True)
+        store.provide()
+        trusted, pair = store.collector(COLLECTOR)
+        before = self.engine.network_argv()
+        with Collector(self.folder / "collector", f"{HOST}:4317", pair, trusted, before) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The surroundings of all stacks here."""
+    needs_engine()
+    with (
+        private_engine(dns=[NAMESERVER]) as engine,
+        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
+        peers(client(engine.host)) as around,
+    ):
+        world.add(HOST)
+        world.resolve(ZONE, "--silent", "silent.test")
+        yield Place(engine, world, around, tmp_path_factory.mktemp("place"))
+
+
+def test_records_of_both_siblings_arrive(place: Place) -> None:
+    """Each says what an agent has asked for and what was decided, with the siblings' own certificates."""
+    firewall = place.firewall("told", f"{COLLECTOR}:4317")
+    with place.collector("told") as collector:
+        firewall.run()
+        agent = firewall.agent(place.peers)
+        assert agent.get("https://a.test/").ok
+        assert agent.get("http://h.test/").ok
+        assert not agent.get("https://b.test/").ok
+        assert not agent.get("http://a.test/").ok
+        address = agent.address(firewall.status()["agent"]["network"])
+
+        def of(service: str, action: str) -> list[Record]:
+            return [
+                each
+                for each in collector.records(service)
+                if (each.attributes["clawker_fw.action"], each.attributes["client.address"]) == (action, address)
+            ]
+
+        def all_are_there() -> bool:
+            return len(of(ENVOY, "allowed")) >= 2 and bool(of(ENVOY, "refused")) and bool(of(COREDNS, "refused"))
+
+        until(all_are_there)
+        assert {each.attributes["server.address"] for each in of(ENVOY, "allowed")} >= {"a.test", "h.test"}
+        (refused,) = of(ENVOY, "refused")
+        assert (refused.attributes["server.address"], refused.attributes["http.response.status_code"]) == (
+            "a.test",
+            "403",
+        )
+        assert {each.attributes["dns.question.name"] for each in of(COREDNS, "refused")} == {"b.test"}
+        assert {each.attributes["dns.question.name"] for each in of(COREDNS, "allowed")} == {"a.test", "h.test"}
+        for service in (ENVOY, COREDNS):
+            resource = collector.records(service)[0].resource
+            assert (resource["clawker_fw.project"], resource["clawker_fw.slot"]) == ("told", "0")
+        assert firewall.current()
+    _serves_without(place, firewall)
+    remove_project(client(place.engine.host), "told")
+
+
+def _serves_without(place: Place, firewall: Firewall) -> None:
+    """Check that a stack serves and is current although nobody takes its records."""
+    agent = firewall.agent(place.peers)
+    for _ in range(20):
+        assert agent.get("https://a.test/").ok
+    assert firewall.current()
+
+
+@pytest.mark.parametrize("host", ["missing.test", "silent.test"])
+def test_a_stack_starts_without_the_collectors_address(host: str, place: Place) -> None:
+    """A name that does not exist, or a silent name server, delays neither the start nor an agent."""
+    project = host.partition(".")[0]
+    firewall = place.firewall(project, f"{host}:4317")
+    outcome = firewall.run()
+    assert outcome.seconds < 20
+    _serves_without(place, firewall)
+    remove_project(client(place.engine.host), project)

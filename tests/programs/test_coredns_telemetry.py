@@ -1,0 +1,288 @@
+"""The real CoreDNS sends what it has decided to a real OpenTelemetry Collector, and needs none to answer."""
+
+import itertools
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.model import Sibling
+from clawker_fw.stack.certs import Pair, mint_authority, mint_client, mint_server
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.telemetry import ATTRIBUTES, QUERY
+from devkit.collectors import Collector
+from devkit.coredns import Program
+from devkit.programs import free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+NAME = "collector.test"
+SERVICE = "clawker-fw-coredns"
+DAY = 86400
+
+
+@dataclass
+class Trust:
+    """An authority, and certificates that it has signed for the resolver."""
+
+    authority: Pair
+
+    @classmethod
+    def fresh(cls) -> "Trust":
+        """Return a new one."""
+        return cls(mint_authority("test", time.time() - DAY * 100))
+
+    def client(self, now: float | None = None) -> Pair:
+        """Return a new certificate of the resolver's."""
+        return mint_client(self.authority, "test", Sibling.COREDNS, now or time.time())
+
+    def server(self) -> Pair:
+        """Return a certificate of the collector's."""
+        return mint_server(self.authority, NAME, time.time())
+
+    def settings(self, port: int, pair: Pair | None = None, **change: object) -> dict[str, object]:
+        """Return what the resolver is told."""
+        own = pair or self.client()
+        return {
+            "endpoint": f"127.0.0.1:{port}",
+            "server_name": NAME,
+            "ca": self.authority.certificate.decode(),
+            "certificate": own.certificate.decode(),
+            "key": own.key.decode(),
+            "sample": 1.0,
+            "resource": {"service.name": SERVICE, "clawker_fw.project": "test"},
+            **change,
+        }
+
+
+@pytest.fixture(scope="module")
+def trust() -> Trust:
+    """The authority that everybody here trusts."""
+    return Trust.fresh()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
+    """The resolver, for all tests here."""
+    started = Program(tmp_path_factory.mktemp("coredns"), release)
+    started.serve(rule_set("a.test")[1])
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """The collector's port."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory: pytest.TempPathFactory, trust: Trust, port: int) -> Iterator[Collector]:
+    """The collector, for all tests here."""
+    folder = tmp_path_factory.mktemp("collector")
+    with Collector(folder, f"127.0.0.1:{port}", trust.server(), trust.authority.certificate) as started:
+        yield started
+
+
+def _counted(program: Program) -> int:
+    """Return of how many records the resolver knows what became of them."""
+    status = program.telemetry_status
+    return int(status["sent"]) + int(status["lost"])
+
+
+def _has_counted(program: Program, count: int) -> bool:
+    return _counted(program) == count
+
+
+def _sends_more(program: Program) -> None:
+    """Wait until the collector has taken more records."""
+    known = program.telemetry_status["sent"]
+    until(lambda: program.telemetry_status["sent"] > known)
+
+
+def _asks(program: Program, count: int, name: str) -> None:
+    """Ask so many questions, each of which must be answered, and wait until their records are counted."""
+    before = _counted(program)
+    answers = program.resolver.ask_all([f"{number}.{name}" for number in range(count)])
+    assert len(answers) == count
+    until(lambda: _counted(program) == before + count, 60)
+
+
+def test_each_query_has_a_record(program: Program, collector: Collector, trust: Trust, port: int) -> None:
+    """A record says who asked for what, and what the policy has decided and why."""
+    program.send(trust.settings(port))
+    before = len(collector.records())
+    for name, kind in (("a.test", 1), ("A.test", 28), ("b.test", 16), ("a.test", 252), ("x*.test", 1)):
+        program.ask(name, kind=kind)
+    found = until(lambda: new if len(new := collector.records()[before:]) == 5 else None)
+
+    assert all(each.event == "dns.query" for each in found)
+    assert {key: value for key, value in found[0].resource.items() if key != "service.version"} == {
+        "service.name": SERVICE,
+        "clawker_fw.project": "test",
+    }
+    documented = {each.name for each in ATTRIBUTES if QUERY in each.events} - {"event.name"}
+    assert set().union(*(each.attributes for each in found)) == documented
+    durations = [each.attributes.pop("clawker_fw.duration_ms") for each in found]
+    assert all(isinstance(each, float) and 0 < each < 1000 for each in durations)
+    shown = [
+        (
+            each.severity,
+            *(each.attributes[f"dns.{key}"] for key in ("question.name", "question.type", "response.code")),
+            each.attributes["dns.answer.count"],
+            *(each.attributes.get(f"clawker_fw.{key}") for key in ("action", "reason")),
+        )
+        for each in found
+    ]
+    assert shown == [
+        (9, "a.test", "A", "NOERROR", 1, "allowed", None),
+        (9, "A.test", "AAAA", "NOERROR", 0, "allowed", None),
+        (13, "b.test", "TXT", "NXDOMAIN", 0, "refused", "no-rule"),
+        (13, "a.test", "AXFR", "REFUSED", 0, "refused", "bad-request"),
+        (13, "x*.test", "A", "NXDOMAIN", 0, "refused", "bad-name"),
+    ]
+    assert {each.attributes["client.address"] for each in found} == {"127.0.0.1"}
+
+
+def test_allowed_queries_are_sampled(program: Program, collector: Collector, trust: Trust, port: int) -> None:
+    """With a share of 0, only refused queries have records."""
+    program.send(trust.settings(port, sample=0.0))
+    before = len(collector.records())
+    program.ask("a.test")
+    program.ask("b.test")
+    until(lambda: len(collector.records()) > before)
+    assert [each.attributes["dns.question.name"] for each in collector.records()[before:]] == ["b.test"]
+
+
+def test_a_new_certificate_loses_nothing(program: Program, collector: Collector, trust: Trust, port: int) -> None:
+    """While certificates are replaced, every record arrives. An unusable pair leaves the working one in force."""
+    program.send(trust.settings(port))
+    before, lost = len(collector.records()), program.telemetry_status["lost"]
+    ended = threading.Event()
+    asked = itertools.count()
+
+    def ask() -> None:
+        while not ended.wait(0.002):
+            program.resolver.ask_all([f"{next(asked)}.rotate.test"])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(3):
+            program.send(trust.settings(port))
+            _sends_more(program)
+        unusable = trust.settings(port) | {"key": trust.client().key.decode()}
+        program.write(json.dumps(unusable).encode(), program.telemetry)
+        until(lambda: "private key does not match" in program.telemetry_status["reason"])
+        _sends_more(program)
+    finally:
+        ended.set()
+        asking.join()
+    count = next(asked)
+    until(lambda: len(collector.records()) == before + count)
+    assert program.telemetry_status["lost"] == lost
+
+
+def _wrong(trust: Trust, port: int) -> dict[str, dict[str, object]]:
+    """Return settings with which nothing may arrive: of wrong clients, and for another collector."""
+    now = time.time()
+    return {
+        "of another authority": trust.settings(port, Trust.fresh().client()),
+        "expired": trust.settings(port, trust.client(now - DAY * 95)),
+        "not yet valid": trust.settings(port, trust.client(now + DAY)),
+        "a server's": trust.settings(port, trust.server()),
+        "to another name": trust.settings(port, server_name="other.test"),
+        "to another authority": trust.settings(port, ca=Trust.fresh().authority.certificate.decode()),
+    }
+
+
+def test_wrong_certificates_are_refused(
+    collector: Collector, release: Release, trust: Trust, port: int, tmp_path: Path
+) -> None:
+    """The collector refuses a wrong client, the resolver a wrong collector. Each record is counted as lost."""
+    programs = {}
+    try:
+        wrong = _wrong(trust, port)
+        for number, what in enumerate(wrong):
+            (tmp_path / str(number)).mkdir()
+            programs[what] = Program(tmp_path / str(number), release)
+        for what, settings in wrong.items():
+            programs[what].send(settings)
+            programs[what].resolver.ask_all(["wrong.test"] * 20)
+        for what, each in programs.items():
+            until(partial(_has_counted, each, 20))
+            assert each.telemetry_status["lost"] == 20, what
+    finally:
+        for each in programs.values():
+            each.process.kill()
+            each.process.wait()
+    assert not [each for each in collector.records() if each.attributes["dns.question.name"] == "wrong.test"]
+
+
+def test_a_client_without_certificate_is_refused(
+    collector: Collector, trust: Trust, port: int, tmp_path: Path
+) -> None:
+    """TLS alone is not enough."""
+    del collector
+    trusted = tmp_path / "ca.crt"
+    trusted.write_bytes(trust.authority.certificate)
+    context = ssl.create_default_context(cafile=str(trusted))
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname=NAME) as connection,
+        pytest.raises((ssl.SSLError, ConnectionResetError)),
+    ):
+        connection.recv(1)  # a client learns only now that it is refused (RFC 8446, section 4.4.2.4)
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port at which the kernel takes connections, and nobody answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.alone
+def test_answers_do_not_need_a_collector(program: Program, trust: Trust, silent: int) -> None:
+    """With a collector that is down or silent, every query is answered as quickly as ever, and counted."""
+    seconds = {}
+    program.send({})
+    for name, settings in {
+        "none": {},
+        "down": trust.settings(free_port()),
+        "silent": trust.settings(silent),
+    }.items():
+        program.send(settings)
+        began, before = time.monotonic(), _counted(program)
+        assert len(program.resolver.ask_all(["a.test", "b.test"] * 10_000)) == 20_000
+        seconds[name] = time.monotonic() - began
+        assert not settings or _counted(program) >= before + 20_000 - 8192 - 512  # the rest still waits
+    assert max(seconds.values()) < 2 * seconds["none"] + 1, seconds
+    program.send({})
+
+
+def test_records_flow_again(program: Program, collector: Collector, trust: Trust, port: int) -> None:
+    """A collector that comes back gets records again within 5 s."""
+    program.send(trust.settings(port))
+    _asks(program, 10, "before.test")
+    collector.stop()
+    try:
+        _asks(program, 10, "during.test")
+    finally:
+        collector.start()
+    began, sent = time.monotonic(), program.telemetry_status["sent"]
+    while program.telemetry_status["sent"] == sent:
+        program.ask("after.test")
+        time.sleep(0.05)
+    assert time.monotonic() - began < 5

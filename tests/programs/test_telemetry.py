@@ -1,0 +1,296 @@
+"""Telemetry in the real Envoy: what it loads, whom it sends to, and that nothing of it reaches an agent."""
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.rules.policy import Policy
+from clawker_fw.stack.certs import Credentials, Pair
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
+from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import discovery_response, live_digests
+from clawker_fw.stack.telemetry import Telemetry
+from clawker_fw.stack.topology import EnvoyAddresses
+from devkit.envoy import HERE, Loading, program
+from devkit.programs import free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+HOST = "localhost"
+ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, dict.fromkeys(("t.test", "u.test"), HERE))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CertificateStore:
+    """The certificates."""
+    found = CertificateStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
+    found.provide()
+    return found
+
+
+def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in Telemetry
+    """Return what Envoy is told about a collector on loopback."""
+    found = store.provide().credentials
+    given = {"sample": 1.0, "server_name": HOST, **changed}
+    telemetry = Telemetry(
+        "127.0.0.1",
+        port,
+        relay_port=free_port(),
+        project="demo",
+        release="0",
+        build_sha="0",
+        **{"credentials": found, **given},
+    )
+    return Reporting(telemetry, HERE, HERE, (IPv4Address("127.0.0.2"),), 0)
+
+
+@dataclass
+class Receiver:
+    """A TLS server with a certificate of ours, that notes who has connected, and answers nothing."""
+
+    trust: bytes
+    pair: Pair
+    folder: Path
+    clients: list[tuple[tuple[str, str], ...]] = field(default_factory=list)
+    protocols: list[str | None] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def _serve(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=self.trust.decode())
+        for name, content in (("crt", self.pair.certificate), ("key", self.pair.key)):
+            (self.folder / name).write_bytes(content)
+        context.load_cert_chain(self.folder / "crt", self.folder / "key")
+        context.set_alpn_protocols(["h2"])
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = self._socket.accept()
+                threading.Thread(target=self._hear, args=(context, plain), daemon=True).start()
+
+    def _hear(self, context: ssl.SSLContext, plain: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as connection:
+            certificate: Any = connection.getpeercert()
+            self.clients.append(certificate["subjectAltName"])
+            self.protocols.append(connection.selected_alpn_protocol())
+            while connection.recv(4096):
+                pass
+
+
+@pytest.fixture
+def receiver(store: CertificateStore, tmp_path: Path) -> Iterator[Receiver]:
+    """The collector's place."""
+    with Receiver(*store.collector(HOST), tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def envoy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
+    """Envoy with our files."""
+    started = Loading(tmp_path_factory.mktemp("envoy"), program(release))
+    yield started
+    started.process.terminate()
+    started.process.wait()
+
+
+RULES = rule_set(
+    "a.test",
+    ".sub.test",
+    {"dst": "h.test", "proto": "http"},
+    {"dst": "t.test", "proto": "tcp", "port": 9000},
+    {"dst": "u.test", "proto": "udp", "port": 9001},
+)[1]
+
+
+def counted(envoy: Loading, name: str) -> int:
+    """Return the sum of a statistic."""
+    lines = envoy.admin(f"/stats?filter={name}").decode().splitlines()
+    return sum(int(line.rpartition(": ")[2]) for line in lines if line)
+
+
+def loaded(envoy: Loading) -> dict[str, str]:
+    """Return the digest of what Envoy has loaded of each resource."""
+    found = {}
+    for each in RESOURCES:
+        if each.envoy is None:
+            continue
+        shown = []
+        for entry in json.loads(envoy.admin(f"/config_dump?resource={each.envoy.dump}")).get("configs", []):
+            for key in each.envoy.at:
+                entry = entry.get(key, {})  # noqa: PLW2901 - one level down
+            if entry:
+                shown.append(entry)
+        found[each.name] = each.digest(discovery_response(shown))
+    return found
+
+
+def written(envoy: Loading) -> dict[str, str]:
+    """Return the digests of our files."""
+    return {
+        each.name: each.digest(
+            discovery_response(json.loads((envoy.folder / "hot" / each.path).read_bytes())["resources"])
+        )
+        for each in RESOURCES
+        if each.envoy
+    }
+
+
+def serve(envoy: Loading, told: Reporting | None) -> None:
+    """Have Envoy load our files with this telemetry, and wait until it shows exactly them."""
+    envoy.reporting = told
+    envoy.serve(RULES)
+    until(envoy.serves)
+    until(lambda: loaded(envoy) == written(envoy))
+
+
+def test_envoy_shows_what_it_was_told_but_no_key(
+    envoy: Loading, store: CertificateStore, receiver: Receiver
+) -> None:
+    """Our files are in canonical form with telemetry, too, and what Envoy shows of them has no key."""
+    for sample in (1.0, 0.25, 0.0):
+        told = reporting(store, receiver.port, sample=sample)
+        serve(envoy, told)
+    credentials = told.telemetry.credentials
+    assert credentials is not None
+    dump = json.dumps(json.loads(envoy.admin("/config_dump?include_eds")))
+    secret = credentials.envoy.key.splitlines()[1].decode()
+    assert secret not in dump
+    assert secret in (envoy.folder / CLUSTERS).read_text()
+    serve(envoy, None)
+
+
+def test_live_digests_tell_certificates_apart_without_their_keys(store: CertificateStore) -> None:
+    """Another certificate has another digest. The key makes no difference: Envoy takes none that does not fit."""
+    told = reporting(store, 4317)
+    credentials = told.telemetry.credentials
+    assert credentials is not None
+    other = replace(credentials, envoy=Pair(credentials.envoy.certificate, credentials.coredns.key))
+    renewed = replace(credentials, envoy=credentials.coredns)
+
+    def digest(found: Credentials) -> str:
+        changed = replace(told, telemetry=replace(told.telemetry, credentials=found))
+
+        files = configuration(Policy(RULES), ADDRESSES, 60, changed)
+        assert files[CLUSTERS].secret
+        return live_digests(RESOURCES[1:], files)["clusters"]
+
+    assert digest(credentials) == digest(other)
+    assert digest(credentials) != digest(renewed)
+
+
+def test_readiness_changes_only_the_clusters(store: CertificateStore, receiver: Receiver) -> None:
+    """Without credentials, the listeners are the same to the byte."""
+    told = reporting(store, receiver.port)
+    not_ready = replace(told, telemetry=replace(told.telemetry, credentials=None))
+    ready, without = (configuration(Policy(RULES), ADDRESSES, 60, each) for each in (told, not_ready))
+    assert {path for path in ready if ready[path] != without[path]} == {CLUSTERS}
+    assert not without[CLUSTERS].secret
+    assert b"telemetry" in ready[LISTENERS].content
+
+
+def test_envoy_proves_who_it_is(envoy: Loading, store: CertificateStore, receiver: Receiver) -> None:
+    """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate."""
+    serve(envoy, reporting(store, receiver.port))
+    assert envoy.route("b.test", 80) == "refused"
+    until(lambda: receiver.clients)
+    assert receiver.clients[0] == (("URI", "spiffe://clawker-fw/demo/envoy"),)
+    assert receiver.protocols[0] == "h2"
+    serve(envoy, None)
+
+
+@pytest.mark.parametrize("name", ["other.test", "127.0.0.1"])
+def test_a_collector_of_another_name_gets_nothing(
+    name: str, envoy: Loading, store: CertificateStore, receiver: Receiver
+) -> None:
+    """The name or address in its certificate must be the one that the settings say."""
+    before = counted(envoy, r"cluster.telemetry.ssl.fail_verify_san")
+    serve(envoy, reporting(store, receiver.port, server_name=name))
+    assert envoy.route("b.test", 80) == "refused"
+    until(lambda: counted(envoy, r"cluster.telemetry.ssl.fail_verify_san") > before)
+    assert receiver.clients == []
+    serve(envoy, None)
+
+
+def test_a_renewed_certificate_is_used_by_itself(
+    envoy: Loading, store: CertificateStore, receiver: Receiver
+) -> None:
+    """Another certificate in the file of clusters changes nothing else, and the next record is sent with it."""
+    serve(envoy, reporting(store, receiver.port))
+    assert envoy.route("b.test", 80) == "refused"
+    until(lambda: receiver.clients)
+    listeners = (envoy.folder / LISTENERS).read_bytes()
+    told = reporting(store, receiver.port)
+    credentials = told.telemetry.credentials
+    assert credentials is not None
+    as_other = replace(credentials, envoy=credentials.coredns)
+    relay = envoy.reporting
+    assert relay is not None
+    changed = replace(relay, telemetry=replace(relay.telemetry, credentials=as_other))
+    serve(envoy, changed)
+    assert _unversioned(listeners) == _unversioned((envoy.folder / LISTENERS).read_bytes())
+    assert envoy.route("b.test", 80) == "refused"
+    until(lambda: receiver.clients[-1] == (("URI", "spiffe://clawker-fw/demo/coredns"),))
+    serve(envoy, None)
+
+
+def _unversioned(content: bytes) -> object:
+    return json.loads(content)["resources"]
+
+
+def test_the_relay_takes_in_the_resolver_alone(
+    envoy: Loading, store: CertificateStore, receiver: Receiver
+) -> None:
+    """What comes from an address of CoreDNS is passed on as it is; a connection from elsewhere ends at once."""
+    told = reporting(store, receiver.port)
+    serve(envoy, told)
+    place = ("127.0.0.1", told.telemetry.relay_port)
+    with socket.create_connection(place, timeout=5) as stranger, contextlib.suppress(ConnectionResetError):
+        assert stranger.recv(1) == b""
+    assert receiver.clients == []
+    context = ssl.create_default_context(cadata=receiver.trust.decode())
+    credentials = told.telemetry.credentials
+    assert credentials is not None
+    for name, content in (("c.crt", credentials.coredns.certificate), ("c.key", credentials.coredns.key)):
+        (receiver.folder / name).write_bytes(content)
+    context.load_cert_chain(receiver.folder / "c.crt", receiver.folder / "c.key")
+    resolver = socket.create_connection(place, timeout=5, source_address=("127.0.0.2", 0))
+    with context.wrap_socket(resolver, server_hostname=HOST):
+        until(lambda: receiver.clients)
+    assert receiver.clients == [(("URI", "spiffe://clawker-fw/demo/coredns"),)]
+    serve(envoy, None)
+
+
+def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: CertificateStore) -> None:
+    """Requests are answered as ever, and what could not be sent is counted."""
+    before = counted(envoy, "logs_dropped")
+    serve(envoy, reporting(store, free_port()))
+    began = time.monotonic()
+    for _ in range(50):
+        assert envoy.route("b.test", 80) == "refused"
+    assert time.monotonic() - began < 5
+    until(lambda: counted(envoy, "logs_dropped") > before)
+    serve(envoy, reporting(store, free_port(), credentials=None))
+    assert envoy.route("b.test", 80) == "refused"
+    serve(envoy, None)

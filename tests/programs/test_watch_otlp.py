@@ -1,0 +1,93 @@
+"""A watcher's records and metrics at a real OpenTelemetry Collector."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.stack.certs import mint_authority
+from clawker_fw.watch import otlp, record
+from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
+from clawker_fw.watch.metrics import Metrics
+from devkit.collectors import Collector
+from devkit.programs import free_port
+from devkit.waiting import until
+
+NAME = "collector.test"
+FOUND = Finding(Sibling.ENVOY, Layer.STATE, "status", "exited", "running", Cause.TAMPER, Action.START)
+CURRENT = dict.fromkeys(Sibling, Verdict.CURRENT)
+HEALED = Decision(Trigger.EVENT, Answer.HEAL, 0.5, CURRENT, (FOUND,), (FOUND,), (), Outcome.DONE)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Iterator[tuple[otlp.Destination, Collector]]:
+    """A collector, and what a watcher needs for it."""
+    store = CertificateStore(tmp_path / "certs", "test", keeps=True)
+    store.provide()
+    trust, pair = store.watcher()
+    endpoint = f"127.0.0.1:{free_port()}"
+    with Collector(tmp_path / "collector", endpoint, store.collector(NAME)[1], trust) as collector:
+        yield otlp.Destination(endpoint, NAME, trust, pair.certificate, pair.key), collector
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """The level of a program."""
+    before = otlp.LOG.level
+    otlp.LOG.setLevel(logging.INFO)
+    yield
+    otlp.LOG.setLevel(before)
+
+
+def test_decisions_and_metrics_arrive(destination: tuple[otlp.Destination, Collector]) -> None:
+    """Each decision is a record with the fields that it has in the log; metrics have the names of the page."""
+    to, collector = destination
+    metrics = Metrics("1.2.3", "abc")
+    with otlp.sending(lambda: to, {"clawker_fw.project": "test"}, metrics):
+        record.write(HEALED)
+        metrics.report(HEALED)
+        otlp.LOG.info("only words", extra={"words": "nothing"})
+
+    (found,) = until(collector.records)
+    assert (found.event, found.severity) == ("watch_decision", 13)
+    assert found.resource == {"service.name": "clawker-fw-watch", "clawker_fw.project": "test"}
+    assert found.attributes["clawker_fw.decision"] == "heal"
+    assert "envoy state status tamper start" in str(found.attributes["clawker_fw.found"])
+    sent = until(collector.metrics)
+    assert {each.name for each in metrics.kinds() if list(metrics.values(each.name))} == set(sent)
+    assert len(sent) > 10
+    (heals,) = sent["clawker_fw_heals_total"]["sum"]["dataPoints"]
+    assert heals["asDouble"] == 1
+    assert {each["key"]: each["value"]["stringValue"] for each in heals["attributes"]} == {
+        "action": "start",
+        "outcome": "done",
+    }
+
+
+@pytest.mark.parametrize("wrong", ["down", "of another authority", "without certificates"])
+def test_a_watcher_needs_no_collector(
+    wrong: str, destination: tuple[otlp.Destination, Collector], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a collector that takes records a decision takes no longer, and the loss is logged once."""
+    to, collector = destination
+
+    def find() -> otlp.Destination:
+        match wrong:
+            case "down":
+                return replace(to, endpoint=f"127.0.0.1:{free_port()}")
+            case "of another authority":
+                return replace(to, trust=mint_authority("test", time.time()).certificate)
+        raise FileNotFoundError(2, "No such file", "watch.crt")
+
+    with otlp.sending(find, {}, Metrics("1.2.3", "abc")):
+        began = time.monotonic()
+        for _ in range(100):
+            record.write(HEALED)
+        assert time.monotonic() - began < 1
+        until(lambda: [each for each in caplog.records if each.getMessage() == "telemetry_lost"])
+    assert not collector.records()

@@ -1,0 +1,211 @@
+"""Which agents are confined: each way around the firewall, and what is none."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict
+from clawker_fw.reconcile.agents import Agent, Confinement, judge, verdict
+from clawker_fw.reconcile.exposure import Exposure, engine_ways
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+RESOLVER = "10.213.8.53"
+CONFINED: Mapping[str, Any] = {"dns": (RESOLVER,), "dns_search": (".",), "capabilities_dropped": ("NET_RAW",)}
+
+
+@pytest.fixture
+def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+    """An engine with a stack, a network with a way out, an internal one, and one without the host."""
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    for name, octet, internal, options in (
+        ("world", 1, False, {}),
+        ("inner", 2, True, {}),
+        ("quiet", 3, True, {"com.docker.network.bridge.inhibit_ipv4": "true"}),
+    ):
+        subnet = IPv4Network(f"172.30.{octet}.0/24")
+        spec = NetworkSpec(name, Role.AGENTS, subnet, subnet[1], subnet, internal, options, {})
+        memory.create_network(spec)
+    return memory
+
+
+def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
+    """Return the agents of the stack."""
+    return judge(observe(engine, "clawker", ()), "clawker", RESOLVER, engine_ways("unix:///x/my.sock"), exposures)
+
+
+def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
+    """Start an agent as the documentation says, but for these networks and fields."""
+    image = engine.inside("clawker-coredns").spec.image
+    bare = ContainerSpec(name, image, {}, replace(engine.inside("clawker-coredns").spec.shape, **_nothing()))
+    agent = replace(
+        bare,
+        shape=replace(bare.shape, **{**CONFINED, **shape}, networks=dict.fromkeys(("clawker-net", *networks), "")),
+    )
+    engine.start(engine.create_container(agent))
+    return agent
+
+
+def _nothing() -> dict[str, Any]:
+    return {
+        "entrypoint": (),
+        "command": (),
+        "capabilities_added": (),
+        "mounts": (),
+        "sysctls": {},
+        "restart": "",
+        "security_options": (),
+        "healthcheck": None,
+    }
+
+
+OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "privileged": ("privileged", {"privileged": True}),
+    "NET_ADMIN": ("capability", {"capabilities_added": ("NET_ADMIN",)}),
+    "all capabilities": ("capability", {"capabilities_added": ("ALL",)}),
+    "no DNS server": ("dns", {"dns": ()}),
+    "another DNS server": ("dns", {"dns": ("1.1.1.1",)}),
+    "a second DNS server": ("dns", {"dns": (RESOLVER, "1.1.1.1")}),
+    "IPv6": ("ipv6", {"sysctls": {"net.ipv6.conf.all.disable_ipv6": "0"}}),
+    "the engine's socket": ("engine", {"mounts": (Mount("bind", "/s", "/var/run/docker.sock", read_only=True),)}),
+    "its own socket": ("engine", {"mounts": (Mount("bind", "/s", "/x/my.sock"),)}),
+    "a folder above it": ("engine", {"mounts": (Mount("bind", "/host", "/"),)}),
+    "the engine's data": ("engine", {"mounts": (Mount("bind", "/d", "/var/lib/docker/volumes"),)}),
+    "a device": ("device", {"devices": ("/dev/kvm",)}),
+    "a rule for devices": ("device", {"device_rules": ("c 1:3 rwm",)}),
+    "the host's processes": ("host-pid", {"pid_mode": "host"}),
+    "the kernel's settings": ("system-paths", {"system_paths": "unconfined"}),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_each_way_around_makes_an_agent_open(name: str, engine: MemoryEngine) -> None:
+    """An agent with one of them is open, for exactly this reason, and so is the stack."""
+    code, shape = OPEN[name]
+    started(engine, **shape)
+    (agent,) = judged(engine)
+    assert [each.code for each in agent.openings] == [code]
+    assert agent.confinement is Confinement.OPEN
+    assert agent.certainly_open
+    assert verdict(Verdict.CURRENT, [agent]) is Verdict.OPEN
+
+
+def test_an_agent_as_documented_is_fenced(engine: MemoryEngine) -> None:
+    """It has a name, an image, an address and a time, and no reason; the verdict is that of the siblings."""
+    spec = started(engine)
+    (agent,) = judged(engine)
+    assert (agent.confinement, agent.openings, agent.weaknesses) == (Confinement.FENCED, (), ())
+    assert (agent.name, agent.image) == ("agent", spec.image)
+    assert agent.address.startswith("10.213.")
+    assert agent.since
+    assert verdict(Verdict.DRIFTED, [agent]) is Verdict.DRIFTED
+
+
+HARMLESS: Mapping[str, Mapping[str, Any]] = {
+    "a capability": {"capabilities_added": ("SYS_PTRACE",)},
+    "all dropped": {"capabilities_dropped": ("ALL",)},
+    "a volume": {"mounts": (Mount("volume", "/d", "data"),)},
+    "a folder": {"mounts": (Mount("bind", "/w", "/home/me/work"),)},
+    "IPv6 switched off": {"sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"}},
+    "a graphics processor": {"device_requests": ("{}",)},
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_leaves_an_agent_confined(name: str, engine: MemoryEngine) -> None:
+    """Nothing is said about what opens no way."""
+    started(engine, **HARMLESS[name])
+    (agent,) = judged(engine)
+    assert agent.confinement is Confinement.FENCED
+
+
+def test_raw_packets_are_a_weakness(engine: MemoryEngine) -> None:
+    """NET_RAW, which an agent has if nobody drops it, is a warning and leaves the verdict as it is."""
+    started(engine, capabilities_dropped=())
+    started(engine, "other", capabilities_dropped=("ALL",), capabilities_added=("NET_RAW",))
+    agents = judged(engine)
+    assert [each.confinement for each in agents] == [Confinement.WEAK] * 2
+    assert verdict(Verdict.CURRENT, agents) is Verdict.CURRENT
+
+
+@pytest.mark.parametrize(
+    ("network", "expected", "code"),
+    [
+        ("world", Confinement.OPEN, "network"),
+        ("inner", Confinement.WEAK, "host-address"),
+        ("quiet", Confinement.FENCED, ""),
+        ("clawker-egress", Confinement.OPEN, "network"),
+    ],
+)
+def test_a_second_network_is_judged_by_where_it_leads(
+    network: str, expected: Confinement, code: str, engine: MemoryEngine
+) -> None:
+    """A network with a way out opens; one on which the host has an address is a weakness; others are nothing."""
+    started(engine, "agent", network)
+    (agent,) = judged(engine)
+    assert agent.confinement is expected
+    assert [each.code for each in (*agent.openings, *agent.weaknesses)] == ([code] if code else [])
+
+
+def test_whoever_uses_the_network_of_an_agent_is_one(engine: MemoryEngine) -> None:
+    """A container that joins an agent's network is judged too, but for no DNS servers: it has the agent's."""
+    started(engine)
+    started(engine, "joined", dns=(), privileged=True)
+    joined = engine.inside("joined")
+    joined.network_mode, joined.networks = f"container:{engine.inside('agent').id}", {}
+    agents = {each.name: each for each in judged(engine)}
+    assert [each.code for each in agents["joined"].openings] == ["privileged"]
+    assert agents["joined"].address == ""
+    assert agents["agent"].confinement is Confinement.FENCED
+
+
+def test_others_are_no_agents(engine: MemoryEngine) -> None:
+    """Neither a sibling, nor a container elsewhere, nor one that is stopped is judged."""
+    started(engine, "stopped", privileged=True)
+    engine.stop("stopped")
+    engine.start(
+        engine.create_container(
+            replace(
+                engine.inside("stopped").spec,
+                name="elsewhere",
+                shape=replace(engine.inside("stopped").spec.shape, networks={"world": ""}),
+            )
+        )
+    )
+    assert judged(engine) == ()
+
+
+def test_settings_that_may_be_another_agent_s_work_are_not_certain(engine: MemoryEngine, tmp_path: Path) -> None:
+    """An exposure that depends on links is told, but nobody is acted on because of it."""
+    started(engine)
+    found = Exposure("agent", str(tmp_path), "/work", str(tmp_path / "clawker-fw.yaml"), certain=False)
+    (agent,) = judged(engine, found)
+    assert [each.code for each in agent.openings] == ["settings"]
+    assert not agent.certainly_open
+    (agent,) = judged(engine, replace(found, certain=True))
+    assert agent.certainly_open
+
+
+def test_an_agent_costs_one_request(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each agent is inspected once, whatever else there is on the engine."""
+    asked: list[str] = []
+    inspect = engine.container
+
+    def container(name: str) -> Any:  # noqa: ANN401 - as the engine's
+        asked.append(name)
+        return inspect(name)
+
+    for number in range(7):
+        started(engine, f"agent{number}")
+    monkeypatch.setattr(engine, "container", container)
+    agents = judged(engine)
+    assert len(agents) == 7
+    assert sorted(asked) == sorted(
+        [each.id for each in agents] + [engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")]
+    )

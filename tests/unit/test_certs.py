@@ -1,0 +1,269 @@
+"""Certificates for telemetry: what is minted, what is judged usable, and which credentials a stack gets."""
+
+import stat
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.certificate_store import CertificateStore, Provision, write_private
+from clawker_fw.model import Sibling
+from clawker_fw.stack import certs
+from clawker_fw.stack.certs import Credentials, Judgement, Pair, Running, Use, certificate, judge
+from clawker_fw.stack.digests import Digests
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CertificateStore:
+    """A store that writes, at a fixed time."""
+    return at(tmp_path / "here", NOW)
+
+
+def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None) -> CertificateStore:
+    """Return a store at a time."""
+    return CertificateStore(folder, "demo", own, keeps, clock=lambda: now)
+
+
+def credentials(store: CertificateStore, running: Running = certs.NO_CREDENTIALS) -> Credentials:
+    """Return what a store provides."""
+    provided = store.provide(running)
+    assert provided.credentials is not None, provided
+    return provided.credentials
+
+
+def live(found: Credentials) -> Running:
+    """Return a stack in which these credentials are live."""
+    return Running(found, any=True)
+
+
+def test_what_is_minted(store: CertificateStore) -> None:
+    """The authority, a client certificate for each sibling, and a server certificate have their uses and names."""
+    found = credentials(store)
+    authority = certificate(found.trust)
+    assert (authority.use, authority.ends - NOW) == (Use.AUTHORITY, 3653 * DAY)
+    for sibling in Sibling:
+        client = certificate(found.of(sibling).certificate)
+        assert (client.use, client.names) == (Use.CLIENT, (f"spiffe://clawker-fw/demo/{sibling}",))
+        assert (NOW - client.begins, client.ends - NOW) == (3600, 90 * DAY)
+    for host in ("collector.test", "192.0.2.7"):
+        trust, pair = store.collector(host)
+        assert (trust, certificate(pair.certificate).names) == (found.trust, (host,))
+        assert certificate(pair.certificate).use is Use.SERVER
+        assert store.collector(host)[1] == pair
+    assert judge(found).unusable(NOW, 3600) == ""
+
+
+def test_only_the_user_can_read_what_is_kept(store: CertificateStore, tmp_path: Path) -> None:
+    """Folders have the mode 0700, and files 0600."""
+    store.provide()
+    store.collector("collector.test")
+    folder = tmp_path / "here"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
+    assert {each.name for each in folder.iterdir()} == {
+        "lock",
+        *(f"{name}.{kind}" for name in ("ca", "envoy", "coredns", "collector") for kind in ("crt", "key")),
+    }
+    existing = folder / "ca.key"
+    existing.chmod(0o644)
+    write_private(existing, b"x")
+    assert stat.S_IMODE(existing.stat().st_mode) == 0o600
+
+
+def test_one_that_only_reads_writes_nothing(tmp_path: Path) -> None:
+    """A store for `drift` mints in memory what a run would mint, and leaves no file."""
+    assert at(tmp_path / "none", NOW, keeps=False).provide().credentials is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_certificates_are_renewed_at_two_thirds_of_their_life(tmp_path: Path) -> None:
+    """Until then they stay the same; from then on there are others of the same authority."""
+    first = at(tmp_path, NOW).provide()
+    assert first.renewed_at is not None
+    assert first.renewed_at == pytest.approx(NOW + 60 * DAY, abs=3600)
+    assert at(tmp_path, first.renewed_at - 1).provide() == first
+    later = at(tmp_path, first.renewed_at + 1).provide()
+    assert first.credentials
+    assert later.credentials
+    assert later.credentials.trust == first.credentials.trust
+    assert later.credentials.envoy != first.credentials.envoy
+    assert later.renewed_at is not None
+    assert later.renewed_at > first.renewed_at
+
+
+def spoil_nothing(_: Path) -> None:
+    """Leave everything as it is."""
+
+
+def _foreign_key(folder: Path) -> None:
+    (folder / "envoy.key").write_bytes((folder / "coredns.key").read_bytes())
+
+
+def _server_as_client(folder: Path) -> None:
+    at(folder, NOW).collector("a.test")
+    for kind in ("crt", "key"):
+        (folder / f"envoy.{kind}").write_bytes((folder / f"collector.{kind}").read_bytes())
+
+
+def _foreign_authority(folder: Path) -> None:
+    (folder / "ca.crt").write_bytes(certs.mint_authority("other", NOW).certificate)
+
+
+def _no_certificate(folder: Path) -> None:
+    (folder / "coredns.crt").write_bytes(b"hello")
+
+
+def _no_authority(folder: Path) -> None:
+    (folder / "ca.crt").write_bytes(b"")
+
+
+SPOILED: dict[Callable[[Path], None], str] = {
+    spoil_nothing: "",
+    _foreign_key: "envoy's certificate or key can't be used: the key belongs to another certificate",
+    _server_as_client: "envoy's certificate or key can't be used",
+    _foreign_authority: "can't be used",
+    _no_certificate: "coredns's certificate or key can't be used",
+    _no_authority: "the authority's certificate can't be read",
+    lambda folder: (folder / "coredns.key").unlink(): "coredns.key: No such file",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_what_cant_be_used(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    """Each defect of the user's own certificates is the reason for not being ready."""
+    at(tmp_path, NOW).provide()
+    spoil(tmp_path)
+    (tmp_path / "ca.key").unlink()
+    provided = at(tmp_path / "state", NOW, own=tmp_path).provide()
+    assert SPOILED[spoil] in provided.reason
+    assert (provided.credentials is None) == bool(SPOILED[spoil])
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [(-2 * 3600, "valid only from"), (90 * DAY - 1800, "expire at"), (90 * DAY + 1, "have expired at")],
+)
+def test_they_must_be_valid_for_another_hour(after: float, reason: str, tmp_path: Path) -> None:
+    """The user's own certificates are ready only if they are valid now and for the next hour."""
+    at(tmp_path, NOW).provide()
+    (tmp_path / "ca.key").unlink()
+    provided = at(tmp_path / "state", NOW + after, own=tmp_path).provide()
+    assert provided.credentials is None
+    assert reason in provided.reason
+
+
+def test_an_authority_of_the_users_own_signs(tmp_path: Path) -> None:
+    """With `ca.key` in the user's folder, certificates are signed by it, and kept in the state folder only."""
+    own = tmp_path / "own"
+    authority = certs.mint_authority("mine", NOW)
+    own.mkdir()
+    (own / "ca.crt").write_bytes(authority.certificate)
+    (own / "ca.key").write_bytes(authority.key)
+    found = credentials(at(tmp_path / "state", NOW, own=own))
+    assert found.trust == authority.certificate
+    assert credentials(at(tmp_path / "state", NOW + 1, own=own)) == found
+    assert {each.name for each in own.iterdir()} == {"ca.crt", "ca.key"}
+    assert not (tmp_path / "state" / "ca.key").exists()
+
+
+def test_a_machine_without_the_authority_keeps_what_is_live(store: CertificateStore, tmp_path: Path) -> None:
+    """It founds no authority of its own, says so, and stays ready until the certificates really expire."""
+    found = credentials(store)
+    provided = at(tmp_path / "elsewhere", NOW + 80 * DAY).provide(live(found))
+    assert provided.credentials == found
+    assert "is on another machine, belongs to another user" in provided.reason
+    assert "is kept until it expires" in provided.reason
+    assert not (tmp_path / "elsewhere" / "ca.key").exists()
+    assert at(tmp_path / "elsewhere", NOW + 90 * DAY - 1).provide(live(found)).credentials == found
+    assert at(tmp_path / "elsewhere", NOW + 90 * DAY).provide(live(found)).credentials is None
+
+
+def test_the_newest_certificates_win(tmp_path: Path) -> None:
+    """Of two machines with authorities or certificates of their own, neither takes back what the other renewed."""
+    older, newer = credentials(at(tmp_path / "a", NOW)), credentials(at(tmp_path / "b", NOW + DAY))
+    assert credentials(at(tmp_path / "a", NOW + 2 * DAY), live(newer)) == newer
+    assert credentials(at(tmp_path / "b", NOW + 2 * DAY), live(older)) == newer
+    rotated = at(tmp_path / "a", NOW + 3 * DAY)
+    rotated.rotate(authority=True)
+    found = credentials(rotated, live(newer))
+    assert found not in (older, newer)
+    assert older.trust in found.trust  # so that a collector with the former certificate is still recognised
+    assert judge(replace(found, trust=older.trust)).problem
+
+
+def test_a_rotation_without_a_new_authority(store: CertificateStore) -> None:
+    """Only the siblings' certificates are new."""
+    before = credentials(store)
+    replace_ = at(store.folder, NOW + DAY)
+    replace_.rotate(authority=False)
+    after = credentials(replace_, live(before))
+    assert after.trust == before.trust
+    assert after.coredns != before.coredns
+
+
+def test_a_folder_that_cant_be_used(tmp_path: Path) -> None:
+    """It is the reason for not being ready, but what is live stays, and nothing is raised."""
+    found = credentials(at(tmp_path / "elsewhere", NOW))
+    (tmp_path / "file").write_text("")
+    broken = at(tmp_path / "file", NOW)
+    assert broken.provide().credentials is None
+    assert "file: " in broken.provide().reason
+    assert broken.provide(live(found)).credentials == found
+
+
+def test_a_judgement_is_remembered(
+    store: CertificateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unchanged certificates are judged once, however many commands there are: a judgement takes 75 ms."""
+    path = tmp_path / "cache.json"
+    with Digests(path) as digests:
+        first = replace(store, digests=digests).provide()
+    monkeypatch.setattr("clawker_fw.certificate_store.judge", _never)
+    with Digests(path) as digests:
+        assert replace(store, digests=digests).provide() == first
+    assert first.credentials
+    assert not [key for key in _keys(first.credentials) if key.decode() in path.read_text()]
+
+
+def _never(_: Credentials) -> Judgement:
+    raise AssertionError
+
+
+def _keys(found: Credentials) -> list[bytes]:
+    return [line for each in Sibling for line in found.of(each).key.splitlines() if b"-----" not in line]
+
+
+def test_no_text_has_a_key(store: CertificateStore) -> None:
+    """Neither the representation of credentials nor a traceback contains a key."""
+    found = credentials(store)
+    try:
+        judge(Credentials(b"", Pair(b"x", found.envoy.key), found.coredns)).unusable(NOW)
+        certs.mint_client(Pair(b"x", found.envoy.key), "demo", Sibling.ENVOY, NOW)
+    except ValueError as error:
+        text = "".join(traceback.format_exception(error))
+    shown = [text, repr(found), repr(Provision(found)), repr(Running(found)), str(found.envoy)]
+    assert not [key for key in _keys(found) if any(key.decode() in each for each in shown)]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"problem":"","begins":0,"ends":0,"issued":[1]}', "nonsense"])
+def test_a_spoiled_cache_is_ignored(text: str) -> None:
+    """A judgement that can't be read is none."""
+    assert Judgement.read(text) is None
+    assert Judgement.read(Judgement("x", 1, 2, (3, 4)).written()) == Judgement("x", 1, 2, (3, 4))
+
+
+def test_a_write_that_died_leaves_nothing_unusable(tmp_path: Path) -> None:
+    """A key without its certificate is minted again, and a half-written file is never seen."""
+    found = credentials(at(tmp_path, NOW))
+    (tmp_path / "envoy.key").write_bytes(found.coredns.key)
+    (tmp_path / ".envoy.crt.new").write_bytes(b"half")
+    again = credentials(at(tmp_path, NOW + 1))
+    assert again.envoy != found.envoy
+    assert judge(again).problem == ""
+    assert stat.S_IMODE((tmp_path / "envoy.key").stat().st_mode) == 0o600

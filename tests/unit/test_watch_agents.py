@@ -1,0 +1,140 @@
+"""The watcher and agents that have a way around the firewall: what it reports, and on whom it acts."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Network
+
+import pytest
+
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
+from clawker_fw.watch import record
+from clawker_fw.watch.guard import OpenAgent
+from clawker_fw.watch.health import Health
+from clawker_fw.watch.metrics import Metrics
+from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.schedule import SPACING
+from devkit import stacks
+from devkit.watched import Watched
+
+
+def join(watched: Watched, name: str, *, privileged: bool = False, mounts: tuple[Mount, ...] = ()) -> None:
+    """Start an agent."""
+    bare = stacks.bare_container(name, watched.wanted, "clawker-net")
+    shape = replace(
+        bare.shape,
+        dns=("10.213.8.53",),
+        capabilities_dropped=("NET_RAW",),
+        privileged=privileged,
+        mounts=mounts,
+    )
+    watched.engine.start(watched.engine.create_container(replace(bare, shape=shape)))
+
+
+def actions(watched: Watched) -> list[str]:
+    """Return what was reported, in words."""
+    return [f"{moment:g} {each.agent.name} {each.action}" for moment, each in watched.opened]
+
+
+def test_an_open_agent_is_reported_once(watched: Watched) -> None:
+    """It is one record, however often the stack is compared, and each verdict is `open`."""
+    join(watched, "fine")
+    watched.until(70, (10, partial(join, watched, "loose", privileged=True)))
+    assert actions(watched) == ["11 loose warn"]
+    assert [(moment, each.verdict) for moment, each in watched.decisions] == [
+        (0, Verdict.CURRENT),
+        (11, Verdict.OPEN),
+        (41, Verdict.OPEN),
+    ]
+    assert watched.engine.inside("loose").status == "running"
+
+
+def test_an_agent_that_joins_another_network_is_seen_at_once(watched: Watched) -> None:
+    """A way around the firewall need not be there when the agent starts."""
+    join(watched, "agent")
+    subnet = IPv4Network("172.30.1.0/24")
+    spec = NetworkSpec("world", Role.AGENTS, subnet, subnet[1], subnet, False, {}, {})  # noqa: FBT003 - not internal
+    watched.engine.create_network(spec)
+    watched.until(25, (10, lambda: watched.engine.connect("world", "agent", "")))
+    assert actions(watched)[0] == "11 agent warn"
+
+
+@pytest.mark.parametrize("order", [OnOpen.DETACH, OnOpen.STOP])
+def test_an_order_is_carried_out_on_the_open_agent_alone(order: OnOpen, watched: Watched) -> None:
+    """The open agent is detached or stopped, the others stay, and the next comparison is clean."""
+    watched.on_open = order
+    join(watched, "fine")
+    join(watched, "loose", privileged=True)
+    watched.until(25)
+    assert actions(watched) == [f"0 loose {order}"]
+    assert [(moment, each.verdict) for moment, each in watched.decisions][:2] == [
+        (0, Verdict.OPEN),
+        (SPACING, Verdict.CURRENT),
+    ]
+    loose, fine = watched.engine.inside("loose"), watched.engine.inside("fine")
+    assert (loose.status, "clawker-net" in loose.networks) == (
+        ("exited", True) if order is OnOpen.STOP else ("running", False)
+    )
+    assert (fine.status, "clawker-net" in fine.networks) == ("running", True)
+
+
+def test_nobody_is_stopped_for_what_another_agent_may_have_made(
+    watched: Watched, tmp_path_factory: object
+) -> None:
+    """A link in a folder that others can write makes an agent open, but not a target of the watcher."""
+    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
+    folder = tmp_path_factory.mktemp("settings")
+    file = folder / "clawker-fw.yaml"
+    file.write_text("rules: []")
+    link = tmp_path_factory.mktemp("shared") / "data"
+    link.symlink_to(folder)
+    watched.wanted = replace(watched.wanted, files=(file,), engine=replace(watched.wanted.engine))
+    facts = replace(watched.engine.facts(), endpoint="unix:///x/my.sock")
+    watched.engine.facts = lambda: facts  # type: ignore[method-assign]
+    watched.on_open = OnOpen.STOP
+    join(watched, "victim", mounts=(Mount("bind", "/data", str(link)),))
+    join(watched, "writer", mounts=(Mount("bind", "/data", str(folder)),))
+    watched.until(25)
+    assert "0 victim warn" in actions(watched)
+    assert "0 writer stop" in actions(watched)
+    assert watched.engine.inside("victim").status == "running"
+
+
+def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed action is an error record; it is tried again with the next comparison, and healing goes on."""
+
+    def refuse(*_: object) -> None:
+        raise EngineError("engine-error", "The engine could not stop it.")
+
+    watched.on_open = OnOpen.STOP
+    join(watched, "loose", privileged=True)
+    monkeypatch.setattr(watched.engine, "stop", refuse)
+    watched.until(35)
+    assert [each.error for _, each in watched.opened] == ["The engine could not stop it."] * 2
+
+
+def test_an_open_agent_is_on_record_in_metrics_and_on_the_health_page(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One record with the reason, one metric, and an unhealthy page."""
+    join(watched, "loose", privileged=True)
+    watched.until(5)
+    decision = watched.decisions[0][1]
+    health = Health(30, lambda: 0)
+    health.report(decision)
+    healthy, page = health.answer()
+    assert not healthy
+    assert b'"verdict": "open"' in page
+    metrics = Metrics("1", "sha")
+    metrics.report(decision)
+    assert b'clawker_fw_agents{confinement="open"} 1.0' in metrics.page()
+    assert b'verdict="open"' not in metrics.page()
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write(decision)
+        record.write_open(watched.opened[0][1])
+    fields = [vars(each)["fields"] for each in caplog.records]
+    assert (fields[0]["verdict"], fields[0]["open_agents"]) == ("open", ["loose"])
+    assert fields[1]["reasons"] == [{"code": "privileged", "text": "it is privileged"}]
+    assert [each.levelname for each in caplog.records] == ["WARNING", "WARNING"]
+    assert OpenAgent(watched.opened[0][1].agent, OnOpen.WARN).error == ""
