@@ -9,7 +9,7 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 VISIBLE_WITHIN = 0.5
-STARTED_WITHIN = 10.0
+STARTED_WITHIN = 30.0
 
 
 def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
