@@ -61,10 +61,11 @@ def engine_matrix(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation with warnings as errors, and check that what is generated is current."""
+    """Build the documentation with warnings as errors, check what is generated, open each page in a browser."""
     session.run("python", "-m", "devkit.reference", "--check")
     session.run("python", "-m", "devkit.notice", "--check")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "--require-engine", "tests/pages")
 
 
 @nox.session

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +18,7 @@ import platformdirs
 
 from clawker_fw.model import Sibling
 from clawker_fw.stack.certs import (
-    NO_CREDENTIALS,
-    RENEWED_AFTER,
-    Credentials,
     Judgement,
-    Pair,
-    Running,
     certificate,
     first_certificate,
     judge,
@@ -31,6 +26,7 @@ from clawker_fw.stack.certs import (
     mint_client,
     mint_server,
 )
+from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
@@ -38,18 +34,6 @@ AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
-
-    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine.
-    """
-
-    credentials: Credentials | None = None
-    reason: str = ""
-    renewed_at: float | None = None
 
 
 def state_folder() -> Path:
@@ -82,14 +66,15 @@ class CertificateStore:
             found = Provision(reason=_sentence(error))
         here = self._judged(found.credentials) if found.credentials else Judgement(found.reason)
         unusable = here.unusable(now, LEAD_SECONDS)
+        reason = "; ".join(dict.fromkeys(each for each in (unusable, found.reason) if each))
         if alive and not live.unusable(now) and alive != found.credentials:
             if unusable:
-                return Provision(alive, f"{unusable}; what is live is kept until it expires")
+                return Provision(alive, f"{reason}; what is live is kept until it expires")
             if self.own is None and live.issued > here.issued:
                 return Provision(alive)
         if unusable:
-            return Provision(reason=unusable)
-        return Provision(found.credentials, found.reason, found.renewed_at)
+            return Provision(reason=reason)
+        return found
 
     def _local(self, now: float, *, may_found: bool) -> Provision:
         """Return what is kept here, renewed if it is due. `may_found` allows a new authority.
@@ -115,11 +100,19 @@ class CertificateStore:
                 return Provision(kept, f"the certificates can't be renewed: {_sentence(error)}")
 
     def _renewed(self, authority: Pair, now: float) -> Provision:
+        """Mint both siblings' certificates, and keep them.
+
+        Raises:
+            OSError, ValueError: when the authority can't sign, or they can't be kept.
+        """
         pairs = {each: mint_client(authority, self.project, each, now) for each in Sibling}
+        minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
+        judged = self._judged(minted)
+        if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
+            raise ValueError(judged.problem)
         for sibling, pair in pairs.items():
             self._keep(sibling.value, pair)
-        minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
-        return Provision(minted, renewed_at=self._judged(minted).renewed_at)
+        return Provision(minted, renewed_at=judged.renewed_at)
 
     def _authority(self, now: float, *, may_found: bool) -> Pair:
         """Return the authority. Its certificate may be followed by those that are also trusted.
@@ -174,7 +167,7 @@ class CertificateStore:
             with suppress(OSError, ValueError):
                 kept = _read_pair(self.folder, COLLECTOR)
                 said = certificate(kept.certificate)
-                if host in said.names and now < said.begins + RENEWED_AFTER * (said.ends - said.begins):
+                if host in said.names and now < said.renewed_at:
                     return authority.certificate, kept
             minted = mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
@@ -210,7 +203,8 @@ class CertificateStore:
 
     def _judged(self, credentials: Credentials) -> Judgement:
         """Judge credentials, or recall how equal ones were judged."""
-        parts = [credentials.trust, *(part for each in Sibling for part in _parts(credentials.of(each)))]
+        pairs = [credentials.of(each) for each in Sibling]
+        parts = [credentials.trust, *(part for pair in pairs for part in (pair.certificate, pair.key))]
         sums = [hashlib.sha256(part).digest() for part in parts]
         key = f"certs {hashlib.sha256(b''.join(sums)).hexdigest()}"
         if self.digests is not None and (text := self.digests.recall(key)):
@@ -236,21 +230,15 @@ class CertificateStore:
         Raises:
             OSError: when the folder can't be used.
         """
-        path = self.folder / "lock"
-        if self.keeps:
-            make_private(self.folder)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        else:
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                yield
-                return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            if self.keeps:
+                make_private(self.folder)
+            with suppress(*(() if self.keeps else (FileNotFoundError,))):
+                how = os.O_RDWR | os.O_CREAT if self.keeps else os.O_RDONLY
+                handle = os.open(self.folder / "lock", how | os.O_CLOEXEC, 0o600)
+                held.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(handle)
 
 
 def make_private(folder: Path) -> None:
@@ -279,10 +267,6 @@ def write_private(path: Path, content: bytes) -> None:
 
 def _read_pair(folder: Path, name: str) -> Pair:
     return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
-
-
-def _parts(pair: Pair) -> tuple[bytes, bytes]:
-    return pair.certificate, pair.key
 
 
 def _sentence(error: OSError | ValueError) -> str:

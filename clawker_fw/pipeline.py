@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clawker_fw.certificate_store import Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
 from clawker_fw.reconcile import agents as judging
@@ -36,8 +35,8 @@ from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.stack import telemetry
-from clawker_fw.stack.certs import Credentials
 from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.credentials import Credentials, Provision
 from clawker_fw.stack.topology import Addressing
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The command that shows the settings as they are understood."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -8,9 +8,6 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-
-if TYPE_CHECKING:
-    from clawker_fw.settings import Loaded
 
 
 @app.command()
@@ -26,7 +23,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     chosen: Options = context.obj
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
-    values = report.values(loaded, _options(chosen, loaded))
+    values = report.values(loaded, _options(chosen))
     if format_ is Format.JSON:
         print_json(report.document(loaded, given.named_by(chosen, loaded), values))
     else:
@@ -35,9 +32,8 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
         text.console().print(report.report(loaded, given.named_by(chosen, loaded), values))
 
 
-def _options(chosen: Options, loaded: "Loaded") -> dict[str, tuple[Any, str]]:
+def _options(chosen: Options) -> dict[str, tuple[Any, str]]:
     """Return the settings that an option overrides: each with its value, and what gave it."""
-    del loaded
     if not chosen.named_project:
         return {}
     return {"project": (chosen.named_project, chosen.given.get("project", "--project"))}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
@@ -34,14 +34,17 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
 from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.capacity import Capacity
-from clawker_fw.stack.certs import Credentials
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
+from clawker_fw.stack.credentials import Credentials
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.telemetry import Telemetry
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
+
+if TYPE_CHECKING:
+    from clawker_fw.certificate_store import CertificateStore  # only what has telemetry needs it
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Blueprint:
     rules: RuleSet
     release: Release
     engine: EngineFacts
-    certificates: CertificateStore | None = None
+    certificates: "CertificateStore | None" = None
     """The certificates on this machine; None without telemetry."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""

@@ -4,16 +4,16 @@ Nothing is read or written here. `cryptography` is imported inside functions onl
 command that finds a judgement in its cache does not spend.
 """
 
-import ipaddress
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from clawker_fw.model import Sibling
+from clawker_fw.stack.credentials import Credentials, Pair, address_of
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -49,38 +49,6 @@ class Use(StrEnum):
     CLIENT = "client"
     SERVER = "server"
     OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate, perhaps with those between it and its authority, and its private key. Both are PEM."""
-
-    certificate: bytes = field(repr=False)
-    key: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What both siblings need to speak with a collector. `trust` are the authorities' certificates, as PEM."""
-
-    trust: bytes = field(repr=False)
-    envoy: Pair
-    coredns: Pair
-
-    def of(self, sibling: Sibling) -> Pair:
-        """Return a sibling's certificate and key."""
-        return self.envoy if sibling is Sibling.ENVOY else self.coredns
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What a stack has: the credentials of both siblings, and whether either has any."""
-
-    credentials: Credentials | None = None
-    any: bool = False
-
-
-NO_CREDENTIALS = Running()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +163,6 @@ def mint_server(authority: Pair, host: str, now: float) -> Pair:
     return _leaf(
         authority, host[:_LONGEST_COMMON_NAME], [name], ExtendedKeyUsageOID.SERVER_AUTH, now=now, life=SERVER_LIFE
     )
-
-
-def address_of(host: str) -> ipaddress.IPv4Address | None:
-    """Return the address that a host is named by, or None if it is a name."""
-    with suppress(ValueError):
-        return ipaddress.IPv4Address(host)
-    return None
 
 
 def judge(credentials: Credentials) -> Judgement:

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
-from clawker_fw.stack.certs import Credentials, Pair, Running
+from clawker_fw.stack.credentials import Credentials, Pair, Running
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import Resource, declared
 
@@ -33,8 +33,7 @@ CLUSTER, RELAY = "telemetry", "telemetry-relay"
 """Envoy's clusters that lead to the collector: for its own records, and for CoreDNS's, which stay encrypted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(NamedTuple):
     """An attribute of a record: its name, what it says, and the kinds of records that have it."""
 
     name: str

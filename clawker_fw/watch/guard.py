@@ -44,12 +44,17 @@ class Guard:
         )
 
     def _act_on(self, engine: EngineWriter, seen: Comparison, agent: Agent) -> OpenAgent:
-        if self._on_open is OnOpen.WARN or not agent.certainly_open:
+        attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
+        if (
+            not agent.certainly_open
+            or self._on_open is OnOpen.WARN
+            or (self._on_open is OnOpen.DETACH and not attached)
+        ):
             return OpenAgent(agent, OnOpen.WARN)
         try:
             network = seen.observed.networks[Role.AGENTS]
             view = engine.container(agent.id)
-            if view is None or (agent.address and network.name not in view.connected):
+            if view is None or (attached and network.name not in view.connected):
                 return OpenAgent(agent, OnOpen.WARN)  # it has left meanwhile
             if self._on_open is OnOpen.STOP:
                 engine.stop(agent.id)

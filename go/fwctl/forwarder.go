@@ -45,11 +45,12 @@ const (
 	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
 	lookupTime = 5 * time.Second
 
-	// A failure is remembered for a while (RFC 9520, section 3.2): c-ares asks for it again at once, and for a name that
-	// is silent, it goes on when Envoy has given up, for at most 10 s more.
+	// A failure is remembered for a while (RFC 9520, section 3.2): the resolver's own, that there was no room, and that
+	// there was no answer. c-ares asks again at once, and also goes on when Envoy has given up, for at most 10 s more.
 	rememberFailure = time.Second
+	rememberCrowd   = lookupTime
 	rememberSilence = 10 * time.Second
-	mostRemembered  = 4096
+	mostRemembered  = 1 << 16
 
 	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
@@ -138,7 +139,7 @@ func (f *forwarder) take(query []byte, from uint16, stream bool, reply func([]by
 	}
 	shared := f.share(wanted)
 	if shared.isFull(wanted.rule) {
-		wanted.answer(wanted.failure())
+		f.fail(wanted, rememberCrowd)
 		return
 	}
 	f.pending[wanted.inquiry] = wanted
@@ -234,7 +235,7 @@ func (f *forwarder) giveUp() {
 		each.waiting = slices.DeleteFunc(each.waiting, func(l *pendingLookup) bool {
 			over := l.since.Before(oldest)
 			if over {
-				f.fail(l, rememberFailure)
+				f.fail(l, rememberCrowd)
 			}
 			return over
 		})

@@ -229,11 +229,11 @@ func TestForwarderGivesUp(t *testing.T) {
 	for number := range lookupsOfARule + mostWaiting + 1 {
 		under.ask(fmt.Sprintf("x%d.silent.test.", number), 5000, uint16(number))
 	}
-	under.expect(fmt.Sprintf("%d RCodeServerFailure", lookupsOfARule+mostWaiting))
-	under.giveUp()
-	under.quiet()
-
-	under.pass(waitTime + time.Millisecond)
+	last := lookupsOfARule + mostWaiting
+	under.expect(fmt.Sprintf("%d RCodeServerFailure", last))
+	under.pass(rememberCrowd - time.Millisecond)
+	under.ask(fmt.Sprintf("x%d.silent.test.", last), 5000, 8)
+	under.expect("8 RCodeServerFailure")
 	under.giveUp()
 
 	for number := range mostWaiting {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -70,12 +71,17 @@ type recorder struct {
 	now       func() time.Time
 	listening listening
 	names     virtualNames
+	private   []netip.Addr // at which nothing is for agents, whatever listens
 	agents    map[netip.Addr]*bucket
 }
 
 func newRecorder(root string, sibling Sibling, out io.Writer) *recorder {
+	var private []netip.Addr
+	if sibling.Limits != nil {
+		private = sibling.Limits.Private
+	}
 	return &recorder{
-		out: out, now: time.Now, agents: map[netip.Addr]*bucket{},
+		out: out, now: time.Now, private: private, agents: map[netip.Addr]*bucket{},
 		listening: listening{folder: filepath.Join(processes, "self", "net")},
 		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
 	}
@@ -127,6 +133,8 @@ func (r *recorder) write(refusals []refusal) error {
 // for another port or protocol. Elsewhere no name is known, and no rule is for this port.
 func (r *recorder) reason(refused refusal, name *string) string {
 	switch {
+	case slices.Contains(r.private, refused.place.Addr()):
+		return becauseNoRule
 	case refused.protocol == unix.IPPROTO_TCP && r.listening.at(refused.place):
 		return becauseLimit
 	case name != nil && r.listening.on(refused.place.Addr()):

@@ -234,6 +234,28 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 }
 
+// At a private address nothing is for agents, although something listens: their connections are not one too many.
+func TestRefusalsAtPrivateAddresses(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		sibling := newSibling()
+		sibling.Limits = &Limits{}
+		wanted := becauseLimit
+		if private {
+			sibling.Limits.Private, wanted = []netip.Addr{onAgents}, becauseNoRule
+		}
+		var written bytes.Buffer
+		recorder := newRecorder(t.TempDir(), sibling, &written)
+		recorder.listening.folder = listeningFolder(t, "")
+		each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(agent, 1024), netip.AddrPortFrom(onAgents, 443)}
+		if err := recorder.write([]refusal{each}); err != nil {
+			t.Fatal(err)
+		}
+		if text := written.String(); !strings.Contains(text, `"reason":"`+wanted+`"`) {
+			t.Errorf("private %t: %s", private, text)
+		}
+	}
+}
+
 // However many addresses an agent forges, those that are remembered are bounded.
 func TestManySourcesOfRefusals(t *testing.T) {
 	recorder := newRecorder(t.TempDir(), newSibling(), &bytes.Buffer{})

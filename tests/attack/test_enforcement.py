@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from devkit.attacks import ATTACKS, Attack
-from devkit.attacks.addresses import HOST_PORT, PRIVATE
+from devkit.attacks.addresses import HOST_PORT, PRIVATE, RELAY_PORT
 from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
 from devkit.attacks.datagrams import HEARD, TALK
 from devkit.attacks.literals import ELSEWHERE
@@ -196,7 +196,7 @@ def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer
         for address in interface["addr_info"]
         if address["local"].startswith("10.214.")
     ]
-    assert len(addresses) == 3
+    assert len(addresses) == 4
     site.world.serve("origin", "--address", addresses[0], "--http", "81", process=process)
     assert neighbour.ask("probe-tcp", f"{addresses[0]}:81", "--timeout", "1s").ok
     for address in addresses:
@@ -207,7 +207,7 @@ def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer
     behind = {f"{envoy}:443", f"{site.places['own']}:8443"}
     for address in addresses:
         _route(site, "10.213.0.0/20", address)
-        for place in behind:
+        for place in (*behind, f"{site.places['relay']}:{RELAY_PORT}"):
             assert not neighbour.ask("probe-tcp", place, "--timeout", "300ms").ok, (place, address)
             assert not _from_the_host(site, "probe-tcp", place, "--timeout", "300ms"), (place, address)
     for place in behind:
@@ -376,6 +376,7 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
         where = {name: site.agent.ask("resolve", name).last["answers"][0] for _, name, _ in own}
         assert sockets == {
             *(("tcp", site.places["envoy"], port) for port in ("80", "443", "8080", "8443")),
+            ("tcp", site.places["relay"], str(RELAY_PORT)),
             *((transport, where[name], str(port)) for transport, name, port in own),
         }
     unix = [line.split() for line in _there(site, process, "cat", "/proc/net/unix").splitlines()[1:]]

@@ -62,7 +62,7 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command in the folder of the settings file, without waits for real programs."""
-    del settings_file
+    state = str(settings_file.parent / "state")
     monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     clock = count()  # several threads may ask at once
@@ -71,7 +71,9 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
-        result = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "140", **environment})
+        result = CliRunner().invoke(
+            app, arguments, input=stdin, env={"COLUMNS": "140", "XDG_STATE_HOME": state, **environment}
+        )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)

@@ -293,6 +293,19 @@ def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Syste
     assert "Environment=CLAWKER_FW_LOG_FORMAT" not in text
 
 
+def test_a_service_renews_the_certificates_of_who_installs_it(
+    command: Command, systemctl: Systemctl, tmp_path: Path
+) -> None:
+    """It may write into that user's state folder and nowhere else, and finds it whoever it runs as."""
+    del systemctl
+    state = tmp_path / "kept"
+    assert command("service", "install", "--system", XDG_STATE_HOME=str(state)).code == 0
+    text = (tmp_path / "units" / UNIT).read_text()
+    assert f"Environment=XDG_STATE_HOME={state}\n" in text
+    assert [line for line in text.splitlines() if "WritePaths" in line] == [f"ReadWritePaths=-{state}/clawker-fw"]
+    assert (state / "clawker-fw").stat().st_mode & 0o777 == 0o700
+
+
 def test_without_systemd_the_unit_is_written_and_that_is_said(
     command: Command, systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

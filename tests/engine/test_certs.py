@@ -1,10 +1,12 @@
 """The labels and certificates of telemetry on a real engine: what replaces siblings, and what does not."""
 
+import time
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
+from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from devkit.firewall import Firewall
 
@@ -76,8 +78,13 @@ def test_what_the_labels_say(stack: Stack) -> None:
     assert before == stack.made  # what is live is valid
     stack.tell()
     stack.run()
-    stack.tell(endpoint=NOWHERE, certs_dir="missing")
-    stack.run()
+    long_ago = time.time() - 100 * 86400
+    expired = CertificateStore(stack.state / "expired", "demo", keeps=True, clock=lambda: long_ago)
+    expired.provide()
+    (expired.folder / "ca.key").unlink()
+    stack.tell(endpoint=NOWHERE, certs_dir=str(expired.folder))
+    outcome = stack.firewall.call("run")
+    assert (outcome.code, "have expired at" in " ".join(outcome.out.split())) == (0, True)
     assert stack.label(INFRA_CERTS_READY) == ["false", "false"]
 
 

@@ -62,12 +62,12 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
         peers(client(engine.host)) as around,
     ):
         world.add(HOST)
-        world.resolve(ZONE, "--silent", "silent.test")
+        world.resolve(ZONE, "--silent", "silent.test", "--slow", f"{COLLECTOR}=1.5s")
         yield Place(engine, world, around, tmp_path_factory.mktemp("place"))
 
 
 def test_records_of_both_siblings_arrive(place: Place) -> None:
-    """Each says what an agent has asked for and what was decided, with the siblings' own certificates."""
+    """Each says what an agent has asked for and what was decided. The collector's name is looked up slowly."""
     firewall = place.firewall("told", f"{COLLECTOR}:4317")
     with place.collector("told") as collector:
         firewall.run()

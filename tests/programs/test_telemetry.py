@@ -15,15 +15,17 @@ from typing import Any, Self
 import pytest
 
 from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.certs import Credentials, Pair
+from clawker_fw.stack.credentials import Credentials, Pair
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response, live_digests
 from clawker_fw.stack.telemetry import Telemetry
 from clawker_fw.stack.topology import EnvoyAddresses
-from devkit.envoy import HERE, Loading, program
+from devkit.dns import NameServer
+from devkit.envoy import HERE, Loading, Resolving, program
 from devkit.programs import free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
@@ -294,3 +296,71 @@ def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: Certif
     serve(envoy, reporting(store, free_port(), credentials=None))
     assert envoy.route("b.test", 80) == "refused"
     serve(envoy, None)
+
+
+ORIGIN = "10.9.9.9"
+"""What rules may name instead of loopback, where the origin of a test is."""
+
+
+@pytest.fixture
+def origin() -> Iterator[tuple[int, int]]:
+    """The ports of an origin that sends something over TCP, and answers over UDP."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with tcp.accept()[0] as connection:
+                        connection.sendall(b"hello")
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    udp.sendto(*udp.recvfrom(100))
+
+        for work in (send, answer):
+            threading.Thread(target=work, daemon=True).start()
+        yield tcp.getsockname()[1], udp.getsockname()[1]
+
+
+def test_forwarded_connections_and_sessions_have_one_record(
+    origin: tuple[int, int],
+    store: CertificateStore,
+    tmp_path: Path,
+    release: Release,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So have those whose protocol Envoy does not know: a connection over TCP, a session of UDP when it ends."""
+
+    def at_origin(*arguments: Any) -> Files:  # noqa: ANN401 - those of `configuration`
+        files = configuration(*arguments)
+        return {
+            path: file.saying(file.content.replace(ORIGIN.encode(), b"127.0.0.1")) for path, file in files.items()
+        }
+
+    monkeypatch.setattr("devkit.envoy.configuration", at_origin)
+    tcp, udp = origin
+    with NameServer() as names:
+        proxy = Resolving(tmp_path, program(release), names.port)
+        proxy.idle = 1
+        proxy.reporting = reporting(store, free_port(), credentials=None)
+        opaque = {"dst": ORIGIN, "allow_private": True}
+        _, rules = rule_set(
+            {**opaque, "as": "t.test", "proto": "tcp", "port": tcp},
+            {**opaque, "as": "u.test", "proto": "udp", "port": udp},
+        )
+        proxy.serve(rules)
+        try:
+            until(proxy.serves)
+            with socket.create_connection((str(proxy.virtual["t.test"]), tcp), timeout=5) as connection:
+                assert connection.recv(5) == b"hello"
+            until(lambda: counted(proxy, "logs_dropped") == 1)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as session:
+                session.settimeout(5)
+                session.sendto(b"x", (str(proxy.virtual["u.test"]), udp))
+                assert session.recv(5) == b"x"
+                until(lambda: counted(proxy, "logs_dropped") == 2)
+        finally:
+            proxy.process.terminate()
+            proxy.process.wait()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore, Provision, write_private
+from clawker_fw.certificate_store import CertificateStore, write_private
 from clawker_fw.model import Sibling
 from clawker_fw.stack import certs
-from clawker_fw.stack.certs import Credentials, Judgement, Pair, Running, Use, certificate, judge
+from clawker_fw.stack.certs import Judgement, Use, certificate, judge
+from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
 
 NOW = 1_800_000_000.0
@@ -29,7 +30,7 @@ def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None)
     return CertificateStore(folder, "demo", own, keeps, clock=lambda: now)
 
 
-def credentials(store: CertificateStore, running: Running = certs.NO_CREDENTIALS) -> Credentials:
+def credentials(store: CertificateStore, running: Running = NO_CREDENTIALS) -> Credentials:
     """Return what a store provides."""
     provided = store.provide(running)
     assert provided.credentials is not None, provided
@@ -256,6 +257,21 @@ def test_a_spoiled_cache_is_ignored(text: str) -> None:
     """A judgement that can't be read is none."""
     assert Judgement.read(text) is None
     assert Judgement.read(Judgement("x", 1, 2, (3, 4)).written()) == Judgement("x", 1, 2, (3, 4))
+
+
+def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:
+    """An authority whose key does not fit signs nothing: the certificates stay until they expire."""
+    found = credentials(at(tmp_path, NOW))
+    (tmp_path / "ca.key").write_bytes(certs.mint_authority("demo", NOW).key)
+    later = at(tmp_path, NOW + 70 * DAY).provide()
+    assert later.credentials == found
+    assert "can't be renewed" in later.reason
+    ended = at(tmp_path, NOW + 91 * DAY).provide()
+    assert ended.credentials is None
+    assert "have expired" in ended.reason
+    assert "can't be renewed" in ended.reason
+    at(tmp_path, NOW + 91 * DAY).rotate(authority=True)
+    assert credentials(at(tmp_path, NOW + 91 * DAY)) != found
 
 
 def test_a_write_that_died_leaves_nothing_unusable(tmp_path: Path) -> None:

@@ -101,6 +101,20 @@ def test_nobody_is_stopped_for_what_another_agent_may_have_made(
     assert watched.engine.inside("victim").status == "running"
 
 
+@pytest.mark.parametrize("order", [OnOpen.DETACH, OnOpen.STOP])
+def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen, watched: Watched) -> None:
+    """It has no network of its own to be taken off; the agent whose network it uses is left alone."""
+    watched.on_open = order
+    join(watched, "agent")
+    join(watched, "joined", privileged=True)
+    joined, agent = watched.engine.inside("joined"), watched.engine.inside("agent")
+    joined.network_mode, joined.networks = f"container:{agent.id}", {}
+    watched.until(5)
+    assert actions(watched) == [f"0 joined {'stop' if order is OnOpen.STOP else 'warn'}"]
+    assert agent.status == "running"
+    assert joined.status == ("exited" if order is OnOpen.STOP else "running")
+
+
 def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed action is an error record; it is tried again with the next comparison, and healing goes on."""
 

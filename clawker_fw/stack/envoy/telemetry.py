@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from clawker_fw.model import Sibling
-from clawker_fw.stack.certs import Pair, address_of
+from clawker_fw.stack.credentials import Pair, address_of
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, Telemetry

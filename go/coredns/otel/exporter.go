@@ -15,7 +15,7 @@ const (
 	longestBatch = 512  // records
 	batchEvery   = time.Second
 	callLimit    = 5 * time.Second
-	lastLimit    = 500 * time.Millisecond // for the last call, when the process ends
+	closeLimit   = 500 * time.Millisecond // for what is under way when the process ends, and for what still waits
 	sayEvery     = 10 * time.Second
 )
 
@@ -28,6 +28,8 @@ type Exporter struct {
 	records  chan record
 	sent     atomic.Uint64
 	lost     atomic.Uint64
+	calls    context.Context
+	cancel   context.CancelFunc
 	stop     chan struct{}
 	ended    chan struct{}
 
@@ -42,9 +44,12 @@ type Exporter struct {
 
 // NewExporter returns an exporter to wherever the settings say at the time.
 func NewExporter(settings func() *Settings) *Exporter {
+	calls, cancel := context.WithCancel(context.Background())
 	return &Exporter{
 		settings: settings,
 		records:  make(chan record, longestQueue),
+		calls:    calls,
+		cancel:   cancel,
 		stop:     make(chan struct{}),
 		ended:    make(chan struct{}),
 	}
@@ -71,8 +76,12 @@ func (x *Exporter) Run() {
 		if wanted != nil && wanted != x.current {
 			x.connect(wanted)
 		}
-		if limit := x.limit(more); len(batch) > 0 {
-			x.send(batch, limit)
+		switch {
+		case len(batch) == 0:
+		case x.connection == nil, !more && x.failing:
+			x.lost.Add(uint64(len(batch)))
+		default:
+			x.send(batch)
 		}
 		if wanted == nil || !more {
 			x.disconnect()
@@ -80,9 +89,14 @@ func (x *Exporter) Run() {
 	}
 }
 
-// Close sends what waits, unless the collector does not answer anyway, and ends Run.
+// Close ends Run, after what waits has been sent if the collector takes it at once. It must not delay the end of a process.
 func (x *Exporter) Close() {
 	close(x.stop)
+	select {
+	case <-x.ended:
+	case <-time.After(closeLimit):
+	}
+	x.cancel()
 	<-x.ended
 }
 
@@ -104,17 +118,6 @@ func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []
 	return batch, true
 }
 
-// limit returns how long a call may take. The last one must not delay the end of a process.
-func (x *Exporter) limit(more bool) time.Duration {
-	switch {
-	case more:
-		return callLimit
-	case !x.failing:
-		return lastLimit
-	}
-	return 0
-}
-
 // connect replaces the connection. It is made during the next call, and when it is lost again.
 func (x *Exporter) connect(wanted *Settings) {
 	fresh, err := wanted.dial()
@@ -134,13 +137,9 @@ func (x *Exporter) disconnect() {
 }
 
 // send sends a batch and counts what became of it.
-func (x *Exporter) send(batch []record, limit time.Duration) {
+func (x *Exporter) send(batch []record) {
 	count := uint64(len(batch))
-	if x.connection == nil {
-		x.lost.Add(count)
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(x.calls, callLimit)
 	defer cancel()
 	request, reply := encode(x.current.resource, batch), []byte(nil)
 	err := x.connection.Invoke(ctx, exportMethod, &request, &reply)

@@ -170,11 +170,20 @@ func TestClose(t *testing.T) {
 		t.Errorf("got %d", len(collector.names(t)))
 	}
 	collector.server.Stop()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	stuck, _ := exporting(t, signer.settings(t, silent.Addr().String()))
+	adds(stuck, "c", 600) // a whole batch, for which a call is made at once
+	until(t, "a call", func() bool { return len(stuck.records) < 600 })
 	other, _ := exporting(t, signer.settings(t, collector.address))
 	adds(other, "b", 10)
 	start := time.Now()
 	other.Close()
-	if passed := time.Since(start); passed > 2*time.Second || other.lost.Load() != 10 {
-		t.Errorf("it took %v, lost %d", passed, other.lost.Load())
+	stuck.Close()
+	if passed := time.Since(start); passed > 2*time.Second || other.lost.Load() != 10 || stuck.lost.Load() != 600 {
+		t.Errorf("it took %v, lost %d and %d", passed, other.lost.Load(), stuck.lost.Load())
 	}
 }
