@@ -75,7 +75,7 @@ def denials(
     wanted = Selection(agent, frozenset(reason or ()), top)
     engine = connection.connect_engine(chosen)
     found = reading.sources(engine, chosen.project)
-    adviser, now = _adviser(chosen), time.time()
+    adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project)
     names.look(found.agents, now)
     if follow:
@@ -139,7 +139,7 @@ def _follow(
             address = counted.refusal.agent
             if address not in known:
                 known.add(address)
-                telling.names.look(reading.sources(engine, chosen.project).agents, time.time())
+                telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
             name = telling.names.of(address, counted.last)
             if not wanted.takes(counted, name):
                 continue

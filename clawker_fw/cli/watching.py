@@ -381,13 +381,11 @@ def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
     if metrics is None:
         yield
         return
-    import time
-
     from clawker_fw.background import in_background
     from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 
     ended = threading.Event()
-    counter = RefusalCounter(chosen.project, time.time(), metrics.refused)
+    counter = RefusalCounter(chosen.project, metrics.refused)
     in_background(keep_counting, counter, lambda: _connected(chosen), ended)
     try:
         yield

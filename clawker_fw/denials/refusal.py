@@ -101,7 +101,7 @@ def _add(found: dict[Refusal, Counted], sibling: Sibling, body: bytes, times: in
     if last >= counted.last:
         counted.last = last
         counted.request = f"{_text(record, 'method')} {_text(record, 'path')}".strip()
-        counted.upstream = _text(record, "upstream").rpartition(":")[0]
+        counted.upstream = _text(record, "upstream").partition(":")[0]
     if kind := _text(record, "type"):
         counted.types.add(kind)
 

@@ -14,8 +14,10 @@ MOST_LINES = 100_000
 STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""
 
-_VARIES = re.compile(rb'("time":")[^"]*|("source":"[^":]*):[0-9]+|,"suppressed":[0-9]+')
-"""No agent can write this: quotes in names and paths are escaped."""
+_TIME = re.compile(rb'"time":"[^"]*"')
+_PORT = re.compile(rb'(?<=[0-9]):[0-9]+"')
+_NUMBER = re.compile(rb',"suppressed":[0-9]+')
+"""What varies. Patterns with constant replacements are the quickest: a template is expanded in Python."""
 
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
 
@@ -43,7 +45,8 @@ class Tally:
         if b',"suppressed":' in text:
             for source, count in _SUPPRESSED.findall(text):
                 self.suppressed[source.decode()] += int(count)
-        bodies = _VARIES.sub(rb"\1\2", text).split(b"\n")[: len(records)]
+            text = _NUMBER.sub(b"", text)
+        bodies = _PORT.sub(b'"', _TIME.sub(b'"time":0', text)).split(b"\n")[: len(records)]
         if len(self._times) + len(bodies) > MOST_LINES:
             kept = [at for at, body in enumerate(bodies) if self._has_room(body)]
             self.more += len(bodies) - len(kept)

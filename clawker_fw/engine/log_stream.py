@@ -50,14 +50,15 @@ def _chunks(read: Callable[[], bytes]) -> Iterator[bytes]:
         at = 0
         while (head := rest.find(_END_OF_LINE, at)) >= 0:
             size = _size(rest[at:head])
-            begin, end = head + len(_END_OF_LINE), head + len(_END_OF_LINE) + size
-            if end + len(_END_OF_LINE) > len(rest):
+            begin = head + 2
+            end = begin + size
+            if end + 2 > len(rest):
                 break
             if size == 0:
                 yield b"".join(parts)
                 return
             parts.append(rest[begin:end])
-            at = end + len(_END_OF_LINE)
+            at = end + 2
         rest = rest[at:]
         yield b"".join(parts)
     raise ConnectionError("the connection ended within the log")
@@ -66,7 +67,7 @@ def _chunks(read: Callable[[], bytes]) -> Iterator[bytes]:
 def _size(head: bytes) -> int:
     """Return the size in the head of a chunk."""
     try:
-        return int(head.partition(b";")[0], 16)
+        return int(head, 16)
     except ValueError as error:
         raise ConnectionError(f"the engine sent {head!r} where a chunk begins") from error
 

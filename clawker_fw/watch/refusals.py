@@ -1,7 +1,6 @@
 """Counting refusals for a watcher's metrics: each time, only what the logs have got since is read."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -28,23 +27,24 @@ Count = Callable[[Sibling, str, int], None]
 
 
 class RefusalCounter:
-    """Counts the refusals of a stack from a moment on."""
+    """Counts the refusals of a stack from the first look on."""
 
-    def __init__(self, project: str, moment: float, count: Count) -> None:
-        """Count what is refused after a moment, in seconds since 1970."""
+    def __init__(self, project: str, count: Count) -> None:
+        """Count nothing yet."""
         self._project = project
         self._count = count
-        self._read_to = dict.fromkeys(Sibling, stamp(moment))
+        self._read_to: dict[Sibling, bytes] = {}
 
     def look(self, reader: EngineReader) -> None:
-        """Count what has been refused since the last look.
+        """Count what has been refused since the last look, by the engine's clock.
 
         Raises:
             FirewallError: when a log can't be read, or there is none.
         """
+        there, now = sources(reader, self._project), reader.clock()
+        AgentNames(reader.facts().endpoint, self._project).look(there.agents, now)
+        self._read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
         found: dict[Sibling, list[Tally]] = {}
-        there = sources(reader, self._project)
-        AgentNames(reader.facts().endpoint, self._project).look(there.agents, time.time())
         for sibling, container in there.containers:
             try:
                 tally = records(reader, container, self._read_to[sibling] + _AFTER)
@@ -70,7 +70,9 @@ def keep_counting(
     counter: RefusalCounter, connect: Callable[[], AbstractContextManager[EngineReader]], ended: threading.Event
 ) -> None:
     """Count again and again until `ended` is set. An engine that was away is asked again."""
-    while not ended.wait(COUNT_EVERY):
+    while True:
         # What goes wrong here goes wrong for the watcher as well, which reports it.
         with suppress(FirewallError), connect() as reader:
             counter.look(reader)
+        if ended.wait(COUNT_EVERY):
+            return

@@ -13,8 +13,6 @@ from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
 
 LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
-BEGAN = 1767225600.0
-"""2026-01-01T00:00:00Z."""
 
 
 def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,12 +31,12 @@ def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.Monkey
         counted[sibling, reason] += times
         metrics.refused(sibling, reason, times)
 
-    counter = RefusalCounter("p", BEGAN, count)
+    counter = RefusalCounter("p", count)
     envoy, coredns = logs[Sibling.ENVOY], logs[Sibling.COREDNS]
     envoy.log += [LINE % ("no-rule", "")] * 3  # before the watcher
     counter.look(engine)
     assert not counted
-    envoy.logged_at = coredns.logged_at = "2026-01-01T00:00:01.000000000Z"
+    envoy.logged_at = coredns.logged_at = "2999-01-01T00:00:01.000000000Z"
     coredns.log += [LINE % ("expired", ',"suppressed":7'), LINE % ("nonsense", "")]
     counter.look(engine)
     counter.look(engine)
