@@ -230,24 +230,32 @@ exit codes.
 """
 
 
+_NO_HINT = "The lines of context have the cause."
+
+
 def errors_page() -> str:
     """Return the page on error codes."""
-    found: dict[str, tuple[int, list[str]]] = {}
-    for code, exit_code, sentence in raised():
-        sentences = found.setdefault(code, (exit_code, []))[1]
-        if sentence not in sentences:
-            sentences.append(sentence)
-    rows = [[_code(code), str(found[code][0]), " *or* ".join(found[code][1])] for code in sorted(found)]
-    return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says'], rows)}"
+    found: dict[str, tuple[int, list[str], list[str]]] = {}
+    for code, exit_code, sentence, hint in raised():
+        _, sentences, hints = found.setdefault(code, (exit_code, [], []))
+        for text, texts in ((sentence, sentences), (hint, hints)):
+            if text and text not in texts:
+                texts.append(text)
+    rows = [
+        [_code(code), str(number), " *or* ".join(sentences), " *or* ".join(hints) or _NO_HINT]
+        for code, (number, sentences, hints) in sorted(found.items())
+    ]
+    return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says', 'what to do'], rows)}"
 
 
-def raised() -> Iterator[tuple[str, int, str]]:
-    """Yield the code, exit code and sentence of every error that the package can raise, read from its source."""
+def raised() -> Iterator[tuple[str, int, str, str]]:
+    """Yield code, exit code, sentence and hint of every error that the package can raise, read from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name in NOBODY_MEETS:
             continue
         tree = ast.parse(path.read_text("utf-8"))
         chosen = {name: kind for node in ast.walk(tree) for name, kind in _assigned(node)}
+        constants = dict(_constants(tree))
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1):
                 continue
@@ -255,7 +263,9 @@ def raised() -> Iterator[tuple[str, int, str]]:
             if kind is not None and _text(node.args[0]) != "…":  # a variable code comes from a row of a table
                 sentence = re.sub(r"\{\w+\}", "…", _text(node.args[1]))
                 readable = re.search(r"[a-z]", sentence)
-                yield _text(node.args[0]), int(kind.exit_code), sentence if readable else str(kind.__doc__)
+                hint = _hint(_advising(node), constants)
+                said = sentence if readable else str(kind.__doc__)
+                yield _text(node.args[0]), int(kind.exit_code), said, hint
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[str, type[FirewallError]]]:
@@ -272,6 +282,34 @@ def _error_class(node: ast.expr) -> type[FirewallError] | None:
         return None
     kind = ERROR_ROWS.get(node.id) or getattr(errors, node.id, None)
     return kind if isinstance(kind, type) and issubclass(kind, FirewallError) else None
+
+
+def _advising(call: ast.Call) -> ast.expr | None:
+    """Return what a call gives as the hint: by name, or as the third value of a row."""
+    named = (each.value for each in call.keywords if each.arg == "hint")
+    row = isinstance(call.func, ast.Name) and call.func.id in ERROR_ROWS
+    return next(named, call.args[2] if row else None)
+
+
+def _constants(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Yield each name to which something is assigned, with its value."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+
+
+def _hint(node: ast.expr | None, constants: Mapping[str, ast.expr]) -> str:
+    """Return a hint from the source, or where to find more if there is none."""
+    match node:
+        case ast.IfExp(body=body, orelse=orelse):
+            return " *or* ".join(text for each in (body, orelse) if (text := _hint(each, constants)))
+        case ast.Name(id=name) if name in constants:
+            return _hint(constants[name], {})
+        case None | ast.Constant(value=None):
+            return ""
+    text = re.sub(r"\{\w+\}", "…", _text(node))
+    return text if re.search(r"[a-z]", text) else ""
 
 
 def _text(node: ast.expr) -> str:

@@ -349,7 +349,9 @@ def _require_otlp(chosen: Options) -> None:
     """
     if given.load(chosen).settings.otel.endpoint is None:
         raise SettingsError(
-            "no-endpoint", "`--otel` needs the setting `otel.endpoint`, which names the collector."
+            "no-endpoint",
+            "`--otel` needs the setting `otel.endpoint`, which names the collector.",
+            hint="Set it to HOST:PORT, or leave out `--otel`.",
         )
     try:
         import clawker_fw.watch.otlp  # noqa: F401

@@ -128,6 +128,9 @@ def _answers(engine: EngineWriter, container: str) -> dict[str, str]:
             answers[str(answer["id"])] = str(answer["outcome"])
     if not answers:
         raise EngineError(
-            "conformance-failed", "The attempts could not be made.", context=list(lines[-3:] or ["no output"])
+            "conformance-failed",
+            "The attempts could not be made.",
+            context=list(lines[-3:] or ["no output"]),
+            hint="`clawker-fw doctor` looks for the cause.",
         )
     return answers

@@ -76,7 +76,11 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except tarfile.TarError as error:
-        raise EngineError("archive-unreadable", f"The files of a container can't be read: {error}.") from error
+        raise EngineError(
+            "archive-unreadable",
+            f"The files of a container can't be read: {error}.",
+            hint="Try again. If it stays so, make the siblings anew with `clawker-fw run --force-recreate`.",
+        ) from error
 
 
 def _content(stream: IO[bytes], known: bytes) -> bytes:
