@@ -20,7 +20,7 @@ from devkit.attacks.addresses import HOST_PORT, PRIVATE, RELAY_PORT
 from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
 from devkit.attacks.datagrams import HEARD, TALK
 from devkit.attacks.literals import ELSEWHERE
-from devkit.attacks.site import POLICY, RULES, Site, addresses_of, site_in
+from devkit.attacks.site import POLICY, RULES, TELEMETRY, Site, addresses_of, site_in
 from devkit.dns import query
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
@@ -261,10 +261,11 @@ def test_a_rule_for_datagrams_taken_away(site: Site, agent: Peer) -> None:
     firewall = site.firewall
     asks = ("resolve", HEARD, "--timeout", "1s", "--server", f"{site.places[TALK]}:{HOST_PORT}")
     assert agent.ask(*asks).ok
-    firewall.write(*[rule for rule in RULES if not (isinstance(rule, dict) and rule["dst"] == f"{TALK}.test")])
+    fewer = [rule for rule in RULES if not (isinstance(rule, dict) and rule["dst"] == f"{TALK}.test")]
+    firewall.write(*fewer, otel=TELEMETRY)
     firewall.call("reload").expect()
     site.witnesses.refused(lambda: agent.ask(*asks), agent, "https://pub.test")
-    firewall.write(*RULES)
+    firewall.write(*RULES, otel=TELEMETRY)
     firewall.call("reload").expect()
     until(lambda: agent.ask(*asks).ok, 5)
 
@@ -473,11 +474,11 @@ def test_a_rule_taken_away_ends_its_connections(
     stays = firewall.agent(site.peers, "download", f"{other}/bytes?seconds=30&rate=100000")
     goes = firewall.agent(site.peers, "download", f"{url}/bytes?seconds=60&rate=100000")
     assert agent.get(f"{url}/").ok
-    firewall.write(*[each for each in RULES if each != rule])
+    firewall.write(*[each for each in RULES if each != rule], otel=TELEMETRY)
     firewall.call("reload").expect()
     site.witnesses.refused(lambda: agent.get(f"{url}/"), agent, other)
     assert not goes.finish().last["ok"]
     assert stays.finish().last["ok"]
-    firewall.write(*RULES)
+    firewall.write(*RULES, otel=TELEMETRY)
     firewall.call("reload").expect()
     assert agent.get(f"{url}/").ok
