@@ -1,6 +1,8 @@
 """`ps`, `logs` and `config`: what there is on the engine, what the siblings write, what the settings mean."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import jsonschema
@@ -48,11 +50,29 @@ def test_logs(command: Command, memory: MemoryEngine) -> None:
     ]
     assert command("logs", "coredns").out == f"{stamp}  clawker-coredns  three\n"
     assert command("logs", "envoy", "--tail", "1").out == f"{stamp}  clawker-envoy  two \\x1b[2J\n"
-    assert command("logs", "envoy", "--follow").out.count("\n") == 2
     document = json.loads(command("logs", "coredns", "--format", "json").out)
     schema = json.loads((CHECKOUT / "docs" / "schemas" / "logs.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(document)
     assert document["line"] == "three"
+
+
+def test_logs_as_they_come(command: Command, memory: MemoryEngine) -> None:
+    """They go on with what is written, until the sibling is gone."""
+    command("run")
+    envoy = memory.inside("clawker-envoy")
+    envoy.log = ["one"]
+
+    def later() -> None:
+        time.sleep(0.3)
+        envoy.log.append("two")
+        time.sleep(0.3)
+        memory.remove("clawker-envoy")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    lines = command("logs", "envoy", "--follow").out.splitlines()
+    thread.join()
+    assert [line.split()[-1] for line in lines] == ["one", "two"]
 
 
 def test_logs_without_a_stack_or_of_something_else(command: Command) -> None:
