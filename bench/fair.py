@@ -118,13 +118,17 @@ def measure(place: Stage) -> Result:
 
 
 def _serve_target(world: World) -> None:
-    """Start an origin for the attacker alone, so that the neighbour's is not what is exhausted."""
+    """Start an origin for the attacker alone, so that the neighbour's is not what is exhausted.
+
+    It has the attacker's processor, as it would be on another machine.
+    """
     world.add(_TARGET_ADDRESS)
     for port, own in _REDIRECTED.items():
         matched = ["--destination", _TARGET_ADDRESS, "--protocol", "tcp", "--dport", str(port)]
         rule = ["--append", "PREROUTING", *matched, "--jump", "REDIRECT", "--to-ports", str(own)]
         world.engine.run_in_network(["iptables", "--table", "nat", *rule])
-    world.serve("origin", "--name", "target", "--sink", str(_REDIRECTED[443]), "--http", str(_REDIRECTED[80]))
+    listening = ("--sink", str(_REDIRECTED[443]), "--http", str(_REDIRECTED[80]))
+    world.serve("origin", "--name", "target", *listening, processor=PROCESSOR)
 
 
 def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:

@@ -58,11 +58,12 @@ class Internet:
             return self.engine.network_argv(self._program, *arguments)
         return ["nsenter", f"--net={self.engine.root}/proc/{process}/ns/net", self._program, *arguments]
 
-    def serve(self, *arguments: str, process: int | None = None) -> Program:
-        """Run the peer program until the end."""
+    def serve(self, *arguments: str, process: int | None = None, processor: int | None = None) -> Program:
+        """Run the peer program until the end, on all processors or on one, counted from 0."""
+        pinned = [] if processor is None else ["taskset", "--cpu-list", str(processor)]
         path = self._folder / f"{len(list(self._folder.iterdir()))}.log"
         with path.open("wb") as log:
-            running = subprocess.Popen(self.argv(*arguments, process=process), stdout=log)
+            running = subprocess.Popen([*pinned, *self.argv(*arguments, process=process)], stdout=log)
         self._stack.callback(running.wait)
         self._stack.callback(running.terminate)
         program = Program(path)
