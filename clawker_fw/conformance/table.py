@@ -21,6 +21,7 @@ _NO_NAME = frozenset({"no such name"})
 _NO_DATA = frozenset({"no record"})
 _NOT_ASKED = frozenset({"refused", "NotImp", "RCodeNotImplemented", "closed without an answer", "no answer"})
 _CLOSED = frozenset({"closed without an answer"})
+_DENIED = frozenset({*_CLOSED, "access denied"})
 _NOT_FORWARDED = frozenset({*_CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
 _NOT_PERMITTED = frozenset({"operation not permitted"})
 
@@ -136,8 +137,8 @@ def _siblings(place: Place) -> Iterator[Attempt]:
 
 def _connections(place: Place) -> Iterator[Attempt]:
     tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
-    yield Attempt("sni", "TLS for a name that no rule allows", _CLOSED, "tls", address=tls, name=REFUSED_NAME)
-    yield Attempt("no-sni", "TLS without a server name", _CLOSED, "tls", address=tls)
+    yield Attempt("sni", "TLS for a name that no rule allows", _DENIED, "tls", address=tls, name=REFUSED_NAME)
+    yield Attempt("no-sni", "TLS without a server name", _DENIED, "tls", address=tls)
     yield Attempt(
         "not-tls",
         "Something else than TLS on port 443",

@@ -93,7 +93,7 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
 
 _CONFINED = {
     "connect": "network is unreachable",
-    "tls": "closed without an answer",
+    "tls": "access denied",
     "send": "HTTP 403",
     "datagram": "connection refused",
     "socket": "operation not permitted",

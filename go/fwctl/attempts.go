@@ -138,7 +138,8 @@ func attemptConnect(attempt Attempt) string {
 	return "connected"
 }
 
-// attemptTLS begins TLS. Envoy says nothing of its own in TLS, so whatever comes back is from a host.
+// attemptTLS begins TLS. Envoy says nothing of its own in TLS but that it denies access, so anything else that comes back
+// is from a host.
 func attemptTLS(attempt Attempt) string {
 	connection, failure := dial(attempt)
 	if failure != "" {
@@ -147,6 +148,9 @@ func attemptTLS(attempt Attempt) string {
 	defer connection.Close()
 	hearing := &heard{Conn: connection}
 	err := tls.Client(hearing, &tls.Config{ServerName: attempt.Name, InsecureSkipVerify: true}).Handshake()
+	if deniedAccess(err) {
+		return "access denied"
+	}
 	if err == nil || hearing.anything {
 		return "a host answered"
 	}

@@ -76,6 +76,33 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
+// An alert is Envoy's refusal, and anything else in TLS is from a host.
+func TestAttemptsAtTLS(t *testing.T) {
+	for want, answer := range map[string][]byte{
+		"access denied":   {21, 3, 3, 0, 2, 2, byte(accessDenied)},
+		"a host answered": {21, 3, 3, 0, 2, 2, 40},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer connection.Close()
+			connection.Read(make([]byte, 4096))
+			connection.Write(answer)
+		}()
+		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: listener.Addr().String(), Name: "a.test"}
+		if found := perform(t, []Attempt{attempt})["tls"]; found != want {
+			t.Errorf("%q, not %q", found, want)
+		}
+	}
+}
+
 func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
 	root := t.TempDir()
 	os.MkdirAll(filepath.Join(root, "boot"), 0o755)
