@@ -31,6 +31,9 @@ RULES: tuple[dict[str, Any], ...] = (
 
 ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
 
+CLOSED = {"reset", "closed", "denied"}
+"""How a connection ends that no rule allows."""
+
 NO_DUPLICATES_SINCE = 25
 """The first engine that never creates two networks with one name."""
 
@@ -143,10 +146,10 @@ def test_everything_else_is_refused(site: Site) -> None:
     direct = ("--connect", site.firewall.status()["siblings"][0]["address"])
     assert site.refused("https://denied.test/", "https://pub.test").kind == "dns-nxdomain"
     for url in ("https://denied.test/", "https://h.test/", "https://pub.test:80/", "https://pub.test:8080/"):
-        assert site.refused(url, "https://pub.test", *direct).kind in {"reset", "closed"}, url
+        assert site.refused(url, "https://pub.test", *direct).kind in CLOSED, url
     for url in ("http://denied.test/", "http://pub.test/"):
         assert site.refused(url, "http://h.test", *direct).last["status"] == 403, url
-    assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in {"reset", "closed"}
+    assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in CLOSED
 
 
 def test_no_other_way_out(site: Site) -> None:
