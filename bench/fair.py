@@ -309,7 +309,11 @@ _PROMISES: tuple[tuple[str, float, Callable[[Mapping[str, Any]], float]], ...] =
     ("heals by the watcher", 0, lambda met: len(met["healed"])),
     ("not current afterwards", 0, lambda met: int(not met["current"])),
     (f"memory not returned within {RETURNED_SECONDS:g} s", 0, lambda met: int(met["returned_s"] is None)),
-    (f"names first looked up later than {LATE_AFTER_SECONDS:g} s", 0, lambda met: int(met["late_lookups"])),
+    (
+        f"names looked up later than {LATE_AFTER_SECONDS:g} s, and again",
+        0,
+        lambda met: int(met["late_lookups"] + met["late_repeats"]),
+    ),
 )
 """What is promised for every attack: the most, and how it is counted."""
 
