@@ -214,7 +214,7 @@ def _uncounted(scene: Scene, before: Mapping[str, Mapping[str, int]], answered: 
 
     end = time.monotonic() + _COUNTED_SECONDS
     while left() and time.monotonic() < end:
-        time.sleep(1)
+        time.sleep(1)  # each look runs a program in the container that is measured
     return left()
 
 

@@ -354,7 +354,7 @@ def _require_otlp(chosen: Options) -> None:
             hint="Set it to HOST:PORT, or leave out `--otel`.",
         )
     try:
-        import clawker_fw.watch.otlp  # noqa: F401
+        import clawker_fw.watch.otlp  # noqa: F401 - only whether it can be imported
     except ModuleNotFoundError as error:
         hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
         raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error

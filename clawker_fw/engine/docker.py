@@ -281,10 +281,10 @@ class DockerEngine:
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         client: Any = self._client  # the SDK's own way to read a log is too slow
         with _translated(what):
-            url = client._url("/containers/{0}/logs", container)  # noqa: SLF001
+            url = client._url("/containers/{0}/logs", container)  # noqa: SLF001 - as above
             tail = "all" if lines is None else lines
-            response = client._get(url, params={**wanted, "tail": tail}, stream=True)  # noqa: SLF001
-            client._raise_for_status(response)  # noqa: SLF001
+            response = client._get(url, params={**wanted, "tail": tail}, stream=True)  # noqa: SLF001 - as above
+            client._raise_for_status(response)  # noqa: SLF001 - as above
 
         def translated() -> Iterator[list[bytes]]:
             with _translated(what):

@@ -50,7 +50,7 @@ def _at(document: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any val
     return found
 
 
-def _value(key: str, value: Any, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> Value:  # noqa: ANN401
+def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> Value:
     if key in options:
         chosen, place = options[key]
         return Value(key, chosen, Origin.OPTION if place.startswith("-") else Origin.ENVIRONMENT, place)

@@ -1,6 +1,6 @@
 """Agents on a real engine: who is confined and who is not, what a watcher does, and that a stack holds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from devkit.watching import watching
 
 
 @pytest.fixture
-def start(shared: Firewall, docker: APIClient, peers: Peers) -> Any:  # noqa: ANN401 - a function with options of an engine
+def start(shared: Firewall, docker: APIClient, peers: Peers) -> Callable[..., str]:
     """Start an agent with further options of the engine's API."""
     how = shared.status()["agent"]
 
@@ -36,7 +36,9 @@ def reasons(firewall: Firewall) -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def test_each_agent_is_judged_by_what_the_engine_says(shared: Firewall, docker: APIClient, start: Any) -> None:  # noqa: ANN401
+def test_each_agent_is_judged_by_what_the_engine_says(
+    shared: Firewall, docker: APIClient, start: Callable[..., str]
+) -> None:
     """What opens a way is found in the records of a real engine, and nothing else is."""
     fine = start()
     weak = start(cap_drop=[])
@@ -67,7 +69,7 @@ def test_a_watcher_takes_an_open_agent_off_the_network(
     order: str,
     shared: Firewall,
     docker: APIClient,
-    start: Any,  # noqa: ANN401
+    start: Callable[..., str],
 ) -> None:
     """It acts within seconds on the agent that is open, and on no other."""
     fine = start()
