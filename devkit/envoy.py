@@ -423,7 +423,7 @@ class Resolving(Loading):
         super()._decide_only(resource)
         for cache in _caches(resource):
             cache.update(self._asking(cache))
-        if "cluster_type" in resource:
+        if "cluster_type" in resource and "load_assignment" in resource:
             resource["cluster_type"]["typed_config"] |= self._resolver
 
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:
