@@ -83,6 +83,9 @@ class Attack:
     port: int = 443
     """The port on which those requests arrive."""
 
+    connects: bool = field(default=False, kw_only=True)
+    """Whether a connection to the allowed origin may be begun, although no request follows."""
+
     by: Who = field(default=Who.AGENT, kw_only=True)
     """Who makes the attempt."""
 

@@ -10,6 +10,18 @@ RESOLVES = ("resolve", ALLOWED)
 FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
 
 
+def _names(*names: tuple[int, str]) -> bytes:
+    """Return the extension with names of a type each (RFC 6066, section 3)."""
+    entries = b"".join(bytes([kind]) + len(name).to_bytes(2, "big") + name.encode() for kind, name in names)
+    content = len(entries).to_bytes(2, "big") + entries
+    return b"\0\0" + len(content).to_bytes(2, "big") + content
+
+
+def _question(name: bytes, questions: int = 1, more: bytes = b"") -> bytes:
+    """Return a query for a name as it is on the wire (RFC 1035, section 4.1)."""
+    return b"\0\1\1\0" + questions.to_bytes(2, "big") + bytes(6) + name + b"\0\1\0\1" + more
+
+
 def _asked(name: str, *options: str) -> Command:
     return ("resolve", name, *options)
 
@@ -212,6 +224,12 @@ QUESTIONS = (
             ("A single octet", b"\0", "no answer"),
             ("Octets that are no message", bytes(range(256)), "FORMERR"),
             ("An answer to no question", _answer(ALLOWED), "no answer"),
+            ("A name that points to itself", _question(b"\xc0\x0c"), "FORMERR"),
+            ("A name that ends where it begins", _question(b"\1x\xc0\x0c"), "FORMERR"),
+            ("A name of 257 octets", _question(4 * (b"\x3f" + 63 * b"a") + b"\0"), "FORMERR"),
+            ("A label of a type that there is not", _question(b"\x84wild\4test\0"), "FORMERR"),
+            ("Two questions", _question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1"), "FORMERR"),
+            ("No question", _question(b"", 0), "FORMERR"),
         )
     ),
     Attack(
@@ -256,6 +274,7 @@ QUESTIONS = (
             "A name that is denied over HTTP only": "half.deny.test",
         }.items()
     ),
+    Attack("An allowed name in odd case below a subtree", _asked("aBc.wIlD.tEsT"), "an address", control=RESOLVES),
     *(
         Attack(f"{what} in a name", _asked(name), "NXDOMAIN", Reason.BAD_NAME, name, RESOLVES)
         for what, name in {
@@ -322,6 +341,30 @@ SERVER_NAMES = (
             ("A server name with a port", f"{ALLOWED}:443", f"invalid:{ALLOWED}_443"),
             ("A server name with a dot at its end", f"{ALLOWED}.", f"{ALLOWED}."),
         )
+    ),
+    *(
+        Attack(what, _raw(client_hello(None, names)), "400", Reason.BAD_REQUEST, None, FETCHES)
+        for what, names in {
+            "Two server names, the allowed one first": _names((0, ALLOWED), (0, EVIL)),
+            "Two server names, the allowed one last": _names((0, EVIL), (0, ALLOWED)),
+            "Two extensions with a server name, the allowed one first": _names((0, ALLOWED)) + _names((0, EVIL)),
+            "Two extensions with a server name, the allowed one last": _names((0, EVIL)) + _names((0, ALLOWED)),
+            "An allowed server name of another type": _names((1, ALLOWED)),
+            "A server name of another type behind an allowed one": _names((0, ALLOWED), (1, EVIL)),
+            "An empty server name": _names((0, "")),
+        }.items()
+    ),
+    _closed(
+        "A server name with a dot of another script",
+        _hello("pub\N{IDEOGRAPHIC FULL STOP}test"),
+        Reason.BAD_NAME,
+        "invalid:pub___test",
+    ),
+    Attack(
+        "TLS that begins with an alert",
+        _raw(b"\x15\3\1\0\2\1\0" + client_hello(EVIL.encode())),
+        "closed",
+        control=FETCHES,
     ),
     _passes("An allowed server name, an octet at a time", ALLOWED, options=("--pieces",)),
     _closed("A server name without a rule, an octet at a time", (*_tls(EVIL), "--pieces"), Reason.NO_RULE, EVIL),

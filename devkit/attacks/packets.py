@@ -1,8 +1,10 @@
 """Packets without a connection, raw packets, and agents that were started with more than they should have."""
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.envoy.lookups import DNS_PORT, FORWARDER
 from devkit.attacks.addresses import HOST_PORT
 from devkit.attacks.attack import ALLOWED, EVIL, Attack, Command, Who
+from devkit.attacks.datagrams import TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.names import FETCHES, RESOLVES
 from devkit.attacks.opaque import OWN
@@ -24,9 +26,9 @@ def _pings(what: str, place: str) -> Attack:
     return Attack(what, command, "no answer", control=command, control_by=Who.NEIGHBOUR)
 
 
-def _forged(by: Who, place: str, *, six: bool = False, via: str = "bridge") -> Command:
-    source = f"{{{by}_link}}" if six else f"{{{by}}}"
-    return ("forge", place, "--via", f"{{{via}_hardware}}", "--from", source, "--hex", query(HEARD).hex())
+def _forged(by: Who, place: str, *, six: bool = False, via: str = "bridge", source: Who | None = None) -> Command:
+    address = f"{{{by}_link}}" if six else f"{{{source or by}}}"
+    return ("forge", place, "--via", f"{{{via}_hardware}}", "--from", address, "--hex", query(HEARD).hex())
 
 
 _TO_HOST = f"{{world}}:{HOST_PORT}"
@@ -89,6 +91,23 @@ _IPV6_HOST = (
 )
 
 OTHERWISE = (
+    Attack(
+        "With `NET_RAW`, a question to the forwarder on Envoy's loopback address",
+        _forged(Who.FORGER, f"{FORWARDER}:{DNS_PORT}", via="envoy"),
+        "sent",
+        control=FETCHES,
+        by=Who.FORGER,
+    ),
+    Attack(
+        "With `NET_RAW`, a datagram in a neighbour's name to a name that may be sent to",
+        _forged(Who.FORGER, f"{{{TALK}}}:{HOST_PORT}", via="envoy", source=Who.UNTOLD),
+        "sent",
+        control=FETCHES,
+        by=Who.FORGER,
+        heard=(HEARD,),
+        because="Agents share an Ethernet network, on which everybody is whose address is in a packet. It goes "
+        "where the rules allow, and counts as the neighbour's.",
+    ),
     *(
         Attack(
             f"With `NET_RAW`, a datagram to a server in the internet, by {whose} hardware address",

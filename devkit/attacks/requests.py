@@ -23,16 +23,26 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def http2(*fields: tuple[str, str]) -> bytes:
-    """Return a request over HTTP/2, each field as a literal (RFC 7541, section 6.2.2)."""
-    block = b"".join(b"\0" + b"".join(bytes([len(word)]) + word.encode() for word in field) for field in fields)
-    settings, end_of_all = frame(4, 0, 0, b""), 0x4 | 0x1
-    return PREFACE + settings + frame(1, end_of_all, 1, block)
+Fields = tuple[tuple[str, str], ...]
 
 
-def pseudo(authority: str, path: str = "/") -> tuple[tuple[str, str], ...]:
+def _block(fields: Fields) -> bytes:
+    """Return fields of HTTP/2, each as a literal (RFC 7541, section 6.2.2)."""
+    return b"".join(b"\0" + b"".join(bytes([len(word)]) + word.encode() for word in field) for field in fields)
+
+
+def http2(*fields: tuple[str, str], trailers: Fields = ()) -> bytes:
+    """Return a request over HTTP/2; with trailers, which come after an octet of a body."""
+    settings, end_of_headers, end = frame(4, 0, 0, b""), 0x4, 0x1
+    if not trailers:
+        return PREFACE + settings + frame(1, end_of_headers | end, 1, _block(fields))
+    body = frame(0, 0, 1, b"x") + frame(1, end_of_headers | end, 1, _block(trailers))
+    return PREFACE + settings + frame(1, end_of_headers, 1, _block(fields)) + body
+
+
+def pseudo(authority: str, path: str = "/", method: str = "GET") -> Fields:
     """Return the beginning of every request over HTTP/2."""
-    return (":method", "GET"), (":scheme", "http"), (":path", path), (":authority", authority)
+    return (":method", method), (":scheme", "http"), (":path", path), (":authority", authority)
 
 
 def _sent(content: bytes, port: int = 80) -> tuple[str, ...]:
@@ -49,6 +59,12 @@ def _refused(
     return Attack(what, _sent(content, port), result, reason, name, FETCHES)
 
 
+_WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 _GET = "GET / HTTP/1.1"
 _HOST = f"Host: {ALLOWED}"
 _NO_RULE = ("403", Reason.NO_RULE)
@@ -77,6 +93,28 @@ REQUESTS = (
         result="302",
     ),
     _arrives("TRACE", request("TRACE / HTTP/1.1", _HOST)),
+    _arrives("A path that begins like a host", request(f"GET //{EVIL}/ HTTP/1.1", _HOST), f"//{EVIL}/"),
+    _arrives("An allowed host between tabs", request(_GET, f"Host:\t{ALLOWED}\t")),
+    _arrives("An allowed host with a port that there is not", request(_GET, f"Host: {ALLOWED}:99999")),
+    _arrives(
+        "Trailers with another host",
+        head("POST / HTTP/1.1", _HOST, "Trailer: Host", "Transfer-Encoding: chunked", "Connection: close")
+        + f"0\r\nHost: {EVIL}\r\n\r\n".encode(),
+    ),
+    _arrives(
+        "Headers that ask Envoy to try again",
+        request(
+            _GET,
+            _HOST,
+            "X-Envoy-Retry-On: retriable-status-codes",
+            "X-Envoy-Retriable-Status-Codes: 200",
+            "X-Envoy-Max-Retries: 5",
+        ),
+    ),
+    _arrives(
+        "Headers that tell Envoy where to go",
+        request(_GET, _HOST, "X-Envoy-Original-Dst-Host: 127.0.0.1:80", f"X-Envoy-Original-Path: http://{EVIL}/"),
+    ),
     Attack(
         "An allowed host, an octet at a time",
         (*_sent(request(_GET, _HOST)), "--pieces"),
@@ -86,6 +124,16 @@ REQUESTS = (
         port=80,
     ),
     _arrives("HTTP/2 with prior knowledge", http2(*pseudo(ALLOWED)), result="HTTP/2"),
+    _arrives(
+        "HTTP/2 to an allowed host, with a host that is another",
+        http2(*pseudo(ALLOWED), ("host", EVIL)),
+        result="HTTP/2",
+    ),
+    _arrives(
+        "HTTP/2 with trailers with another host",
+        http2(*pseudo(ALLOWED, method="POST"), trailers=(("host", EVIL),)),
+        result="HTTP/2",
+    ),
     _arrives(
         "A host below one that is denied alone", request(_GET, "Host: x.no.deny.test"), host="x.no.deny.test"
     ),
@@ -192,7 +240,83 @@ REQUESTS = (
         Reason.BAD_REQUEST,
         EVIL,
     ),
+    _refused(
+        "HTTP/2 with a host only, without a rule",
+        http2(*pseudo(EVIL)[:3], ("host", EVIL)),
+        "HTTP/2",
+        Reason.NO_RULE,
+        EVIL,
+    ),
+    *(
+        _refused(f"HTTP/2 with {what}", http2(*fields), "closed", Reason.BAD_REQUEST, None)
+        for what, fields in {
+            "a path that is a URL": pseudo(ALLOWED, f"http://{EVIL}/"),
+            "a path that has no slash": pseudo(ALLOWED, f"@{EVIL}/"),
+            "a scheme that is a URL": ((":scheme", f"http://{EVIL}/?"), *pseudo(ALLOWED)[::2], pseudo(ALLOWED)[3]),
+            "a header in a path": pseudo(ALLOWED, f"/ HTTP/1.1\r\nHost: {EVIL}\r\nX:"),
+            "a request in a method": pseudo(ALLOWED, method=f"GET / HTTP/1.1\r\nHost: {EVIL}\r\n\r\nGET"),
+            "a URL in a method": pseudo(ALLOWED, method=f"GET http://{EVIL}/"),
+            "a header in a header": (*pseudo(ALLOWED), ("x", f"1\r\nHost: {EVIL}")),
+            "a header in upper case": (*pseudo(ALLOWED), ("HOST", EVIL)),
+            "chunks": (*pseudo(ALLOWED), ("transfer-encoding", "chunked")),
+            "a WebSocket to another host": ((":protocol", "websocket"), *pseudo(EVIL, method="CONNECT")),
+            "a tunnel for datagrams": (
+                (":protocol", "connect-udp"),
+                *pseudo(ALLOWED, f"/.well-known/masque/udp/{EVIL}/443/", "CONNECT"),
+            ),
+        }.items()
+    ),
     _refused("HTTP/2 with userinfo", http2(*pseudo(f"{ALLOWED}@{EVIL}")), "closed", Reason.BAD_REQUEST, None),
+    _refused("A host that is not to be forwarded", request(_GET, _HOST, "Connection: Host"), *_BAD_REQUEST, None),
+    _refused("A host with a port of no digits", request(_GET, f"Host: {ALLOWED}:"), *_BAD_NAME, f"{ALLOWED}:"),
+    _refused("A host with a port of letters", request(_GET, f"Host: {ALLOWED}:x"), *_BAD_NAME, f"{ALLOWED}:x"),
+    _refused(
+        "A host with a dot of another script",
+        request(_GET, "Host: pub\N{IDEOGRAPHIC FULL STOP}test"),
+        *_UNREADABLE,
+        None,
+    ),
+    _refused(
+        "The absolute form over TLS",
+        request(f"GET https://{ALLOWED}/ HTTP/1.1", _HOST),
+        "403",
+        Reason.BAD_REQUEST,
+        None,
+    ),
+    _refused(
+        "The absolute form of another protocol",
+        request(f"GET ftp://{ALLOWED}/ HTTP/1.1", _HOST),
+        *_BAD_REQUEST,
+        None,
+    ),
+    _refused(
+        "The absolute form with a backslash",
+        request(f"GET http://{EVIL}\\@{ALLOWED}/ HTTP/1.1", _HOST),
+        *_BAD_REQUEST,
+        None,
+    ),
+    _refused("A fragment in a path", request(f"GET /#@{EVIL}/ HTTP/1.1", _HOST), *_BAD_REQUEST, ALLOWED),
+    _refused("All of a host (OPTIONS)", request("OPTIONS * HTTP/1.1", _HOST), *_CONNECT, ALLOWED),
+    _refused(
+        "The header of a proxy before it (PROXY)",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n" + request(_GET, _HOST),
+        *_BAD_REQUEST,
+        None,
+    ),
+    _refused("HTTP/0.9", b"GET /\r\n", "426", Reason.BAD_REQUEST, None),
+    _refused("A version that there is not", request(f"{_GET} HTTP/1.1", _HOST), *_BAD_REQUEST, None),
+    _refused(
+        "An upgrade to a tunnel for datagrams",
+        request(_GET, _HOST, "Upgrade: connect-udp", "Capsule-Protocol: ?1").replace(b"close", b"Upgrade"),
+        *_CONNECT,
+        ALLOWED,
+    ),
+    _refused(
+        "A WebSocket to another host",
+        head(_GET, f"Host: {EVIL}", *_WEBSOCKET),
+        *_NO_RULE,
+        EVIL,
+    ),
     _refused("An upgrade of another host", request(_GET, f"Host: {EVIL}", *UPGRADE), *_NO_RULE, EVIL),
 )
 """Single requests."""
@@ -205,23 +329,23 @@ def _post(*headers: str) -> bytes:
 
 
 def _behind(
-    what: str, content: bytes, result: str, reason: Reason | None, name: str | None, *arrives: str
+    what: str,
+    content: bytes,
+    result: str,
+    reason: Reason | None,
+    name: str | None,
+    *arrives: str,
+    connects: bool = False,
 ) -> Attack:
-    sent = _sent(content + SMUGGLED)
-    return Attack(f"{what}, then a request", sent, result, reason, name, FETCHES, arrives, port=80)
+    sent, title = _sent(content + SMUGGLED), f"{what}, then a request"
+    return Attack(title, sent, result, reason, name, FETCHES, arrives, port=80, connects=connects)
 
 
+_UNKNOWN = ("501", Reason.BAD_REQUEST)
 _END_OF_CHUNKS = b"0\r\n\r\n"
 _CHUNKED = ("Transfer-Encoding: chunked", f"Content-Length: {len(SMUGGLED) + len(_END_OF_CHUNKS)}")
 _ALL_CHUNKED = ("Transfer-Encoding: chunked", f"Content-Length: {len(_END_OF_CHUNKS)}")
 _OTHER_CHUNKS = ("Transfer-Encoding: xchunked", f"Content-Length: {len(_END_OF_CHUNKS)}")
-_WEBSOCKET = (
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
-
 BEHIND = (
     _behind("A body of no length", request("POST / HTTP/1.1", _HOST, "Content-Length: 0"), "200", None, None, "/"),
     _behind("Two lengths", _post("Content-Length: 0", f"Content-Length: {len(SMUGGLED)}"), *_BAD_REQUEST, None),
@@ -232,6 +356,43 @@ BEHIND = (
     _behind("A length in the line below", _post("Content-Length:", " 0"), "200, 403", Reason.NO_RULE, EVIL, "/"),
     _behind("A length with a sign", _post("Content-Length: +0"), *_BAD_REQUEST, None),
     _behind("Chunks that are called otherwise", _post(*_OTHER_CHUNKS) + _END_OF_CHUNKS, *_BAD_REQUEST, None),
+    *(
+        _behind(f"Chunks that are {what}", _post(f"Transfer-Encoding: {coding}") + _END_OF_CHUNKS, *_UNKNOWN, None)
+        for what, coding in {
+            "none": "identity",
+            "not the last coding": "chunked, identity",
+            "not the only coding": "identity, chunked",
+            "in quotation marks": '"chunked"',
+        }.items()
+    ),
+    *(
+        _behind(what, _post(coding) + _END_OF_CHUNKS, "200, 403", Reason.NO_RULE, EVIL, "/")
+        for what, coding in {
+            "Chunks behind a tab": "Transfer-Encoding:\tchunked",
+            "Chunks in upper case": "TRANSFER-ENCODING: CHUNKED",
+        }.items()
+    ),
+    *(
+        _behind(what, _post(_CHUNKED[0]) + chunks, "400", Reason.BAD_REQUEST, ALLOWED, connects=True)
+        for what, chunks in {
+            "Chunks that end with line feeds": b"1\nx\n0\n\n",
+            "Chunks with a line feed in an extension": b"1;\nx\r\nx\r\n0\r\n\r\n",
+            "Chunks whose length has a prefix": b"0x1\r\nx\r\n0\r\n\r\n",
+            "Chunks whose length is too large for a number": b"10000000000000001\r\nx\r\n0\r\n\r\n",
+            "Chunks whose length has a sign": b"-1\r\nx\r\n0\r\n\r\n",
+        }.items()
+    ),
+    _behind("A list of lengths", _post("Content-Length: 0, 0"), *_BAD_REQUEST, None),
+    _behind("A length in another base", _post("Content-Length: 0x0"), *_BAD_REQUEST, None),
+    _behind("A length with another name", _post("Content_Length: 62"), "200, 403", Reason.NO_RULE, EVIL, "/"),
+    _behind(
+        "A body that waits to be asked for",
+        head("POST / HTTP/1.1", _HOST, "Expect: 100-continue", f"Content-Length: {len(SMUGGLED)}"),
+        "100, 200",
+        None,
+        None,
+        "/",
+    ),
     _behind("A whole request", head(_GET, _HOST), "200, 403", Reason.NO_RULE, EVIL, "/"),
     _behind(
         "An upgrade to HTTP/2",
