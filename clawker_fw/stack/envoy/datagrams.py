@@ -29,9 +29,8 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
         cluster = _cluster(name, port, rule)
         told = {"alt_stat_name": name} if reporting else {}  # the record of a session has it as the name
         room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]}}
-        source = {"address": str(addresses.exempt if rule.allow_private else addresses.guarded), "port_value": 0}
         host = {"address": rule.leads_to(name), "port_value": port}
-        bound = {"upstream_bind_config": {"source_address": source}}
+        bound = _bound_to(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
             yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
             continue
@@ -41,7 +40,8 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
     if names:
         address, nothing = refusals.NOWHERE
         nobody = {"address": address, "port_value": nothing}
-        yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC"}
+        alone = _bound_to("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
+        yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC", **alone}
 
 
 _CLUSTER = f"{TYPES}.config.cluster.v3.Cluster"
@@ -53,6 +53,11 @@ def _leading(cluster: str, host: Json, **state: str) -> Json:
     endpoint = {"endpoint": {"address": {"socket_address": host}}, **state}
     assignment = {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
     return {"@type": _CLUSTER, "name": cluster, "load_assignment": assignment}
+
+
+def _bound_to(address: str) -> Json:
+    """Return what has a cluster connect from an address."""
+    return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
 
 
 def _first_of(*clusters: str) -> Json:
