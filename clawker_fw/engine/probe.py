@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Address, Lookup, Probe, Records, Refused, Trial, TrialStep
+from clawker_fw.model import Address, Lookup, Probe, Records, Refused, Restart, Trial, TrialStep
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
@@ -38,6 +38,10 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
+            restarts=tuple(
+                Restart(str(each["helper"]), int(each["count"]), str(each["last"]), str(each["reason"]))
+                for each in answer.get("restarts") or ()
+            ),
             unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )

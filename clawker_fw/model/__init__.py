@@ -37,6 +37,7 @@ from clawker_fw.model.observed import (
     Probe,
     Records,
     Refused,
+    Restart,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
@@ -75,6 +76,7 @@ __all__ = [
     "Probe",
     "Records",
     "Refused",
+    "Restart",
     "Role",
     "Rules",
     "Shape",

@@ -169,6 +169,19 @@ NO_RECORDS = Records()
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """A process beside a program that has ended and was started again.
+
+    `count` is how often since the container started, `last` when the last time, and `reason` how it ended.
+    """
+
+    helper: str
+    count: int
+    last: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
@@ -177,7 +190,8 @@ class Probe:
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
     `records` counts what has been sent to a collector. `program` is the command line of the
-    serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
+    serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside the serving
+    one. `unhealthy` is the reason for which a health check would
     fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
     """
 
@@ -194,6 +208,7 @@ class Probe:
     records: Records = NO_RECORDS
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    restarts: tuple[Restart, ...] = ()
     unhealthy: str = ""
     error: str = ""
 

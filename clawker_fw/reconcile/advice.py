@@ -18,7 +18,7 @@ class Advice:
 def advice(observed: Observed, desired: Desired, not_ready: str = "") -> tuple[Advice, ...]:
     """Return all warnings. `not_ready` is what is wrong with the certificates for telemetry."""
     alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
-    return (*(each for each in alone if each), *_disputed_addresses(observed, desired))
+    return (*(each for each in alone if each), *_disputed_addresses(observed, desired), *_restarts(observed))
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
@@ -82,6 +82,18 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
             address, _, hardware = other.partition(" ")
             if address not in known:
                 yield Advice("address-disputed", _dispute(address, hardware, observed, desired))
+
+
+def _restarts(observed: Observed) -> Iterator[Advice]:
+    """Tell of processes beside a program that were started again. What keeps ending is a finding."""
+    for sibling, seen in observed.siblings.items():
+        for each in seen.probe.restarts if seen.probe else ():
+            times = f"{each.count:,} times" if each.count > 1 else "once"
+            yield Advice(
+                "helper-restarted",
+                f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
+                f"the last time at {each.last} ({each.reason}). It was started again.",
+            )
 
 
 def _dispute(address: str, hardware: str, observed: Observed, desired: Desired) -> str:

@@ -31,21 +31,7 @@ func socketPath(t *testing.T) string {
 func tells(t *testing.T, text string) string {
 	t.Helper()
 	path := socketPath(t)
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(connection, text)
-			connection.Close()
-		}
-	}()
+	serveAt(t, "unix", path, func(connection net.Conn) { io.WriteString(connection, text) })
 	return path
 }
 
@@ -70,28 +56,15 @@ func serveDNS(t *testing.T, network string, reply replies) string {
 	if network == "udp" {
 		return serveUDP(t, reply)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			var length [2]byte
-			io.ReadFull(connection, length[:])
-			packed := make([]byte, binary.BigEndian.Uint16(length[:]))
-			io.ReadFull(connection, packed)
-			for _, piece := range reply(unpack(t, packed)) {
-				connection.Write(piece)
-			}
-			connection.Close()
+	return serveAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
+		var length [2]byte
+		io.ReadFull(connection, length[:])
+		packed := make([]byte, binary.BigEndian.Uint16(length[:]))
+		io.ReadFull(connection, packed)
+		for _, piece := range reply(unpack(t, packed)) {
+			connection.Write(piece)
 		}
-	}()
-	return listener.Addr().String()
+	}).String()
 }
 
 func serveUDP(t *testing.T, reply replies) string {

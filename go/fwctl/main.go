@@ -19,7 +19,8 @@ import (
 const root = "/fw"
 
 const usage = `fwctl VERB
-  serve -- PROGRAM [ARG ...]   configure the network, start the next two, drop all privileges, execute PROGRAM
+  serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
+  keep                         start the next two, and start one again that has ended
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
@@ -62,6 +63,8 @@ func run(arguments []string) error {
 			return fmt.Errorf("serve needs `--` and a program to execute")
 		}
 		return serve(root, sibling, rest[1:])
+	case keepVerb:
+		return keep(root, sibling)
 	case recordVerb:
 		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
 	case "probe":
