@@ -11,6 +11,7 @@ from clawker_fw.model import (
     File,
     Records,
     Refused,
+    ServerCertificate,
     Trial,
 )
 
@@ -50,6 +51,7 @@ class MemoryContainer:
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
+    collector: ServerCertificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -37,6 +37,7 @@ from clawker_fw.model.observed import (
     Probe,
     Records,
     Refused,
+    ServerCertificate,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
@@ -77,6 +78,7 @@ __all__ = [
     "Refused",
     "Role",
     "Rules",
+    "ServerCertificate",
     "Shape",
     "Sibling",
     "Slots",

@@ -15,10 +15,16 @@ class Advice:
     message: str
 
 
-def advice(observed: Observed, desired: Desired, not_ready: str = "") -> tuple[Advice, ...]:
-    """Return all warnings. `not_ready` is what is wrong with the certificates for telemetry."""
+def advice(
+    observed: Observed, desired: Desired, not_ready: str = "", due: tuple[str, ...] = ()
+) -> tuple[Advice, ...]:
+    """Return all warnings.
+
+    `not_ready` is what is wrong with the certificates for telemetry, and `due` what the user should renew.
+    """
     alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
-    return (*(each for each in alone if each), *_disputed_addresses(observed, desired))
+    renewals = (Advice("telemetry-renewal", each) for each in due)
+    return (*(each for each in alone if each), *renewals, *_disputed_addresses(observed, desired))
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
