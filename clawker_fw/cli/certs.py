@@ -37,7 +37,7 @@ class Exported(StrEnum):
 
 @certs_app.command("show")
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show each certificate: for whom, until when, and where it is live; what to renew; and why telemetry is not ready.
+    """Show each certificate: for whom, until when, where it is live; what to renew; why telemetry is not ready.
 
     Exit 0 when telemetry is ready or not set up, else 1.
 
