@@ -168,6 +168,7 @@ def watch(
                 blueprint=blueprint,
                 report=report,
                 report_open=record.write_open,
+                report_presence=record.write_presence,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),

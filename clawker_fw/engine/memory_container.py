@@ -12,6 +12,7 @@ from clawker_fw.model import (
     Records,
     Refused,
     Restart,
+    ServerCertificate,
     Trial,
 )
 
@@ -51,6 +52,7 @@ class MemoryContainer:
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
+    collector: ServerCertificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     helper_restarts: tuple[Restart, ...] = ()

@@ -64,6 +64,20 @@ def load(client: APIClient) -> str:
     return f"{REFERENCE}:dev"
 
 
+def compose_program() -> Path:
+    """Return compose alone, which runs on this machine. The first use takes it out of the packages."""
+    kept = _KEPT / "docker-compose"
+    with Lock(PLACE / "clients.lock"):
+        if not kept.exists():
+            member = "./usr/libexec/docker/cli-plugins/docker-compose"
+            fresh = kept.with_suffix(".new")
+            with fresh.open("wb") as out:
+                subprocess.run(["tar", "-xOf", _packages(), member], stdout=out, check=True)
+            fresh.chmod(0o755)
+            fresh.rename(kept)
+    return kept
+
+
 def _archive(architecture: str) -> Path:
     """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
     sources = [Path(__file__), *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]

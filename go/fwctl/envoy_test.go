@@ -48,10 +48,10 @@ server.live: 1
 
 // envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
 var envoyResources = []Resource{
-	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
-	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds"}},
+	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", ""}},
+	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds", ""}},
 	{"notes", "notes.json", false, nil},
-	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more"}},
+	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more", ""}},
 }
 
 // A new listener that was rejected: Envoy reports it twice, the second time without a name.
@@ -208,6 +208,30 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 		if err != nil || !maps.Equal(live, map[string]string{"listeners": hash(`[]`)}) {
 			t.Errorf("%s: got %v, %v", shown, live, err)
 		}
+	}
+}
+
+// The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
+func TestEnvoyLiveRuntime(t *testing.T) {
+	layer := []Resource{{"sampling", "rtds/sampling.json", false, &EnvoyProof{"", nil, "runtime", "its.share"}}}
+	for shown, wanted := range map[string]string{
+		`{"layers": ["ours", "sampling"], "entries": {
+ "its.share": {"layer_values": ["", "250000"], "final_value": "250000"},
+ "other": {"layer_values": ["1", ""], "final_value": "1"}}}`: "250000",
+		`{"layers": ["ours", "sampling"], "entries": {"other": {"final_value": "1"}}}`: "",
+		`{}`: "",
+	} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /runtime": says(shown)})
+
+		live, err := program.Live(layer)
+
+		if err != nil || !maps.Equal(live, map[string]string{"sampling": hash(wanted)}) {
+			t.Errorf("%s: got %v, %v", shown, live, err)
+		}
+	}
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /runtime": says("no JSON")})
+	if _, err := program.Live(layer); err == nil || !strings.Contains(err.Error(), "/runtime") {
+		t.Errorf("got %v", err)
 	}
 }
 
