@@ -5,6 +5,7 @@ more and more lines are asked for until they are old enough.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,23 +67,27 @@ def stamp(moment: float) -> bytes:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
-def read(reader: EngineReader, found: Sources, since: float | None = None) -> Refusals:
-    """Read what was refused since a time, in seconds since 1970; without one, all that is kept.
+class Reading:
+    """The logs of some containers, which are being read in the background since this was made."""
 
-    Raises:
-        EngineError: when a log can't be read.
-    """
-    return read_tallies(tallies(reader, found, b"" if since is None else stamp(since)))
+    def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
+        """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""
+        begin = b"" if since is None else stamp(since)
+        self._begun: list[tuple[Sibling, Future[Tally]]] = [
+            (sibling, in_background(records, reader, each, begin)) for sibling, each in found.containers
+        ]
 
+    def refusals(self) -> Refusals:
+        """Return what was refused.
 
-def tallies(reader: EngineReader, found: Sources, since: bytes) -> list[tuple[Sibling, Tally]]:
-    """Count the lines of each container since a time as an engine writes it."""
-    reading = [(sibling, in_background(records, reader, each, since)) for sibling, each in found.containers]
-    counted = []
-    for sibling, each in reading:
-        with suppress(NotFoundError):  # replaced meanwhile
-            counted.append((sibling, each.result()))
-    return counted
+        Raises:
+            EngineError: when a log can't be read.
+        """
+        tallies = []
+        for sibling, each in self._begun:
+            with suppress(NotFoundError):  # replaced meanwhile
+                tallies.append((sibling, each.result()))
+        return read_tallies(tallies)
 
 
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:
@@ -92,10 +97,11 @@ def records(reader: EngineReader, container: str, since: bytes) -> Tally:
         EngineError: when its log can't be read.
     """
     wanted = FIRST_LINES if since else None
+    earlier = in_background(carried, reader, container)
     while True:
         tally, first, lines = Tally(), b"", 0
-        tally.add(carried(reader, container), since)
         with reader.log(container, wanted) as log:
+            tally.add(earlier.result(), since)
             for some in log:
                 first = first or some[0]
                 lines += len(some)
