@@ -67,7 +67,7 @@ def denials(
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.cli import connection
-    from clawker_fw.denials.reading import Reading, sources, stamp
+    from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
@@ -76,6 +76,7 @@ def denials(
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
     from clawker_fw.denials.agents import AgentNames
     from clawker_fw.denials.answer import Selection, answer
+    from clawker_fw.denials.tally import stamp
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
@@ -86,7 +87,8 @@ def denials(
     if begun is None:
         _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
         return
-    told = answer(begun.refusals(), names, wanted, adviser, stamp(now).decode())
+    refusals = with_counted(engine, found, begun.refusals())
+    told = answer(refusals, names, wanted, adviser, stamp(now).decode())
     if as_rules:
         terminal.answer(report.rules_text(told.targets()))
     elif format_ is Format.JSON:

@@ -4,18 +4,18 @@ An engine reads a log from its end as quickly as it is asked for lines, but look
 more and more lines are asked for until they are old enough.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
 from clawker_fw.background import in_background
 from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import NOBODY, Tally, stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import NotFoundError, RefusedError
+from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.stack import labels
 from clawker_fw.stack.topology import network_names
@@ -62,11 +62,6 @@ def _sibling(container: ContainerSummary, project: str) -> Sibling | None:
     return None
 
 
-def stamp(moment: float) -> bytes:
-    """Return a time in seconds since 1970 as an engine writes it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
-
-
 class Reading:
     """The logs of some containers, which are being read in the background since this was made."""
 
@@ -88,6 +83,20 @@ class Reading:
             with suppress(NotFoundError):  # replaced meanwhile
                 tallies.append((sibling, each.result()))
         return read_tallies(tallies)
+
+
+def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
+    """Add the refusals that Envoy has only counted since it started.
+
+    They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
+    """
+    if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
+        return refusals
+    suppressed = Counter(refusals.suppressed)
+    for sibling, container in found.containers:
+        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+            suppressed[NOBODY] += reader.suppressed(container) if sibling is Sibling.ENVOY else 0
+    return replace(refusals, suppressed=+suppressed)
 
 
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:

@@ -45,6 +45,18 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error
 
 
+def read_suppressed(answer: Mapping[str, Any]) -> int:
+    """Read the output of `fwctl suppressed`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return int(answer["refusals"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+
+
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:
     """Read the output of `fwctl lookup`.
 
