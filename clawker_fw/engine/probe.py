@@ -76,6 +76,18 @@ def _read_certificate(shown: Mapping[str, Any] | None) -> ServerCertificate | No
     )
 
 
+def read_suppressed(answer: Mapping[str, Any]) -> int:
+    """Read the output of `fwctl suppressed`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return int(answer["refusals"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+
+
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:
     """Read the output of `fwctl lookup`.
 
