@@ -201,10 +201,10 @@ class Probe:
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
     `records` counts what has been sent to a collector, and `collector` is the certificate that it showed last, as
-    far as the sibling sees it. `program` is the command line of the
-    serving process, and `processes` are unknown ones, and missing ones. `restarts` are of
-    those beside the serving one. `unhealthy` is the reason for which a health check would
-    fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
+    far as the sibling sees it. `program` is the command line of the serving process, and `processes` are unknown
+    ones, and missing ones. `restarts` are of those beside the serving one. `unhealthy` is the reason for which a
+    health check would fail now, and `error` the reason for which the program did not answer; both are empty if all
+    is well.
     """
 
     build: str = ""
