@@ -7,7 +7,7 @@ control, build ids), so that builds are reproducible.
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,22 @@ def go_environment(architecture: str) -> dict[str, str]:
 
 
 def compile_program(
-    source: Path, target: Path, architecture: str, variables: Mapping[str, str] | None = None
+    source: Path,
+    target: Path,
+    architecture: str,
+    variables: Mapping[str, str] | None = None,
+    *,
+    package: str = ".",
+    tags: Sequence[str] = (),
 ) -> None:
-    """Compile a static Go program for Linux. `variables` sets string variables of Go packages."""
+    """Compile a static Go program for Linux. `variables` sets string variables of Go packages.
+
+    `package` is another one than that in the folder `source`, whose modules are used; `tags` are its build tags.
+    """
     linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(toolchain()), "build", *FLAGS, f"-ldflags={' '.join(linker_flags)}", "-o", str(target), "."]
+    options = [*FLAGS, f"-ldflags={' '.join(linker_flags)}", *([f"-tags={','.join(tags)}"] if tags else [])]
+    command = [str(toolchain()), "build", *options, "-o", str(target), package]
     subprocess.run(command, cwd=source, env=go_environment(architecture), check=True)
 
 

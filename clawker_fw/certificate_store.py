@@ -7,20 +7,23 @@ its siblings. So two machines never take turns, and one without the authority's 
 
 import fcntl
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import platformdirs
 
-from clawker_fw.model import Sibling
+from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack.certs import (
     Judgement,
     certificate,
     first_certificate,
+    is_due,
+    is_issued_by,
     judge,
     mint_authority,
     mint_client,
@@ -28,6 +31,10 @@ from clawker_fw.stack.certs import (
 )
 from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.renewal import Situation, due
+
+_EXPORTED = "exported.json"
+"""What the collector's certificate says that was exported last."""
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 """The names of pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
@@ -58,6 +65,26 @@ class CertificateStore:
     def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
         """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
         now = self.clock()
+        found = self._provided(now, running)
+        if found.credentials is None:
+            return found
+        authority, exported = self._exported() or ("", None)
+        known = Situation(
+            self._judged(found.credentials),
+            exported,
+            running.collector,
+            superseded=bool(authority) and authority != _digest(found.credentials.trust),
+            own=self.own is not None,
+            signs=self._signs,
+        )
+        return replace(found, due=tuple(due(now, known)))
+
+    @property
+    def _signs(self) -> bool:
+        """Whether the authority's key is expected here."""
+        return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+
+    def _provided(self, now: float, running: Running) -> Provision:
         alive = running.credentials
         live = self._judged(alive) if alive else Judgement("nothing is live")
         try:
@@ -82,10 +109,11 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when there is nothing that could be used.
         """
-        if self.own is not None and not (self.own / f"{AUTHORITY}.key").exists():
+        if self.own is not None and not self._signs:
             return Provision(self._read(self.own, self.own))
         with self._locked():
             authority = self._authority(now, may_found=may_found)
+            self._renew_collector(authority, now)
             kept: Credentials | None = None
             with suppress(OSError):
                 kept = self._read(self.own or self.folder, self.folder)
@@ -167,11 +195,44 @@ class CertificateStore:
             with suppress(OSError, ValueError):
                 kept = _read_pair(self.folder, COLLECTOR)
                 said = certificate(kept.certificate)
-                if host in said.names and now < said.renewed_at:
+                fits = host in said.names and is_issued_by(kept.certificate, authority.certificate)
+                if fits and now < said.renewed_at:
                     return authority.certificate, kept
             minted = mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
+
+    def export(self, host: str) -> tuple[bytes, Pair]:
+        """Return what the collector at a host needs, and note which certificate it has been given.
+
+        Raises:
+            OSError, ValueError: when it can't be made here.
+        """
+        trust, pair = self.collector(host)
+        said = certificate(pair.certificate)
+        given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
+        if self.keeps:
+            noted = {"authority": _digest(trust), "certificate": asdict(given)}
+            write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
+        return trust, pair
+
+    def _exported(self) -> tuple[str, ServerCertificate] | None:
+        """Return what was exported last, if that is known: its authority's digest, and the certificate."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            noted = json.loads((self.folder / _EXPORTED).read_bytes())
+            given = noted["certificate"]
+            return str(noted["authority"]), ServerCertificate(**{**given, "names": tuple(given["names"])})
+        return None
+
+    def _renew_collector(self, authority: Pair, now: float) -> None:
+        """Renew the collector's certificate if it is due. It is put into use by the next export."""
+        _, given = self._exported() or ("", None)
+        if given is None or not self.keeps or not is_due(now, given.begins, given.ends):
+            return
+        with suppress(OSError, ValueError):
+            said = certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
+            if is_due(now, said.begins, said.ends):
+                self._keep(COLLECTOR, mint_server(authority, said.names[0], now))
 
     def watcher(self) -> tuple[bytes, Pair]:
         """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
@@ -179,7 +240,7 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when there is none, and it can't be made here.
         """
-        if self.own is not None and not (self.own / f"{AUTHORITY}.key").exists():
+        if self.own is not None and not self._signs:
             return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
         with self._locked():
             authority = self._authority(self.clock(), may_found=False)
@@ -267,6 +328,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 def _read_pair(folder: Path, name: str) -> Pair:
     return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+
+
+def _digest(trust: bytes) -> str:
+    """Return the SHA-256 of the authority among those that are trusted, in hexadecimal: it is the first."""
+    return hashlib.sha256(first_certificate(trust)).hexdigest()
 
 
 def _sentence(error: OSError | ValueError) -> str:

@@ -10,11 +10,11 @@ lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and r
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.model import Attempt, Desired, Diff, Observed, Slots, Verdict
+from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
@@ -96,7 +96,7 @@ class Comparison:
     @property
     def advice(self) -> tuple[Advice, ...]:
         """Warnings: things to know that are not differences."""
-        return advice(self.observed, self.desired, self.provision.reason)
+        return advice(self.observed, self.desired, self.provision.reason, self.provision.due)
 
 
 def compare(
@@ -132,7 +132,9 @@ def _provided(blueprint: Blueprint, observed: Observed) -> Provision:
     if blueprint.certificates is None:
         return Provision()
     files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
-    return blueprint.certificates.provide(telemetry.running(files))
+    coredns = observed.siblings.get(Sibling.COREDNS)
+    shown = coredns.probe.collector if coredns and coredns.probe else None
+    return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
 
 
 def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":

@@ -181,7 +181,7 @@ class OtelSettings(_Section):
     sample: Share = Field(
         default=1.0,
         description="The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
-        "is always sent. A change ends all open connections, after 5 s.",
+        "is always sent.",
     )
     infra_port: Port = Field(
         default=4319,

@@ -26,7 +26,7 @@ from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
@@ -116,7 +116,9 @@ class Proxy:
                 }
                 for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
             },
-            "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}]},
+            "layered_runtime": {
+                "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(folder))]
+            },
             "static_resources": {
                 "clusters": [*self.clusters, through.cluster(bounds.bounds(CAPACITY).connections)]
             },

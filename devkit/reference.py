@@ -1,6 +1,6 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-Two tables about attacks are also in `docs/enforcement.md`, and two about records in `docs/telemetry.md`.
+Two tables about attacks are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -25,6 +25,7 @@ from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.stack import telemetry
+from clawker_fw.watch import presence
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.tampering import TAMPERINGS
@@ -427,6 +428,11 @@ def _resource_table() -> str:
     return _table(["attribute", "means"], rows)
 
 
+def _presence_table() -> str:
+    """Return the table of the attributes of a watcher's record of an agent."""
+    return _table(["attribute", "means"], [[_code(each.name), each.meaning] for each in presence.ATTRIBUTES])
+
+
 # --- pages with generated tables ------------------------------------------------------------------------------
 
 ENFORCEMENT, TELEMETRY = Path("..", "enforcement.md"), Path("..", "telemetry.md")
@@ -439,7 +445,8 @@ def enforcement_page() -> str:
 
 def telemetry_page() -> str:
     """Return the page on telemetry, which is written by hand, with its tables."""
-    return _with_tables(TELEMETRY, {"attributes": _attributes_table, "resource": _resource_table})
+    tables = {"attributes": _attributes_table, "resource": _resource_table, "agents": _presence_table}
+    return _with_tables(TELEMETRY, tables)
 
 
 def _with_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:

@@ -15,6 +15,7 @@ from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.presence import Presence
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 from devkit import stacks
 from devkit.waiting import until
@@ -100,6 +101,7 @@ class Watched:
         stacks.converged(self.engine, self.wanted)
         self.decisions: list[tuple[float, Decision]] = []
         self.opened: list[tuple[float, OpenAgent]] = []
+        self.present: list[tuple[float, Presence]] = []
         self.on_open = OnOpen.WARN
         self.script = Script(self.engine, 0)
         self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
@@ -120,6 +122,7 @@ class Watched:
             blueprint=lambda _: self.blueprint(),
             report=lambda decision: self.decisions.append((self.script.now, decision)),
             report_open=lambda found: self.opened.append((self.script.now, found)),
+            report_presence=lambda seen: self.present.append((self.script.now, seen)),
             inbox=self.script,
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
@@ -132,7 +135,7 @@ class Watched:
     ) -> list[str]:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
-        self.decisions, self.opened = [], []
+        self.decisions, self.opened, self.present = [], [], []
         for moment, action in actions:
             self.script.at(moment, action)
         Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open), self.place()).watch()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,9 +51,12 @@ class Watching:
 
 
 @contextmanager
-def watching(firewall: Firewall, *options: str) -> Iterator[Watching]:
-    """Yield a watcher of a stack. It has compared the stack, with accepted settings, before it is yielded."""
-    process = firewall.start("--log-format", "json", "watch", *options)
+def watching(firewall: Firewall, *options: str, before: Sequence[str] = ()) -> Iterator[Watching]:
+    """Yield a watcher of a stack. It has compared the stack, with accepted settings, before it is yielded.
+
+    `before` are arguments that come before the program's, for another program.
+    """
+    process = firewall.start_raw([*before, *firewall.command("--log-format", "json", "watch", *options)])
     found = Watching(process)
     reader = threading.Thread(target=found.read, daemon=True)
     reader.start()

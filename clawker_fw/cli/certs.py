@@ -37,7 +37,7 @@ class Exported(StrEnum):
 
 @certs_app.command("show")
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show each certificate: for whom, until when, in which siblings it is live; and why telemetry is not ready.
+    """Show each certificate: for whom, until when, where it is live; what to renew; why telemetry is not ready.
 
     Exit 0 when telemetry is ready or not set up, else 1.
 
@@ -56,6 +56,7 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
             report.rows(kept, seen.observed),
             seen.provision.credentials is not None,
             seen.provision.reason,
+            seen.provision.due,
         )
     _answer(answer, format_, report.verdict(answer))
     if answer.endpoint and not answer.ready:
@@ -119,7 +120,7 @@ def export(
                 "`otel.endpoint` is not set, so the collector's name is unknown.",
                 hint="Set it to HOST:PORT.",
             )
-        trust, pair = store.collector(otel.server_name or otel.endpoint.rpartition(":")[0])
+        trust, pair = store.export(otel.server_name or otel.endpoint.rpartition(":")[0])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in (
             ("ca.crt", trust),

@@ -134,6 +134,12 @@ class MemoryEngine:
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
         return memory_helper.trial(inside, name, protocol)
 
+    def suppressed(self, container: str) -> int:
+        """See `EngineReader`."""
+        inside = self._running(container, "suppressed")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
+        return inside.suppressed
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])

@@ -48,6 +48,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         others=inside.others,
         refused=inside.refused,
         records=inside.records,
+        collector=inside.collector,
         network=inside.network_differences,
         engine_files=inside.engine_files,
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},

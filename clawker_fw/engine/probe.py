@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Address, Lookup, Probe, Records, Refused, Restart, Trial, TrialStep
+from clawker_fw.model import (
+    Address,
+    Lookup,
+    Probe,
+    Records,
+    Refused,
+    Restart,
+    ServerCertificate,
+    Trial,
+    TrialStep,
+)
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
@@ -34,7 +44,8 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 )
                 for each in answer.get("refused") or ()
             ),
-            records=Records(**(answer.get("telemetry") or {})),
+            records=_read_records(answer.get("telemetry") or {}),
+            collector=_read_certificate((answer.get("telemetry") or {}).get("collector")),
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
@@ -47,6 +58,34 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error
+
+
+def _read_records(telemetry: Mapping[str, Any]) -> Records:
+    return Records(int(telemetry.get("sent", 0)), int(telemetry.get("lost", 0)))
+
+
+def _read_certificate(shown: Mapping[str, Any] | None) -> ServerCertificate | None:
+    if shown is None:
+        return None
+    return ServerCertificate(
+        str(shown["subject"]),
+        tuple(map(str, shown["names"])),
+        float(shown["begins"]),
+        float(shown["ends"]),
+        str(shown["sha256"]),
+    )
+
+
+def read_suppressed(answer: Mapping[str, Any]) -> int:
+    """Read the output of `fwctl suppressed`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return int(answer["refusals"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
 
 
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:

@@ -38,6 +38,7 @@ from clawker_fw.model.observed import (
     Records,
     Refused,
     Restart,
+    ServerCertificate,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
@@ -79,6 +80,7 @@ __all__ = [
     "Restart",
     "Role",
     "Rules",
+    "ServerCertificate",
     "Shape",
     "Sibling",
     "Slots",

@@ -158,6 +158,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerCertificate:
+    """A collector's certificate. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
+
+    subject: str
+    names: tuple[str, ...]
+    begins: float
+    ends: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """What became of a sibling's telemetry since it started: records that a collector has taken, and others."""
 
@@ -189,10 +200,11 @@ class Probe:
     requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
-    `records` counts what has been sent to a collector. `program` is the command line of the
-    serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside the serving
-    one. `unhealthy` is the reason for which a health check would
-    fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
+    `records` counts what has been sent to a collector, and `collector` is the certificate that it showed last, as
+    far as the sibling sees it. `program` is the command line of the serving process, and `processes` are unknown
+    ones, and missing ones. `restarts` are of those beside the serving one. `unhealthy` is the reason for which a
+    health check would fail now, and `error` the reason for which the program did not answer; both are empty if all
+    is well.
     """
 
     build: str = ""
@@ -206,6 +218,7 @@ class Probe:
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
+    collector: ServerCertificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()

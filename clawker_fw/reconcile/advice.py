@@ -15,10 +15,17 @@ class Advice:
     message: str
 
 
-def advice(observed: Observed, desired: Desired, not_ready: str = "") -> tuple[Advice, ...]:
-    """Return all warnings. `not_ready` is what is wrong with the certificates for telemetry."""
+def advice(
+    observed: Observed, desired: Desired, not_ready: str = "", due: tuple[str, ...] = ()
+) -> tuple[Advice, ...]:
+    """Return all warnings.
+
+    `not_ready` is what is wrong with the certificates for telemetry, and `due` what the user should renew.
+    """
     alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
-    return (*(each for each in alone if each), *_disputed_addresses(observed, desired), *_restarts(observed))
+    renewals = (Advice("telemetry-renewal", each) for each in due)
+    further = (*_disputed_addresses(observed, desired), *_restarts(observed))
+    return (*(each for each in alone if each), *renewals, *further)
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:

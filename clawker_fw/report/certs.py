@@ -4,64 +4,78 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clawker_fw.model import Observed, Sibling
+from clawker_fw.model import Observed
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.stack.certs import Certificate, Use, certificate, moment
 from clawker_fw.stack.telemetry import certificates, is_live
 
+_COLLECTOR = "collector"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A certificate: its name here, the file with it, and the siblings in which it is live.
+    """A certificate: its name here, the file with it, and where it is live: in siblings, or in the collector.
 
-    Without a file, it is one that a sibling has and this machine has not. `said` is None if it is unreadable.
+    Without a file, it is one that is live and that this machine has not. `said` is None if it is unreadable.
     """
 
     name: str
     path: str | None
     said: Certificate | None
-    live: tuple[Sibling, ...] = ()
+    live: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of a project's certificates. `ready` is None where no stack was asked."""
+    """What is known of a project's certificates. `ready` is None where no stack was asked.
+
+    `due` says what the user should renew.
+    """
 
     project: str
     endpoint: str | None
     rows: Sequence[Row]
     ready: bool | None = None
     reason: str = ""
+    due: tuple[str, ...] = ()
 
 
 def rows(kept: Mapping[str, tuple[object, bytes]], observed: Observed | None = None) -> list[Row]:
-    """Return the certificates that are kept here, and those that only a sibling has."""
+    """Return the certificates that are kept here, and those that are only live."""
     given = _given(observed) if observed else {}
     found = []
     known = set()
     for name, (path, pem) in kept.items():
         said = _read(pem)
-        live = tuple(sibling for sibling, said_there in given.items() if said and said.fingerprint in said_there)
+        live = tuple(place for place, said_there in given.items() if said and said.fingerprint in said_there)
         known.add(said.fingerprint if said else "")
         found.append(Row(name, str(path), said, live))
-    for sibling, said_there in given.items():
+    for place, said_there in given.items():
         for fingerprint, each in said_there.items():
             if fingerprint not in known:
                 known.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)
-                name = "ca" if each.use is Use.AUTHORITY else sibling.value
+                name = "ca" if each.use is Use.AUTHORITY else place
                 found.append(Row(name, None, each, live))
     return found
 
 
-def _given(observed: Observed) -> dict[Sibling, dict[str, Certificate]]:
-    """Return what each sibling says that it has loaded: its certificate and its authority's, by fingerprint."""
-    found: dict[Sibling, dict[str, Certificate]] = {}
+def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
+    """Return what is live by fingerprint, and by where.
+
+    A sibling says that it has loaded its certificate and its authority's, and CoreDNS what the collector shows.
+    """
+    found: dict[str, dict[str, Certificate]] = {}
     for sibling, seen in observed.siblings.items():
         given = certificates(sibling, seen.files)
         if given and seen.probe and is_live(sibling, seen.files, seen.probe.live):
             said = [each for pem in given if (each := _read(pem))]
-            found[sibling] = {each.fingerprint: each for each in said}
+            found[sibling.value] = {each.fingerprint: each for each in said}
+        if seen.probe and (shown := seen.probe.collector):
+            said_of_it = Certificate(
+                shown.subject, Use.SERVER, shown.names, shown.begins, shown.ends, shown.fingerprint
+            )
+            found[_COLLECTOR] = {shown.fingerprint: said_of_it}
     return found
 
 
@@ -80,6 +94,7 @@ def document(answer: Answer) -> dict[str, Any]:
         "endpoint": answer.endpoint,
         "ready": answer.ready,
         "reason": answer.reason or None,
+        "due": list(answer.due),
         "certificates": [_row(each) for each in answer.rows],
     }
 
@@ -96,7 +111,7 @@ def _row(row: Row) -> dict[str, Any]:
         "expires": moment(said.ends) if said else None,
         "renewed": moment(said.renewed_at) if said else None,
         "sha256": said.fingerprint if said else None,
-        "live": [each.value for each in row.live],
+        "live": list(row.live),
     }
 
 
@@ -106,7 +121,7 @@ def table(answer: Answer) -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(row: Row) -> list[str]:
-    live = ", ".join(each.value for each in row.live) or "-"
+    live = ", ".join(row.live) or "-"
     if row.said is None:
         return [row.name, "unreadable", "", "", live, row.path or "not here"]
     return [row.name, row.said.subject, row.said.use.value, moment(row.said.ends), live, row.path or "not here"]
@@ -119,4 +134,4 @@ def verdict(answer: Answer) -> str:
     if not answer.ready:
         return f"Not ready, so nothing is sent to {answer.endpoint}: {answer.reason}."
     note = f" But {answer.reason}." if answer.reason else ""
-    return f"Ready: the siblings send to {answer.endpoint}.{note}"
+    return " ".join((f"Ready: the siblings send to {answer.endpoint}.{note}", *answer.due))

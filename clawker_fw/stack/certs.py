@@ -42,6 +42,16 @@ _SKEW = timedelta(hours=1)
 """How far the clock of a collector's machine may be behind this one's."""
 
 
+def renewed_at(begins: float, ends: float) -> float:
+    """Return when a certificate with this life should be renewed."""
+    return begins + RENEWED_AFTER * (ends - begins)
+
+
+def is_due(now: float, begins: float, ends: float) -> bool:
+    """Whether a certificate with this life should have been renewed."""
+    return now >= renewed_at(begins, ends)
+
+
 class Use(StrEnum):
     """What a certificate is for."""
 
@@ -56,13 +66,15 @@ class Judgement:
     """What is true of credentials whatever the time is. Times are in seconds since 1970.
 
     `problem` is why they can't be used at all, or empty. They are valid from `begins` to `ends`. `issued` tells
-    which of two is newer: when the authority began, then when the certificates did.
+    which of two is newer: when the authority began, then when the certificates did. The authority itself is valid
+    until `authority_ends`.
     """
 
     problem: str = ""
     begins: float = 0
     ends: float = 0
     issued: tuple[float, float] = (0, 0)
+    authority_ends: float = 0
 
     def unusable(self, now: float, lead: float = 0) -> str:
         """Return why they can't be used now and for `lead` seconds from now, or an empty string."""
@@ -77,7 +89,7 @@ class Judgement:
     @property
     def renewed_at(self) -> float:
         """When the certificates should be renewed."""
-        return self.begins + RENEWED_AFTER * (self.ends - self.begins)
+        return renewed_at(self.begins, self.ends)
 
     def written(self) -> str:
         """Return the judgement as text."""
@@ -90,7 +102,11 @@ class Judgement:
             found = json.loads(text)
             first, second = found["issued"]
             return cls(
-                str(found["problem"]), float(found["begins"]), float(found["ends"]), (float(first), float(second))
+                str(found["problem"]),
+                float(found["begins"]),
+                float(found["ends"]),
+                (float(first), float(second)),
+                float(found["authority_ends"]),
             )
         return None
 
@@ -109,7 +125,7 @@ class Certificate:
     @property
     def renewed_at(self) -> float:
         """When the certificate should be renewed."""
-        return self.begins + RENEWED_AFTER * (self.ends - self.begins)
+        return renewed_at(self.begins, self.ends)
 
 
 def moment(seconds: float) -> str:
@@ -181,7 +197,7 @@ def judge(credentials: Credentials) -> Judgement:
             return Judgement(f"{sibling}'s certificate or key can't be used: {error or type(error).__name__}")
     begins = max(_begins(leaf) for leaf in leaves)
     ends = min(_ends(each) for each in (*leaves, trusted[0]))
-    return Judgement("", begins, ends, (_begins(trusted[0]), begins))
+    return Judgement("", begins, ends, (_begins(trusted[0]), begins), _ends(trusted[0]))
 
 
 def _checked(pair: Pair, trusted: "list[x509.Certificate]") -> "x509.Certificate":
@@ -230,6 +246,22 @@ def certificate(pem: bytes) -> Certificate:
         _ends(first),
         first.fingerprint(SHA256()).hex(),
     )
+
+
+def is_issued_by(pem: bytes, authority: bytes) -> bool:
+    """Whether an authority has signed a certificate. Of either PEM, the first counts.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow
+
+    leaf, issuer = (x509.load_pem_x509_certificates(each)[0] for each in (pem, authority))
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except _unusable():
+        return False
+    return True
 
 
 def first_certificate(pem: bytes) -> bytes:

@@ -7,7 +7,7 @@ import ipaddress
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from clawker_fw.model import Sibling
+from clawker_fw.model import ServerCertificate, Sibling
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,14 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a stack has: the credentials of both siblings, and whether either has any."""
+    """What a stack has: the credentials of both siblings, and whether either has any.
+
+    `collector` is the certificate that the collector showed last, if a sibling knows.
+    """
 
     credentials: Credentials | None = None
     any: bool = False
+    collector: ServerCertificate | None = None
 
 
 NO_CREDENTIALS = Running()
@@ -46,12 +50,14 @@ NO_CREDENTIALS = Running()
 class Provision:
     """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
 
-    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine.
+    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine. `due` says
+    what else should be renewed, which only the user can do.
     """
 
     credentials: Credentials | None = None
     reason: str = ""
     renewed_at: float | None = None
+    due: tuple[str, ...] = ()
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | None:

@@ -30,11 +30,20 @@ _UNVERSIONED = b',"version_info":"0"}'
 
 @dataclass(frozen=True, slots=True)
 class EnvoyProof:
-    """Where Envoy shows a resource (`/config_dump?resource=DUMP`, path `at` in each entry), and its statistics."""
+    """Where Envoy shows a resource (`/config_dump?resource=DUMP`, path `at` in each entry), and its statistics.
+
+    A layer of its runtime is in no dump: there, the text of its only key, `runtime`, counts.
+    """
 
     dump: str
     at: tuple[str, ...]
     statistics: str
+    runtime: str = ""
+
+    def runtime_in(self, content: bytes) -> bytes:
+        """Return the text of the key in a runtime layer, or nothing."""
+        found = re.search(rb'"%b":"([^"\\]*)"' % re.escape(self.runtime.encode()), content)
+        return found[1] if found else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,8 @@ class Resource:
         """Return the live digest after a program has loaded this content, in hexadecimal."""
         if self.envoy is None:
             return hashlib.sha256(content).hexdigest()
+        if self.envoy.runtime:
+            return hashlib.sha256(self.envoy.runtime_in(content)).hexdigest()
         content = _PRIVATE_KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
@@ -107,7 +118,7 @@ def declared(files: Files) -> list[Resource]:
                 each["path"],
                 each.get("hashed", False),
                 each.get("keyed", False),
-                EnvoyProof(proof["dump"], tuple(proof["at"]), proof["statistics"])
+                EnvoyProof(proof["dump"], tuple(proof["at"]), proof["statistics"], proof.get("runtime", ""))
                 if (proof := each.get("envoy"))
                 else None,
             )

@@ -182,7 +182,7 @@ class _Handler(logging.Handler):
             timestamp=int(record.created * 1e9),
             severity_number=_SEVERITIES[record.levelno],
             event_name=record.getMessage(),
-            attributes=dict(_attributes(fields)),
+            attributes=getattr(record, "attributes", None) or dict(_attributes(fields)),
         )
 
 

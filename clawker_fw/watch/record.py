@@ -4,9 +4,11 @@ import logging
 from typing import assert_never
 
 from clawker_fw.model import Finding, Verdict
+from clawker_fw.watch import presence
 from clawker_fw.watch.decision import Answer, Decision, Outcome
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.presence import Presence
 
 LOG = logging.getLogger("clawker_fw")
 
@@ -67,6 +69,21 @@ def write_open(found: OpenAgent) -> None:
         "agent_open",
         extra={"fields": fields, "line": _open_line(found)},
     )
+
+
+def write_presence(seen: Presence) -> None:
+    """Log that an agent has come, moved or left."""
+    found = presence.fields(seen)
+    attributes = presence.attributes(found)
+    extra = {"fields": found, "attributes": attributes, "line": _presence_line(seen)}
+    LOG.info("agent_presence", extra=extra)
+
+
+def _presence_line(seen: Presence) -> str:
+    """Return a change as a line for a person."""
+    agent = seen.agent
+    moved = f"from {seen.before} to " if seen.before else ""
+    return f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
 
 
 _ACTED = {OnOpen.WARN: "", OnOpen.DETACH: "taken off the network", OnOpen.STOP: "stopped"}

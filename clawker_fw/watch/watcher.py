@@ -36,6 +36,7 @@ from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.guard import Guard, OpenAgent
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.presence import Presence, Register
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Trust
 
@@ -68,7 +69,8 @@ class WatcherContext:
     """A watcher's dependencies: engine, settings, reporting, and clock.
 
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
-    `report_open` is called for each open agent, and `progress` during a heal.
+    `report_open` is called for each open agent, `report_presence` for each that comes or leaves, and `progress`
+    during a heal.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -77,6 +79,7 @@ class WatcherContext:
     inbox: Inbox
     require_release: Callable[[], None] = lambda: None
     report_open: Callable[[OpenAgent], None] = lambda _: None
+    report_presence: Callable[[Presence], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
@@ -105,6 +108,7 @@ class Watcher:
         self._unreachable = ""
         self._trust = Trust()
         self._guard = Guard(orders.on_open)
+        self._present = Register()
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
@@ -189,6 +193,8 @@ class Watcher:
             self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
+        for each in self._present.changes(work.seen.agents):
+            self._place.report_presence(each)
         self._guard_agents(engine, work.seen)
         warnings = tuple(each.message for each in work.seen.advice)
         seconds = self._place.clock() - began

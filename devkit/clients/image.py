@@ -21,6 +21,9 @@ REFERENCE = "clawker-fw/clients"
 WORKS, REFUSED, HALF = "works.test", "refused.test", "half.test"
 """Names below these are allowed, are not, or are with another protocol or port only."""
 
+DOCUMENTED = ("example.com", "cdn.example.net", "example.org", "npm.example.org", "pypi.example.org")
+"""Names below these are in the recipes of the documentation."""
+
 _SUITE = "trixie"
 _PACKAGES = (
     *("ca-certificates", "curl", "git", "nodejs", "npm", "openjdk-21-jdk-headless", "openssh-client", "openssl"),
@@ -64,6 +67,20 @@ def load(client: APIClient) -> str:
     return f"{REFERENCE}:dev"
 
 
+def compose_program() -> Path:
+    """Return compose alone, which runs on this machine. The first use takes it out of the packages."""
+    kept = _KEPT / "docker-compose"
+    with Lock(PLACE / "clients.lock"):
+        if not kept.exists():
+            member = "./usr/libexec/docker/cli-plugins/docker-compose"
+            fresh = kept.with_suffix(".new")
+            with fresh.open("wb") as out:
+                subprocess.run(["tar", "-xOf", _packages(), member], stdout=out, check=True)
+            fresh.chmod(0o755)
+            fresh.rename(kept)
+    return kept
+
+
 def _archive(architecture: str) -> Path:
     """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
     sources = [Path(__file__), *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
@@ -100,7 +117,7 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
         subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
         shutil.copytree(_CONTENT, here)
         compile_program(_CONTENT / "fetch", here / "fetch-go", architecture)
-        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF))
+        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF, *DOCUMENTED))
         _in_root(_FURNISH, root, here, names)
         _keep(root, archive)
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -149,6 +150,9 @@ func TestCoredns(t *testing.T) {
 	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{}) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
+	if suppressed, err := program.Suppressed(); err != nil || suppressed != (Suppressed{}) {
+		t.Errorf("suppressed %v, %v", suppressed, err)
+	}
 	if connections, err := program.Connections(); err != nil || connections != 0 {
 		t.Errorf("connections %d, %v", connections, err)
 	}
@@ -161,7 +165,8 @@ func TestCorednsWithTelemetry(t *testing.T) {
 	if telemetry, err := program.Telemetry(); err == nil || telemetry != (Telemetry{}) {
 		t.Errorf("without a socket: %v, %v", telemetry, err)
 	}
-	other := tells(t, `{"digest": "60303ae2", "refused": 1, "reason": "no key", "sent": 7, "lost": 3}`)
+	other := tells(t, `{"digest": "60303ae2", "refused": 1, "reason": "no key", "sent": 7, "lost": 3,
+ "collector": {"subject": "CN=c", "names": ["c"], "begins": 1, "ends": 2, "sha256": "c0ffee"}}`)
 	if err := os.Symlink(other, filepath.Join(program.folder, "telemetry.sock")); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +182,9 @@ func TestCorednsWithTelemetry(t *testing.T) {
 	if reason := program.Reason(); reason != "no list; no key" {
 		t.Errorf("reason %q", reason)
 	}
-	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{7, 3}) {
+	telemetry, err := program.Telemetry()
+	wanted := Telemetry{7, 3, &Certificate{"CN=c", []string{"c"}, 1, 2, "c0ffee"}}
+	if err != nil || !reflect.DeepEqual(telemetry, wanted) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
 }

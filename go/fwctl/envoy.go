@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -95,13 +97,43 @@ func (e envoy) Live(resources []Resource) (map[string]string, error) {
 		if resource.Envoy == nil {
 			continue
 		}
-		loaded, err := e.loaded(*resource.Envoy)
+		digest, err := e.digest(*resource.Envoy)
 		if err != nil {
 			return nil, err
 		}
-		live[resource.Name] = canonical(loaded)
+		live[resource.Name] = digest
 	}
 	return live, nil
+}
+
+func (e envoy) digest(proof EnvoyProof) (string, error) {
+	if proof.Runtime != "" {
+		text, err := e.runtime(proof.Runtime)
+		sum := sha256.Sum256([]byte(text))
+		return hex.EncodeToString(sum[:]), err
+	}
+	loaded, err := e.loaded(proof)
+	if err != nil {
+		return "", err
+	}
+	return canonical(loaded), nil
+}
+
+// runtime returns the text of a key of the runtime, or "" if there is none.
+func (e envoy) runtime(key string) (string, error) {
+	body, err := e.do(http.MethodGet, "/runtime")
+	if err != nil {
+		return "", err
+	}
+	var runtime struct {
+		Entries map[string]struct {
+			Value string `json:"final_value"`
+		} `json:"entries"`
+	}
+	if err := json.Unmarshal(body, &runtime); err != nil {
+		return "", fmt.Errorf("envoy admin /runtime: %w", err)
+	}
+	return runtime.Entries[key].Value, nil
 }
 
 func (e envoy) loaded(proof EnvoyProof) ([]value, error) {
@@ -244,6 +276,20 @@ func (e envoy) Telemetry() (Telemetry, error) {
 		}
 	}
 	return sum, nil
+}
+
+// Suppressed returns what the limit of the access log has counted. Before the first listener, there is no limit.
+func (e envoy) Suppressed() (Suppressed, error) {
+	const name = "access_log.process_ratelimit.denied"
+	values, err := e.stats(`^access_log\.process_ratelimit\.denied$`)
+	if err != nil || values[name] == "" {
+		return Suppressed{}, err
+	}
+	count, err := strconv.ParseUint(values[name], 10, 64)
+	if err != nil {
+		return Suppressed{}, fmt.Errorf("envoy admin: %s: %w", name, err)
+	}
+	return Suppressed{count}, nil
 }
 
 // drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP

@@ -15,7 +15,9 @@ import (
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
-const statistics = `access_logs.open_telemetry_access_log.refusals.logs_dropped: 3
+const statistics = `access_log.process_ratelimit.allowed: 200
+access_log.process_ratelimit.denied: 1080
+access_logs.open_telemetry_access_log.refusals.logs_dropped: 3
 access_logs.open_telemetry_access_log.refusals.logs_written: 40
 access_logs.open_telemetry_access_log.tls.logs_dropped: 1
 access_logs.open_telemetry_access_log.tls.logs_written: 2
@@ -48,10 +50,10 @@ server.live: 1
 
 // envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
 var envoyResources = []Resource{
-	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
-	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds"}},
+	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", ""}},
+	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds", ""}},
 	{"notes", "notes.json", false, nil},
-	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more"}},
+	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more", ""}},
 }
 
 // A new listener that was rejected: Envoy reports it twice, the second time without a name.
@@ -211,6 +213,30 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	}
 }
 
+// The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
+func TestEnvoyLiveRuntime(t *testing.T) {
+	layer := []Resource{{"sampling", "rtds/sampling.json", false, &EnvoyProof{"", nil, "runtime", "its.share"}}}
+	for shown, wanted := range map[string]string{
+		`{"layers": ["ours", "sampling"], "entries": {
+ "its.share": {"layer_values": ["", "250000"], "final_value": "250000"},
+ "other": {"layer_values": ["1", ""], "final_value": "1"}}}`: "250000",
+		`{"layers": ["ours", "sampling"], "entries": {"other": {"final_value": "1"}}}`: "",
+		`{}`: "",
+	} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /runtime": says(shown)})
+
+		live, err := program.Live(layer)
+
+		if err != nil || !maps.Equal(live, map[string]string{"sampling": hash(wanted)}) {
+			t.Errorf("%s: got %v, %v", shown, live, err)
+		}
+	}
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /runtime": says("no JSON")})
+	if _, err := program.Live(layer); err == nil || !strings.Contains(err.Error(), "/runtime") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Telemetry counts the records of all loggers.
 func TestEnvoyTelemetry(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
@@ -219,6 +245,19 @@ func TestEnvoyTelemetry(t *testing.T) {
 
 	if err != nil || telemetry != (Telemetry{Sent: 42, Lost: 4}) {
 		t.Errorf("got %+v, %v", telemetry, err)
+	}
+}
+
+// Suppressed is the count of the log's limit, and 0 before there is one.
+func TestEnvoySuppressed(t *testing.T) {
+	for shown, wanted := range map[string]uint64{statistics: 1080, "": 0} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(shown)})
+
+		suppressed, err := program.Suppressed()
+
+		if err != nil || suppressed.Refusals != wanted {
+			t.Errorf("got %+v, %v, expected %d", suppressed, err, wanted)
+		}
 	}
 }
 
@@ -237,7 +276,8 @@ func TestEnvoyConnections(t *testing.T) {
 // A count that is not a number is an error that names the statistic, never 0.
 func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
-		"listener_manager.lds.update_rejected: No recorded values\n" +
+		"access_log.process_ratelimit.denied: No recorded values\n" +
+			"listener_manager.lds.update_rejected: No recorded values\n" +
 			"access_logs.open_telemetry_access_log.tls.logs_written: No recorded values\n" +
 			"listener.port-80.downstream_cx_active: No recorded values\n")})
 
@@ -246,6 +286,9 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	}
 	if _, err := program.Telemetry(); err == nil || !strings.Contains(err.Error(), "logs_written") {
 		t.Errorf("telemetry: %v", err)
+	}
+	if _, err := program.Suppressed(); err == nil || !strings.Contains(err.Error(), "process_ratelimit.denied") {
+		t.Errorf("suppressed: %v", err)
 	}
 	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
 		t.Errorf("connections: %v", err)

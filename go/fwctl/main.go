@@ -25,6 +25,7 @@ const usage = `fwctl VERB
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
+  suppressed                   report how many refusals the program has counted and tells of in no line
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
@@ -69,6 +70,8 @@ func run(arguments []string) error {
 		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
 	case "probe":
 		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
+	case "suppressed":
+		return answerUnless(sibling.program().Suppressed())
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")

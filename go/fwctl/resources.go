@@ -22,11 +22,13 @@ type Resource struct {
 }
 
 // EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each
-// entry; and in the statistics below the name Statistics, which have the version of the last accepted file.
+// entry; and in the statistics below the name Statistics, which have the version of the last accepted file. A layer of
+// the runtime is in no dump: the text of its only key, Runtime, counts.
 type EnvoyProof struct {
 	Dump       string   `json:"dump"`
 	At         []string `json:"at"`
 	Statistics string   `json:"statistics"`
+	Runtime    string   `json:"runtime,omitempty"`
 }
 
 // fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and

@@ -105,12 +105,29 @@ type Program interface {
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (Telemetry, error)
+	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
+	Suppressed() (Suppressed, error)
 }
 
 // Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
 type Telemetry struct {
-	Sent uint64 `json:"sent"`
-	Lost uint64 `json:"lost"`
+	Sent      uint64       `json:"sent"`
+	Lost      uint64       `json:"lost"`
+	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
+}
+
+// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
+type Certificate struct {
+	Subject string   `json:"subject"`
+	Names   []string `json:"names"`
+	Begins  int64    `json:"begins"`
+	Ends    int64    `json:"ends"`
+	Digest  string   `json:"sha256"`
+}
+
+// Suppressed counts refusals since the program's start.
+type Suppressed struct {
+	Refusals uint64 `json:"refusals"`
 }
 
 func (s Sibling) program() Program {

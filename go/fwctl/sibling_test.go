@@ -53,7 +53,7 @@ func TestReadSibling(t *testing.T) {
 		t.Errorf("got %v", table.Unreachable)
 	}
 	resources := []Resource{
-		{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes"}},
+		{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", ""}},
 		{"policy", "policy/names.json", true, nil},
 		{"notes", "notes.json", false, nil},
 	}

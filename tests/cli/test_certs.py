@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.model import Sibling
+from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.stack.certs import certificate
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from clawker_fw.stack.telemetry import CLUSTERS, FILE
 from tests.cli.conftest import Command, Outcome
@@ -260,6 +261,34 @@ def test_certs_export(stack: Stack, tmp_path: Path) -> None:
     assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 3
     shown = stack("certs", "show")
     assert (shown.code, "is not set" in shown.out) == (0, True)
+
+
+def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
+    """Every command that compares says that the collector's certificate is old, and for how long there is time."""
+    assert stack("run").code == 0
+    assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 0
+    assert stack("certs", "show", "--format", "json").valid("certs")["due"] == []
+    stack.later(250)
+    assert stack("run").code == 0
+    sentence = "The collector's certificate expires at"
+    for line in ("run", "drift", "status", "doctor"):
+        outcome = stack(*line.split())
+        assert sentence in " ".join((outcome.out + outcome.err).split()), line
+    assert sentence in stack("certs", "show", "--format", "json").valid("certs")["due"][0]
+    assert sentence in " ".join(stack("certs", "show").out.split())
+
+
+def test_certs_show_says_what_the_collector_shows(stack: Stack, tmp_path: Path) -> None:
+    """A certificate that CoreDNS has seen is live in the collector, whether it is one of ours or not."""
+    assert stack("run").code == 0
+    assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 0
+    said = certificate((tmp_path / "tls" / "collector.crt").read_bytes())
+    ours = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
+    for shown, path in ((ours, True), (replace(ours, fingerprint="0" * 64), False)):
+        stack.memory.inside("clawker-coredns").collector = shown
+        rows = stack("certs", "show", "--format", "json").valid("certs")["certificates"]
+        (row,) = (each for each in rows if each["live"] == ["collector"])
+        assert (row["name"], row["names"], bool(row["path"])) == ("collector", ["collector.test"], path)
 
 
 def test_certificates_of_the_users_own_are_not_rotated(stack: Stack) -> None:

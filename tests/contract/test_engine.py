@@ -280,6 +280,12 @@ def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: 
     assert found.error
 
 
+def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Without a flood, no refusal was only counted."""
+    for sibling in Sibling:
+        assert engine.suppressed(running[sibling]) == 0
+
+
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
     """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule."""
     container, service = running[Sibling.COREDNS], str(stack.service_address)

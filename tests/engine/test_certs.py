@@ -89,7 +89,10 @@ def test_what_the_labels_say(stack: Stack) -> None:
 
 
 def test_other_certificates_are_put_into_use_without_a_replacement(stack: Stack, docker: APIClient) -> None:
-    """Renewed ones and those of another authority are live at once, as both siblings say, and no key is shown."""
+    """Renewed ones and those of another authority are live at once, as both siblings say, and no key is shown.
+
+    So is another share of what is allowed.
+    """
     stack.tell(endpoint=NOWHERE)
     stack.run()
     before = stack.made
@@ -106,6 +109,15 @@ def test_other_certificates_are_put_into_use_without_a_replacement(stack: Stack,
         shown = stack.firewall.call("certs", "show", "--format", "json").expect().json
         live = {each["name"]: each["live"] for each in shown["certificates"] if each["path"]}
         assert live == {"ca": ["envoy", "coredns"], "envoy": ["envoy"], "coredns": ["coredns"]}
+    stack.tell(endpoint=NOWHERE, sample=0.25)
+    assert {each[1:] for each in stack.firewall.drift().findings} == {
+        ("hot", "hot/rtds/sampling.json", "settings", "commit"),
+        ("hot", "hot/telemetry/telemetry.json", "settings", "commit"),
+        ("live", "sampling", "settings", "commit"),
+        ("live", "telemetry", "settings", "commit"),
+    }
+    stack.run()
+    assert stack.made == before
     keys = [
         line
         for path in stack.state.rglob("*.key")

@@ -1,6 +1,7 @@
 """Telemetry in the real Envoy: what it loads, whom it sends to, and that nothing of it reaches an agent."""
 
 import contextlib
+import hashlib
 import json
 import socket
 import ssl
@@ -18,6 +19,7 @@ from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.credentials import Credentials, Pair
+from clawker_fw.stack.envoy import sampling
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
@@ -49,11 +51,10 @@ def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting: 
     telemetry = Telemetry(
         "127.0.0.1",
         port,
-        relay_port=free_port(),
         project="demo",
         release="0",
         build_sha="0",
-        **{"credentials": found, **given},
+        **{"credentials": found, "relay_port": free_port(), **given},
     )
     return Reporting(telemetry, HERE, HERE, (IPv4Address("127.0.0.2"),), 0)
 
@@ -138,6 +139,11 @@ def loaded(envoy: Loading) -> dict[str, str]:
     for each in RESOURCES:
         if each.envoy is None:
             continue
+        if each.envoy.runtime:
+            entries = json.loads(envoy.admin("/runtime"))["entries"]
+            text = entries.get(each.envoy.runtime, {}).get("final_value", "")
+            found[each.name] = hashlib.sha256(text.encode()).hexdigest()
+            continue
         shown = []
         for entry in json.loads(envoy.admin(f"/config_dump?resource={each.envoy.dump}")).get("configs", []):
             for key in each.envoy.at:
@@ -210,6 +216,17 @@ def test_readiness_changes_only_the_clusters(store: CertificateStore, receiver: 
     assert {path for path in ready if ready[path] != without[path]} == {CLUSTERS}
     assert not without[CLUSTERS].secret
     assert b"telemetry" in ready[LISTENERS].content
+
+
+def test_another_share_changes_only_its_file(store: CertificateStore, receiver: Receiver) -> None:
+    """The clusters, routes and listeners stay the same to the byte, whatever the share is."""
+    shares = (1.0, 0.25, 0.0)
+    whole, *others = (
+        configuration(Policy(RULES), ADDRESSES, 60, reporting(store, receiver.port, sample=share, relay_port=4319))
+        for share in shares
+    )
+    for other in others:
+        assert {path for path in whole if whole[path] != other[path]} == {sampling.FILE}
 
 
 def test_envoy_proves_who_it_is(envoy: Loading, store: CertificateStore, receiver: Receiver) -> None:
@@ -324,14 +341,9 @@ def origin() -> Iterator[tuple[int, int]]:
         yield tcp.getsockname()[1], udp.getsockname()[1]
 
 
-def test_forwarded_connections_and_sessions_have_one_record(
-    origin: tuple[int, int],
-    store: CertificateStore,
-    tmp_path: Path,
-    release: Release,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """So have those whose protocol Envoy does not know: a connection over TCP, a session of UDP when it ends."""
+@pytest.fixture
+def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolving]:
+    """An Envoy that really forwards to the origin."""
 
     def at_origin(*arguments: Any) -> Files:  # noqa: ANN401 - those of `configuration`
         files = configuration(*arguments)
@@ -340,27 +352,85 @@ def test_forwarded_connections_and_sessions_have_one_record(
         }
 
     monkeypatch.setattr("devkit.envoy.configuration", at_origin)
-    tcp, udp = origin
     with NameServer() as names:
         proxy = Resolving(tmp_path, program(release), names.port)
-        proxy.idle = 1
-        proxy.reporting = reporting(store, free_port(), credentials=None)
-        opaque = {"dst": ORIGIN, "allow_private": True}
-        _, rules = rule_set(
-            {**opaque, "as": "t.test", "proto": "tcp", "port": tcp},
-            {**opaque, "as": "u.test", "proto": "udp", "port": udp},
-        )
-        proxy.serve(rules)
         try:
-            until(proxy.serves)
-            with socket.create_connection((str(proxy.virtual["t.test"]), tcp), timeout=5) as connection:
-                assert connection.recv(5) == b"hello"
-            until(lambda: counted(proxy, "logs_dropped") == 1)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as session:
-                session.settimeout(5)
-                session.sendto(b"x", (str(proxy.virtual["u.test"]), udp))
-                assert session.recv(5) == b"x"
-                until(lambda: counted(proxy, "logs_dropped") == 2)
+            yield proxy
         finally:
             proxy.process.terminate()
             proxy.process.wait()
+
+
+def forward(proxy: Resolving, told: Reporting, tcp: int, udp: int) -> None:
+    """Have Envoy forward `t.test` and `u.test` to the ports of the origin, and wait until it does."""
+    proxy.reporting = told
+    opaque = {"dst": ORIGIN, "allow_private": True}
+    proxy.serve(
+        rule_set(
+            {**opaque, "as": "t.test", "proto": "tcp", "port": tcp},
+            {**opaque, "as": "u.test", "proto": "udp", "port": udp},
+        )[1]
+    )
+    until(proxy.serves)
+    until(lambda: loaded(proxy) == written(proxy))
+
+
+def test_forwarded_connections_and_sessions_have_one_record(
+    forwarding: Resolving, origin: tuple[int, int], store: CertificateStore
+) -> None:
+    """So have those whose protocol Envoy does not know: a connection over TCP, a session of UDP when it ends."""
+    tcp, udp = origin
+    forwarding.idle = 1
+    forward(forwarding, reporting(store, free_port(), credentials=None), tcp, udp)
+    with socket.create_connection((str(forwarding.virtual["t.test"]), tcp), timeout=5) as connection:
+        assert connection.recv(5) == b"hello"
+    until(lambda: counted(forwarding, "logs_dropped") == 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as session:
+        session.settimeout(5)
+        session.sendto(b"x", (str(forwarding.virtual["u.test"]), udp))
+        assert session.recv(5) == b"x"
+        until(lambda: counted(forwarding, "logs_dropped") == 2)
+
+
+def test_another_share_is_sent_at_once_and_cuts_nothing(
+    forwarding: Resolving, origin: tuple[int, int], store: CertificateStore
+) -> None:
+    """An open session goes on, no listener is replaced, and the new share decides what is sent."""
+    tcp, udp = origin
+    relay_port = free_port()
+
+    def tell(share: float) -> None:
+        told = reporting(store, 4317, credentials=None, sample=share, relay_port=relay_port)
+        forward(forwarding, told, tcp, udp)
+
+    def connect() -> None:
+        with socket.create_connection((str(forwarding.virtual["t.test"]), tcp), timeout=5) as connection:
+            assert connection.recv(5) == b"hello"
+
+    tell(0)
+    listeners = counted(forwarding, r"^listener_manager\.listener_(added|modified|removed)$")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as session:
+        session.settimeout(5)
+        session.connect((str(forwarding.virtual["u.test"]), udp))
+
+        def goes_on() -> bool:
+            session.send(b"x")
+            return session.recv(5) == b"x"
+
+        assert goes_on()
+        for _ in range(20):
+            connect()
+        tell(1)
+        assert goes_on()
+        for _ in range(10):
+            connect()
+        until(lambda: counted(forwarding, "logs_dropped") >= 10)
+        tell(0.5)
+        for _ in range(100):
+            connect()
+        tell(0)
+        assert goes_on()
+        assert counted(forwarding, r"^udp\..*downstream_sess_total$") == 1
+    until(lambda: counted(forwarding, "logs_dropped") > 30)
+    assert counted(forwarding, "logs_dropped") < 100
+    assert counted(forwarding, r"^listener_manager\.listener_(added|modified|removed)$") == listeners

@@ -10,10 +10,12 @@ import pytest
 
 from clawker_fw.certificate_store import CertificateStore
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.stack.certs import mint_authority
 from clawker_fw.watch import otlp, record
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
 from clawker_fw.watch.metrics import Metrics
+from clawker_fw.watch.presence import ATTRIBUTES, Change, Presence
 from devkit.collectors import Collector
 from devkit.programs import free_port
 from devkit.waiting import until
@@ -68,6 +70,20 @@ def test_decisions_and_metrics_arrive(destination: tuple[otlp.Destination, Colle
         "action": "start",
         "outcome": "done",
     }
+
+
+def test_an_agent_has_the_address_of_the_siblings_records(
+    destination: tuple[otlp.Destination, Collector],
+) -> None:
+    """The record of an agent has every attribute that is documented, by its own name."""
+    to, collector = destination
+    agent = Agent("id", "coder", "image:1", "10.213.0.7", "2026-01-02T03:04:05Z")
+    with otlp.sending(lambda: to, {}, Metrics("1.2.3", "abc")):
+        record.write_presence(Presence(Change.MOVED, agent, "10.213.0.6"))
+    (found,) = until(collector.records)
+    assert (found.event, found.severity) == ("agent_presence", 9)
+    assert found.attributes.keys() == {each.name for each in ATTRIBUTES}
+    assert found.attributes["client.address"] == "10.213.0.7"
 
 
 @pytest.mark.parametrize("wrong", ["down", "of another authority", "without certificates"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.certificate_store import CertificateStore, write_private
-from clawker_fw.model import Sibling
+from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack import certs
 from clawker_fw.stack.certs import Judgement, Use, certificate, judge
 from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
@@ -95,6 +95,105 @@ def test_certificates_are_renewed_at_two_thirds_of_their_life(tmp_path: Path) ->
     assert later.credentials.envoy != first.credentials.envoy
     assert later.renewed_at is not None
     assert later.renewed_at > first.renewed_at
+
+
+def shown(pair: Pair) -> Running:
+    """Return a stack to which a collector has shown its certificate."""
+    said = certificate(pair.certificate)
+    return Running(collector=ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint))
+
+
+LATER = NOW + 250 * DAY
+"""When a collector's certificate of now should have been renewed, for 6 days."""
+
+
+def test_an_exported_certificate_is_renewed_and_asked_for(tmp_path: Path) -> None:
+    """From two thirds of its life on, a run makes another one, and the user is told until it has been exported."""
+    at(tmp_path, NOW).provide()
+    _, first = at(tmp_path, NOW).export("collector.test")
+    assert at(tmp_path, NOW + 240 * DAY).provide().due == ()
+    (sentence,) = at(tmp_path, LATER, keeps=False).provide().due
+    assert (tmp_path / "collector.crt").read_bytes() == first.certificate
+    assert at(tmp_path, LATER).provide().due == (sentence,)
+    assert "certificate expires at" in sentence
+    assert "certs export collector DIR" in sentence
+    kept = (tmp_path / "collector.crt").read_bytes()
+    assert kept != first.certificate
+    assert at(tmp_path, LATER + DAY).provide().due == (sentence,)
+    assert (tmp_path / "collector.crt").read_bytes() == kept  # renewed once
+    assert "has expired at" in at(tmp_path, NOW + 366 * DAY).provide().due[0]
+    _, second = at(tmp_path, LATER).export("collector.test")
+    assert second.certificate == kept
+    assert at(tmp_path, LATER).provide().due == ()
+
+
+def test_one_that_was_never_exported_is_not_asked_for(store: CertificateStore, tmp_path: Path) -> None:
+    """The collector's certificate is the user's concern only where it has been given away."""
+    store.provide()
+    store.collector("collector.test")
+    assert at(tmp_path / "here", LATER).provide().due == ()
+
+
+def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
+    """A certificate that the collector has not read yet is no renewal, and neither need it be one of ours."""
+    at(tmp_path, NOW).provide()
+    _, first = at(tmp_path, NOW).export("collector.test")
+    _, second = at(tmp_path, LATER).export("collector.test")
+    assert first != second
+    assert len(at(tmp_path, LATER).provide(shown(first)).due) == 1
+    assert at(tmp_path, LATER).provide(shown(second)).due == ()
+    own = at(tmp_path / "state", LATER, own=tmp_path)
+    (tmp_path / "ca.key").unlink()
+    at(tmp_path / "other", LATER).provide()
+    for name in ("ca.crt", "envoy.crt", "envoy.key", "coredns.crt", "coredns.key"):
+        (tmp_path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    assert "give it another one" in own.provide(shown(first)).due[0]
+
+
+def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) -> None:
+    """A collector that knows only the former one refuses both siblings."""
+    at(tmp_path, NOW).provide()
+    _, first = at(tmp_path, NOW).export("collector.test")
+    at(tmp_path, NOW + DAY).rotate(authority=True)
+    (sentence,) = at(tmp_path, NOW + DAY).provide(shown(first)).due
+    assert "another one since the collector's was exported" in sentence
+    trust, second = at(tmp_path, NOW + DAY).export("collector.test")
+    assert certs.is_issued_by(second.certificate, trust)
+    assert not certs.is_issued_by(first.certificate, trust)
+    assert at(tmp_path, NOW + DAY).provide().due == ()
+
+
+def test_a_collectors_certificate_is_of_the_authority(tmp_path: Path) -> None:
+    """If the user replaces the authority in the folder, the next export has a certificate of the new one."""
+    own, folder = tmp_path / "own", tmp_path / "state"
+    for begins in (NOW, NOW + DAY):
+        found = certs.mint_authority("mine", begins)
+        own.mkdir(exist_ok=True)
+        (own / "ca.crt").write_bytes(found.certificate)
+        (own / "ca.key").write_bytes(found.key)
+        trust, pair = at(folder, begins, own=own).export("collector.test")
+        assert certs.is_issued_by(pair.certificate, trust)
+
+
+def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
+    """From two thirds of its ten years on, the user is told what to do, and the new one is not asked for again."""
+    at(tmp_path, NOW).provide()
+    old = NOW + 2436 * DAY
+    assert at(tmp_path, old - 3 * DAY).provide().due == ()
+    (sentence,) = at(tmp_path, old).provide().due
+    assert "authority of telemetry's certificates expires at" in sentence
+    assert "certs rotate --authority" in sentence
+    at(tmp_path, old).rotate(authority=True)
+    assert at(tmp_path, old).provide().due == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"authority": "x", "certificate": {"names": []}}'])
+def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: CertificateStore, tmp_path: Path) -> None:
+    """It costs a warning, and no certificate."""
+    store.provide()
+    store.export("collector.test")
+    (tmp_path / "here" / "exported.json").write_text(text)
+    assert at(tmp_path / "here", LATER).provide().due == ()
 
 
 def spoil_nothing(_: Path) -> None:
@@ -256,7 +355,7 @@ def test_no_text_has_a_key(store: CertificateStore) -> None:
 def test_a_spoiled_cache_is_ignored(text: str) -> None:
     """A judgement that can't be read is none."""
     assert Judgement.read(text) is None
-    assert Judgement.read(Judgement("x", 1, 2, (3, 4)).written()) == Judgement("x", 1, 2, (3, 4))
+    assert Judgement.read(Judgement("x", 1, 2, (3, 4), 5).written()) == Judgement("x", 1, 2, (3, 4), 5)
 
 
 def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:

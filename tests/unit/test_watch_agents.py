@@ -4,16 +4,19 @@ import logging
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
+from typing import NoReturn
 
 import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
+from clawker_fw.reconcile.agents import Agent
 from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.health import Health
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.presence import Change, Presence, Register
 from clawker_fw.watch.schedule import SPACING
 from devkit import stacks
 from devkit.watched import Watched
@@ -113,6 +116,82 @@ def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen,
     assert actions(watched) == [f"0 joined {'stop' if order is OnOpen.STOP else 'warn'}"]
     assert agent.status == "running"
     assert joined.status == ("exited" if order is OnOpen.STOP else "running")
+
+
+def presences(watched: Watched) -> list[str]:
+    """Return which agents came and left, in words."""
+    return [f"{moment:g} {each.agent.name} {each.change}" for moment, each in watched.present]
+
+
+def test_agents_come_move_and_leave(watched: Watched) -> None:
+    """Each change is reported once, with the address by which the siblings know the agent."""
+    join(watched, "first")
+
+    def move() -> None:
+        watched.engine.inside("first").networks["clawker-net"] = "10.213.0.99"
+
+    watched.until(
+        100,
+        (10, partial(join, watched, "second")),
+        (40, move),
+        (50, lambda: watched.engine.remove("second")),
+    )
+    assert presences(watched) == ["0 first came", "11 second came", "41 first moved", "71 second left"]
+    moved = watched.present[2][1]
+    assert (moved.agent.address, bool(moved.before)) == ("10.213.0.99", True)
+    watched.until(5)  # another watcher
+    assert presences(watched) == ["0 first came"]
+
+
+def test_an_engine_that_goes_away_takes_no_agent_with_it(watched: Watched) -> None:
+    """Agents that can't be seen have not left."""
+    join(watched, "agent")
+    connect = watched.connect
+
+    def fail() -> NoReturn:
+        raise EngineError("engine-unreachable", "The engine does not answer.")
+
+    def go() -> None:
+        watched.connect = fail
+        watched.engine.go_away()
+
+    def come() -> None:
+        watched.connect = connect
+
+    watched.until(100, (10, go), (20, come))
+    assert presences(watched) == ["0 agent came"]
+
+
+def test_many_changes_are_reported_little_by_little() -> None:
+    """Each look reports a bounded number, and none is forgotten."""
+    agents = [Agent(f"id{number}", f"name{number}", "image", f"10.213.0.{number}", "") for number in range(450)]
+    register = Register()
+    assert [len(list(register.changes(agents))) for _ in range(4)] == [200, 200, 50, 0]
+    assert [len(list(register.changes(agents[:10]))) for _ in range(4)] == [200, 200, 40, 0]
+    again = replace(agents[0], since="2026-01-02T03:04:05Z")
+    (restarted,) = register.changes([again, *agents[1:10]])
+    assert (restarted.change, restarted.agent) == (Change.CAME, again)
+
+
+def test_the_record_of_an_agent(caplog: pytest.LogCaptureFixture) -> None:
+    """It has the fields of the agent, and for a collector the attributes that the siblings' records have."""
+    agent = Agent("id", "coder", "image:1", "10.213.0.7", "2026-01-02T03:04:05Z")
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        record.write_presence(Presence(Change.MOVED, agent, "10.213.0.6"))
+        record.write_presence(Presence(Change.LEFT, replace(agent, address="")))
+    moved, left = (vars(each) for each in caplog.records)
+    assert moved["line"] == "agent  coder moved  from 10.213.0.6 to 10.213.0.7"
+    assert left["line"] == "agent  coder left"
+    assert "address" not in left["fields"]
+    assert moved["attributes"] == {
+        "client.address": "10.213.0.7",
+        "container.name": "coder",
+        "container.id": "id",
+        "container.image.name": "image:1",
+        "clawker_fw.change": "moved",
+        "clawker_fw.since": "2026-01-02T03:04:05Z",
+        "clawker_fw.address_before": "10.213.0.6",
+    }
 
 
 def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

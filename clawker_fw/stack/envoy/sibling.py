@@ -8,7 +8,7 @@ from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
-from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, virtual_listeners
+from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, sampling, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.overload import overload_manager
@@ -38,7 +38,7 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, _ROUTES, _LISTENERS)
+RESOURCES = (virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, sampling.RESOURCE, _ROUTES, _LISTENERS)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
 when a file in it is renamed. The helper alone reads the first two."""
@@ -110,7 +110,7 @@ def boot(
         "node": f"{project}-envoy",
         "clusters_path": f"{container.VOLUME}/{CLUSTERS}",
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
-        "runtime": RUNTIME,
+        "runtime_layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()],
         "buffer": bounds.BUFFER,
         "connections": most.connections,
         "kept_heap": bounds.KEPT_HEAP,
@@ -156,6 +156,7 @@ def configuration(
     clusters = discovery_response([*datagrams.clusters(policy, addresses, reporting), *own])
     return {
         CLUSTERS: secret(clusters) if own else public(clusters),
+        sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.model import Sibling
 from clawker_fw.stack.credentials import Pair, address_of
-from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy import bounds, sampling
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, Telemetry
 
@@ -22,8 +22,6 @@ _KEEPALIVE = {"interval": "10s", "timeout": "5s"}
 
 _RELAYED = 8
 """Connections of the CoreDNS containers: each has one, and a new one while its certificate changes."""
-
-_MILLION = 1_000_000
 
 LISTENER = "telemetry"
 NAME = "clawker_fw.name"
@@ -49,19 +47,8 @@ class Reporting:
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
         """Return the log of the sampled part of what is forwarded."""
-        share = round(self.telemetry.sample * _MILLION)
-        if not share:
-            return []
-        if share < _MILLION:
-            sampled = {
-                "runtime_filter": {
-                    "runtime_key": "telemetry.allowed",
-                    "percent_sampled": {"numerator": share, "denominator": "MILLION"},
-                    "use_independent_randomness": True,
-                }
-            }
-            filter_ = {"and_filter": {"filters": [sampled, filter_]}}
-        return [self._log(filter_, {**fields, "reason": ""}, "allowed")]
+        sampled = {"and_filter": {"filters": [sampling.FILTER, filter_]}}
+        return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
         formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]

@@ -116,6 +116,7 @@ type collector struct {
 	mutex    sync.Mutex
 	requests [][]byte
 	clients  map[string]bool // serial numbers of their certificates
+	shakes   int             // TLS handshakes
 }
 
 // collects starts a collector that answers with the function's reply, until the test ends.
@@ -141,6 +142,7 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 				made.mutex.Lock()
 				defer made.mutex.Unlock()
 				made.clients[chains[0][0].SerialNumber.String()] = true
+				made.shakes++
 				return nil
 			},
 		})),
@@ -188,6 +190,12 @@ func (c *collector) clientCount() int {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return len(c.clients)
+}
+
+func (c *collector) handshakes() int {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return c.shakes
 }
 
 // until waits until a condition is true.

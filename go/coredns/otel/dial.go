@@ -19,10 +19,11 @@ var reconnect = grpc.ConnectParams{
 // alive is how a connection on which nothing comes back is noticed. Its time is the shortest that gRPC allows.
 var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
 
-// dial returns a connection that connects when it is used. A call waits for it as long as it may take.
-func (s *Settings) dial() (*grpc.ClientConn, error) {
+// dial returns a connection that connects when it is used. A call waits for it as long as it may take. What the
+// collector shows of itself is noted.
+func (s *Settings) dial(note func(*Certificate)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
-		grpc.WithTransportCredentials(credentials.NewTLS(s.tls)),
+		grpc.WithTransportCredentials(credentials.NewTLS(watched(s.tls, note))),
 		grpc.WithAuthority(s.tls.ServerName),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(alive),

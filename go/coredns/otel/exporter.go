@@ -15,6 +15,7 @@ const (
 	longestBatch = 512  // records
 	batchEvery   = time.Second
 	callLimit    = 5 * time.Second
+	connectAgain = time.Hour              // or the collector's certificate would be that of years ago
 	closeLimit   = 500 * time.Millisecond // for what is under way when the process ends, and for what still waits
 	sayEvery     = 10 * time.Second
 )
@@ -28,6 +29,8 @@ type Exporter struct {
 	records  chan record
 	sent     atomic.Uint64
 	lost     atomic.Uint64
+	shown    atomic.Pointer[Certificate] // the collector's, at the last handshake
+	longest  time.Duration               // of a connection
 	calls    context.Context
 	cancel   context.CancelFunc
 	stop     chan struct{}
@@ -36,8 +39,9 @@ type Exporter struct {
 	// Of Run alone:
 	current    *Settings // those of the connection
 	connection *grpc.ClientConn
-	failing    bool   // whether the last call failed
-	trouble    string // what was said last
+	since      time.Time // when it was made
+	failing    bool      // whether the last call failed
+	trouble    string    // what was said last
 	saidAt     time.Time
 	lostBefore uint64
 }
@@ -48,6 +52,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 	return &Exporter{
 		settings: settings,
 		records:  make(chan record, longestQueue),
+		longest:  connectAgain,
 		calls:    calls,
 		cancel:   cancel,
 		stop:     make(chan struct{}),
@@ -73,7 +78,10 @@ func (x *Exporter) Run() {
 	for more := true; more; {
 		batch, more = x.collect(batch[:0], ticks.C)
 		wanted := x.settings()
-		if wanted != nil && wanted != x.current {
+		if wanted != x.current {
+			x.shown.Store(nil) // it may be another collector
+		}
+		if wanted != nil && (wanted != x.current || time.Since(x.since) > x.longest) {
 			x.connect(wanted)
 		}
 		switch {
@@ -120,13 +128,13 @@ func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []
 
 // connect replaces the connection. It is made during the next call, and when it is lost again.
 func (x *Exporter) connect(wanted *Settings) {
-	fresh, err := wanted.dial()
+	fresh, err := wanted.dial(x.shown.Store)
 	if err != nil {
 		x.say("the collector can't be dialled: " + err.Error())
 		return
 	}
 	x.disconnect()
-	x.current, x.connection = wanted, fresh
+	x.current, x.connection, x.since = wanted, fresh, time.Now()
 }
 
 func (x *Exporter) disconnect() {

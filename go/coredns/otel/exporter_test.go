@@ -81,6 +81,61 @@ func TestExportFollowsSettings(t *testing.T) {
 	until(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
 }
 
+// What the collector shows of itself is known as long as it is the collector that the settings name.
+func TestExportNotesTheCollector(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	collector := signer.collects(t, "127.0.0.1:0", accepts)
+	exporter, current := exporting(t, signer.settings(t, collector.address))
+
+	adds(exporter, "a", 1)
+	until(t, "a record", func() bool { return exporter.sent.Load() == 1 })
+
+	shown := exporter.shown.Load()
+	if shown == nil || shown.Subject != "CN="+collectorName || !slices.Equal(shown.Names, []string{collectorName}) ||
+		shown.Ends-time.Now().Unix() > 3600 || shown.Ends <= time.Now().Unix() || len(shown.Digest) != 64 {
+		t.Errorf("got %+v", shown)
+	}
+	current.Store(nil)
+	until(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
+}
+
+// A collector that shows a foreign certificate is not noted: nothing is sent to it.
+func TestExportNotesNoForeigner(t *testing.T) {
+	t.Parallel()
+	collector := newAuthority(t).collects(t, "127.0.0.1:0", accepts)
+	exporter, _ := exporting(t, newAuthority(t).settings(t, collector.address))
+
+	adds(exporter, "a", 1)
+
+	until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
+	if shown := exporter.shown.Load(); shown != nil {
+		t.Errorf("got %+v", shown)
+	}
+}
+
+// An old connection is replaced by a new one, so that a certificate that the collector has read since is noted; no
+// record is lost on the way.
+func TestExportConnectsAgain(t *testing.T) {
+	t.Parallel()
+	signer := newAuthority(t)
+	collector := signer.collects(t, "127.0.0.1:0", accepts)
+	settings := signer.settings(t, collector.address)
+	exporter := NewExporter(func() *Settings { return settings })
+	exporter.longest = 10 * time.Millisecond
+	go exporter.Run()
+	defer exporter.Close()
+
+	wanted := adds(exporter, "a", 1)
+	until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	wanted = append(wanted, adds(exporter, "b", 1)...)
+	until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+
+	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
+		t.Errorf("lost %d, %d handshakes", exporter.lost.Load(), collector.handshakes())
+	}
+}
+
 // Whatever the collector does, adding never waits, and each record is counted as sent or lost.
 func TestExportWithoutCollector(t *testing.T) {
 	t.Parallel()

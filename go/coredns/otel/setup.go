@@ -15,6 +15,8 @@ type Status struct {
 	hotfile.Status
 	Sent uint64 `json:"sent"` // records that the collector has taken since the start
 	Lost uint64 `json:"lost"` // records that it has not
+
+	Collector *Certificate `json:"collector,omitempty"` // what the collector has shown of itself
 }
 
 // setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
@@ -35,7 +37,7 @@ func setup(controller *caddy.Controller) error {
 	go settings.Follow()
 	go exporter.Run()
 	go hotfile.Tell(listener, func() any {
-		return Status{settings.Status(), exporter.sent.Load(), exporter.lost.Load()}
+		return Status{settings.Status(), exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
 	})
 	controller.OnShutdown(func() error {
 		settings.Close()

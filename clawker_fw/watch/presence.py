@@ -1,0 +1,101 @@
+"""Which agents come, move to another address, and leave: with it, addresses in records of the siblings have names.
+
+Pure. A look reports a bounded number of changes, and the next one the rest: what has not been reported is not
+remembered.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from clawker_fw.reconcile.agents import Agent
+
+MOST_CHANGES = 200
+"""Of one look. The records of some looks fit into what a watcher keeps for a collector."""
+
+
+class Change(StrEnum):
+    """What an agent has done."""
+
+    CAME = "came"
+    MOVED = "moved"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """One change. An agent that has left is as it was last seen; `before` is the address of one that has moved."""
+
+    change: Change
+    agent: Agent
+    before: str = ""
+
+
+class Attribute(NamedTuple):
+    """An attribute of the record of a change: its name, the field of the log, and what it says."""
+
+    name: str
+    field: str
+    meaning: str
+
+
+ATTRIBUTES = (
+    Attribute("client.address", "address", "the agent's address, as in the siblings' records"),
+    Attribute("container.name", "agent", "the name of its container"),
+    Attribute("container.id", "id", "the container's id"),
+    Attribute("container.image.name", "image", "the image that it is made from"),
+    Attribute("clawker_fw.change", "change", "`came`, `moved` to another address, or `left`"),
+    Attribute("clawker_fw.since", "since", "when the container was started"),
+    Attribute("clawker_fw.address_before", "address_before", "the former address of one that has moved"),
+)
+
+
+def fields(seen: Presence) -> dict[str, str]:
+    """Return the fields of the record of a change. What there is not is left out."""
+    agent = seen.agent
+    found = {
+        "change": seen.change.value,
+        "agent": agent.name,
+        "id": agent.id,
+        "image": agent.image,
+        "address": agent.address,
+        "address_before": seen.before,
+        "since": agent.since,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def attributes(found: dict[str, str]) -> dict[str, str]:
+    """Return the attributes of the record of a change, from its fields."""
+    return {each.name: found[each.field] for each in ATTRIBUTES if each.field in found}
+
+
+class Register:
+    """The agents whose presence has been reported."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._known: dict[str, Agent] = {}
+
+    def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
+        """Yield what has changed since the last look, up to the limit."""
+        there = {each.id: each for each in agents}
+        found = (*self._gone(there), *self._come(there))
+        for each in found[:MOST_CHANGES]:
+            if each.change is Change.LEFT:
+                del self._known[each.agent.id]
+            else:
+                self._known[each.agent.id] = each.agent
+            yield each
+
+    def _gone(self, there: dict[str, Agent]) -> Iterator[Presence]:
+        return (Presence(Change.LEFT, each) for id_, each in self._known.items() if id_ not in there)
+
+    def _come(self, there: dict[str, Agent]) -> Iterator[Presence]:
+        for id_, each in there.items():
+            known = self._known.get(id_)
+            if known is None or known.since != each.since:
+                yield Presence(Change.CAME, each)
+            elif known.address != each.address:
+                yield Presence(Change.MOVED, each, known.address)
