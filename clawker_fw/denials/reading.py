@@ -26,7 +26,10 @@ FIRST_LINES, _FURTHER = 10_000, 4
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where refusals are on record: our containers by sibling, and the agents' names by address."""
+    """Where refusals are on record: our containers by sibling, and the names of agents by address.
+
+    The siblings' own are among them: `doctor` and `explain --live` try names from CoreDNS's container.
+    """
 
     containers: tuple[tuple[Sibling, str], ...]
     agents: Mapping[str, str]
@@ -45,7 +48,7 @@ def sources(reader: EngineReader, project: str) -> Sources:
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        elif network in each.networks and each.networks[network].address:
+        if network in each.networks and each.networks[network].address:
             agents[each.networks[network].address] = each.name
     if not found:
         raise RefusedError(

@@ -95,6 +95,13 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     assert found["q.test"]["message"] == "word-of-tomorrow"
 
 
+def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
+    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent."""
+    address = up.inside("clawker-coredns").networks["clawker-net"]
+    up.inside("clawker-envoy").log[:] = [record(source=f"{address}:1", name="b.test", reason="no-rule")]
+    assert ask(command)["b.test"]["agent"] == "clawker-coredns"
+
+
 def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
     """The rules know more than Envoy's record: the name is allowed on another port, or by now."""
     up.inside("clawker-envoy").log[:] = [
