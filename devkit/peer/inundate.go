@@ -19,7 +19,7 @@ func declareInundate(flags *flag.FlagSet) action {
 	count := flags.Int("count", 1000, "how many queries to send")
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
 	server := declareServer(flags, "server")
-	pause := flags.Duration("pause", 0, "wait for so long between two queries")
+	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
 	wait := flags.Duration("wait", 500*time.Millisecond, "how long to wait for the next answer")
 	return func(_ context.Context, positional []string, out *printer) (bool, error) {
 		name, err := oneArgument(positional, "NAME")
@@ -41,10 +41,9 @@ func declareInundate(flags *flag.FlagSet) action {
 			end := time.Now().Add(time.Duration(*seconds * float64(time.Second)))
 			wanted = func(int) bool { return time.Now().Before(end) }
 		}
+		began := time.Now()
 		more := func(sent int) bool {
-			if sent > 0 {
-				time.Sleep(*pause)
-			}
+			time.Sleep(time.Until(began.Add(time.Duration(sent) * *pause)))
 			return wanted(sent)
 		}
 		result, err := inundate(address, query, more, *wait)
