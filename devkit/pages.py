@@ -1,4 +1,4 @@
-"""The documentation in a real browser: which pages scroll sideways, cut off code, or have pictures without words.
+"""The documentation in a real browser: which pages scroll sideways, hide something, or have wordless pictures.
 
 A page of ours opens every other page in a frame of each width, measures it, and sends what it found to the server
 that it came from. So nothing but a headless Chromium is needed, and nobody drives it.
@@ -30,6 +30,18 @@ const open = (path, width) => new Promise(done => {
   frame.src = path;
   document.body.append(frame);
 });
+const beginning = each => each.textContent.trim().slice(0, 60);
+const hidden = (table, width) => {
+  const found = [], headings = [...table.querySelectorAll("thead th")].map(each => each.textContent.trim());
+  for (const row of table.querySelectorAll("tbody tr")) [...row.cells].forEach((cell, column) => {
+    const {left, right, height} = cell.getBoundingClientRect(), text = cell.textContent.trim();
+    const cut = left < -1 || right > width + 1 || cell.scrollWidth > cell.clientWidth + 1;
+    const unnamed = headings[column] && !cell.innerText.trim().startsWith(headings[column]);
+    if (cut || (text && !height)) found.push(`hides a cell: ${beginning(cell)}`);
+    if (unnamed) found.push(`does not say what a cell is: ${beginning(cell)}`);
+  });
+  return found;
+};
 const measured = (page, path, width) => {
   const found = [], root = page.documentElement;
   if (root.scrollWidth > root.clientWidth + 1) {
@@ -40,8 +52,11 @@ const measured = (page, path, width) => {
   if (width >= 1300) {
     for (const block of page.querySelectorAll("article pre")) {
       const cut = block.scrollWidth > block.clientWidth + 1;
-      if (cut) found.push(`cuts off code: ${block.textContent.trim().slice(0, 60)}`);
+      if (cut) found.push(`cuts off code: ${beginning(block)}`);
     }
+  }
+  if (width < 500) {
+    for (const table of page.querySelectorAll("article table")) found.push(...hidden(table, width));
   }
   for (const picture of page.images) {
     if (!picture.alt.trim()) found.push(`has a picture without words: ${picture.src}`);

@@ -2,6 +2,9 @@
 
 from importlib.metadata import metadata
 
+from docutils import nodes
+from sphinx.application import Sphinx
+
 _PACKAGE = metadata("clawker-fw")
 
 project = _PACKAGE["Name"]
@@ -19,3 +22,18 @@ html_show_copyright = False
 html_show_sphinx = False
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+
+
+def label_cells(_: Sphinx, page: nodes.document, __: str) -> None:
+    """Begin each cell of a table with the heading of its column, for narrow screens (pages.css shows it there)."""
+    for table in page.findall(nodes.tgroup):
+        headings = [[entry.astext() for entry in row] for head in table.findall(nodes.thead) for row in head]
+        for row in (row for body in table.findall(nodes.tbody) for row in body):
+            for entry, *names in zip(row, *headings, strict=True):
+                if any(names):
+                    entry.insert(0, nodes.inline(text=" ".join(names), classes=["heading"]))
+
+
+def setup(app: Sphinx) -> None:
+    """Have cells labelled once a page is complete."""
+    app.connect("doctree-resolved", label_cells)

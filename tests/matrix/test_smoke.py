@@ -131,6 +131,17 @@ def test_up_from_nothing_is_current(site: Site) -> None:
     assert site.made() == before
 
 
+def test_what_users_can_try_themselves(site: Site) -> None:
+    """The quick set of attacks holds, nothing is left of it, and `doctor` finds nothing that is wrong."""
+    before = site.made()
+    outcome = site.firewall.call("conformance", "--format", "json")
+    assert [each for each in outcome.json["attempts"] if not each["held"]] == []
+    outcome.expect()
+    assert site.made() == before
+    checks = site.firewall.call("doctor", "--format", "json").json["checks"]
+    assert [each for each in checks if each["health"] == "failed"] == []
+
+
 def test_allowed_requests_pass(site: Site) -> None:
     """An agent with the options of `status` reaches what the rules allow, public or private."""
     private = ("origin", site.origin.address("clawker-egress"))

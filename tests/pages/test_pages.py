@@ -21,7 +21,10 @@ def browser(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
 
 @pytest.mark.usefixtures("browser")
 def test_every_page_can_be_read(tmp_path: Path) -> None:
-    """No page scrolls sideways or cuts off code, every link leads somewhere, and every picture has words."""
+    """No page scrolls sideways or cuts off code, every link leads somewhere, and every picture has words.
+
+    On a phone, every cell of a table is visible without scrolling, under the heading of its column.
+    """
     pages.build(tmp_path)
     assert pages.problems(tmp_path) == []
 
@@ -32,6 +35,8 @@ def test_what_can_t_be_read_is_found(tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(
         '<!doctype html><body><article><div style="width:2000px">wide</div><pre style="overflow:auto;width:50px">'
         'a very long line of code</pre><img src="none.png">'
+        '<div style="overflow:auto"><table><thead><tr><th>what<th>why</thead><tbody><tr><td>a thing</td>'
+        '<td style="min-width:500px">why so</td></tr></tbody></table></div>'
         '<a href="gone.html">x</a><a href="#nowhere">y</a></article>'
     )
     found = pages.problems(tmp_path)
@@ -39,6 +44,8 @@ def test_what_can_t_be_read_is_found(tmp_path: Path) -> None:
         "at 400 px scrolls sideways",
         "at 1300 px scrolls sideways",
         "cuts off code",
+        "hides a cell: why so",
+        "does not say what a cell is: a thing",
         "without words",
         "broken picture",
         "gone.html, which",
