@@ -62,7 +62,7 @@ OtelOption = Annotated[
     bool,
     typer.Option(
         "--otel",
-        help="Also send decisions, drift and metrics to the collector at `otel.endpoint`. "
+        help="Also send decisions, drift, agents and metrics to the collector at `otel.endpoint`. "
         "Needs the extra: pip install 'clawker-fw[otel]'.",
     ),
 ]
