@@ -62,6 +62,7 @@ def main() -> int:
         metavar="WORD",
         help="only attacks, or sizes of `scale`, with this word",
     )
+    attacks.add_argument("--load", type=float, default=1, help="the share of telemetry's load that is put on it")
     attacks.add_argument("--beside", action="store_true", help="also without limits, and the release before them")
     chosen = parser.parse_args()
     if not chosen.names:
@@ -75,7 +76,13 @@ def main() -> int:
         for name in BENCHMARKS if "all" in chosen.names else chosen.names:
             print(f"{name}: {_summary(name)}\n", flush=True)
             with stage(host, chosen.kind, chosen.runs) as made:
-                place = with_options(made, seconds=chosen.seconds, only=tuple(chosen.only), beside=chosen.beside)
+                place = with_options(
+                    made,
+                    seconds=chosen.seconds,
+                    only=tuple(chosen.only),
+                    beside=chosen.beside,
+                    load=chosen.load,
+                )
                 circumstances = place.circumstances()
                 try:
                     result = BENCHMARKS[name](place)

@@ -30,7 +30,7 @@ class Stage:
     """The environment of one benchmark, and what its options say if that is not the default.
 
     `runs` is the number of measurements, `seconds` the duration of an attack, `only` words of what to
-    measure, and `beside` whether to measure other releases as well.
+    measure, `beside` whether to measure other releases as well, and `load` the share of the usual load.
     """
 
     docker: APIClient
@@ -41,6 +41,7 @@ class Stage:
     seconds: float | None = None
     only: tuple[str, ...] = ()
     beside: bool = False
+    load: float = 1
 
     def up(self) -> Firewall:
         """Bring up the stack, with an origin that has its two names."""

@@ -69,7 +69,7 @@ class Scene:
     def load(self, firewall: Firewall, seconds: float) -> Turn:
         """Put a stack under load: connections at a rate, and queries beside them."""
         agent = self.agents[firewall.project]
-        pause, resolver = f"{1_000_000 // QUERIES}us", self.resolvers[firewall.project]
+        pause, resolver = f"{1_000_000 / QUERIES / self.stage.load:.0f}us", self.resolvers[firewall.project]
         asked: list[Mapping[str, Any]] = []
         # Asked directly: otherwise the engine passes queries on, and takes a share of the processors itself.
         arguments = (
@@ -81,7 +81,7 @@ class Scene:
         asking = threading.Thread(target=lambda: asked.append(agent.ask(*arguments).last))
         asking.start()
         urls = ("https://a.test/", "http://h.test/")
-        how = ("--rate", str(RATE), "--seconds", str(seconds), "--dns-server", resolver)
+        how = ("--rate", str(round(RATE * self.stage.load)), "--seconds", str(seconds), "--dns-server", resolver)
         met = agent.ask("load", *how, *urls).last
         asking.join()
         spent = {sibling: seconds - before[sibling] for sibling, seconds in _spent(siblings).items()}

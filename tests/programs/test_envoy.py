@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,8 @@ def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
 def loaded(proxy: Proxy, resource: Resource) -> str:
     """Return the digest of what Envoy has loaded for a resource, computed like by `fwctl`."""
     assert resource.envoy is not None
+    if key := resource.envoy.runtime:
+        return sha256(json.loads(proxy.admin("/runtime"))["entries"][key]["final_value"].encode()).hexdigest()
     found = []
     for entry in json.loads(proxy.admin(f"/config_dump?resource={resource.envoy.dump}")).get("configs", []):
         for key in resource.envoy.at:
