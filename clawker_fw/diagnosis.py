@@ -18,7 +18,9 @@ from clawker_fw.model import Sibling, Verdict
 from clawker_fw.pipeline import Comparison
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
+from clawker_fw.trying import attempt
 
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
@@ -178,14 +180,15 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
         return
     name = rule.destination.name
     protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
-    last = reader.trial(resolver, name, protocol.transport, rule.port).steps[-1]
-    if last.ok:
+    tried = attempt(reader, seen.observed, Target(name, protocol, rule.port))
+    last = tried.trial.steps[-1]
+    if tried.passed:
         yield Check("way-out", Health.OK, f"An agent reaches {name}:{rule.port} ({last.outcome}).")
     else:
         yield Check(
             "way-out",
             Health.FAILED,
-            f"An agent does not reach {name}:{rule.port}: {last.name}, {last.outcome}.",
+            f"An agent does not reach {name}:{rule.port}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {protocol.value}://{name}:{rule.port} --live` says at which step, and why.",
         )
 

@@ -4,43 +4,19 @@ The rules alone give an answer without an engine. A stack adds the addresses of 
 moment, and, if asked to, an attempt from the agents' network. Nothing here changes a stack.
 """
 
-import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.model import Observed, Rules, Sibling, Trial, TrialStep
+from clawker_fw.model import Observed, Rules, Sibling
 from clawker_fw.rules.explanation import Explanation
 from clawker_fw.rules.reasons import Reason
-
-_RECORD_WITHIN = 2.0
-"""Seconds until a refusal is in the siblings' records; usually it takes less than one."""
-_LOOK_EVERY = 0.1
-_LAST_LINES = 200
-_FIRST_ERROR = 400
-"""The lowest status of a response that may be a refusal of Envoy."""
+from clawker_fw.trying import Attempted, attempt
 
 _OF_RULES = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
 """Reasons that follow from the rules alone."""
 _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
 """Steps of an attempt that fail only at the siblings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """An attempt from the agents' network. `reason` is the one in our own records, if there is one."""
-
-    trial: Trial
-    reason: Reason | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the host answered."""
-        return self.reason is None and self.trial.steps[-1].ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,48 +72,11 @@ def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules:
             explained = explained.with_addresses(reader.lookup(envoy, explained.leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
-    return Answer(explained, rules, observed, attempt(reader, observed, explained) if live else None, unasked)
+    return Answer(
+        explained, rules, observed, attempt(reader, observed, explained.target) if live else None, unasked
+    )
 
 
 def _runs(observed: Observed, sibling: Sibling) -> bool:
     seen = observed.siblings.get(sibling)
     return seen is not None and seen.container.running
-
-
-def attempt(reader: EngineReader, observed: Observed, explained: Explanation) -> Attempted:
-    """Use a name as an agent would, and find the record of a refusal.
-
-    Raises:
-        EngineError: when the attempt could not be made.
-    """
-    target = explained.target
-    resolver = observed.siblings[Sibling.COREDNS].container.id
-    trial = reader.trial(resolver, target.name, target.protocol.transport, target.port)
-    last = trial.steps[-1]
-    # A datagram that leads nowhere is just not answered.
-    if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
-        return Attempted(trial, None)
-    recorder = resolver if last.name == "resolve" else observed.siblings[Sibling.ENVOY].container.id
-    return Attempted(trial, _recorded(reader, recorder, last))
-
-
-def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason | None:
-    """Wait for the record of a refused step, and return its reason. What is not refused has no record."""
-    end = time.monotonic() + _RECORD_WITHIN
-    while True:
-        for record in _records(reader.last_words(container, _LAST_LINES)):
-            if step.source and record.get("source") == step.source:
-                with suppress(ValueError):  # a word of another release
-                    return Reason(str(record.get("reason")))
-        if time.monotonic() > end:
-            return None
-        time.sleep(_LOOK_EVERY)
-
-
-def _records(lines: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
-    """Yield the records among the lines of a log, the last one first."""
-    for line in reversed(lines):
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield record

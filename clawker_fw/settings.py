@@ -5,7 +5,6 @@ and all other code receives frozen values. An unreadable file is an error and ne
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -26,12 +25,13 @@ from pydantic import (
     ValidationError,
 )
 
+from clawker_fw import mistakes
 from clawker_fw.document import Document
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import FIELDS, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
@@ -39,7 +39,6 @@ OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMA
 """Variables with our prefix that belong to command line options, not to settings."""
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
-_MOST_SHOWN = 10
 LONGEST_DURATION = 86400
 SHORTEST_IDLE = 10
 HIGHEST_LIMIT = 100_000
@@ -382,13 +381,13 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
         values = {"rules": [], **merged.values} if INCLUDE in merged.values else merged.values
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise _settings_error(error, merged) from error
+        raise mistakes.invalid(error, merged, Settings) from error
     try:
         rules = RuleSet.of(
             entry.rule(merged.place(("rules", position))) for position, entry in enumerate(settings.rules)
         )
     except ConflictsError as error:
-        raise _conflicts(error) from error
+        raise mistakes.contradicting(error) from error
     except TooManyError as error:
         raise SettingsError(
             "rules-too-many",
@@ -397,24 +396,6 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
         ) from error
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
     return Loaded(settings, rules, tuple(source.path for source in read), found, places)
-
-
-def _conflicts(error: ConflictsError) -> SettingsError:
-    """Return the error that names both rules of each conflict."""
-    found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
-    if len(found) == 1:
-        (only,) = error.conflicts
-        sentence, context = found[0], [only.first.place, only.second.place]
-    else:
-        sentence = f"{len(found)} pairs of rules contradict each other"
-        context = _some([f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)])
-    return SettingsError("rules-contradict", f"{sentence}.", context=context, hint="Keep one of the two.")
-
-
-def _some(lines: list[str]) -> list[str]:
-    """Return as many lines as a person reads, and how many there are besides."""
-    more = len(lines) - _MOST_SHOWN
-    return [*lines[:_MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _environment_document(environment: Mapping[str, str]) -> Document:
@@ -429,7 +410,7 @@ def _environment_document(environment: Mapping[str, str]) -> Document:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=_did_you_mean(name, [*known, *OPTION_VARIABLES], ENVIRONMENT_PREFIX),
+                hint=mistakes.did_you_mean(name, [*known, *OPTION_VARIABLES], ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document
@@ -442,70 +423,3 @@ def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> Itera
             yield from setting_keys(field.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _settings_error(error: ValidationError, document: Document) -> SettingsError:
-    found = error.errors(include_url=False)
-    # Missing rules are reported only if nothing else is wrong, because a mistyped key may be the reason.
-    others = [each for each in found if (each["type"], each["loc"]) != ("missing", ("rules",))]
-    problems = [_problem(details, document) for details in others or found]
-    sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
-    hint = next((hint for _, _, hint in problems if hint), "")
-    if len(sentences) == 1:
-        return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
-    return SettingsError(
-        "settings-invalid",
-        f"{document.source} has {len(sentences)} mistakes.",
-        context=_some(sentences),
-        hint=hint,
-    )
-
-
-def _problem(details: Any, document: Document) -> tuple[str, str, str]:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return the place of a problem, a sentence about it, and a hint."""
-    location = details["loc"]
-    place = document.place(location)
-    key = ".".join(str(part) for part in location if isinstance(part, str))
-    sentence, hint = f"`{key}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}", ""
-    match details["type"]:
-        case "extra_forbidden":
-            near = [known.rpartition(".")[2] for known in _siblings_of(location)]
-            sentence, hint = f"`{key}` is not a setting", _did_you_mean(str(location[-1]), near, "")
-        case "missing" if location == ("rules",):
-            sentence = "`rules` is missing, so the allowed destinations are unknown"
-            hint = "Write `rules: []` to deny everything, or list what agents may reach."
-        case "missing":
-            sentence = f"`{key}` is missing"
-        case "string_type":
-            sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
-        case "value_error":
-            sentence = str(details["ctx"]["error"])
-        case "model_type" if location[0] == "rules":
-            sentence = f"a rule is a mapping; write `dst: {details['input']}`"
-        case "model_type":
-            sentence = f"`{key}` must be a mapping"
-        case "tuple_type":
-            sentence = f"`{key}` must be a list"
-    return place, sentence, hint
-
-
-def _siblings_of(location: tuple[str | int, ...]) -> list[str]:
-    """Return the valid keys at the place of an unknown one."""
-    if location[0] == "rules" and len(location) > 1:
-        return list(FIELDS)
-    section: type[BaseModel] = Settings
-    for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
-
-
-def _did_you_mean(word: str, known: list[str], prefix: str) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return (
-        f"Did you mean `{prefix}{near[0]}`?"
-        if near
-        else f"Valid are: {', '.join(sorted(prefix + k for k in known))}."
-    )

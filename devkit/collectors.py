@@ -15,7 +15,7 @@ from typing import Any, Self
 from clawker_fw.stack.credentials import Pair
 from devkit.floor import PLACE, Lock
 from devkit.programs import machine
-from devkit.waiting import until
+from devkit.starting import wait_for
 from hatch_build import compile_program
 
 _SOURCE = Path(__file__).with_name("collector")
@@ -86,12 +86,7 @@ class Collector:
         self._log.write_bytes(b"")
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        until(self._is_ready)
-
-    def _is_ready(self) -> bool:
-        if self.process.poll() is not None:
-            raise RuntimeError(self._log.read_text())
-        return "Everything is ready" in self._log.read_text()
+        wait_for(self.process, lambda: b"Everything is ready" in self._log.read_bytes(), self._log)
 
     def stop(self) -> None:
         """Stop it. It writes down what has arrived."""

@@ -18,6 +18,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit.dns import Answer, Resolver, query
 from devkit.programs import free_port, machine
+from devkit.starting import wait_for
 from devkit.waiting import until
 
 ADDRESSING = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
@@ -44,7 +45,14 @@ class Program:
             [release.binary("coredns", machine()), "-conf", corefile], stdout=subprocess.DEVNULL
         )
         self.resolver = Resolver("127.0.0.1", self._port)
-        until(self._policy_socket.exists)
+        wait_for(self.process, self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            self.ask("ready.test")  # over UDP, the last at which it listens
+        except OSError:
+            return False
+        return True
 
     def write(self, content: bytes, path: Path | None = None) -> None:
         """Replace the list, or another file."""

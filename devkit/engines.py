@@ -12,13 +12,11 @@ import argparse
 import contextlib
 import functools
 import hashlib
-import http.client
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devkit.floor import Lock
+from devkit.starting import StartError, get, pings, wait_for
 
 ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
 APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
@@ -135,15 +134,6 @@ apt-get install --no-install-recommends --yes "$@"
 """
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket. The host is the socket's path."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
-        self.sock.connect(self.host)
-
-
 class PrivateEngine:
     """One engine. Its folder contains all of its state, and is enough to find it again."""
 
@@ -152,7 +142,8 @@ class PrivateEngine:
         self.folder = folder.resolve()
         if len(str(self.folder)) > LONGEST_FOLDER:
             raise EngineError(f"longer than the {LONGEST_FOLDER} characters unix sockets allow: {self.folder}")
-        self.host = f"unix://{self.folder}/docker.sock"
+        self._socket = self.folder / "docker.sock"
+        self.host = f"unix://{self._socket}"
         self.netns = f"engine-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
         self._names = {"PATH": PATH, "NETNS": self.netns, "FOLDER": str(self.folder)}
         self._keeper: subprocess.Popen[str] | None = None
@@ -216,12 +207,7 @@ class PrivateEngine:
 
     def version(self) -> str:
         """Return the running engine's version."""
-        return str(json.loads(self._get("/version"))["Version"])
-
-    def _get(self, path: str) -> bytes:
-        with contextlib.closing(_UnixConnection(f"{self.folder}/docker.sock")) as connection:
-            connection.request("GET", path, headers={"Host": "engine"})
-            return connection.getresponse().read()
+        return str(json.loads(get(self._socket, "/version"))["Version"])
 
     def start(self) -> None:
         """Start dockerd and return when its API answers."""
@@ -235,14 +221,10 @@ class PrivateEngine:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
-        while self._daemon.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                self._get("/_ping")
-                return
-            time.sleep(0.02)
-        tail = "\n".join((self.folder / "log").read_text(errors="replace").splitlines()[-20:])
-        raise EngineError(f"dockerd does not answer on {self.host}; the end of its log:\n{tail}")
+        try:
+            wait_for(self._daemon, lambda: pings(self._socket), self.folder / "log")
+        except StartError as error:
+            raise EngineError(f"there is no engine on {self.host}: {error}") from error
 
     def stop(self) -> None:
         """Stop dockerd as a service manager does. Containers stop with it, unless live-restore is on."""

@@ -45,6 +45,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
+from devkit.starting import listens, wait_for
 from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
@@ -371,7 +372,9 @@ _NEVER = {
 def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
     """Start the forwarder of lookups as `fwctl serve` does."""
     places = (f"{HERE}:{port}" for port in (listen, name_server))
-    return subprocess.Popen([installed_release().binary("fwctl", machine()), "forward", *places, subtrees])
+    process = subprocess.Popen([installed_release().binary("fwctl", machine()), "forward", *places, subtrees])
+    wait_for(process, lambda: listens(str(HERE), listen))
+    return process
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -422,7 +425,7 @@ class Resolving(Loading):
         super()._decide_only(resource)
         for cache in _caches(resource):
             cache.update(self._asking(cache))
-        if "cluster_type" in resource:
+        if "cluster_type" in resource and "load_assignment" in resource:
             resource["cluster_type"]["typed_config"] |= self._resolver
 
     def _asking(self, cache: Mapping[str, Any]) -> dict[str, Any]:

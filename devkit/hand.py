@@ -24,6 +24,23 @@ Body = dict[str, Any]
 """A container's configuration, in the form of `POST /containers/create`."""
 
 
+FORWARDER, RECORDER, KEEPER = 65530, 65533, 0
+"""The users whose processes are beside a sibling's program."""
+
+_KILL = """
+found=
+for each in /proc/[0-9]*; do
+  user=
+  while read -r field number _; do
+    if [ "$field" = Uid: ]; then user=$number; fi
+  done <"$each/status" || continue
+  read -r name <"$each/comm" || continue
+  if [ "$name" = fwctl ] && [ "$user" = USER ]; then kill -KILL "${each#/proc/}"; found=yes; fi
+done
+[ "$found" ]
+"""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The input for creating a container: configuration, further networks with addresses, a tar for its volume."""
@@ -126,6 +143,14 @@ class Hand:
     def inside(self, sibling: str, script: str) -> None:
         """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
+
+    def kill(self, sibling: str, user: int) -> bool:
+        """Kill our process of a user in a sibling's container, and return whether there was one."""
+        try:
+            self.inside(sibling, _KILL.replace("USER", str(user)))
+        except RuntimeError:
+            return False
+        return True
 
     def append(self, sibling: str, file: str, line: str) -> None:
         """Add a line to a file that the engine mounts: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""

@@ -7,7 +7,6 @@ Software without a licence, or with an unknown one, is an error.
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hatch_build import ARCHITECTURES, PROGRAMS, toolchain
+from hatch_build import ARCHITECTURES, PROGRAMS, go_environment, toolchain
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTICE = REPOSITORY / "NOTICE"
@@ -233,20 +232,10 @@ def _standard_library() -> Component:
 
 
 def _go(*arguments: str, program: str, architecture: str) -> str:
-    go = toolchain()
-    environment = os.environ | {
-        "CGO_ENABLED": "0",
-        "GOARCH": architecture,
-        "GOFLAGS": "",
-        "GOOS": "linux",
-        "GOROOT": str(go.parent.parent),
-        "GOTOOLCHAIN": "local",
-        "GOWORK": "off",
-    }
     ran = subprocess.run(
-        [go, *arguments],
+        [toolchain(), *arguments],
         cwd=REPOSITORY / "go" / program,
-        env=environment,
+        env=go_environment(architecture),
         capture_output=True,
         text=True,
         check=False,

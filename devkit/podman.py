@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devkit.engines import PATH, install
-from devkit.waiting import until
+from devkit.starting import pings, wait_for
 
 # Podman keeps locks and state in /run and /var/lib/containers, whatever its options are.
 _START = """
@@ -31,9 +31,7 @@ def podman(folder: Path) -> Iterator[str]:
             stderr=said,
         )
     try:
-        until(lambda: process.poll() is not None or socket.exists())
-        if process.poll() is not None:
-            raise RuntimeError(f"podman has ended: {log.read_text()}")
+        wait_for(process, lambda: pings(socket), log)
         yield f"unix://{socket}"
     finally:
         process.terminate()

@@ -22,7 +22,7 @@ from typing import Any
 from docker import APIClient
 
 from devkit.engines import PrivateEngine, install
-from devkit.waiting import until
+from devkit.starting import wait_for
 
 USER, PASSWORD = "agent-keeper", "open sesame"
 _HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
@@ -130,9 +130,7 @@ def _serving(engine: PrivateEngine, address: str, argv: Sequence[str], log: Path
             engine.network_argv(*argv), stdout=said, stderr=said, cwd=Path(__file__).parent.parent
         )
     try:
-        until(lambda: process.poll() is not None or _answers(engine, address))
-        if process.poll() is not None:
-            raise RuntimeError(f"{argv[0]} has ended: {log.read_text()}")
+        wait_for(process, lambda: _answers(engine, address), log)
         yield
     finally:
         process.terminate()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devkit.engines import PATH, install, install_engine
-from devkit.waiting import until
+from devkit.starting import pings, wait_for
 
 _SCRIPT = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
@@ -44,9 +44,7 @@ def rootless_engine() -> Iterator[str]:
                 stderr=said,
             )
         try:
-            until(lambda: process.poll() is not None or socket.exists())
-            if process.poll() is not None:
-                raise RuntimeError(f"the rootless engine has ended: {log.read_text()}")
+            wait_for(process, lambda: pings(socket), log)
             yield f"unix://{socket}"
         finally:
             process.kill()

@@ -1,7 +1,6 @@
 """A real sshd (Debian's openssh-server) on loopback, and an `ssh` configured for it, separate from the user's."""
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devkit.engines import PATH, install, install_client
-from devkit.waiting import until
+from devkit.programs import free_port
+from devkit.starting import wait_for
 
 _SERVER = """\
 ListenAddress 127.0.0.1
@@ -57,7 +57,7 @@ def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
     """Yield an engine over ssh, which ends afterwards. `path` is the PATH on the remote side."""
     install_client()
     install({"sshd": "openssh-server", "ssh": "openssh-client"})
-    port = _free_port()
+    port = free_port()
     for name in ("host", "user"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True, timeout=60
@@ -71,9 +71,7 @@ def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
     with log.open("wb") as said:
         process = subprocess.Popen(["unshare", "--mount", "sh", "-c", _START, *daemon], stdout=said, stderr=said)
     try:
-        until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes())
-        if process.poll() is not None:
-            raise RuntimeError(f"sshd has ended: {log.read_text()}")
+        wait_for(process, lambda: b"Server listening" in log.read_bytes(), log)
         yield Door(f"ssh://root@127.0.0.1:{port}", variables, log)
     finally:
         process.terminate()
@@ -87,9 +85,3 @@ def _ssh(folder: Path) -> Path:
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {folder}/client "$@"\n')
     wrapper.chmod(0o755)
     return wrapper.parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

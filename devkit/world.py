@@ -10,7 +10,7 @@ from typing import Any
 
 from devkit.engines import PrivateEngine
 from devkit.peers import peer_program
-from devkit.waiting import until
+from devkit.starting import wait_for
 
 WORLD = "203.0.113.10"
 """The origin's address in TEST-NET-3 (RFC 5737), assigned in the engine's network namespace."""
@@ -67,9 +67,7 @@ class Internet:
         self._stack.callback(running.wait)
         self._stack.callback(running.terminate)
         program = Program(path)
-        until(lambda: running.poll() is not None or any(line["event"] == "ready" for line in program.said()))
-        if running.poll() is not None:
-            raise RuntimeError(f"{arguments} has ended with {running.returncode}")
+        wait_for(running, lambda: any(line["event"] == "ready" for line in program.said()), path)
         return program
 
     def resolve(self, zone: Mapping[str, Sequence[str]], *options: str) -> Program:

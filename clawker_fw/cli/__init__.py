@@ -14,6 +14,7 @@ from clawker_fw.cli import (  # noqa: F401 - they register their commands
     logs,
     overview,
     rules,
+    service,
     stack,
     status,
     watching,

@@ -67,33 +67,33 @@ def denials(
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.cli import connection
-    from clawker_fw.denials import reading
-    from clawker_fw.denials.agents import AgentNames
-    from clawker_fw.denials.answer import Selection, answer
+    from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
-    wanted = Selection(agent, frozenset(reason or ()), top)
     engine = connection.connect_engine(chosen)
-    found = reading.sources(engine, chosen.project)
+    found = sources(engine, chosen.project)
+    # What follows is imported and read while the engine sends its logs, which takes it longer.
+    begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
+    from clawker_fw.denials.agents import AgentNames
+    from clawker_fw.denials.answer import Selection, answer
+    from clawker_fw.denials.tally import stamp
+    from clawker_fw.report import denials as report
+    from clawker_fw.report import terminal, text
+
+    wanted = Selection(agent, frozenset(reason or ()), top)
     adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project)
     names.look(found.agents, now)
-    if follow:
+    if begun is None:
         _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
         return
-    refusals = reading.read(engine, found, None if since is None else now - since)
-    told = answer(refusals, names, wanted, adviser, reading.stamp(now).decode())
-    from clawker_fw.report import denials as report
-
+    refusals = with_counted(engine, found, begun.refusals())
+    told = answer(refusals, names, wanted, adviser, stamp(now).decode())
     if as_rules:
-        from clawker_fw.report import terminal
-
         terminal.answer(report.rules_text(told.targets()))
     elif format_ is Format.JSON:
         print_json(report.denials_document(told))
     else:
-        from clawker_fw.report import text
-
         text.console().print(report.denials_report(told))
 
 
@@ -130,6 +130,7 @@ def _follow(
     from clawker_fw.denials import reading
     from clawker_fw.denials.answer import Denial
     from clawker_fw.denials.following import Following
+    from clawker_fw.errors import RefusedError
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
@@ -139,7 +140,8 @@ def _follow(
             address = counted.refusal.agent
             if address not in known:
                 known.add(address)
-                telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
+                with suppress(RefusedError):  # the stack has gone since
+                    telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
             name = telling.names.of(address, counted.last)
             if not wanted.takes(counted, name):
                 continue

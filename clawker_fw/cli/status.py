@@ -91,10 +91,10 @@ def _refusals(engine: "EngineReader", project: str) -> "Sequence[Counted]":
     from clawker_fw.denials import reading
 
     try:
-        found = reading.read(engine, reading.sources(engine, project), time.time() - _RECENT_SECONDS)
+        found = reading.sources(engine, project)
     except RefusedError:
         return ()
-    return found.counted
+    return reading.Reading(engine, found, time.time() - _RECENT_SECONDS).refusals().counted
 
 
 def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":

@@ -1,19 +1,27 @@
-"""The commands that keep a stack current: `watch`, and `service`, which runs `watch` under systemd."""
+"""The command that keeps a stack current until it is stopped."""
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, app
-from clawker_fw.cli.parameters import DrainOption, Options, duration, written
-from clawker_fw.errors import ExitCode, SettingsError, UsageError
-from clawker_fw.report import log, terminal
+from clawker_fw.cli.app import app
+from clawker_fw.cli.parameters import DrainOption, Options
+from clawker_fw.cli.watch_options import (
+    HealOption,
+    IntervalOption,
+    ListenOption,
+    OnOpenOption,
+    OtelOption,
+    require_otlp,
+)
+from clawker_fw.errors import ExitCode
+from clawker_fw.report import log
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.on_open import OnOpen
 
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.service import Unit
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
@@ -30,74 +37,8 @@ if TYPE_CHECKING:
     from clawker_fw.watch.page import Pages
 
 
-_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
-
-
-def _interval(text: str) -> float:
-    seconds = duration(text)
-    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
-        raise typer.BadParameter("an interval is from 1s to 24h")
-    return seconds
-
-
-def _checked_address(text: str | None) -> str | None:
-    if text is None:
-        return None
-    from clawker_fw.watch.page import parse_address
-
-    try:
-        return str(parse_address(text))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 _COLLECTED_OFTEN = (700, 10, 10)
 """The garbage collector's default thresholds in Python 3.11: this process may run for months."""
-
-HealOption = Annotated[
-    Heal,
-    typer.Option(
-        "--heal",
-        metavar="tamper|all|none",
-        help="Which differences to close: changes made by hand (tamper), all, or none. "
-        "With tamper, changed settings and upgrades wait for `run`.",
-    ),
-]
-IntervalOption = Annotated[
-    float,
-    typer.Option(
-        "--interval",
-        metavar="DURATION",
-        parser=_interval,
-        help="How often to compare the stack when no event arrives, plus or minus 10 %.",
-    ),
-]
-ListenOption = Annotated[
-    str | None,
-    typer.Option(
-        "--listen",
-        metavar="ADDRESS",
-        callback=_checked_address,
-        help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
-    ),
-]
-OtelOption = Annotated[
-    bool,
-    typer.Option(
-        "--otel",
-        help="Also send decisions, drift, agents and metrics to the collector at `otel.endpoint`. "
-        "Needs the extra: pip install 'clawker-fw[otel]'.",
-    ),
-]
-OnOpenOption = Annotated[
-    OnOpen,
-    typer.Option(
-        "--on-open",
-        metavar="warn|detach|stop",
-        help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
-        "off the agent network (detach), or stop it.",
-    ),
-]
 
 
 @app.command()
@@ -179,91 +120,6 @@ def watch(
     manager.stopping()
 
 
-service_app = typer.Typer(
-    cls=Commands,
-    name="service",
-    help="Run `clawker-fw watch` as a systemd service.",
-    rich_markup_mode=None,
-)
-app.add_typer(service_app)
-
-SystemOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--system/--user",
-        help="A system service, or a service of the user. Default: system for root, else user.",
-    ),
-]
-
-
-@service_app.command("install")
-def service_install(
-    context: typer.Context,
-    *,
-    system: SystemOption = None,
-    heal: HealOption = Heal.TAMPER,
-    interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
-    listen: ListenOption = None,
-    otel: OtelOption = False,
-    on_open: OnOpenOption = OnOpen.WARN,
-    drain_timeout: DrainOption = None,
-) -> None:
-    """Start `clawker-fw watch` with these options, now and at boot.
-
-    Writes a systemd unit. A user's service runs while that user is logged in; after `loginctl enable-linger` it
-    also starts at boot.
-
-    Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
-    """
-    from clawker_fw import service
-
-    options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
-    if listen:
-        options += ["--listen", listen]
-    if otel:
-        _require_otlp(context.obj)  # missing settings are better found now than by the service
-        options += ["--otel"]
-    if drain_timeout is not None:
-        options += ["--drain-timeout", written(drain_timeout)]
-    unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
-    started = service.install(unit)
-    terminal.answer(f"Wrote {unit.path}.")
-    if started:
-        moment = "boot" if unit.scope is service.Scope.SYSTEM else "login"
-        terminal.answer(f"{unit.name} has been started, and starts again at every {moment}.")
-    else:
-        command = f"systemctl --{unit.scope} enable --now {unit.name}"
-        terminal.answer(f"systemd is not running here, so nothing was started. Once it is: {command}")
-
-
-@service_app.command("uninstall")
-def service_uninstall(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Stop the service and remove its unit. The stack stays as it is.
-
-    Example: clawker-fw service uninstall
-    """
-    from clawker_fw import service
-
-    unit = _named_unit(context.obj, system=system)
-    terminal.answer(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
-
-
-@service_app.command("status")
-def service_status(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Show whether the service is installed and running. Exit 0 when it is, else 1.
-
-    Example: clawker-fw service status || clawker-fw service install
-    """
-    from clawker_fw import service
-
-    unit = _named_unit(context.obj, system=system)
-    found = service.state(unit)
-    active = found.active or "not running: systemd is not running here"
-    terminal.answer(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
-    if not found.installed or found.active != "active":
-        raise typer.Exit(ExitCode.DRIFT)
-
-
 @contextmanager
 def _connected(chosen: Options) -> "Iterator[EngineWriter]":
     """Connect to the engine that the options choose, and close the connections afterwards."""
@@ -319,7 +175,7 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
     if metrics is None:
         yield
         return
-    _require_otlp(chosen)
+    require_otlp(chosen)
     import time
 
     from clawker_fw.watch import otlp
@@ -340,25 +196,6 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
 
 _FOUND_SECONDS = 600.0
 """How long a destination is used. Its certificate is made for it, and lives much longer."""
-
-
-def _require_otlp(chosen: Options) -> None:
-    """Check that the settings name a collector, and that the extra is installed.
-
-    Raises:
-        SettingsError, UsageError: otherwise.
-    """
-    if given.load(chosen).settings.otel.endpoint is None:
-        raise SettingsError(
-            "no-endpoint",
-            "`--otel` needs the setting `otel.endpoint`, which names the collector.",
-            hint="Set it to HOST:PORT, or leave out `--otel`.",
-        )
-    try:
-        import clawker_fw.watch.otlp  # noqa: F401 - only whether it can be imported
-    except ModuleNotFoundError as error:
-        hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
-        raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error
 
 
 def _destination(chosen: Options, release: "Release") -> "Destination":
@@ -419,45 +256,3 @@ def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
-    """Return a unit with the project's name only, for finding the installed one."""
-    from clawker_fw.service import Scope, Unit, default_scope
-
-    scope = default_scope() if system is None else Scope.SYSTEM if system else Scope.USER
-    return Unit(scope, chosen.project, (), 0)
-
-
-def _unit(
-    chosen: Options, *, system: bool | None, options: list[str], interval: float, listen: str | None
-) -> "Unit":
-    """Return a unit that runs the watcher with these options. The settings must be valid."""
-    from dataclasses import replace
-
-    import platformdirs
-
-    from clawker_fw import service, settings
-    from clawker_fw.watch.page import parse_address
-
-    state = platformdirs.user_state_path("clawker-fw")
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
-    if loaded.source:
-        before += ["--config", str(loaded.source.absolute())]
-    for name, value in (("--host", chosen.host), ("--context", chosen.context)):
-        before += [name, value] if value else []
-    return replace(
-        _named_unit(chosen, system=system),
-        arguments=[*before, "watch", *options],
-        interval=interval,
-        variables={
-            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
-            "XDG_STATE_HOME": str(
-                state.parent
-            ),  # that of the user who installs it: `run` uses the same certificates
-        },
-        socket=parse_address(listen).path if listen else None,
-        state=state,
-    )

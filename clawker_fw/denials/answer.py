@@ -1,11 +1,12 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clawker_fw.denials.advice import Advice, Adviser, target_of
 from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
+from clawker_fw.denials.tally import NOBODY
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 
@@ -43,13 +44,15 @@ class Answer:
     """The refusals that were asked for, the latest last, or with `top` those that happened most often, most first.
 
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
-    `suppressed` how many were never written down, by the agent.
+    `suppressed` how many were never written down, by the agent. `unattributed` were not either, and nobody knows
+    whose they are.
     """
 
     denials: tuple[Denial, ...]
     left_out: int = 0
     more: int = 0
-    suppressed: Mapping[str, int] | None = None
+    suppressed: Mapping[str, int] = field(default_factory=dict)
+    unattributed: int = 0
 
     def targets(self) -> Iterable[Target]:
         """Yield what agents wanted and rules could allow."""
@@ -70,11 +73,12 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     suppressed = {
         agents.of(address, now) or address: times
         for address, times in sorted(refusals.suppressed.items())
-        if wanted.agent in {"", address, agents.of(address, now)}
+        if address != NOBODY and wanted.agent in {"", address, agents.of(address, now)}
     }
     return Answer(
         tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
         found - len(chosen),
         refusals.more,
         suppressed,
+        0 if wanted.agent else refusals.suppressed.get(NOBODY, 0),
     )

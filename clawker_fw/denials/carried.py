@@ -6,10 +6,13 @@ convenience: it must neither make a replacement fail nor delay it.
 """
 
 import gzip
+import json
 import zlib
+from contextlib import suppress
 
-from clawker_fw.denials.tally import STAMP
+from clawker_fw.denials.tally import NOBODY, STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
@@ -32,8 +35,16 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
         for some in log:
             lines += [line for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
+        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+            lines.append(_counted(engine, predecessor))
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
+
+
+def _counted(engine: EngineReader, container: str) -> bytes:
+    """Return a line that tells how many refusals a container has counted without one."""
+    told = {"source": NOBODY, "suppressed": engine.suppressed(container)}
+    return stamp(engine.clock()) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:

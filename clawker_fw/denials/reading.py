@@ -4,17 +4,18 @@ An engine reads a log from its end as quickly as it is asked for lines, but look
 more and more lines are asked for until they are old enough.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
 from clawker_fw.background import in_background
 from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import NOBODY, Tally, stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import NotFoundError, RefusedError
+from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.stack import labels
 from clawker_fw.stack.topology import network_names
@@ -25,7 +26,10 @@ FIRST_LINES, _FURTHER = 10_000, 4
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where refusals are on record: our containers by sibling, and the agents' names by address."""
+    """Where refusals are on record: our containers by sibling, and the names of agents by address.
+
+    The siblings' own are among them: `doctor` and `explain --live` try names from CoreDNS's container.
+    """
 
     containers: tuple[tuple[Sibling, str], ...]
     agents: Mapping[str, str]
@@ -44,7 +48,7 @@ def sources(reader: EngineReader, project: str) -> Sources:
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        elif network in each.networks and each.networks[network].address:
+        if network in each.networks and each.networks[network].address:
             agents[each.networks[network].address] = each.name
     if not found:
         raise RefusedError(
@@ -61,28 +65,41 @@ def _sibling(container: ContainerSummary, project: str) -> Sibling | None:
     return None
 
 
-def stamp(moment: float) -> bytes:
-    """Return a time in seconds since 1970 as an engine writes it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
+class Reading:
+    """The logs of some containers, which are being read in the background since this was made."""
+
+    def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
+        """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""
+        begin = b"" if since is None else stamp(since)
+        self._begun: list[tuple[Sibling, Future[Tally]]] = [
+            (sibling, in_background(records, reader, each, begin)) for sibling, each in found.containers
+        ]
+
+    def refusals(self) -> Refusals:
+        """Return what was refused.
+
+        Raises:
+            EngineError: when a log can't be read.
+        """
+        tallies = []
+        for sibling, each in self._begun:
+            with suppress(NotFoundError):  # replaced meanwhile
+                tallies.append((sibling, each.result()))
+        return read_tallies(tallies)
 
 
-def read(reader: EngineReader, found: Sources, since: float | None = None) -> Refusals:
-    """Read what was refused since a time, in seconds since 1970; without one, all that is kept.
+def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
+    """Add the refusals that Envoy has only counted since it started.
 
-    Raises:
-        EngineError: when a log can't be read.
+    They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
     """
-    return read_tallies(tallies(reader, found, b"" if since is None else stamp(since)))
-
-
-def tallies(reader: EngineReader, found: Sources, since: bytes) -> list[tuple[Sibling, Tally]]:
-    """Count the lines of each container since a time as an engine writes it."""
-    reading = [(sibling, in_background(records, reader, each, since)) for sibling, each in found.containers]
-    counted = []
-    for sibling, each in reading:
-        with suppress(NotFoundError):  # replaced meanwhile
-            counted.append((sibling, each.result()))
-    return counted
+    if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
+        return refusals
+    suppressed = Counter(refusals.suppressed)
+    for sibling, container in found.containers:
+        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+            suppressed[NOBODY] += reader.suppressed(container) if sibling is Sibling.ENVOY else 0
+    return replace(refusals, suppressed=+suppressed)
 
 
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:
@@ -92,10 +109,11 @@ def records(reader: EngineReader, container: str, since: bytes) -> Tally:
         EngineError: when its log can't be read.
     """
     wanted = FIRST_LINES if since else None
+    earlier = in_background(carried, reader, container)
     while True:
         tally, first, lines = Tally(), b"", 0
-        tally.add(carried(reader, container), since)
         with reader.log(container, wanted) as log:
+            tally.add(earlier.result(), since)
             for some in log:
                 first = first or some[0]
                 lines += len(some)

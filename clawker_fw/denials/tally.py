@@ -7,6 +7,7 @@ So a log of a million lines is counted without reading a line as JSON; only line
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 MOST_LINES = 100_000
 """Different lines that are kept. More are only counted."""
@@ -15,11 +16,20 @@ STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""
 
 _TIME = re.compile(rb'"time":"[^"]*"')
-_PORT = re.compile(rb'(?<=[0-9]):[0-9]+"')
+_PORT = re.compile(rb':(?<=[0-9]:)[0-9]+"')
 _NUMBER = re.compile(rb',"suppressed":[0-9]+')
-"""What varies. Patterns with constant replacements are the quickest: a template is expanded in Python."""
+"""What varies. A pattern that begins with a constant is found quickest: any other is tried at every octet. And a
+constant replacement is quickest, because a template is expanded in Python."""
 
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
+
+NOBODY = ""
+"""In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
+
+
+def stamp(moment: float) -> bytes:
+    """Return a time in seconds since 1970 as an engine writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
 class Tally:

@@ -31,7 +31,7 @@ from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.probe import read_lookup, read_probe, read_trial
+from clawker_fw.engine.probe import read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
@@ -119,7 +119,7 @@ _GOING = {"removing", "dead"}
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
 
-_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "try": 45.0}
+_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "try": 45.0}
 _HELPER_SECONDS = 120.0
 """For how long fwctl may be silent, beside the seconds that it is given."""
 
@@ -248,6 +248,10 @@ class DockerEngine:
     def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
         """See `EngineReader`."""
         return read_trial(self._answer(container, "try", name, protocol, str(port)))
+
+    def suppressed(self, container: str) -> int:
+        """See `EngineReader`."""
+        return read_suppressed(self._answer(container, "suppressed"))
 
     def _answer(self, container: str, verb: str, *arguments: str) -> Any:  # noqa: ANN401 - JSON
         """Return the one line that a verb of fwctl answers with."""

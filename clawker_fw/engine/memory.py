@@ -134,6 +134,12 @@ class MemoryEngine:
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
         return memory_helper.trial(inside, name, protocol)
 
+    def suppressed(self, container: str) -> int:
+        """See `EngineReader`."""
+        inside = self._running(container, "suppressed")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
+        return inside.suppressed
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])
@@ -149,20 +155,23 @@ class MemoryEngine:
         """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
         del errors
         inside = self.inside(container)
+        first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
         left = threading.Event()
 
-        def arriving() -> Iterator[list[bytes]]:
-            at = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
+        def arriving(at: int) -> Iterator[list[bytes]]:
             while True:
-                written, at = inside.log[at:], len(inside.log)
+                runs = (
+                    inside.status == "running" and inside.id in self._containers
+                )  # before the last lines are read
+                written = inside.log[at:]
+                at += len(written)
                 if written:
                     yield [f"{inside.logged_at} {line}\n".encode() for line in written]
-                runs = inside.status == "running" and inside.id in self._containers
                 if not follow or not runs or left.wait(0.01):
                     return
 
         try:
-            yield arriving()
+            yield arriving(first)
         finally:
             left.set()
 

@@ -11,6 +11,7 @@ from clawker_fw.model import (
     File,
     Records,
     Refused,
+    Restart,
     ServerCertificate,
     Trial,
 )
@@ -40,6 +41,8 @@ class MemoryContainer:
     log: list[str] = field(default_factory=list)
     logged_at: str = "2026-01-01T00:00:00.000000000Z"
     """The time of every line in its log."""
+    suppressed: int = 0
+    """Refusals that it has counted without a line about them."""
     live: dict[str, str] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
@@ -54,6 +57,7 @@ class MemoryContainer:
     collector: ServerCertificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    helper_restarts: tuple[Restart, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of names, as its resolver knows them."""
     tried: Trial | None = None

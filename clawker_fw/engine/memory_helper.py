@@ -54,6 +54,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
         program=inside.program,
         processes=inside.processes,
+        restarts=inside.helper_restarts,
         unhealthy=inside.unhealthy,
         error=inside.silent,
     )

@@ -85,6 +85,9 @@ class EngineReader(Protocol):
     def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
         """Use a name as an agent would, from CoreDNS's running container. It takes up to 25 s."""
 
+    def suppressed(self, container: str) -> int:
+        """Return how many refusals a sibling, in its running container, has counted without a line about them."""
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
 

@@ -10,6 +10,7 @@ from clawker_fw.model import (
     Probe,
     Records,
     Refused,
+    Restart,
     ServerCertificate,
     Trial,
     TrialStep,
@@ -48,6 +49,10 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
+            restarts=tuple(
+                Restart(str(each["helper"]), int(each["count"]), str(each["last"]), str(each["reason"]))
+                for each in answer.get("restarts") or ()
+            ),
             unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )
@@ -69,6 +74,18 @@ def _read_certificate(shown: Mapping[str, Any] | None) -> ServerCertificate | No
         float(shown["ends"]),
         str(shown["sha256"]),
     )
+
+
+def read_suppressed(answer: Mapping[str, Any]) -> int:
+    """Read the output of `fwctl suppressed`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return int(answer["refusals"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
 
 
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:

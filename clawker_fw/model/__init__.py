@@ -37,6 +37,7 @@ from clawker_fw.model.observed import (
     Probe,
     Records,
     Refused,
+    Restart,
     ServerCertificate,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
@@ -76,6 +77,7 @@ __all__ = [
     "Probe",
     "Records",
     "Refused",
+    "Restart",
     "Role",
     "Rules",
     "ServerCertificate",

@@ -180,6 +180,19 @@ NO_RECORDS = Records()
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """A process beside a program that has ended and was started again.
+
+    `count` is how often since the container started, `last` when the last time, and `reason` how it ended.
+    """
+
+    helper: str
+    count: int
+    last: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
@@ -188,9 +201,10 @@ class Probe:
     from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
     to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
     `records` counts what has been sent to a collector, and `collector` is the certificate that it showed last, as
-    far as the sibling sees it. `program` is the command line of the
-    serving process, and `processes` are unknown ones. `unhealthy` is the reason for which a health check would
-    fail now, and `error` the reason for which the program did not answer; both are empty if all is well.
+    far as the sibling sees it. `program` is the command line of the serving process, and `processes` are unknown
+    ones, and missing ones. `restarts` are of those beside the serving one. `unhealthy` is the reason for which a
+    health check would fail now, and `error` the reason for which the program did not answer; both are empty if all
+    is well.
     """
 
     build: str = ""
@@ -207,6 +221,7 @@ class Probe:
     collector: ServerCertificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    restarts: tuple[Restart, ...] = ()
     unhealthy: str = ""
     error: str = ""
 

@@ -24,7 +24,8 @@ def advice(
     """
     alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
     renewals = (Advice("telemetry-renewal", each) for each in due)
-    return (*(each for each in alone if each), *renewals, *_disputed_addresses(observed, desired))
+    further = (*_disputed_addresses(observed, desired), *_restarts(observed))
+    return (*(each for each in alone if each), *renewals, *further)
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
@@ -88,6 +89,18 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
             address, _, hardware = other.partition(" ")
             if address not in known:
                 yield Advice("address-disputed", _dispute(address, hardware, observed, desired))
+
+
+def _restarts(observed: Observed) -> Iterator[Advice]:
+    """Tell of processes beside a program that were started again. What keeps ending is a finding."""
+    for sibling, seen in observed.siblings.items():
+        for each in seen.probe.restarts if seen.probe else ():
+            times = f"{each.count:,} times" if each.count > 1 else "once"
+            yield Advice(
+                "helper-restarted",
+                f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
+                f"the last time at {each.last} ({each.reason}). It was started again.",
+            )
 
 
 def _dispute(address: str, hardware: str, observed: Observed, desired: Desired) -> str:

@@ -77,7 +77,7 @@ def document(loaded: Loaded, named_by: str, found: Sequence[Value]) -> dict[str,
 
 def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableType:
     """Return the settings for people."""
-    rows = [[each.key, _written(each.value), each.place or each.origin.value] for each in found]
+    rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
     number = len(loaded.rules.rules)
     rows.insert(0, ["rules", f"{number:,}, see `clawker-fw rules list`", loaded.places.get("rules", "")])
     path = str(loaded.source or "only environment variables")
@@ -86,10 +86,11 @@ def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableT
     )
 
 
-def _written(value: object) -> str:
-    """Return a value as a person would write it."""
+def _written(setting: Value) -> str:
+    """Return a value as a person would write it. Only those of telemetry have no other value when not set."""
+    value = setting.value
     if value is None:
-        return "chosen by the stack"
+        return "not set" if setting.key.startswith("otel.") else "chosen by the stack"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

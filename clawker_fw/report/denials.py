@@ -31,9 +31,11 @@ def _notes(answer: Answer) -> Iterator[str]:
         yield f"{answer.left_out:,} more different refusals; leave out --top for all."
     if answer.more:
         yield f"{answer.more:,} more refusals: too many different ones to tell them apart."
-    for agent, times in (answer.suppressed or {}).items():
+    for agent, times in answer.suppressed.items():
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
-    if not (answer.denials or answer.left_out or answer.more):
+    if answer.unattributed:
+        yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
+    if not (answer.denials or answer.left_out or answer.more or answer.suppressed or answer.unattributed):
         yield "Nothing was refused."
 
 
@@ -74,7 +76,8 @@ def denials_document(answer: Answer) -> dict[str, Any]:
         "denials": [denial_document(each) for each in answer.denials],
         "left_out": answer.left_out,
         "more": answer.more,
-        "suppressed": dict(answer.suppressed or {}),
+        "suppressed": dict(answer.suppressed),
+        "unattributed": answer.unattributed,
     }
 
 

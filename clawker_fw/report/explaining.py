@@ -6,12 +6,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.explaining import Answer, Attempted
+from clawker_fw.explaining import Answer
 from clawker_fw.report.documents import SCHEMA, live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
 from clawker_fw.rules.explanation import Difference, Explanation, Near
 from clawker_fw.rules.schema import Rule
+from clawker_fw.trying import Attempted
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",

@@ -30,7 +30,7 @@ ORIGIN = "state/origin.json"
 CARRIED = "state/refusals.jsonl.gz"
 """The last lines of the logs of those that a sibling has replaced."""
 
-KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED})
+KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json"})
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
 UNFINISHED = ("good.new", "restore", "restore.new", "stage")

@@ -80,7 +80,7 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 
 # --- which events matter --------------------------------------------------------------------------------------
 
-_OURS_TO_RUN = {f"{HELPER_PATH} {verb}" for verb in ("probe", "probe without-envoy", "health")}
+_OURS_TO_RUN = {f"{HELPER_PATH} {verb}" for verb in ("probe", "probe without-envoy", "health", "suppressed")}
 """Read-only commands in our containers: probes, and the engine's health check every few seconds."""
 
 _OURS_TO_ASK = tuple(f"{HELPER_PATH} {verb} " for verb in ("lookup", "try"))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
 from clawker_fw.denials.agents import AgentNames
-from clawker_fw.denials.reading import records, sources, stamp
+from clawker_fw.denials.reading import records, sources
 from clawker_fw.denials.refusal import read_tallies
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import NOBODY, Tally, stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import FirewallError, NotFoundError
+from clawker_fw.errors import EngineError, FirewallError, NotFoundError
 from clawker_fw.model import Sibling
 from clawker_fw.rules.reasons import Reason
 
@@ -34,6 +34,8 @@ class RefusalCounter:
         self._project = project
         self._count = count
         self._read_to: dict[Sibling, bytes] = {}
+        self._counted: dict[str, int] = {}
+        """By container, the refusals that it had counted without a line at the last look."""
 
     def look(self, reader: EngineReader) -> None:
         """Count what has been refused since the last look, by the engine's clock.
@@ -43,16 +45,31 @@ class RefusalCounter:
         """
         there, now = sources(reader, self._project), reader.clock()
         AgentNames(reader.facts().endpoint, self._project).look(there.agents, now)
-        self._read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
+        first = not self._read_to
+        if first:
+            self._read_to = dict.fromkeys(Sibling, stamp(now))
         found: dict[Sibling, list[Tally]] = {}
         for sibling, container in there.containers:
             try:
                 tally = records(reader, container, self._read_to[sibling] + _AFTER)
             except NotFoundError:  # replaced meanwhile
                 continue
+            tally.suppressed.pop(NOBODY, None)  # what a predecessor has counted
+            # Envoy writes down the first ones, so without these there are no others.
+            if sibling is Sibling.ENVOY and (first or any(tally)):
+                more = self._counted_since(reader, container)
+                tally.suppressed[NOBODY] = 0 if first else more
             found.setdefault(sibling, []).append(tally)
         for sibling, tallies in found.items():
             self._take(sibling, tallies)
+
+    def _counted_since(self, reader: EngineReader, container: str) -> int:
+        """Return how many more refusals Envoy has counted without a line since the last look, or its start."""
+        before = self._counted.get(container, 0)
+        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+            counted = self._counted[container] = reader.suppressed(container)
+            return counted - before if counted >= before else counted
+        return 0
 
     def _take(self, sibling: Sibling, tallies: list[Tally]) -> None:
         refusals = read_tallies([(sibling, each) for each in tallies])

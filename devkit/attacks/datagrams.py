@@ -50,7 +50,7 @@ DATAGRAMS = (
     ),
     Attack(
         "A datagram to a name that does not exist", _sends(f"{{nobody}}:{HOST_PORT}"), "no answer",
-        control=_ANSWERED,
+        Reason.NO_ADDRESS, "nobody.test", _ANSWERED,
     ),
     _knocks("A datagram to a port without a rule", f"{{{TALK}}}:53", f"{TALK}.test"),
     _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443", OWN),

@@ -21,6 +21,9 @@ REFERENCE = "clawker-fw/clients"
 WORKS, REFUSED, HALF = "works.test", "refused.test", "half.test"
 """Names below these are allowed, are not, or are with another protocol or port only."""
 
+DOCUMENTED = ("example.com", "cdn.example.net", "example.org", "npm.example.org", "pypi.example.org")
+"""Names below these are in the recipes of the documentation."""
+
 _SUITE = "trixie"
 _PACKAGES = (
     *("ca-certificates", "curl", "git", "nodejs", "npm", "openjdk-21-jdk-headless", "openssh-client", "openssl"),
@@ -114,7 +117,7 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
         subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
         shutil.copytree(_CONTENT, here)
         compile_program(_CONTENT / "fetch", here / "fetch-go", architecture)
-        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF))
+        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF, *DOCUMENTED))
         _in_root(_FURNISH, root, here, names)
         _keep(root, archive)
 

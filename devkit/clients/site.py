@@ -11,7 +11,7 @@ from typing import Any
 
 from docker import APIClient
 
-from devkit.clients.image import HALF, REFUSED, WORKS, load
+from devkit.clients.image import DOCUMENTED, HALF, REFUSED, WORKS, load
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
@@ -67,8 +67,8 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, rules: tuple[Mapping[str, Any], ...]) -> Iterator[Site]:
-    """Yield a site with a stack that has these rules."""
+def site(folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None) -> Iterator[Site]:
+    """Yield a site with a stack that has these rules, or without a stack."""
     install_client()
     said, settings = folder / "said", folder / "settings"
     said.mkdir()
@@ -84,6 +84,8 @@ def site(folder: Path, rules: tuple[Mapping[str, Any], ...]) -> Iterator[Site]:
             {f"*.{WORKS}": [WEB]}
             | {f"{name}.{WORKS}": [address] for name, address in GIT.items()}
             | {f"*.{zone}": [address] for zone, address in FORBIDDEN.items()}
+            | {f"*.{zone}": [WEB] for zone in DOCUMENTED}
+            | {"git.example.com": [GIT["one"]]}
         )
         for address in FORBIDDEN.values():
             engine.run_in_network(["iptables", "-I", "INPUT", "-d", address])
@@ -92,10 +94,11 @@ def site(folder: Path, rules: tuple[Mapping[str, Any], ...]) -> Iterator[Site]:
         servers.append(_serve(docker, image, "git", "one", GIT["one"], *FORBIDDEN.values()))
         servers.append(_serve(docker, image, "git", "two", GIT["two"]))
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings)
-        firewall.write(*rules)
-        firewall.run()
+        firewall.write(*rules or ())
+        if rules is not None:
+            firewall.run()
         until(lambda: all(_answers(engine, address, port) for address, ports in _PORTS.items() for port in ports))
-        flags = firewall.call("agent", "flags").expect().out.strip()
+        flags = "" if rules is None else firewall.call("agent", "flags").expect().out.strip()
         yield Site(engine, docker, firewall, image, flags, tuple(servers))
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
-from devkit.hand import Hand
+from devkit.hand import KEEPER, RECORDER, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
 from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+from devkit.waiting import until
 
 
 def _start_a_process(hand: Hand) -> None:
@@ -30,16 +31,13 @@ def _lead_around_the_guard(hand: Hand) -> None:
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
-_KILL_FWCTL = """
-for each in /proc/[0-9]*; do
-  read -r name <"$each/comm" || continue
-  if [ "$name" = fwctl ]; then kill -KILL "${each#/proc/}"; fi
-done
-"""
+def _kill_the_keeper(hand: Hand) -> None:
+    hand.kill(ENVOY, KEEPER)
 
 
-def _kill_the_recorder(hand: Hand) -> None:
-    hand.inside(ENVOY, _KILL_FWCTL)
+def _kill_the_recorder_for_good(hand: Hand) -> None:
+    for _ in range(_ENDS_TOO_OFTEN):
+        until(lambda: hand.kill(ENVOY, RECORDER))
 
 
 def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
@@ -57,6 +55,9 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
     return make
 
 
+_ENDS_TOO_OFTEN = 5
+"""Ends of a helper within ten minutes that are no mishap any more."""
+
 _CLUSTER = b'{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","name":"evil"}'
 
 RUNNING = (
@@ -71,8 +72,13 @@ RUNNING = (
         (Sign(COREDNS, "live", "processes", "replace"),),
     ),
     Tampering(
-        "the recorder of refusals in envoy is killed",
-        _kill_the_recorder,
+        "the keeper of the helpers in envoy is killed",
+        _kill_the_keeper,
+        (Sign(ENVOY, "live", "processes", "replace"),),
+    ),
+    Tampering(
+        "the recorder of refusals in envoy is killed again and again",
+        _kill_the_recorder_for_good,
         (Sign(ENVOY, "live", "processes", "replace"),),
     ),
     Tampering(

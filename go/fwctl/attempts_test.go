@@ -35,28 +35,13 @@ func perform(t *testing.T, wanted []Attempt) map[string]string {
 }
 
 func TestAttempts(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				buffer := make([]byte, 64)
-				size, _ := connection.Read(buffer)
-				if bytes.HasPrefix(buffer[:size], []byte("GET")) {
-					connection.Write([]byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))
-				}
-			}()
+	there := answering(t, func(connection net.Conn) {
+		buffer := make([]byte, 64)
+		size, _ := connection.Read(buffer)
+		if bytes.HasPrefix(buffer[:size], []byte("GET")) {
+			connection.Write([]byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))
 		}
-	}()
-	there := listener.Addr().String()
+	}).String()
 	found := perform(t, []Attempt{
 		{ID: "open", Kind: "connect", Network: "tcp", Address: there},
 		{ID: "shut", Kind: "connect", Network: "tcp", Address: "127.0.0.1:1"},

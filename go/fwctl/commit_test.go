@@ -285,6 +285,8 @@ func (r *reader) Reason() string { return "rejected by the test" }
 
 func (r *reader) Telemetry() (Telemetry, error) { return Telemetry{}, r.broken }
 
+func (r *reader) Suppressed() (Suppressed, error) { return Suppressed{}, r.broken }
+
 func (r *reader) Connections() (int, error) { return len(r.seen), r.broken }
 
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary

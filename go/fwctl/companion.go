@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,21 +9,34 @@ import (
 	"syscall"
 )
 
-// companion is a process of this helper beside the program, of a user of its own and without privileges.
+// companion is a process of this helper beside the program.
 type companion struct {
 	user    uint32
 	command []string
 }
 
-// companionSocket is the number of the socket that a companion may be given.
-const companionSocket = 3
+// companionSocket is the number of the first socket that a companion may be given, and givenSockets the environment
+// variable that says how many there are (sd_listen_fds(3)).
+const (
+	companionSocket = 3
+	givenSockets    = "LISTEN_FDS"
+)
+
+// companionNames are what the companions are called, by verb.
+var companionNames = map[string]string{
+	keepVerb: "keeper of the helpers", recordVerb: "recorder of refusals", forwardVerb: "forwarder of lookups",
+}
 
 func newCompanion(root string, user uint32, arguments ...string) companion {
 	return companion{user, append([]string{filepath.Join(root, "bin", "fwctl")}, arguments...)}
 }
 
-// companionsOf returns the companions that a sibling needs.
-func companionsOf(root string, sibling Sibling) []companion {
+func (c companion) verb() string { return c.command[1] }
+
+func (c companion) name() string { return companionNames[c.verb()] }
+
+// helpersOf returns the companions that work for a sibling, each a user of its own and without privileges.
+func helpersOf(root string, sibling Sibling) []companion {
 	var found []companion
 	if sibling.Limits != nil {
 		found = append(found, recorderOf(root))
@@ -33,17 +47,29 @@ func companionsOf(root string, sibling Sibling) []companion {
 	return found
 }
 
-// start starts it, with the sockets that it is given. The calling thread has given up its bounds.
-func (c companion) start(sockets ...*os.File) error {
+// companionsOf returns the companions that a sibling needs: helpers, and who keeps them.
+func companionsOf(root string, sibling Sibling) []companion {
+	found := helpersOf(root, sibling)
+	if len(found) > 0 {
+		found = append(found, keeperOf(root))
+	}
+	return found
+}
+
+// start starts it, with the sockets that it is given.
+func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	process := exec.Command(c.command[0], c.command[1:]...)
 	process.Env = []string{"GOMAXPROCS=1"}
+	if len(sockets) > 0 {
+		process.Env = append(process.Env, fmt.Sprintf("%s=%d", givenSockets, len(sockets)))
+	}
 	process.Stdout, process.Stderr = os.Stdout, os.Stderr
 	process.ExtraFiles = sockets
 	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.user, Gid: c.user}}
-	return process.Start()
+	return process, process.Start()
 }
 
-// is reports whether a process is this one: only `serve` can start a process of its user.
+// is reports whether a process is this one: only `serve` and the keeper can start a process of its user.
 func (c companion) is(proc, process string) bool {
 	state, err := os.Stat(filepath.Join(proc, process))
 	if err != nil {

@@ -136,6 +136,9 @@ func (c coredns) Telemetry() (Telemetry, error) {
 	return status.Telemetry, err
 }
 
+// Suppressed is 0: the next line about a client tells how many of its refusals were only counted.
+func (c coredns) Suppressed() (Suppressed, error) { return Suppressed{}, nil }
+
 func (c coredns) Connections() (int, error) { return 0, nil }
 
 // refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.

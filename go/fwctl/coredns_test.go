@@ -32,21 +32,7 @@ func socketPath(t *testing.T) string {
 func tells(t *testing.T, text string) string {
 	t.Helper()
 	path := socketPath(t)
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(connection, text)
-			connection.Close()
-		}
-	}()
+	serveAt(t, "unix", path, func(connection net.Conn) { io.WriteString(connection, text) })
 	return path
 }
 
@@ -71,28 +57,15 @@ func serveDNS(t *testing.T, network string, reply replies) string {
 	if network == "udp" {
 		return serveUDP(t, reply)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			var length [2]byte
-			io.ReadFull(connection, length[:])
-			packed := make([]byte, binary.BigEndian.Uint16(length[:]))
-			io.ReadFull(connection, packed)
-			for _, piece := range reply(unpack(t, packed)) {
-				connection.Write(piece)
-			}
-			connection.Close()
+	return serveAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
+		var length [2]byte
+		io.ReadFull(connection, length[:])
+		packed := make([]byte, binary.BigEndian.Uint16(length[:]))
+		io.ReadFull(connection, packed)
+		for _, piece := range reply(unpack(t, packed)) {
+			connection.Write(piece)
 		}
-	}()
-	return listener.Addr().String()
+	}).String()
 }
 
 func serveUDP(t *testing.T, reply replies) string {
@@ -176,6 +149,9 @@ func TestCoredns(t *testing.T) {
 	}
 	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{}) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
+	}
+	if suppressed, err := program.Suppressed(); err != nil || suppressed != (Suppressed{}) {
+		t.Errorf("suppressed %v, %v", suppressed, err)
 	}
 	if connections, err := program.Connections(); err != nil || connections != 0 {
 		t.Errorf("connections %d, %v", connections, err)

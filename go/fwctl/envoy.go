@@ -278,6 +278,20 @@ func (e envoy) Telemetry() (Telemetry, error) {
 	return sum, nil
 }
 
+// Suppressed returns what the limit of the access log has counted. Before the first listener, there is no limit.
+func (e envoy) Suppressed() (Suppressed, error) {
+	const name = "access_log.process_ratelimit.denied"
+	values, err := e.stats(`^access_log\.process_ratelimit\.denied$`)
+	if err != nil || values[name] == "" {
+		return Suppressed{}, err
+	}
+	count, err := strconv.ParseUint(values[name], 10, 64)
+	if err != nil {
+		return Suppressed{}, fmt.Errorf("envoy admin: %s: %w", name, err)
+	}
+	return Suppressed{count}, nil
+}
+
 // drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
 // connections close after their next response. The internal listener, which their requests go through, is not drained.
 // It prints the number of open connections until it is 0 or the limit has passed.

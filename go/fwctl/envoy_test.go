@@ -15,7 +15,9 @@ import (
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
-const statistics = `access_logs.open_telemetry_access_log.refusals.logs_dropped: 3
+const statistics = `access_log.process_ratelimit.allowed: 200
+access_log.process_ratelimit.denied: 1080
+access_logs.open_telemetry_access_log.refusals.logs_dropped: 3
 access_logs.open_telemetry_access_log.refusals.logs_written: 40
 access_logs.open_telemetry_access_log.tls.logs_dropped: 1
 access_logs.open_telemetry_access_log.tls.logs_written: 2
@@ -246,6 +248,19 @@ func TestEnvoyTelemetry(t *testing.T) {
 	}
 }
 
+// Suppressed is the count of the log's limit, and 0 before there is one.
+func TestEnvoySuppressed(t *testing.T) {
+	for shown, wanted := range map[string]uint64{statistics: 1080, "": 0} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(shown)})
+
+		suppressed, err := program.Suppressed()
+
+		if err != nil || suppressed.Refusals != wanted {
+			t.Errorf("got %+v, %v, expected %d", suppressed, err, wanted)
+		}
+	}
+}
+
 // Connections counts each connection once, also while it waits for its first bytes, without those of the admin interface
 // and those that requests are forwarded through.
 func TestEnvoyConnections(t *testing.T) {
@@ -261,7 +276,8 @@ func TestEnvoyConnections(t *testing.T) {
 // A count that is not a number is an error that names the statistic, never 0.
 func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
-		"listener_manager.lds.update_rejected: No recorded values\n" +
+		"access_log.process_ratelimit.denied: No recorded values\n" +
+			"listener_manager.lds.update_rejected: No recorded values\n" +
 			"access_logs.open_telemetry_access_log.tls.logs_written: No recorded values\n" +
 			"listener.port-80.downstream_cx_active: No recorded values\n")})
 
@@ -270,6 +286,9 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	}
 	if _, err := program.Telemetry(); err == nil || !strings.Contains(err.Error(), "logs_written") {
 		t.Errorf("telemetry: %v", err)
+	}
+	if _, err := program.Suppressed(); err == nil || !strings.Contains(err.Error(), "process_ratelimit.denied") {
+		t.Errorf("suppressed: %v", err)
 	}
 	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
 		t.Errorf("connections: %v", err)

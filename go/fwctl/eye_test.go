@@ -13,10 +13,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// answering returns a loopback port on which a function handles each connection, which is then closed.
-func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
+// serveAt has a function handle each connection to a place until the test ends, and closes it then.
+func serveAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	listener, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,13 @@ func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 			}()
 		}
 	}()
-	return netip.MustParseAddrPort(listener.Addr().String())
+	return listener.Addr()
+}
+
+// answering returns a loopback port on which a function handles each connection, which is then closed.
+func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	return netip.MustParseAddrPort(serveAt(t, "tcp4", "127.0.0.1:0", serve).String())
 }
 
 // likeEnvoy refuses as Envoy does: it closes TLS connections, and answers HTTP with a message.

@@ -49,7 +49,8 @@ func forwarderOf(root string, settings Forwarder) companion {
 }
 
 // forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, and the file with the
-// subtrees that rules name.
+// subtrees that rules name. Its keeper hands it the sockets, which outlive it: what is asked while it is started again
+// waits in them. Envoy would remember for seconds that it was refused.
 func forward(arguments []string) error {
 	if len(arguments) != 3 {
 		return errors.New("forward needs LISTEN, UPSTREAM and SUBTREES")
@@ -62,11 +63,7 @@ func forward(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
-	if err != nil {
-		return err
-	}
-	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
+	datagrams, streams, err := lookupSockets(listen)
 	if err != nil {
 		return err
 	}
@@ -83,6 +80,52 @@ func forward(arguments []string) error {
 		}
 	}
 	return nil
+}
+
+// lookupSockets returns the sockets that the forwarder was given (sd_listen_fds(3)), or else opens them.
+func lookupSockets(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
+	if os.Getenv(givenSockets) == "" {
+		return listenForLookups(listen)
+	}
+	datagrams, err := net.FilePacketConn(os.NewFile(companionSocket, "datagrams"))
+	if err != nil {
+		return nil, nil, err
+	}
+	streams, err := net.FileListener(os.NewFile(companionSocket+1, "streams"))
+	if err != nil {
+		return nil, nil, err
+	}
+	udp, isUDP := datagrams.(*net.UDPConn)
+	tcp, isTCP := streams.(*net.TCPListener)
+	if !isUDP || !isTCP {
+		return nil, nil, errors.New("the forwarder was given other sockets than one for UDP and one for TCP")
+	}
+	return udp, tcp, nil
+}
+
+func listenForLookups(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
+	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
+	if err != nil {
+		return nil, nil, err
+	}
+	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
+	return datagrams, streams, err
+}
+
+// lookupFiles opens the forwarder's sockets, to be handed down.
+func lookupFiles(listen netip.AddrPort) ([]*os.File, error) {
+	datagrams, streams, err := listenForLookups(listen)
+	if err != nil {
+		return nil, err
+	}
+	defer datagrams.Close()
+	defer streams.Close()
+	one, err := datagrams.File()
+	if err != nil {
+		return nil, err
+	}
+	other, err := streams.File()
+	return []*os.File{one, other}, err
 }
 
 func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {

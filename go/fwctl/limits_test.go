@@ -96,24 +96,8 @@ func thisNetwork(t *testing.T) *os.File {
 // serveEcho accepts connections for ever, and sends back whatever it reads.
 func serveEcho(t *testing.T, address string) int {
 	t.Helper()
-	listener, err := net.Listen("tcp4", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				_, _ = io.Copy(connection, connection)
-			}()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
+	place := serveAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
+	return place.(*net.TCPAddr).Port
 }
 
 func dialFrom(from netip.Addr, port int) (net.Conn, error) {

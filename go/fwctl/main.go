@@ -19,11 +19,13 @@ import (
 const root = "/fw"
 
 const usage = `fwctl VERB
-  serve -- PROGRAM [ARG ...]   configure the network, start the next two, drop all privileges, execute PROGRAM
+  serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
+  keep                         start the next two, and start one again that has ended
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
   probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
+  suppressed                   report how many refusals the program has counted and tells of in no line
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
@@ -62,10 +64,14 @@ func run(arguments []string) error {
 			return fmt.Errorf("serve needs `--` and a program to execute")
 		}
 		return serve(root, sibling, rest[1:])
+	case keepVerb:
+		return keep(root, sibling)
 	case recordVerb:
 		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
 	case "probe":
 		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
+	case "suppressed":
+		return answerUnless(sibling.program().Suppressed())
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")

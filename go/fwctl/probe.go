@@ -27,6 +27,7 @@ type Report struct {
 	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
 	Program     []string            `json:"program"`      // the command line of process 1
 	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
+	Restarts    []Restart           `json:"restarts"`     // helpers that have ended since the container started
 	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
@@ -44,6 +45,8 @@ func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	report.AgentsSee = agentsSee(root, sibling, envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
+	restarts, restartsError := readRestarts(root)
+	report.Restarts = restarts
 	report.Processes = orUnreadable(processDifferences(processes, root, sibling))
 	live, err := program.Live(sibling.Resources)
 	if err == nil {
@@ -59,7 +62,7 @@ func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	if unhealthy := check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()
 	}
-	if err = cmp.Or(err, refusedError); err != nil {
+	if err = cmp.Or(err, refusedError, restartsError); err != nil {
 		report.Error = err.Error()
 	}
 	if othersError != nil {

@@ -42,20 +42,43 @@ func unknownProcesses(proc string, companions []companion) ([]string, error) {
 	return slices.Sorted(maps.Values(found)), err
 }
 
-// processDifferences lists unknown processes, and the companions that are missing.
+// processDifferences lists unknown processes, the companions that are missing, and those that keep ending.
 func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
-	companions := companionsOf(root, sibling)
-	found, err := unknownProcesses(proc, companions)
+	found, err := unknownProcesses(proc, companionsOf(root, sibling))
 	if err != nil {
 		return found, err
 	}
+	failing, err := failingCompanions(proc, root, sibling)
+	// The keeper may be about to write down that one has ended.
+	for end := time.Now().Add(unknownStay); err == nil && len(failing) > 0 && time.Now().Before(end); {
+		time.Sleep(pollEvery)
+		failing, err = failingCompanions(proc, root, sibling)
+	}
+	return append(found, failing...), err
+}
+
+// failingCompanions lists the companions that are missing, unless the keeper starts them again, and those that keep ending.
+func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
 	}
-	for _, wanted := range companions {
-		if !slices.ContainsFunc(entries, func(each fs.DirEntry) bool { return wanted.is(proc, each.Name()) }) {
-			found = append(found, "missing: "+strings.Join(wanted.command, " "))
+	restarts, err := readRestarts(root)
+	if err != nil {
+		return nil, err
+	}
+	exists := func(wanted companion) bool {
+		return slices.ContainsFunc(entries, func(each fs.DirEntry) bool { return wanted.is(proc, each.Name()) })
+	}
+	var found []string
+	kept, now := exists(keeperOf(root)), time.Now()
+	for _, each := range companionsOf(root, sibling) {
+		restart := restartOf(restarts, each)
+		switch command := strings.Join(each.command, " "); {
+		case restart.keepsEnding(now):
+			found = append(found, fmt.Sprintf("keeps ending: %s: %s", command, restart.Reason))
+		case !exists(each) && !(kept && restart.isUnderWay(now)):
+			found = append(found, "missing: "+command)
 		}
 	}
 	return found, nil

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Any process except the program and this helper is reported, with its id and command line.
@@ -70,11 +71,12 @@ func TestStartOf(t *testing.T) {
 	}
 }
 
-// The recorder is known by its user and its command line. It is missing where agents are limited and nobody is it.
+// A helper is known by its user and its command line. It is missing where agents are limited and nobody is it.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
 	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/coredns\x00"})
 	limited, command := Sibling{Limits: &Limits{}}, "/fw/bin/fwctl\x00record\x00"
+	const noKeeper = "missing: /fw/bin/fwctl keep"
 	expect := func(when string, sibling Sibling, wanted ...string) {
 		t.Helper()
 		found, err := processDifferences(proc, root, sibling)
@@ -82,17 +84,67 @@ func TestRecorderIsKnown(t *testing.T) {
 			t.Errorf("%s: %q, %v", when, found, err)
 		}
 	}
-	expect("without one", limited, "missing: /fw/bin/fwctl record")
+	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
 	expect("without limits", Sibling{})
 	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": "9 (x)" + strings.Repeat(" 1", 30)})
-	expect("with another user's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record")
+	expect("with another user's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to have a process of another user")
 	}
 	if err := os.Chown(filepath.Join(proc, "9"), recording, recording); err != nil {
 		t.Fatal(err)
 	}
-	expect("with one", limited)
+	expect("with one", limited, noKeeper)
+	write(t, proc, tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": "8 (x)" + strings.Repeat(" 1", 30)})
+	expect("with both", limited)
 	write(t, proc, tree{"9/cmdline": "/tmp/shell\x00"})
 	expect("with another command", limited, "9: /tmp/shell", "missing: /fw/bin/fwctl record")
+}
+
+// A helper that has ended is no difference while its keeper starts it again. It is one when it keeps ending, or when
+// nobody is there to start it.
+func TestHelpersThatEnd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, who the keeper belongs to")
+	}
+	volume, proc := t.TempDir(), t.TempDir()
+	sibling := Sibling{Limits: &Limits{}}
+	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
+	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/coredns\x00", "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": "8 (x)" + strings.Repeat(" 1", 30)})
+	expect := func(when string, wanted ...string) {
+		t.Helper()
+		found, err := processDifferences(proc, volume, sibling)
+		if err != nil || !slices.Equal(found, wanted) {
+			t.Errorf("%s: %q, %v", when, found, err)
+		}
+	}
+	name := strings.Join(recorderOf(volume).command, " ")
+	record, err := newRestarts(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	ends := func(ago time.Duration) {
+		t.Helper()
+		if err := record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("nobody has noticed", "missing: "+name)
+	ends(20 * time.Second)
+	expect("nobody starts it", "missing: "+name)
+	ends(0)
+	expect("it is started again")
+	for range restartsTolerated {
+		ends(0)
+	}
+	expect("it keeps ending", "keeps ending: "+name+": signal: killed")
+	if err := os.RemoveAll(filepath.Join(proc, "8")); err != nil {
+		t.Fatal(err)
+	}
+	if record, err = newRestarts(volume); err != nil {
+		t.Fatal(err)
+	}
+	ends(0)
+	expect("without its keeper", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
 }

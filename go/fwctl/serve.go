@@ -21,8 +21,8 @@ const announcementsAtStart = 3
 // capabilities are those of the calling thread.
 var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
-// serve makes sure that the hot files are the last proven ones, configures the network, starts the recorder of
-// refusals and the forwarder of lookups, drops all privileges and executes the program. If any step fails, the program does not start: it never
+// serve makes sure that the hot files are the last proven ones, configures the network, starts the program's helpers and
+// their keeper, drops all privileges and executes the program. If any step fails, the program does not start: it never
 // serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
@@ -49,33 +49,13 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := dropBounds(); err != nil {
 		return err
 	}
-	if err := startCompanions(root, sibling); err != nil {
+	if err := startKeeper(root, sibling); err != nil {
 		return err
 	}
 	if err := dropPrivileges(); err != nil {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
-}
-
-// startCompanions starts the recorder of refusals and the forwarder of lookups.
-func startCompanions(root string, sibling Sibling) error {
-	if sibling.Limits != nil {
-		socket, err := listenForRefusals()
-		if err != nil {
-			return fmt.Errorf("starting the recorder of refusals: %w", err)
-		}
-		defer socket.Close()
-		if err := recorderOf(root).start(socket); err != nil {
-			return fmt.Errorf("starting the recorder of refusals: %w", err)
-		}
-	}
-	if sibling.Forwarder != nil {
-		if err := forwarderOf(root, *sibling.Forwarder).start(); err != nil {
-			return fmt.Errorf("starting the forwarder of lookups: %w", err)
-		}
-	}
-	return nil
 }
 
 // openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.
@@ -88,8 +68,12 @@ func openAllFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// dropBounds gives up every privilege that could be gained by executing a program.
+// dropBounds gives up every privilege that could be gained by executing a program, except those that root hands down to
+// the keeper.
 func dropBounds() error {
+	if err := inherit(keeping...); err != nil {
+		return err
+	}
 	for capability := uintptr(0); ; capability++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
@@ -101,14 +85,6 @@ func dropBounds() error {
 	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clearing the ambient set: %w", err)
-	}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&capabilities, &sets[0]); err != nil {
-		return fmt.Errorf("reading the capabilities: %w", err)
-	}
-	sets[0].Inheritable, sets[1].Inheritable = 0, 0
-	if err := unix.Capset(&capabilities, &sets[0]); err != nil {
-		return fmt.Errorf("clearing the inheritable set: %w", err)
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }

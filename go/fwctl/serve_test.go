@@ -25,6 +25,15 @@ func TestMain(m *testing.M) {
 	if scene == "" {
 		os.Exit(m.Run())
 	}
+	switch scene {
+	case keepVerb:
+		_, sibling := sceneOf("")
+		fmt.Fprintln(os.Stderr, keep(sceneRoot, sibling))
+		os.Exit(1)
+	case forwardVerb:
+		fmt.Fprintln(os.Stderr, forward(os.Args[2:]))
+		os.Exit(1)
+	}
 	if strings.HasPrefix(scene, dyingIn) {
 		if err := playDying(scene); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -36,17 +45,17 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// play sets up the network and /tmp of a container and calls serve. It returns only if that fails.
-func play(scene string) error {
-	runtime.LockOSThread()
-	if err := makeInterfaces(); err != nil {
-		return err
-	}
-	owner, sibling, limits := 0, newSibling(), smallLimits()
+// sceneRoot is the volume of a sibling in a scene.
+const sceneRoot = "/tmp/volume"
+
+// sceneOf returns who owns the volume in a scene, and the sibling.
+func sceneOf(scene string) (owner int, sibling Sibling) {
+	limits := smallLimits()
+	sibling = newSibling()
 	sibling.Service, sibling.Limits = &Address{service, agentNet}, &limits
 	switch scene {
 	case "as nobody":
-		owner, sibling = unprivileged, Sibling{Name: "coredns"}
+		return unprivileged, Sibling{Name: "coredns"}
 	case "without its network", "on nothing proven":
 		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
 	case "with impossible limits":
@@ -54,20 +63,39 @@ func play(scene string) error {
 	case "claiming in vain":
 		sibling.Service.Subnet = prefixes("10.215.0.0/24")[0]
 	}
+	return 0, sibling
+}
+
+// play sets up the network and /tmp of a container and calls serve. It returns only if that fails.
+func play(scene string) error {
+	runtime.LockOSThread()
+	if err := makeInterfaces(); err != nil {
+		return err
+	}
+	owner, sibling := sceneOf(scene)
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, fmt.Sprintf("mode=755,uid=%d", owner)); err != nil {
 		return err
 	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return err
 	}
-	const root = "/tmp/volume"
+	const root = sceneRoot
 	if scene != "on nothing proven" {
 		if err := makeVolume(root, owner, scene == "on changed files"); err != nil {
 			return err
 		}
 	}
-	if scene == "without a recorder" {
+	switch scene {
+	case "without helpers":
 		if err := os.Remove(recorderOf(root).command[0]); err != nil {
+			return err
+		}
+	case "without a keeper that stays":
+		if err := os.Remove(keeperUnderTest); err != nil {
+			return err
+		}
+	case "with a recorder that ends":
+		if err := writeFile("/tmp/ends", nil); err != nil {
 			return err
 		}
 	}
@@ -89,14 +117,29 @@ func play(scene string) error {
 	if err := unix.Setresuid(owner, owner, owner); err != nil {
 		return err
 	}
-	look := "until [ -e /tmp/recorder ]; do sleep 0.01; done; cat /tmp/recorder; cat /proc/$$/status /proc/$$/net/fib_trie; stat -c 'Tmp: %a' /tmp;" +
-		"echo Files: $(ulimit -Sn) $(ulimit -Hn); echo Hot: $(cat /tmp/volume/hot/*/*)"
 	return serve(root, sibling, []string{shell, "-c", look})
 }
 
-// playRecorder says who the recorder is, and what it has, in lines that begin with its name.
-const playRecorder = `#!/bin/sh
-{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+// look is the program that sees what serve has prepared.
+const look = `
+until [ -e /tmp/recorder ]; do sleep 0.01; done
+cat /tmp/recorder
+cat /proc/$(pgrep -o -u 0)/status | sed 's/^/Keeper/'
+cat /proc/$$/status /proc/$$/net/fib_trie
+stat -c 'Tmp: %a' /tmp
+echo Files: $(ulimit -Sn) $(ulimit -Hn)
+echo Hot: $(cat /tmp/volume/hot/*/*)
+echo Restarts: $(cat /tmp/volume/state/restarts.json)
+`
+
+// keeperUnderTest is a copy of this test binary, as the keeper.
+const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
+
+// playHelper is the keeper, or it says who the recorder is, and what it has, in lines that begin with its name.
+const playHelper = `#!/bin/sh
+if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
+if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "More: $(readlink /proc/$$/fd/4)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
 mv /tmp/recorder.new /tmp/recorder
 exec sleep 60
 `
@@ -119,11 +162,17 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err := startGood(root); err != nil {
 		return err
 	}
-	if err := writeFile(recorderOf(root).command[0], []byte(playRecorder)); err != nil {
+	binary, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
 		return err
 	}
-	if err := os.Chmod(recorderOf(root).command[0], 0o755); err != nil {
-		return err
+	for path, content := range map[string][]byte{recorderOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
+		if err := writeFile(path, content); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
+			return err
+		}
 	}
 	if changed {
 		if err := writeFile(filepath.Join(root, "hot", routes), []byte(content("x", routes))); err != nil {
@@ -199,12 +248,37 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, user string
 	}
 }
 
-// The recorder is a process of a user of its own, without any privilege, and with the socket.
+// The recorder is a process of a user of its own, without any privilege, and with nothing but the socket: also when it
+// was started again.
 func TestServeStartsTheRecorder(t *testing.T) {
+	for scene, restarts := range map[string]string{
+		"as a sibling":              "",
+		"with a recorder that ends": `"helper":"recorder of refusals","count":1`,
+	} {
+		status, _ := serving(t, scene)
+		expectUnprivileged(t, status, "Recorder", "65533")
+		if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
+			t.Errorf("%s: it is to %q, with %q", scene, verb, socket)
+		}
+		if more := status["RecorderMore"]; more != "" {
+			t.Errorf("%s: it also has %q", scene, more)
+		}
+		if told := status["Restarts"]; !strings.Contains(told, restarts) || restarts == "" && told != "" {
+			t.Errorf("%s: told is %q", scene, told)
+		}
+	}
+}
+
+// The keeper belongs to root, and has only what it takes to start a process of another user.
+func TestServeStartsTheKeeper(t *testing.T) {
 	status, _ := serving(t, "as a sibling")
-	expectUnprivileged(t, status, "Recorder", "65533")
-	if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
-		t.Errorf("it is to %q, with %q", verb, socket)
+	for name, wanted := range map[string]string{
+		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c0",
+		"CapEff": "00000000000000c0", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
+	} {
+		if found := status["Keeper"+name]; found != wanted {
+			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		}
 	}
 }
 
@@ -253,13 +327,14 @@ func TestServePutsBackWhatWasProven(t *testing.T) {
 // If any step of serve fails, the program does not start.
 func TestServeFailsClosed(t *testing.T) {
 	for scene, wanted := range map[string]string{
-		"as nobody":              "dropping capability 0 from the bounding set: operation not permitted",
-		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
-		"without its network":    "no interface has an address in 10.215.0.0/24",
-		"with impossible limits": "limiting what agents can take needs nftables with connlimit",
-		"without a recorder":     "starting the recorder of refusals",
-		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
-		"with a missing program": "executing /nowhere/program: no such file or directory",
+		"as nobody":                   "setting what is inherited: operation not permitted",
+		"on nothing proven":           "the hot files are not what was committed", // before its network, which can't be shaped
+		"without its network":         "no interface has an address in 10.215.0.0/24",
+		"with impossible limits":      "limiting what agents can take needs nftables with connlimit",
+		"without helpers":             "starting the keeper of the helpers",
+		"without a keeper that stays": "the keeper of the helpers has ended",
+		"claiming in vain":            "no interface has an address in 10.215.0.0/24",
+		"with a missing program":      "executing /nowhere/program: no such file or directory",
 	} {
 		t.Run(scene, func(t *testing.T) {
 			stdout, stderr, err := start(t, scene)

@@ -105,6 +105,8 @@ type Program interface {
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (Telemetry, error)
+	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
+	Suppressed() (Suppressed, error)
 }
 
 // Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
@@ -121,6 +123,11 @@ type Certificate struct {
 	Begins  int64    `json:"begins"`
 	Ends    int64    `json:"ends"`
 	Digest  string   `json:"sha256"`
+}
+
+// Suppressed counts refusals since the program's start.
+type Suppressed struct {
+	Refusals uint64 `json:"refusals"`
 }
 
 func (s Sibling) program() Program {

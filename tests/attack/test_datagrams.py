@@ -16,9 +16,8 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import program
 from devkit.programs import OWN_LOOPBACK
-from devkit.stacks import rule_set
 from devkit.waiting import until
-from tests.attack.test_records import Recording
+from tests.attack.test_records import Recording, serve
 
 PORT = 9100
 OBEYS = 2.0
@@ -29,6 +28,7 @@ PLACES = {name: str(IPv4Address(OWN_LOOPBACK) + 2**20 * number) for number, name
 ONE, TWO = ({"dst": f"{name}.test", "proto": "udp", "port": f"{PORT}-{PORT + 1}"} for name in PLACES)
 REFUSED = {"dst": "refused.test", "proto": "udp", "port": PORT}
 GONE = {"dst": "gone.test", "proto": "udp", "port": PORT}
+SILENT = {"dst": "silent.test", "proto": "udp", "port": PORT}
 
 
 class Host:
@@ -75,17 +75,11 @@ def hosts() -> Iterator[Mapping[str, Host]]:
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
     """A proxy for two names with hosts, and one that leads where nobody may go."""
     places = {f"{name}.test": place for name, place in PLACES.items()}
-    with NameServer({**places, "refused.test": NOWHERE}) as names:
+    with NameServer({**places, "refused.test": NOWHERE}, silent="silent.test") as names:
         started = Recording(tmp_path_factory.mktemp("datagrams"), program(release), names.port)
         yield started
         started.process.terminate()
         started.process.wait()
-
-
-def serve(proxy: Recording, *rules: str | Mapping[str, Any]) -> None:
-    """Have rules live."""
-    proxy.serve(rule_set(*rules)[1])
-    until(proxy.serves)
 
 
 def session(proxy: Recording, name: str, port: int = PORT) -> socket.socket:
@@ -163,19 +157,49 @@ def test_a_changed_rule_is_another_rule(proxy: Recording, hosts: Mapping[str, Ho
 
 
 def test_a_session_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
-    """Once, within a second, with the reason. Of a name without an address there is none: there is no session."""
-    serve(proxy, REFUSED, GONE, ONE)
+    """Once, within a second, with the reason: a private address, none at all, or no answer about it."""
+    serve(proxy, REFUSED, GONE, SILENT, ONE)
     proxy.records()
-    with session(proxy, "refused") as agent, session(proxy, "gone") as vain:
-        assert not answer(vain)
-        assert not answer(agent)
-        found = until(proxy.records, 1)
-        source = "{}:{}".format(*agent.getsockname())
-        assert [
+    wanted = {
+        "refused": Reason.PRIVATE_ADDRESS,
+        "gone": Reason.NO_ADDRESS,
+        "silent": Reason.NO_ADDRESS,
+    }
+    with ExitStack() as stack:
+        agents = {name: stack.enter_context(session(proxy, name)) for name in wanted}
+        for agent in agents.values():
+            agent.send(b"ping")
+        found: list[dict[str, Any]] = []
+
+        def all_of_them() -> bool:
+            found.extend(proxy.records())
+            return len(found) == len(wanted)
+
+        until(all_of_them, 1)
+        assert {
             (each["name"], each["port"], each["protocol"], each["reason"], each["source"]) for each in found
-        ] == [("refused.test", PORT, "udp", Reason.PRIVATE_ADDRESS, source)]
-        assert not answer(agent)
+        } == {
+            (f"{name}.test", PORT, "udp", reason, "{}:{}".format(*agents[name].getsockname()))
+            for name, reason in wanted.items()
+        }
+        for agent in agents.values():
+            assert not answer(agent)
         assert not proxy.records()
+
+
+def test_a_name_that_gets_an_address(tmp_path_factory: pytest.TempPathFactory, release: Release) -> None:
+    """A session that led nowhere leads to the host from the next datagram on, although it is the same session."""
+    with ExitStack() as stack:
+        stack.enter_context(closing(Host("one", PLACES["one"], PORT)))
+        names = stack.enter_context(NameServer(()))
+        proxy = Recording(tmp_path_factory.mktemp("late"), program(release), names.port)
+        stack.callback(proxy.process.wait)
+        stack.callback(proxy.process.terminate)
+        serve(proxy, ONE)
+        with session(proxy, "one") as agent:
+            assert not answer(agent)
+            names.move("one.test", PLACES["one"])
+            until(lambda: answer(agent) == b"oneg", 15)
 
 
 def test_a_name_that_moves(tmp_path_factory: pytest.TempPathFactory, release: Release) -> None:

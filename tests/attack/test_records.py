@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -51,6 +51,12 @@ class Recording(Resolving):
                 return agent.recv(65536)
             except ConnectionResetError:
                 return b""
+
+
+def serve(proxy: Recording, *rules: str | Mapping[str, Any]) -> None:
+    """Have rules live."""
+    proxy.serve(rule_set(*rules)[1])
+    until(proxy.serves)
 
 
 @pytest.fixture(scope="module")

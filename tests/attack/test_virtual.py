@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Address
-from typing import Any
 
 import pytest
 
@@ -19,9 +18,8 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import client_hello, program
 from devkit.programs import OWN_LOOPBACK
-from devkit.stacks import rule_set
 from devkit.waiting import until
-from tests.attack.test_records import Recording
+from tests.attack.test_records import Recording, serve
 
 PORT = 9000
 WITHIN = DRAIN_SECONDS + 1.5
@@ -79,12 +77,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
         yield started
         started.process.terminate()
         started.process.wait()
-
-
-def serve(proxy: Recording, *rules: str | Mapping[str, Any]) -> None:
-    """Have rules live."""
-    proxy.serve(rule_set(*rules)[1])
-    until(proxy.serves)
 
 
 def connected(proxy: Recording, name: str, port: int = PORT) -> socket.socket:

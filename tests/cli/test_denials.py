@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
 from tests.cli.conftest import Command
 
@@ -94,6 +95,13 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     assert found["q.test"]["message"] == "word-of-tomorrow"
 
 
+def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
+    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent."""
+    address = up.inside("clawker-coredns").networks["clawker-net"]
+    up.inside("clawker-envoy").log[:] = [record(source=f"{address}:1", name="b.test", reason="no-rule")]
+    assert ask(command)["b.test"]["agent"] == "clawker-coredns"
+
+
 def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
     """The rules know more than Envoy's record: the name is allowed on another port, or by now."""
     up.inside("clawker-envoy").log[:] = [
@@ -137,7 +145,32 @@ def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     up.inside("clawker-envoy").log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
     answer = command("denials", "--format", "json").valid("denials")
     assert answer["suppressed"] == {"10.213.0.1": 42}
+    assert answer["unattributed"] == 0
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
+
+
+def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
+    """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line."""
+    envoy = up.inside("clawker-envoy")
+    envoy.suppressed = 1000
+    envoy.log.append('{"source":"","suppressed":234}')
+    answer = command("denials", "--format", "json").valid("denials")
+    assert (answer["unattributed"], answer["suppressed"]) == (1234, {})
+    told = command("denials", "--reason", "limit").out
+    assert told == "1,234 more refusals, which came too fast, of agents that Envoy can't tell apart.\n"
+    assert command("denials", "--format", "json", "--agent", "builder").valid("denials")["unattributed"] == 0
+    envoy.log.clear()
+    assert command("denials", "--format", "json").valid("denials")["unattributed"] == 0
+
+
+def test_an_envoy_that_can_not_tell(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper of an earlier release does not know the question; all else is shown."""
+
+    def unknown(container: str) -> int:
+        raise EngineError("helper-failed", f"fwctl suppressed failed in {container}.")
+
+    monkeypatch.setattr(up, "suppressed", unknown)
+    assert ask(command)["a.test"]
 
 
 def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
@@ -185,8 +218,8 @@ def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.Monke
     begun = threading.Semaphore(0)
 
     @contextmanager
-    def log(container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
-        with reading(container, lines, follow=follow) as arriving:
+    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
+        with reading(container, lines, **how) as arriving:
             begun.release()
             yield arriving
 
@@ -194,9 +227,7 @@ def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.Monke
         for _ in range(2):
             assert begun.acquire(timeout=20)
         for name in ("new.test", "newer.test"):
-            time.sleep(0.3)
             proxy.log.append(record(name=name, reason="no-rule"))
-        time.sleep(0.3)
         for each in ("clawker-envoy", "clawker-coredns"):
             up.remove(each)
 

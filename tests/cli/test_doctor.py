@@ -1,5 +1,6 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
+from clawker_fw.model import Trial, TrialStep
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
 
@@ -72,6 +74,18 @@ def test_one_name_that_does_not_resolve_is_a_warning(well: Callable[[], Outcome]
     """Then the name servers answer, and the name may be mistyped."""
     memory.inside("clawker-envoy").zone = {"a.test": ("192.0.2.1",)}
     assert results(well())["upstream-dns"] == "warning"
+
+
+def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
+    """Envoy answers requests that lead nowhere itself: what is on record has not reached its host."""
+    source = "10.213.0.20:40000"
+    step = TrialStep("request", source, 0.1, ok=True, status=503, outcome="HTTP 503")
+    memory.inside("clawker-coredns").tried = Trial((step,))
+    memory.inside("clawker-envoy").log += (json.dumps({"source": source, "reason": "no-address"}),)
+    outcome = well()
+    assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
+    (way_out,) = [each for each in outcome.json["checks"] if each["name"] == "way-out"]
+    assert "no-address" in way_out["seen"]
 
 
 def test_what_depends_on_something_missing_is_skipped(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import explaining
+from clawker_fw import trying
 from clawker_fw.cli import connection
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         moved.now += seconds
 
-    monkeypatch.setattr(explaining, "time", SimpleNamespace(monotonic=lambda: moved.now, sleep=sleep))
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: moved.now, sleep=sleep))
     return moved
 
 

@@ -2,10 +2,12 @@
 
 import json
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from devkit.stacks import CHECKOUT
@@ -56,17 +58,25 @@ def test_logs(command: Command, memory: MemoryEngine) -> None:
     assert document["line"] == "three"
 
 
-def test_logs_as_they_come(command: Command, memory: MemoryEngine) -> None:
+def test_logs_as_they_come(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go on with what is written, until the sibling is gone."""
     command("run")
-    envoy = memory.inside("clawker-envoy")
+    envoy, reading = memory.inside("clawker-envoy"), memory.log
     envoy.log = ["one"]
+    begun = threading.Event()
+
+    @contextmanager
+    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
+        with reading(container, lines, **how) as arriving:
+            begun.set()
+            yield arriving
 
     def later() -> None:
-        time.sleep(0.3)
+        assert begun.wait(20)
         envoy.log.append("two")
-        time.sleep(0.3)
         memory.remove("clawker-envoy")
+
+    monkeypatch.setattr(memory, "log", log)
 
     thread = threading.Thread(target=later)
     thread.start()

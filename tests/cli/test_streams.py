@@ -19,8 +19,15 @@ from devkit.stacks import CHECKOUT
 
 PROGRAM = Path(__file__).with_name("program.py")
 UP = ("a.test",)
-ATTACH = "docker run --rm -it --network clawker-net --dns 10.213.8.53 --dns-search . --cap-drop NET_RAW IMAGE"
 SHORT = "docker run --rm -it $(clawker-fw agent flags) IMAGE"
+
+
+@pytest.fixture
+def attach() -> str:
+    """The whole line that attaches an agent, whatever subnets the stack has got."""
+    asking = command(UP, "agent", "flags")
+    flags = subprocess.run(asking, env=environment(), capture_output=True, text=True, check=True).stdout.strip()
+    return f"docker run --rm -it {flags} IMAGE"
 
 
 @pytest.fixture(autouse=True)
@@ -87,14 +94,14 @@ def plain(written: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [20, 80, 300])
-def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
+def test_the_attach_line_is_one_line_at_any_width(columns: int, attach: str) -> None:
     """Long lines are never wrapped by us, because a terminal joins its own wraps when text is copied.
 
     Where the flags have no room, the line is a shorter one that asks for them.
     """
     code, written = on_terminal(columns, UP, "status")
     assert code == 0
-    assert f"Attach an agent:  {ATTACH if columns == 300 else SHORT}" in plain(written)
+    assert f"Attach an agent:  {attach if columns == 300 else SHORT}" in plain(written)
 
 
 def test_status_fits_eighty_columns() -> None:
@@ -105,12 +112,12 @@ def test_status_fits_eighty_columns() -> None:
     assert any(line.startswith("  sibling") for line in lines)  # a table, not paragraphs
 
 
-def test_the_attach_line_is_one_line_in_a_pipe() -> None:
+def test_the_attach_line_is_one_line_in_a_pipe(attach: str) -> None:
     """The attach line is one line for any COLUMNS."""
     done = subprocess.run(
         command(UP, "status"), env=environment(COLUMNS="40"), capture_output=True, text=True, check=True
     )
-    assert f"Attach an agent:  {ATTACH}" in done.stdout.splitlines()
+    assert f"Attach an agent:  {attach}" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("verb", ["status", "drift", "run"])

@@ -1,126 +1,30 @@
 """One contract suite for the in-memory engine and a real one."""
 
-import gc
 import itertools
-import json
 import re
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clawker_fw.engine.docker import connect
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
-    ContainerView,
     Desired,
     Endpoint,
-    Event,
     File,
-    Files,
-    Probe,
     Shape,
     Sibling,
-    Slots,
 )
-from clawker_fw.reconcile.desired import Blueprint, addressing, capacities, desired
-from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks
-from devkit.waiting import until
-
-
-@pytest.fixture(params=["memory", "docker"])
-def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
-    """Each engine in turn."""
-    if request.param == "memory":
-        yield MemoryEngine()
-        return
-    with closing(connect(request.getfixturevalue("host"), None, {})) as real:
-        yield real
-
-
-@pytest.fixture
-def project(engine: EngineWriter, request: pytest.FixtureRequest) -> str:
-    """A name for a stack. On a real engine, the fixture of the same name removes the stack afterwards."""
-    return "contract" if isinstance(engine, MemoryEngine) else str(request.getfixturevalue("clean_project"))
-
-
-@pytest.fixture
-def wanted(engine: EngineWriter, project: str, release: Release) -> Blueprint:
-    """A stack with one rule of each protocol."""
-    rules = ("a.test", {"dst": "h.test", "proto": "http"})
-    return stacks.blueprint(engine.facts(), *rules, project=project, release=release)
-
-
-@pytest.fixture
-def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
-    """The images and networks of a stack, without containers, and its desired state."""
-    for image in (
-        *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
-        images.lock_image(wanted.engine, wanted.release.digests),
-    ):
-        shares: list[float] = []
-        engine.load_image(image.archive(), image.archive_size, shares.append)
-        assert shares[-1] == 1.0
-    seen = observe(engine, wanted.project, ())
-    should = desired(wanted, addressing(wanted, seen), capacities(wanted, seen), Slots())
-    for spec in should.networks.values():
-        engine.create_network(spec)
-    return should
-
-
-def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
-    """Create a sibling's container."""
-    return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
-
-
-def answering(engine: EngineWriter, container: str) -> Probe:
-    """Return a probe once the program reports what it has loaded."""
-
-    def probe() -> Probe | None:
-        try:
-            found = engine.probe(container)
-        except EngineError:
-            return None
-        return found if not found.error and all(found.live.values()) else None
-
-    return until(probe)
-
-
-@pytest.fixture
-def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]]:
-    """Both siblings, started and answering."""
-    containers = {sibling: created(engine, stack, sibling) for sibling in Sibling}
-    for container in containers.values():
-        engine.start(container)
-    for container in containers.values():
-        answering(engine, container)
-    yield containers
-    for container in containers.values():
-        engine.remove(container)
-
-
-def view(engine: EngineWriter, name: str) -> ContainerView:
-    """Return the container with this name."""
-    found = engine.container(name)
-    assert found is not None
-    return found
+from tests.contract.conftest import answering, commit, created, view
 
 
 def test_facts(engine: EngineWriter) -> None:
@@ -376,6 +280,12 @@ def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: 
     assert found.error
 
 
+def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Without a flood, no refusal was only counted."""
+    for sibling in Sibling:
+        assert engine.suppressed(running[sibling]) == 0
+
+
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
     """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule."""
     container, service = running[Sibling.COREDNS], str(stack.service_address)
@@ -402,147 +312,6 @@ def test_a_probe_may_leave_envoy_out(engine: EngineWriter, running: dict[Sibling
     assert not probe.error
 
 
-def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
-    """Commit what is staged."""
-    answers: list[dict[str, Any]] = []
-    engine.run_helper(container, ["commit"], answers.append)
-    (answer,) = answers
-    return answer
-
-
-def _hot(files: Files, folder: str = "") -> dict[str, File]:
-    """Return the hot files, or the copies in a folder, without the version of their commit."""
-    return {
-        path.removeprefix(folder): file.saying(plain(file.content))
-        for path, file in files.items()
-        if path.startswith(f"{folder}hot/")
-    }
-
-
-def test_hot_files_are_committed_live(
-    engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
-) -> None:
-    """New files are staged, placed and proven, unwanted files are removed, and the record is updated."""
-    changed = stacks.blueprint(
-        wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
-    )
-    for blueprint in (changed, wanted):
-        seen = observe(engine, stack.project, ())
-        should = desired(blueprint, addressing(blueprint, seen), capacities(blueprint, seen), Slots())
-        for sibling, container in running.items():
-            target = should.siblings[sibling]
-            present = [path for path in engine.files(container) if path.startswith("hot/")]
-            engine.put_files(container, staged(target, present))
-            assert commit(engine, container)["committed"] is True
-            files = engine.files(container)
-            assert _hot(files) == target.hot
-            assert json.loads(files["state/committed.json"].content)["live"] == target.live
-            assert not any(path.startswith("stage/") for path in files)
-            assert _hot(files, "good/") == target.hot
-            assert engine.probe(container).live == target.live
-
-
-@pytest.mark.parametrize("sibling", list(Sibling))
-def test_a_commit_removes_foreign_hot_files(
-    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """A file below `hot/` that the commit does not list is removed, even if the commit does not name it either."""
-    container, target = running[sibling], stack.siblings[sibling]
-    engine.put_files(container, {"hot/foreign.json": public(b"{}")})
-    assert "hot/foreign.json" in engine.files(container)
-    engine.put_files(container, staged(target, ()))
-    assert commit(engine, container)["committed"] is True
-    files = engine.files(container)
-    assert _hot(files) == target.hot
-    assert _hot(files, "good/") == target.hot
-
-
-BROKEN = {
-    Sibling.ENVOY: (LISTENERS, b'{"resources":[{"@type":"nonsense"}],"version_info":"0"}'),
-    Sibling.COREDNS: (POLICY, b"this is no list\n"),
-}
-
-
-@pytest.mark.parametrize("sibling", list(Sibling))
-def test_a_file_that_is_refused_is_put_back(
-    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """The old set stays live on disk and in the process, and the answer has what was rejected, and why."""
-    container, target = running[sibling], stack.siblings[sibling]
-    path, content = BROKEN[sibling]
-    hot = {**target.hot, path: public(content)}
-    broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
-    engine.put_files(container, staged(broken, ()))
-    answer = commit(engine, container)
-    assert answer["committed"] is False
-    assert answer["rejected"] or answer["missing"]
-    assert answer["reason"]
-    files = engine.files(container)
-    assert _hot(files)[path] == target.hot[path]
-    assert json.loads(files["state/committed.json"].content)["live"] == target.live
-    probe = until(lambda: _live(engine, container, target.live))
-    assert not probe.error
-
-
-def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Probe | None:
-    probe = engine.probe(container)
-    return probe if probe.live == wanted else None
-
-
-def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Without connections, it ends at once."""
-    lines: list[dict[str, int]] = []
-    engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
-    assert lines[-1] == {"connections": 0}
-
-
-def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """This holds for any number of calls, and independently of garbage collection."""
-
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    container = running[Sibling.COREDNS]
-    engine.probe(container)
-    gc.collect()
-    gc.disable()
-    try:
-        before = open_files()
-        for _ in range(10):
-            engine.probe(container)
-        assert open_files() <= before
-    finally:
-        gc.enable()
-
-
-def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired) -> None:
-    """A probe of a stopped container is an error."""
-    container = created(engine, stack, Sibling.ENVOY)
-    with pytest.raises(EngineError):
-        engine.probe(container)
-    with pytest.raises(EngineError):
-        engine.run_helper(container, ["drain", "0"], lambda _: None)
-    engine.remove(container)
-
-
-def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter, stack: Desired) -> None:
-    """A sibling without boot files does not start, and logs the reason."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
-    shape = replace(wanted.shape, restart="no")
-    container = engine.create_container(replace(wanted, shape=shape, files=helper))
-    engine.start(container)
-    until(lambda: view(engine, wanted.name).status == "exited")
-    assert view(engine, wanted.name).exit_code != 0
-    assert any("boot/sibling.json" in line for line in engine.last_words(container, 5))
-    engine.remove(container)
-
-
-def test_the_engine_s_clock_is_ours(engine: EngineWriter) -> None:
-    """An engine on this machine has the same time."""
-    assert abs(engine.clock() - time.time()) < 1
-
-
 def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, stack: Desired) -> None:
     """By them it is shown to people, and known whose network it uses."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
@@ -551,36 +320,6 @@ def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, st
     assert (found.reference, found.network_mode) == (wanted.image, f"{stack.project}-net")
     assert next(each.namespace for each in engine.listing() if each.id == container) == ""
     engine.remove(container)
-
-
-def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
-    """All lines of a log or the last ones can be read, each with its time. Those of errors are only counted."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
-    shape = replace(wanted.shape, restart="no")
-    container = engine.create_container(replace(wanted, shape=shape, files=helper))
-
-    def lines(count: int | None, *, follow: bool = False) -> list[bytes]:
-        with engine.log(container, count, follow=follow) as log:
-            return [line for some in log for line in some]
-
-    assert lines(None) == []
-    engine.start(container)
-    until(lambda: view(engine, wanted.name).status == "exited")
-    whole = lines(None)
-    assert whole
-    assert lines(len(whole) + 5, follow=True) == whole
-    assert lines(1) == whole[-1:]
-    assert lines(0) == []
-    form = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$"
-    assert all(re.match(form, line) for line in whole if line)
-    with engine.log(container, None, errors=True) as log:
-        everything = [line for some in log for line in some]
-    assert all(re.match(form, line) for line in everything)
-    assert b"boot/sibling.json" in everything[-1]
-    engine.remove(container)
-    with pytest.raises(NotFoundError), engine.log(container, 1):
-        pass
 
 
 def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
@@ -593,29 +332,6 @@ def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
     assert engine.file(container, POLICY) is None
 
 
-def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:
-    """The engine counts its restarts of a container, and a start by hand resets the count."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
-    container = engine.create_container(replace(wanted, files=helper))
-    assert view(engine, wanted.name).restarts == 0
-    engine.start(container)
-
-    def waiting() -> ContainerView | None:
-        found = view(engine, wanted.name)
-        return found if found.status == "restarting" else None
-
-    found = until(waiting)
-    assert found.restarts > 0
-    assert found.exit_code == 1
-    engine.stop(container)
-    engine.put_files(container, wanted.files)
-    engine.start(container)
-    answering(engine, container)
-    assert view(engine, wanted.name).restarts == 0
-    engine.remove(container)
-
-
 def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
     """A renamed container is the same one, and a name in use is a conflict."""
     container = created(engine, stack, Sibling.COREDNS)
@@ -626,68 +342,6 @@ def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
         engine.rename(container, f"{stack.project}-envoy")
     engine.remove(container)
     engine.remove(other)
-
-
-@contextmanager
-def following(engine: EngineWriter) -> Iterator[list[Event]]:
-    """Collect an engine's events until the context ends."""
-    found: list[Event] = []
-    with engine.events() as events:
-
-        def follow() -> None:
-            for event in events:
-                found.append(event)  # noqa: PERF402 - one by one, as they come
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        yield found
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-def happened(events: list[Event], container: str) -> list[str]:
-    """Return the events of a container, including those of its networks."""
-    return [each.action for each in events if each.container == container]
-
-
-def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
-    """Every change of a container causes events in order, with its name and its networks."""
-    name = f"{stack.project}-coredns"
-    with following(engine) as events:
-        container = created(engine, stack, Sibling.COREDNS)
-        engine.start(container)
-        answering(engine, container)
-        engine.put_files(container, {"extra": public(b"x")})
-        engine.run_helper(container, ["release"], lambda _: None)
-        engine.rename(container, f"{name}-next")
-        engine.disconnect(f"{stack.project}-net", container)
-        engine.remove(container)
-        until(lambda: "destroy" in happened(events, container))
-    wanted = [
-        *("create", "connect", "start", "extract-to-dir", "exec_start", "rename", "disconnect", "die", "destroy"),
-    ]
-    actions = iter(happened(events, container))
-    assert [action for action in wanted if action in actions] == wanted
-    about = [each for each in events if each.container == container]
-    assert {each.names[0] for each in about if each.kind == "network"} >= {f"{stack.project}-net"}
-    (renamed,) = (each for each in about if each.action == "rename")
-    assert renamed.names == (f"{name}-next", name)
-    assert "/fw/bin/fwctl release" in {each.words for each in about if each.action == "exec_start"}
-
-
-def test_looking_is_told_as_commands_and_nothing_else(
-    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """Reading causes no events except for commands in containers, so that a watcher does not wake itself."""
-    with following(engine) as events:
-        observe(engine, stack.project, ())
-        engine.run_helper(running[Sibling.COREDNS], ["release"], lambda _: None)
-        until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
-    ours = [each for each in events if each.container in running.values()]
-    commands = {(each.action, each.words) for each in ours if each.action != "health_status"}
-    expected = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
-    assert commands <= {("exec_start", words) for words in expected}
-    assert ("exec_start", "/fw/bin/fwctl probe") in commands
 
 
 def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:

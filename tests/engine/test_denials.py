@@ -20,6 +20,11 @@ def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
     return {f"{each['protocol']} {each['name']}": each for each in answer["denials"]}
 
 
+def only_counted(firewall: Firewall) -> int:
+    """Return how many refusals Envoy has not written down."""
+    return int(firewall.call("denials", "--format", "json").expect().json["unattributed"])
+
+
 def refused(agent: Peer) -> None:
     """Ask the resolver, Envoy over TLS and over HTTP, and a closed port; and what is allowed, in the same way."""
     assert agent.get("https://denied.test/").kind == "dns-nxdomain"
@@ -31,7 +36,10 @@ def refused(agent: Peer) -> None:
 
 
 def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> None:
-    """Each refusal is shown with the agent's name and what would allow it; what is allowed is not. It is kept."""
+    """Each refusal is shown with the agent's name and what would allow it; what is allowed is not. It is kept.
+
+    Of a flood, Envoy writes down a part. How many there were is told as well, and kept.
+    """
     shared.origin(module_peers, ["a.test", "h.test"])
     name = f"{shared.project}-agent"
     status = shared.status()["agent"]
@@ -49,8 +57,13 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
         assert found[key]["remedy"]["command"] == f"clawker-fw rules allow {url}"
     assert (found["tcp None"]["port"], found["tcp None"]["reason"]) == (8443, "no-rule")
     assert not {"tls a.test", "http h.test"} & set(found)
+    assert only_counted(shared) == 0
+    flood = agent.ask("drive", "http://flood.test/", "--connect", "a.test:80", "--kept", "--seconds", "0.3").last
+    until(lambda: _written(shared, name) + only_counted(shared) == flood["requests"], 10)
+    found, counted = shown(shared, "--agent", name), only_counted(shared)
+    assert counted > 0
     shared.run("--force-recreate")
-    assert shown(shared, "--agent", name) == found
+    assert (shown(shared, "--agent", name), only_counted(shared)) == (found, counted)
     assert shared.current()
 
 
@@ -74,3 +87,9 @@ def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
         stuck.cancel()
         following.kill()
         following.communicate()
+
+
+def _written(firewall: Firewall, agent: str) -> int:
+    """Return how many refusals of the flood are on record."""
+    flood = shown(firewall, "--agent", agent).get("http flood.test")
+    return flood["times"] if flood else 0

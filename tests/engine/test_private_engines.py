@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -17,6 +16,7 @@ import pytest
 from docker.models.containers import Container
 
 from devkit.engines import EngineError, PrivateEngine, available, private_engine
+from devkit.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KIND = "installed"
@@ -62,7 +62,7 @@ def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Contai
     """The engine's mounts are not on the machine, and its pids are those of its own /proc."""
     sleeper.reload()
     process = engine.root / "proc" / str(sleeper.attrs["State"]["Pid"])
-    _wait_for(lambda: "infinity" in (process / "cmdline").read_text())  # the runtime becomes the program
+    until(lambda: "infinity" in (process / "cmdline").read_text())  # the runtime becomes the program
     assert "overlay / " in (process / "mounts").read_text()
     assert str(engine.folder) not in Path("/proc/mounts").read_text()
 
@@ -71,7 +71,7 @@ def test_containers_return_after_a_restart(engine: PrivateEngine, sleeper: Conta
     """A container with a restart policy restarts with the engine."""
     before = _running_since(sleeper)
     engine.restart()
-    _wait_for(lambda: _running_since(sleeper) not in {None, before})
+    until(lambda: _running_since(sleeper) not in {None, before})
 
 
 def test_containers_outlive_a_crash() -> None:
@@ -104,7 +104,7 @@ def test_owner_killed_without_a_trace() -> None:
         engine = PrivateEngine(Path(owner.stdout.readline().strip()))
         assert engine.version()
         owner.kill()
-    _wait_for(lambda: _traces(engine) == [])
+    until(lambda: _traces(engine) == [])
 
 
 @pytest.fixture
@@ -191,10 +191,3 @@ def _devkit(*arguments: object) -> str:
 
 def _stdout(*argv: str) -> str:
     return subprocess.run(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come true within 30 s"
-        time.sleep(0.05)

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.explaining import Answer, Attempted
+from clawker_fw.explaining import Answer
 from clawker_fw.model import Address, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
@@ -33,6 +33,7 @@ from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
+from clawker_fw.trying import Attempted
 from devkit import stacks
 
 EXPECTED = Path(__file__).with_name("expected")

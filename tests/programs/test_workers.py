@@ -19,6 +19,8 @@ from devkit.waiting import until
 CONNECTIONS = 400
 HEAP = 512 << 20
 HTTP = 80
+DENIED = "^access_log[.]process_ratelimit[.]denied$"
+"""What `fwctl suppressed` reports."""
 OPEN = "port-80.downstream_cx_active$"
 RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
 
@@ -83,7 +85,7 @@ def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> Non
 
 def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
     """Workers count together what is written down of one agent, and what is not."""
-    before = proxy.statistic("process_ratelimit.denied$")
+    before = proxy.statistic(DENIED)
     started = time.monotonic()
     with ExitStack() as stack:
         agents = [stack.enter_context(proxy.connect(HTTP, "127.0.0.7")) for _ in range(32)]
@@ -93,7 +95,7 @@ def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
             for agent in agents:
                 assert agent.recv(65536)
     seconds = time.monotonic() - started
-    denied = proxy.statistic("process_ratelimit.denied$") - before
+    denied = proxy.statistic(DENIED) - before
     assert 1280 - denied <= 200 + 50 * (seconds + 1)
     until(lambda: _lines(proxy, "flood.test") == 1280 - denied, 5)
 

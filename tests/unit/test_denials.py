@@ -5,10 +5,10 @@ import gzip
 import pytest
 
 from clawker_fw.denials import tally
-from clawker_fw.denials.carried import carried
+from clawker_fw.denials.carried import carried, hand_over
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.suggestion import suggested
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import NOBODY, Tally
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.rules.target import parse_target
@@ -84,3 +84,20 @@ def test_what_was_handed_over_may_be_anything() -> None:
     for content, count in ((whole, 3), (b"no archive", 0), (b"", 0)):
         engine.put_files(container, {CARRIED: public(content)})
         assert len(carried(engine, container)) == count
+
+
+def test_what_was_only_counted_is_handed_over() -> None:
+    """A line tells of it, after the lines of the refusals."""
+    engine = MemoryEngine()
+    engine.pull_image("x", lambda _: None)
+    old, new = (engine.create_container(ContainerSpec(name, "x", {}, Shape((), (), {}), {})) for name in "on")
+    engine.inside(old).log += [BODY.decode().strip() % ("a.test", 1, 1, "x")]
+    hand_over(engine, old, new)
+    assert len(carried(engine, new)) == 1  # one that does not run can't be asked
+    engine.inside(old).status = "running"
+    engine.inside(old).suppressed = 7
+    hand_over(engine, old, new)
+    counted = Tally()
+    counted.add(carried(engine, new))
+    found = read_tallies([(Sibling.ENVOY, counted)])
+    assert (len(found.counted), found.suppressed) == (1, {NOBODY: 7})

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Probe, Shape, Sibling, Verdict
+from clawker_fw.model import (
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    Probe,
+    Restart,
+    Shape,
+    Sibling,
+    Verdict,
+)
 from clawker_fw.reconcile import observe
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.diff import diff
@@ -317,6 +326,19 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(
         (warning,) = seen.advice
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "has ended once"), (1_200, "has ended 1,200 times")])
+def test_a_helper_that_was_started_again_is_told_of(
+    count: int, words: str, engine: Flapping, wanted: Blueprint
+) -> None:
+    """It is a warning, and changes nothing."""
+    engine.inside(ENVOY).helper_restarts = (Restart("forwarder", count, "2026-01-01T00:00:00Z", "signal: killed"),)
+    seen = pipeline.compare(engine, wanted)
+    assert seen.diff.verdict is Verdict.CURRENT
+    (warning,) = seen.advice
+    assert warning.code == "helper-restarted"
+    assert all(text in warning.message for text in ("forwarder in envoy", words, "2026-01-01", "signal: killed"))
 
 
 # --- records --------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.Monkey
     for sibling in Sibling:
         spec = ContainerSpec(f"p-{sibling}", "x", labels.sibling_labels("p", sibling, 0), Shape((), (), {}), {})
         logs[sibling] = engine.inside(engine.create_container(spec))
+        logs[sibling].status = "running"
     counted: Counter[tuple[Sibling, str]] = Counter()
     metrics = Metrics("1", "x")
 
@@ -34,15 +35,23 @@ def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.Monkey
     counter = RefusalCounter("p", count)
     envoy, coredns = logs[Sibling.ENVOY], logs[Sibling.COREDNS]
     envoy.log += [LINE % ("no-rule", "")] * 3  # before the watcher
+    envoy.suppressed = 1000
     counter.look(engine)
     assert not counted
     envoy.logged_at = coredns.logged_at = "2999-01-01T00:00:01.000000000Z"
     coredns.log += [LINE % ("expired", ',"suppressed":7'), LINE % ("nonsense", "")]
+    envoy.log += ['{"source":"","suppressed":1000}']  # handed over by a predecessor
+    envoy.suppressed = 1011
     counter.look(engine)
     counter.look(engine)
     assert counted == {
         (Sibling.ENVOY, "no-rule"): 3,
         (Sibling.COREDNS, "expired"): 1,
         (Sibling.COREDNS, NOT_RECORDED): 7,
+        (Sibling.ENVOY, NOT_RECORDED): 11,
     }
     assert b'clawker_fw_refusals_total{reason="no-rule",sibling="envoy"} 3.0' in metrics.page()
+    envoy.suppressed = 2  # it has been restarted
+    envoy.logged_at = "2999-01-01T00:00:02.000000000Z"
+    counter.look(engine)
+    assert counted[Sibling.ENVOY, NOT_RECORDED] == 13

@@ -5,7 +5,9 @@ listener is removed, and no other does (measured). So a cluster's name says ever
 and a changed rule has another cluster.
 
 A name is looked up all the time, not only when it is used: of all kinds of clusters with a name, only this one
-forwards datagrams.
+forwards datagrams. Where a name has no address there would be no session, and no record of what was sent. So its
+cluster is one of two that stand for each other: the name's, and one that leads nowhere and counts as unhealthy.
+Envoy looks for a better host at each datagram of a session whose host is unhealthy, so none stays there.
 """
 
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals
-from clawker_fw.stack.envoy.messages import TYPES, Json, duration, typed
+from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
 from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
 from clawker_fw.stack.topology import EnvoyAddresses
 
@@ -22,22 +24,41 @@ _STATISTICS = "udp"
 
 def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | None = None) -> Iterator[Json]:
     """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
+    names = False
     for name, port, rule in _forwarded(policy):
-        host = {"address": rule.leads_to(name), "port_value": port}
-        source = addresses.exempt if rule.allow_private else addresses.guarded
         cluster = _cluster(name, port, rule)
-        yield {
-            "@type": f"{TYPES}.config.cluster.v3.Cluster",
-            "name": cluster,
-            **({"alt_stat_name": name} if reporting else {}),  # the record of a session has it as the name
-            **({"type": "STATIC"} if rule.host else looked_up()),
-            "load_assignment": {
-                "cluster_name": cluster,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": host}}}]}],
-            },
-            "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
-            "circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]},
-        }
+        told = {"alt_stat_name": name} if reporting else {}  # the record of a session has it as the name
+        room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]}}
+        source = {"address": str(addresses.exempt if rule.allow_private else addresses.guarded), "port_value": 0}
+        host = {"address": rule.leads_to(name), "port_value": port}
+        bound = {"upstream_bind_config": {"source_address": source}}
+        if rule.host:
+            yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
+            continue
+        names = True
+        yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
+        yield {"@type": _CLUSTER, "name": cluster, **told, **_first_of(f"{cluster}{_HOST}", _NOWHERE), **room}
+    if names:
+        address, nothing = refusals.NOWHERE
+        nobody = {"address": address, "port_value": nothing}
+        yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC"}
+
+
+_CLUSTER = f"{TYPES}.config.cluster.v3.Cluster"
+_NOWHERE, _HOST = "udp nowhere", " host"
+
+
+def _leading(cluster: str, host: Json, **state: str) -> Json:
+    """Return a cluster of one host."""
+    endpoint = {"endpoint": {"address": {"socket_address": host}}, **state}
+    assignment = {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return {"@type": _CLUSTER, "name": cluster, "load_assignment": assignment}
+
+
+def _first_of(*clusters: str) -> Json:
+    """Return what has a cluster stand for the first one of others that has a healthy host, or else for any."""
+    config = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=list(clusters))
+    return {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": config}
 
 
 def listeners(

@@ -124,11 +124,15 @@ SESSION_TOLD_AFTER = 0.5
 """Seconds after which a session of UDP is looked at. It has no other moment: most never end by themselves."""
 
 
+NOWHERE = ("255.255.255.255", 1)
+"""Where the datagrams of a name without an address lead: the kernel refuses to connect there."""
+
+
 def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
 
-    One that could not connect is written down when it is looked at first. One for which there is no room ends at
-    once. Envoy makes no session where a name has no address, so of that there is no record.
+    One that could not connect is written down when it is looked at first, also where its name has no address. One
+    for which there is no room ends at once.
     """
     milliseconds = {"default_value": round(1800 * SESSION_TOLD_AFTER), "runtime_key": "refusals.session"}
     looked_at_first = _all(
@@ -142,7 +146,11 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
         **_UPSTREAM,
         "protocol": "udp",
         "name": name,
-        "reason": _first(("has(upstream.address)", Reason.PRIVATE_ADDRESS), otherwise=_text(Reason.LIMIT)),
+        "reason": _first(
+            ("!has(upstream.address)", Reason.LIMIT),
+            ("upstream.address == '{}:{}'".format(*NOWHERE), Reason.NO_ADDRESS),
+            otherwise=_text(Reason.PRIVATE_ADDRESS),
+        ),
     }
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, _cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}

@@ -38,6 +38,7 @@ for name in one two www; do
   ssh-keygen -q -t ed25519 -N '' -f "/srv/$name.key"
   echo "$name.works.test $(cut -d' ' -f1-2 "/srv/$name.key.pub")" >>~/.ssh/known_hosts
 done
+echo "git.example.com $(cut -d' ' -f1-2 /srv/one.key.pub)" >>~/.ssh/known_hosts # in the documentation's recipes
 chown -R git: /home/git
 
 # A package of each kind, called greeting: installed, it says hello.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/coredns/hotfile/hotfiletest"
 )
 
 // parse takes what begins with "value ".
@@ -20,17 +22,10 @@ func parse(content []byte) (string, error) {
 	return value, nil
 }
 
-func write(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // replace replaces a file by rename, as a commit does.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
-	write(t, path+".new", content)
+	hotfiletest.Write(t, path+".new", content)
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +35,7 @@ func replace(t *testing.T, path, content string) {
 func opened(t *testing.T) (*File[string], string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
-	write(t, path, "value a")
+	hotfiletest.Write(t, path, "value a")
 	file := New(path, parse)
 	if err := file.Load(); err != nil {
 		t.Fatal(err)
@@ -82,15 +77,15 @@ func until(t *testing.T, what string, holds func() bool) {
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
-		"the same file": write,
+		"the same file": hotfiletest.Write,
 		"another file of the same size and time": func(t *testing.T, path, content string) {
 			withTimeOf(t, path, func() { replace(t, path, content) })
 		},
 		"the same file of the same size and time": func(t *testing.T, path, content string) {
-			withTimeOf(t, path, func() { write(t, path, content) })
+			withTimeOf(t, path, func() { hotfiletest.Write(t, path, content) })
 		},
 		"a link to another file": func(t *testing.T, path, content string) {
-			write(t, path+".other", content)
+			hotfiletest.Write(t, path+".other", content)
 			if err := os.Symlink(path+".other", path+".new"); err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +114,7 @@ func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := identify(path).changed
 	until(t, "another moment", func() bool {
-		write(t, path+".clock", "")
+		hotfiletest.Write(t, path+".clock", "")
 		now := identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
 	})
@@ -150,7 +145,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 	}{
 		"no value": {func(t *testing.T, path string) { replace(t, path, "{") }, "is no value"},
 		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "is no value"},
-		"emptied":  {func(t *testing.T, path string) { write(t, path, "") }, "is no value"},
+		"emptied":  {func(t *testing.T, path string) { hotfiletest.Write(t, path, "") }, "is no value"},
 		"gone":     {func(t *testing.T, path string) { os.Remove(path) }, "no such file"},
 		"folder": {func(t *testing.T, path string) {
 			os.Remove(path)
@@ -220,7 +215,7 @@ func TestFileThatIsNotThere(t *testing.T) {
 	if err := file.Load(); err == nil || file.Value() != "" || file.Status() != (Status{"", 1, err.Error()}) {
 		t.Errorf("got %+v, %v", file.Status(), err)
 	}
-	write(t, path, "value a")
+	hotfiletest.Write(t, path, "value a")
 	value, status := "", Status{}
 	if err := file.Load(); err == nil {
 		value, status = file.Snapshot()

@@ -1,53 +1,19 @@
 package hotfile
 
 import (
-	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"clawker-fw/coredns/hotfile/hotfiletest"
 )
-
-// socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
-func socketPath(t *testing.T) string {
-	t.Helper()
-	folder, err := os.MkdirTemp("", "socket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	return filepath.Join(folder, "s")
-}
-
-// statusFrom returns the status that a client of the socket receives.
-func statusFrom(t *testing.T, path string) Status {
-	t.Helper()
-	connection, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(connection)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var status Status
-	if err := json.Unmarshal(text, &status); err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	return status
-}
 
 // Each client of the socket receives the current status once.
 func TestTell(t *testing.T) {
-	path := socketPath(t)
+	path := hotfiletest.SocketPath(t)
 	listener, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +30,7 @@ func TestTell(t *testing.T) {
 	}
 	gone.Close() // a client that goes away does not block others
 	for count := range 3 {
-		if status := statusFrom(t, path); status.Refused != count+2 {
+		if status := hotfiletest.StatusFrom[Status](t, path); status.Refused != count+2 {
 			t.Errorf("got %+v", status)
 		}
 	}
@@ -92,7 +58,7 @@ func (f *failing) Accept() (net.Conn, error) {
 
 // A failed accept does not end the status server, since a process without a status would count as dead.
 func TestTellGoesOn(t *testing.T) {
-	path := socketPath(t)
+	path := hotfiletest.SocketPath(t)
 	listener, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -105,15 +71,15 @@ func TestTellGoesOn(t *testing.T) {
 	defer func() { <-ended }()
 	defer listener.Close()
 
-	if status := statusFrom(t, path); status.Refused != 1 {
+	if status := hotfiletest.StatusFrom[Status](t, path); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
 
 // The socket replaces one left by an ended process, and everybody may open it.
 func TestListen(t *testing.T) {
-	path := socketPath(t)
-	write(t, path, "left behind")
+	path := hotfiletest.SocketPath(t)
+	hotfiletest.Write(t, path, "left behind")
 	listener, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)

@@ -1,31 +1,19 @@
 package otel
 
 import (
-	"encoding/json"
-	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
-)
 
-// socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
-func socketPath(t *testing.T) string {
-	t.Helper()
-	folder, err := os.MkdirTemp("", "otel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	return filepath.Join(folder, "s")
-}
+	"clawker-fw/coredns/hotfile/hotfiletest"
+)
 
 // The plugin starts without settings, says so on its socket, and takes them once they are there.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), socketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
 	controller := caddy.NewTestController("dns", "otel "+path+" "+socket)
 
 	if err := setup(controller); err != nil {
@@ -36,29 +24,17 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "otel" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	read := func() (status Status) {
-		connection, err := net.Dial("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer connection.Close()
-		if err := json.NewDecoder(connection).Decode(&status); err != nil {
-			t.Fatal(err)
-		}
-		return status
-	}
+	read := func() Status { return hotfiletest.StatusFrom[Status](t, socket) }
 	if status := read(); status.Digest != "" || !strings.Contains(status.Reason, "no such file") {
 		t.Errorf("got %+v", status)
 	}
-	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	hotfiletest.Write(t, path, "{}")
 	until(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
 }
 
 // Without one path and one usable socket, setup fails.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), socketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
 	for corefile, wanted := range map[string]string{
 		"otel":                                  "Wrong argument count",
 		"otel " + path:                          "Wrong argument count",

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"clawker-fw/coredns/hotfile/hotfiletest"
 )
 
 // writer is a client that records the reply.
@@ -38,7 +40,7 @@ var (
 func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
-	write(t, path, example)
+	hotfiletest.Write(t, path, example)
 	source, err := Open(path)
 	if err != nil {
 		t.Fatal(err)

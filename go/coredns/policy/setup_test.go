@@ -7,12 +7,14 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+
+	"clawker-fw/coredns/hotfile/hotfiletest"
 )
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
-	write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
+	hotfiletest.Write(t, path, listOf("a.test"))
 	controller := caddy.NewTestController("dns", "policy "+path+" "+socket)
 
 	if err := setup(controller); err != nil {
@@ -23,15 +25,15 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	if status := statusFrom(t, socket); len(status.Digest) != 64 || status.Names != 1 {
+	if status := hotfiletest.StatusFrom[Status](t, socket); len(status.Digest) != 64 || status.Names != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
 
 // Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), socketPath(t)
-	write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
+	hotfiletest.Write(t, path, listOf("a.test"))
 	for corefile, wanted := range map[string]string{
 		"policy":         "Wrong argument count",
 		"policy " + path: "Wrong argument count",

@@ -2,11 +2,12 @@ package policy
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/coredns/hotfile/hotfiletest"
 )
 
 // listOf returns a list that allows one name.
@@ -14,26 +15,19 @@ func listOf(name string) string {
 	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
 }
 
-func write(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A list that can't be used leaves the current one in force.
 func TestSource(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "names.json")
-	write(t, path, listOf("a.test"))
+	hotfiletest.Write(t, path, listOf("a.test"))
 	source, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, path, "{}")
+	hotfiletest.Write(t, path, "{}")
 	if err := source.Load(); err == nil || !source.List().Decide("a.test", time.Now()).Allowed() {
 		t.Errorf("got %v", err)
 	}
-	write(t, path, listOf("b.test"))
+	hotfiletest.Write(t, path, listOf("b.test"))
 	if err := source.Load(); err != nil || source.List().Decide("a.test", time.Now()).Allowed() {
 		t.Errorf("got %v", err)
 	}
@@ -45,7 +39,7 @@ func TestOpenErrors(t *testing.T) {
 	if source, err := Open(path); err == nil || source != nil {
 		t.Errorf("absent: got %v, %v", source, err)
 	}
-	write(t, path, "{}")
+	hotfiletest.Write(t, path, "{}")
 	if source, err := Open(path); err == nil || source != nil || !strings.HasPrefix(err.Error(), path+": ") {
 		t.Errorf("unusable: got %v, %v", source, err)
 	}

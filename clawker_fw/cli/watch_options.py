@@ -1,0 +1,96 @@
+"""The options of a watcher, whether it is started by hand or as a service, and what they require."""
+
+from typing import Annotated
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.parameters import Options, duration
+from clawker_fw.errors import SettingsError, UsageError
+from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.on_open import OnOpen
+
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
+
+
+def _interval(text: str) -> float:
+    seconds = duration(text)
+    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
+        raise typer.BadParameter("an interval is from 1s to 24h")
+    return seconds
+
+
+def _checked_address(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from clawker_fw.watch.page import parse_address
+
+    try:
+        return str(parse_address(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+HealOption = Annotated[
+    Heal,
+    typer.Option(
+        "--heal",
+        metavar="tamper|all|none",
+        help="Which differences to close: changes made by hand (tamper), all, or none. "
+        "With tamper, changed settings and upgrades wait for `run`.",
+    ),
+]
+IntervalOption = Annotated[
+    float,
+    typer.Option(
+        "--interval",
+        metavar="DURATION",
+        parser=_interval,
+        help="How often to compare the stack when no event arrives, plus or minus 10 %.",
+    ),
+]
+ListenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="ADDRESS",
+        callback=_checked_address,
+        help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
+    ),
+]
+OtelOption = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        help="Also send decisions, drift, agents and metrics to the collector at `otel.endpoint`. "
+        "Needs the extra: pip install 'clawker-fw[otel]'.",
+    ),
+]
+OnOpenOption = Annotated[
+    OnOpen,
+    typer.Option(
+        "--on-open",
+        metavar="warn|detach|stop",
+        help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
+        "off the agent network (detach), or stop it.",
+    ),
+]
+
+
+def require_otlp(chosen: Options) -> None:
+    """Check that the settings name a collector, and that the extra is installed.
+
+    Raises:
+        SettingsError, UsageError: otherwise.
+    """
+    if given.load(chosen).settings.otel.endpoint is None:
+        raise SettingsError(
+            "no-endpoint",
+            "`--otel` needs the setting `otel.endpoint`, which names the collector.",
+            hint="Set it to HOST:PORT, or leave out `--otel`.",
+        )
+    try:
+        import clawker_fw.watch.otlp  # noqa: F401 - only whether it can be imported
+    except ModuleNotFoundError as error:
+        hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
+        raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error

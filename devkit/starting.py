@@ -1,0 +1,82 @@
+"""Waiting for a program that was started until it answers: a file or a line in a log comes earlier than that."""
+
+import contextlib
+import http.client
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from devkit.waiting import until
+
+_LINES = 20
+
+
+class StartError(RuntimeError):
+    """A program has ended, or does not answer. The message has the end of its log."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket. The host is the socket's path."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(5)
+        self.sock.connect(self.host)
+
+
+def get(path: Path, target: str) -> bytes:
+    """Return the body of an answer over HTTP from a unix socket.
+
+    Raises:
+        OSError: when nobody answers there.
+        http.client.HTTPException: when the answer is not HTTP.
+    """
+    with contextlib.closing(_UnixConnection(str(path))) as connection:
+        connection.request("GET", target, headers={"Host": "engine"})
+        return connection.getresponse().read()
+
+
+def pings(path: Path) -> bool:
+    """Whether an engine answers on a unix socket, which exists before that."""
+    try:
+        get(path, "/_ping")
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody takes connections at a port."""
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(
+    process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path | None = None, seconds: float = 60
+) -> None:
+    """Wait until a program answers.
+
+    Raises:
+        StartError: when it ends before that, or takes too long.
+    """
+    try:
+        until(lambda: process.poll() is not None or answers(), seconds)
+    except TimeoutError as error:
+        raise StartError(f"{_told(process)} does not answer within {seconds:g} s{_end_of(log)}") from error
+    if process.returncode is not None:
+        raise StartError(f"{_told(process)} has ended with {process.returncode}{_end_of(log)}")
+
+
+def _told(process: "subprocess.Popen[bytes]") -> str:
+    return str(process.args) if isinstance(process.args, str) else " ".join(map(str, process.args))  # type: ignore[arg-type]
+
+
+def _end_of(log: Path | None) -> str:
+    if log is None:
+        return ""
+    lines = log.read_text(errors="replace").splitlines()[-_LINES:]
+    return "\n".join(("; the end of its log:", *lines))

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// A forwarder that was killed is started with the same sockets, and what was asked meanwhile is answered then, over UDP and
+// TCP: nobody is refused.
+func TestForwarderKeepsItsSockets(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, to start a process of a user")
+	}
+	upstream, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer upstream.Close()
+	resolver := newForwarder(func(l *pendingLookup) ([]byte, error) {
+		reply := dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{l.question}}
+		return reply.Pack()
+	}, func(string) string { return "" })
+	go func() { _ = forwardDatagrams(resolver, upstream) }()
+	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(upstream.LocalAddr().(*net.UDPAddr).AddrPort()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer streams.Close()
+	go func() { _ = forwardStreams(resolver, streams) }()
+	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.54"), upstream.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	sockets, err := lookupFiles(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\n%s=$1 exec %s \"$@\"\n", sceneVariable, os.Args[0])
+	if err := os.WriteFile(filepath.Join(folder, "fwctl"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	subtrees := filepath.Join(folder, "subtrees.json")
+	forwarder := companion{0, []string{
+		filepath.Join(folder, "fwctl"), forwardVerb, place.String(), upstream.LocalAddr().String(), subtrees,
+	}}
+	for range 2 {
+		answered := make(chan error, 2)
+		for _, network := range []string{"udp", "tcp"} { // it is not there yet, or no more
+			go func() {
+				_, err := ask(place.String(), network, queryFor("b.a.test."))
+				answered <- err
+			}()
+		}
+		process, err := forwarder.start(sockets...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := process.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = process.Wait()
+	}
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It does nothing else,
+// reads nothing from anybody, and has only the two capabilities that it takes to start a process of another user. It
+// outlives its helpers and ends with the container, as they do.
+
+const keepVerb = "keep"
+
+// The sockets that the keeper is given: on the first it says that all helpers have started; the second, of a sibling
+// that limits agents, is the recorder's.
+const (
+	startedSocket = companionSocket + iota
+	refusalsSocket
+)
+
+// A helper is started again at once, and each time after twice as long if it ends again. One that has run for
+// restartForgotten begins anew.
+const (
+	restartSoonest   = 100 * time.Millisecond
+	restartLatest    = 10 * time.Second
+	restartForgotten = time.Minute
+)
+
+// keeping are the capabilities of the keeper.
+var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID}
+
+// keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
+func keeperOf(root string) companion { return newCompanion(root, 0, keepVerb) }
+
+// helper is a companion that the keeper starts, with what it is given.
+type helper struct {
+	companion
+	sockets []*os.File
+	delay   time.Duration // before its next start
+	began   time.Time
+}
+
+// ending is the end of a helper, and why.
+type ending struct {
+	helper *helper
+	reason string
+}
+
+// keep starts the helpers and says so, and starts each again that ends.
+func keep(root string, sibling Sibling) error {
+	// Only this thread starts processes, and hands down none of its privileges.
+	runtime.LockOSThread()
+	if err := inherit(); err != nil {
+		return err
+	}
+	for _, each := range []int{startedSocket, refusalsSocket} {
+		unix.CloseOnExec(each)
+	}
+	restarts, err := newRestarts(root)
+	if err != nil {
+		return err
+	}
+	ends := make(chan ending)
+	kept, err := keptBy(root, sibling)
+	if err != nil {
+		return err
+	}
+	for _, each := range kept {
+		if err := each.begin(ends); err != nil {
+			return fmt.Errorf("starting the %s: %w", each.name(), err)
+		}
+	}
+	started := os.NewFile(startedSocket, "started")
+	if _, err := started.Write([]byte{1}); err != nil {
+		return err
+	}
+	if err := started.Close(); err != nil {
+		return err
+	}
+	again := make(chan *helper)
+	for {
+		select {
+		case end := <-ends:
+			fmt.Fprintf(os.Stderr, "fwctl: the %s has ended: %s\n", end.helper.name(), end.reason)
+			if err := restarts.add(end.helper.name(), end.reason, time.Now()); err != nil {
+				fmt.Fprintf(os.Stderr, "fwctl: counting that: %v\n", err)
+			}
+			time.AfterFunc(end.helper.pause(time.Now()), func() { again <- end.helper })
+		case each := <-again:
+			if err := each.begin(ends); err != nil {
+				go func() { ends <- ending{each, err.Error()} }()
+			}
+		}
+	}
+}
+
+// keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.
+func keptBy(root string, sibling Sibling) ([]*helper, error) {
+	var found []*helper
+	for _, each := range helpersOf(root, sibling) {
+		kept := &helper{companion: each}
+		switch each.verb() {
+		case recordVerb:
+			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals")}
+		case forwardVerb:
+			sockets, err := lookupFiles(sibling.Forwarder.Listen)
+			if err != nil {
+				return nil, err
+			}
+			kept.sockets = sockets
+		}
+		found = append(found, kept)
+	}
+	return found, nil
+}
+
+// begin starts a helper, and sends its end.
+func (h *helper) begin(ends chan<- ending) error {
+	h.began = time.Now()
+	process, err := h.start(h.sockets...)
+	if err != nil {
+		return err
+	}
+	go func() {
+		reason := "it has ended"
+		if err := process.Wait(); err != nil {
+			reason = err.Error()
+		}
+		ends <- ending{h, reason}
+	}()
+	return nil
+}
+
+// pause returns for how long a helper that has ended just now waits for its next start.
+func (h *helper) pause(now time.Time) time.Duration {
+	h.delay = min(max(2*h.delay, restartSoonest), restartLatest)
+	if now.Sub(h.began) >= restartForgotten {
+		h.delay = restartSoonest
+	}
+	return h.delay
+}
+
+// inherit sets which of its capabilities a program gets that the calling thread executes.
+func inherit(wanted ...uint) error {
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("reading the capabilities: %w", err)
+	}
+	sets[0].Inheritable, sets[1].Inheritable = 0, 0
+	for _, each := range wanted {
+		sets[each/32].Inheritable |= 1 << (each % 32)
+	}
+	if err := unix.Capset(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("setting what is inherited: %w", err)
+	}
+	return nil
+}
+
+// startKeeper starts the keeper, and returns when all helpers have started. The calling thread has given up its bounds.
+func startKeeper(root string, sibling Sibling) error {
+	if len(helpersOf(root, sibling)) == 0 {
+		return nil
+	}
+	started, says, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer started.Close()
+	sockets := []*os.File{says}
+	if sibling.Limits != nil {
+		refusals, err := listenForRefusals()
+		if err != nil {
+			return fmt.Errorf("starting the %s: %w", companionNames[recordVerb], err)
+		}
+		defer refusals.Close()
+		sockets = append(sockets, refusals)
+	}
+	_, err = keeperOf(root).start(sockets...)
+	if err = errors.Join(err, says.Close()); err != nil {
+		return fmt.Errorf("starting the %s: %w", companionNames[keepVerb], err)
+	}
+	if _, err := started.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("the %s has ended: %w", companionNames[keepVerb], err)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// A helper that has ended once is a fact to be told. One that ended restartsTolerated times within restartsWithin does
+// not work: that is a difference.
+const (
+	restartsTolerated = 5
+	restartsWithin    = 10 * time.Minute
+)
+
+// Restart is what became of a helper since its container has started.
+type Restart struct {
+	Helper string      `json:"helper"`
+	Count  int         `json:"count"`
+	Last   time.Time   `json:"last"` // when it ended last
+	Reason string      `json:"reason"`
+	Recent []time.Time `json:"recent"` // its last ends, at most restartsTolerated
+}
+
+// restarts is the record of the ends of helpers. It is written in place: a further file in the volume, even for a
+// moment, would be a difference.
+type restarts struct {
+	path    string
+	written int
+	each    []Restart
+}
+
+func restartsRecord(root string) string { return filepath.Join(root, "state", "restarts.json") }
+
+// newRestarts begins a record, and removes that of an earlier start.
+func newRestarts(root string) (*restarts, error) {
+	path := restartsRecord(root)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return &restarts{path: path}, nil
+}
+
+// add counts the end of a helper, and writes the record.
+func (r *restarts) add(helper, reason string, now time.Time) error {
+	at := slices.IndexFunc(r.each, func(each Restart) bool { return each.Helper == helper })
+	if at < 0 {
+		at = len(r.each)
+		r.each = append(r.each, Restart{Helper: helper})
+	}
+	counted := &r.each[at]
+	counted.Count++
+	counted.Last, counted.Reason = now.UTC(), reason
+	counted.Recent = append(counted.Recent, counted.Last)
+	if more := len(counted.Recent) - restartsTolerated; more > 0 {
+		counted.Recent = slices.Delete(counted.Recent, 0, more)
+	}
+	return r.write()
+}
+
+// write writes the record in one piece that covers the last one. Spaces at the end mean nothing in JSON.
+func (r *restarts) write() error {
+	content, err := json.Marshal(r.each)
+	if err != nil {
+		return err
+	}
+	for len(content) < r.written {
+		content = append(content, ' ')
+	}
+	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(content, 0)
+	r.written = len(content)
+	return errors.Join(err, file.Close())
+}
+
+// readRestarts returns the record, which is missing unless a helper has ended.
+func readRestarts(root string) ([]Restart, error) {
+	content, err := os.ReadFile(restartsRecord(root))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(content) == 0 { // it is about to be written
+		return []Restart{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []Restart
+	return found, json.Unmarshal(content, &found)
+}
+
+// keepsEnding reports whether a helper has ended too often.
+func (r Restart) keepsEnding(now time.Time) bool {
+	return len(r.Recent) >= restartsTolerated && now.Sub(r.Recent[len(r.Recent)-restartsTolerated]) < restartsWithin
+}
+
+// isUnderWay reports whether a helper has ended so short a time ago that its keeper may be waiting to start it again.
+func (r Restart) isUnderWay(now time.Time) bool {
+	return r.Count > 0 && now.Sub(r.Last) < restartLatest+restartSoonest
+}
+
+// restartOf returns what became of a companion, which is nothing if it has never ended.
+func restartOf(all []Restart, wanted companion) Restart {
+	if at := slices.IndexFunc(all, func(each Restart) bool { return each.Helper == wanted.name() }); at >= 0 {
+		return all[at]
+	}
+	return Restart{}
+}

@@ -1,0 +1,236 @@
+"""The recipes of the documentation, done as they are written there, by real clients with real servers."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devkit.clients.site import Site, site
+from devkit.stacks import CHECKOUT, environment
+from devkit.units import install_systemd, verify
+from devkit.waiting import until
+
+PAGE = (CHECKOUT / "docs" / "recipes.md").read_text("utf-8")
+ALLOWED, REFUSED = "https://api.example.com/hello", "https://elsewhere.example.com/hello"
+ASK = f"curl -sS {ALLOWED}; curl -sS {REFUSED} || echo refused"
+"""What an agent does that is allowed one of two names."""
+
+PROGRAMS = {
+    "clawker-fw": f'exec {shlex.quote(sys.executable)} -m clawker_fw "$@"',
+    "sudo": 'exec "$@"',
+    "docker": """if [ "$1" != compose ]; then exec "$DOCKER" "$@"; fi
+shift
+set -- "$IMAGE" docker-compose "$@"
+exec "$DOCKER" run --rm -v "${DOCKER_HOST#unix://}:/run/docker.sock" -v "$PWD:$PWD" -w "$PWD" "$@"
+""",
+}
+"""What is on the reader's machine. Compose is in the image with all clients."""
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """Return the blocks of code of a section in a language."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def typed(section: str) -> str:
+    """Return the commands of a section that a reader types, as a script."""
+    return "\n".join(
+        line.removeprefix("$ ") for block in blocks(section, "console") for line in block.splitlines() if line
+    )
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a reader of the page sits: a folder, a shell, and an engine with a simulated internet."""
+
+    site: Site
+    folder: Path
+
+    def do(self, script: str, **variables: str) -> str:
+        """Run commands, which must succeed, and return what they print."""
+        done = subprocess.run(
+            ["sh", "-euc", script],
+            cwd=self.folder,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return the environment of the reader's shell."""
+        own = {"DOCKER_HOST": self.site.engine.host, "IMAGE": self.site.image, **variables}
+        return environment(**own, PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}", DOCKER=_docker())
+
+    def follow(self, section: str, **variables: str) -> str:
+        """Take the first settings file of a section, and type its commands."""
+        (self.folder / "clawker-fw.yaml").write_text(blocks(section, "yaml")[0])
+        return self.do(typed(section).replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"'), **variables)
+
+    def write(self, name: str, services: Mapping[str, Any]) -> None:
+        """Write a compose file."""
+        whole = {each: {"image": self.site.image, "init": True, **given} for each, given in services.items()}
+        (self.folder / name).write_text(json.dumps({"services": whole}))
+
+    def confinement(self) -> dict[str, str]:
+        """Return how well each agent is confined."""
+        status = json.loads(self.do("clawker-fw status --format json || true"))
+        return {each["name"]: each["state"] for each in status["agents"]}
+
+
+def _docker() -> str:
+    return subprocess.run(
+        ["sh", "-c", "command -v docker"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def desk(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A folder in which nothing has been done yet, and servers with the names of the page."""
+    needs_engine()
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "bin").mkdir()
+    for name, text in PROGRAMS.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    with site(tmp_path_factory.mktemp("site")) as place:
+        yield Desk(place, folder)
+
+
+GREETINGS = 4
+"""Of pip's package, its other host, npm's package, and the model."""
+
+CODING = """
+pip install -q --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting
+python3 /tmp/p/greeting.py
+curl -sS https://files.pypi.example.org/hello
+mkdir /tmp/n; cd /tmp/n; npm install -s --registry https://registry.npm.example.org/npm/ greeting
+node -e 'require("greeting")'
+git clone -q git@git.example.com:greeting.git /tmp/clone; cd /tmp/clone
+git -c user.name=a -c user.email=a@example.com commit -q --allow-empty -m more
+git push -q origin HEAD:more
+"""
+
+
+def test_a_coding_agent(desk: Desk) -> None:
+    """It installs packages of pip and npm, clones and pushes by git over ssh, asks its model, and nobody else."""
+    (desk.folder / "work").mkdir()
+    script = f"{CODING}{ASK}\ngit ls-remote origin more >/work/pushed"
+    # The page's `-it` needs a terminal, which `script` provides.
+    on_terminal = re.sub(
+        r"^(clawker-fw agent run .*)$",
+        r"cat >agent.sh <<'E'\n\1\nE\nscript -qec 'sh agent.sh' said",
+        typed("A coding agent"),
+        flags=re.MULTILINE,
+    )
+    (desk.folder / "clawker-fw.yaml").write_text(blocks("A coding agent", "yaml")[0])
+    said = desk.do(on_terminal.replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"'), SCRIPT=script)
+    assert len(re.findall("hello$", said, re.MULTILINE)) == GREETINGS
+    assert "Could not resolve host: elsewhere.example.com" in said
+    assert "refs/heads/more" in (desk.folder / "work" / "pushed").read_text()
+
+
+def test_compose(desk: Desk) -> None:
+    """Services with the printed override are confined, and do what they are allowed."""
+    script = ASK.replace("$", "$$")
+    desk.write("compose.yaml", {name: {"command": ["sh", "-c", script]} for name in ("web", "worker")})
+    said = desk.follow("Docker Compose")
+    lines = re.findall(r"(web|worker)-1 +\| (hello|refused)$", said, re.MULTILINE)
+    assert sorted(lines) == [(name, word) for name in ("web", "worker") for word in ("hello", "refused")]
+
+
+def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
+    """With the third file, a service reaches one that is not an agent, and `status` says that this is weak."""
+    desk.write(
+        "compose.yaml",
+        {
+            "web": {"command": ["sleep", "inf"]},
+            "database": {"command": ["python3", "-m", "http.server", "80"], "networks": ["database"]},
+        },
+    )
+    (desk.folder / "third.yaml").write_text(blocks("Docker Compose", "yaml")[1])
+    compose = "docker compose -f compose.yaml -f firewall.yaml -f third.yaml"
+    desk.do(f"clawker-fw agent compose web > firewall.yaml; {compose} up -d")
+    try:
+        assert list(desk.confinement().values()) == ["weak"]
+        said = desk.do(f"{compose} exec -T web sh -c 'curl -sS http://database/etc/hostname; {ASK}'")
+        assert said.endswith("hello\nrefused\n")
+    finally:
+        desk.do(f"{compose} down -t 0")
+
+
+def test_a_development_container(desk: Desk) -> None:
+    """It is started with the words of the page, as its tool does, and is confined."""
+    (text,) = blocks("A development container", "json")
+    words = shlex.join(json.loads(text)["runArgs"])
+    name = "devcontainer"
+    tool = f"docker run --sig-proxy=false -d --init --name {name} {words} --entrypoint sleep $IMAGE inf"
+    desk.do(f"clawker-fw run; {tool}")
+    try:
+        assert desk.confinement() == {name: "fenced"}
+        assert desk.do(f"docker exec {name} sh -euc '{ASK}'") == "hello\nrefused\n"
+    finally:
+        desk.do(f"docker rm --force {name}")
+
+
+def test_a_job_of_a_ci_system(desk: Desk) -> None:
+    """It has a stack of its own, which holds and is removed with the job, whatever the job does."""
+    (text,) = blocks("A job of a CI system", "sh")
+    job = text.replace("IMAGE ./test", '"$IMAGE" sh -euc "$SCRIPT"')
+    allowed = "curl -sS https://pypi.example.org/hello; ! curl -sS https://api.example.com/hello"
+    assert "\nhello\n" in desk.do(job, JOB_ID="7", SCRIPT=allowed)
+    shorter = job.replace("clawker-fw conformance\n", "")
+    assert desk.do(f"sh -c {shlex.quote(shorter)} || echo failed", JOB_ID="8", SCRIPT="exit 1").endswith(
+        "failed\n"
+    )
+    assert "job-" not in desk.do("docker ps --all; docker network ls; docker volume ls")
+
+
+IN_ANOTHER_ETC = """
+mkdir upper work
+mount -t overlay -o lowerdir=/etc,upperdir=$PWD/upper,workdir=$PWD/work overlay /etc
+rm -f /etc/clawker-fw.yaml; cp clawker-fw.yaml /etc
+"""
+
+
+def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
+    """The unit that is written is one for systemd, and what it starts keeps the stack current."""
+    install_systemd()
+    *steps, shows = typed("Under systemd").splitlines()
+    desk.do("clawker-fw down --force")
+    here = Desk(desk.site, tmp_path)
+    (tmp_path / "bin").symlink_to(desk.folder / "bin")
+    (tmp_path / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
+    script = "\n".join([IN_ANOTHER_ETC, *steps])
+    here.do(f"unshare --mount sh -euc {shlex.quote(script)}")
+    (unit,) = (tmp_path / "upper" / "systemd" / "system").glob("*.service")
+    assert shows == f"systemctl status {unit.stem}"
+    assert verify(unit, "system") == (0, "")
+    settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
+    command = f"mount -t overlay -o lowerdir=$PWD/upper:/etc overlay /etc; exec {settings['ExecStart']}"
+    watcher = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-euc", command],
+        cwd=tmp_path,
+        env=here.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = watcher.stderr
+        assert said
+        until(lambda: "current" in said.readline(), 20)
+    finally:
+        watcher.terminate()
+        watcher.communicate(timeout=30)
+    assert watcher.returncode == 0

@@ -1,0 +1,112 @@
+"""An engine in memory and a real one, and a stack on each."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from clawker_fw.engine.docker import connect
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.model import (
+    ContainerView,
+    Desired,
+    Probe,
+    Sibling,
+    Slots,
+)
+from clawker_fw.reconcile.desired import Blueprint, addressing, capacities, desired
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import creation
+from clawker_fw.stack import images
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.waiting import until
+
+
+@pytest.fixture(params=["memory", "docker"])
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
+    """Each engine in turn."""
+    if request.param == "memory":
+        yield MemoryEngine()
+        return
+    with closing(connect(request.getfixturevalue("host"), None, {})) as real:
+        yield real
+
+
+@pytest.fixture
+def project(engine: EngineWriter, request: pytest.FixtureRequest) -> str:
+    """A name for a stack. On a real engine, the fixture of the same name removes the stack afterwards."""
+    return "contract" if isinstance(engine, MemoryEngine) else str(request.getfixturevalue("clean_project"))
+
+
+@pytest.fixture
+def wanted(engine: EngineWriter, project: str, release: Release) -> Blueprint:
+    """A stack with one rule of each protocol."""
+    rules = ("a.test", {"dst": "h.test", "proto": "http"})
+    return stacks.blueprint(engine.facts(), *rules, project=project, release=release)
+
+
+@pytest.fixture
+def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
+    """The images and networks of a stack, without containers, and its desired state."""
+    for image in (
+        *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
+        images.lock_image(wanted.engine, wanted.release.digests),
+    ):
+        shares: list[float] = []
+        engine.load_image(image.archive(), image.archive_size, shares.append)
+        assert shares[-1] == 1.0
+    seen = observe(engine, wanted.project, ())
+    should = desired(wanted, addressing(wanted, seen), capacities(wanted, seen), Slots())
+    for spec in should.networks.values():
+        engine.create_network(spec)
+    return should
+
+
+def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
+    """Create a sibling's container."""
+    return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
+
+
+def answering(engine: EngineWriter, container: str) -> Probe:
+    """Return a probe once the program reports what it has loaded."""
+
+    def probe() -> Probe | None:
+        try:
+            found = engine.probe(container)
+        except EngineError:
+            return None
+        return found if not found.error and all(found.live.values()) else None
+
+    return until(probe)
+
+
+@pytest.fixture
+def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]]:
+    """Both siblings, started and answering."""
+    containers = {sibling: created(engine, stack, sibling) for sibling in Sibling}
+    for container in containers.values():
+        engine.start(container)
+    for container in containers.values():
+        answering(engine, container)
+    yield containers
+    for container in containers.values():
+        engine.remove(container)
+
+
+def view(engine: EngineWriter, name: str) -> ContainerView:
+    """Return the container with this name."""
+    found = engine.container(name)
+    assert found is not None
+    return found
+
+
+def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
+    """Commit what is staged."""
+    answers: list[dict[str, Any]] = []
+    engine.run_helper(container, ["commit"], answers.append)
+    (answer,) = answers
+    return answer

@@ -1,0 +1,145 @@
+"""What `fwctl` does in a sibling: it is the same in memory and in a real container."""
+
+import gc
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.model import (
+    Desired,
+    File,
+    Files,
+    Probe,
+    Sibling,
+    Slots,
+)
+from clawker_fw.reconcile.desired import Blueprint, addressing, capacities, desired
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import staged
+from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import declared, live_digests, plain
+from devkit import stacks
+from devkit.waiting import until
+from tests.contract.conftest import commit, created
+
+BROKEN = {
+    Sibling.ENVOY: (LISTENERS, b'{"resources":[{"@type":"nonsense"}],"version_info":"0"}'),
+    Sibling.COREDNS: (POLICY, b"this is no list\n"),
+}
+
+
+def _hot(files: Files, folder: str = "") -> dict[str, File]:
+    """Return the hot files, or the copies in a folder, without the version of their commit."""
+    return {
+        path.removeprefix(folder): file.saying(plain(file.content))
+        for path, file in files.items()
+        if path.startswith(f"{folder}hot/")
+    }
+
+
+def test_hot_files_are_committed_live(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
+) -> None:
+    """New files are staged, placed and proven, unwanted files are removed, and the record is updated."""
+    changed = stacks.blueprint(
+        wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
+    )
+    for blueprint in (changed, wanted):
+        seen = observe(engine, stack.project, ())
+        should = desired(blueprint, addressing(blueprint, seen), capacities(blueprint, seen), Slots())
+        for sibling, container in running.items():
+            target = should.siblings[sibling]
+            present = [path for path in engine.files(container) if path.startswith("hot/")]
+            engine.put_files(container, staged(target, present))
+            assert commit(engine, container)["committed"] is True
+            files = engine.files(container)
+            assert _hot(files) == target.hot
+            assert json.loads(files["state/committed.json"].content)["live"] == target.live
+            assert not any(path.startswith("stage/") for path in files)
+            assert _hot(files, "good/") == target.hot
+            assert engine.probe(container).live == target.live
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_a_commit_removes_foreign_hot_files(
+    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """A file below `hot/` that the commit does not list is removed, even if the commit does not name it either."""
+    container, target = running[sibling], stack.siblings[sibling]
+    engine.put_files(container, {"hot/foreign.json": public(b"{}")})
+    assert "hot/foreign.json" in engine.files(container)
+    engine.put_files(container, staged(target, ()))
+    assert commit(engine, container)["committed"] is True
+    files = engine.files(container)
+    assert _hot(files) == target.hot
+    assert _hot(files, "good/") == target.hot
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_a_file_that_is_refused_is_put_back(
+    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """The old set stays live on disk and in the process, and the answer has what was rejected, and why."""
+    container, target = running[sibling], stack.siblings[sibling]
+    path, content = BROKEN[sibling]
+    hot = {**target.hot, path: public(content)}
+    broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
+    engine.put_files(container, staged(broken, ()))
+    answer = commit(engine, container)
+    assert answer["committed"] is False
+    assert answer["rejected"] or answer["missing"]
+    assert answer["reason"]
+    files = engine.files(container)
+    assert _hot(files)[path] == target.hot[path]
+    assert json.loads(files["state/committed.json"].content)["live"] == target.live
+    probe = until(lambda: _live(engine, container, target.live))
+    assert not probe.error
+
+
+def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Probe | None:
+    probe = engine.probe(container)
+    return probe if probe.live == wanted else None
+
+
+def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Without connections, it ends at once."""
+    lines: list[dict[str, int]] = []
+    engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
+    assert lines[-1] == {"connections": 0}
+
+
+def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """This holds for any number of calls, and independently of garbage collection."""
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    container = running[Sibling.COREDNS]
+    engine.probe(container)
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_files()
+        for _ in range(10):
+            engine.probe(container)
+        assert open_files() <= before
+    finally:
+        gc.enable()
+
+
+def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired) -> None:
+    """A probe of a stopped container is an error."""
+    container = created(engine, stack, Sibling.ENVOY)
+    with pytest.raises(EngineError):
+        engine.probe(container)
+    with pytest.raises(EngineError):
+        engine.run_helper(container, ["drain", "0"], lambda _: None)
+    engine.remove(container)

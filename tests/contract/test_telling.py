@@ -1,0 +1,157 @@
+"""What an engine tells of its containers: their last words, logs, restarts and events, and its clock."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import NotFoundError
+from clawker_fw.model import (
+    ContainerView,
+    Desired,
+    Event,
+    Sibling,
+)
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import creation
+from clawker_fw.stack.files import public
+from devkit.waiting import until
+from tests.contract.conftest import answering, created, view
+
+
+def test_a_program_that_cannot_start_leaves_its_last_words(engine: EngineWriter, stack: Desired) -> None:
+    """A sibling without boot files does not start, and logs the reason."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    shape = replace(wanted.shape, restart="no")
+    container = engine.create_container(replace(wanted, shape=shape, files=helper))
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    assert view(engine, wanted.name).exit_code != 0
+    assert any("boot/sibling.json" in line for line in engine.last_words(container, 5))
+    engine.remove(container)
+
+
+def test_the_engine_s_clock_is_ours(engine: EngineWriter) -> None:
+    """An engine on this machine has the same time."""
+    assert abs(engine.clock() - time.time()) < 1
+
+
+def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
+    """All lines of a log or the last ones can be read, each with its time. Those of errors are only counted."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    shape = replace(wanted.shape, restart="no")
+    container = engine.create_container(replace(wanted, shape=shape, files=helper))
+
+    def lines(count: int | None, *, follow: bool = False) -> list[bytes]:
+        with engine.log(container, count, follow=follow) as log:
+            return [line for some in log for line in some]
+
+    assert lines(None) == []
+    engine.start(container)
+    until(lambda: view(engine, wanted.name).status == "exited")
+    whole = lines(None)
+    assert whole
+    assert lines(len(whole) + 5, follow=True) == whole
+    assert lines(1) == whole[-1:]
+    assert lines(0) == []
+    form = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z .*\n$"
+    assert all(re.match(form, line) for line in whole if line)
+    with engine.log(container, None, errors=True) as log:
+        everything = [line for some in log for line in some]
+    assert all(re.match(form, line) for line in everything)
+    assert b"boot/sibling.json" in everything[-1]
+    engine.remove(container)
+    with pytest.raises(NotFoundError), engine.log(container, 1):
+        pass
+
+
+def test_a_program_that_ends_again_and_again_is_counted(engine: EngineWriter, stack: Desired) -> None:
+    """The engine counts its restarts of a container, and a start by hand resets the count."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
+    container = engine.create_container(replace(wanted, files=helper))
+    assert view(engine, wanted.name).restarts == 0
+    engine.start(container)
+
+    def waiting() -> ContainerView | None:
+        found = view(engine, wanted.name)
+        return found if found.status == "restarting" else None
+
+    found = until(waiting)
+    assert found.restarts > 0
+    assert found.exit_code == 1
+    engine.stop(container)
+    engine.put_files(container, wanted.files)
+    engine.start(container)
+    answering(engine, container)
+    assert view(engine, wanted.name).restarts == 0
+    engine.remove(container)
+
+
+@contextmanager
+def following(engine: EngineWriter) -> Iterator[list[Event]]:
+    """Collect an engine's events until the context ends."""
+    found: list[Event] = []
+    with engine.events() as events:
+
+        def follow() -> None:
+            for event in events:
+                found.append(event)  # noqa: PERF402 - one by one, as they come
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        yield found
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def happened(events: list[Event], container: str) -> list[str]:
+    """Return the events of a container, including those of its networks."""
+    return [each.action for each in events if each.container == container]
+
+
+def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
+    """Every change of a container causes events in order, with its name and its networks."""
+    name = f"{stack.project}-coredns"
+    with following(engine) as events:
+        container = created(engine, stack, Sibling.COREDNS)
+        engine.start(container)
+        answering(engine, container)
+        engine.put_files(container, {"extra": public(b"x")})
+        engine.run_helper(container, ["release"], lambda _: None)
+        engine.rename(container, f"{name}-next")
+        engine.disconnect(f"{stack.project}-net", container)
+        engine.remove(container)
+        until(lambda: "destroy" in happened(events, container))
+    wanted = [
+        *("create", "connect", "start", "extract-to-dir", "exec_start", "rename", "disconnect", "die", "destroy"),
+    ]
+    actions = iter(happened(events, container))
+    assert [action for action in wanted if action in actions] == wanted
+    about = [each for each in events if each.container == container]
+    assert {each.names[0] for each in about if each.kind == "network"} >= {f"{stack.project}-net"}
+    (renamed,) = (each for each in about if each.action == "rename")
+    assert renamed.names == (f"{name}-next", name)
+    assert "/fw/bin/fwctl release" in {each.words for each in about if each.action == "exec_start"}
+
+
+def test_looking_is_told_as_commands_and_nothing_else(
+    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """Reading causes no events except for commands in containers, so that a watcher does not wake itself."""
+    with following(engine) as events:
+        observe(engine, stack.project, ())
+        engine.run_helper(running[Sibling.COREDNS], ["release"], lambda _: None)
+        until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
+    ours = [each for each in events if each.container in running.values()]
+    commands = {(each.action, each.words) for each in ours if each.action != "health_status"}
+    expected = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
+    assert commands <= {("exec_start", words) for words in expected}
+    assert ("exec_start", "/fw/bin/fwctl probe") in commands

@@ -1,0 +1,57 @@
+"""The processes beside Envoy and CoreDNS: one that dies is started again, and nothing else happens."""
+
+import pytest
+from docker import APIClient
+
+from devkit.firewall import Firewall
+from devkit.hand import FORWARDER, RECORDER, Hand
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+from tests.engine.test_denials import shown
+
+WITHIN = 2.0
+"""Seconds until a helper works again."""
+
+TIMES = 3
+"""Ends of a helper that are a fact, and no difference."""
+
+NAMES = tuple(f"n{number}.s.test" for number in range(TIMES + 1))
+
+
+@pytest.fixture
+def hand(docker: APIClient, firewall: Firewall, peers: Peers) -> Hand:
+    """Somebody who kills processes of a stack with a subtree rule, below which each lookup is another one."""
+    firewall.write({"dst": ".s.test", "allow_private": True})
+    firewall.run()
+    firewall.origin(peers, NAMES)
+    return Hand(docker, firewall, peers)
+
+
+@pytest.fixture
+def agent(hand: Hand) -> Peer:
+    """An agent that is served."""
+    found = hand.firewall.agent(hand.peers)
+    until(lambda: found.get(f"https://{NAMES[0]}/").ok)
+    return found
+
+
+def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
+    """Within two seconds names resolve and refusals are recorded again; the stack stays current and says so."""
+    before = [hand.inspect(sibling)["State"]["StartedAt"] for sibling in ("envoy", "coredns")]
+    for time, name in enumerate(NAMES[1:]):
+        assert hand.kill("envoy", FORWARDER)
+        until(lambda: agent.get(f"https://{name}/").ok, WITHIN)  # noqa: B023 - asked at once
+        port = 7001 + time
+        assert hand.kill("envoy", RECORDER)
+
+        def recorded() -> bool:
+            agent.get(f"https://{NAMES[0]}:{port}/")  # noqa: B023 - asked at once
+            return any(each["port"] == port for each in shown(hand.firewall).values())  # noqa: B023
+
+        until(recorded, WITHIN + 2)  # two looks, a second each
+    drift = hand.firewall.drift().expect().json
+    assert [hand.inspect(sibling)["State"]["StartedAt"] for sibling in ("envoy", "coredns")] == before
+    told = [each["message"] for each in drift["warnings"] if each["code"] == "helper-restarted"]
+    assert [words for words in told if "forwarder of lookups in envoy has ended 3 times" in words]
+    assert [words for words in told if "recorder of refusals in envoy has ended 3 times" in words]
+    assert all("signal: killed" in words for words in told)
