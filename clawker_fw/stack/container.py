@@ -137,7 +137,7 @@ def shape(
         open_files=open_files,
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
-        log={"driver": "json-file", "max-file": "3", "max-size": "10m"},
+        log={"driver": "json-file", "max-file": "3", "max-size": "6m"},
     )
 
 
