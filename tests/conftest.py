@@ -37,6 +37,7 @@ SHARERS = 24
 """The number of tests that share a module's fixture before another worker creates its own."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Assign tests that share a fixture to one worker, in order. The others run on any worker.
 

@@ -97,13 +97,14 @@ def _docker() -> str:
 
 @pytest.fixture(scope="module")
 def desk(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A folder in which nothing has been done yet, and servers with the names of the page."""
+    """A folder with the settings of one recipe, and servers with the names of the page."""
     needs_engine()
     folder = tmp_path_factory.mktemp("desk")
     (folder / "bin").mkdir()
     for name, text in PROGRAMS.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
+    (folder / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
     with site(tmp_path_factory.mktemp("site")) as place:
         yield Desk(place, folder)
 
@@ -161,7 +162,7 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
     )
     (desk.folder / "third.yaml").write_text(blocks("Docker Compose", "yaml")[1])
     compose = "docker compose -f compose.yaml -f firewall.yaml -f third.yaml"
-    desk.do(f"clawker-fw agent compose web > firewall.yaml; {compose} up -d")
+    desk.do(f"clawker-fw run; clawker-fw agent compose web > firewall.yaml; {compose} up -d")
     try:
         assert list(desk.confinement().values()) == ["weak"]
         said = desk.do(f"{compose} exec -T web sh -c 'curl -sS http://database/etc/hostname; {ASK}'")
