@@ -63,9 +63,9 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
         while not all(each.done() for each in running):
             served.append(neighbour.get("https://a.test/").ok)
             time.sleep(0.1)
-        told, records = [], []
-        for each in watcher.records[known:]:
-            (told if each["event"] == "agent_presence" else records).append(each)
+        seen = watcher.records[known:]
+        told = [each for each in seen if each["event"] == "agent_presence"]
+        records = [each for each in seen if each not in told]
         sent = [each.result().last for each in running]
         assert all((each["attempts"] if "attempts" in each else each["sent"]) > MANY for each in sent), sent
         assert len(served) > SECONDS
