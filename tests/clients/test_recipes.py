@@ -127,7 +127,7 @@ git push -q origin HEAD:more
 def test_a_coding_agent(desk: Desk) -> None:
     """It installs packages of pip and npm, clones and pushes by git over ssh, asks its model, and nobody else."""
     (desk.folder / "work").mkdir()
-    script = f"{CODING}{ASK}\ngit ls-remote origin more >/work/pushed"
+    script = f"here=$PWD\n{CODING}{ASK}\ngit ls-remote origin more >$here/pushed"
     # The page's `-it` needs a terminal, which `script` provides.
     on_terminal = re.sub(
         r"^(clawker-fw agent run .*)$",
