@@ -72,7 +72,9 @@ def wait_for(
 
 
 def _told(process: "subprocess.Popen[bytes]") -> str:
-    return str(process.args) if isinstance(process.args, str) else " ".join(map(str, process.args))  # type: ignore[arg-type]
+    arguments = process.args
+    # Typeshed has a single path among what they may be, which has no parts.
+    return arguments if isinstance(arguments, str) else " ".join(map(str, arguments))  # type: ignore[arg-type]
 
 
 def _end_of(log: Path | None) -> str:
