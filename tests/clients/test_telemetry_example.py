@@ -128,13 +128,17 @@ def test_what_is_sent_is_in_prometheus(place: Place) -> None:
         address = agent.address(how["network"])
         until(lambda: place.ask("vector(1)"))
 
-        def counted(name: str) -> bool:
+        def answer(expression: str) -> list[dict[str, Any]]:
+            """What is answered while the agent goes on: a rate needs two samples, and only traffic makes them."""
             agent.get("https://a.test/")
             agent.get("https://b.test/")
-            return bool(place.ask(f'clawker_fw_{name}_total{{client_address="{address}"}} > 0'))
+            return place.ask(expression)
 
-        until(lambda: counted("allowed"))
-        until(lambda: counted("refused"))
+        def counted(name: str) -> list[dict[str, Any]]:
+            return until(lambda: answer(f'clawker_fw_{name}_total{{client_address="{address}"}} > 0'))
+
+        counted("allowed")
+        counted("refused")
         with watching(firewall, "--otel", before=place.engine.network_argv()):
             pass  # at its end it sends its metrics
         (known,) = until(lambda: place.ask(f'clawker_fw_agent_info{{client_address="{address}"}}'))
@@ -142,6 +146,6 @@ def test_what_is_sent_is_in_prometheus(place: Place) -> None:
         assert known["metric"]["clawker_fw_project"] == firewall.project
         for title, expression in expressions("prometheus", firewall.project):
             if title in {"Refusals by agent", "Refusals by reason", "Verdict", "Allowed"}:
-                assert until(lambda text=expression: place.ask(text)), title  # type: ignore[misc]
-        (reason,) = place.ask(f'clawker_fw_refused_total{{client_address="{address}"}}')
+                assert until(lambda text=expression: answer(text)), title  # type: ignore[misc]
+        (reason,) = counted("refused")
         assert reason["metric"]["clawker_fw_reason"] == "no-rule"
