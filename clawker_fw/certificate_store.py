@@ -18,6 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.renewal import Situation, due
 from clawker_fw.stack.certs import (
     Judgement,
     certificate,
@@ -31,7 +32,6 @@ from clawker_fw.stack.certs import (
 )
 from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
-from clawker_fw.stack.renewal import Situation, due
 
 _EXPORTED = "exported.json"
 """What the collector's certificate says that was exported last."""
