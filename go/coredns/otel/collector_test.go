@@ -127,6 +127,14 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a.collectsAs(t, address, pair, reply)
+}
+
+// collectsAs starts a collector that shows a certificate.
+func (a authority) collectsAs(
+	t *testing.T, address string, pair tls.Certificate, reply func(ctx context.Context) ([]byte, error),
+) *collector {
+	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	listener, err := net.Listen("tcp", address)

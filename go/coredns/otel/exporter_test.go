@@ -2,6 +2,9 @@ package otel
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"slices"
@@ -100,17 +103,28 @@ func TestExportNotesTheCollector(t *testing.T) {
 	until(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
 }
 
-// A collector that shows a foreign certificate is not noted: nothing is sent to it.
+// A collector that shows a foreign certificate, or its own without having the key, is not noted: nothing is sent to it.
 func TestExportNotesNoForeigner(t *testing.T) {
 	t.Parallel()
-	collector := newAuthority(t).collects(t, "127.0.0.1:0", accepts)
-	exporter, _ := exporting(t, newAuthority(t).settings(t, collector.address))
+	own := newAuthority(t)
+	certificate, _ := own.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
+	shown, _ := pem.Decode([]byte(certificate))
+	replayed := tls.Certificate{Certificate: [][]byte{shown.Bytes}, PrivateKey: newKey(t)}
+	for what, collector := range map[string]*collector{
+		"foreign":  newAuthority(t).collects(t, "127.0.0.1:0", accepts),
+		"replayed": own.collectsAs(t, "127.0.0.1:0", replayed, accepts),
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			exporter, _ := exporting(t, own.settings(t, collector.address))
 
-	adds(exporter, "a", 1)
+			adds(exporter, "a", 1)
 
-	until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
-	if shown := exporter.shown.Load(); shown != nil {
-		t.Errorf("got %+v", shown)
+			until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
+			if shown := exporter.shown.Load(); shown != nil {
+				t.Errorf("got %+v", shown)
+			}
+		})
 	}
 }
 
