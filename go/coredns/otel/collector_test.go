@@ -127,14 +127,6 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 	if err != nil {
 		t.Fatal(err)
 	}
-	return a.collectsAs(t, address, pair, reply)
-}
-
-// collectsAs starts a collector that shows a certificate.
-func (a authority) collectsAs(
-	t *testing.T, address string, pair tls.Certificate, reply func(ctx context.Context) ([]byte, error),
-) *collector {
-	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	listener, err := net.Listen("tcp", address)
@@ -204,18 +196,4 @@ func (c *collector) handshakes() int {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return c.shakes
-}
-
-// until waits until a condition is true.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(20 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }
