@@ -10,7 +10,7 @@ import json
 import zlib
 from contextlib import suppress
 
-from clawker_fw.denials.tally import NOBODY, STAMP, stamp
+from clawker_fw.denials.tally import STAMP, UNKNOWN_AGENT, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import CARRIED
@@ -43,7 +43,7 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
 
 def _counted(engine: EngineReader, container: str) -> bytes:
     """Return a line that tells how many refusals a container has counted without one."""
-    told = {"source": NOBODY, "suppressed": engine.suppressed(container)}
+    told = {"source": UNKNOWN_AGENT, "suppressed": engine.suppressed(container)}
     return stamp(engine.clock()) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 

@@ -8,7 +8,7 @@ from clawker_fw.denials import tally
 from clawker_fw.denials.carried import carried, hand_over
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.suggestion import suggested
-from clawker_fw.denials.tally import NOBODY, Tally
+from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.rules.target import parse_target
@@ -100,4 +100,4 @@ def test_what_was_only_counted_is_handed_over() -> None:
     counted = Tally()
     counted.add(carried(engine, new))
     found = read_tallies([(Sibling.ENVOY, counted)])
-    assert (len(found.counted), found.suppressed) == (1, {NOBODY: 7})
+    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7})
