@@ -1,5 +1,6 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -70,11 +71,11 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     found = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
-    suppressed = {
-        agents.of(address, now) or address: times
-        for address, times in sorted(refusals.suppressed.items())
-        if address != UNKNOWN_AGENT and wanted.agent in {"", address, agents.of(address, now)}
-    }
+    suppressed: Counter[str] = Counter()
+    for address, times in sorted(refusals.suppressed.items()):
+        name = agents.of(address, now)
+        if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
+            suppressed[name or address] += times
     return Answer(
         tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
         found - len(chosen),

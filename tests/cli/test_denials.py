@@ -149,6 +149,18 @@ def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
 
 
+def test_what_was_only_counted_of_an_agent_that_had_two_addresses(command: Command, up: MemoryEngine) -> None:
+    """It is one number, of both addresses, as it is one name."""
+    envoy = up.inside("clawker-envoy")
+    address = up.inside("builder").networks["clawker-net"]
+    envoy.log[:] = [record(source=f"{address}:1", name="f.test", reason="no-rule", suppressed=40)]
+    assert command("denials").code == 0  # the name is remembered
+    up.inside("builder").networks["clawker-net"] = "10.213.0.77"
+    envoy.log.append(record(source="10.213.0.77:1", name="f.test", reason="no-rule", suppressed=2))
+    answer = command("denials", "--format", "json", "--agent", "builder").valid("denials")
+    assert answer["suppressed"] == {"builder": 42}
+
+
 def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
     """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line."""
     envoy = up.inside("clawker-envoy")
