@@ -95,6 +95,8 @@ def test_what_was_only_counted_is_handed_over() -> None:
     hand_over(engine, old, new)
     assert len(carried(engine, new)) == 1  # one that does not run can't be asked
     engine.inside(old).status = "running"
+    hand_over(engine, old, new)
+    assert len(carried(engine, new)) == 1  # nothing was only counted
     engine.inside(old).suppressed = 7
     hand_over(engine, old, new)
     counted = Tally()
