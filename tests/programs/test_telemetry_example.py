@@ -105,7 +105,7 @@ def test_mounted_files_are_there(service: str) -> None:
         assert not place.startswith("./") or place == "./certs" or (EXAMPLE / place).is_file(), place
 
 
-def test_other_files_areread() -> None:
+def test_other_files_are_read() -> None:
     """The other files are YAML with what Prometheus and Grafana look for."""
     assert read("prometheus.yaml")["rule_files"] == ["rules.yaml"]
     assert {each["uid"] for each in read("grafana/datasources.yaml")["datasources"]} == {"prometheus", "loki"}
