@@ -116,6 +116,13 @@ def test_every_exit_code_is_documented() -> None:
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode), name
 
 
+def test_every_module_has_a_place() -> None:
+    """The tree in the page for developers names each module."""
+    tree = section(page("docs/development.md"), "## Where things are")
+    modules = {path.name for path in (CHECKOUT / "clawker_fw").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {name for name in modules if name not in re.findall(r"\w+\.py", tree)} == set()
+
+
 def test_error_codes_are_read_from_the_source() -> None:
     """Codes are kebab-case and have one exit code each, and known codes are found."""
     found = {(code, exit_code) for code, exit_code, *_ in reference.raised()}
