@@ -86,12 +86,21 @@ class RefusalCounter:
 
 
 def keep_counting(
-    counter: RefusalCounter, connect: Callable[[], AbstractContextManager[EngineReader]], ended: threading.Event
+    counter: RefusalCounter,
+    connect: Callable[[], AbstractContextManager[EngineReader]],
+    report: Callable[[FirewallError], None],
+    ended: threading.Event,
 ) -> None:
-    """Count again and again until `ended` is set. An engine that was away is asked again."""
+    """Count again and again until `ended` is set. What prevents it is reported once, and then tried again."""
+    told = ""
     while True:
-        # What goes wrong here goes wrong for the watcher as well, which reports it.
-        with suppress(FirewallError), connect() as reader:
-            counter.look(reader)
+        try:
+            with connect() as reader:
+                counter.look(reader)
+            told = ""
+        except FirewallError as error:
+            if error.message != told and error.code != "not-up":  # then there is no log
+                report(error)
+            told = error.message
         if ended.wait(COUNT_EVERY):
             return

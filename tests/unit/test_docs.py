@@ -131,6 +131,15 @@ def test_error_codes_are_read_from_the_source() -> None:
     assert {("lock-held", 6), ("engine-error", 4), ("commit-rejected", 5), ("rules-contradict", 3)} <= found
 
 
+def test_every_record_is_documented() -> None:
+    """The page on JSON has each event of standard error."""
+    source = "".join(path.read_text() for path in (CHECKOUT / "clawker_fw").rglob("*.py"))
+    written = re.findall(r'(?:LOG\.(?:info|warning|error|log)|_warn|notice)\([^":]*"([a-z_]+)"', source)
+    events = {event for event in written if event != "words"}  # the argument of `log.notice`
+    assert {"agent_open", "step", "stopping", "settings_open"} <= events
+    assert events <= codes(section(page("docs/drift.md"), "## Standard error"))
+
+
 @pytest.mark.parametrize(
     ("heading", "words"),
     [

@@ -1,8 +1,10 @@
 """A watcher's count of refusals."""
 
+import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,11 +12,12 @@ import pytest
 
 from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import EngineError, FirewallError, RefusedError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.stack import labels
+from clawker_fw.watch import record
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
+from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
 
 LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
 
@@ -111,3 +114,33 @@ def test_a_look_that_fails_loses_nothing(engine: MemoryEngine, monkeypatch: pyte
     monkeypatch.setattr(engine, "log", reading)
     counter.look(engine)
     assert counted == {"no-rule": 1, NOT_RECORDED: 7}
+
+
+def test_what_prevents_counting_is_reported_once(
+    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log that can't be read is no log without refusals. A stack that is not up is the watcher's to report."""
+    counter = RefusalCounter("p", lambda *_: None)
+    failing: list[FirewallError | None] = [
+        RefusedError("not-up", "It is not up."),
+        EngineError("engine-error", "The engine could not read the log."),
+        EngineError("engine-error", "The engine could not read the log."),
+        None,
+        EngineError("engine-error", "The engine could not read the log."),
+    ]
+    ended = threading.Event()
+
+    def look(_: object) -> None:
+        if error := failing.pop(0):
+            raise error
+
+    monkeypatch.setattr(counter, "look", look)
+    monkeypatch.setattr(ended, "wait", lambda _: not failing)
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        keep_counting(counter, lambda: nullcontext(engine), record.write_uncounted, ended)
+    assert [each.message for each in caplog.records] == ["refusals_uncounted"] * 2
+    assert vars(caplog.records[0])["fields"] == {
+        "code": "engine-error",
+        "message": "The engine could not read the log.",
+        "context": [],
+    }
