@@ -62,7 +62,9 @@ def main() -> int:
         metavar="WORD",
         help="only attacks, or sizes of `scale`, with this word",
     )
-    attacks.add_argument("--load", type=float, default=1, help="the share of telemetry's load that is put on it")
+    attacks.add_argument(
+        "--load", type=float, default=1, help="the share of the usual load that `telemetry` puts on a stack"
+    )
     attacks.add_argument("--beside", action="store_true", help="also without limits, and the release before them")
     chosen = parser.parse_args()
     if not chosen.names:

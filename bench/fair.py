@@ -310,7 +310,7 @@ _PROMISES: tuple[tuple[str, float, Callable[[Mapping[str, Any]], float]], ...] =
     ("not current afterwards", 0, lambda met: int(not met["current"])),
     (f"memory not returned within {RETURNED_SECONDS:g} s", 0, lambda met: int(met["returned_s"] is None)),
     (
-        f"names looked up later than {LATE_AFTER_SECONDS:g} s, and again",
+        f"lookups of names later than {LATE_AFTER_SECONDS:g} s, first and repeated",
         0,
         lambda met: int(met["late_lookups"] + met["late_repeats"]),
     ),

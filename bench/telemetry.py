@@ -29,7 +29,7 @@ from devkit.waiting import until
 
 SECONDS = 60.0
 TURNS = 12
-"""Of each stack, in which the seconds are divided. Neighbours are compared, because other load comes and goes."""
+"""Of each stack, into which the seconds are divided. Neighbours are compared: other load comes and goes."""
 
 RATE, QUERIES = 500, 2000
 HOST, PORT, NAME = "203.0.113.77", 4317, "collector.test"

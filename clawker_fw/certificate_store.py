@@ -204,13 +204,17 @@ class CertificateStore:
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
 
-    def export(self, host: str) -> tuple[bytes, Pair]:
-        """Return what the collector at a host needs, and note which certificate it has been given.
+    def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
+        """Write what the collector at a host needs into a folder, and note which certificate it has been given.
 
         Raises:
-            OSError, ValueError: when it can't be made here.
+            OSError, ValueError: when it can't be made here, or not be written. Then nothing is noted.
         """
         trust, pair = self.collector(host)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(folder / f"{AUTHORITY}.crt", trust)
+        write_private(folder / f"{COLLECTOR}.key", pair.key)
+        write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
         said = certificate(pair.certificate)
         given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
         if self.keeps:

@@ -109,8 +109,6 @@ def export(
 
     Example: clawker-fw certs export collector /etc/otelcol/tls
     """
-    from clawker_fw.certificate_store import write_private
-
     chosen: Options = context.obj
     with _store(chosen) as (store, loaded):
         otel = loaded.settings.otel
@@ -120,14 +118,7 @@ def export(
                 "`otel.endpoint` is not set, so the collector's name is unknown.",
                 hint="Set it to HOST:PORT.",
             )
-        trust, pair = store.export(otel.server_name or otel.endpoint.rpartition(":")[0])
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, content in (
-            ("ca.crt", trust),
-            (f"{what}.key", pair.key),
-            (f"{what}.crt", pair.certificate),
-        ):
-            write_private(folder / name, content)
+        store.export(otel.server_name or otel.endpoint.rpartition(":")[0], folder)
     _kept(chosen, store, loaded, format_, f"Wrote ca.crt, {what}.crt and {what}.key into {folder}.")
 
 

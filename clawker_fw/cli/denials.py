@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from clawker_fw.denials.reading import Sources
     from clawker_fw.engine.port import EngineReader
 
+_NAMES_SECONDS = 2.0
+"""How long names are used before the agents are looked at again: an address may be another agent's by then."""
+
 
 @app.command()
 def denials(
@@ -134,14 +137,15 @@ def _follow(
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
-    console, known = text.console(), set(found.agents)
+    console, known, looked = text.console(), set(found.agents), time.monotonic()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted in Following(engine, chosen.project, found):
             address = counted.refusal.agent
-            if address not in known:
-                known.add(address)
+            if address not in known or time.monotonic() - looked >= _NAMES_SECONDS:
                 with suppress(RefusedError):  # the stack has gone since
                     telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
+                known.add(address)
+                looked = time.monotonic()
             name = telling.names.of(address, counted.last)
             if not wanted.takes(counted, name):
                 continue

@@ -221,12 +221,13 @@ def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
     if metrics is None:
         yield
         return
-    from clawker_fw.background import in_background
+    from clawker_fw.watch import record
     from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 
     ended = threading.Event()
     counter = RefusalCounter(chosen.project, metrics.refused)
-    in_background(keep_counting, counter, lambda: _connected(chosen), ended)
+    work = (counter, lambda: _connected(chosen), record.write_uncounted, ended)
+    threading.Thread(target=keep_counting, args=work, daemon=True).start()
     try:
         yield
     finally:

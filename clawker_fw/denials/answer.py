@@ -1,12 +1,13 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clawker_fw.denials.advice import Advice, Adviser, target_of
 from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
-from clawker_fw.denials.tally import NOBODY
+from clawker_fw.denials.tally import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 
@@ -70,15 +71,15 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     found = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
-    suppressed = {
-        agents.of(address, now) or address: times
-        for address, times in sorted(refusals.suppressed.items())
-        if address != NOBODY and wanted.agent in {"", address, agents.of(address, now)}
-    }
+    suppressed: Counter[str] = Counter()
+    for address, times in sorted(refusals.suppressed.items()):
+        name = agents.of(address, now)
+        if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
+            suppressed[name or address] += times
     return Answer(
         tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
         found - len(chosen),
         refusals.more,
         suppressed,
-        0 if wanted.agent else refusals.suppressed.get(NOBODY, 0),
+        0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
     )

@@ -10,7 +10,7 @@ import json
 import zlib
 from contextlib import suppress
 
-from clawker_fw.denials.tally import NOBODY, STAMP, stamp
+from clawker_fw.denials.tally import STAMP, UNKNOWN_AGENT, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import CARRIED
@@ -36,15 +36,16 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
             lines += [line for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            lines.append(_counted(engine, predecessor))
+            if count := engine.suppressed(predecessor):
+                lines.append(_line_of(count, engine.clock()))
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
 
-def _counted(engine: EngineReader, container: str) -> bytes:
+def _line_of(count: int, now: float) -> bytes:
     """Return a line that tells how many refusals a container has counted without one."""
-    told = {"source": NOBODY, "suppressed": engine.suppressed(container)}
-    return stamp(engine.clock()) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
+    told = {"source": UNKNOWN_AGENT, "suppressed": count}
+    return stamp(now) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:

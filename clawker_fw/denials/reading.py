@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from clawker_fw.background import in_background
 from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
-from clawker_fw.denials.tally import NOBODY, Tally, stamp
+from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
@@ -98,7 +98,7 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            suppressed[NOBODY] += reader.suppressed(container) if sibling is Sibling.ENVOY else 0
+            suppressed[UNKNOWN_AGENT] += reader.suppressed(container) if sibling is Sibling.ENVOY else 0
     return replace(refusals, suppressed=+suppressed)
 
 

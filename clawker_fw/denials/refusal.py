@@ -50,7 +50,7 @@ class Refusals:
     """All that was refused, the latest last.
 
     `more` is how many refusals could only be counted, because too many different things were refused, and
-    `suppressed` how many were never written down, by the agent's address, or `NOBODY` where that is not known.
+    `suppressed` how many were never written down, by the agent's address, or `UNKNOWN_AGENT`.
     """
 
     counted: tuple[Counted, ...]

@@ -23,7 +23,7 @@ constant replacement is quickest, because a template is expanded in Python."""
 
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
 
-NOBODY = ""
+UNKNOWN_AGENT = ""
 """In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
 
 

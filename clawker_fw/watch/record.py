@@ -3,6 +3,7 @@
 import logging
 from typing import assert_never
 
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch import presence
 from clawker_fw.watch.decision import Answer, Decision, Outcome
@@ -77,6 +78,13 @@ def write_presence(seen: Presence) -> None:
     attributes = presence.attributes(found)
     extra = {"fields": found, "attributes": attributes, "line": _presence_line(seen)}
     LOG.info("agent_presence", extra=extra)
+
+
+def write_uncounted(error: FirewallError) -> None:
+    """Log that refusals can't be counted at the moment."""
+    fields = {"code": error.code, "message": error.message, "context": list(error.context)}
+    line = f"refusals are not counted  {error.message}"
+    LOG.warning("refusals_uncounted", extra={"fields": fields, "line": line})
 
 
 def _presence_line(seen: Presence) -> str:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.reading import records, sources
 from clawker_fw.denials.refusal import read_tallies
-from clawker_fw.denials.tally import NOBODY, Tally, stamp
+from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
 from clawker_fw.model import Sibling
@@ -34,11 +34,11 @@ class RefusalCounter:
         self._project = project
         self._count = count
         self._read_to: dict[Sibling, bytes] = {}
-        self._counted: dict[str, int] = {}
-        """By container, the refusals that it had counted without a line at the last look."""
+        self._counted: dict[str, int | None] = {}
+        """By Envoy's container, how many it had only counted at the last look; None if it could not tell yet."""
 
     def look(self, reader: EngineReader) -> None:
-        """Count what has been refused since the last look, by the engine's clock.
+        """Count what has been refused since the last look, by the engine's clock. A failed look changes nothing.
 
         Raises:
             FirewallError: when a log can't be read, or there is none.
@@ -46,28 +46,30 @@ class RefusalCounter:
         there, now = sources(reader, self._project), reader.clock()
         AgentNames(reader.facts().endpoint, self._project).look(there.agents, now)
         first = not self._read_to
-        if first:
-            self._read_to = dict.fromkeys(Sibling, stamp(now))
-        found: dict[Sibling, list[Tally]] = {}
+        read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
+        found: dict[Sibling, dict[str, Tally]] = {sibling: {} for sibling in Sibling}
         for sibling, container in there.containers:
-            try:
-                tally = records(reader, container, self._read_to[sibling] + _AFTER)
-            except NotFoundError:  # replaced meanwhile
-                continue
-            tally.suppressed.pop(NOBODY, None)  # what a predecessor has counted
+            with suppress(NotFoundError):  # replaced meanwhile
+                found[sibling][container] = records(reader, container, read_to[sibling] + _AFTER)
+        self._read_to = read_to
+        envoys = found[Sibling.ENVOY]
+        if first:
+            self._counted = dict.fromkeys(envoys)
+        for container, tally in envoys.items():
+            tally.suppressed.pop(UNKNOWN_AGENT, None)  # what a predecessor has counted
             # Envoy writes down the first ones, so without these there are no others.
-            if sibling is Sibling.ENVOY and (first or any(tally)):
-                more = self._counted_since(reader, container)
-                tally.suppressed[NOBODY] = 0 if first else more
-            found.setdefault(sibling, []).append(tally)
+            if first or any(tally):
+                tally.suppressed[UNKNOWN_AGENT] = self._counted_since(reader, container)
         for sibling, tallies in found.items():
-            self._take(sibling, tallies)
+            self._take(sibling, list(tallies.values()))
 
     def _counted_since(self, reader: EngineReader, container: str) -> int:
-        """Return how many more refusals Envoy has counted without a line since the last look, or its start."""
+        """Return how many more refusals Envoy has only counted since the last look, or since its start."""
         before = self._counted.get(container, 0)
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
             counted = self._counted[container] = reader.suppressed(container)
+            if before is None:
+                return 0
             return counted - before if counted >= before else counted
         return 0
 
@@ -84,12 +86,21 @@ class RefusalCounter:
 
 
 def keep_counting(
-    counter: RefusalCounter, connect: Callable[[], AbstractContextManager[EngineReader]], ended: threading.Event
+    counter: RefusalCounter,
+    connect: Callable[[], AbstractContextManager[EngineReader]],
+    report: Callable[[FirewallError], None],
+    ended: threading.Event,
 ) -> None:
-    """Count again and again until `ended` is set. An engine that was away is asked again."""
+    """Count again and again until `ended` is set. What prevents it is reported once, and then tried again."""
+    told = ""
     while True:
-        # What goes wrong here goes wrong for the watcher as well, which reports it.
-        with suppress(FirewallError), connect() as reader:
-            counter.look(reader)
+        try:
+            with connect() as reader:
+                counter.look(reader)
+            told = ""
+        except FirewallError as error:
+            if error.message != told and error.code != "not-up":  # then there is no log
+                report(error)
+            told = error.message
         if ended.wait(COUNT_EVERY):
             return

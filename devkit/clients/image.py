@@ -69,13 +69,14 @@ def load(client: APIClient) -> str:
 
 def compose_program() -> Path:
     """Return compose alone, which runs on this machine. The first use takes it out of the packages."""
-    kept = _KEPT / "docker-compose"
     with Lock(PLACE / "clients.lock"):
+        packages = _packages()
+        kept = packages.with_suffix(".compose")  # removed with them
         if not kept.exists():
             member = "./usr/libexec/docker/cli-plugins/docker-compose"
             fresh = kept.with_suffix(".new")
             with fresh.open("wb") as out:
-                subprocess.run(["tar", "-xOf", _packages(), member], stdout=out, check=True)
+                subprocess.run(["tar", "-xOf", packages, member], stdout=out, check=True)
             fresh.chmod(0o755)
             fresh.rename(kept)
     return kept

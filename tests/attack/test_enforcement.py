@@ -107,6 +107,7 @@ def test_attack(attack: Attack, site: Site) -> None:
     heard = [each["name"].removesuffix(".") for each in performed.arrived if each["event"] == "query"]
     assert heard == list(attack.heard)
     assert attack.arrives or attack.heard or attack.connects or not performed.arrived
+    assert {each["address"] for each in performed.arrived if each["event"] == "connection"} <= {attack.at}
     assert all(POLICY.resolves(name) for name in performed.looked_up), performed.looked_up
     assert performed.recorded == ([(attack.reason, attack.name)] if attack.reason else [])
 

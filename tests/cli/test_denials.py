@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.denials.agents import AgentNames
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
@@ -149,6 +150,18 @@ def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
 
 
+def test_what_was_only_counted_of_an_agent_that_had_two_addresses(command: Command, up: MemoryEngine) -> None:
+    """It is one number, of both addresses, as it is one name."""
+    envoy = up.inside("clawker-envoy")
+    address = up.inside("builder").networks["clawker-net"]
+    envoy.log[:] = [record(source=f"{address}:1", name="f.test", reason="no-rule", suppressed=40)]
+    assert command("denials").code == 0  # the name is remembered
+    up.inside("builder").networks["clawker-net"] = "10.213.0.77"
+    envoy.log.append(record(source="10.213.0.77:1", name="f.test", reason="no-rule", suppressed=2))
+    answer = command("denials", "--format", "json", "--agent", "builder").valid("denials")
+    assert answer["suppressed"] == {"builder": 42}
+
+
 def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
     """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line."""
     envoy = up.inside("clawker-envoy")
@@ -212,10 +225,9 @@ def test_without_a_stack(command: Command) -> None:
     assert command("denials", "--as-rules", "--format", "json").code == 2
 
 
-def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens from now on is shown when it happens, until the stack is gone."""
-    proxy, reading = up.inside("clawker-envoy"), up.log
-    begun = threading.Semaphore(0)
+def following(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Return what can be acquired once for each log that is followed."""
+    begun, reading = threading.Semaphore(0), memory.log
 
     @contextmanager
     def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
@@ -223,20 +235,71 @@ def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.Monke
             begun.release()
             yield arriving
 
-    def later() -> None:
-        for _ in range(2):
-            assert begun.acquire(timeout=20)
-        for name in ("new.test", "newer.test"):
-            proxy.log.append(record(name=name, reason="no-rule"))
-        for each in ("clawker-envoy", "clawker-coredns"):
-            up.remove(each)
+    monkeypatch.setattr(memory, "log", log)
+    return begun
 
-    monkeypatch.setattr(up, "log", log)
+
+def follow(command: Command, memory: MemoryEngine, happens: Callable[[], None]) -> list[dict[str, Any]]:
+    """Return what is shown while something happens; after it, the stack is removed."""
+
+    def later() -> None:
+        try:
+            happens()
+        finally:
+            for each in ("clawker-envoy", "clawker-coredns"):
+                memory.remove(each)
+
     thread = threading.Thread(target=later)
     thread.start()
     lines = [json.loads(line) for line in command("denials", "--follow", "--format", "json").out.splitlines()]
     thread.join()
-    assert [each["name"] for each in lines] == ["new.test", "newer.test"]
+    return lines
+
+
+def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens from now on is shown when it happens, until the stack is gone."""
+    begun = following(up, monkeypatch)
+
+    def later() -> None:
+        for _ in range(2):
+            assert begun.acquire(timeout=20)
+        for name in ("new.test", "newer.test"):
+            up.inside("clawker-envoy").log.append(record(name=name, reason="no-rule"))
+
+    assert [each["name"] for each in follow(command, up, later)] == ["new.test", "newer.test"]
+
+
+def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal to an agent that has got the address of another one is not told of as the other's."""
+    begun, looked, look = following(up, monkeypatch), threading.Semaphore(0), AgentNames.look
+    proxy, builder = up.inside("clawker-envoy"), up.inside("builder")
+    address = builder.networks["clawker-net"]
+
+    def seen(names: AgentNames, agents: Mapping[str, str], now: float) -> None:
+        look(names, agents, now)
+        looked.release()
+
+    monkeypatch.setattr(AgentNames, "look", seen)
+    monkeypatch.setattr("clawker_fw.cli.denials._NAMES_SECONDS", 0.0)
+
+    def refuse(name: str) -> None:
+        proxy.log.append(record(source=f"{address}:1", name=name, reason="no-rule"))
+        assert looked.acquire(timeout=20)
+
+    def later() -> None:
+        for _ in range(2):
+            assert begun.acquire(timeout=20)
+        assert looked.acquire(timeout=20)
+        proxy.logged_at = "2999-01-01T00:00:00.000000000Z"
+        refuse("one.test")
+        up.remove("builder")
+        spec = ContainerSpec("later", builder.image, {}, Shape((), (), {"clawker-net": ""}), {})
+        up.start(up.create_container(spec))
+        assert up.inside("later").networks["clawker-net"] == address
+        refuse("two.test")
+
+    told = {each["name"]: each["agent"] for each in follow(command, up, later)}
+    assert told == {"one.test": "builder", "two.test": "later"}
 
 
 def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine) -> None:

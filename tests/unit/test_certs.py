@@ -110,7 +110,7 @@ LATER = NOW + 250 * DAY
 def test_an_exported_certificate_is_renewed_and_asked_for(tmp_path: Path) -> None:
     """From two thirds of its life on, a run makes another one, and the user is told until it has been exported."""
     at(tmp_path, NOW).provide()
-    _, first = at(tmp_path, NOW).export("collector.test")
+    _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
     assert at(tmp_path, NOW + 240 * DAY).provide().due == ()
     (sentence,) = at(tmp_path, LATER, keeps=False).provide().due
     assert (tmp_path / "collector.crt").read_bytes() == first.certificate
@@ -122,9 +122,21 @@ def test_an_exported_certificate_is_renewed_and_asked_for(tmp_path: Path) -> Non
     assert at(tmp_path, LATER + DAY).provide().due == (sentence,)
     assert (tmp_path / "collector.crt").read_bytes() == kept  # renewed once
     assert "has expired at" in at(tmp_path, NOW + 366 * DAY).provide().due[0]
-    _, second = at(tmp_path, LATER).export("collector.test")
+    _, second = at(tmp_path, LATER).export("collector.test", tmp_path / "tls")
     assert second.certificate == kept
     assert at(tmp_path, LATER).provide().due == ()
+
+
+def test_what_could_not_be_written_is_not_exported(tmp_path: Path) -> None:
+    """A collector that got no files is still asked for, as it has those before."""
+    here, occupied = tmp_path / "here", tmp_path / "file"
+    occupied.write_text("")
+    at(here, NOW).provide()
+    at(here, NOW).export("collector.test", tmp_path / "tls")
+    due = at(here, LATER).provide().due
+    with pytest.raises(OSError, match="file"):
+        at(here, LATER).export("collector.test", occupied)
+    assert due == at(here, LATER).provide().due != ()
 
 
 def test_one_that_was_never_exported_is_not_asked_for(store: CertificateStore, tmp_path: Path) -> None:
@@ -137,8 +149,8 @@ def test_one_that_was_never_exported_is_not_asked_for(store: CertificateStore, t
 def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
     """A certificate that the collector has not read yet is no renewal, and neither need it be one of ours."""
     at(tmp_path, NOW).provide()
-    _, first = at(tmp_path, NOW).export("collector.test")
-    _, second = at(tmp_path, LATER).export("collector.test")
+    _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
+    _, second = at(tmp_path, LATER).export("collector.test", tmp_path / "tls")
     assert first != second
     assert len(at(tmp_path, LATER).provide(shown(first)).due) == 1
     assert at(tmp_path, LATER).provide(shown(second)).due == ()
@@ -153,11 +165,11 @@ def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
 def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) -> None:
     """A collector that knows only the former one refuses both siblings."""
     at(tmp_path, NOW).provide()
-    _, first = at(tmp_path, NOW).export("collector.test")
+    _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
     at(tmp_path, NOW + DAY).rotate(authority=True)
     (sentence,) = at(tmp_path, NOW + DAY).provide(shown(first)).due
     assert "another one since the collector's was exported" in sentence
-    trust, second = at(tmp_path, NOW + DAY).export("collector.test")
+    trust, second = at(tmp_path, NOW + DAY).export("collector.test", tmp_path / "tls")
     assert certs.is_issued_by(second.certificate, trust)
     assert not certs.is_issued_by(first.certificate, trust)
     assert at(tmp_path, NOW + DAY).provide().due == ()
@@ -171,7 +183,7 @@ def test_a_collectors_certificate_is_of_the_authority(tmp_path: Path) -> None:
         own.mkdir(exist_ok=True)
         (own / "ca.crt").write_bytes(found.certificate)
         (own / "ca.key").write_bytes(found.key)
-        trust, pair = at(folder, begins, own=own).export("collector.test")
+        trust, pair = at(folder, begins, own=own).export("collector.test", tmp_path / "tls")
         assert certs.is_issued_by(pair.certificate, trust)
 
 
@@ -216,7 +228,7 @@ NOTED = '{"authority": "x", "certificate": {"subject": "", "names": [], "begins"
 def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: CertificateStore, tmp_path: Path) -> None:
     """It costs a warning, and no certificate."""
     store.provide()
-    store.export("collector.test")
+    store.export("collector.test", tmp_path / "tls")
     (tmp_path / "here" / "exported.json").write_text(text)
     assert at(tmp_path / "here", LATER).provide().due == ()
 

@@ -8,7 +8,7 @@ from clawker_fw.denials import tally
 from clawker_fw.denials.carried import carried, hand_over
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.suggestion import suggested
-from clawker_fw.denials.tally import NOBODY, Tally
+from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.rules.target import parse_target
@@ -95,9 +95,11 @@ def test_what_was_only_counted_is_handed_over() -> None:
     hand_over(engine, old, new)
     assert len(carried(engine, new)) == 1  # one that does not run can't be asked
     engine.inside(old).status = "running"
+    hand_over(engine, old, new)
+    assert len(carried(engine, new)) == 1  # nothing was only counted
     engine.inside(old).suppressed = 7
     hand_over(engine, old, new)
     counted = Tally()
     counted.add(carried(engine, new))
     found = read_tallies([(Sibling.ENVOY, counted)])
-    assert (len(found.counted), found.suppressed) == (1, {NOBODY: 7})
+    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7})

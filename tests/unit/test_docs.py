@@ -127,12 +127,28 @@ def test_every_exit_code_is_documented() -> None:
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode), name
 
 
+def test_every_module_has_a_place() -> None:
+    """The tree in the page for developers names each module."""
+    tree = section(page("docs/development.md"), "## Where things are")
+    modules = {path.name for path in (CHECKOUT / "clawker_fw").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {name for name in modules if name not in re.findall(r"\w+\.py", tree)} == set()
+
+
 def test_error_codes_are_read_from_the_source() -> None:
     """Codes are kebab-case and have one exit code each, and known codes are found."""
     found = {(code, exit_code) for code, exit_code, *_ in reference.raised()}
     assert len({code for code, _ in found}) == len(found)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*(-…)?", code) for code, _ in found)
     assert {("lock-held", 6), ("engine-error", 4), ("commit-rejected", 5), ("rules-contradict", 3)} <= found
+
+
+def test_every_record_is_documented() -> None:
+    """The page on JSON has each event of standard error."""
+    source = "".join(path.read_text() for path in (CHECKOUT / "clawker_fw").rglob("*.py"))
+    written = re.findall(r'(?:LOG\.(?:info|warning|error|log)|_warn|notice)\([^":]*"([a-z_]+)"', source)
+    events = {event for event in written if event != "words"}  # the argument of `log.notice`
+    assert {"agent_open", "step", "stopping", "settings_open"} <= events
+    assert events <= codes(section(page("docs/drift.md"), "## Standard error"))
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,41 @@
 """A watcher's count of refusals."""
 
+import logging
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError, FirewallError, RefusedError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.stack import labels
+from clawker_fw.watch import record
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
+from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
 
 LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
 
 
-def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is new is counted, by sibling and reason; also what the siblings have only counted."""
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
+    """An engine with both siblings of the project `p`."""
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
-    logs = {}
     for sibling in Sibling:
         spec = ContainerSpec(f"p-{sibling}", "x", labels.sibling_labels("p", sibling, 0), Shape((), (), {}), {})
-        logs[sibling] = engine.inside(engine.create_container(spec))
-        logs[sibling].status = "running"
+        engine.inside(engine.create_container(spec)).status = "running"
+    return engine
+
+
+def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
+    """Only what is new is counted, by sibling and reason; also what the siblings have only counted."""
     counted: Counter[tuple[Sibling, str]] = Counter()
     metrics = Metrics("1", "x")
 
@@ -33,7 +44,7 @@ def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.Monkey
         metrics.refused(sibling, reason, times)
 
     counter = RefusalCounter("p", count)
-    envoy, coredns = logs[Sibling.ENVOY], logs[Sibling.COREDNS]
+    envoy, coredns = engine.inside("p-envoy"), engine.inside("p-coredns")
     envoy.log += [LINE % ("no-rule", "")] * 3  # before the watcher
     envoy.suppressed = 1000
     counter.look(engine)
@@ -55,3 +66,81 @@ def test_each_refusal_is_counted_once(tmp_path: Path, monkeypatch: pytest.Monkey
     envoy.logged_at = "2999-01-01T00:00:02.000000000Z"
     counter.look(engine)
     assert counted[Sibling.ENVOY, NOT_RECORDED] == 13
+
+
+@pytest.mark.parametrize("failing", ["log", "suppressed"])
+def test_what_was_before_the_watcher_is_never_counted(
+    failing: str, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That holds although Envoy or the engine can't tell it at the first look."""
+    counted: Counter[str] = Counter()
+    counter = RefusalCounter("p", lambda _, reason, times: counted.update({reason: times}))
+    envoy = engine.inside("p-envoy")
+    envoy.suppressed = 1000
+
+    def fail(*_: object) -> NoReturn:
+        raise EngineError("engine-error", "It does not answer.")
+
+    with monkeypatch.context() as failed, suppress(EngineError):
+        failed.setattr(engine, failing, fail)
+        counter.look(engine)
+    envoy.log += [LINE % ("no-rule", "")]
+    for second, suppressed in enumerate((1000, 1005)):
+        envoy.logged_at = f"2999-01-01T00:00:0{second}.000000000Z"
+        envoy.suppressed = suppressed
+        counter.look(engine)
+    assert counted == {"no-rule": 2, NOT_RECORDED: 5}
+
+
+def test_a_look_that_fails_loses_nothing(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Envoy has only counted is told by the next look, if CoreDNS's log can't be read at one."""
+    counted: Counter[str] = Counter()
+    counter = RefusalCounter("p", lambda _, reason, times: counted.update({reason: times}))
+    counter.look(engine)
+    envoy, coredns, reading = engine.inside("p-envoy"), engine.inside("p-coredns"), engine.log
+    envoy.log += [LINE % ("no-rule", "")]
+    envoy.logged_at, envoy.suppressed = "2999-01-01T00:00:00.000000000Z", 7
+
+    def fail(container: str, lines: int | None, **how: bool) -> AbstractContextManager[Iterator[list[bytes]]]:
+        if container == coredns.id:
+            raise EngineError("engine-error", "It does not answer.")
+        return reading(container, lines, **how)
+
+    listed = sorted(engine.listing(), key=lambda each: each.name, reverse=True)  # CoreDNS last
+    monkeypatch.setattr(engine, "listing", lambda: listed)
+    monkeypatch.setattr(engine, "log", fail)
+    with pytest.raises(EngineError):
+        counter.look(engine)
+    monkeypatch.setattr(engine, "log", reading)
+    counter.look(engine)
+    assert counted == {"no-rule": 1, NOT_RECORDED: 7}
+
+
+def test_what_prevents_counting_is_reported_once(
+    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log that can't be read is no log without refusals. A stack that is not up is the watcher's to report."""
+    counter = RefusalCounter("p", lambda *_: None)
+    failing: list[FirewallError | None] = [
+        RefusedError("not-up", "It is not up."),
+        EngineError("engine-error", "The engine could not read the log."),
+        EngineError("engine-error", "The engine could not read the log."),
+        None,
+        EngineError("engine-error", "The engine could not read the log."),
+    ]
+    ended = threading.Event()
+
+    def look(_: object) -> None:
+        if error := failing.pop(0):
+            raise error
+
+    monkeypatch.setattr(counter, "look", look)
+    monkeypatch.setattr(ended, "wait", lambda _: not failing)
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        keep_counting(counter, lambda: nullcontext(engine), record.write_uncounted, ended)
+    assert [each.message for each in caplog.records] == ["refusals_uncounted"] * 2
+    assert vars(caplog.records[0])["fields"] == {
+        "code": "engine-error",
+        "message": "The engine could not read the log.",
+        "context": [],
+    }
