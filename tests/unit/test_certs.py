@@ -203,9 +203,9 @@ def test_a_machine_asks_only_for_what_it_can_export(tmp_path: Path) -> None:
     """Where another machine's authority is in use, an export of this one would cut the collector off."""
     former, new = at(tmp_path / "former", NOW), at(tmp_path / "new", NOW + DAY)
     former.provide()
-    former.export("collector.test")
+    former.export("collector.test", tmp_path / "out")
     running = live(credentials(new))
-    _, pair = new.export("collector.test")
+    _, pair = new.export("collector.test", tmp_path / "out")
     assert at(tmp_path / "former", NOW + DAY).provide(running).due == ()
     at(tmp_path / "new", LATER).provide()
     running = replace(shown(pair), credentials=credentials(at(tmp_path / "new", LATER)), any=True)
