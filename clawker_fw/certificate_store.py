@@ -12,12 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import platformdirs
 
 from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.renewal import Situation, due
 from clawker_fw.stack.certs import (
     Judgement,
     certificate,
@@ -31,7 +32,6 @@ from clawker_fw.stack.certs import (
 )
 from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.stack.digests import Digests
-from clawker_fw.stack.renewal import Situation, due
 
 _EXPORTED = "exported.json"
 """What the collector's certificate says that was exported last."""
@@ -68,14 +68,16 @@ class CertificateStore:
         found = self._provided(now, running)
         if found.credentials is None:
             return found
-        authority, exported = self._exported() or ("", None)
+        used = _digest(found.credentials.trust)
+        signs = self._signs and used == self._authority_here()
+        authority, exported = (self._exported() if signs else None) or (used, None)
         known = Situation(
             self._judged(found.credentials),
             exported,
             running.collector,
-            superseded=bool(authority) and authority != _digest(found.credentials.trust),
+            superseded=authority != used,
             own=self.own is not None,
-            signs=self._signs,
+            signs=signs,
         )
         return replace(found, due=tuple(due(now, known)))
 
@@ -216,16 +218,22 @@ class CertificateStore:
         said = certificate(pair.certificate)
         given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
         if self.keeps:
-            noted = {"authority": _digest(trust), "certificate": asdict(given)}
-            write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
+            noted = {"authority": _digest(trust), "certificate": given.document()}
+            with self._locked():
+                write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
         return trust, pair
 
     def _exported(self) -> tuple[str, ServerCertificate] | None:
         """Return what was exported last, if that is known: its authority's digest, and the certificate."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             noted = json.loads((self.folder / _EXPORTED).read_bytes())
-            given = noted["certificate"]
-            return str(noted["authority"]), ServerCertificate(**{**given, "names": tuple(given["names"])})
+            return str(noted["authority"]), ServerCertificate.read(noted["certificate"])
+        return None
+
+    def _authority_here(self) -> str | None:
+        """Return the digest of the authority that is kept here, if there is one."""
+        with suppress(OSError):
+            return _digest(((self.own or self.folder) / f"{AUTHORITY}.crt").read_bytes())
         return None
 
     def _renew_collector(self, authority: Pair, now: float) -> None:
@@ -235,7 +243,7 @@ class CertificateStore:
             return
         with suppress(OSError, ValueError):
             said = certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
-            if is_due(now, said.begins, said.ends):
+            if said.names and is_due(now, said.begins, said.ends):
                 self._keep(COLLECTOR, mint_server(authority, said.names[0], now))
 
     def watcher(self) -> tuple[bytes, Pair]:

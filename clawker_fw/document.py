@@ -18,6 +18,8 @@ Location = tuple[str | int, ...]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
+_TEXT = "tag:yaml.org,2002:str"
+
 
 @dataclass(frozen=True)
 class Document:
@@ -131,8 +133,7 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
     except yaml.YAMLError as error:
         raise SettingsError("settings-invalid", f"{source} is not YAML: {error}.") from error
     places: dict[Location, str] = {}
-    reader = _Reader(source, places)
-    return (None if node is None else reader.value(node, ())), places
+    return (None if node is None else _Reader(source, places).document(node)), places
 
 
 class _Reader:
@@ -144,46 +145,60 @@ class _Reader:
         self._scalars = yaml.constructor.SafeConstructor()
         self._seen: set[int] = set()
 
-    def value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
-        self._places[location] = f"{self._source}, line {node.start_mark.line + 1}"
-        if isinstance(node, yaml.CollectionNode):
-            self._require_new(node)
+    def document(self, node: yaml.Node) -> Any:  # noqa: ANN401 - YAML holds anything
+        self._places[()] = self._place(node)
+        return self._value(node, ())
+
+    def _place(self, node: yaml.Node) -> str:
+        return f"{self._source}, line {node.start_mark.line + 1}"
+
+    def _value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
-        if node.tag == "tag:yaml.org,2002:str":
-            return node.value
+            return self._list(node, location)
+        return node.value if node.tag == _TEXT else self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401 - a number, boolean, time, or null
         try:
-            return self._scalars.construct_object(node)  # numbers, booleans, null
+            return self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             raise SettingsError(
                 "settings-invalid",
-                f"{self._places[location]}: {node.value!r} is not a value that YAML settings can have.",
+                f"{self._place(node)}: {node.value!r} is not a value that YAML settings can have.",
                 hint="Put text in quotes, and remove YAML tags (`!…`).",
             ) from error
 
     def _require_new(self, node: yaml.CollectionNode) -> None:
         """Refuse aliases, which visit a node a second time: a few of them can expand to millions of values."""
         if id(node) in self._seen:
-            place = f"{self._source}, line {node.start_mark.line + 1}"
             raise SettingsError(
                 "settings-invalid",
-                f"{place}: this value is used through a YAML alias (`*name`), and aliases are not supported.",
+                f"{self._place(node)}: this value is used through a YAML alias (`*name`), "
+                "and aliases are not supported.",
                 hint="Write the value out where it is used.",
             )
         self._seen.add(id(node))
 
+    def _list(self, node: yaml.SequenceNode, location: Location) -> list[Any]:
+        self._require_new(node)
+        values: list[Any] = []
+        for index, item in enumerate(node.value):
+            at = (*location, index)
+            self._places[at] = self._place(item)
+            values.append(self._value(item, at))
+        return values
+
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        self._require_new(node)
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
-            if (*location, key) in self._places:
-                raise SettingsError(
-                    "settings-invalid",
-                    f"{self._source}, line {key_node.start_mark.line + 1}: `{key}` is given twice.",
-                )
-            value = self.value(value_node, (*location, key))
-            values |= {} if value is None else {key: value}
-            self._places[(*location, key)] = f"{self._source}, line {key_node.start_mark.line + 1}"
+            at, place = (*location, key), self._place(key_node)
+            if at in self._places:
+                raise SettingsError("settings-invalid", f"{place}: `{key}` is given twice.")
+            self._places[at] = place
+            value = self._value(value_node, at)
+            if value is not None:
+                values[key] = value
         return values

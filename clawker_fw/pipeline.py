@@ -10,10 +10,12 @@ lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and r
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import SettingsError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile import attempt as attempts
@@ -113,9 +115,11 @@ def compare(
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
+    render = render or functools.cache(functools.partial(desired, blueprint))
+    if blueprint.certificates is None and (early := observation.early(references)):
+        _render_early(blueprint, early, render)
     observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
-    render = render or functools.cache(functools.partial(desired, blueprint))
     provided = _provided(blueprint, observed)
     has = capacities(blueprint, observed)
 
@@ -125,6 +129,17 @@ def compare(
     now = slots(observed, addresses)
     wanted = desired_at(now)
     return Comparison(blueprint, observed, now, provided, wanted, diff(observed, wanted), desired_at, render)
+
+
+def _render_early(blueprint: Blueprint, early: Observed, render: Render) -> None:
+    """Render while the siblings' programs answer: their probes rarely decide anything about what is desired.
+
+    Not with telemetry, whose certificates may be renewed only for what has been observed as a whole. What can't be
+    desired is an error later.
+    """
+    with suppress(SettingsError):
+        addresses = addressing(blueprint, early)
+        render(addresses, capacities(blueprint, early), slots(early, addresses), None)
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provision:

@@ -19,6 +19,7 @@ from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
 
 from clawker_fw.engine import archive, host_network, pulling, requirements
 from clawker_fw.engine.creation import healthcheck, host_config
+from clawker_fw.engine.evidence import EvidenceStore
 from clawker_fw.engine.inspection import (
     bridge_of,
     container_view,
@@ -143,6 +144,7 @@ class DockerEngine:
         self._machine = machine
         self._facts = facts
         self._root = root
+        self._evidence = EvidenceStore()
         self.address = address
 
     def close(self) -> None:
@@ -239,7 +241,8 @@ class DockerEngine:
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """See `EngineReader`."""
-        return read_probe(self._answer(container, "probe", *([] if envoy else ["without-envoy"])))
+        arguments = [*([] if envoy else ["without-envoy"]), *self._evidence.arguments(container)]
+        return read_probe(self._answer(container, "probe", *arguments))
 
     def lookup(self, container: str, name: str) -> Lookup:
         """See `EngineReader`."""
@@ -482,9 +485,12 @@ class DockerEngine:
                     *lines, rest = (rest + stdout).split(b"\n")
                     for line in lines:
                         try:
-                            on_line(json.loads(line))
+                            answer = json.loads(line)
                         except ValueError:  # the engine's message on why the helper did not run
                             complaint += line
+                            continue
+                        self._evidence.keep(container, answer)
+                        on_line(answer)
             code = self._client.exec_inspect(identity)["ExitCode"]
         if code != 0:
             raise EngineError(

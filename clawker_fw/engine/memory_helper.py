@@ -22,7 +22,10 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
     """Run a verb that changes something, and pass each line of its output to `on_line`."""
     match arguments:
         case ["commit"]:
-            on_line(_commit(inside))
+            result = _commit(inside)
+            if result["committed"]:
+                on_line({"taken": True})
+            on_line(result)
         case ["claim", _]:
             inside.files[CLAIMED] = public(b"")
             inside.addresses.add(service_address(inside))

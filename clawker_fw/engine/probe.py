@@ -45,7 +45,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 for each in answer.get("refused") or ()
             ),
             records=_read_records(answer.get("telemetry") or {}),
-            collector=_read_certificate((answer.get("telemetry") or {}).get("collector")),
+            collector=_read_collector(answer.get("telemetry") or {}),
             engine_files=tuple(answer.get("engine_files") or ()),
             program=tuple(answer.get("program") or ()),
             processes=tuple(answer.get("processes") or ()),
@@ -64,16 +64,9 @@ def _read_records(telemetry: Mapping[str, Any]) -> Records:
     return Records(int(telemetry.get("sent", 0)), int(telemetry.get("lost", 0)))
 
 
-def _read_certificate(shown: Mapping[str, Any] | None) -> ServerCertificate | None:
-    if shown is None:
-        return None
-    return ServerCertificate(
-        str(shown["subject"]),
-        tuple(map(str, shown["names"])),
-        float(shown["begins"]),
-        float(shown["ends"]),
-        str(shown["sha256"]),
-    )
+def _read_collector(telemetry: Mapping[str, Any]) -> ServerCertificate | None:
+    shown = telemetry.get("collector")
+    return None if shown is None else ServerCertificate.read(shown)
 
 
 def read_suppressed(answer: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Any
 
 from clawker_fw.model.desired import (
     Mount,
@@ -166,6 +167,33 @@ class ServerCertificate:
     begins: float
     ends: float
     fingerprint: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON, in the form of `fwctl probe`."""
+        return {
+            "subject": self.subject,
+            "names": list(self.names),
+            "begins": self.begins,
+            "ends": self.ends,
+            "sha256": self.fingerprint,
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "ServerCertificate":
+        """Read it from JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: when it is none, or has a time that no date stands for.
+        """
+        begins, ends = float(document["begins"]), float(document["ends"])
+        if not (_FIRST_SECOND <= begins <= _LAST_SECOND and _FIRST_SECOND <= ends <= _LAST_SECOND):
+            raise ValueError("the times of a certificate")
+        names = tuple(map(str, document["names"]))
+        return cls(str(document["subject"]), names, begins, ends, str(document["sha256"]))
+
+
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Those of the years 1 and 9999."""
 
 
 @dataclass(frozen=True, slots=True)

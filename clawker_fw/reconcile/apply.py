@@ -4,9 +4,10 @@ The plan says what to do; this module knows how, and how long a step may take. A
 return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, assert_never
@@ -105,6 +106,10 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             raise
 
 
+def _nothing() -> None:
+    """Tell nobody: no step waits for this one to get far enough."""
+
+
 class _Performer:
     def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
         self._engine = engine
@@ -138,11 +143,34 @@ class _Performer:
             raise _as_one(failures)
 
     def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
-        for position, step in enumerate(lane):
-            if position:
-                self._require_lock()
-                self.require_going([lane[position:], *after])
-            self._perform(step)
+        """Begin each step of a lane when the one before it is done, or has got far enough.
+
+        If one fails, those after it don't begin, and those before it end first.
+        """
+        begun: list[Future[None]] = []
+        refused: list[BaseException] = []
+        with ThreadPoolExecutor(len(lane)) as pool:
+            for position, step in enumerate(lane):
+                try:
+                    if position:
+                        self._require_lock()
+                        self.require_going([lane[position:], *after])
+                except FirewallError as refusal:
+                    refused.append(refusal)
+                    break
+                begun.append(self._begin(pool, step))
+                if begun[-1].done() and begun[-1].exception():
+                    break
+        if failures := [*(error for each in begun if (error := each.exception())), *refused]:
+            raise _as_one(failures)
+
+    def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
+        """Begin a step, and wait until the next one may begin: to its end, or until it has got far enough."""
+        enough = threading.Event()
+        performing = pool.submit(self._perform, step, enough.set)
+        performing.add_done_callback(lambda _: enough.set())
+        enough.wait()
+        return performing
 
     def give_up(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
         """Roll back. A removal that fails is left to the next run and added to the error's context.
@@ -165,7 +193,10 @@ class _Performer:
                 if step and isinstance(error, FirewallError):
                     error.context = (*error.context, f"the rollback failed as well: {trouble}")
 
-    def _perform(self, step: Step) -> None:  # noqa: C901, PLR0912 - one case a step
+    def _perform(  # noqa: C901, PLR0912 - one case a step
+        self, step: Step, enough: Callable[[], None] = _nothing
+    ) -> None:
+        """Perform a step. A commit calls `enough` before it is done."""
         self._on_progress(Progress(step, 0.0))
         engine, outcome = self._engine, ""
         match step:
@@ -187,7 +218,7 @@ class _Performer:
             case Verify():
                 self._verify(step)
             case Commit():
-                self._commit(step)
+                self._commit(step, enough)
             case Claim():
                 engine.run_helper(step.container, ["claim", str(step.seconds)], _ignore)
             case Release():
@@ -205,18 +236,21 @@ class _Performer:
                 engine.unpause(step.container)
                 self._await_answer(step.container)
             case Reattach():
-                engine.stop(step.container)
-                for network, address in step.networks:
-                    with suppress(EngineError):  # usually it is on none; it may remember one that is gone
-                        engine.disconnect(network, step.container)
-                    engine.connect(network, step.container, address)
-                engine.start(step.container)
-                self._await_answer(step.container)
+                self._reattach(step)
             case Rename():
                 engine.rename(step.container, step.name)
             case _:
                 assert_never(step)
         self._on_progress(Progress(step, 1.0, outcome))
+
+    def _reattach(self, step: Reattach) -> None:
+        self._engine.stop(step.container)
+        for network, address in step.networks:
+            with suppress(EngineError):  # usually it is on none; it may remember one that is gone
+                self._engine.disconnect(network, step.container)
+            self._engine.connect(network, step.container, address)
+        self._engine.start(step.container)
+        self._await_answer(step.container)
 
     def _remove(self, step: Remove) -> None:
         if step.heir:
@@ -270,12 +304,20 @@ class _Performer:
         except NotFoundError:
             return []
 
-    def _commit(self, step: Commit) -> None:
+    def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
+        """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
         self._engine.put_files(step.container, step.files)
         answers: list[Any] = []
+
+        def on_line(answer: Mapping[str, Any]) -> None:
+            if answer.get("taken"):
+                taken()
+            else:
+                answers.append(answer)
+
         try:
-            self._engine.run_helper(step.container, ["commit"], answers.append)
+            self._engine.run_helper(step.container, ["commit"], on_line)
         except EngineError as error:
             self._require_new_start(step, before, error)
         result = answers[-1] if answers else {}

@@ -4,11 +4,12 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
+from typing import TypedDict
 
 from clawker_fw.background import in_background
 from clawker_fw.engine.port import NOTHING, EngineReader
@@ -17,6 +18,7 @@ from clawker_fw.model import (
     ContainerSummary,
     ContainerView,
     Files,
+    ImageView,
     NetworkView,
     Observed,
     ObservedSibling,
@@ -63,7 +65,26 @@ class Observation:
         self._begin()
 
     def _begin(self, *, last: bool = False) -> None:
-        self._reading = in_background(_read, self._reader, self._project, self._known, last=last)
+        self._images: dict[str, Future[ImageView | None]] = {}
+        self._unprobed: Future[Observed] = Future()
+        self._reading = in_background(
+            _read, self._reader, self._project, self._known, self._unprobed.set_result, last=last
+        )
+
+    def early(self, references: tuple[str, ...]) -> Observed | None:
+        """Return what is observed before the siblings' programs have answered: everything but their probes.
+
+        `references` are the desired images, which are not in it either. None means that it can't be read;
+        `finish` says why.
+        """
+        self._begin_images(references)
+        wait((self._unprobed, self._reading), return_when=FIRST_COMPLETED)
+        return self._unprobed.result() if self._unprobed.done() else None
+
+    def _begin_images(self, references: tuple[str, ...]) -> None:
+        for each in references:
+            if each not in self._images:
+                self._images[each] = in_background(self._reader.image, each)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return the observed stack. `references` are the desired images.
@@ -79,9 +100,9 @@ class Observation:
         return self._finish(references)
 
     def _finish(self, references: tuple[str, ...]) -> Observed:
-        reading = {reference: in_background(self._reader.image, reference) for reference in references}
+        self._begin_images(references)
         observed = self._reading.result()
-        wanted = {reference: each.result() for reference, each in reading.items()}
+        wanted = {reference: self._images[reference].result() for reference in references}
         return replace(observed, images={**observed.images, **wanted})
 
 
@@ -90,8 +111,13 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
-def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
-    """Read everything but the desired images. In the `last` round, containers may change while they are read."""
+def _read(
+    reader: EngineReader, project: str, known: Files, on_unprobed: Callable[[Observed], None], *, last: bool
+) -> Observed:
+    """Read everything but the desired images. In the `last` round, containers may change while they are read.
+
+    `on_unprobed` receives what is known before the siblings' programs have answered.
+    """
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
@@ -104,23 +130,17 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
     reading_agents = _reading_agents(reader, _agents(listing, ours, network_names(project)[Role.AGENTS]))
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
-    reading = [
-        in_background(_sibling, reader, each, kind, known, asking.get(each), last=last)
-        for each, kind in ours.items()
-    ]
+    reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
-    found = [each.result() for each in reading]
-    if not last and _seen_too_early(found):
-        raise _ChangedError
-    serving = _serving(project, found)
-    return Observed(
+    found = {each: sibling.result() for each, sibling in reading.items()}
+    probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
+    unprobed = Observed(
         engine=reader.facts(),
         networks=our_networks,
         subnets=_subnets_of_others(networks, our_networks),
-        siblings=serving,
-        leftovers=tuple(each for each in found if each not in serving.values()),
+        **_by_place(project, list(found.values())),
         images={image: each.result() for image, each in reading_images.items()},
         attached={
             role: {
@@ -143,6 +163,22 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         ),
         others=tuple(each for each in networks if each not in our_networks.values()),
     )
+    on_unprobed(unprobed)
+    probed = [each.result() for each in probing]
+    if not last and _seen_too_early(probed):
+        raise _ChangedError
+    return replace(unprobed, **_by_place(project, probed))
+
+
+class _ByPlace(TypedDict):
+    siblings: Mapping[Sibling, ObservedSibling]
+    leftovers: tuple[ObservedSibling, ...]
+
+
+def _by_place(project: str, found: list[ObservedSibling]) -> _ByPlace:
+    """Return which containers serve, and which are left over."""
+    serving = _serving(project, found)
+    return {"siblings": serving, "leftovers": tuple(each for each in found if each not in serving.values())}
 
 
 def _agents(
@@ -250,29 +286,33 @@ def _sibling(
     listed: ContainerSummary,
     sibling: Sibling,
     known: Files,
-    asking: "Future[Probe] | None",
     *,
     last: bool,
 ) -> ObservedSibling:
-    """Read one container. Its probe, which takes longest, is already running in `asking`."""
+    """Read one container, but for what its program answers."""
     files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:
         raise NotFoundError("not-found", f"Container {listed.name} has been removed.")
     if container.status != listed.status and not last:
         raise _ChangedError
-    probe = None
-    if container.running:
-        probe = asking.result() if asking else _probe(reader, listed.id)
-        probe = _ask_again_while_starting(reader, container, probe)
     slot = container.labels.get(labels.SLOT, "0")
     return ObservedSibling(
         sibling,
         container,
         int(slot) if slot in {"0", "1"} else 0,
         files,
-        probe,
+        probe=None,
     )
+
+
+def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Probe] | None") -> ObservedSibling:
+    """Return a sibling with its probe, if it runs. That takes longest, and is usually under way in `asking`."""
+    container = sibling.container
+    if not container.running:
+        return sibling
+    probe = asking.result() if asking else _probe(reader, container.id)
+    return replace(sibling, probe=_ask_again_while_starting(reader, container, probe))
 
 
 def _seen_too_early(found: list[ObservedSibling]) -> bool:

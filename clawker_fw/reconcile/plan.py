@@ -143,8 +143,7 @@ class _Planner:
             [self._verify(sibling) for sibling in Sibling if sibling in self._made],
         ]
         after: list[Sequence[Step | InTurn]] = [
-            self._commit(Sibling.ENVOY),
-            self._commit(Sibling.COREDNS),
+            _in_turn_if_any([*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]),
             *self._takeover(),
             self._renames(),
             self._unused(),
@@ -381,6 +380,10 @@ class _Planner:
             elif old and old.container.name != proper:
                 steps.append(Rename(sibling, old.container.id, proper))
         return steps
+
+
+def _in_turn_if_any(steps: list[Step]) -> list[Step | InTurn]:
+    return [_in_turn(steps)] if steps else []
 
 
 def _in_turn(steps: list[Step]) -> Step | InTurn:

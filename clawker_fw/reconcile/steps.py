@@ -204,7 +204,10 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class InTurn:
-    """Steps performed in sequence, in parallel to the other steps of their stage."""
+    """Steps performed in sequence, in parallel to the other steps of their stage.
+
+    A commit lets the next step begin when its program serves with the new files, and is proven meanwhile.
+    """
 
     steps: tuple[Step, ...]
 

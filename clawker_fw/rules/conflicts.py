@@ -1,8 +1,10 @@
 """Rules that contradict each other: found when rules are read, all at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.schema import Protocol, Rule
 
 
@@ -28,24 +30,34 @@ def about_the_same(first: Rule, second: Rule) -> Conflict:
     )
 
 
-def about_ports(rules: Iterable[Rule]) -> Iterator[Conflict]:
+def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
     """Yield the conflicts of rules that claim the same port of a name.
 
     TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
     ports for itself. Ports of UDP are other ports.
     """
-    by_destination: dict[tuple[str, bool], list[Rule]] = {}
+    above = {name: _subtrees(name) for rule in rules if rule.opaque for name in rule.names}
+    if not above:
+        return
+    covering = {*(Destination(name, subtree=False) for name in above), *itertools.chain(*above.values())}
+    by_destination: dict[Destination, list[Rule]] = {}
     for rule in (each for each in rules if each.protocol and not each.denies):
         for name in rule.names:
-            by_destination.setdefault((name, rule.destination.subtree), []).append(rule)
+            destination = Destination(name, rule.destination.subtree)
+            if destination in covering:
+                by_destination.setdefault(destination, []).append(rule)
     told: set[tuple[Rule, Rule]] = set()
     for (name, subtree), own in by_destination.items():
-        if not subtree and any(rule.opaque for rule in own):
-            parts = name.split(".")
-            above = [(".".join(parts[start:]), True) for start in range(len(parts))]
-            claiming = [*own, *(rule for each in above for rule in by_destination.get(each, ()))]
+        if not subtree:
+            claiming = [*own, *(rule for each in above[name] for rule in by_destination.get(each, ()))]
             for datagrams in (False, True):
                 yield from _claims(name, [rule for rule in claiming if _in_datagrams(rule) is datagrams], told)
+
+
+def _subtrees(name: str) -> Sequence[Destination]:
+    """Return the subtrees that a name is in."""
+    parts = name.split(".")
+    return [Destination(".".join(parts[start:]), subtree=True) for start in range(len(parts))]
 
 
 def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> Iterator[Conflict]:

@@ -6,21 +6,24 @@ international names become A-labels (RFC 5891).
 """
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from clawker_fw.rules import suffixes
 
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
 
-_ASCII_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_ASCII_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Destination:
-    """A name in lower case without leading or trailing dots, and whether names below it are included."""
+class Destination(NamedTuple):
+    """A name in lower case without leading or trailing dots, and whether names below it are included.
+
+    A tuple, because with thousands of rules it is hashed and compared all the time.
+    """
 
     name: str
     subtree: bool
@@ -46,7 +49,7 @@ def parse_destination(text: str) -> Destination:
     if len(name) > LONGEST_NAME or not _ASCII_NAME.fullmatch(name):
         raise ValueError(_complaint(text, name))
     last_label = name.rpartition(".")[2]
-    if _NUMBER.fullmatch(last_label):
+    if last_label[0].isdigit() and _NUMBER.fullmatch(last_label):
         raise ValueError(f"{text!r} is an address; rules name hosts")
     if last_label == "invalid":
         raise ValueError(f"{text!r} can never exist: .invalid is reserved (RFC 6761)")

@@ -49,6 +49,8 @@ class RuleSet:
             network = rule.host if rule.block else ""  # others have other names
             key = (rule.destination, network, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
+            if other is rule:
+                continue
             if (other.allow_private, other.host) != (rule.allow_private, rule.host):
                 found.append(about_the_same(other, rule))
             elif _end(rule) > _end(other):
@@ -83,8 +85,8 @@ class RuleSet:
 
         So refusals at the usual ones are logged, whatever the rules are.
         """
-        named = (rule for rule in self.rules if not rule.opaque and not rule.denies)
-        return tuple(sorted({*USUAL_PORTS, *(rule.port for rule in named if rule.port)}))
+        named = {rule.port for rule in self.rules if rule.port and not rule.opaque and not rule.denies}
+        return tuple(sorted(named.union(USUAL_PORTS)))
 
     @cached_property
     def opaque_ports(self) -> int:
@@ -99,9 +101,13 @@ class RuleSet:
     def _ports_of(self, *, datagrams: bool) -> int:
         return sum(
             len(rule.ports) * len(rule.names)
-            for rule in self.rules
-            if rule.opaque and (rule.transport is Protocol.UDP) is datagrams
+            for rule in self._opaque
+            if (rule.transport is Protocol.UDP) is datagrams
         )
+
+    @cached_property
+    def _opaque(self) -> tuple[Rule, ...]:
+        return tuple(rule for rule in self.rules if rule.opaque)
 
     @cached_property
     def digest(self) -> str:

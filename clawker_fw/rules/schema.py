@@ -51,10 +51,11 @@ class Protocol(StrEnum):
     @property
     def opaque(self) -> bool:
         """Whether nothing on the wire names the host, so that the name needs an address of its own."""
-        return self.transport in {Protocol.TCP, Protocol.UDP}
+        return self in _OPAQUE
 
 
 _DEFAULT_PORTS = {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}
+_OPAQUE = frozenset({Protocol.TCP, Protocol.SSH, Protocol.UDP})
 
 
 class Action(StrEnum):
@@ -98,6 +99,10 @@ class Rule:
     host: str = ""
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
+
+    def __hash__(self) -> int:
+        """Return the hash of the destination, in which nearly all rules of a set differ."""
+        return hash(self.destination)
 
     @property
     def denies(self) -> bool:
@@ -262,7 +267,8 @@ class RuleEntry(BaseModel):
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
                 )
             return self
-        self._require_reachable()
+        if self.as_ or self._addresses:
+            self._require_reachable()
         self._require_forwardable(self.proto or Protocol.HTTPS)
         if not self.force and (reason := objection(self.destination)):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
@@ -273,17 +279,22 @@ class RuleEntry(BaseModel):
         first, last = self.port or (protocol.default_port, None)
         if first is None:
             raise ValueError(f"a rule with `proto: {protocol}` needs a `port`")
-        if last and not protocol.opaque and not self.as_:
-            raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
-        most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
-        if last and last - first >= most:
-            raise ValueError(
-                f"{first}-{last} are too many ports; {most:,} are the most of a rule with `proto: {protocol}`"
-            )
+        if last:
+            self._require_few_ports(protocol, first, last)
         if protocol.opaque and self.destination.subtree:
             raise ValueError(
                 f"`proto: {protocol}` needs an exact name: nothing that is sent tells which name below "
                 f"{self.destination.name} is meant"
+            )
+
+    def _require_few_ports(self, protocol: Protocol, first: int, last: int) -> None:
+        """Require of a rule for several ports that its protocol can have so many."""
+        if not protocol.opaque and not self.as_:
+            raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
+        most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
+        if last - first >= most:
+            raise ValueError(
+                f"{first}-{last} are too many ports; {most:,} are the most of a rule with `proto: {protocol}`"
             )
 
     @property

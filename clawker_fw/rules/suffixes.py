@@ -30,7 +30,7 @@ def _is_listed(name: str, lines: set[bytes]) -> bool:
     """
     text = _unicode(name).encode()
     _, _, above = text.partition(b".")
-    return b"!" + text not in lines and not lines.isdisjoint({text, b"*." + text, b"*." + above})
+    return (text in lines or b"*." + text in lines or b"*." + above in lines) and b"!" + text not in lines
 
 
 def _unicode(name: str) -> str:

@@ -83,8 +83,10 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 _OURS_TO_RUN = {f"{HELPER_PATH} {verb}" for verb in ("probe", "probe without-envoy", "health", "suppressed")}
 """Read-only commands in our containers: probes, and the engine's health check every few seconds."""
 
-_OURS_TO_ASK = tuple(f"{HELPER_PATH} {verb} " for verb in ("lookup", "try"))
-"""Those that are followed by a name, which `explain` asks about."""
+_OURS_TO_ASK = tuple(
+    f"{HELPER_PATH} {verb}" for verb in ("probe known=", "probe without-envoy known=", "lookup ", "try ")
+)
+"""Those that are followed by what is known, or by a name that `explain` asks about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -34,7 +35,14 @@ type Result struct {
 	Rejected  []string `json:"rejected"` // resources that the program rejected
 	Missing   []string `json:"missing"`  // resources that did not become live in time
 	Reason    string   `json:"reason"`
-	Hung      bool     `json:"hung"` // the program no longer answers and must be restarted
+	Hung      bool     `json:"hung"`               // the program no longer answers and must be restarted
+	Evidence  Evidence `json:"evidence,omitempty"` // by which it was proven
+}
+
+// Taken is what commit says before its result, as soon as the program has accepted every file that has a version. That
+// it serves as they say, and with nothing else, is proven afterwards.
+type Taken struct {
+	Taken bool `json:"taken"`
 }
 
 const pollEvery = 10 * time.Millisecond
@@ -47,8 +55,11 @@ const hungAfter = 0.6
 const backWithin = time.Second
 
 // commit moves the staged files into place by rename (Envoy watches only renames) and waits until the program proves
-// them live. If it does not, commit restores the last good set, because a half-applied update must not stay.
-func commit(root string, resources []Resource, program Program, now func() time.Time) (Result, error) {
+// them live. If it does not, commit restores the last good set, because a half-applied update must not stay. It calls
+// `taken` before the proof, once the program has accepted every file that has a version.
+func commit(
+	root string, resources []Resource, program Program, now func() time.Time, taken func(),
+) (Result, error) {
 	stage, hot := filepath.Join(root, "stage"), filepath.Join(root, "hot")
 	var wanted Commit
 	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
@@ -72,7 +83,7 @@ func commit(root string, resources []Resource, program Program, now func() time.
 		return Result{}, errors.Join(err, restore(root))
 	}
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
-	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds}, now)
+	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds, taken}, now)
 	if !result.Committed {
 		return giveBack(root, resources, program, result, now)
 	}
@@ -104,7 +115,7 @@ func giveBack(root string, resources []Resource, program Program, result Result,
 	counts, err := program.Rejections(resources)
 	result.Hung = err != nil
 	if err == nil {
-		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin}, now).Hung
+		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
 	}
 	return result, removeUnfinished(root)
 }
@@ -126,6 +137,7 @@ type Proof struct {
 	version string
 	before  map[string]int // rejected updates before the commit
 	within  time.Duration
+	taken   func() // called once the program has accepted every file that has a version
 }
 
 // prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
@@ -133,11 +145,17 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
 	answered := now()
 	limit := answered.Add(wanted.within)
+	tell := sync.OnceFunc(wanted.taken)
 	for ; ; time.Sleep(pollEvery) {
-		missing, err := notLive(program, resources, wanted)
+		missing, err := notTaken(program, resources, wanted.version)
+		if err == nil && len(missing) == 0 {
+			tell()
+			missing, err = notLive(program, resources, wanted.live)
+		}
 		if err == nil {
 			result.Missing = missing
 			if result.Committed = len(missing) == 0; result.Committed {
+				result.Evidence = program.Evidence()
 				return result
 			}
 			var rejections map[string]int
@@ -165,21 +183,17 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 	}
 }
 
-// notLive lists the resources that are not live as wanted. Equal content is not enough: versioned resources must also
-// have been loaded from this commit's files, since the same content may have been live before.
-func notLive(program Program, resources []Resource, wanted Proof) ([]string, error) {
-	older, err := notTaken(program, resources, wanted.version)
-	if err != nil || len(older) > 0 {
-		return older, err
-	}
+// notLive lists the resources that are not live as wanted.
+func notLive(program Program, resources []Resource, wanted map[string]string) ([]string, error) {
 	live, err := program.Live(resources)
 	if err != nil {
 		return nil, err
 	}
-	return differing(wanted.live, live), nil
+	return differing(wanted, live), nil
 }
 
-// notTaken lists the resources that were loaded from files of another version.
+// notTaken lists the resources that were loaded from files of another version. That their content is live is not enough
+// for a proof: the same content may have been live before.
 func notTaken(program Program, resources []Resource, version string) ([]string, error) {
 	taken, err := program.Versions(resources)
 	if err != nil {

@@ -261,6 +261,8 @@ func (r *reader) Live(resources []Resource) (map[string]string, error) {
 	return live, nil
 }
 
+func (r *reader) Evidence() Evidence { return Evidence{"listeners": {"now", "digest"}} }
+
 func (r *reader) Versions(resources []Resource) (map[string]string, error) {
 	if err := r.answers(); err != nil {
 		return nil, err
@@ -299,7 +301,7 @@ func TestCommitSucceeds(t *testing.T) {
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
-		result, err := commit(root, resources, newReader(t, root), time.Now)
+		result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -318,18 +320,62 @@ func TestCommitSucceeds(t *testing.T) {
 	}
 }
 
+// A commit tells that the program has taken the files once, when it has taken all of them, and before the proof. Its
+// result has the evidence.
+func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
+	root, _ := newVolume(t)
+	files := stageSet(t, root, "2", routes, added, listeners)
+	program := newReader(t, root)
+	program.slow = 5
+	program.deaf = func(asked int) bool { return asked == 7 } // the first proof
+	told := 0
+
+	result, err := commit(root, resources, program, time.Now, func() {
+		told++
+		if said(program.taken)["listeners"] != files[listeners] || program.asked != 6 {
+			t.Errorf("told after %d answers, when %v was taken", program.asked, program.taken)
+		}
+	})
+
+	if err != nil || !result.Committed || told != 1 {
+		t.Errorf("got %+v, %v; told %d times", result, err, told)
+	}
+	if !maps.Equal(result.Evidence, program.Evidence()) {
+		t.Errorf("the evidence is %v", result.Evidence)
+	}
+}
+
+// Of files that the program rejects, or does not take in time, nobody is told.
+func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
+	for _, refuse := range []func(*reader, tree){
+		func(r *reader, files tree) { r.refuses = []string{files[listeners]} },
+		func(r *reader, files tree) { r.ignores = []string{files[listeners]} },
+	} {
+		root, _ := newVolume(t)
+		files := stageSet(t, root, "2", routes, listeners)
+		program := newReader(t, root)
+		refuse(program, files)
+
+		result, err := commit(root, resources, program, program.clock, func() { t.Error("told") })
+
+		if err != nil || result.Committed || result.Evidence != nil {
+			t.Errorf("got %+v, %v", result, err)
+		}
+	}
+}
+
 // The answer is one JSON object in which lists are never null.
 func TestCommitAnswersWithLists(t *testing.T) {
 	root, _ := newVolume(t)
 	stageSet(t, root, "2", routes, listeners)
 
-	result, err := commit(root, resources, newReader(t, root), time.Now)
+	result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, _ := json.Marshal(result)
-	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false}` {
+	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false,"evidence":{"listeners":{"state":"now","digest":"digest"}}}` {
 		t.Errorf("got %s", text)
 	}
 }
@@ -351,7 +397,7 @@ func TestCommitRenamesInOrder(t *testing.T) {
 		}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := commit(root, resources, newReader(t, root), time.Now); err != nil {
+		if _, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -408,7 +454,7 @@ func TestCommitRemovesLast(t *testing.T) {
 	stage(t, root, wanted, files)
 	program := newReader(t, root)
 
-	result, err := commit(root, resources, program, time.Now)
+	result, err := commit(root, resources, program, time.Now, func() {})
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -425,7 +471,7 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 	files := stageSet(t, root, "2", routes, added, listeners)
 	write(t, filepath.Join(root, "hot"), tree{"rds/stranger.json": "{}"})
 
-	if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 
@@ -444,7 +490,7 @@ func TestCommitRemovesWhatIsGone(t *testing.T) {
 	wanted.Remove = []string{added}
 	stage(t, root, wanted, files)
 
-	if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -465,7 +511,7 @@ func TestCommitRejected(t *testing.T) {
 			files := stageSet(t, root, name, routes, added, listeners)
 			program.refuses = []string{files[refused]}
 
-			result, err := commit(root, resources, program, time.Now)
+			result, err := commit(root, resources, program, time.Now, func() {})
 
 			if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
 				t.Fatalf("got %+v, %v", result, err)
@@ -496,7 +542,7 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 		program := newReader(t, root)
 		program.refuses = slices.Collect(maps.Values(files))
 
-		result, err := commit(root, resources, program, time.Now)
+		result, err := commit(root, resources, program, time.Now, func() {})
 
 		wanted := []string{"listeners", "names", "routes"}
 		if err != nil || !slices.Equal(result.Rejected, wanted) {
@@ -513,7 +559,7 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	program.rejections["listeners"] = 7
 	program.slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := commit(root, resources, program, time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -526,7 +572,7 @@ func TestCommitTimesOut(t *testing.T) {
 		program := newReader(t, root)
 		program.ignores = []string{files[missing]}
 
-		result, err := commit(root, resources, program, program.clock)
+		result, err := commit(root, resources, program, program.clock, func() {})
 
 		if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
 			t.Fatalf("got %+v, %v", result, err)
@@ -547,7 +593,7 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 	program := newReader(t, root)
 	program.ignores = []string{files[listeners]}
 
-	result, err := commit(root, resources, program, program.clock)
+	result, err := commit(root, resources, program, program.clock, func() {})
 
 	if err != nil || result.Committed || !slices.Equal(result.Missing, []string{"listeners"}) {
 		t.Errorf("got %+v, %v", result, err)
@@ -563,7 +609,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 		stage(t, root, wanted, files)
 		program := newReader(t, root)
 
-		result, err := commit(root, resources, program, program.clock)
+		result, err := commit(root, resources, program, program.clock, func() {})
 
 		if err != nil || result.Committed || !slices.Equal(result.Missing, []string{name}) {
 			t.Errorf("got %+v, %v", result, err)
@@ -579,7 +625,7 @@ func TestCommitAsksAgain(t *testing.T) {
 	program := newReader(t, root)
 	program.deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
-	result, err := commit(root, resources, program, program.clock)
+	result, err := commit(root, resources, program, program.clock, func() {})
 
 	if err != nil || !result.Committed || program.asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
@@ -594,7 +640,7 @@ func TestCommitHangs(t *testing.T) {
 	program := newReader(t, root)
 	program.hangs = []string{files[listeners]}
 
-	result, err := commit(root, resources, program, program.clock)
+	result, err := commit(root, resources, program, program.clock, func() {})
 
 	if err != nil || result.Committed || !result.Hung || len(result.Rejected) > 0 {
 		t.Fatalf("got %+v, %v", result, err)
@@ -627,7 +673,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 			program.refuses = []string{files[listeners]}
 			silent(program, before)
 
-			result, err := commit(root, resources, program, program.clock)
+			result, err := commit(root, resources, program, program.clock, func() {})
 
 			if err != nil || !result.Hung || !slices.Equal(result.Rejected, []string{"listeners"}) {
 				t.Fatalf("got %+v, %v", result, err)
@@ -658,7 +704,7 @@ func TestCommitVerifiesFirst(t *testing.T) {
 			stage(t, root, wanted, files)
 			staged := read(t, filepath.Join(root, "stage"))
 
-			result, err := commit(root, resources, newReader(t, root), time.Now)
+			result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 			if err == nil || result.Committed {
 				t.Errorf("got %+v, %v", result, err)
@@ -683,7 +729,7 @@ func TestCommitNamesTheWrongFile(t *testing.T) {
 	files[routes] = "another"
 	stage(t, root, wanted, files)
 
-	_, err := commit(root, resources, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	text := routes + " has another digest"
 	if err == nil || err.Error() != text {
@@ -695,7 +741,7 @@ func TestCommitNamesTheWrongFile(t *testing.T) {
 func TestCommitWithoutStage(t *testing.T) {
 	root, before := newVolume(t)
 
-	_, err := commit(root, resources, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -708,7 +754,7 @@ func TestCommitUnreadable(t *testing.T) {
 	root, before := newVolume(t)
 	write(t, root, tree{"stage/commit.json": "{"})
 
-	_, err := commit(root, resources, newReader(t, root), time.Now)
+	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
 		t.Errorf("got %v", err)
@@ -723,7 +769,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	program := newReader(t, root)
 	program.broken = errors.New("no answer")
 
-	_, err := commit(root, resources, program, time.Now)
+	_, err := commit(root, resources, program, time.Now, func() {})
 
 	if !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
@@ -739,7 +785,7 @@ func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	result, err := commit(root, resources, newReader(t, root), time.Now)
+	result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -765,7 +811,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			program := newReader(t, root)
 			program.refuses = []string{files[routes]}
 
-			result, err := commit(root, resources, program, program.clock)
+			result, err := commit(root, resources, program, program.clock, func() {})
 
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
@@ -777,7 +823,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 				t.Error("it would be started")
 			}
 			stageSet(t, root, "3", routes, listeners)
-			if result, err := commit(root, resources, newReader(t, root), time.Now); err != nil || !result.Committed {
+			if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -794,7 +840,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	program := newReader(t, root)
 	program.refuses = []string{refused[listeners]}
 
-	if _, err := commit(root, resources, program, time.Now); err != nil {
+	if _, err := commit(root, resources, program, time.Now, func() {}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -813,7 +859,7 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 		program.refuses = []string{files[listeners]}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := commit(root, resources, program, time.Now); err != nil {
+		if _, err := commit(root, resources, program, time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
 

@@ -69,7 +69,7 @@ func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	return process, process.Start()
 }
 
-// is reports whether a process is this one: only `serve` and the keeper can start a process of its user.
+// is reports whether a process is this one. Within the container, only `serve` and the keeper can start one of its user.
 func (c companion) is(proc, process string) bool {
 	state, err := os.Stat(filepath.Join(proc, process))
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -104,7 +105,7 @@ func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	server := &http.Server{Handler: mux}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	return newEnvoy(socket)
+	return newEnvoy(socket, nil)
 }
 
 // says returns a handler that answers with a text.
@@ -112,16 +113,27 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(text)) }
 }
 
-// reports returns a handler that answers with the statistics whose names match the filter, as Envoy does.
+// reports returns a handler that answers with the statistics of a type whose names match the filter, as Envoy does.
 func reports(statistics string) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
 		filter := regexp.MustCompile(request.URL.Query().Get("filter"))
 		for line := range strings.Lines(statistics) {
-			if name, _, _ := strings.Cut(line, ": "); filter.MatchString(name) {
+			name, text, _ := strings.Cut(line, ": ")
+			if typeOf(name, text) == request.URL.Query().Get("type") && filter.MatchString(name) {
 				w.Write([]byte(line))
 			}
 		}
 	}
+}
+
+func typeOf(name, text string) string {
+	switch {
+	case strings.HasPrefix(text, `"`):
+		return "TextReadouts"
+	case strings.HasSuffix(name, "_active"), strings.HasSuffix(name, ".live"):
+		return "Gauges"
+	}
+	return "Counters"
 }
 
 // dumps returns a handler that answers /config_dump with the given resources of each kind.
@@ -190,6 +202,66 @@ func TestEnvoyLive(t *testing.T) {
 	}
 	if err != nil || !maps.Equal(live, wanted) {
 		t.Errorf("got %v, %v, expected %v", live, err, wanted)
+	}
+}
+
+// What Envoy has loaded is read again only if it says that it has loaded something since, or does not say when.
+func TestEnvoyEvidence(t *testing.T) {
+	updated, dumped := `"last_updated":"2026-01-02T03:04:05.678Z"`, 0
+	admin := func(w http.ResponseWriter, request *http.Request) {
+		switch mask := request.URL.Query().Get("mask"); mask {
+		case "":
+			dumped++
+			w.Write([]byte(listenersShown))
+		case "active_state.last_updated,active_state.version_info":
+			w.Write([]byte(`{"configs": [{"active_state": {` + updated + `}}]}`))
+		default:
+			t.Errorf("asked for %s", mask)
+		}
+	}
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": admin})
+	for _, each := range []struct {
+		updated string
+		dumped  int
+	}{
+		{updated, 1}, {updated, 1}, {`"last_updated":"2026-01-02T03:04:05.679Z"`, 2}, {updated, 3},
+		{`"version_info":"1"`, 4}, {`"version_info":"1"`, 5},
+	} {
+		updated = each.updated
+		again := envoy{program.client, maps.Clone(program.Evidence())}
+		live, err := again.Live(envoyResources[1:2])
+		program = again
+
+		if err != nil || live["listeners"] != hash(`[{"@type":"t","name":"port-443"},{"@type":"t","n":1.50,"name":"port-80"}]`) {
+			t.Errorf("%s: got %v, %v", updated, live, err)
+		}
+		if dumped != each.dumped {
+			t.Errorf("%s: read %d times, expected %d", updated, dumped, each.dumped)
+		}
+	}
+}
+
+// While Envoy loads something, what it has loaded counts for the state before: the next look reads it again.
+func TestEnvoyEvidenceOfAChangingState(t *testing.T) {
+	looks := 0
+	admin := func(w http.ResponseWriter, request *http.Request) {
+		if request.URL.Query().Has("mask") {
+			looks++
+			fmt.Fprintf(w, `{"configs": [{"active_state": {"last_updated": "%d"}}]}`, min(looks, 2))
+			return
+		}
+		w.Write([]byte(listenersShown))
+	}
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": admin})
+	states := map[string]bool{}
+	for range 3 {
+		if _, err := program.Live(envoyResources[1:2]); err != nil {
+			t.Fatal(err)
+		}
+		states[program.Evidence()["listeners"].State] = true
+	}
+	if len(states) != 2 {
+		t.Errorf("got %v", states)
 	}
 }
 
@@ -354,7 +426,7 @@ func TestEnvoyErrors(t *testing.T) {
 
 // Without an Envoy, every request is an error.
 func TestEnvoyAbsent(t *testing.T) {
-	expectErrors(t, newEnvoy(filepath.Join(t.TempDir(), "s")), "no such file or directory")
+	expectErrors(t, newEnvoy(filepath.Join(t.TempDir(), "s"), nil), "no such file or directory")
 }
 
 func expectErrors(t *testing.T, program envoy, text string) {

@@ -106,13 +106,13 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 
 	stageSecret(t, root, "2")
 	program := newReader(t, root)
-	if result, err := commit(root, resources, program, time.Now); err != nil || !result.Committed {
+	if result, err := commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectBoth("2")
 
 	program.refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
-	if result, err := commit(root, resources, program, program.clock); err != nil || result.Committed {
+	if result, err := commit(root, resources, program, program.clock, func() {}); err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}
 	expectBoth("2")

@@ -1,15 +1,28 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
+
+// askPatiently asks until there is an answer: a process may need longer to start than a query waits. To be refused is an
+// error.
+func askPatiently(server, network string, query dnsmessage.Message) error {
+	for end := time.Now().Add(20 * time.Second); ; {
+		_, err := ask(server, network, query)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
+			return err
+		}
+	}
+}
 
 // A forwarder that was killed is started with the same sockets, and what was asked meanwhile is answered then, over UDP and
 // TCP: nobody is refused.
@@ -51,8 +64,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 		answered := make(chan error, 2)
 		for _, network := range []string{"udp", "tcp"} { // it is not there yet, or no more
 			go func() {
-				_, err := ask(place.String(), network, queryFor("b.a.test."))
-				answered <- err
+				answered <- askPatiently(place.String(), network, queryFor("b.a.test."))
 			}()
 		}
 		process, err := forwarder.start(sockets...)

@@ -187,7 +187,7 @@ func playDying(scene string) error {
 	case "refused":
 		program.refuses = []string{content("2", listeners)}
 	}
-	_, err := commit(root, resources, program, time.Now)
+	_, err := commit(root, resources, program, time.Now, func() {})
 	return err
 }
 
@@ -367,7 +367,7 @@ func goesOn(t *testing.T, root string) {
 	wanted.Remove = []string{"rds/x"}
 	stage(t, root, wanted, files)
 
-	result, err := commit(root, resources, startReader(root), time.Now)
+	result, err := commit(root, resources, startReader(root), time.Now, func() {})
 
 	if err != nil || !result.Committed {
 		t.Fatalf("the next commit: %+v, %v", result, err)
@@ -384,7 +384,7 @@ func isRefused(t *testing.T, root string, before tree) {
 	program := startReader(root)
 	program.refuses = slices.Collect(maps.Values(files))
 
-	result, err := commit(root, resources, program, program.clock)
+	result, err := commit(root, resources, program, program.clock, func() {})
 
 	if err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)

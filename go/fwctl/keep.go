@@ -127,7 +127,7 @@ func (h *helper) begin(ends chan<- ending) error {
 		return err
 	}
 	go func() {
-		reason := "it has ended"
+		reason := "exit status 0"
 		if err := process.Wait(); err != nil {
 			reason = err.Error()
 		}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,13 +25,16 @@ const usage = `fwctl VERB
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
-  probe [without-envoy]        report what is live, as one JSON object, or all but what agents see of Envoy
+  probe [without-envoy] [known=EVIDENCE]
+                               report what is live, as one JSON object, or all but what agents see of Envoy;
+                               EVIDENCE is from an earlier report, and saves reading what has not changed since
   suppressed                   report how many refusals the program has counted and tells of in no line
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
   health                       exit 0 when the program serves the committed version
-  commit                       move stage/ into hot/ in order, prove it live, or restore the old files
+  commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
+                               the program has taken them, and then the result
   claim SECONDS                take the service address and announce it for SECONDS
   release                      keep answering at the service address, but stop answering ARP for it
   drain SECONDS                stop listening, then wait for open connections, for at most SECONDS
@@ -69,9 +73,13 @@ func run(arguments []string) error {
 	case recordVerb:
 		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
 	case "probe":
-		return answer(probe(root, sibling, sibling.program(), !slices.Contains(rest, "without-envoy")))
+		known, err := readEvidence(rest)
+		if err != nil {
+			return err
+		}
+		return answer(probe(root, sibling, sibling.program(known), !slices.Contains(rest, "without-envoy")))
 	case "suppressed":
-		return answerUnless(sibling.program().Suppressed())
+		return answerUnless(sibling.program(nil).Suppressed())
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -80,9 +88,9 @@ func run(arguments []string) error {
 	case "try":
 		return answerUnless(try(sibling, rest))
 	case "health":
-		return health(root, sibling, sibling.program())
+		return health(root, sibling, sibling.program(nil))
 	case "commit":
-		return answerUnless(commit(root, sibling.Resources, sibling.program(), time.Now))
+		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, tellTaken))
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
@@ -96,10 +104,28 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return drain(newEnvoy(adminSocket), limit)
+		return drain(newEnvoy(adminSocket, nil), limit)
 	}
 	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 }
+
+const evidencePrefix = "known="
+
+// readEvidence returns the evidence among the arguments of probe, if there is any.
+func readEvidence(arguments []string) (Evidence, error) {
+	var known Evidence
+	for _, each := range arguments {
+		if text, found := strings.CutPrefix(each, evidencePrefix); found {
+			if err := json.Unmarshal([]byte(text), &known); err != nil {
+				return nil, fmt.Errorf("evidence: %w", err)
+			}
+		}
+	}
+	return known, nil
+}
+
+// tellTaken says that the program has taken the files. Whether anybody hears it decides nothing about the commit.
+func tellTaken() { _ = answer(Taken{true}) }
 
 func seconds(arguments []string) (time.Duration, error) {
 	if len(arguments) != 1 {

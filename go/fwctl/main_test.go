@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,25 @@ func TestRunWithoutVerb(t *testing.T) {
 
 	if err == nil || !strings.Contains(err.Error(), usage) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Evidence is given to probe as JSON, before or after its other argument.
+func TestReadEvidence(t *testing.T) {
+	wanted := Evidence{"listeners": {"s", "d"}}
+	given := `known={"listeners":{"state":"s","digest":"d"}}`
+	for _, arguments := range [][]string{{given}, {"without-envoy", given}} {
+		if found, err := readEvidence(arguments); err != nil || !maps.Equal(found, wanted) {
+			t.Errorf("%q: got %v, %v", arguments, found, err)
+		}
+	}
+	for _, arguments := range [][]string{nil, {"without-envoy"}} {
+		if found, err := readEvidence(arguments); err != nil || found != nil {
+			t.Errorf("%q: got %v, %v", arguments, found, err)
+		}
+	}
+	if found, err := readEvidence([]string{"known=nonsense"}); err == nil {
+		t.Errorf("got %v", found)
 	}
 }
 

@@ -16,6 +16,7 @@ type Report struct {
 	Sibling     string              `json:"sibling"`
 	Build       string              `json:"build"`
 	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
+	Evidence    Evidence            `json:"evidence,omitempty"`
 	Connections int                 `json:"connections"`
 	Telemetry   Telemetry           `json:"telemetry"`
 	Addresses   []string            `json:"addresses"`
@@ -50,7 +51,7 @@ func probe(root string, sibling Sibling, program Program, envoy bool) Report {
 	report.Processes = orUnreadable(processDifferences(processes, root, sibling))
 	live, err := program.Live(sibling.Resources)
 	if err == nil {
-		report.Live = live
+		report.Live, report.Evidence = live, program.Evidence()
 		report.Build, err = program.Build()
 	}
 	if err == nil {

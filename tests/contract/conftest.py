@@ -105,8 +105,9 @@ def view(engine: EngineWriter, name: str) -> ContainerView:
 
 
 def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
-    """Commit what is staged."""
+    """Commit what is staged. Before the result, it is told that the program has taken the files."""
     answers: list[dict[str, Any]] = []
     engine.run_helper(container, ["commit"], answers.append)
-    (answer,) = answers
+    *before, answer = answers
+    assert before == [{"taken": True}] or not (before or answer["committed"])
     return answer

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -117,6 +118,28 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     assert firewall.current()
     firewall.settings.write_text(before)
     firewall.run()
+
+
+def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:
+    """A process that has read what Envoy serves reads it again as soon as Envoy has loaded something else."""
+    firewall = hand.firewall
+    before = firewall.settings.read_text()
+    envoy = firewall.container(ENVOY)
+
+    def by_another_process() -> Mapping[str, str]:
+        with closing(connect(firewall.host, None, {})) as other:
+            return other.probe(envoy).live
+
+    with closing(connect(firewall.host, None, {})) as watching:
+        first = watching.probe(envoy).live
+        assert watching.probe(envoy).live == first
+        for changed in ({"dst": "other.test"}, {"dst": "other.test", "proto": "http"}):
+            firewall.write(changed)
+            firewall.call("reload").expect()
+            assert watching.probe(envoy).live == by_another_process() != first
+        firewall.settings.write_text(before)
+        firewall.call("reload").expect()
+        assert watching.probe(envoy).live == first
 
 
 UPGRADES: dict[str, tuple[Callable[[Release], None], set[tuple[str, str, str]]]] = {

@@ -199,7 +199,32 @@ def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
     assert at(tmp_path, old).provide().due == ()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"authority": "x", "certificate": {"names": []}}'])
+def test_a_machine_asks_only_for_what_it_can_export(tmp_path: Path) -> None:
+    """Where another machine's authority is in use, an export of this one would cut the collector off."""
+    former, new = at(tmp_path / "former", NOW), at(tmp_path / "new", NOW + DAY)
+    former.provide()
+    former.export("collector.test", tmp_path / "out")
+    running = live(credentials(new))
+    _, pair = new.export("collector.test", tmp_path / "out")
+    assert at(tmp_path / "former", NOW + DAY).provide(running).due == ()
+    at(tmp_path / "new", LATER).provide()
+    running = replace(shown(pair), credentials=credentials(at(tmp_path / "new", LATER)), any=True)
+    for name, advice in (("former", "give it another one"), ("new", "certs export collector DIR")):
+        (sentence,) = at(tmp_path / name, LATER + DAY, keeps=False).provide(running).due
+        assert advice in sentence
+
+
+NOTED = '{"authority": "x", "certificate": {"subject": "", "names": [], "begins": %s, "ends": 1, "sha256": ""}}'
+"""The note of an export, without a time."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"authority": "x", "certificate": {"names": []}}'),
+        *(NOTED % begins for begins in ('"x"', "null", "[]", "Infinity", "NaN")),
+    ],
+)
 def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: CertificateStore, tmp_path: Path) -> None:
     """It costs a warning, and no certificate."""
     store.provide()

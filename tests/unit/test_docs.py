@@ -54,6 +54,17 @@ def test_generated_pages_are_current() -> None:
     assert reference.stale() == [], "run `python -m devkit.reference`"
 
 
+def test_every_module_is_in_the_list() -> None:
+    """The page for developers says where each module is."""
+    listed = section(page("docs/development.md"), "## Where things are")
+    modules = {each.name for each in (CHECKOUT / "clawker_fw").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    named = {
+        *re.findall(r"\w+\.py", listed),
+        *(f"{each}.py" for each in ("observe", "desired", "diff", "plan", "apply")),
+    }
+    assert modules - named == set()
+
+
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
 def test_further_tests_of_attacks_exist(group: Group) -> None:
     """Each test that the pages about attacks name is there, and each group has attacks or tests."""

@@ -266,7 +266,7 @@ def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Bl
 def test_rules_go_to_envoy_before_coredns(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Envoy receives new rules before names resolve."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    assert planned(memory, changed) == ["---", "commit to envoy", "commit to coredns"]
+    assert planned(memory, changed) == ["---", "commit to envoy, then commit to coredns"]
 
 
 def test_a_list_of_names_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:

@@ -183,6 +183,38 @@ def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
     assert stacks.found(engine, first) == set()
 
 
+class Disproving(MemoryEngine):
+    """An engine whose Envoy takes every commit, and is found to serve something else once CoreDNS has its own."""
+
+    def __init__(self) -> None:
+        """Take the first stack."""
+        super().__init__()
+        self.names_committed = threading.Event()
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """Say that the files are taken, and that the old ones are restored."""
+        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
+            super().run_helper(container, arguments, on_line)
+            if arguments == ["commit"]:
+                self.names_committed.set()
+            return
+        on_line({"taken": True})
+        assert self.names_committed.wait(10)
+        answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "", "hung": False}
+        on_line(answer)
+
+
+def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
+    """Names resolve once Envoy serves with the new rules. If the proof fails afterwards, that is reported."""
+    engine = Disproving()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, changed)
+    assert caught.value.code == "commit-rejected"
+    assert {finding[0] for finding in stacks.found(engine, changed)} == {Sibling.ENVOY}
+
+
 @pytest.fixture
 def lock_image(memory: MemoryEngine, release: Release) -> image_tar.BuiltImage:
     """The image of the lock, loaded."""

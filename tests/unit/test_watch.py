@@ -173,6 +173,8 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "die", ("other-envoy",)), False),
     (Event("container", "rename", ("stolen", ENVOY), "f"), True),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl probe"), False),
+    (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe known={"a":{}}'), False),
+    (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe without-envoy known={"a":{}}'), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl lookup a.test"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl try a.test https 443"), False),

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"clawker-fw/coredns/hotfile/hotfiletest"
 )
@@ -59,20 +58,6 @@ func follow(t *testing.T) (*File[string], string) {
 	return file, path
 }
 
-// until waits until a condition is true.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(10 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
 // Each change of the file is loaded, in whatever way it is made.
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
@@ -100,7 +85,7 @@ func TestFileTakesChanges(t *testing.T) {
 				anotherMoment(t, path)
 				change(t, path, "value "+value)
 
-				until(t, value, func() bool { return file.Value() == value })
+				hotfiletest.Until(t, value, func() bool { return file.Value() == value })
 			}
 			if status := file.Status(); status.Refused != 0 || status.Reason != "" || file.Value() != "a" {
 				t.Errorf("got %+v", status)
@@ -113,7 +98,7 @@ func TestFileTakesChanges(t *testing.T) {
 func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := identify(path).changed
-	until(t, "another moment", func() bool {
+	hotfiletest.Until(t, "another moment", func() bool {
 		hotfiletest.Write(t, path+".clock", "")
 		now := identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
@@ -158,19 +143,19 @@ func TestFileKeepsItsValue(t *testing.T) {
 				before := file.Status()
 				each.spoil(t, path)
 
-				until(t, "a reason", func() bool { return file.Status().Reason != "" })
+				hotfiletest.Until(t, "a reason", func() bool { return file.Status().Reason != "" })
 
 				now := file.Status()
 				if now.Refused < 1 || now.Digest != before.Digest || file.Value() != "a" {
 					t.Errorf("got %+v after %+v", now, before)
 				}
-				until(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
+				hotfiletest.Until(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
 				if reason := file.Status().Reason; !strings.Contains(reason, path) {
 					t.Errorf("the reason names no file: %s", reason)
 				}
 				os.Remove(path)
 				replace(t, path, "value "+next)
-				until(t, "the next value", func() bool { return file.Status().Reason == "" })
+				hotfiletest.Until(t, "the next value", func() bool { return file.Status().Reason == "" })
 				if after := file.Status(); file.Value() != next || after.Refused < now.Refused {
 					t.Errorf("got %+v after %+v", after, now)
 				}
@@ -197,9 +182,9 @@ func TestFileCountsRejections(t *testing.T) {
 	}
 	followed, at := follow(t)
 	replace(t, at, "{")
-	until(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
+	hotfiletest.Until(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
 	replace(t, at, "value b")
-	until(t, "another value", func() bool { return followed.Value() == "b" })
+	hotfiletest.Until(t, "another value", func() bool { return followed.Value() == "b" })
 	if status := followed.Status(); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}

@@ -1,10 +1,13 @@
 package otel
 
 import (
+	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"net"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // Certificate is what a collector has shown of itself. Times are in seconds since 1970.
@@ -27,12 +30,22 @@ func describe(shown *x509.Certificate) *Certificate {
 	}
 }
 
-// watched returns the configuration, changed to note each certificate that a collector proves to be its own.
-func watched(config *tls.Config, note func(*Certificate)) *tls.Config {
-	watching := config.Clone()
-	watching.VerifyConnection = func(state tls.ConnectionState) error {
-		note(describe(state.PeerCertificates[0])) // there is one: it has been verified
-		return nil
+// noting are transport credentials that note each certificate that a collector proves to be its own.
+type noting struct {
+	credentials.TransportCredentials
+	note func(*Certificate)
+}
+
+// ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.
+func (n noting) ClientHandshake(ctx context.Context, authority string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, found, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
+	if told, is := found.(credentials.TLSInfo); err == nil && is {
+		n.note(describe(told.State.PeerCertificates[0])) // there is one: it has been verified
 	}
-	return watching
+	return secured, found, err
+}
+
+// Clone returns a copy, which notes as well.
+func (n noting) Clone() credentials.TransportCredentials {
+	return noting{n.TransportCredentials.Clone(), n.note}
 }

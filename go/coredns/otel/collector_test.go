@@ -197,17 +197,3 @@ func (c *collector) handshakes() int {
 	defer c.mutex.Unlock()
 	return c.shakes
 }
-
-// until waits until a condition is true.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(20 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}

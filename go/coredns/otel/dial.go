@@ -23,7 +23,7 @@ var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time
 // collector shows of itself is noted.
 func (s *Settings) dial(note func(*Certificate)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
-		grpc.WithTransportCredentials(credentials.NewTLS(watched(s.tls, note))),
+		grpc.WithTransportCredentials(noting{credentials.NewTLS(s.tls), note}),
 		grpc.WithAuthority(s.tls.ServerName),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(alive),

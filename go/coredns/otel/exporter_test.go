@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"clawker-fw/coredns/hotfile/hotfiletest"
 	"clawker-fw/coredns/policy"
 )
 
@@ -52,7 +53,7 @@ func TestExport(t *testing.T) {
 
 	wanted := adds(exporter, "a", 1200)
 
-	until(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
+	hotfiletest.Until(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
 	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
 		t.Errorf("got %d in %d requests, lost %d", len(collector.names(t)), len(collector.requests), exporter.lost.Load())
 	}
@@ -65,20 +66,20 @@ func TestExportFollowsSettings(t *testing.T) {
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, current := exporting(t, signer.settings(t, collector.address))
 	wanted := adds(exporter, "a", 100)
-	until(t, "the first", func() bool { return exporter.sent.Load() == 100 })
+	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 100 })
 
 	current.Store(signer.settings(t, collector.address))
 	wanted = append(wanted, adds(exporter, "b", 100)...)
-	until(t, "more", func() bool { return exporter.sent.Load() == 200 })
+	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 200 })
 
 	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
 		t.Errorf("got %d, lost %d, of %d clients", len(collector.names(t)), exporter.lost.Load(), collector.clientCount())
 	}
 	adds(exporter, "c", 10)
 	current.Store(nil)
-	until(t, "the last, before it is turned off", func() bool { return exporter.sent.Load() == 210 })
+	hotfiletest.Until(t, "the last, before it is turned off", func() bool { return exporter.sent.Load() == 210 })
 	adds(exporter, "d", 10)
-	until(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
+	hotfiletest.Until(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
 }
 
 // What the collector shows of itself is known as long as it is the collector that the settings name.
@@ -89,7 +90,7 @@ func TestExportNotesTheCollector(t *testing.T) {
 	exporter, current := exporting(t, signer.settings(t, collector.address))
 
 	adds(exporter, "a", 1)
-	until(t, "a record", func() bool { return exporter.sent.Load() == 1 })
+	hotfiletest.Until(t, "a record", func() bool { return exporter.sent.Load() == 1 })
 
 	shown := exporter.shown.Load()
 	if shown == nil || shown.Subject != "CN="+collectorName || !slices.Equal(shown.Names, []string{collectorName}) ||
@@ -97,21 +98,7 @@ func TestExportNotesTheCollector(t *testing.T) {
 		t.Errorf("got %+v", shown)
 	}
 	current.Store(nil)
-	until(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
-}
-
-// A collector that shows a foreign certificate is not noted: nothing is sent to it.
-func TestExportNotesNoForeigner(t *testing.T) {
-	t.Parallel()
-	collector := newAuthority(t).collects(t, "127.0.0.1:0", accepts)
-	exporter, _ := exporting(t, newAuthority(t).settings(t, collector.address))
-
-	adds(exporter, "a", 1)
-
-	until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
-	if shown := exporter.shown.Load(); shown != nil {
-		t.Errorf("got %+v", shown)
-	}
+	hotfiletest.Until(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
 }
 
 // An old connection is replaced by a new one, so that a certificate that the collector has read since is noted; no
@@ -127,9 +114,9 @@ func TestExportConnectsAgain(t *testing.T) {
 	defer exporter.Close()
 
 	wanted := adds(exporter, "a", 1)
-	until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
 	wanted = append(wanted, adds(exporter, "b", 1)...)
-	until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 2 })
 
 	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
 		t.Errorf("lost %d, %d handshakes", exporter.lost.Load(), collector.handshakes())
@@ -172,7 +159,7 @@ func TestExportWithoutCollector(t *testing.T) {
 			if passed := time.Since(start); passed > 100*time.Millisecond {
 				t.Errorf("it took %v", passed)
 			}
-			until(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
+			hotfiletest.Until(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
 			if exporter.lost.Load() != each.lost {
 				t.Errorf("lost %d", exporter.lost.Load())
 			}
@@ -196,16 +183,16 @@ func TestExportRecovers(t *testing.T) {
 	first := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, _ := exporting(t, signer.settings(t, first.address))
 	adds(exporter, "a", 1)
-	until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
 	first.server.Stop()
 	adds(exporter, "b", 1)
-	until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
+	hotfiletest.Until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
 
 	adds(exporter, "c", 1)
 	signer.collects(t, first.address, accepts)
 	start := time.Now()
 
-	until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 2 })
 	if passed := time.Since(start); passed > 5*time.Second {
 		t.Errorf("it took %v", passed)
 	}
@@ -232,7 +219,7 @@ func TestClose(t *testing.T) {
 	defer silent.Close()
 	stuck, _ := exporting(t, signer.settings(t, silent.Addr().String()))
 	adds(stuck, "c", 600) // a whole batch, for which a call is made at once
-	until(t, "a call", func() bool { return len(stuck.records) < 600 })
+	hotfiletest.Until(t, "a call", func() bool { return len(stuck.records) < 600 })
 	other, _ := exporting(t, signer.settings(t, collector.address))
 	adds(other, "b", 10)
 	start := time.Now()

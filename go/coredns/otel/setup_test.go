@@ -29,7 +29,7 @@ func TestSetup(t *testing.T) {
 		t.Errorf("got %+v", status)
 	}
 	hotfiletest.Write(t, path, "{}")
-	until(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
+	hotfiletest.Until(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
 }
 
 // Without one path and one usable socket, setup fails.

@@ -50,3 +50,17 @@ func Write(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 }
+
+// Until waits until a condition is true.
+func Until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(20 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}

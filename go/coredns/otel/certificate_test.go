@@ -1,0 +1,67 @@
+package otel
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"testing"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// shows returns a connection to a server that shows a certificate of the authority, and signs with a key.
+func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
+	t.Helper()
+	certificate, own := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
+	pair, err := tls.X509KeyPair([]byte(certificate), []byte(own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != nil {
+		block, _ := pem.Decode([]byte(certificate))
+		pair = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		if server, err := listener.Accept(); err == nil {
+			_ = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}).Handshake()
+			server.Close()
+		}
+	}()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// A certificate is noted once its owner has proven to have the key, and only if the authority has signed it.
+func TestNoting(t *testing.T) {
+	signer := newAuthority(t)
+	for what, each := range map[string]struct {
+		server net.Conn
+		wanted bool
+	}{
+		"its own":             {signer.shows(t, nil), true},
+		"shown without a key": {signer.shows(t, newKey(t)), false},
+		"of somebody else":    {newAuthority(t).shows(t, nil), false},
+	} {
+		var noted []*Certificate
+		note := func(shown *Certificate) { noted = append(noted, shown) }
+		taken := noting{credentials.NewTLS(signer.settings(t, "127.0.0.1:1").tls), note}.Clone()
+
+		_, _, err := taken.ClientHandshake(context.Background(), collectorName, each.server)
+
+		if (err == nil) != each.wanted || (len(noted) == 1) != each.wanted {
+			t.Errorf("%s: %v, noted %+v", what, err, noted)
+		}
+	}
+}
