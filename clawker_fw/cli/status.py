@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +12,13 @@ from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import changing, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.stack import print_notices
-from clawker_fw.errors import FirewallError, RefusedError, SettingsError
+from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.denials.refusal import Counted
     from clawker_fw.engine.port import EngineReader
+    from clawker_fw.reconcile.advice import Advice
     from clawker_fw.report.status import Status
     from clawker_fw.report.text import Renderable
 
@@ -73,28 +75,33 @@ def _found(chosen: Options) -> "Status":
 
     try:
         with changing(chosen, only_reading=True) as (engine, _, seen):
-            found = statuses.of_comparison(seen, time.time(), _refusals(engine, chosen.project))
+            found = statuses.of_comparison(seen, time.time())
     except SettingsError as error:
         from clawker_fw.cli import connection
         from clawker_fw.reconcile.observe import observe
 
-        project = chosen.project
         engine = connection.connect_engine(chosen)
-        observed = observe(engine, project, ())
-        found = statuses.without_settings(observed, project, error, _refusals(engine, project))
+        observed = observe(engine, chosen.project, ())
+        found = statuses.without_settings(observed, chosen.project, error)
+    refusals, unreadable = _refusals(engine, chosen.project)
     engine.close()
-    return found
+    return replace(found, refusals=refusals, warnings=(*found.warnings, *unreadable))
 
 
-def _refusals(engine: "EngineReader", project: str) -> "Sequence[Counted]":
-    """Return what was refused in the last hour, the latest last. Nothing can be, where there is no sibling."""
+def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted], Sequence[Advice]]":
+    """Return what was refused in the last hour, the latest last, and a warning if that can't be read."""
     from clawker_fw.denials import reading
+    from clawker_fw.reconcile.advice import Advice
 
     try:
         found = reading.sources(engine, project)
-    except RefusedError:
-        return ()
-    return reading.Reading(engine, found, time.time() - _RECENT_SECONDS).refusals().counted
+        begin = engine.clock() - _RECENT_SECONDS  # the records have the engine's times
+        return reading.Reading(engine, found, begin).refusals().counted, ()
+    except RefusedError:  # there is no sibling
+        return (), ()
+    except EngineError as error:
+        words = f"What was refused can't be read: {' '.join((error.message, *error.context))}"
+        return (), (Advice("refusals-unreadable", words),)
 
 
 def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":

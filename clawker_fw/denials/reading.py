@@ -66,7 +66,7 @@ def _sibling(container: ContainerSummary, project: str) -> Sibling | None:
 
 
 class Reading:
-    """The logs of some containers, which are being read in the background since this was made."""
+    """The logs of containers, read in the background from the moment this is created."""
 
     def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
         """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""

@@ -81,7 +81,7 @@ class Status:
         return documents.attachable(self.observed)
 
 
-def of_comparison(seen: Comparison, now: float, refusals: Sequence[Counted] = ()) -> Status:
+def of_comparison(seen: Comparison, now: float) -> Status:
     """Return the status that follows from a comparison. `now` is in seconds since 1970."""
     return Status(
         project=seen.desired.project,
@@ -95,15 +95,12 @@ def of_comparison(seen: Comparison, now: float, refusals: Sequence[Counted] = ()
         leftovers=documents.leftovers(seen.observed, seen.desired),
         busy=seen.busy,
         warnings=seen.advice,
-        refusals=refusals,
         sources=sources.document(seen.blueprint, seen.observed),
         source_lines=sources.lines(seen.blueprint, seen.observed),
     )
 
 
-def without_settings(
-    observed: Observed, project: str, unread: SettingsError, refusals: Sequence[Counted] = ()
-) -> Status:
+def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     network = observed.networks.get(Role.AGENTS)
     subnet = next(iter(network.subnets), None) if network else None
@@ -123,7 +120,6 @@ def without_settings(
         },
         busy=at_work(observed.lock),
         unread=unread,
-        refusals=refusals,
         sources=sources.unread(observed),
         source_lines=sources.unread_lines(observed),
     )

@@ -1,4 +1,4 @@
-"""Which agents come, move to another address, and leave: with it, addresses in records of the siblings have names.
+"""Which agents come, move to another address, and leave, so that addresses in the siblings' records have names.
 
 Pure. A look reports a bounded number of changes, and the next one the rest: what has not been reported is not
 remembered.
@@ -52,7 +52,7 @@ ATTRIBUTES = (
 
 
 def fields(seen: Presence) -> dict[str, str]:
-    """Return the fields of the record of a change. What there is not is left out."""
+    """Return the fields of the record of a change. Empty ones are left out."""
     agent = seen.agent
     found = {
         "change": seen.change.value,

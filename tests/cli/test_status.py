@@ -1,13 +1,14 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
 from devkit import stacks
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
@@ -123,3 +124,31 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
     document = command("status", "--format", "json").valid("status")
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
+
+
+def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -> None:
+    """Records have the time of the engine's machine, whatever this one's clock says."""
+    command("run")
+    memory.clock_ahead = -7200
+    resolver = memory.inside("clawker-coredns")
+    resolver.log.append(record(protocol="dns", name="a.example", type="A", reason="no-rule"))
+    resolver.logged_at = f"{datetime.now(UTC) - timedelta(hours=2):%Y-%m-%dT%H:%M:%S}.000000000Z"
+    assert len(command("status", "--format", "json").valid("status")["refusals"]) == 1
+
+
+def test_a_log_that_can_not_be_read(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a warning, and not the same as no refusals: all else is shown."""
+    command("run")
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise EngineError("engine-error", "The engine could not read the log.", context=["no driver"])
+
+    monkeypatch.setattr(memory, "log", fail)
+    outcome = command("status", "--format", "json")
+    assert (outcome.code, outcome.valid("status")["verdict"]) == (0, "current")
+    assert {each["code"]: each["message"] for each in outcome.json["warnings"]} == {
+        "refusals-unreadable": "What was refused can't be read: The engine could not read the log. no driver"
+    }
+    assert "warning[refusals-unreadable]: What was refused" in command("status").out
