@@ -31,6 +31,7 @@ type Exporter struct {
 	lost     atomic.Uint64
 	shown    atomic.Pointer[Certificate] // the collector's, at the last handshake
 	longest  time.Duration               // of a connection
+	patience time.Duration               // with a call
 	calls    context.Context
 	cancel   context.CancelFunc
 	stop     chan struct{}
@@ -53,6 +54,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 		settings: settings,
 		records:  make(chan record, longestQueue),
 		longest:  connectAgain,
+		patience: callLimit,
 		calls:    calls,
 		cancel:   cancel,
 		stop:     make(chan struct{}),
@@ -147,7 +149,7 @@ func (x *Exporter) disconnect() {
 // send sends a batch and counts what became of it.
 func (x *Exporter) send(batch []record) {
 	count := uint64(len(batch))
-	ctx, cancel := context.WithTimeout(x.calls, callLimit)
+	ctx, cancel := context.WithTimeout(x.calls, x.patience)
 	defer cancel()
 	request, reply := encode(x.current.resource, batch), []byte(nil)
 	err := x.connection.Invoke(ctx, exportMethod, &request, &reply)

@@ -153,7 +153,11 @@ func TestExportWithoutCollector(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			exporter, _ := exporting(t, signer.settings(t, each.endpoint))
+			settings := signer.settings(t, each.endpoint)
+			exporter := NewExporter(func() *Settings { return settings })
+			exporter.patience = time.Second
+			go exporter.Run()
+			t.Cleanup(exporter.Close)
 			start := time.Now()
 			adds(exporter, "a", 10)
 			if passed := time.Since(start); passed > 100*time.Millisecond {
