@@ -103,7 +103,7 @@ def read_trial(answer: Mapping[str, Any]) -> Trial:
         EngineError: when it is not the output of an attempt.
     """
     try:
-        steps = (
+        steps = tuple(
             TrialStep(
                 name=str(each["step"]),
                 source=str(each["source"]),
@@ -114,6 +114,8 @@ def read_trial(answer: Mapping[str, Any]) -> Trial:
             )
             for each in answer["steps"]
         )
-        return Trial(tuple(steps))
+        if not steps:
+            raise ValueError("no step")  # noqa: TRY301 - translated like the other forms
+        return Trial(steps)
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"An attempt was answered in an unknown form: {error}.") from error
