@@ -1,4 +1,4 @@
-"""What verbs of fwctl other than `probe` answer is read strictly: what is in an unknown form is an error, and never an empty answer."""
+"""Other answers of fwctl than probes are read strictly: what is in an unknown form is an error, never empty."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
