@@ -370,7 +370,7 @@ _NEVER = {
 
 
 def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
-    """Start the forwarder of lookups as `fwctl serve` does."""
+    """Start the forwarder of lookups as its keeper does, but without sockets: it opens its own."""
     places = (f"{HERE}:{port}" for port in (listen, name_server))
     process = subprocess.Popen([installed_release().binary("fwctl", machine()), "forward", *places, subtrees])
     wait_for(process, lambda: listens(str(HERE), listen))

@@ -21,7 +21,7 @@ const (
 type Restart struct {
 	Helper string      `json:"helper"`
 	Count  int         `json:"count"`
-	Last   time.Time   `json:"last"` // when it ended last
+	Last   time.Time   `json:"last"` // when it ended last, for people: to the second
 	Reason string      `json:"reason"`
 	Recent []time.Time `json:"recent"` // its last ends, at most restartsTolerated
 }
@@ -54,8 +54,8 @@ func (r *restarts) add(helper, reason string, now time.Time) error {
 	}
 	counted := &r.each[at]
 	counted.Count++
-	counted.Last, counted.Reason = now.UTC(), reason
-	counted.Recent = append(counted.Recent, counted.Last)
+	counted.Last, counted.Reason = now.UTC().Truncate(time.Second), reason
+	counted.Recent = append(counted.Recent, now.UTC())
 	if more := len(counted.Recent) - restartsTolerated; more > 0 {
 		counted.Recent = slices.Delete(counted.Recent, 0, more)
 	}
@@ -103,7 +103,7 @@ func (r Restart) keepsEnding(now time.Time) bool {
 
 // isUnderWay reports whether a helper has ended so short a time ago that its keeper may be waiting to start it again.
 func (r Restart) isUnderWay(now time.Time) bool {
-	return r.Count > 0 && now.Sub(r.Last) < restartLatest+restartSoonest
+	return len(r.Recent) > 0 && now.Sub(r.Recent[len(r.Recent)-1]) < restartLatest+restartSoonest
 }
 
 // restartOf returns what became of a companion, which is nothing if it has never ended.

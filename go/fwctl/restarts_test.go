@@ -18,7 +18,7 @@ func TestRestarts(t *testing.T) {
 	}
 	add := func(helper, reason string, seconds int) {
 		t.Helper()
-		if err := record.add(helper, reason, now.Add(time.Duration(seconds)*time.Second)); err != nil {
+		if err := record.add(helper, reason, now.Add(time.Duration(seconds)*time.Second+time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,7 +33,7 @@ func TestRestarts(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Fatalf("%v, %v", found, err)
 	}
-	last := now.Add(9 * time.Second)
+	last := now.Add(9 * time.Second) // for people, without the fraction
 	if one := found[0]; one.Count != 11 || one.Reason != "killed" || !one.Last.Equal(last) || len(one.Recent) != restartsTolerated {
 		t.Errorf("%+v", one)
 	}

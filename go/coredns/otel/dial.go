@@ -19,7 +19,7 @@ var reconnect = grpc.ConnectParams{
 // alive is how a connection on which nothing comes back is noticed. Its time is the shortest that gRPC allows.
 var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
 
-// dial returns a connection that connects when it is used. A call waits for it as long as it may take. What the
+// dial returns a connection that connects when it is told to, or used. A call waits for it as long as it may take. What the
 // collector shows of itself is noted.
 func (s *Settings) dial(note func(*Certificate)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve

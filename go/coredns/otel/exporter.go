@@ -128,13 +128,15 @@ func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []
 	return batch, true
 }
 
-// connect replaces the connection. It is made during the next call, and when it is lost again.
+// connect replaces the connection, even if there is nothing to send: the warning about an old certificate ends only when
+// the collector has shown a new one.
 func (x *Exporter) connect(wanted *Settings) {
 	fresh, err := wanted.dial(x.shown.Store)
 	if err != nil {
 		x.say("the collector can't be dialled: " + err.Error())
 		return
 	}
+	fresh.Connect()
 	x.disconnect()
 	x.current, x.connection, x.since = wanted, fresh, time.Now()
 }
