@@ -70,6 +70,23 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	}
 }
 
+// A record of the ends of helpers that can't be read is a difference of the processes. The program answers all the same.
+func TestProbeOfAnUnreadableRecord(t *testing.T) {
+	inNetwork(t)
+	root, _ := newVolume(t)
+	write(t, root, tree{"state/restarts.json": "["})
+
+	report := probe(root, withResources(newResolver()), newReader(t, root), true)
+
+	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
+	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
+		t.Errorf("error %q, processes %q", report.Error, report.Processes)
+	}
+	if len(report.Restarts) > 0 {
+		t.Errorf("restarts %v", report.Restarts)
+	}
+}
+
 // A part of the network that can't be read is a difference in the report, never none.
 func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	inNetwork(t)
