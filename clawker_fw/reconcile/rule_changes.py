@@ -28,8 +28,8 @@ def rule_changes(observed: Observed, rules: RuleSet) -> RuleChanges | None:
     before = recorded(seen.files) if seen else None
     if before is None:
         return None
-    after = tuple(str(rule) for rule in rules.rules)
-    known, wanted = set(before), set(after)
+    known, wanted = set(before), set(rules.lines)
     return RuleChanges(
-        tuple(each for each in after if each not in known), tuple(each for each in before if each not in wanted)
+        tuple(each for each in rules.lines if each not in known),
+        tuple(each for each in before if each not in wanted),
     )

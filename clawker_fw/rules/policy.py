@@ -2,13 +2,14 @@
 
 Among the rules for a protocol and port, the most specific name decides: the exact name first, then the nearest
 name above it that has a subtree rule. Where both an allowing and a denying rule have this name, the denying one
-decides. `decide` says just that, for one connection. Everything else is a walk over the same tree: the resolver's
+decides. `decide` says just that, for one connection. Everything else is a walk over the same names: the resolver's
 list, Envoy's server names and its virtual hosts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -34,8 +35,7 @@ class Decision:
         return self.reason is None
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """What is decided for a name, or for the names below it.
 
     `inherited` is what names above it allow here, and `own` what its own rules decide: each value is a rule that
@@ -51,12 +51,13 @@ class Scope:
         """All that is allowed."""
         if not self.own:
             return self.inherited
-        return {key: rule for key, rule in {**self.inherited, **self.own}.items() if not rule.denies}
+        both = {**self.inherited, **self.own}
+        return {key: rule for key, rule in both.items() if not rule.denies} if self.denies else both
 
     @property
     def resolves(self) -> bool:
         """Whether anything is allowed."""
-        return any(True for _ in self._allowing())
+        return bool(self._allowing())
 
     @property
     def until(self) -> int | None:
@@ -68,16 +69,16 @@ class Scope:
             last = max(last, rule.until)
         return last
 
-    def _allowing(self) -> Iterator[Rule]:
-        yield from (rule for rule in self.own.values() if not rule.denies)
-        for key, rule in self.inherited.items():
-            own = self.own.get(key)
-            if own is None or not own.denies:
-                yield rule
+    def _allowing(self) -> Sequence[Rule]:
+        """Return the rules that allow anything, also those that give way to another one."""
+        if not self.denies:
+            return (*self.own.values(), *self.inherited.values())
+        denied = {key for key, rule in self.own.items() if rule.denies}
+        every = (*self.own.items(), *self.inherited.items())
+        return [rule for key, rule in every if key not in denied]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """A name that has rules: what they decide at the name, and below it."""
 
     name: str
@@ -90,27 +91,18 @@ class Point:
         return (self.name, self.at), (f"*.{self.name}", self.below)
 
 
-@dataclass(slots=True)
-class _Node:
-    """A node in the tree of labels, whose root is the rightmost label's parent."""
-
-    name: str
-    exact: list[Rule] = field(default_factory=list)
-    subtree: list[Rule] = field(default_factory=list)
-    children: dict[str, "_Node"] = field(default_factory=dict)
-
-
 class Policy:
     """The compiled rules."""
 
     def __init__(self, rules: RuleSet) -> None:
-        """Build the tree of all names in the rules and their parents."""
+        """Sort the rules by their names: those for exactly a name, and those also for all below it."""
         self.rules = rules
-        self._root = _Node("")
+        self._exact: dict[str, list[Rule]] = {}
+        self._subtree: dict[str, list[Rule]] = {}
         for rule in rules.rules:
+            by_name = self._subtree if rule.destination.subtree else self._exact
             for name in rule.names:
-                node = self._node(name)
-                (node.subtree if rule.destination.subtree else node.exact).append(rule)
+                by_name.setdefault(name, []).append(rule)
 
     def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
         """Return what happens to a connection.
@@ -157,11 +149,18 @@ class Policy:
     @cached_property
     def _patterns(self) -> dict[Key, dict[str, Rule]]:
         found: dict[Key, dict[str, Rule]] = {}
-        for point in self._points:
-            for pattern, scope in point.patterns:
-                for key, rule in scope.own.items():
-                    found.setdefault(key, {})[pattern] = rule
+        for pattern, scope in self.scopes.items():
+            for key, rule in scope.own.items():
+                found.setdefault(key, {})[pattern] = rule
         return found
+
+    @cached_property
+    def scopes(self) -> Mapping[str, Scope]:
+        """What is decided for each pattern that has rules of its own."""
+        return {
+            **{point.name: point.at for point in self._points if point.at.own},
+            **{f"*.{point.name}": point.below for point in self._points if point.below.own},
+        }
 
     def exceptions(self, protocol: Protocol, port: int) -> Mapping[Rule, Sequence[str]]:
         """Return the patterns that are denied within what a rule allows, for each rule with such patterns."""
@@ -190,50 +189,50 @@ class Policy:
         }
 
     def _walk(self) -> Iterator[Point]:
-        nothing: Allowed = {}
-        waiting: list[tuple[_Node, Allowed]] = [(self._root, nothing)]
-        while waiting:
-            node, inherited = waiting.pop()
-            below = _scope(inherited, node.subtree) if node.subtree else Scope(inherited, nothing, denies=False)
-            if node.exact or node.subtree:
-                at = _scope(inherited, node.subtree, node.exact) if node.exact else below
-                yield Point(node.name, at, below)
-            allowed = below.allowed
-            waiting += [(child, allowed) for child in node.children.values()]
+        within = {"": Scope({}, {}, denies=False)}
+        for name in sorted({**self._exact, **self._subtree}, key=_depth):
+            parent = name.partition(".")[2]
+            if parent not in within:
+                within[parent] = next(within[each] for each in _above(parent) if each in within)
+            above = within[parent]
+            exact, subtree = self._exact.get(name, ()), self._subtree.get(name, ())
+            below = _scope(above.inherited, subtree) if subtree else above
+            at = _scope(above.inherited, subtree, exact) if exact else below
+            if subtree:
+                within[name] = Scope(below.allowed, {}, denies=False)
+            yield Point(name, at, below)
 
-    def _node(self, name: str) -> _Node:
-        node = self._root
-        for label in reversed(name.split(".")):
-            child = node.children.get(label)
-            if child is None:
-                child = node.children[label] = _Node(f"{label}.{node.name}" if node.name else label)
-            node = child
-        return node
-
-    def _nearest(self, name: str) -> Iterator[list[Rule]]:
+    def _nearest(self, name: str) -> Iterator[Sequence[Rule]]:
         """Yield the rules for a name in groups of the same name, the most specific ones first."""
         name = name.lower()
-        node: _Node | None = self._root
-        path = []
-        labels = reversed(name.split("."))
-        while node is not None:
-            path.append(node)
-            node = node.children.get(next(labels, ""))
-        if path[-1].name == name:
-            yield path[-1].exact
-        yield from (node.subtree for node in reversed(path))
+        yield self._exact.get(name, ())
+        yield from (self._subtree.get(each, ()) for each in (name, *_above(name)))
 
 
-def _scope(inherited: Allowed, *groups: Sequence[Rule]) -> Scope:
+def _depth(name: str) -> int:
+    return name.count(".")
+
+
+def _above(name: str) -> Iterator[str]:
+    """Yield the names that a name is below, the nearest first, and the empty one at last."""
+    while name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _scope(inherited: Allowed, *groups: Iterable[Rule]) -> Scope:
     """Return what rules decide where `inherited` is allowed by names above, the most specific group last."""
     own: dict[Key, Rule] = {}
     denies = False
     for rules in groups:
-        denying = [rule for rule in rules if rule.denies]
-        own |= {key: rule for rule in rules if rule not in denying for key in rule.keys}
-        for rule in denying:
-            own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
-            denies = True
+        for rule in rules:
+            if not rule.denies:
+                for key in rule.keys:
+                    own[key] = rule
+        for rule in rules:
+            if rule.denies:
+                own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
+                denies = True
     if denies:  # without an inherited rule, nothing is left that has to be denied
         own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
     return Scope(inherited, own, denies=denies)

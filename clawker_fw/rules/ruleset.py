@@ -112,8 +112,12 @@ class RuleSet:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the rules in canonical form: equal for equal rules, in whatever form they are written."""
-        lines = (f"{rule}\n" for rule in self.rules)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(f"{line}\n" for line in self.lines).encode()).hexdigest()
+
+    @cached_property
+    def lines(self) -> tuple[str, ...]:
+        """Each rule as a line of text."""
+        return tuple(map(str, self.rules))
 
 
 def _end(rule: Rule) -> float:

@@ -119,7 +119,8 @@ class Rule:
         """What the connections that it is for are told apart by on the wire; None if it is for all of them."""
         if self.protocol is None:
             return None
-        return Protocol.TCP if self.opaque and self.protocol is not Protocol.UDP else self.protocol.transport
+        at_address = self.host and not self.denies and self.protocol is not Protocol.UDP
+        return Protocol.TCP if at_address else self.protocol.transport
 
     @property
     def block(self) -> Mapping[str, str]:
@@ -153,7 +154,7 @@ class Rule:
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
         """What it allows: how it is told apart, with each port."""
         transport = self.transport
-        return tuple((transport, port) for port in self.ports) if transport else ()
+        return tuple([(transport, port) for port in self.ports]) if transport else ()
 
     def matches(self, transport: Protocol, port: int) -> bool:
         """Whether it is for connections with this transport to this port."""
@@ -166,7 +167,7 @@ class Rule:
         """
         words = ["deny"] if self.denies else []
         ports = f":{self.written_port}" if self.port else ""
-        words += [self.protocol or "any", f"{self.destination}{ports}"]
+        words += [self.protocol or "any", str(self.destination) + ports]
         words += [f"at {self.host}"] if self.host else []
         words += ["private"] if self.allow_private else []
         words += ["until", written(self.until)] if self.until else []

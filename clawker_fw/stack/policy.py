@@ -30,14 +30,14 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
     addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
     """
-    numbers = dict(addresses.numbers.names)
+    numbers, opaque = dict(addresses.numbers.names), policy.opaque
     bases = {_ENVOY: str(addresses.envoy(envoy_slot))}
-    if policy.opaque:
+    if opaque:
         bases[_VIRTUAL] = str(addresses.virtual(envoy_slot, 0))
     names: dict[str, dict[str, str | int]] = {}
     for point in policy.points():
         entry = _decision("at", point.at)
-        if point.name in policy.opaque:
+        if point.name in opaque:
             entry |= {"at": _VIRTUAL, "at_number": numbers[point.name]}
         if point.below.own or point.below.denies:
             entry |= _decision("below", point.below)

@@ -20,7 +20,7 @@ RULES = container.HOT + RESOURCE.path
 
 def content(rules: "RuleSet") -> bytes:
     """Return the record: a line of text for each rule, in canonical order."""
-    return json.dumps([str(rule) for rule in rules.rules], indent=0).encode()
+    return json.dumps(rules.lines, indent=0).encode()
 
 
 def recorded(files: Files) -> tuple[str, ...] | None:

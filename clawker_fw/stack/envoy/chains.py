@@ -8,14 +8,17 @@ may change freely.
 import functools
 import hashlib
 import json
+import operator
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
+from clawker_fw.stack.resources import Encoded
 
 ALONE, SHARED = 2000, 1000
 """So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
@@ -40,10 +43,14 @@ Every client says what it was told. Without it they speak of a reset connection,
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The chains for one protocol and port: the rule that decides for each pattern, and each rule's chain."""
+    """The chains for one protocol and port: the rule that decides for each pattern, and each rule's chain.
+
+    A rule is known by its destination here, and `rules` has one for each chain: those that share it are alike.
+    """
 
     patterns: Mapping[str, Rule]
-    names: Mapping[Rule, str]
+    names: Mapping[Destination, str]
+    rules: Mapping[str, Rule]
 
     @property
     def denying(self) -> bool:
@@ -54,17 +61,16 @@ class Chains:
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
     """Return the chains for a protocol and port."""
     patterns = policy.patterns(protocol, port)
-    rules = tuple(dict.fromkeys(rule for rule in patterns.values() if not rule.denies))
-    return Chains(patterns, _names(prefix, rules, policy.exceptions(protocol, port)))
+    return _named(prefix, patterns, policy.exceptions(protocol, port))
 
 
 def alone(prefix: str, patterns: Mapping[str, Rule]) -> Chains:
     """Return chains for patterns of which each has its own rule."""
-    return Chains(patterns, _names(prefix, tuple(patterns.values()), {}))
+    return _named(prefix, patterns, {})
 
 
-def _names(prefix: str, rules: Sequence[Rule], exceptions: Mapping[Rule, Sequence[str]]) -> dict[Rule, str]:
-    """Return the name of each rule's chain.
+def _named(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]]) -> Chains:
+    """Return the chains, with the name of that of each rule.
 
     Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
     gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
@@ -72,33 +78,35 @@ def _names(prefix: str, rules: Sequence[Rule], exceptions: Mapping[Rule, Sequenc
 
     Which rules are alone follows from hashes, so one rule more or less moves at most one other.
     """
-    found: dict[Rule, str] = {}
-    shared: dict[str, list[Rule]] = {}
-    for below in ("", " below"):
-        group = [(_hash(rule), rule) for rule in rules if rule.destination.subtree == bool(below)]
-        group.sort(key=lambda each: each[0])
-        shares = len(lookups.shares(group[0][1])) if group else 1
-        for _, rule in group[: ALONE // shares]:
-            found[rule] = f"{prefix} {rule.destination} {_kind(rule)}{_without(exceptions.get(rule, ()))}"
-        for digest, rule in group[ALONE // shares :]:
+    rules = {rule.destination: rule for rule in patterns.values() if not rule.denies}
+    without = {rule.destination: f" without {_digest(sorted(each))}" for rule, each in exceptions.items()}
+    members: dict[str, list[Destination]] = {}
+    for below, shares in (("", 1), (" below", lookups.SHARES)):
+        group = [
+            (_hash(each), str(each) + without.get(each, ""), _kind(rule), each)
+            for each, rule in rules.items()
+            if each.subtree == bool(below)
+        ]
+        group.sort(key=operator.itemgetter(0))
+        for _, _, kind, each in group[: ALONE // shares]:
+            members[f"{prefix} {each} {kind}{without.get(each, '')}"] = [each]
+        shared: dict[tuple[int, str], list[tuple[str, Destination]]] = {}
+        for digest, text, kind, each in group[ALONE // shares :]:
             bucket = int.from_bytes(digest[:4]) % (SHARED // shares)
-            shared.setdefault(f"{prefix} {bucket}{below} {_kind(rule)}", []).append(rule)
-    for chain, members in shared.items():
-        sharing = [f"{each.destination}{_without(exceptions.get(each, ()))}" for each in members]
-        found |= dict.fromkeys(members, f"{chain} {_digest(sharing)}")
-    return found
+            shared.setdefault((bucket, kind), []).append((text, each))
+        for (bucket, kind), sharing in shared.items():
+            texts, those = zip(*sharing, strict=True)
+            members[f"{prefix} {bucket}{below} {kind} {_digest(texts)}"] = list(those)
+    names = {each: chain for chain, those in members.items() for each in those}
+    return Chains(patterns, names, {chain: rules[those[0]] for chain, those in members.items()})
 
 
-def _hash(rule: Rule) -> bytes:
-    return hashlib.sha256(str(rule.destination).encode()).digest()
+def _hash(destination: Destination) -> bytes:
+    return hashlib.sha256(str(destination).encode()).digest()
 
 
 def _kind(rule: Rule) -> str:
     return "exempt" if rule.allow_private else "guarded"
-
-
-def _without(exceptions: Sequence[str]) -> str:
-    return f" without {_digest(sorted(exceptions))}" if exceptions else ""
 
 
 def _digest(words: Sequence[str]) -> str:
@@ -110,15 +118,17 @@ def select(chosen: Chains, name: Json, source: Json, ending_with: Callable[[str]
 
     `source` is the input with the agent's address, and `ending_with` returns what matches a last digit of it.
     """
-    outcomes: dict[str, Json] = {}
     domains: dict[str, list[str]] = {}
     for pattern, rule in chosen.patterns.items():
-        chain = DENIED if rule.denies else chosen.names[rule]
+        chain = DENIED if rule.denies else chosen.names[rule.destination]
         domains.setdefault(chain, []).append(pattern)
-        if chain not in outcomes:
-            outcomes[chain] = (
-                {"action": action(DENIED)} if rule.denies else _by_share(rule, chain, source, ending_with)
-            )
+
+    @functools.cache
+    def agents(share: str) -> Encoded:
+        return Encoded({"single_predicate": {"input": source, "value_match": ending_with(share)}})
+
+    outcomes = {chain: _by_share(rule, chain, agents) for chain, rule in chosen.rules.items()}
+    outcomes[DENIED] = {"action": action(DENIED)}
     matcher = typed(
         "names",
         "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
@@ -129,21 +139,13 @@ def select(chosen: Chains, name: Json, source: Json, ending_with: Callable[[str]
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
 
 
-def _by_share(rule: Rule, chain: str, source: Json, ending_with: Callable[[str], Json]) -> Json:
+def _by_share(rule: Rule, chain: str, agents: Callable[[str], Encoded]) -> Json:
     """Return what to do for a rule: its chain, or the one for the last digit of the agent's address."""
     first, *others = lookups.shares(rule)
     if not others:
         return {"action": action(_chain(chain, first))}
     matchers = [
-        {
-            "predicate": {
-                "single_predicate": {
-                    "input": source,
-                    "value_match": ending_with(share),
-                }
-            },
-            "on_match": {"action": action(_chain(chain, share))},
-        }
+        {"predicate": agents(share), "on_match": {"action": action(_chain(chain, share))}}
         for share in (first, *others)
     ]
     return {"matcher": {"matcher_list": {"matchers": matchers}}}
@@ -178,14 +180,13 @@ def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
 
     `idle` is in seconds: for so long nothing need be sent.
     """
-    rules = {chain: rule for rule, chain in chosen.names.items()}
     filters = functools.cache(functools.partial(_filters, statistics=statistics, idle=idle))
     return [
         {
             "name": _chain(chain, share),
             "filters": filters(rule.port, lookups.cluster_of(rule, share), share),
         }
-        for chain, rule in sorted(rules.items(), key=lambda each: each[0])
+        for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
         for share in lookups.shares(rule)
     ]
 
@@ -204,8 +205,8 @@ def ending(name: str) -> Json:
     }
 
 
-def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: float) -> list[Json]:
-    return [
+def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: float) -> Encoded:
+    filters = [
         extension(
             "envoy.filters.network.sni_dynamic_forward_proxy",
             "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
@@ -220,3 +221,4 @@ def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: 
             idle_timeout=duration(idle),
         ),
     ]
+    return Encoded(filters)

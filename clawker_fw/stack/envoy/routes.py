@@ -7,7 +7,7 @@ ports share one table, because each file that Envoy watches takes an inotify ins
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clawker_fw.rules.policy import Policy, Scope
 from clawker_fw.rules.schema import Protocol
@@ -28,8 +28,7 @@ DENIED = "denied"
 """The route for what a rule denies within what another one allows."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Ports:
+class _Ports(NamedTuple):
     """The ports on which a name is allowed, and those of them that names above it have and it is denied."""
 
     allowed: tuple[int, ...]
@@ -74,10 +73,9 @@ def _patterns(policy: Policy) -> Iterator[tuple[str, _Ports]]:
     Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
     parent domains allow on further ports.
     """
-    for point in policy.points():
-        for pattern, scope in point.patterns:
-            if any(protocol is Protocol.HTTP for protocol, _ in scope.own):
-                yield pattern, _Ports.of(scope)
+    patterns = {pattern for port in policy.rules.ports for pattern in policy.patterns(Protocol.HTTP, port)}
+    for pattern in patterns:
+        yield pattern, _Ports.of(policy.scopes[pattern])
 
 
 def _on(port: int) -> Json:
