@@ -20,7 +20,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
-from clawker_fw.trying import attempt
+from clawker_fw.trying import UNCLEAR, attempt
 
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
@@ -184,6 +184,8 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     last = tried.trial.steps[-1]
     if tried.passed:
         yield Check("way-out", Health.OK, f"An agent reaches {name}:{rule.port} ({last.outcome}).")
+    elif tried.unclear:
+        yield Check("way-out", Health.WARNING, f"{name}:{rule.port} gave an answer ({last.outcome}). {UNCLEAR}")
     else:
         yield Check(
             "way-out",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import EngineError
 from clawker_fw.model import Observed, Sibling, Trial, TrialStep
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
@@ -23,17 +24,25 @@ _FIRST_ERROR = 400
 """The lowest status of a response that may be a refusal of Envoy."""
 
 
+UNCLEAR = "It can't be told who gave it: refusals are so many at the moment that Envoy only counts some of them."
+"""What an unclear attempt means."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An attempt from the agents' network. `reason` is the one in our own records, if there is one."""
+    """An attempt from the agents' network. `reason` is the one in our own records, if there is one.
+
+    It is `unclear` who answered when Envoy wrote down some refusals less than there were.
+    """
 
     trial: Trial
     reason: Reason | None
+    unclear: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether the host answered."""
-        return self.reason is None and self.trial.steps[-1].ok
+        """Whether the host answered, as far as can be told."""
+        return self.reason is None and self.trial.steps[-1].ok and not self.unclear
 
 
 def attempt(reader: EngineReader, observed: Observed, target: Target) -> Attempted:
@@ -43,13 +52,24 @@ def attempt(reader: EngineReader, observed: Observed, target: Target) -> Attempt
         EngineError: when the attempt could not be made.
     """
     resolver = observed.siblings[Sibling.COREDNS].container.id
+    counted = _counted(reader, observed)
     trial = reader.trial(resolver, target.name, target.protocol.transport, target.port)
     last = trial.steps[-1]
     # A datagram that leads nowhere is just not answered.
     if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
         return Attempted(trial, None)
     recorder = observed.siblings.get(Sibling.COREDNS if last.name == "resolve" else Sibling.ENVOY)
-    return Attempted(trial, _recorded(reader, recorder.container.id, last) if recorder else None)
+    reason = _recorded(reader, recorder.container.id, last) if recorder else None
+    unclear = reason is None and last.ok and _counted(reader, observed) != counted
+    return Attempted(trial, reason, unclear)
+
+
+def _counted(reader: EngineReader, observed: Observed) -> int | None:
+    """Return how many refusals Envoy has only counted, or None if it does not say."""
+    envoy = observed.siblings.get(Sibling.ENVOY)
+    with suppress(EngineError):  # it does not run, or is of an earlier release
+        return reader.suppressed(envoy.container.id) if envoy else None
+    return None
 
 
 def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason | None:

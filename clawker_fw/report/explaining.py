@@ -12,7 +12,7 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
 from clawker_fw.rules.explanation import Difference, Explanation, Near
 from clawker_fw.rules.schema import Rule
-from clawker_fw.trying import Attempted
+from clawker_fw.trying import UNCLEAR, Attempted
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",
@@ -76,7 +76,7 @@ def _tried(answer: Answer, attempted: Attempted) -> Iterator[tuple[str, str]]:
         yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
     words = "The attempt got through" if attempted.passed else "The attempt did not get through"
     reason = f", for the reason {attempted.reason}" if attempted.reason else ""
-    yield "live", f"{words}{reason}."
+    yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
     if answer.contradicted:
         yield "live", "This contradicts the rules: the stack does not do what the settings say."
 
@@ -146,6 +146,7 @@ def _live(answer: Answer, attempted: Attempted) -> dict[str, Any]:
     return {
         "passed": attempted.passed,
         "reason": attempted.reason,
+        "unclear": attempted.unclear,
         "contradicts": answer.contradicted,
         "steps": [
             {

@@ -1,5 +1,6 @@
 """`explain`: what the rules say, what the stack adds, and what an attempt shows."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +153,20 @@ def test_what_gets_through(command: Command, up: MemoryEngine) -> None:
     assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
     assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", "handshake"]
     assert "The attempt got through.\n" in command("explain", "a.test", "--live").out
+
+
+def test_an_answer_that_may_be_our_own(
+    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Envoy only counts refusals, nobody claims that the host was reached."""
+    tried(up, "request", ok=True, status=404)
+    code, answer = ask(command, "http://h.test", "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["unclear"]) == (0, True, False)
+    counts = itertools.count()
+    monkeypatch.setattr(up, "suppressed", lambda _: next(counts))
+    code, answer = ask(command, "http://h.test", "--live")
+    assert (code, answer["live"]["passed"], answer["live"]["unclear"]) == (1, False, True)
+    assert "There was an answer. It can't be told who gave it" in command("explain", "http://h.test", "--live").out
 
 
 def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0) -> None:
