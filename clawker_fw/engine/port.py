@@ -77,6 +77,9 @@ class EngineReader(Protocol):
 
         `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
         takes a second to wait in vain for its answer.
+
+        What an earlier probe or commit by this object has read is not read again as long as the program says that
+        it has loaded nothing since.
         """
 
     def lookup(self, container: str, name: str) -> Lookup:
