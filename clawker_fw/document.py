@@ -32,9 +32,9 @@ class Document:
 
     def place(self, location: Location) -> str:
         """Return the place of a location, or of the nearest enclosing location that has one."""
-        while location and location not in self.places:
+        while (place := self.places.get(location)) is None and location:
             location = location[:-1]
-        return self.places.get(location, self.source)
+        return self.source if place is None else place
 
     def given_at(self, location: Location) -> str:
         """Return the place of exactly this location, or an empty string if the document does not have it."""
@@ -42,13 +42,13 @@ class Document:
 
     def overlaid(self, other: "Document") -> "Document":
         """Return this document overlaid with another: sections are merged, lists are replaced."""
-        under = self.places
-        if other.places:  # what was inside of a value that is replaced has no place any more
-            under = {
-                location: place
-                for location, place in under.items()
-                if not any(location[:length] in other.places for length in range(1, len(location) + 1))
-            }
+        if not other.places:
+            return self
+        under = {  # what was inside of a value that is replaced has no place any more
+            location: place
+            for location, place in self.places.items()
+            if not any(location[:length] in other.places for length in range(1, len(location) + 1))
+        }
         return replace(self, values=_merged(self.values, other.values), places={**under, **other.places})
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":

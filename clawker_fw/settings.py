@@ -282,7 +282,7 @@ class Settings(_Section):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loaded:
     """Settings that have been read and checked.
 
@@ -307,7 +307,7 @@ class Loaded:
         """The settings file and the files that it includes."""
         return tuple(path.absolute() for path in self.paths)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A digest of the settings, independent of how they are written."""
         return hashlib.sha256(self.settings.model_dump_json().encode()).hexdigest()

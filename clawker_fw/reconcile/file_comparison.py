@@ -54,7 +54,7 @@ class FileComparison(SiblingComparison):
         made = {
             path: labels.digest(running[path].content) if labels.digest(raw[path].content) == digest else digest
             for path, digest in committed.items()
-            if path in raw
+            if path in raw and running[path] != self._wanted.hot.get(path)
         }
         found = list(self._files(Layer.HOT, running, self._wanted.hot, {**committed, **made}, Action.COMMIT))
         yield from found

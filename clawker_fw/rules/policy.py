@@ -182,10 +182,11 @@ class Policy:
     @cached_property
     def opaque(self) -> Mapping[str, Allowed]:
         """All that is allowed at each name that needs an address of its own: something is forwarded as it is."""
+        names = {name for rule in self.rules.opaque for name in rule.names}
         return {
             point.name: point.at.allowed
             for point in self._points
-            if any(transport.opaque and not rule.denies for (transport, _), rule in point.at.own.items())
+            if point.name in names and any(rule.opaque for rule in point.at.own.values())
         }
 
     def _walk(self) -> Iterator[Point]:

@@ -39,7 +39,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         if rule.until is not None and rule.until <= now:
             yield Remark("rule-ended", rule, "has ended")
             continue
-        same = () if rule.block else denying.get(rule.destination, ())
+        same = denying.get(rule.destination, ())
         over = next((each for each in same if _overrides(each, rule)), None)
         if over is not None:
             reason = f"never applies: `{over}` has the same name and denies it" + (
@@ -50,6 +50,6 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
 
 def _overrides(deny: Rule, rule: Rule) -> bool:
     """Whether a rule that denies is always in force when one for the same name is, and matches all it does."""
-    if rule.denies or not all(deny.matches(*key) for key in rule.keys):
+    if rule.denies or rule.block or not all(deny.matches(*key) for key in rule.keys):
         return False
     return deny.until is None or (rule.until is not None and rule.until <= deny.until)

@@ -89,6 +89,11 @@ class RuleSet:
         return tuple(sorted(named.union(USUAL_PORTS)))
 
     @cached_property
+    def opaque(self) -> tuple[Rule, ...]:
+        """The rules that forward everything as it is."""
+        return tuple(rule for rule in self.rules if rule.opaque)
+
+    @cached_property
     def opaque_ports(self) -> int:
         """How many ports of names with an address of their own are listened on for connections."""
         return self._ports_of(datagrams=False)
@@ -101,13 +106,9 @@ class RuleSet:
     def _ports_of(self, *, datagrams: bool) -> int:
         return sum(
             len(rule.ports) * len(rule.names)
-            for rule in self._opaque
+            for rule in self.opaque
             if (rule.transport is Protocol.UDP) is datagrams
         )
-
-    @cached_property
-    def _opaque(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.opaque)
 
     @cached_property
     def digest(self) -> str:

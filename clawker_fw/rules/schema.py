@@ -154,7 +154,11 @@ class Rule:
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
         """What it allows: how it is told apart, with each port."""
         transport = self.transport
-        return tuple([(transport, port) for port in self.ports]) if transport else ()
+        if transport is None or self.port is None:
+            return ()
+        if self.last_port is None:
+            return ((transport, self.port),)
+        return tuple((transport, port) for port in self.ports)
 
     def matches(self, transport: Protocol, port: int) -> bool:
         """Whether it is for connections with this transport to this port."""

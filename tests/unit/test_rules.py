@@ -5,11 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import Action, Protocol, RuleEntry
+from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
 from devkit.stacks import rule_set
+from devkit.strategies import rules
 
 
 def test_duplicates_and_case_collapse_to_one_rule() -> None:
@@ -157,3 +161,19 @@ def test_the_digest_tells_rules_apart() -> None:
     assert set(other) == {each.name for each in fields(rule) if each.compare}
     changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}
     assert len(changed | {rules.digest, RuleSet(rules.rules[:1]).digest}) == len(other) + 2
+
+
+@given(st.lists(rules(), max_size=10))
+def test_rules_contradict_each_other_just_where_both_claim_a_port(found: list[Rule]) -> None:
+    """It is so where one that forwards everything as it is and another one have a name and a port in common."""
+    claiming = [
+        (one, other)
+        for one in found
+        for other in found
+        if one.opaque and one is not other and other.protocol and not other.denies
+        if (one.transport is Protocol.UDP) is (other.transport is Protocol.UDP)
+        if set(one.ports) & set(other.ports) and any(other.covers(name) for name in one.names)
+    ]
+    told = list(about_ports(found))
+    assert {id(each.first) for each in told} <= {id(one) for one, _ in claiming}
+    assert bool(told) == bool(claiming)
