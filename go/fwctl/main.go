@@ -90,7 +90,9 @@ func run(arguments []string) error {
 	case "health":
 		return health(root, sibling, sibling.program(nil))
 	case "commit":
-		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, tellTaken))
+		began := time.Now()
+		taken := func() { tellTaken(time.Since(began)) }
+		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, taken))
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
@@ -124,8 +126,18 @@ func readEvidence(arguments []string) (Evidence, error) {
 	return known, nil
 }
 
-// tellTaken says that the program has taken the files. Whether anybody hears it decides nothing about the commit.
-func tellTaken() { _ = answer(Taken{true}) }
+// tellTaken says that the program has taken the files, after so long, and lets it rest before it is asked for proof.
+// Whether anybody hears it decides nothing about the commit.
+func tellTaken(after time.Duration) {
+	_ = answer(Taken{true})
+	time.Sleep(restAfter(after))
+}
+
+// restAfter returns for how long a program is left alone that was busy for so long. While Envoy loads thousands of rules
+// it looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
+func restAfter(busy time.Duration) time.Duration { return min(busy/2, longestRest) }
+
+const longestRest = 500 * time.Millisecond
 
 func seconds(arguments []string) (time.Duration, error) {
 	if len(arguments) != 1 {
