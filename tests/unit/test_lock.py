@@ -1,0 +1,317 @@
+"""One run at a time: whose turn it is, when a lock is taken over, and what a run does that has lost it."""
+
+import os
+import threading
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+
+from clawker_fw import convergence, pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.port import NOTHING
+from clawker_fw.errors import (
+    EngineError,
+    FirewallError,
+    LockLostError,
+    NotProvenError,
+    RefusedError,
+    StoppedError,
+)
+from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
+from clawker_fw.reconcile import lock
+from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
+from clawker_fw.stack import image_tar, images, labels
+from clawker_fw.stack.files import public
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.waiting import until
+
+
+@pytest.fixture
+def lock_image(memory: MemoryEngine, release: Release) -> image_tar.BuiltImage:
+    """The image of the lock, loaded."""
+    image = images.lock_image(memory.facts(), release.digests)
+    memory.load_image(image.archive(), 1, lambda _: None)
+    return image
+
+
+def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> None:
+    """Let another process hold the lock."""
+    held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
+    engine.create_container(
+        ContainerSpec(
+            "clawker-lock",
+            image.reference,
+            labels.ownership_labels("clawker") | held_by,
+            Shape((), (), {}),
+            {"lease": public(b"0")},
+        )
+    )
+
+
+def test_the_lock_of_a_living_process_is_respected(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """Of two concurrent runs, the second is refused with the name of the holder."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    with lock.Lock(memory, "clawker", lock_image), pytest.raises(RefusedError) as caught:
+        stacks.converged(memory, wanted)
+    assert caught.value.code == "lock-held"
+    assert any("process" in line for line in caught.value.context)
+    stacks.converged(memory, wanted)
+    assert memory.container("clawker-lock") is None
+
+
+def test_waiting_for_the_lock_can_be_stopped(
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends a run that waits for the lock, before it has changed anything."""
+    monkeypatch.setattr(lock, "_is_alive", lambda _: True)
+    hold(memory, lock_image, process="1 0")
+    asked = iter([False, False, True])
+    with (
+        pytest.raises(StoppedError) as caught,
+        lock.Lock(memory, "clawker", lock_image, 1000, lambda: next(asked)),
+    ):
+        pass
+    assert caught.value.exit_code == 130
+    assert [each.name for each in memory.listing()] == ["clawker-lock"]
+
+
+@pytest.mark.parametrize("process", ["999999999 1", "1 0", "", "x", "\u00b2 1", "9" * 5000 + " 1"])
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(
+    process: str, memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """The lock of a killed run does not block others."""
+    hold(memory, lock_image, process=process)
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_a_lock_that_could_not_be_given_back_is_taken_over_by_the_same_process(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """A lock that could not be released because the engine went away does not block the same process."""
+    hold(memory, lock_image)
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+class Renewed(MemoryEngine):
+    """An engine on which a remote holder renews its lease."""
+
+    def files(self, container: str, known: Files = NOTHING) -> Files:
+        """Return the files, and renew the lease afterwards."""
+        found = super().files(container, known)
+        if "lease" in found:
+            self.put_files(container, {"lease": public(found["lease"].content + b".")})
+        return found
+
+
+def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
+    """The lease shows whether a remote holder is alive."""
+    engine = Renewed()
+    image = images.lock_image(engine.facts(), release.digests)
+    engine.load_image(image.archive(), 1, lambda _: None)
+    hold(engine, image, host="elsewhere 1")
+    with pytest.raises(RefusedError) as caught:
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    assert "elsewhere" in caught.value.context[1]
+    assert "--lock-wait" in caught.value.hint
+
+
+def test_the_lock_of_another_machine_is_taken_over_when_its_lease_ends(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """A holder that does not renew its lease counts as gone."""
+    hold(memory, lock_image, host="elsewhere 1")
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+
+
+def test_a_run_whose_lock_was_taken_over_stops(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """A run that was silent for too long stops, because another one has taken over."""
+    del release
+    with lock.Lock(memory, "clawker", lock_image) as held:
+        held.require_held()
+        memory.remove("clawker-lock")
+        hold(memory, lock_image, host="elsewhere 1")
+        with pytest.raises(RefusedError) as caught:
+            held.require_held()
+    assert caught.value.code == "lock-lost"
+    assert memory.inside("clawker-lock")
+
+
+def test_a_lease_is_renewed_while_its_holder_works(
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is renewed, whatever the clocks of machines show."""
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    with lock.Lock(memory, "clawker", lock_image):
+        until(lambda: memory.files("clawker-lock").get("lease", public(b"1")) != public(b"1"))
+
+
+def test_a_renewal_does_not_wait_for_the_one_before(
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow engine, renewals arrive at their interval, though each takes longer than a lease."""
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    stuck = threading.Event()
+    calls = count()
+
+    def put_files(container: str, files: Files) -> None:
+        if next(calls) == 0:
+            stuck.wait(20)
+        MemoryEngine.put_files(memory, container, files)
+
+    monkeypatch.setattr(memory, "put_files", put_files)
+    try:
+        with lock.Lock(memory, "clawker", lock_image):
+            until(lambda: memory.files("clawker-lock").get("lease", public(b"")).content not in {b"", b"1"})
+    finally:
+        stuck.set()
+
+
+@pytest.mark.parametrize(
+    ("stated", "answer", "silent"),
+    [
+        ("", 0, 10),
+        ("x", 0, 10),
+        ("3", 0, 10),
+        ("40", 0, 40),
+        ("9" * 400, 0, 120),
+        ("", 8, 18),
+        ("40", 8, 48),
+    ],
+)
+def test_how_long_a_holder_may_be_silent(
+    stated: str, answer: float, silent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is valid as long as stated, plus the duration of the engine's answers, within a limit."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    engine = MemoryEngine()
+    engine.retag("x", "sha256:x")
+    lease = {"dev.clawker.lock.lease": stated} if stated else {}
+    held = engine.container(engine.create_container(ContainerSpec("clawker-lock", "x", lease, Shape((), (), {}))))
+    assert held
+    watch = lock._LeaseWatch()  # noqa: SLF001 - by its own clock
+    assert not watch.silent(held, b"1", clock.now)
+    clock.now = silent - 0.1
+    assert not watch.silent(held, b"1", clock.now - answer)
+    clock.now = silent + 0.1
+    assert watch.silent(held, b"1", clock.now - answer)
+    assert not watch.silent(held, b"2", clock.now)
+
+
+def test_a_lease_is_as_long_as_the_engine_is_slow(
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder states its lease, because it knows how slow the engine is."""
+    clock = iter([0.0, 9.0])
+    last = SimpleNamespace(at=9.0)
+
+    def monotonic() -> float:
+        last.at = next(clock, last.at)
+        return float(last.at)
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda _: None))
+    with lock.Lock(memory, "clawker", lock_image):
+        assert memory.inside("clawker-lock").spec.labels["dev.clawker.lock.lease"] == "36"
+
+
+def test_a_wait_ends_when_the_lock_is_free(
+    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A waiting run gets the lock as soon as it is released."""
+    parent = os.getppid()
+    hold(memory, lock_image, process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
+    looks = count()
+
+    def container(name: str) -> ContainerView | None:
+        if next(looks) == 3:
+            memory.remove("clawker-lock")
+        return MemoryEngine.container(memory, name)
+
+    monkeypatch.setattr(memory, "container", container)
+    with lock.Lock(memory, "clawker", lock_image, wait=1000):
+        pass
+
+
+def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: Release) -> None:
+    """A run that has lost its lock removes nothing that another run has created."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def on_progress(progress: Progress) -> None:
+        if progress.share >= 1 and isinstance(progress.step, Verify) and "lock" not in lost:
+            lost["lock"] = True
+            for name in ("clawker-lock", "clawker-envoy", "clawker-coredns"):
+                engine.remove(name)
+            stacks.converged(engine, wanted)
+
+    lost: dict[str, bool] = {}
+    with pytest.raises(FirewallError):
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+    assert stacks.found(engine, wanted) == set()
+
+
+def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
+    """A run that has lost its lock undoes nothing, because another run may have adopted what it created."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    adopted: dict[str, str] = {}
+
+    def on_progress(progress: Progress) -> None:
+        if progress.share >= 1 and isinstance(progress.step, Create) and len(engine.listing()) > 2 and not adopted:
+            engine.remove("clawker-lock")
+            stacks.converged(engine, wanted)
+            adopted.update({each.name: each.id for each in engine.listing()})
+
+    with pytest.raises(LockLostError):
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+    assert adopted
+    assert {each.name: each.id for each in engine.listing()} == adopted
+    assert stacks.found(engine, wanted) == set()
+    assert pipeline.compare(engine, wanted).failed_attempt is None
+
+
+def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -> None:
+    """An error of a run that has lost its lock is not reported, because it is outdated."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def on_progress(progress: Progress) -> None:
+        if isinstance(progress.step, Verify):
+            engine.remove("clawker-lock")
+            stacks.converged(engine, wanted)
+            raise NotProvenError("replacement-not-ready", "It did not answer, then.")
+
+    with pytest.raises(LockLostError):
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+    assert stacks.found(engine, wanted) == set()
+    assert pipeline.compare(engine, wanted).failed_attempt is None
+
+
+def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the engine does not say who holds the lock, it may belong to another run, so nothing is undone."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+
+    def unsaid(name: str) -> ContainerView | None:
+        raise EngineError("engine-unreachable", f"The engine did not answer when asked about {name}.")
+
+    def on_progress(progress: Progress) -> None:
+        if isinstance(progress.step, Create):
+            monkeypatch.setattr(engine, "container", unsaid)
+
+    with pytest.raises(EngineError) as caught:
+        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+    assert any("the rollback failed as well" in line for line in caught.value.context)
+    assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
