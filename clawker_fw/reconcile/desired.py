@@ -99,7 +99,7 @@ def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
     templates.prepare(blueprint.release)
     labels.digest(blueprint.helper.content)
-    _ = blueprint.images, blueprint.release.build_sha
+    _ = blueprint.images, blueprint.release.build_sha, blueprint.policy
 
 
 @functools.lru_cache(maxsize=1)
