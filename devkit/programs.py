@@ -2,7 +2,9 @@
 
 import os
 import platform
+import secrets
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 OWN_LOOPBACK = str(IPv4Address("127.16.0.0") + os.getpid() % 2**20)
@@ -14,8 +16,16 @@ def machine() -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
+_PORTS = range(20_000, 32_000)
+"""Ports to choose from. The kernel gives none of them to clients (ip_local_port_range), which might take one
+between the choice and its use."""
+
+
 def free_port() -> int:
-    """Return an unused port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nobody listens, neither for connections nor for datagrams."""
+    while True:
+        port = secrets.choice(_PORTS)  # no seed of a test makes workers choose the same
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
