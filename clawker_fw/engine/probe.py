@@ -1,6 +1,6 @@
 """Parsing of what `fwctl` reports: of its sibling, of a name's addresses, of an attempt to use a name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clawker_fw.errors import EngineError
@@ -103,19 +103,22 @@ def read_trial(answer: Mapping[str, Any]) -> Trial:
         EngineError: when it is not the output of an attempt.
     """
     try:
-        steps = tuple(
-            TrialStep(
-                name=str(each["step"]),
-                source=str(each["source"]),
-                seconds=float(each["seconds"]),
-                ok=each["ok"] is True,
-                status=int(each["status"]),
-                outcome=str(each["outcome"]),
-            )
-            for each in answer["steps"]
-        )
-        if not steps:
-            raise ValueError("no step")  # noqa: TRY301 - translated like the other forms
-        return Trial(steps)
+        return Trial(_read_steps(answer["steps"]))
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"An attempt was answered in an unknown form: {error}.") from error
+
+
+def _read_steps(steps: Sequence[Mapping[str, Any]]) -> tuple[TrialStep, ...]:
+    if not steps:
+        raise ValueError("no step")
+    return tuple(
+        TrialStep(
+            name=str(each["step"]),
+            source=str(each["source"]),
+            seconds=float(each["seconds"]),
+            ok=each["ok"] is True,
+            status=int(each["status"]),
+            outcome=str(each["outcome"]),
+        )
+        for each in steps
+    )

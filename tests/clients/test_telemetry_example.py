@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,6 @@ def test_what_is_sent_is_in_prometheus(place: Place) -> None:
         assert known["metric"]["clawker_fw_project"] == firewall.project
         for title, expression in expressions("prometheus", firewall.project):
             if title in {"Refusals by agent", "Refusals by reason", "Verdict", "Allowed"}:
-                assert until(lambda text=expression: answer(text)), title  # type: ignore[misc]
+                assert until(partial(answer, expression)), title
         (reason,) = counted("refused")
         assert reason["metric"]["clawker_fw_reason"] == "no-rule"
