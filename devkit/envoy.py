@@ -22,7 +22,7 @@ from typing import Any
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Machine, Sibling
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.ruleset import MOST_PORTS, RuleSet
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
@@ -65,9 +65,6 @@ def _own_block() -> IPv4Network:
 
 CAPACITY = capacity(ResourceSettings(), Machine(processors=1))
 """What Envoy may use by default."""
-
-MANY_PORTS = range(21000, 21000 + MOST_PORTS - 2)
-"""The largest number of ports besides 80 and 443, below those that the machine assigns."""
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 
