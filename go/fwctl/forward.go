@@ -31,7 +31,6 @@ const (
 
 	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
 	mostStreams = 64
-	streamShare = 1 // no query comes from port 1
 
 	giveUpEvery = 250 * time.Millisecond
 )
@@ -146,7 +145,7 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 			return err
 		}
 		received <- func() {
-			forwarder.take(message[:size], from.Port(), false, func(reply []byte) {
+			forwarder.take(message[:size], false, func(reply []byte) {
 				_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
 			})
 		}
@@ -178,7 +177,7 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 		if err != nil {
 			return
 		}
-		forwarder.take(message[:size], streamShare, true, func(reply []byte) {
+		forwarder.take(message[:size], true, func(reply []byte) {
 			lock.Lock()
 			defer lock.Unlock()
 			_ = connection.SetWriteDeadline(time.Now().Add(time.Second))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -18,9 +19,9 @@ import (
 // at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give up. Envoy
 // can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
 //
-// Agents can invent names below a subtree rule. Envoy looks these up in ten caches, by the last digit of the agent's
-// address (clawker_fw/stack/envoy/lookups.py), and each cache asks from a port of its own: a share. Lookups of one share
-// below one rule wait for each other, and for nobody else's.
+// Agents can invent names below a subtree rule. Envoy asks for these with one label more, which says whose share the
+// lookup is: the last digit of the agent's address (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one
+// rule wait for each other, and for nobody else's.
 
 const (
 	// resolverQueries is what the engine's resolver takes on at once for a container (its maxConcurrent).
@@ -52,6 +53,12 @@ const (
 	rememberSilence = 10 * time.Second
 	mostRemembered  = 1 << 16
 
+	// How long an answer for a name below a subtree rule is good at most. Envoy has room for so many names, and keeps each
+	// for that long: with the answers' own times, one agent could fill it for days.
+	keepTime       = time.Minute
+	keepTimeOfMany = 5 * time.Second // of a share with more names than manyNames in a keepTime
+	manyNames      = 1000
+
 	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
 )
@@ -59,11 +66,18 @@ const (
 // queryTimes is when a name is asked for, counted from the first query.
 var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 * time.Second}
 
-// inquiry identifies a lookup: the port that Envoy asks from, and the question. Over TCP, all connections are one share.
+// shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
+// rules nor those that agents name.
+const shareMark = "*"
+
+// longestName is the most octets of a name.
+const longestName = 255
+
+// inquiry identifies a lookup: whose share it is, and the question. A name of no share has "".
 type inquiry struct {
-	share  uint16
+	share  string
 	stream bool
-	name   string
+	name   string // in lower case, with a dot at its end, without the share
 	kind   dnsmessage.Type
 	class  dnsmessage.Class
 }
@@ -76,7 +90,7 @@ type asker struct {
 
 type pendingLookup struct {
 	inquiry
-	question dnsmessage.Question
+	question dnsmessage.Question        // as Envoy has asked it
 	size     *dnsmessage.ResourceHeader // of the OPT record (RFC 6891), if the query has one
 	rule     string                     // the subtree rule that the name is below, or ""
 	askers   []asker
@@ -90,7 +104,13 @@ type share struct {
 	waiting []*pendingLookup
 }
 
-const namedShare = 0 // no query comes from port 0
+const namedShare = "named"
+
+// tally is how many names a share was told since a time.
+type tally struct {
+	since time.Time
+	names int
+}
 
 type forwarder struct {
 	exchange func(l *pendingLookup) ([]byte, error) // asks the engine's resolver
@@ -101,28 +121,35 @@ type forwarder struct {
 	lock    sync.Mutex
 	running int
 	pending map[inquiry]*pendingLookup
-	shares  map[uint16]*share
+	shares  map[string]*share
 	failed  map[inquiry]time.Time // until when it is remembered
+	told    map[string]*tally     // by share
 }
 
 func newForwarder(exchange func(*pendingLookup) ([]byte, error), rule func(string) string) *forwarder {
 	return &forwarder{
 		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
-		pending: map[inquiry]*pendingLookup{}, shares: map[uint16]*share{}, failed: map[inquiry]time.Time{},
+		pending: map[inquiry]*pendingLookup{}, shares: map[string]*share{}, failed: map[inquiry]time.Time{},
+		told: map[string]*tally{},
 	}
 }
 
 // take takes on a query, which is answered later, or drops what is none.
-func (f *forwarder) take(query []byte, from uint16, stream bool, reply func([]byte)) {
+func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	var message dnsmessage.Message
-	if message.Unpack(query) != nil || message.Response || message.OpCode != 0 || len(message.Questions) != 1 {
+	if message.Unpack(query) != nil {
+		answerTooLong(query, reply)
+		return
+	}
+	if message.Response || message.OpCode != 0 || len(message.Questions) != 1 {
 		return
 	}
 	question := message.Questions[0]
+	name, share := shareOf(strings.ToLower(question.Name.String()))
 	wanted := &pendingLookup{
-		inquiry:  inquiry{from, stream, question.Name.String(), question.Type, question.Class},
+		inquiry:  inquiry{share, stream, name, question.Type, question.Class},
 		question: question, size: optOf(message), askers: []asker{{message.ID, reply}},
-		rule: f.rule(strings.ToLower(strings.TrimSuffix(question.Name.String(), "."))),
+		rule: f.rule(strings.TrimSuffix(name, ".")),
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()
@@ -147,16 +174,39 @@ func (f *forwarder) take(query []byte, from uint16, stream bool, reply func([]by
 	f.start(shared)
 }
 
+// answerTooLong answers that a name does not exist whose query can't be read: with the label of a share, one of over 250
+// characters is longer than names can be (RFC 1035, section 2.3.4). Envoy sends it all the same, and would wait.
+func answerTooLong(query []byte, reply func([]byte)) {
+	var parser dnsmessage.Parser
+	header, err := parser.Start(query)
+	if err != nil || header.Response || header.OpCode != 0 || len(query) <= longestName {
+		return
+	}
+	answer := slices.Clone(query)
+	answer[2] |= 1 << 7 // it is a response
+	answer[3] = answer[3]&^15 | byte(dnsmessage.RCodeNameError)
+	reply(answer)
+}
+
+// shareOf returns a name without the label that says whose share its lookup is, and that label, or "".
+func shareOf(name string) (string, string) {
+	rest := strings.TrimSuffix(name, ".")
+	if end := strings.LastIndex(rest, "."); end > 0 && strings.HasPrefix(rest[end+1:], shareMark) {
+		return rest[:end+1], rest[end+1:]
+	}
+	return name, ""
+}
+
 // share returns whose lookup it is.
 func (f *forwarder) share(l *pendingLookup) *share {
-	number := l.share
+	name := l.share
 	if l.rule == "" {
-		number = namedShare
+		name = namedShare
 	}
-	found := f.shares[number]
+	found := f.shares[name]
 	if found == nil {
 		found = &share{below: map[string]int{}}
-		f.shares[number] = found
+		f.shares[name] = found
 	}
 	return found
 }
@@ -207,7 +257,7 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
-		l.answer(reply)
+		l.answer(l.told(reply, f.keeps(l)))
 	}
 	if silent { // the engine's resolver waits longer
 		f.lock.Unlock()
@@ -219,11 +269,27 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	if shared.below[l.rule]--; shared.below[l.rule] == 0 {
 		delete(shared.below, l.rule)
 	}
-	for number, each := range f.shares {
+	for name, each := range f.shares {
 		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
-			delete(f.shares, number)
+			delete(f.shares, name)
 		}
 	}
+}
+
+// keeps returns for how long Envoy may keep an answer: names that a rule names as long as their answers say.
+func (f *forwarder) keeps(l *pendingLookup) time.Duration {
+	if l.rule == "" {
+		return math.MaxUint32 * time.Second
+	}
+	now, counted := f.now(), f.told[l.share]
+	if counted == nil || now.Sub(counted.since) > keepTime {
+		counted = &tally{since: now}
+		f.told[l.share] = counted
+	}
+	if counted.names++; counted.names > manyNames {
+		return keepTimeOfMany
+	}
+	return keepTime
 }
 
 // giveUp answers those that have waited for room for too long.
@@ -231,7 +297,7 @@ func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	oldest := f.now().Add(-waitTime)
-	for number, each := range f.shares {
+	for name, each := range f.shares {
 		each.waiting = slices.DeleteFunc(each.waiting, func(l *pendingLookup) bool {
 			over := l.since.Before(oldest)
 			if over {
@@ -240,7 +306,7 @@ func (f *forwarder) giveUp() {
 			return over
 		})
 		if each.running == 0 && len(each.waiting) == 0 {
-			delete(f.shares, number)
+			delete(f.shares, name)
 		}
 	}
 }
@@ -270,14 +336,51 @@ func (f *forwarder) remember(failed inquiry, during time.Duration) {
 
 // query returns what the engine's resolver is asked: the question, and nothing of what Envoy has added to it.
 func (l *pendingLookup) query() ([]byte, error) {
+	name, err := dnsmessage.NewName(l.name)
+	if err != nil {
+		return nil, err
+	}
 	message := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true},
-		Questions: []dnsmessage.Question{l.question},
+		Questions: []dnsmessage.Question{{Name: name, Type: l.kind, Class: l.class}},
 	}
 	if l.size != nil {
 		message.Additionals = []dnsmessage.Resource{{Header: *l.size, Body: &dnsmessage.OPTResource{}}}
 	}
 	return message.Pack()
+}
+
+// told returns what Envoy is told of the resolver's reply: the records of the type that it has asked for, under the name
+// that it has asked for. It need not know of aliases. It may keep them for so long.
+func (l *pendingLookup) told(reply []byte, keep time.Duration) []byte {
+	var parser dnsmessage.Parser
+	header, err := parser.Start(reply)
+	if err != nil || parser.SkipAllQuestions() != nil {
+		return l.failure()
+	}
+	message := dnsmessage.Message{Header: header, Questions: []dnsmessage.Question{l.question}}
+	for {
+		record, err := parser.Answer()
+		if errors.Is(err, dnsmessage.ErrSectionDone) {
+			break
+		}
+		if err != nil {
+			return l.failure()
+		}
+		keep = min(keep, time.Duration(record.Header.TTL)*time.Second)
+		if record.Header.Type == l.kind && record.Header.Class == l.class {
+			record.Header.Name = l.question.Name
+			message.Answers = append(message.Answers, record)
+		}
+	}
+	for number := range message.Answers {
+		message.Answers[number].Header.TTL = uint32(keep / time.Second)
+	}
+	packed, err := message.Pack()
+	if err != nil {
+		return l.failure()
+	}
+	return packed
 }
 
 // failure returns SERVFAIL.

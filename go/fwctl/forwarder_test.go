@@ -104,15 +104,16 @@ func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 }
 
 // ask asks as a share, with an id. The answer is said as `id code`.
-func (f *forwarderUnderTest) ask(name string, share, id uint16) {
+func (f *forwarderUnderTest) ask(name, share string, id uint16) {
 	f.t.Helper()
+	name += share
 	message := queryFor(name)
 	message.ID = id
 	packed, err := message.Pack()
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.take(packed, share, false, func(reply []byte) {
+	f.take(packed, false, func(reply []byte) {
 		var answer dnsmessage.Message
 		if err := answer.Unpack(reply); err != nil || !answer.Response || answer.Questions[0].Name.String() != name {
 			f.said <- fmt.Sprintf("not an answer: %x", reply)
@@ -162,9 +163,9 @@ func (f *forwarderUnderTest) eventually(what string, holds func() bool) {
 // Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
 func TestForwarderAnswersAll(t *testing.T) {
 	under := newForwarderUnderTest(t)
-	under.ask("a.rule.test.", 5000, 1)
-	under.ask("a.rule.test.", 5000, 2)
-	under.ask("a.rule.test.", 5000, 2) // a repetition
+	under.ask("a.rule.test.", "*0.", 1)
+	under.ask("a.rule.test.", "*0.", 2)
+	under.ask("a.rule.test.", "*0.", 2) // a repetition
 
 	under.answer("a.rule.test.", dnsmessage.RCodeNameError)
 
@@ -180,37 +181,131 @@ func TestForwarderAnswersAll(t *testing.T) {
 func TestForwarderSharesRoom(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
-		under.ask(fmt.Sprintf("x%d.silent.test.", number), 5000, 1)
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
 	}
 	under.eventually("room is taken", func() bool { return under.count(".silent.test.") == lookupsOfARule })
 
 	for _, each := range []struct {
 		name  string
-		share uint16
-	}{{"a.other.test.", 5000}, {"x.silent.test.", 5001}, {"named.", 5002}} {
+		share string
+	}{{"a.other.test.", "*0."}, {"x.silent.test.", "*1."}, {"x.silent.test.", ""}, {"named.", "*2."}} {
 		under.ask(each.name, each.share, 7)
 		under.answer(each.name, dnsmessage.RCodeSuccess)
 		under.expect("7 RCodeSuccess")
 	}
-	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
-		t.Errorf("%d lookups had room for %d, and one of another share", count, lookupsOfARule)
+	if count := under.count(".silent.test."); count != lookupsOfARule+2 {
+		t.Errorf("%d lookups had room for %d, and two of others", count, lookupsOfARule)
 	}
 	under.silence("x0.silent.test.")
 	under.expect("1 RCodeServerFailure")
 	under.quiet() // it takes room in the engine's resolver
-	if count := under.count(".silent.test."); count != lookupsOfARule+1 {
+	if count := under.count(".silent.test."); count != lookupsOfARule+2 {
 		t.Errorf("%d lookups", count)
 	}
 	under.patience <- struct{}{}
-	under.eventually("the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+2 })
+	under.eventually("the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+3 })
+}
+
+// Envoy is told the addresses under the name that it has asked for, for as long as all of what led to them is good.
+func TestForwarderTellsAddresses(t *testing.T) {
+	asked, alias := dnsmessage.MustNewName("a.rule.test.*7."), dnsmessage.MustNewName("b.test.")
+	header := func(name dnsmessage.Name, ttl uint32, kind dnsmessage.Type) dnsmessage.ResourceHeader {
+		return dnsmessage.ResourceHeader{Name: name, Type: kind, Class: dnsmessage.ClassINET, TTL: ttl}
+	}
+	address := &dnsmessage.AResource{A: [4]byte{10, 1, 2, 3}}
+	resolved := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 5, Response: true, Truncated: true},
+		Questions: queryFor("a.rule.test.").Questions,
+		Answers: []dnsmessage.Resource{
+			{Header: header(queryFor("a.rule.test.").Questions[0].Name, 30, dnsmessage.TypeCNAME), Body: &dnsmessage.CNAMEResource{CNAME: alias}},
+			{Header: header(alias, 7200, dnsmessage.TypeA), Body: address},
+		},
+	}
+	reply, err := resolved.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	question := queryFor(asked.String()).Questions[0]
+	l := &pendingLookup{inquiry: inquiry{"*7", false, "a.rule.test.", dnsmessage.TypeA, dnsmessage.ClassINET}, question: question}
+	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
+		var told dnsmessage.Message
+		if err := told.Unpack(l.told(reply, keep)); err != nil {
+			t.Fatal(err)
+		}
+		if !told.Response || !told.Truncated || len(told.Questions) != 1 || told.Questions[0] != question || len(told.Answers) != 1 {
+			t.Fatalf("it is told %+v", told)
+		}
+		answer := told.Answers[0]
+		if answer.Header.Name != asked || answer.Header.TTL != wanted || answer.Body.(*dnsmessage.AResource).A != address.A {
+			t.Errorf("it is told %+v, not for %d s", answer, wanted)
+		}
+	}
+	for end := range len(reply) {
+		var told dnsmessage.Message
+		if err := told.Unpack(l.told(reply[:end], time.Hour)); err != nil || told.RCode != dnsmessage.RCodeServerFailure {
+			t.Errorf("%d octets of a reply: %+v, %v", end, told, err)
+		}
+	}
+}
+
+// A share that was told many names keeps each only for a moment, and others theirs as long as before.
+func TestForwarderKeepsFewNames(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	below := func(share string) *pendingLookup {
+		return &pendingLookup{inquiry: inquiry{share: share}, rule: "rule.test"}
+	}
+	for number := range manyNames {
+		if kept := under.keeps(below("*1")); kept != keepTime {
+			t.Fatalf("the name number %d is kept for %s", number, kept)
+		}
+	}
+	if kept := under.keeps(below("*1")); kept != keepTimeOfMany {
+		t.Errorf("one name more is kept for %s", kept)
+	}
+	if kept := under.keeps(below("*2")); kept != keepTime {
+		t.Errorf("another share's is kept for %s", kept)
+	}
+	if kept := under.keeps(&pendingLookup{inquiry: inquiry{share: "*1"}}); kept < 24*time.Hour {
+		t.Errorf("one that a rule names is kept for %s", kept)
+	}
+	under.pass(keepTime + time.Second)
+	if kept := under.keeps(below("*1")); kept != keepTime {
+		t.Errorf("later, one is kept for %s", kept)
+	}
+}
+
+// Nobody but Envoy can say whose share a lookup is: no label of a name begins like that.
+func TestShareOf(t *testing.T) {
+	for asked, wanted := range map[string][2]string{
+		"a.test.*4.": {"a.test.", "*4"}, "a.test.": {"a.test.", ""}, "*4.": {"*4.", ""}, ".": {".", ""}, "a.*4.test.": {"a.*4.test.", ""},
+	} {
+		if name, share := shareOf(asked); name != wanted[0] || share != wanted[1] {
+			t.Errorf("%s is %q of %q", asked, name, share)
+		}
+	}
+}
+
+// A name that is too long with its share's label does not exist: nobody waits for it.
+func TestForwarderRefusesLongNames(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	query := []byte{0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	for range 127 {
+		query = append(query, 1, 'c')
+	}
+	query = append(query, 2, '*', '1', 0, 0, 1, 0, 1)
+	var said []byte
+	under.take(query, false, func(reply []byte) { said = reply })
+	if len(said) != len(query) || said[2]>>7 != 1 || code(said) != dnsmessage.RCodeNameError || !slices.Equal(said[4:], query[4:]) {
+		t.Errorf("it is answered with %x", said)
+	}
 }
 
 // All rules together can't take more of a share than there is, and all shares no more than the engine's resolver bears.
 func TestForwarderBoundsAll(t *testing.T) {
 	under := newForwarderUnderTest(t)
-	for share := range uint16(40) {
+	for share := range 40 {
 		for number := range 3 * lookupsOfAShare {
-			under.ask(fmt.Sprintf("x%d.rule%d.test.", number, number%10), 5000+share, 1)
+			under.ask(fmt.Sprintf("x%d.rule%d.test.", number, number%10), fmt.Sprintf("*%d.", share), 1)
 		}
 	}
 	under.eventually("room is taken", func() bool { return under.count(".test.") == mostLookups })
@@ -228,19 +323,19 @@ func TestForwarderBoundsAll(t *testing.T) {
 func TestForwarderGivesUp(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range lookupsOfARule + mostWaiting + 1 {
-		under.ask(fmt.Sprintf("x%d.silent.test.", number), 5000, uint16(number))
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", uint16(number))
 	}
 	last := lookupsOfARule + mostWaiting
 	under.expect(fmt.Sprintf("%d RCodeServerFailure", last))
 	under.pass(rememberCrowd - time.Millisecond)
-	under.ask(fmt.Sprintf("x%d.silent.test.", last), 5000, 8)
+	under.ask(fmt.Sprintf("x%d.silent.test.", last), "*0.", 8)
 	under.expect("8 RCodeServerFailure")
 	under.giveUp()
 
 	for number := range mostWaiting {
 		under.expect(fmt.Sprintf("%d RCodeServerFailure", lookupsOfARule+number))
 	}
-	under.ask(fmt.Sprintf("x%d.silent.test.", lookupsOfARule), 5000, 7)
+	under.ask(fmt.Sprintf("x%d.silent.test.", lookupsOfARule), "*0.", 7)
 	under.expect("7 RCodeServerFailure")
 	under.quiet() // those that have room wait for the resolver
 	if count := under.count(".silent.test."); count != lookupsOfARule {
@@ -252,7 +347,7 @@ func TestForwarderGivesUp(t *testing.T) {
 func TestForwarderRemembersFailures(t *testing.T) {
 	for name, during := range map[string]time.Duration{"a.bad.test.": rememberFailure, "a.silent.test.": rememberSilence} {
 		under := newForwarderUnderTest(t)
-		under.ask(name, 5000, 1)
+		under.ask(name, "*0.", 1)
 		if during == rememberSilence {
 			under.silence(name)
 		} else {
@@ -261,14 +356,14 @@ func TestForwarderRemembersFailures(t *testing.T) {
 		under.expect("1 RCodeServerFailure")
 
 		under.pass(during - time.Millisecond)
-		under.ask(name, 5000, 2)
+		under.ask(name, "*0.", 2)
 		under.expect("2 RCodeServerFailure")
 		if count := under.count(name); count != 1 {
 			t.Errorf("%s was looked up %d times", name, count)
 		}
 
 		under.pass(2 * time.Millisecond)
-		under.ask(name, 5000, 3)
+		under.ask(name, "*0.", 3)
 		under.answer(name, dnsmessage.RCodeSuccess)
 		under.expect("3 RCodeSuccess")
 	}
@@ -278,7 +373,7 @@ func TestForwarderRemembersFailures(t *testing.T) {
 func TestForwarderBeginsNothingLate(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
-		under.ask(fmt.Sprintf("x%d.slow.test.", number), 5000, 1)
+		under.ask(fmt.Sprintf("x%d.slow.test.", number), "*0.", 1)
 	}
 	under.eventually("room is taken", func() bool { return under.count(".slow.test.") == lookupsOfARule })
 	under.pass(waitTime + time.Millisecond)
@@ -310,7 +405,7 @@ func TestForwarderDropsJunk(t *testing.T) {
 	answer.Response = true
 	packed, _ := answer.Pack()
 	for _, junk := range [][]byte{nil, {1}, make([]byte, 12), packed} {
-		under.take(junk, 5000, false, func([]byte) { t.Errorf("%x was answered", junk) })
+		under.take(junk, false, func([]byte) { t.Errorf("%x was answered", junk) })
 	}
 	if len(under.pending) > 0 {
 		t.Errorf("pending: %v", under.pending)
@@ -319,14 +414,17 @@ func TestForwarderDropsJunk(t *testing.T) {
 
 // The engine's resolver gets the question and the size of answers, and no other option: it would be answered to others.
 func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
-	message := queryFor("A.rule.test.")
+	message := queryFor("A.rule.test.*0.")
 	var header dnsmessage.ResourceHeader
 	if err := header.SetEDNS0(1232, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	cookie := dnsmessage.Option{Code: 10, Data: []byte("12345678")}
 	message.Additionals = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.OPTResource{Options: []dnsmessage.Option{cookie}}}}
-	l := &pendingLookup{question: message.Questions[0], size: optOf(message)}
+	l := &pendingLookup{
+		inquiry: inquiry{"*0", false, "a.rule.test.", dnsmessage.TypeA, dnsmessage.ClassINET},
+		size:    optOf(message),
+	}
 
 	packed, err := l.query()
 
@@ -337,7 +435,7 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 	if opt := query.Additionals[0].Body.(*dnsmessage.OPTResource); len(opt.Options) > 0 || query.Additionals[0].Header.Class != 1232 {
 		t.Errorf("it asks with %+v", query.Additionals)
 	}
-	if query.Questions[0] != message.Questions[0] {
+	if query.Questions[0] != queryFor("a.rule.test.").Questions[0] {
 		t.Errorf("it asks for %v", query.Questions)
 	}
 }
@@ -372,7 +470,10 @@ func TestExchangeOverUDP(t *testing.T) {
 	ask := exchangeWith(server.LocalAddr().(*net.UDPAddr).AddrPort())
 	for name, wanted := range map[string]bool{"late.test.": true, "silent.test.": false} {
 		begun := time.Now()
-		reply, err := ask(&pendingLookup{question: queryFor(name).Questions[0], since: begun.Add(-2 * time.Second)})
+		reply, err := ask(&pendingLookup{
+			inquiry: inquiry{"", false, name, dnsmessage.TypeA, dnsmessage.ClassINET},
+			since:   begun.Add(-2 * time.Second),
+		})
 		if (err == nil) != wanted || wanted && code(reply) != dnsmessage.RCodeSuccess {
 			t.Errorf("%s: %x, %v", name, reply, err)
 		}

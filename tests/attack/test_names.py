@@ -81,9 +81,20 @@ def test_what_is_looked_up_is_what_was_matched(proxy: Resolving, names: NameServ
 
 def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:
     """The control: what is a host name is asked for as it was sent, in lower case."""
-    for name in (b"control.tree.test", b"C_1.x-y.tree.test", b"c." * 121 + b"tree.test"):
+    for name in (b"control.tree.test", b"C_1.x-y.tree.test", b"c." * 120 + b"tree.test"):
         names.asked.clear()
         assert proxy.hello(name, 443) == b""
         assert proxy.request(b"h" + name, 80) == b"HTTP/1.1 503 Service Unavailable"
         assert names.asked == [tuple(asked.lower().split(b".")) for asked in (name, b"h" + name)]
     assert proxy.request(b"x*.tree.test", 80) == b"HTTP/1.1 403 Forbidden"
+
+
+@pytest.mark.parametrize("length", [251, 252, 253])
+def test_a_name_that_is_too_long_is_not_waited_for(proxy: Resolving, names: NameServer, length: int) -> None:
+    """Below a subtree a name may have 250 characters: what Envoy asks for has three more, and nobody is asked."""
+    name = (b"c." * 125)[: length - 11] + b"c.tree.test"
+    assert len(name) == length
+    names.asked.clear()
+    assert proxy.hello(name, 443) == b""
+    assert proxy.request(b"h" + name[1:], 80) == b"HTTP/1.1 503 Service Unavailable"
+    assert not names.asked

@@ -49,15 +49,17 @@ HELLO_SECONDS = 10
 STREAMS = 100
 """Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
 
-LOOKUPS = 10_000
-"""Requests and connections of one share of agents that wait for a lookup at once. The next ones fail.
-
-Those that wait for the same name count as well. How many names are looked up at once is the forwarder's to bound:
-`fwctl forward`.
+LOOKUPS = 1 << 20
+"""No bound on requests and connections that wait for a lookup: there are no more than connections. How many names
+are looked up at once is the forwarder's to bound: `fwctl forward`.
 """
 
-CACHED_NAMES = 65536
-"""Addresses of names that are known at once; for the next ones a request fails."""
+CACHED_NAMES = 1 << 18
+"""Addresses of names that are known at once; for the next ones a request fails.
+
+No agent reaches it. What `fwctl forward` answers below a subtree is good for a minute, or for 5 s once an agent
+has asked for a thousand names, and a name that has no address is forgotten within 2 s.
+"""
 
 KEPT_HEAP = 48 * _MEBIBYTE
 """Beyond so many bytes of heap, Envoy gives free memory back. Otherwise it keeps all that it has ever used."""

@@ -1,32 +1,27 @@
 """Filter chains: each rule has its own, so that a removed rule ends its connections and no others.
 
-A subtree rule has one for each share of lookups (`lookups`). Envoy drains the connections of a filter chain that
-is removed or renamed, and of no other (measured; docs/how-it-works.md). The matcher that selects among the chains
-may change freely.
+Envoy drains the connections of a filter chain that is removed or renamed, and of no other (measured;
+docs/how-it-works.md). The matcher that selects among the chains may change freely.
 """
 
-import functools
 import hashlib
 import json
 import operator
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
-from clawker_fw.stack.envoy.messages import Json, duration, extension, typed
-from clawker_fw.stack.resources import Encoded
+from clawker_fw.stack.envoy.messages import Json, extension, typed
 
-ALONE, SHARED = 2000, 1000
+ALONE, SHARED = 10_000, 1_000
 """So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
 
-It is so for rules of exact names, and for a tenth of them of subtrees, which take a chain for each share of
-lookups. A chain costs Envoy 0.1 ms at each change of the rules and 7 KB (docs/how-it-works.md).
+A chain costs Envoy 0.1 ms at each change of the rules, and 8 KB (docs/how-it-works.md).
 """
-
 
 DENIED = "denied"
 """The chain for names that a rule denies within what another one allows: it ends the connection."""
@@ -80,23 +75,15 @@ def _named(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, 
     """
     rules = {rule.destination: rule for rule in patterns.values() if not rule.denies}
     without = {rule.destination: f" without {_digest(sorted(each))}" for rule, each in exceptions.items()}
-    members: dict[str, list[Destination]] = {}
-    for below, shares in (("", 1), (" below", lookups.SHARES)):
-        group = [
-            (_hash(each), str(each) + without.get(each, ""), _kind(rule), each)
-            for each, rule in rules.items()
-            if each.subtree == bool(below)
-        ]
-        group.sort(key=operator.itemgetter(0))
-        for _, _, kind, each in group[: ALONE // shares]:
-            members[f"{prefix} {each} {kind}{without.get(each, '')}"] = [each]
-        shared: dict[tuple[int, str], list[tuple[str, Destination]]] = {}
-        for digest, text, kind, each in group[ALONE // shares :]:
-            bucket = int.from_bytes(digest[:4]) % (SHARED // shares)
-            shared.setdefault((bucket, kind), []).append((text, each))
-        for (bucket, kind), sharing in shared.items():
-            texts, those = zip(*sharing, strict=True)
-            members[f"{prefix} {bucket}{below} {kind} {_digest(texts)}"] = list(those)
+    ordered = sorted(rules, key=_hash)
+    named = {each: f"{each} {lookups.kind(rules[each])}{without.get(each, '')}" for each in ordered}
+    members = {f"{prefix} {named[each]}": [each] for each in ordered[:ALONE]}
+    shared: dict[tuple[int, str], list[Destination]] = {}
+    for each in ordered[ALONE:]:
+        kind = f"{'below ' if each.subtree else ''}{lookups.kind(rules[each])}"
+        shared.setdefault((int.from_bytes(_hash(each)[:4]) % SHARED, kind), []).append(each)
+    for (bucket, kind), those in shared.items():
+        members[f"{prefix} {bucket} {kind} {_digest([named[each] for each in those])}"] = those
     names = {each: chain for chain, those in members.items() for each in those}
     return Chains(patterns, names, {chain: rules[those[0]] for chain, those in members.items()})
 
@@ -105,54 +92,24 @@ def _hash(destination: Destination) -> bytes:
     return hashlib.sha256(str(destination).encode()).digest()
 
 
-def _kind(rule: Rule) -> str:
-    return "exempt" if rule.allow_private else "guarded"
-
-
 def _digest(words: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
-def select(chosen: Chains, name: Json, source: Json, ending_with: Callable[[str], Json]) -> Json:
-    """Return the matcher that selects the chain of the rule that decides a name. `name` is the input with it.
-
-    `source` is the input with the agent's address, and `ending_with` returns what matches a last digit of it.
-    """
+def select(chosen: Chains, name: Json) -> Json:
+    """Return the matcher that selects the chain of the rule that decides a name. `name` is the input with it."""
     domains: dict[str, list[str]] = {}
     for pattern, rule in chosen.patterns.items():
         chain = DENIED if rule.denies else chosen.names[rule.destination]
         domains.setdefault(chain, []).append(pattern)
-
-    @functools.cache
-    def agents(share: str) -> Encoded:
-        return Encoded({"single_predicate": {"input": source, "value_match": ending_with(share)}})
-
-    outcomes = {chain: _by_share(rule, chain, agents) for chain, rule in chosen.rules.items()}
-    outcomes[DENIED] = {"action": action(DENIED)}
     matcher = typed(
         "names",
         "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
         domain_matchers=[
-            {"domains": sorted(domains[chain]), "on_match": outcomes[chain]} for chain in sorted(domains)
+            {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
         ],
     )
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
-
-
-def _by_share(rule: Rule, chain: str, agents: Callable[[str], Encoded]) -> Json:
-    """Return what to do for a rule: its chain, or the one for the last digit of the agent's address."""
-    first, *others = lookups.shares(rule)
-    if not others:
-        return {"action": action(_chain(chain, first))}
-    matchers = [
-        {"predicate": agents(share), "on_match": {"action": action(_chain(chain, share))}}
-        for share in (first, *others)
-    ]
-    return {"matcher": {"matcher_list": {"matchers": matchers}}}
-
-
-def _chain(chain: str, share: str) -> str:
-    return chain if share == lookups.NAMED else f"{chain} {share}"
 
 
 def action(chain: str) -> Json:
@@ -165,29 +122,14 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
-def suffix(digit: str) -> Json:
-    """Return what matches an address that ends with a digit. A regular expression takes Envoy longer to load."""
-    return {"suffix": digit}
-
-
-def suffix_before_port(digit: str) -> Json:
-    """Return what matches an address with a port after it."""
-    return {"safe_regex": {"regex": f".*{digit}:[0-9]+", "google_re2": {}}}
-
-
-def forwarding(chosen: Chains, statistics: str, idle: float) -> list[Json]:
-    """Return the filter chains: each forwards to the host that was named, on its rules' port.
+def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
+    """Return the filter chains: each forwards to the host that was named. `name` is the format of its name.
 
     `idle` is in seconds: for so long nothing need be sent.
     """
-    filters = functools.cache(functools.partial(_filters, statistics=statistics, idle=idle))
     return [
-        {
-            "name": _chain(chain, share),
-            "filters": filters(rule.port, lookups.cluster_of(rule, share), share),
-        }
+        {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
         for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
-        for share in lookups.shares(rule)
     ]
 
 
@@ -203,22 +145,3 @@ def ending(name: str) -> Json:
             ),
         ],
     }
-
-
-def _filters(port: int | None, cluster: str, share: str, statistics: str, idle: float) -> Encoded:
-    filters = [
-        extension(
-            "envoy.filters.network.sni_dynamic_forward_proxy",
-            "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-            port_value=port,
-            dns_cache_config=lookups.cache(share),
-        ),
-        extension(
-            "envoy.filters.network.tcp_proxy",
-            "filters.network.tcp_proxy.v3.TcpProxy",
-            stat_prefix=statistics,
-            cluster=cluster,
-            idle_timeout=duration(idle),
-        ),
-    ]
-    return Encoded(filters)

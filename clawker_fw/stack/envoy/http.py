@@ -15,17 +15,19 @@ from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
 from clawker_fw.stack.envoy.messages import (
+    ASKED,
     HOST,
     HOST_NAME,
     PORT,
-    SOURCE,
     THROUGH_RULES,
     TYPES,
     Json,
+    cel_formatter,
     duration,
     extension,
+    passed_on,
 )
-from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
+from clawker_fw.stack.envoy.telemetry import Reporting
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -111,10 +113,7 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
     if not used:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
-    source = chains.matching_input("FilterStateInput", key=SOURCE)
-    by_name = {
-        str(port): chains.select(chosen, host, source, chains.suffix_before_port) for port, chosen in used.items()
-    }
+    by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
     return [
         {
             "@type": f"{TYPES}.config.listener.v3.Listener",
@@ -132,29 +131,15 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
             "filter_chains": [
                 chain
                 for port, chosen in used.items()
-                for chain in chains.forwarding(chosen, f"http-{port}", idle + _LATER)
+                for chain in chains.forwarding(
+                    chosen, f"http-{port}", idle + _LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+                )
             ],
         }
     ]
 
 
-def filters(port: int, routes_path: str, idle: float, reporting: Reporting | None = None) -> list[Json]:
-    """Return the filters for plain HTTP: first of all it is noted who has connected, and to which port."""
-    return [
-        extension(
-            "envoy.filters.network.set_filter_state",
-            "filters.network.set_filter_state.v3.Config",
-            on_new_connection=[
-                _passed_on(PORT, str(port)),
-                _passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
-                *([_told(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")] if reporting else []),
-            ],
-        ),
-        _connection_manager(routes_path, idle, reporting),
-    ]
-
-
-def _connection_manager(routes_path: str, idle: float, reporting: Reporting | None) -> Json:
+def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
     """Return the filter for plain HTTP.
 
     The port in a Host header is taken off before it is matched, and the upstream port is the listener's own:
@@ -163,7 +148,6 @@ def _connection_manager(routes_path: str, idle: float, reporting: Reporting | No
     """
     path = f"{container.VOLUME}/{container.HOT}{routes_path}"
     host = "%CEL(request.headers[':authority'].lowerAscii())%"
-    cel = extension("envoy.formatter.cel", "formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
     hashed = "envoy.hashable_string"
     denied = refusals.of_denied_route()
     refused = {"status_code_filter": {"comparison": {"value": {"default_value": 403, "runtime_key": "refused"}}}}
@@ -189,10 +173,9 @@ def _connection_manager(routes_path: str, idle: float, reporting: Reporting | No
                 "filters.http.set_filter_state.v3.Config",
                 on_request_headers=[
                     # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
-                    _passed_on(HOST, host, cel, factory_key=hashed),
-                    _passed_on(
-                        _REUSE, f"%DOWNSTREAM_LOCAL_PORT% %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed
-                    ),
+                    passed_on(HOST, host, cel_formatter(), factory_key=hashed),
+                    passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
+                    passed_on(_REUSE, f"%DOWNSTREAM_LOCAL_PORT% %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
                 ],
             ),
             extension(
@@ -256,15 +239,3 @@ def _host_names_only() -> Json:
             },
         },
     )
-
-
-def _told(key: str, text: str) -> Json:
-    return _passed_on(key, text, factory_key="envoy.string")
-
-
-def _passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
-    """Return a value that a filter sets, for what comes after it and for the internal listener."""
-    source: Json = {"text_format_source": {"inline_string": text}}
-    if formatters:
-        source["formatters"] = list(formatters)
-    return {"object_key": key, "format_string": source, "shared_with_upstream": "ONCE", **fields}

@@ -10,9 +10,9 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
-from clawker_fw.stack.envoy import bounds, chains, http, refusals
-from clawker_fw.stack.envoy.messages import HOST_NAME, TYPES, Json, extension
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals
+from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on
+from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
 
 def listeners(
@@ -61,15 +61,34 @@ def at(
         "access_log": refusals.of_listener(reporting),
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
+            _noted(place.port, reporting),
         ],
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
-            {"name": http.CHAIN, "filters": http.filters(place.port, routes_path, idle, reporting)},
-            *chains.forwarding(tls_chains, f"tls-{place.port}", idle),
+            {"name": http.CHAIN, "filters": [http.connection_manager(routes_path, idle, reporting)]},
+            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, "%REQUESTED_SERVER_NAME%"),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
             chains.ending(chains.REFUSED),
         ],
     }
+
+
+def _noted(port: int, reporting: Reporting | None) -> Json:
+    """Return the filter that notes who has connected, and to which port."""
+    return extension(
+        "envoy.filters.listener.set_filter_state",
+        "filters.listener.set_filter_state.v3.Config",
+        on_accept=[
+            passed_on(PORT, str(port)),
+            passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+            lookups.share(),
+            *(
+                [passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")]
+                if reporting
+                else []
+            ),
+        ],
+    )
 
 
 def _by_protocol(tls_chains: chains.Chains) -> Json:
@@ -91,8 +110,7 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
                 ]
             }
         }
-        source = chains.matching_input("SourceIPInput")
-        by_name = chains.select(tls_chains, server_name, source, chains.suffix)
+        by_name = chains.select(tls_chains, server_name)
         matchers = [{"predicate": is_host_name, "on_match": by_name}]
         by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
     protocol = chains.matching_input("TransportProtocolInput")

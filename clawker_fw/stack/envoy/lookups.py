@@ -1,27 +1,36 @@
 """How names are looked up, so that one agent's lookups are not in the way of another's.
 
 Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
-they are looked up in a cache for those agents whose addresses have the same last digit. All other names share
-one cache: a rule of an exact name takes one lookup. Envoy has a cluster for each cache, and each source address
-that it connects from.
+Envoy looks such a name up with one label more: the last digit of the agent's address. `fwctl forward`, whom it
+asks, takes the label for whose share the lookup is, has room for only so many lookups of each share, and below
+each rule, and asks for the name itself. `SUBTREES` are the names by which it tells rules apart.
 
-All caches ask `fwctl forward`, which knows them by the ports that they ask from, and has room for only so many
-lookups of each, and below each rule: `SUBTREES` are the names by which it tells rules apart.
+These names have one cache, and those that rules name have another: a rule of an exact name takes one lookup. Envoy
+has a cluster for each cache, and each source address that it connects from.
 """
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Rule
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import TYPES, Json, typed
-from clawker_fw.stack.resources import Resource
-
-SHARES = 10
-"""Agents are told apart by the last digit of their addresses: Envoy has no other way that is as cheap."""
+from clawker_fw.stack.envoy.messages import (
+    HOST,
+    SHARE,
+    TYPES,
+    Json,
+    cel_formatter,
+    duration,
+    extension,
+    passed_on,
+    state,
+    typed,
+)
+from clawker_fw.stack.resources import Encoded, Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
 """Where `fwctl forward` listens. No agent reaches a loopback address."""
@@ -32,8 +41,10 @@ SUBTREES = container.HOT + RESOURCE.path
 TRIES = 5
 """How often c-ares asks. The forwarder takes a repetition for what it is."""
 
-NAMED = "named"
-"""The cache of the names that rules name."""
+NAMED, BELOW = "named", "below"
+"""The caches of the names that rules name, and of all below them."""
+
+_KINDS = ("guarded", "exempt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +56,66 @@ class Cluster:
     cache: Json
 
 
-def shares(rule: Rule) -> tuple[str, ...]:
-    """Return whose lookups of a rule are kept apart: agents by their last digit, or nobody's."""
-    return tuple(map(str, range(SHARES))) if rule.destination.subtree else (NAMED,)
+def share() -> Json:
+    """Return the filter state that says in whose share a connection's agent is, by the last digit of its address.
+
+    It is written as the label that a name gets. No name has such a label: an asterisk is in no host name.
+    """
+    address = "source.address.split(':')[0]"
+    last = f"*%CEL({address}.split('')[size({address}) - 1])%"
+    return passed_on(SHARE, last, cel_formatter(), factory_key="envoy.string")
 
 
-def cluster_of(rule: Rule, share: str) -> str:
-    """Return the name of the cluster for a rule and a share of agents."""
-    return _cluster(share, exempt=rule.allow_private)
+def kind(rule: Rule) -> str:
+    """Return from which kind of source address Envoy connects for a rule."""
+    return _KINDS[rule.allow_private]
+
+
+def forwarding(rule: Rule, statistics: str, idle: float, name: str) -> Sequence[Encoded]:
+    """Return the filters that look up the host that a connection is for, and forward it to its address.
+
+    `name` is the format of the host's name. `idle` is in seconds: for so long nothing need be sent.
+    """
+    return _forwarding(kind(rule), statistics, idle, name if rule.destination.subtree else "")
+
+
+@functools.cache
+def _forwarding(source: str, statistics: str, idle: float, shared: str) -> Sequence[Encoded]:
+    cache = BELOW if shared else NAMED
+    in_a_share = extension(
+        "envoy.filters.network.set_filter_state",
+        "filters.network.set_filter_state.v3.Config",
+        on_new_connection=[state(HOST, f"{shared}.%FILTER_STATE({SHARE}:PLAIN)%")],
+    )
+    looked_up = extension(
+        "envoy.filters.network.sni_dynamic_forward_proxy",
+        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_cache(cache),
+    )
+    forwarded = extension(
+        "envoy.filters.network.tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=statistics,
+        cluster=f"{source} {cache}",
+        idle_timeout=duration(idle),
+    )
+    return [Encoded(each) for each in (*([in_a_share] if shared else []), looked_up, forwarded)]
 
 
 def clusters() -> Iterator[Cluster]:
     """Yield all clusters."""
-    for each in (NAMED, *map(str, range(SHARES))):
+    for each in (NAMED, BELOW):
         for exempt in (False, True):
-            yield Cluster(_cluster(each, exempt=exempt), exempt, cache(each))
+            yield Cluster(f"{_KINDS[exempt]} {each}", exempt, _cache(each))
 
 
-def cache(name: str) -> Json:
+def _cache(name: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
-    entries, lookups = (
-        (bounds.CACHED_NAMES, bounds.CACHED_NAMES)
-        if name == NAMED
-        else (bounds.CACHED_NAMES // SHARES, bounds.LOOKUPS)
-    )
     return {
         "name": name,
         "dns_lookup_family": "V4_ONLY",
-        "max_hosts": entries,
-        "dns_cache_circuit_breaker": {"max_pending_requests": lookups},
+        "max_hosts": bounds.CACHED_NAMES,
+        "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
         # A name that nobody has asked for lately is forgotten when its TTL ends; until then it is looked up again.
         "host_ttl": "1s",
         # For answers without a TTL, as for a name that does not exist.
@@ -102,7 +144,3 @@ def subtrees(policy: Policy) -> bytes:
     rules = policy.rules.rules
     names = {name for rule in rules if rule.destination.subtree and not rule.denies for name in rule.names}
     return json.dumps({"names": sorted(names)}, separators=(",", ":")).encode()
-
-
-def _cluster(cache_name: str, *, exempt: bool) -> str:
-    return f"{'exempt' if exempt else 'guarded'} {cache_name}"

@@ -13,8 +13,9 @@ PORT, HOST = "envoy.upstream.dynamic_port", "envoy.upstream.dynamic_host"
 """The filter states that say where a request goes: to the port that the agent has connected to, which nothing that
 it sends can change, of the host that it names, in lower case."""
 
-SOURCE = "clawker_fw.source"
-"""The filter state with the agent's address and port, for the record."""
+SOURCE, ASKED, SHARE = "clawker_fw.source", "clawker_fw.asked", "clawker_fw.share"
+"""The filter states with the agent's address and port and the host that its request names, for the record, and
+with the last digit of its address, by which lookups are kept apart (`lookups`)."""
 
 THROUGH_RULES = "http-rules"
 """The internal listener that HTTP requests go through, and the cluster that leads to it."""
@@ -42,6 +43,24 @@ def duration(seconds: float) -> str:
 def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON
     """Return one of Envoy's extensions with its configuration."""
     return typed(name, f"{TYPES}.extensions.{kind}", **config)
+
+
+def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
+    """Return a filter state that one of Envoy's filters sets to a text, for what comes after it."""
+    source: Json = {"text_format_source": {"inline_string": text}}
+    if formatters:
+        source["formatters"] = list(formatters)
+    return {"object_key": key, "format_string": source, **fields}
+
+
+def passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
+    """Return a filter state that the internal listener knows as well."""
+    return state(key, text, *formatters, shared_with_upstream="ONCE", **fields)
+
+
+def cel_formatter() -> Json:
+    """Return what makes `%CEL(...)%` available in a text, with functions for strings."""
+    return extension("envoy.formatter.cel", "formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
 
 
 def typed(name: str, type_: str, **config: Any) -> Json:  # noqa: ANN401 - JSON

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, routes
-from clawker_fw.stack.envoy.messages import HOST, PORT, SOURCE, TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, TYPES, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
 _LONGEST = 255
@@ -177,7 +177,7 @@ def of_rules(reporting: Reporting | None = None) -> list[Json]:
         "protocol": "http",
         "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
-        "name": f"%FILTER_STATE({HOST}:PLAIN)%",
+        "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
         "reason": reason,
     }
     any_of_them = {"or_filter": {"filters": [failed, _cel(_CROWDED)]}}

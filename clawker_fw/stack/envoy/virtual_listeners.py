@@ -14,8 +14,9 @@ from clawker_fw.rules.policy import Allowed, Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.listeners import Place, at
-from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, duration, extension
+from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
+from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _CHAIN = "tcp"
@@ -77,31 +78,14 @@ def _forwarding(
     }
 
 
-def _filters(name: str, rule: Rule, idle: float, reporting: Reporting | None) -> list[Json]:
-    return [
-        extension(
-            "envoy.filters.network.set_filter_state",
-            "filters.network.set_filter_state.v3.Config",
-            on_new_connection=[
-                _state(HOST, rule.leads_to(name)),
-                _state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
-                *([{**_state(NAME, name), "factory_key": "envoy.string"}] if reporting else []),
-            ],
-        ),
-        extension(
-            "envoy.filters.network.sni_dynamic_forward_proxy",
-            "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-            dns_cache_config=lookups.cache(lookups.NAMED),
-        ),
-        extension(
-            "envoy.filters.network.tcp_proxy",
-            "filters.network.tcp_proxy.v3.TcpProxy",
-            stat_prefix=_CHAIN,
-            cluster=lookups.cluster_of(rule, lookups.NAMED),
-            idle_timeout=duration(idle),
-        ),
-    ]
-
-
-def _state(key: str, text: str) -> Json:
-    return {"object_key": key, "format_string": {"text_format_source": {"inline_string": text}}}
+def _filters(name: str, rule: Rule, idle: float, reporting: Reporting | None) -> list[Json | Encoded]:
+    noted = extension(
+        "envoy.filters.network.set_filter_state",
+        "filters.network.set_filter_state.v3.Config",
+        on_new_connection=[
+            state(HOST, rule.leads_to(name)),
+            state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+            *([state(NAME, name, factory_key="envoy.string")] if reporting else []),
+        ],
+    )
+    return [noted, *lookups.forwarding(rule, _CHAIN, idle, name)]
