@@ -1,6 +1,5 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
-import asyncio
 import contextlib
 import http.client
 import itertools
@@ -12,8 +11,7 @@ import ssl
 import subprocess
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -23,7 +21,6 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Machine, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
@@ -43,6 +40,7 @@ from clawker_fw.stack.envoy.sibling import (
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
+from devkit.hellos import client_hello
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
 from devkit.starting import listens, wait_for
@@ -242,95 +240,6 @@ class Proxy:
         return body if response.status == HTTPStatus.OK else "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What an agent does with a name, at one of the addresses at which Envoy listens."""
-
-    name: str
-    protocol: Protocol
-    port: int
-    at: IPv4Address = HERE
-
-
-async def outcomes(proxy: Proxy, requests: Sequence[Request], at_once: int = 32) -> list[str]:
-    """Return the chain for each request, or an empty string if it is refused. Many are made side by side."""
-    room = asyncio.Semaphore(at_once)
-
-    async def outcome(request: Request) -> str:
-        async with room:
-            if request.protocol is Protocol.UDP:
-                return await _datagram(proxy.place(request.port, request.at))
-            answer = _response if request.protocol is Protocol.HTTP else _everything
-            return await _exchange(proxy.place(request.port, request.at), _content(request), answer)
-
-    return await asyncio.gather(*map(outcome, requests))
-
-
-def _content(request: Request) -> bytes:
-    if request.protocol is Protocol.HTTPS:
-        return client_hello(request.name.encode())
-    if request.protocol is Protocol.HTTP:
-        return f"GET / HTTP/1.1\r\nHost: {request.name}:2222\r\nConnection: close\r\n\r\n".encode()
-    return b""
-
-
-async def _everything(reader: asyncio.StreamReader) -> str:
-    return (await reader.read()).decode()
-
-
-async def _response(reader: asyncio.StreamReader) -> str:
-    """Return the body of a response, or nothing if it is a refusal. Envoy keeps the connection for a second."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
-    body = await reader.readexactly(int(length.partition(b":")[2]))
-    return body.decode() if head.startswith(b"HTTP/1.1 200 ") else ""
-
-
-async def _exchange(
-    place: tuple[str, int], content: bytes, answer: Callable[[asyncio.StreamReader], Awaitable[str]]
-) -> str:
-    """Return what comes back, or nothing if the connection is refused or ended."""
-    writer = None
-    try:
-        reader, writer = await asyncio.open_connection(*place)
-        writer.write(content)
-        return await asyncio.wait_for(answer(reader), 10)
-    except (ConnectionResetError, ConnectionRefusedError):
-        return ""
-    finally:
-        if writer:
-            writer.close()
-
-
-class _Answer(asyncio.DatagramProtocol):
-    """What comes back for a datagram: nothing if its port is closed."""
-
-    def __init__(self) -> None:
-        self.came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, data: bytes, _: object) -> None:
-        self._set(data.decode())
-
-    def error_received(self, _: Exception) -> None:
-        self._set("")
-
-    def _set(self, answer: str) -> None:
-        if not self.came.done():
-            self.came.set_result(answer)
-
-
-async def _datagram(place: tuple[str, int]) -> str:
-    sending, answer = await asyncio.get_running_loop().create_datagram_endpoint(_Answer, remote_addr=place)
-    try:
-        for _ in range(50):  # a listener that is about to go drops what is sent to it
-            sending.sendto(b"?")
-            if (await asyncio.wait([answer.came], timeout=0.2))[0]:
-                break
-        return answer.came.result()
-    finally:
-        sending.close()
-
-
 def _answer_datagrams() -> int:
     """Have somebody answer datagrams until the end of the process, and return the port."""
     host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -459,29 +368,3 @@ def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
     if isinstance(value, list):
         for each in value:
             yield from _caches(each)
-
-
-def client_hello(server_name: bytes | None, further: bytes = b"") -> bytes:
-    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name (RFC 6066, section 3), or none.
-
-    `further` are extensions that come before it.
-    """
-
-    def sized(content: bytes, octets: int) -> bytes:
-        return len(content).to_bytes(octets, "big") + content
-
-    extensions = further
-    if server_name is not None:
-        names = sized(b"\0" + sized(server_name, 2), 2)
-        extensions += b"\0\0" + sized(names, 2)
-    if extensions:
-        extensions = sized(extensions, 2)
-    body = b"\x03\x03" + bytes(32) + b"\0" + sized(b"\x13\x01\xc0\x2f", 2) + b"\x01\0" + extensions
-    return b"\x16\x03\x01" + sized(b"\x01" + sized(body, 3), 2)
-
-
-def in_records(hello: bytes, octets: int) -> bytes:
-    """Return a hello in several records (RFC 8446, section 5.1), each with so many octets of it."""
-    header, content = hello[:3], hello[5:]
-    parts = (content[start : start + octets] for start in range(0, len(content), octets))
-    return b"".join(header + len(part).to_bytes(2, "big") + part for part in parts)

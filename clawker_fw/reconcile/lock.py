@@ -177,7 +177,7 @@ class Lock:
             shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
         )
         end = time.monotonic() + self._wait
-        watch = _LeaseWatch()
+        watch = LeaseWatch()
         while True:
             if self._stopping():
                 raise StoppedError(
@@ -217,10 +217,11 @@ class Lock:
             )
 
 
-class _LeaseWatch:
+class LeaseWatch:
     """Measures by this machine's clock how long a lease has not changed."""
 
     def __init__(self) -> None:
+        """Begin without having seen one."""
         self._seen: tuple[str, bytes] | None = None
         self._since = time.monotonic()
         self._slowest = 0.0
@@ -277,7 +278,7 @@ def holder() -> Mapping[str, str]:
     return {
         labels.LOCK_HOST: f"{platform.node()} {_machine()}",
         labels.LOCK_USER: os.environ.get("USER") or str(os.getuid()),
-        labels.LOCK_PROCESS: f"{os.getpid()} {_started(os.getpid())}",
+        labels.LOCK_PROCESS: f"{os.getpid()} {start_time(os.getpid())}",
         labels.LOCK_SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
         labels.LOCK_COMMAND: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -295,10 +296,10 @@ def _machine() -> str:
 def _is_alive(process: str) -> bool:
     identity, _, started = process.partition(" ")
     known = identity.isascii() and identity.isdigit() and len(identity) <= _LONGEST_IDENTITY
-    return known and _started(int(identity)) == started
+    return known and start_time(int(identity)) == started
 
 
-def _started(process: int) -> str:
+def start_time(process: int) -> str:
     """Return a process's start time in clock ticks since boot (proc(5), field 22), or empty if it has ended."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()

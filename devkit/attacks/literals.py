@@ -6,7 +6,7 @@ from clawker_fw.rules.reasons import Reason
 from devkit.attacks.attack import ALLOWED, DIRECT, Attack
 from devkit.attacks.names import FETCHES, RESOLVES
 from devkit.attacks.requests import request
-from devkit.envoy import client_hello
+from devkit.hellos import client_hello
 
 ELSEWHERE = "203.0.113.66"
 """The address of names without a rule. The same origin listens there, and its log says so."""

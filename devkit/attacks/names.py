@@ -4,7 +4,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who
 from devkit.dns import query
-from devkit.envoy import client_hello, in_records
+from devkit.hellos import client_hello, in_records
 
 RESOLVES = ("resolve", ALLOWED)
 FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)

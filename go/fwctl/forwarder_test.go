@@ -274,6 +274,39 @@ func TestForwarderKeepsFewNames(t *testing.T) {
 	}
 }
 
+// An answer is told for as long as it may be kept: a day is too long below a subtree rule, and not for a name of a rule.
+func TestForwarderBoundsAnswers(t *testing.T) {
+	const day = 24 * 60 * 60
+	for name, wanted := range map[string]uint32{"a.rule.test.": uint32(keepTime / time.Second), "named.": day} {
+		under := newForwarderUnderTest(t)
+		resolved := queryFor(name)
+		resolved.Response = true
+		resolved.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: day},
+			Body:   &dnsmessage.AResource{A: [4]byte{10, 1, 2, 3}},
+		}}
+		reply, err := resolved.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		under.of(name) <- reply
+		query := queryFor(name + "*3.")
+		packed, err := query.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, stream := range []bool{false, true} {
+			said := make(chan []byte, 1)
+			under.take(packed, stream, func(reply []byte) { said <- reply })
+			var told dnsmessage.Message
+			if err := told.Unpack(<-said); err != nil || len(told.Answers) != 1 || told.Answers[0].Header.TTL != wanted {
+				t.Errorf("%s is told %+v, %v", name, told, err)
+			}
+			under.of(name) <- reply
+		}
+	}
+}
+
 // Nobody but Envoy can say whose share a lookup is: no label of a name begins like that.
 func TestShareOf(t *testing.T) {
 	for asked, wanted := range map[string][2]string{

@@ -12,7 +12,8 @@ import pytest
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import Resolving, client_hello, program
+from devkit.envoy import Resolving, program
+from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until

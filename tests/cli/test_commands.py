@@ -96,7 +96,7 @@ def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, mem
         assert memory.container("clawker-lock") is None, verb
     command("run")
     parent = os.getppid()
-    hold(process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
+    hold(process=f"{parent} {lock.start_time(parent)}")
     assert command("run").code == 0
     assert memory.container("clawker-lock")
 
@@ -358,7 +358,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
         everything = labels.ownership_labels("clawker") | held_by
         return memory.create_container(ContainerSpec("clawker-lock", image, everything, Shape((), (), {})))
 
-    held = hold(f"{parent} {lock._started(parent)}", "clawker-fw run \x1b[31m")  # noqa: SLF001 - as in its labels
+    held = hold(f"{parent} {lock.start_time(parent)}", "clawker-fw run \x1b[31m")
     mine = lock.holder()
     for verb in ("drift", "status"):
         busy = command(verb, "--format", "json").valid(verb)["busy"]

@@ -29,7 +29,8 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
-from devkit.envoy import HERE, Loading, Proxy, Request, Resolving, outcomes, program
+from devkit.envoy import HERE, Loading, Proxy, Resolving, program
+from devkit.outcomes import Request, outcomes
 from devkit.programs import MANY_PORTS
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, names_near, random_rules, rule_sets

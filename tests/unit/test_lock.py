@@ -199,7 +199,7 @@ def test_how_long_a_holder_may_be_silent(
     lease = {"dev.clawker.lock.lease": stated} if stated else {}
     held = engine.container(engine.create_container(ContainerSpec("clawker-lock", "x", lease, Shape((), (), {}))))
     assert held
-    watch = lock._LeaseWatch()  # noqa: SLF001 - by its own clock
+    watch = lock.LeaseWatch()
     assert not watch.silent(held, b"1", clock.now)
     clock.now = silent - 0.1
     assert not watch.silent(held, b"1", clock.now - answer)
@@ -229,7 +229,7 @@ def test_a_wait_ends_when_the_lock_is_free(
 ) -> None:
     """A waiting run gets the lock as soon as it is released."""
     parent = os.getppid()
-    hold(memory, lock_image, process=f"{parent} {lock._started(parent)}")  # noqa: SLF001 - as its labels have it
+    hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
     looks = count()
 
     def container(name: str) -> ContainerView | None:

@@ -76,16 +76,16 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str) -> Sequence[
 
     `name` is the format of the host's name. `idle` is in seconds: for so long nothing need be sent.
     """
-    return _forwarding(kind(rule), statistics, idle, name if rule.destination.subtree else "")
+    return _forwarding(kind(rule), statistics, idle, name, below=rule.destination.subtree)
 
 
 @functools.cache
-def _forwarding(source: str, statistics: str, idle: float, shared: str) -> Sequence[Encoded]:
-    cache = BELOW if shared else NAMED
+def _forwarding(source: str, statistics: str, idle: float, name: str, *, below: bool) -> Sequence[Encoded]:
+    cache = BELOW if below else NAMED
     in_a_share = extension(
         "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
-        on_new_connection=[state(HOST, f"{shared}.%FILTER_STATE({SHARE}:PLAIN)%")],
+        on_new_connection=[state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
     )
     looked_up = extension(
         "envoy.filters.network.sni_dynamic_forward_proxy",
@@ -99,7 +99,7 @@ def _forwarding(source: str, statistics: str, idle: float, shared: str) -> Seque
         cluster=f"{source} {cache}",
         idle_timeout=duration(idle),
     )
-    return [Encoded(each) for each in (*([in_a_share] if shared else []), looked_up, forwarded)]
+    return [Encoded(each) for each in (*([in_a_share] if below else []), looked_up, forwarded)]
 
 
 def clusters() -> Iterator[Cluster]:
