@@ -11,19 +11,13 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile import lock
-from clawker_fw.stack import images, labels
+from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from devkit import reference, stacks
 from tests.cli.conftest import SETTINGS, Command, Outcome
-
-EM_AARCH64 = 183
-"""The beginning of an ELF file for arm64 (elf.h)."""
 
 
 def test_the_way_of_a_newcomer(command: Command) -> None:
@@ -439,31 +433,6 @@ def test_coming_up_is_not_drift(command: Command) -> None:
     assert "firewall_container_spec_drift" not in command("run").err
 
 
-def test_invalid_rules_apply_nothing(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """The exit code is 3, the error names the rule's line, and the old rules stay in force."""
-    command("run")
-    files = dict(memory.inside("clawker-envoy").files)
-    settings_file.write_text("rules:\n  - dst: good.test\n  - dst: https://bad.test\n")
-    for verb in ("run", "reload", "drift", "status"):
-        outcome = command(verb)
-        assert outcome.code == 3
-        assert "line 3" in outcome.err
-        assert "hint" not in outcome.err or "Traceback" not in outcome.err
-    assert dict(memory.inside("clawker-envoy").files) == files
-
-
-def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngine) -> None:
-    """Every command that needs the stack refuses with exit code 6."""
-    blueprint = stacks.blueprint(memory.facts(), "a.test")
-    command("run")
-    memory.remove("clawker-envoy")
-    memory.create_container(stacks.bare_container("clawker-envoy", blueprint))
-    for verb in ("run", "drift", "status", "reload", "down"):
-        outcome = command(verb)
-        assert outcome.code == 6, verb
-        assert "error[foreign-container]" in outcome.err
-
-
 def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:
     """With agents attached, `down` refuses; with `--force`, it disconnects them first."""
     command("run")
@@ -476,79 +445,6 @@ def test_down_leaves_agents_alone_unless_forced(command: Command, memory: Memory
     assert command("down", "--force").code == 0
     assert memory.networks() == ()
     assert memory.inside("agent").status == "running"
-
-
-def test_errors_as_json(command: Command) -> None:
-    """With `--log-format json` an error is a record too."""
-    outcome = command("--log-format", "json", "reload")
-    record = json.loads(outcome.err.splitlines()[-1])
-    assert (record["event"], record["code"]) == ("error", "not-up")
-    assert record["hint"]
-
-
-def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is reported as a bug, and `--debug` shows the traceback."""
-    monkeypatch.setattr(memory, "networks", lambda: 1 / 0)
-    outcome = command("status")
-    assert outcome.code == 70
-    assert "ZeroDivisionError" in outcome.err
-    assert "Traceback" not in outcome.err
-
-
-def test_an_engine_that_fails_is_exit_code_4(
-    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The engine's own error text is shown."""
-
-    def fail() -> None:
-        raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
-
-    monkeypatch.setattr(memory, "networks", fail)
-    outcome = command("drift")
-    assert outcome.code == 4
-    assert "boom" in outcome.err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--nope"],
-        ["nope"],
-        ["run", "--format", "xml"],
-        ["run", "--drain-timeout", "soon"],
-        ["--project", "Not Allowed", "run"],
-        ["run", "--project", "after"],
-        ["--host", "unix:///run/docker.sock", "--context", "far", "status"],
-    ],
-)
-def test_usage_is_exit_code_2(arguments: list[str], command: Command) -> None:
-    """A mistake on the command line is reported by the parser."""
-    assert command(*arguments).code == 2
-
-
-def test_an_engine_of_another_architecture(
-    command: Command, settings_file: Path, release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bundled Envoy is refused with the setting to use. With it, all programs are for the engine."""
-    engine = MemoryEngine("arm64")
-    monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    refused = command("run")
-    assert refused.code == 3
-    assert "linux/amd64, and the engine runs linux/arm64" in refused.err
-    assert "Set `images.envoy`" in refused.err
-    assert engine.networks() == ()
-
-    reference = f"registry.test/envoy@sha256:{'0' * 64}"
-    settings_file.write_text(settings_file.read_text() + f"images:\n  envoy: {reference}\n")
-    assert command("run").code == 0
-    assert command("drift").code == 0
-    for sibling in Sibling:
-        helper = engine.inside(f"clawker-{sibling}").files["bin/fwctl"]
-        assert int.from_bytes(helper.content[18:20], "little") == EM_AARCH64
-    theirs = images.bundled(Sibling.COREDNS, release, engine.facts())
-    assert theirs.architecture == "arm64"
-    assert engine.inside("clawker-coredns").spec.image == theirs.reference
 
 
 def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> None:
