@@ -34,7 +34,7 @@ from clawker_fw.reconcile.desired import (
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.exposure import engine_ways, exposures
 from clawker_fw.reconcile.lock import Holder, at_work
-from clawker_fw.reconcile.observe import Observation
+from clawker_fw.reconcile.observe import Observation, completed
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
@@ -109,7 +109,8 @@ def compare(
 ) -> Comparison:
     """Observe a stack and compare it with its desired state.
 
-    `observation` is one already under way. `render` is taken from an earlier comparison by the same
+    `observation` is one already under way. If it is quick, a sibling that differs in another way is asked for
+    nothing more: what it has loaded is about to change. `render` is taken from an earlier comparison by the same
     blueprint: with thousands of rules, rendering takes most of the time.
     """
     references = tuple(image.reference for image in blueprint.images.values())
@@ -128,7 +129,17 @@ def compare(
 
     now = slots(observed, addresses)
     wanted = desired_at(now)
-    return Comparison(blueprint, observed, now, provided, wanted, diff(observed, wanted), desired_at, render)
+    found = diff(observed, wanted)
+    if unread := _undecided(observed, found):
+        observed = completed(reader, observed, unread)
+        found = diff(observed, wanted)
+    return Comparison(blueprint, observed, now, provided, wanted, found, desired_at, render)
+
+
+def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
+    """Return the siblings that would be called current without having shown everything that they have loaded."""
+    current = (each for each, verdict in found.verdicts.items() if verdict is Verdict.CURRENT)
+    return [each for each in current if (probe := observed.siblings[each].probe) and probe.unread]
 
 
 def _render_early(blueprint: Blueprint, early: Observed, render: Render) -> None:

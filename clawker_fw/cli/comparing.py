@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def changing(
-    chosen: Options, *, only_reading: bool = False
+    chosen: Options, *, only_reading: bool = False, quick: bool = False
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
     settings is reported before any error of the engine. The settings are read again under the lock, because they
-    may change while a run waits for it.
+    may change while a run waits for it. `quick` is for what changes the stack at once: of a sibling that differs,
+    the result may not say everything, but no sibling is called current before it has shown everything.
     """
     from clawker_fw.background import in_background
     from clawker_fw.cli import connection
@@ -33,7 +34,7 @@ def changing(
 
     def start_observation() -> "tuple[EngineWriter, Observation]":
         engine = connection.connect_engine(chosen)
-        return engine, Observation(engine, chosen.project)
+        return engine, Observation(engine, chosen.project, quick=quick)
 
     observing = in_background(start_observation)
     loaded = given.load(chosen)

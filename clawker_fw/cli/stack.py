@@ -96,7 +96,7 @@ def run(
                 files=diff,
             )
         return
-    with changing(context.obj) as (engine, read, seen):
+    with changing(context.obj, quick=True) as (engine, read, seen):
         options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
         _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
@@ -176,7 +176,7 @@ def apply_settings(
     answer: Callable[[dict[str, Any]], None] = print_json,
 ) -> None:
     """Apply the settings to the running stack. `answer` prints the answer in JSON."""
-    with changing(chosen) as (engine, read, seen):
+    with changing(chosen, quick=True) as (engine, read, seen):
         from clawker_fw import convergence
 
         convergence.require_up(seen)

@@ -32,7 +32,7 @@ from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.probe import read_lookup, read_probe, read_suppressed, read_trial
+from clawker_fw.engine.probe import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
@@ -239,10 +239,10 @@ class DockerEngine:
                 raise NotFoundError("not-found", error.message, context=error.context) from error
             raise
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """See `EngineReader`."""
-        arguments = [*([] if envoy else ["without-envoy"]), *self._evidence.arguments(container)]
-        return read_probe(self._answer(container, "probe", *arguments))
+        words = probe_words(envoy=envoy, quick=quick)
+        return read_probe(self._answer(container, *words, *self._evidence.arguments(container)))
 
     def lookup(self, container: str, name: str) -> Lookup:
         """See `EngineReader`."""

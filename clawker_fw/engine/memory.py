@@ -21,6 +21,7 @@ from clawker_fw.engine import archive, memory_helper
 from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.memory_container import ATTACHED, MemoryContainer, summary_of, view_of
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.engine.probe import probe_words
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
     ContainerSpec,
@@ -116,11 +117,11 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """See `EngineReader`."""
         inside = self._running(container, "probe")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe{'' if envoy else ' without-envoy'}")
-        return memory_helper.probe(inside, envoy=envoy)
+        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *probe_words(envoy=envoy, quick=quick))))
+        return memory_helper.probe(inside, envoy=envoy, quick=quick)
 
     def lookup(self, container: str, name: str) -> Lookup:
         """See `EngineReader`."""

@@ -44,6 +44,8 @@ class MemoryContainer:
     suppressed: int = 0
     """Refusals that it has counted without a line about them."""
     live: dict[str, str] = field(default_factory=dict)
+    long_to_read: tuple[str, ...] = ()
+    """What a quick probe leaves out."""
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
     lingering: int = 0

@@ -40,11 +40,13 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
             raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
 
 
-def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
+def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -> Probe:
     """Return what `fwctl probe` would report."""
+    unread = inside.long_to_read if quick and not inside.silent else ()
     return Probe(
         build=inside.build,
-        live={} if inside.silent else dict(inside.live),
+        live={} if inside.silent else {name: each for name, each in inside.live.items() if name not in unread},
+        unread=unread,
         connections=inside.connections,
         addresses=tuple(sorted(inside.addresses)),
         claimed=CLAIMED in inside.files,

@@ -72,11 +72,12 @@ class EngineReader(Protocol):
         equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """Run `fwctl probe` in a running container and return its report.
 
         `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
-        takes a second to wait in vain for its answer.
+        takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
+        rules takes long to show, and says so.
 
         What an earlier probe or commit by this object has read is not read again as long as the program says that
         it has loaded nothing since.

@@ -17,6 +17,11 @@ from clawker_fw.model import (
 )
 
 
+def probe_words(*, envoy: bool, quick: bool) -> list[str]:
+    """Return the words that ask `fwctl` for a probe: see `EngineReader.probe`."""
+    return ["probe", *([] if envoy else ["without-envoy"]), *(["quick"] if quick else [])]
+
+
 def read_probe(answer: Mapping[str, Any]) -> Probe:
     """Read the output of `fwctl probe`. The helper of an earlier release prints fewer fields.
 
@@ -27,6 +32,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         return Probe(
             build=answer["build"],
             live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
+            unread=tuple(map(str, answer.get("unread") or ())),
             connections=answer["connections"],
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],

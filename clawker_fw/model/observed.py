@@ -224,19 +224,20 @@ class Restart:
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
-    `live` maps each hot resource to the digest of what the program has loaded. `others` lists other answers to ARP
-    requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists the differences of the network namespace
-    from the desired one, and `engine_files` those of the files that the engine mounts. `agents_see` maps a sibling
-    to what CoreDNS found wrong when it used that sibling like an agent. `refused` is what the limits have refused.
-    `records` counts what has been sent to a collector, and `collector` is the certificate that it showed last, as
-    far as the sibling sees it. `program` is the command line of the serving process, and `processes` are unknown
-    ones, and missing ones. `restarts` are of those beside the serving one. `unhealthy` is the reason for which a
-    health check would fail now, and `error` the reason for which the program did not answer; both are empty if all
-    is well.
+    `live` maps each hot resource to the digest of what the program has loaded, but for those that a quick probe
+    leaves `unread`. `others` lists other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`.
+    `network` lists the differences of the network namespace from the desired one, and `engine_files` those of the
+    files that the engine mounts. `agents_see` maps a sibling to what CoreDNS found wrong when it used that sibling
+    like an agent. `refused` is what the limits have refused. `records` counts what has been sent to a collector,
+    and `collector` is the certificate that it showed last, as far as the sibling sees it. `program` is the command
+    line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
+    the serving one. `unhealthy` is the reason for which a health check would fail now, and `error` the reason for
+    which the program did not answer; both are empty if all is well.
     """
 
     build: str = ""
     live: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     connections: int = 0
     addresses: tuple[str, ...] = ()
     claimed: bool = False

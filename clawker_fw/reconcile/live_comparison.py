@@ -54,7 +54,7 @@ class LiveComparison(SiblingComparison):
         committed = last_commit(self._seen.files).live
         for resource, wanted_digest in self._wanted.live.items():
             digest = probe.live.get(resource)
-            if digest != wanted_digest:
+            if digest != wanted_digest and resource not in probe.unread:
                 yield self._finding(
                     Layer.LIVE,
                     resource,

@@ -4,7 +4,7 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -55,20 +55,29 @@ class Observation:
     A container that disappears or changes its state between two requests is being changed by another run, or is
     just starting, so everything is read again, up to three times in all. In the last round the latest state
     counts, and a container that runs by then is probed. `known` are large expected files: memory holds them once.
+
+    A `quick` one leaves out what Envoy takes long to show. Such a look proves nothing before it is `completed`.
     """
 
-    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
+    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING, *, quick: bool = False) -> None:
         """Start reading in the background."""
         self._reader = reader
         self._project = project
         self._known = known
+        self._quick = quick
         self._begin()
 
     def _begin(self, *, last: bool = False) -> None:
         self._images: dict[str, Future[ImageView | None]] = {}
         self._unprobed: Future[Observed] = Future()
         self._reading = in_background(
-            _read, self._reader, self._project, self._known, self._unprobed.set_result, last=last
+            _read,
+            self._reader,
+            self._project,
+            self._known,
+            self._unprobed.set_result,
+            last=last,
+            quick=self._quick,
         )
 
     def early(self, references: tuple[str, ...]) -> Observed | None:
@@ -111,8 +120,21 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
+def completed(reader: EngineReader, observed: Observed, siblings: Collection[Sibling]) -> Observed:
+    """Ask siblings for everything, also for what a quick observation has left out."""
+    asking = {each: in_background(_probe, reader, observed.siblings[each].container.id) for each in siblings}
+    read = {each: replace(observed.siblings[each], probe=probe.result()) for each, probe in asking.items()}
+    return replace(observed, siblings={**observed.siblings, **read})
+
+
 def _read(
-    reader: EngineReader, project: str, known: Files, on_unprobed: Callable[[Observed], None], *, last: bool
+    reader: EngineReader,
+    project: str,
+    known: Files,
+    on_unprobed: Callable[[Observed], None],
+    *,
+    last: bool,
+    quick: bool,
 ) -> Observed:
     """Read everything but the desired images. In the `last` round, containers may change while they are read.
 
@@ -127,7 +149,7 @@ def _read(
     running = [each for each in ours if each.status == "running"]
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
-    asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
+    asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
     reading_agents = _reading_agents(reader, _agents(listing, ours, network_names(project)[Role.AGENTS]))
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
@@ -335,12 +357,12 @@ def _ask_again_while_starting(reader: EngineReader, container: ContainerView, pr
     return probe
 
 
-def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:
+def _probe(reader: EngineReader, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
     """Probe until the program answers. If it does not in time, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
-            probe = reader.probe(container, envoy=envoy)
+            probe = reader.probe(container, envoy=envoy, quick=quick)
         except EngineError as error:
             probe = Probe(error="; ".join((str(error), *error.context)))
         if not probe.error or time.monotonic() > end:

@@ -80,13 +80,9 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 
 # --- which events matter --------------------------------------------------------------------------------------
 
-_OURS_TO_RUN = {f"{HELPER_PATH} {verb}" for verb in ("probe", "probe without-envoy", "health", "suppressed")}
-"""Read-only commands in our containers: probes, and the engine's health check every few seconds."""
-
-_OURS_TO_ASK = tuple(
-    f"{HELPER_PATH} {verb}" for verb in ("probe known=", "probe without-envoy known=", "lookup ", "try ")
-)
-"""Those that are followed by what is known, or by a name that `explain` asks about."""
+_READING = {(HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try")}
+"""Read-only commands in our containers, whatever their arguments: probes, the engine's health check every few
+seconds, and what `explain` asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,7 @@ def matters(event: Event, own: Ours) -> bool:
         case "network", "connect" | "disconnect":
             return event.container in own.containers
         case "container", "exec_start":
-            return about_us and event.words not in _OURS_TO_RUN and not event.words.startswith(_OURS_TO_ASK)
+            return about_us and tuple(event.words.split()[:2]) not in _READING
         case "container", "health_status":
             return about_us and event.words != "healthy"
     return about_us

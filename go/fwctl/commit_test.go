@@ -189,6 +189,7 @@ type reader struct {
 	taken      tree
 	rejections map[string]int
 	looked     []tree
+	evidence   Evidence
 }
 
 func newReader(t *testing.T, root string) *reader {
@@ -199,6 +200,7 @@ func newReader(t *testing.T, root string) *reader {
 func startReader(root string) *reader {
 	program := &reader{
 		hot: filepath.Join(root, "hot"), seen: tree{}, taken: tree{}, rejections: map[string]int{},
+		evidence: Evidence{"listeners": {"now", "digest"}},
 	}
 	program.look()
 	return program
@@ -261,7 +263,7 @@ func (r *reader) Live(resources []Resource) (map[string]string, error) {
 	return live, nil
 }
 
-func (r *reader) Evidence() Evidence { return Evidence{"listeners": {"now", "digest"}} }
+func (r *reader) Evidence() Evidence { return r.evidence }
 
 func (r *reader) Versions(resources []Resource) (map[string]string, error) {
 	if err := r.answers(); err != nil {

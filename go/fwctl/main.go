@@ -25,8 +25,9 @@ const usage = `fwctl VERB
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
-  probe [without-envoy] [known=EVIDENCE]
-                               report what is live, as one JSON object, or all but what agents see of Envoy;
+  probe [without-envoy] [quick] [known=EVIDENCE]
+                               report what is live, as one JSON object: all of it, or all but what agents see of
+                               Envoy, or only what Envoy shows quickly, and the names of the rest;
                                EVIDENCE is from an earlier report, and saves reading what has not changed since
   suppressed                   report how many refusals the program has counted and tells of in no line
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
@@ -77,7 +78,9 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return answer(probe(root, sibling, sibling.program(known), !slices.Contains(rest, "without-envoy")))
+		return answer(probe(root, sibling, sibling.program(known), Thoroughness{
+			envoy: !slices.Contains(rest, "without-envoy"), quick: slices.Contains(rest, "quick"),
+		}))
 	case "suppressed":
 		return answerUnless(sibling.program(nil).Suppressed())
 	case "lookup":

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 
@@ -15,7 +17,8 @@ import (
 type Report struct {
 	Sibling     string              `json:"sibling"`
 	Build       string              `json:"build"`
-	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
+	Live        map[string]string   `json:"live"`             // resource -> digest of the loaded content
+	Unread      []string            `json:"unread,omitempty"` // resources left out by a quick probe
 	Evidence    Evidence            `json:"evidence,omitempty"`
 	Connections int                 `json:"connections"`
 	Telemetry   Telemetry           `json:"telemetry"`
@@ -33,22 +36,49 @@ type Report struct {
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
 
+// Thoroughness says what a probe reports: what agents see of Envoy, or not; and everything that is live, or only what
+// is quickly read.
+type Thoroughness struct{ envoy, quick bool }
+
+// longToRead is the size of a file, in octets, from which on Envoy takes longer to print what it has loaded than
+// another probe takes.
+const longToRead = 2 << 20
+
+// quicklyRead returns the resources that a program shows at once, and the names of all others: those with a large file
+// of which nothing is known yet.
+func quicklyRead(root string, resources []Resource, known Evidence) ([]Resource, []string) {
+	quick, unread := []Resource{}, []string{}
+	for _, each := range resources {
+		info, err := os.Stat(filepath.Join(root, "hot", each.Path))
+		if _, read := known[each.Name]; each.Envoy != nil && !read && err == nil && info.Size() > longToRead {
+			unread = append(unread, each.Name)
+		} else {
+			quick = append(quick, each)
+		}
+	}
+	return quick, unread
+}
+
 // probe collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
-func probe(root string, sibling Sibling, program Program, envoy bool) Report {
+func probe(root string, sibling Sibling, program Program, how Thoroughness) Report {
 	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
 	report.Network = networkDifferences(sibling)
 	refused, refusedError := refusedSources()
 	report.Refused = refused
-	report.AgentsSee = agentsSee(root, sibling, envoy)
+	report.AgentsSee = agentsSee(root, sibling, how.envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Restarts, _ = readRestarts(root) // that it can't be read is among the processes
 	report.Processes = orUnreadable(processDifferences(processes, root, sibling))
-	live, err := program.Live(sibling.Resources)
+	read := sibling.Resources
+	if how.quick {
+		read, report.Unread = quicklyRead(root, read, program.Evidence())
+	}
+	live, err := program.Live(read)
 	if err == nil {
 		report.Live, report.Evidence = live, program.Evidence()
 		report.Build, err = program.Build()

@@ -24,7 +24,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	report := probe(root, withResources(newResolver()), newReader(t, root), true)
+	report := probe(root, withResources(newResolver()), newReader(t, root), Thoroughness{envoy: true})
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
@@ -57,7 +57,7 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	program := newReader(t, root)
 	program.broken = errors.New("no answer")
 
-	report := probe(root, withResources(newResolver()), program, true)
+	report := probe(root, withResources(newResolver()), program, Thoroughness{envoy: true})
 
 	if report.Live == nil || len(report.Live) > 0 {
 		t.Errorf("live %#v", report.Live)
@@ -76,7 +76,7 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 	root, _ := newVolume(t)
 	write(t, root, tree{"state/restarts.json": "["})
 
-	report := probe(root, withResources(newResolver()), newReader(t, root), true)
+	report := probe(root, withResources(newResolver()), newReader(t, root), Thoroughness{envoy: true})
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -87,6 +87,33 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 	}
 }
 
+// A quick probe leaves out what takes long to print, says so, and reports the rest. What is known takes no time.
+func TestQuickProbe(t *testing.T) {
+	inNetwork(t)
+	root, _ := newVolume(t)
+	large := strings.Repeat(" ", longToRead+1)
+	write(t, root, tree{"hot/" + listeners: large, "hot/" + added: large}) // what is hashed is never printed
+	program := newReader(t, root)
+	program.evidence = nil
+
+	report := probe(root, withResources(newResolver()), program, Thoroughness{quick: true})
+
+	names := slices.Sorted(maps.Keys(report.Live))
+	if !slices.Equal(report.Unread, []string{"listeners"}) || !slices.Equal(names, []string{"names", "routes"}) {
+		t.Errorf("unread %q, live %q", report.Unread, names)
+	}
+	if report.Error != "" {
+		t.Error(report.Error)
+	}
+	if whole := probe(root, withResources(newResolver()), program, Thoroughness{}); len(whole.Live) != 3 || whole.Unread != nil {
+		t.Errorf("live %v, unread %q", whole.Live, whole.Unread)
+	}
+	quick, unread := quicklyRead(root, resources, Evidence{"listeners": {"s", "d"}})
+	if len(quick) != len(resources) || len(unread) > 0 {
+		t.Errorf("known: quick %v, unread %q", quick, unread)
+	}
+}
+
 // A part of the network that can't be read is a difference in the report, never none.
 func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	inNetwork(t)
@@ -94,7 +121,7 @@ func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	resolver := newResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := probe(root, withResources(resolver), newReader(t, root), true)
+	report := probe(root, withResources(resolver), newReader(t, root), Thoroughness{envoy: true})
 
 	if !slices.ContainsFunc(report.Network, func(text string) bool {
 		return strings.HasPrefix(text, "unreadable: settings: ") && strings.Contains(text, "nonexistent")
@@ -144,7 +171,7 @@ func TestHealthOfSomethingElse(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			inNetwork(t)
-			if report := probe(root, withResources(newResolver()), program, true); report.Unhealthy != each.wanted || report.Error != "" {
+			if report := probe(root, withResources(newResolver()), program, Thoroughness{envoy: true}); report.Unhealthy != each.wanted || report.Error != "" {
 				t.Errorf("the probe says %q, %q", report.Unhealthy, report.Error)
 			}
 		})

@@ -24,6 +24,8 @@ from devkit.tampering import TAMPERINGS, WITH_ANOTHER_RUNTIME, Tampering
 from devkit.waiting import until
 
 ENVOY, COREDNS = "envoy", "coredns"
+LONG_TO_READ = 2 << 20
+"""The size of a file from which on a quick look leaves out what Envoy has loaded of it (go/fwctl/probe.go)."""
 ANEW = {"create", "replace", "recreate-networks"}
 
 
@@ -118,6 +120,26 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     assert firewall.current()
     firewall.settings.write_text(before)
     firewall.run()
+
+
+def test_many_rules_are_proven_as_well(hand: Hand) -> None:
+    """`run` looks quickly first, but calls no Envoy current that has not shown all of its rules."""
+    firewall, file = hand.firewall, "hot/lds/listeners.json"
+    before = firewall.settings.read_text()
+    firewall.write(*(f"host{number}.test" for number in range(3000)))
+    firewall.run()
+    right = hand.read(ENVOY)[file]
+    assert len(right) > LONG_TO_READ
+    hand.write(ENVOY, "hot/lds/other.json", right.replace(b"host7.test", b"evil.test"))
+    hand.move(ENVOY, "hot/lds/other.json", file)
+    until(lambda: {each[2] for each in firewall.drift().findings} == {file, "listeners"})
+    hand.write(ENVOY, file, right)  # in place: Envoy looks at renames only
+    assert firewall.drift().findings == {(ENVOY, "live", "listeners", "tamper", "commit")}
+    done = firewall.run()
+    assert "commit hot files to envoy" in done.err
+    assert firewall.drift().expect().findings == set()
+    firewall.settings.write_text(before)
+    firewall.call("reload").expect()
 
 
 def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:

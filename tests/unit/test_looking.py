@@ -66,10 +66,10 @@ class Waiting(MemoryEngine):
         self.happened = threading.Event()
         self.happened.set()
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """Wait, then ask."""
         assert self.happened.wait(10)
-        return super().probe(container, envoy=envoy)
+        return super().probe(container, envoy=envoy, quick=quick)
 
 
 def test_what_is_desired_is_rendered_while_programs_answer(release: Release) -> None:
@@ -147,9 +147,9 @@ class Starting(Flapping):
     ready_after: int | None = None
     starts_for = 1_000_000
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """Answer once it is ready."""
-        found = super().probe(container, envoy=envoy)
+        found = super().probe(container, envoy=envoy, quick=quick)
         if found.claimed or self.inside(ENVOY).id != container:
             return found
         self.questions += 1
@@ -188,9 +188,9 @@ class Early(Starting):
     early = 0
     ready_after = 0
 
-    def probe(self, container: str, *, envoy: bool = True) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """Say so, so many times."""
-        found = super().probe(container, envoy=envoy)
+        found = super().probe(container, envoy=envoy, quick=quick)
         if self.inside(COREDNS).id != container or self.early <= 0:
             return found
         self.early -= 1
