@@ -123,9 +123,9 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
 def _glibc_folder() -> Path:
     """Return the folder of this process's C library, from its memory map (proc(5))."""
     for line in Path("/proc/self/maps").read_text().splitlines():
-        path = Path(line.split(maxsplit=5)[-1])
-        if path.name.startswith(("libc.so", "libc-2")):
-            return path.parent
+        folder, _, name = line.split(maxsplit=5)[-1].rpartition("/")
+        if name.startswith(("libc.so", "libc-2")):
+            return Path(folder)
     raise SettingsError(
         "envoy-not-bundled",
         "The bundled Envoy needs glibc, and this Python does not use it.",

@@ -1,7 +1,7 @@
 """A run that ends at any call of any plan: the old siblings keep serving, and the next run completes the work."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -84,12 +84,14 @@ def _blueprint(engine: MemoryEngine, release: Release, rules: tuple[str, ...], *
     return stacks.blueprint(engine.facts(), *rules, release=release, **settings)
 
 
-def _prepared(scenario: Scenario, release: Release) -> MemoryEngine:
-    memory = MemoryEngine()
+def _points(scenario: Scenario, release: Release) -> Iterator[tuple[int, MemoryEngine]]:
+    """Yield the number of each call at which a run may end, and the engine as it is before that run."""
+    prepared = MemoryEngine()
     if scenario.before is not None:
-        stacks.converged(memory, _blueprint(memory, release, **scenario.before))
-        scenario.tamper(memory)
-    return memory
+        stacks.converged(prepared, _blueprint(prepared, release, **scenario.before))
+        scenario.tamper(prepared)
+    for point in count(1):
+        yield point, copy.deepcopy(prepared)
 
 
 def _forget_lock(memory: MemoryEngine) -> None:
@@ -104,8 +106,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
 ) -> None:
     """At every point, agents that were served are still served, and one more run makes everything current."""
     scenario = SCENARIOS[name]
-    for point in count(1):
-        memory = _prepared(scenario, release)
+    for point, memory in _points(scenario, release):
         wanted = _blueprint(memory, release, **scenario.wanted)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
@@ -134,8 +135,7 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
     """After a run killed at any call, nothing is changed before all images are available."""
     scenario = SCENARIOS["an upgrade of both"]
     pulled = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
-    for point in count(1):
-        memory = _prepared(scenario, release)
+    for point, memory in _points(scenario, release):
         engine = Faulty(memory, WRITES)
         engine.arm(Fault.KILL, point)
         with suppress(Killed):
@@ -168,8 +168,7 @@ def _everything(memory: MemoryEngine) -> object:
 @pytest.mark.parametrize("fault", list(Fault))
 def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
     """An interrupted `down` is completed by the next `down`, or reverted by the next `run`."""
-    for point in count(1):
-        memory = _prepared(Scenario(ONE, ONE), release)
+    for point, memory in _points(Scenario(ONE, ONE), release):
         wanted = _blueprint(memory, release, **ONE)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
