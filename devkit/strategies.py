@@ -23,13 +23,16 @@ OPAQUE = (
 NETWORK = "192.0.2.8/30"
 """Each of its addresses has a name."""
 
+AT_ADDRESSES = (*OPAQUE, (Protocol.HTTPS, 8443, None), (Protocol.HTTP, 8081, None))
+"""What rules for addresses are for, which forward everything as well."""
+
 NAMED = (Protocol.HTTPS, Protocol.HTTP)
 """Protocols that name the host."""
 
 CONNECTIONS = tuple(
     (protocol, port)
     for protocol in Protocol
-    for port in sorted({*PORTS, *(first for _, first, _ in OPAQUE), 9001})
+    for port in sorted({*PORTS, *(first for _, first, _ in AT_ADDRESSES), 9001})
 )
 """What an agent may try with a name: a protocol and a port."""
 
@@ -57,7 +60,7 @@ def _opaque() -> st.SearchStrategy[Rule]:
 
 def _network() -> st.SearchStrategy[Rule]:
     """Networks are the same below each name: two that overlap would contradict each other."""
-    return st.builds(_of_network, names(), st.sampled_from(OPAQUE))
+    return st.builds(_of_network, names(), st.sampled_from(AT_ADDRESSES))
 
 
 def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
@@ -69,11 +72,15 @@ def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
 def _denying() -> st.SearchStrategy[Rule]:
     return st.builds(
         lambda name, subtree, protocol, port: Rule(Destination(name, subtree), protocol, port, action=Action.DENY),
-        names(),
+        names() | names().map(_of_an_address),
         st.booleans(),
         st.none() | st.sampled_from(Protocol),
         st.none() | st.sampled_from(PORTS),
     )
+
+
+def _of_an_address(below: str) -> str:
+    return f"192-0-2-9.{below}"
 
 
 def _allowing() -> st.SearchStrategy[Rule]:
@@ -108,10 +115,13 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
         destination = Destination(name, chosen.random() < _SUBTREES)
         private = len(name) % 2 == 0
         if chosen.random() < _OPAQUE:
-            protocol, first, last = chosen.choice(OPAQUE)
             if chosen.random() < _NETWORKS:
-                entries.append(_of_network(name, (protocol, first, last)))
+                entries.append(_of_network(name, chosen.choice(AT_ADDRESSES)))
+                denied = Destination(_of_an_address(name), subtree=False)
+                if chosen.random() < _DENIALS:
+                    entries.append(Rule(denied, chosen.choice((None, *Protocol)), None, action=Action.DENY))
                 continue
+            protocol, first, last = chosen.choice(OPAQUE)
             exact = Destination(name, subtree=False)
             entries.append(Rule(exact, protocol, first, allow_private=private, last_port=last))
             continue

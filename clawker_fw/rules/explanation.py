@@ -15,7 +15,7 @@ from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
 
 _MOST_NEAR = 5
@@ -188,7 +188,9 @@ def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near
     for rule in rules.rules:
         if not rule.covers(target.name):
             continue
-        matches, has_ended = rule.matches(target.protocol.transport, target.port), rule in ended
+        has_ended, datagrams = rule in ended, target.protocol is Protocol.UDP
+        anything = rule.opaque and not datagrams and rule.matches(Protocol.TCP, target.port)
+        matches = anything or rule.matches(target.protocol.transport, target.port)
         if rule.denies and (has_ended or not matches):
             continue
         if has_ended:

@@ -6,7 +6,8 @@ decides. `decide` says just that, for one connection. Everything else is a walk 
 list, Envoy's server names and its virtual hosts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -35,16 +36,22 @@ class Decision:
         return self.reason is None
 
 
+_NEVER = math.inf
+
+
 class Scope(NamedTuple):
     """What is decided for a name, or for the names below it.
 
     `inherited` is what names above it allow here, and `own` what its own rules decide: each value is a rule that
     allows something, or one that denies what is inherited. `denies` says whether any of its own rules denies.
+    `ends` says until when each of these is allowed at all, in seconds since 1970: a rule that ends gives way to
+    the next one that is not more specific, until one denies.
     """
 
     inherited: Allowed
     own: Mapping[Key, Rule]
     denies: bool
+    ends: Mapping[Key, float]
 
     @property
     def allowed(self) -> Allowed:
@@ -57,25 +64,16 @@ class Scope(NamedTuple):
     @property
     def resolves(self) -> bool:
         """Whether anything is allowed."""
-        return bool(self._allowing())
+        return bool(self.ends)
 
     @property
     def until(self) -> int | None:
-        """When nothing is allowed any more, in seconds since 1970. A rule that ends gives way to one above it."""
-        last = 0
-        for rule in self._allowing():
-            if rule.until is None:
-                return None
-            last = max(last, rule.until)
-        return last
+        """When nothing is allowed any more, in seconds since 1970, or None if something always will be."""
+        last = max(self.ends.values(), default=0.0)
+        return None if last == _NEVER else int(last)
 
-    def _allowing(self) -> Sequence[Rule]:
-        """Return the rules that allow anything, also those that give way to another one."""
-        if not self.denies:
-            return (*self.own.values(), *self.inherited.values())
-        denied = {key for key, rule in self.own.items() if rule.denies}
-        every = (*self.own.items(), *self.inherited.items())
-        return [rule for key, rule in every if key not in denied]
+
+_NOTHING = Scope({}, {}, denies=False, ends={})
 
 
 class Point(NamedTuple):
@@ -117,7 +115,8 @@ class Policy:
         for rules in self._nearest(name):
             matching = [rule for rule in rules if rule.matches(transport, port)]
             if matching:
-                decisive = next((rule for rule in matching if rule.denies), matching[0])
+                denying = (rule for rule in rules if any(rule.prevails_over(each, port) for each in matching))
+                decisive = next(denying, matching[0])
                 return Decision(decisive, Reason.DENIED if decisive.denies else None)
         return None
 
@@ -170,37 +169,61 @@ class Policy:
     def _exceptions(self) -> dict[Key, dict[Rule, list[str]]]:
         found: dict[Key, dict[Rule, list[str]]] = {}
         for point in (each for each in self._points if each.at.denies):
-            inherited = point.below.inherited
-            otherwise = ({**inherited, **point.below.allowed}, inherited)
-            for (pattern, scope), allowing in zip(point.patterns, otherwise, strict=True):
+            above = list(self._allowing_above(point.name))
+            own = [
+                (rule, key) for rule in self._subtree.get(point.name, ()) if not rule.denies for key in rule.keys
+            ]
+            for (pattern, scope), allowing in zip(point.patterns, ([*own, *above], above), strict=True):
                 allowed = scope.allowed
-                for key, rule in allowing.items():
+                for rule, key in allowing:
                     if key not in allowed:
                         found.setdefault(key, {}).setdefault(rule, []).append(pattern)
         return found
 
+    def _allowing_above(self, name: str) -> Iterator[tuple[Rule, Key]]:
+        """Yield what each rule for a subtree with a name in it allows there, as far as no rule between denies it.
+
+        Also what nearer rules allow as well: connections may be older than these.
+        """
+        denying: list[Rule] = []
+        for above in _above(name):
+            rules = self._subtree.get(above, ())
+            denying += [rule for rule in rules if rule.denies]
+            for rule in rules:
+                yield from ((rule, key) for key in rule.keys if not any(each.matches(*key) for each in denying))
+
     @cached_property
-    def opaque(self) -> Mapping[str, Allowed]:
-        """All that is allowed at each name that needs an address of its own: something is forwarded as it is."""
+    def opaque(self) -> Collection[str]:
+        """The names that need an address of their own: something is forwarded as it is."""
         names = {name for rule in self.rules.opaque for name in rule.names}
-        return {
-            point.name: point.at.allowed
-            for point in self._points
-            if point.name in names and any(rule.opaque for rule in point.at.own.values())
-        }
+        return {name for name in names if any(rule.opaque for rule in self.at(name).own.values())}
+
+    def allowed_at(self, names: Iterable[str]) -> Mapping[str, Allowed]:
+        """Return all that is allowed at each of these names at which anything is."""
+        return {name: allowed for name in names if (allowed := self.at(name).allowed)}
+
+    def at(self, name: str) -> Scope:
+        """Return what is decided at a name, whether it has rules of its own or is only below one that has."""
+        if name in self._by_name:
+            return self._by_name[name].at
+        return next((self._by_name[each].below for each in _above(name) if each in self._by_name), _NOTHING)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Point]:
+        return {point.name: point for point in self._points}
 
     def _walk(self) -> Iterator[Point]:
-        within = {"": Scope({}, {}, denies=False)}
+        within = {"": _NOTHING}
         for name in sorted({**self._exact, **self._subtree}, key=_depth):
             parent = name.partition(".")[2]
             if parent not in within:
                 within[parent] = next(within[each] for each in _above(parent) if each in within)
             above = within[parent]
             exact, subtree = self._exact.get(name, ()), self._subtree.get(name, ())
-            below = _scope(above.inherited, subtree) if subtree else above
-            at = _scope(above.inherited, subtree, exact) if exact else below
+            below = _scope(above, subtree) if subtree else above
+            at = _scope(above, subtree, exact) if exact else below
             if subtree:
-                within[name] = Scope(below.allowed, {}, denies=False)
+                within[name] = Scope(below.allowed, {}, denies=False, ends=below.ends)
             yield Point(name, at, below)
 
     def _nearest(self, name: str) -> Iterator[Sequence[Rule]]:
@@ -221,19 +244,25 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _scope(inherited: Allowed, *groups: Iterable[Rule]) -> Scope:
-    """Return what rules decide where `inherited` is allowed by names above, the most specific group last."""
+def _scope(above: Scope, *groups: Iterable[Rule]) -> Scope:
+    """Return what rules decide within what is decided above them, the most specific group last."""
+    inherited, ends = above.inherited, dict(above.ends)
     own: dict[Key, Rule] = {}
     denies = False
     for rules in groups:
         for rule in rules:
             if not rule.denies:
+                end = _NEVER if rule.until is None else rule.until
                 for key in rule.keys:
                     own[key] = rule
+                    ends[key] = max(ends.get(key, 0), end)
         for rule in rules:
             if rule.denies:
-                own |= dict.fromkeys([key for key in (*inherited, *own) if rule.matches(*key)], rule)
+                allowed = {**inherited, **own}
+                for key in [key for key in allowed if rule.prevails_over(allowed[key], key[1])]:
+                    own[key] = rule
+                    ends.pop(key, None)
                 denies = True
     if denies:  # without an inherited rule, nothing is left that has to be denied
         own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
-    return Scope(inherited, own, denies=denies)
+    return Scope(inherited, own, denies=denies, ends=ends)

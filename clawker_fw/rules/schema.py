@@ -164,6 +164,18 @@ class Rule:
         """Whether it is for connections with this transport to this port."""
         return self.transport in {None, transport} and (self.port is None or port in self.ports)
 
+    def prevails_over(self, other: "Rule", port: int) -> bool:
+        """Whether it denies what another rule of the same name, or of one above it, is for on a port.
+
+        What leads to an address is told apart by that alone, but a rule for its written protocol denies it, too.
+        """
+        spoken = other.protocol and other.protocol.transport
+        return (
+            self.denies
+            and (self.port is None or port in self.ports)
+            and self.transport in {None, other.transport, spoken}
+        )
+
     def __str__(self) -> str:
         """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
 

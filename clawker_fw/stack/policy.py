@@ -31,20 +31,22 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     """Return the list for a policy and the slot of Envoy.
 
     Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
-    addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
+    addresses by name, and to virtual ones by number, so another slot of Envoy changes two values. A name that has
+    a number is answered with its own address as long as anything is allowed there.
     """
-    numbers, opaque = dict(addresses.numbers.names), policy.opaque
+    numbers = dict(addresses.numbers.names)
+    served = policy.allowed_at(numbers)
     bases = {_ENVOY: str(addresses.envoy(envoy_slot))}
-    if opaque:
+    if served:
         bases[_VIRTUAL] = str(addresses.virtual(envoy_slot, 0))
     names: dict[str, dict[str, str | int]] = {}
     for point in policy.points():
-        entry = _decision("at", point.at)
-        if point.name in opaque:
-            entry |= {"at": _VIRTUAL, "at_number": numbers[point.name]}
+        names[point.name] = _decision("at", point.at)
         if point.below.own or point.below.denies:
-            entry |= _decision("below", point.below)
-        names[point.name] = entry
+            names[point.name] |= _decision("below", point.below)
+    for name in served:
+        entry = names.setdefault(name, _decision("at", policy.at(name)))
+        entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
     document = {"ttl": TTL, "addresses": bases, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 

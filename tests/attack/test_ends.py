@@ -110,9 +110,10 @@ def _head(connection: socket.socket) -> list[str]:
 class Agent:
     """A connection of an agent, which is kept busy or left alone."""
 
-    def __init__(self, proxy: Resolving, content: bytes) -> None:
-        """Connect, and say what is wanted."""
-        self.socket = socket.create_connection(("127.0.0.1", proxy.ports[PORT]), timeout=10)
+    def __init__(self, proxy: Resolving, content: bytes, own: str = "") -> None:
+        """Connect, or to a name's `own` address, and say what is wanted."""
+        place = (str(proxy.virtual[own]), PORT) if own else ("127.0.0.1", proxy.ports[PORT])
+        self.socket = socket.create_connection(place, timeout=10)
         self.socket.sendall(content)
 
     def echoes(self) -> bool:
@@ -139,9 +140,9 @@ class Agent:
         return True
 
 
-def tunnel(proxy: Resolving, host: str) -> Agent:
+def tunnel(proxy: Resolving, host: str, own: str = "") -> Agent:
     """Return an open tunnel."""
-    agent = Agent(proxy, f"GET /tunnel HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}\r\n".encode())
+    agent = Agent(proxy, f"GET /tunnel HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}\r\n".encode(), own)
     assert agent.socket.recv(4096).startswith(b"HTTP/1.1 101 ")
     return agent
 
@@ -276,6 +277,35 @@ def test_a_denied_name_ends_what_its_subtree_allowed(proxy: Resolving, origin: O
         each.socket.settimeout(WITHIN - DRAIN_SECONDS)
         assert not each.socket.recv(1)
     assert all(each.echoes() for each in (*after, *kept))
+
+
+def test_a_denied_name_ends_what_an_outer_subtree_allowed(proxy: Resolving, origin: Origin) -> None:
+    """A connection may be older than the nearer rule that allows its name by now."""
+    ending, kept = tunnel(proxy, "a.below.test"), tunnel(proxy, "kept.test")
+    nearer = {"dst": ".a.below.test", "proto": "http", "port": PORT}
+    apply(proxy, *KEPT, nearer)
+    assert ending.echoes()
+    begun = apply(proxy, *KEPT, nearer, {"dst": "a.below.test", "action": "deny"})
+    until(lambda: "a.below.test/tunnel" in origin.ended, WITHIN)
+    assert origin.ended["a.below.test/tunnel"] - begun < WITHIN
+    assert not ending.echoes()
+    assert kept.echoes()
+
+
+def test_a_name_s_own_address_outlives_the_rule_that_needed_it(proxy: Resolving, origin: Origin) -> None:
+    """With its ssh rule removed, the http rule of a name goes on there, for what is open and what is new."""
+    ssh = {"dst": "gone.test", "proto": "ssh"}
+    apply(proxy, *KEPT, HTTP_RULE, ssh)
+    before = tunnel(proxy, "gone.test", "gone.test")
+    removed = apply(proxy, *KEPT, HTTP_RULE)
+    until(lambda: before.echoes() and time.monotonic() - removed > WITHIN, WITHIN + 5)
+    after = tunnel(proxy, "gone.test", "gone.test")
+    assert after.echoes()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((str(proxy.virtual["gone.test"]), 22), timeout=10)
+    apply(proxy, *KEPT)
+    until(lambda: not before.echoes() and not after.echoes(), WITHIN)
+    assert origin.ended.keys() == {"gone.test/tunnel"}
 
 
 def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:

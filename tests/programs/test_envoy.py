@@ -102,10 +102,10 @@ def _expected(policy: Policy, request: Request) -> set[str]:
 
 def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request]:
     """Return requests for names near the rules, at the address that has a listener for them."""
-    near = names_near(policy.rules)
+    near, served = names_near(policy.rules), policy.allowed_at(proxy.virtual)
     requests = []
     for name in chosen.sample(near, min(len(near), 300)):
-        own = policy.opaque.get(name, {})
+        own = served.get(name, {})
         for protocol, port in CONNECTIONS:
             if protocol is Protocol.UDP:
                 requests += [Request(name, protocol, port, proxy.virtual[name])] if own else []

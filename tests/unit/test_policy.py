@@ -1,5 +1,7 @@
 """The policy: which rule decides, and that every walk over the tree says the same as `decide`."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 
@@ -195,6 +197,9 @@ def test_what_is_denied_is_an_exception_of_what_allows_it_otherwise(rules: RuleS
                     assert pattern in denied
 
 
+FIRST, SECOND = "2027-01-01T00:00:00Z", "2027-01-02T00:00:00Z"
+
+
 def test_a_name_resolves_until_its_last_rule_ends() -> None:
     """A rule that ends gives way to one above it; a name with a rule without an end never ends."""
     policy = Policy(
@@ -209,6 +214,65 @@ def test_a_name_resolves_until_its_last_rule_ends() -> None:
     )
     days = {point.name: point.at.until and (point.at.until - 1_798_761_600) // 86400 for point in policy.points()}
     assert days == {"w.test": 1, "early.w.test": 1, "late.w.test": 2, "ever.w.test": None, "alone.w.test": 0}
+
+
+@pytest.mark.parametrize(("rules", "days"), [
+    ((".a.test", {"dst": "a.test", "until": FIRST}), None),
+    ((".a.test", {"dst": ".c.a.test", "action": "deny"}, {"dst": "c.a.test", "until": FIRST}), 0),
+    ((".a.test", {"dst": ".b.a.test", "until": FIRST}, {"dst": "c.b.a.test", "port": 8, "until": SECOND}), None),
+    (({"dst": ".a.test", "until": SECOND}, {"dst": "a.test", "action": "deny", "port": 80}), 1),
+])  # fmt: skip
+def test_a_rule_that_ends_gives_way_to_the_next_one(
+    rules: tuple[str | dict[str, object], ...], days: int | None
+) -> None:
+    """It may be one of the same name, or a name far above, as long as none between them denies."""
+    until = list(Policy(rule_set(*rules)[1]).points())[-1].at.until
+    assert until == (None if days is None else 1_798_761_600 + days * 86400)
+
+
+@settings(deadline=None)
+@given(rule_sets())
+def test_a_name_resolves_exactly_as_long_as_anything_is_allowed(rules: RuleSet) -> None:
+    """At each time, the list says what the rules say that have not ended then."""
+    ending = RuleSet.of(
+        each if each.denies else replace(each, until=(len(each.destination.name) + each.ports[0]) % 4 or None)
+        for each in rules.rules
+    )
+    policy = Policy(ending)
+    for now in range(4):
+        then = Policy(ending.at(now))
+        for name in names_near(rules):
+            scope = policy.at(name)
+            answered = scope.resolves and (scope.until is None or now < scope.until)
+            assert answered == then.resolves(name), (name, now)
+
+
+def test_what_a_rule_for_an_address_forwards_can_be_denied_by_its_protocol() -> None:
+    """Nothing on the wire says what it is, but the rule does."""
+    host = {"dst": "192.0.2.4", "as": "web.test"}
+    for deny, allowed in (({}, False), ({"proto": "https"}, False), ({"proto": "http"}, True)):
+        policy = Policy(rule_set(host, {"dst": "web.test", "action": "deny", **deny})[1])
+        for protocol in (Protocol.HTTPS, Protocol.TCP):
+            assert policy.decide("web.test", protocol, 443).allowed is allowed
+        assert policy.resolves("web.test") is policy.at("web.test").resolves is allowed
+        assert (policy.opaque == {"web.test"}) is allowed
+
+
+def test_a_denied_name_is_an_exception_of_every_subtree_that_allows_it() -> None:
+    """A connection may be older than the rule for the nearer one. Those above a denied one had to end before."""
+    rules = rule_set(
+        ".e.test",
+        {"dst": ".no.e.test", "action": "deny"},
+        ".w.no.e.test",
+        ".sub.w.no.e.test",
+        {"dst": "x.sub.w.no.e.test", "action": "deny"},
+    )[1]
+    found = {str(rule.destination): names for rule, names in Policy(rules).exceptions(Protocol.HTTPS, 443).items()}
+    assert found == {
+        ".e.test": ["no.e.test", "*.no.e.test"],
+        ".w.no.e.test": ["x.sub.w.no.e.test"],
+        ".sub.w.no.e.test": ["x.sub.w.no.e.test"],
+    }
 
 
 def test_a_network() -> None:

@@ -106,7 +106,7 @@ def _proxy(name: str, cluster: str, idle: float, reporting: Reporting | None) ->
 
 def _forwarded(policy: Policy) -> Iterator[tuple[str, int, Rule]]:
     """Yield each name and port with the rule that decides there."""
-    for name, allowed in policy.opaque.items():
+    for name, allowed in policy.allowed_at(policy.opaque).items():
         for (transport, port), rule in allowed.items():
             if transport is Protocol.UDP:
                 yield name, port, rule

@@ -36,8 +36,9 @@ def listeners(
 
     `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
     """
-    apart = sum(each is Protocol.TCP for allowed in policy.opaque.values() for each, _ in allowed) <= MOST_APART
-    for name, allowed in policy.opaque.items():
+    served = policy.allowed_at(addresses.virtual)
+    apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
+    for name, allowed in served.items():
         address = addresses.virtual[name]
         for opaque, ports in _opaque(allowed).items():
             for together in [[port] for port in ports] if apart else [ports]:
