@@ -76,7 +76,9 @@ class RuleSet:
 
     def ending(self, now: float) -> tuple[tuple[str, float], ...]:
         """Return the rules that end, soonest first: each as text without its end, and the seconds left of it."""
-        ends = sorted((rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until)
+        ends = sorted(
+            (rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until is not None
+        )
         return tuple((text, left) for left, text in ends)
 
     @cached_property

@@ -234,6 +234,7 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add", "a.test", "--action", "deny", "--private"), "a rule that denies has a name"),
         (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
         (("add", "a.test", "--until", "soon"), "is not a time"),
+        (("add", "a.test", "--until", "0001-01-01T00:00:00+05:00"), "must be in the years 1970 to 9999"),
         (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
         (("add",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
