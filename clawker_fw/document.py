@@ -1,7 +1,8 @@
 """A YAML document that remembers the line of each value.
 
 The language is YAML 1.1 as PyYAML reads it. Four things that hide mistakes are refused: a duplicate key, an alias,
-a document that is not a mapping, and more than one document.
+a document that is not a mapping, and more than one document. So is a value far inside of others, which no setting
+has.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
 _TEXT = "tag:yaml.org,2002:str"
+_DEEPEST = 20
+_NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises for a scalar that its tag does not fit, like `!!int ""`, or that is too large a number."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,8 @@ class _Reader:
         return f"{self._source}, line {node.start_mark.line + 1}"
 
     def _value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
+        if len(location) > _DEEPEST:
+            raise SettingsError("settings-invalid", f"{self._place(node)}: this value is nested too deeply.")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
@@ -162,7 +168,7 @@ class _Reader:
     def _scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401 - a number, boolean, time, or null
         try:
             return self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except _NOT_A_VALUE as error:
             raise SettingsError(
                 "settings-invalid",
                 f"{self._place(node)}: {node.value!r} is not a value that YAML settings can have.",

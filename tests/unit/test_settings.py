@@ -285,6 +285,11 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
+        ('rules:\n- {dst: a.test, port: !!int ""}\n', 2, "not a value that YAML settings can have"),
+        ("rules:\n- {dst: a.test, until: !!timestamp x}\n", 2, "not a value that YAML settings can have"),
+        ("rules:\n- {dst: a.test, force: !!bool x}\n", 2, "not a value that YAML settings can have"),
+        pytest.param(f"otel:\n  sample: 1{':1' * 200}.5\n", 2, "not a value that YAML", id="a huge number"),
+        pytest.param(f"rules:\n- {'[' * 900}{']' * 900}\n", 2, "nested too deeply", id="deep"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
