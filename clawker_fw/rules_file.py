@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clawker_fw import settings
-from clawker_fw.document import document_of, read_bytes, text_of
+from clawker_fw.document import document_of, read_bytes, resolved, text_of
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.inclusion import joined, sources
 from clawker_fw.rule_edits import Result, Written, placed, written
@@ -58,7 +58,7 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
             f"The rules come from the variable {_VARIABLE}, so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
-    target = path.resolve()
+    target = resolved(path)
     if not write:
         return _edited(path, found, environment, decide, read_bytes(target))
     with _locked(target) as content:

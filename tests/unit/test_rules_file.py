@@ -211,6 +211,15 @@ def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path, monkeypatch: py
     assert raised.value.code == "rules-in-environment"
 
 
+def test_a_loop_of_links_is_not_edited(path: Path) -> None:
+    """It is the error that reading it is."""
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(SettingsError, match="can't be read: ") as raised:
+        add(path, addition("b.test"))
+    assert raised.value.code == "settings-unreadable"
+
+
 def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:
     """A link still leads to the file, whose mode and owner are the old ones."""
     path.write_bytes(b"rules:\r\n- dst: a.test")
