@@ -55,7 +55,8 @@ class RuleSet:
                 found.append(about_the_same(other, rule))
             elif _end(rule) > _end(other):
                 seen[key] = rule
-        if found or (found := list(about_ports(seen.values()))):
+        found += about_ports(seen.values())
+        if found:
             raise ConflictsError(found)
         rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, count, most in (
