@@ -15,7 +15,7 @@ from clawker_fw.cli import given, stack
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
-from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -104,12 +104,17 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
 def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
 
+    All mistakes are shown; other commands show the first ten.
+
     Warns of rules that decide nothing: those that have ended, and those that another rule always denies. No engine
     is needed.
 
     Example: clawker-fw rules check
     """
-    loaded = _loaded(context.obj)
+    try:
+        loaded = _loaded(context.obj)
+    except MistakesError as error:
+        raise error.in_full() from error
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
 

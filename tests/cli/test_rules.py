@@ -107,6 +107,26 @@ def test_all_mistakes_are_told_at_once(no_engine: Command, settings_file: Path) 
     assert "line 4: `rules.prot` is not a setting" in outcome.err
 
 
+@pytest.mark.parametrize(
+    "rules",
+    ["- dst: bad {}\n", "- dst: a{}.test\n- {{dst: a{}.test, allow_private: true}}\n"],
+    ids=["bad", "both"],
+)
+def test_check_shows_the_mistakes_that_other_commands_leave_out(
+    rules: str, no_engine: Command, settings_file: Path
+) -> None:
+    """They show ten, and say where the others are shown."""
+    settings_file.write_text("rules:\n" + "".join(rules.format(n, n) for n in range(14)))
+    listed, checked = (no_engine("rules", verb) for verb in ("list", "check"))
+    assert (listed.code, listed.out, checked.code, checked.out) == (3, "", 3, "")
+    assert listed.err.count("\n  clawker-fw.yaml, line ") == 10
+    assert "\n  and 4 more; `clawker-fw rules check` shows all\n" in listed.err
+    assert checked.err.count("\n  clawker-fw.yaml, line ") == 14
+    assert "more" not in checked.err
+    logged = no_engine("--log-format", "json", "rules", "check").err
+    assert len(json.loads(logged)["context"]) == 14
+
+
 def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:
     """The file is edited, and the running stack follows, once; `status` agrees."""
     command("run")

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw import settings
 from clawker_fw.document import parse
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 
 Write = Callable[[str], Path]
@@ -330,12 +330,14 @@ def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
 
 
 def test_several_mistakes_are_told_at_once(write: Write) -> None:
-    """Up to ten mistakes are listed at once."""
+    """Up to ten mistakes are listed at once, and all where that is wanted."""
     rules = "".join(f"  - dst: 'bad {number}'\n" for number in range(12))
     error = refused(write(f"rules:\n{rules}"))
     assert "12 mistakes" in error.message
     assert len(error.context) == 11
-    assert error.context[-1] == "and 2 more"
+    assert error.context[-1] == "and 2 more; `clawker-fw rules check` shows all"
+    assert isinstance(error, MistakesError)
+    assert len(error.in_full().context) == 12
 
 
 def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
