@@ -17,16 +17,21 @@ from clawker_fw.document import Document, document_of, read_regular, read_text, 
 from clawker_fw.errors import SettingsError
 
 KEY = "include"
-_KEYS = (KEY, "rules")
+_RULES = "rules"
+_KEYS = (KEY, _RULES)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file with settings, its text, and the files that it includes, as it names them."""
+    """A file with settings, its text, and the files that it includes, as it names them.
+
+    `origins` are the places of its rules if the text is not written yet: its lines don't exist.
+    """
 
     path: Path
     text: str
     includes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 def sources(path: Path) -> tuple[Source, ...]:
@@ -101,14 +106,14 @@ def joined(read: Sequence[Source]) -> Document:
     for each in others:
         _require_rules_alone(each)
     rules: list[Any] = []
-    places = {location: place for location, place in first.places.items() if location[:1] != ("rules",)}
+    places = {location: place for location, place in first.places.items() if location[:1] != (_RULES,)}
     for each in (first, *others):
-        own = each.values.get("rules", [])
+        own = each.values.get(_RULES, [])
         if not isinstance(own, list):
-            raise SettingsError("settings-invalid", f"{each.place(('rules',))}: `rules` must be a list.")
+            raise SettingsError("settings-invalid", f"{each.place((_RULES,))}: `rules` must be a list.")
         places |= dict(_moved(each, len(rules)))
         rules += own
-    return replace(first, values={**first.values, "rules": rules}, places=places)
+    return replace(first, values={**first.values, _RULES: rules}, places=places)
 
 
 def _followed(source: Source) -> Document:
@@ -120,14 +125,17 @@ def _followed(source: Source) -> Document:
             f"{document.place((KEY,))}: `{KEY}` must be written without escapes.",
             hint=f"Write it as `{KEY}: [team.yaml]`.",
         )
-    return document
+    if not source.origins:
+        return document
+    places = {location: place for location, place in document.places.items() if location[:1] != (_RULES,)}
+    return replace(document, places=places | {(_RULES, at): place for at, place in enumerate(source.origins)})
 
 
 def _moved(document: Document, by: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield the places of a document's rules, each of which is `by` positions further in the joined list."""
     for location, place in document.places.items():
-        if location[:1] == ("rules",) and len(location) > 1:
-            yield ("rules", int(location[1]) + by, *location[2:]), place
+        if location[:1] == (_RULES,) and len(location) > 1:
+            yield (_RULES, int(location[1]) + by, *location[2:]), place
 
 
 def _require_rules_alone(document: Document) -> None:

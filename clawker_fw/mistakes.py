@@ -89,7 +89,7 @@ def contradicting(error: ConflictsError) -> SettingsError:
         return SettingsError(
             "rules-contradict",
             f"{found[0]}.",
-            context=[only.first.place, only.second.place],
+            context=tuple(dict.fromkeys((only.first.place, only.second.place))),
             hint="Keep one of the two.",
         )
     return MistakesError(

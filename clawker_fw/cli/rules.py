@@ -72,6 +72,7 @@ DryRunOption = Annotated[
 ]
 
 _LOCK_WAIT = "30s"
+_HERE = "the command line"
 
 _OPTIONS = {
     "add `force: true` to the rule": "use `--force`",
@@ -328,7 +329,7 @@ def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, A
 
     values = _named(name, protocol, port) | fields
     try:
-        return RuleEntry.model_validate(values).rule()
+        return RuleEntry.model_validate(values).rule(_HERE)
     except ValidationError as error:
         sentence = "; ".join(map(mistake, error.errors(include_url=False)))
         for field, option in _OPTIONS.items():

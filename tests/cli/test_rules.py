@@ -384,6 +384,41 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
 
 
+def test_a_rule_that_contradicts_another_is_named_with_its_origin(
+    no_engine: Command, settings_file: Path, tmp_path: Path
+) -> None:
+    """It is the command line, standard input or an imported file; the settings file has no such line."""
+    claims = "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443"
+    line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "
+    entry = "rules:\n  - {dst: a.test, proto: tcp, port: 443}\n"
+    (tmp_path / "old.yaml").write_text(f"\n{entry}")
+    for arguments, origin in (
+        (("add", "tcp://a.test:443"), "the command line"),
+        (("import", "-"), "standard input, line 2"),
+        (("import", "old.yaml"), "old.yaml, line 3"),
+    ):
+        outcome = no_engine("rules", *arguments, stdin=entry)
+        assert (outcome.code, outcome.out) == (3, "")
+        assert outcome.err.startswith(f"{line}{origin}\n  clawker-fw.yaml, line 2\n")
+    both = no_engine("rules", "add", "tcp://new.test:443", "new.test")
+    assert both.err.splitlines() == [
+        f"error[rules-contradict]: the command line: {claims.replace('a.test', 'new.test')}.",
+        "  the command line",
+        "hint: Keep one of the two.",
+    ]
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_an_import_tells_all_contradictions(no_engine: Command, settings_file: Path) -> None:
+    """No other command could show the ones that are left out: the settings file does not have them."""
+    settings_file.write_text("rules:\n" + "".join(f"- dst: a{n}.test\n" for n in range(14)))
+    entries = "".join(f"- {{dst: a{n}.test, proto: tcp, port: 443}}\n" for n in range(14))
+    outcome = no_engine("rules", "import", "-", stdin=f"rules:\n{entries}")
+    assert outcome.code == 3
+    assert [f"standard input, line {n + 2}\n" in outcome.err for n in range(14)] == [True] * 14
+    assert "more" not in outcome.err
+
+
 def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
