@@ -1,10 +1,14 @@
 """A YAML document that remembers the line of each value.
 
 The language is YAML 1.1 as PyYAML reads it. Four things that hide mistakes are refused: a duplicate key, an alias,
-a document that is not a mapping, and more than one document.
+a document that is not a mapping, and more than one document. So is a value far inside of others, which no setting
+has.
 """
 
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
 _TEXT = "tag:yaml.org,2002:str"
+_DEEPEST = 20
+_NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises for a scalar that its tag does not fit, like `!!int ""`, or that is too large a number."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,46 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         SettingsError: when the file can't be read.
     """
-    try:
+    with _reading(path):
         return path.read_bytes()
+
+
+def read_regular(path: Path) -> str:
+    """Read a settings file that must be a regular one: a pipe might keep its reader waiting, a device never end.
+
+    Raises:
+        SettingsError: when it is none, or can't be read.
+    """
+    with _reading(path), open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise SettingsError("settings-unreadable", f"{path} is not a regular file.")
+        return text_of(file.read(), path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without links, of a file that may not exist.
+
+    Raises:
+        SettingsError: when the links lead nowhere, or it can't be a path at all.
+    """
+    with _reading(path):
+        return path.resolve()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a path into the error about it."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise SettingsError(
             "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
         ) from error
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a null character; a loop of links, before Python 3.13
         raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
 
 
@@ -153,6 +193,8 @@ class _Reader:
         return f"{self._source}, line {node.start_mark.line + 1}"
 
     def _value(self, node: yaml.Node, location: Location) -> Any:  # noqa: ANN401 - YAML holds anything
+        if len(location) > _DEEPEST:
+            raise SettingsError("settings-invalid", f"{self._place(node)}: this value is nested too deeply.")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
@@ -162,7 +204,7 @@ class _Reader:
     def _scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401 - a number, boolean, time, or null
         try:
             return self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except _NOT_A_VALUE as error:
             raise SettingsError(
                 "settings-invalid",
                 f"{self._place(node)}: {node.value!r} is not a value that YAML settings can have.",

@@ -6,6 +6,7 @@ never prints and never exits.
     FirewallError                      70  a bug, if no subclass fits
     ├── UsageError                      2  an invalid command line
     ├── SettingsError                   3  settings or rules that can't be used
+    │   └── MistakesError               3  they have several mistakes
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
     │   ├── NotFoundError               4  the requested object is not on the engine
     │   └── ConflictError               4  the name is taken
@@ -18,6 +19,8 @@ never prints and never exits.
 
 from collections.abc import Sequence
 from enum import IntEnum
+
+_MOST_SHOWN = 10
 
 
 class ExitCode(IntEnum):
@@ -62,6 +65,21 @@ class SettingsError(FirewallError):
     """The settings or rules can't be used; nothing has been applied."""
 
     exit_code = ExitCode.SETTINGS
+
+
+class MistakesError(SettingsError):
+    """The settings have several mistakes. `context` has as many of them as a person reads."""
+
+    def __init__(self, code: str, message: str, *, mistakes: Sequence[str], hint: str = "") -> None:
+        """Store the parts. Each mistake is a line."""
+        more = len(mistakes) - _MOST_SHOWN
+        rest = [f"and {more:,} more; `clawker-fw rules check` shows all"] if more > 0 else []
+        super().__init__(code, message, context=[*mistakes[:_MOST_SHOWN], *rest], hint=hint)
+        self._mistakes = tuple(mistakes)
+
+    def in_full(self) -> SettingsError:
+        """Return the error with every mistake."""
+        return SettingsError(self.code, self.message, context=self._mistakes, hint=self.hint)
 
 
 class EngineError(FirewallError):

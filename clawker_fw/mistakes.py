@@ -6,11 +6,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from clawker_fw.document import Document
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import MistakesError, SettingsError
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
-
-_MOST_SHOWN = 10
 
 
 def invalid(error: ValidationError, document: Document, model: type[BaseModel]) -> SettingsError:
@@ -23,11 +21,8 @@ def invalid(error: ValidationError, document: Document, model: type[BaseModel]) 
     hint = next((hint for _, _, hint in problems if hint), "")
     if len(sentences) == 1:
         return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
-    return SettingsError(
-        "settings-invalid",
-        f"{document.source} has {len(sentences)} mistakes.",
-        context=_some(sentences),
-        hint=hint,
+    return MistakesError(
+        "settings-invalid", f"{document.source} has {len(sentences)} mistakes.", mistakes=sentences, hint=hint
     )
 
 
@@ -91,14 +86,15 @@ def contradicting(error: ConflictsError) -> SettingsError:
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
         (only,) = error.conflicts
-        sentence, context = found[0], [only.first.place, only.second.place]
-    else:
-        sentence = f"{len(found)} pairs of rules contradict each other"
-        context = _some([f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)])
-    return SettingsError("rules-contradict", f"{sentence}.", context=context, hint="Keep one of the two.")
-
-
-def _some(lines: list[str]) -> list[str]:
-    """Return as many lines as a person reads, and how many there are besides."""
-    more = len(lines) - _MOST_SHOWN
-    return [*lines[:_MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        return SettingsError(
+            "rules-contradict",
+            f"{found[0]}.",
+            context=tuple(dict.fromkeys((only.first.place, only.second.place))),
+            hint="Keep one of the two.",
+        )
+    return MistakesError(
+        "rules-contradict",
+        f"{len(found)} pairs of rules contradict each other.",
+        mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
+        hint="Keep one of the two.",
+    )

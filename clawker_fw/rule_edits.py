@@ -33,7 +33,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What becomes of one rule, and where it is written.
+    """What becomes of one rule, and where it is written, or comes from if it is new.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
     `allowed_by` is another rule that still allows what a removed one did, or some of it.
@@ -127,7 +127,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, 
         same = known.get(_identity(addition.rule), [])
         if not same:
             known[_identity(addition.rule)] = [Written(addition.rule, end)]
-            results.append(Result(Outcome.ADDED, str(addition.rule), position=end))
+            results.append(Result(Outcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
         for each in same:

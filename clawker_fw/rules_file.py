@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clawker_fw import settings
-from clawker_fw.document import document_of, read_bytes, text_of
-from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.inclusion import joined, sources
-from clawker_fw.rule_edits import Result, Written, placed, written
+from clawker_fw.document import document_of, read_bytes, resolved, text_of
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError
+from clawker_fw.inclusion import Source, joined, sources
+from clawker_fw.rule_edits import Outcome, Result, Written, placed, written
 from clawker_fw.settings_file import find
 from clawker_fw.splice import KEY, Edit, spliced
 
@@ -58,7 +58,7 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
             f"The rules come from the variable {_VARIABLE}, so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
-    target = path.resolve()
+    target = resolved(path)
     if not write:
         return _edited(path, found, environment, decide, read_bytes(target))
     with _locked(target) as content:
@@ -74,17 +74,34 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     before = settings.validated(read, found, environment)
     document = joined(read)
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
-    own = document if not others else document_of(read[0].text, path)
-    there = written(list(zip(before.settings.rules, places, strict=True)), len(own.values.get(KEY, [])))
+    own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
+    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
     change, results = decide(there)
     if change.empty:
         return Edited(path, results, before, before, (content, content))
     new = spliced(content.decode(), change, str(path)).encode()
+    kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
+    added = (each.place for each in results if each.outcome is Outcome.ADDED)
     read = (replace(first, text=text_of(new, path)), *others)
-    after = settings.validated(read, found, environment)
+    after = _validated(read, (*kept, *added), found, environment)
     document = document_of(read[0].text, path)
     places = [document.place((KEY, position)) for position in range(len(document.values[KEY]))]
     return Edited(path, placed(results, places), before, after, (content, new))
+
+
+def _validated(
+    read: tuple[Source, ...], origins: tuple[str, ...], found: str, environment: Mapping[str, str]
+) -> settings.Loaded:
+    """Check edited settings. If they are wrong, they won't be written: the error names the origins of the rules.
+
+    All mistakes are told, because no other command can show the rest.
+    """
+    with suppress(SettingsError):
+        return settings.validated(read, found, environment)
+    try:
+        return settings.validated((replace(read[0], origins=origins), *read[1:]), found, environment)
+    except MistakesError as error:
+        raise error.in_full() from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from clawker_fw.cli import given, stack
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
-from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ DryRunOption = Annotated[
 ]
 
 _LOCK_WAIT = "30s"
+_HERE = "the command line"
 
 _OPTIONS = {
     "add `force: true` to the rule": "use `--force`",
@@ -104,12 +105,17 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
 def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
 
+    All mistakes are shown; other commands show the first ten.
+
     Warns of rules that decide nothing: those that have ended, and those that another rule always denies. No engine
     is needed.
 
     Example: clawker-fw rules check
     """
-    loaded = _loaded(context.obj)
+    try:
+        loaded = _loaded(context.obj)
+    except MistakesError as error:
+        raise error.in_full() from error
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
 
@@ -323,7 +329,7 @@ def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, A
 
     values = _named(name, protocol, port) | fields
     try:
-        return RuleEntry.model_validate(values).rule()
+        return RuleEntry.model_validate(values).rule(_HERE)
     except ValidationError as error:
         sentence = "; ".join(map(mistake, error.errors(include_url=False)))
         for field, option in _OPTIONS.items():

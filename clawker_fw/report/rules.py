@@ -31,7 +31,7 @@ def _rule(rule: Rule, now: float) -> dict[str, Any]:
         "port": rule.written_port,
         "action": rule.action.value,
         "allow_private": rule.allow_private,
-        "until": written(rule.until) if rule.until else None,
+        "until": None if rule.until is None else written(rule.until),
         "ended": rule.until is not None and rule.until <= now,
         "note": rule.note,
         "place": rule.place,

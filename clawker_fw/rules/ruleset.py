@@ -55,7 +55,8 @@ class RuleSet:
                 found.append(about_the_same(other, rule))
             elif _end(rule) > _end(other):
                 seen[key] = rule
-        if found or (found := list(about_ports(seen.values()))):
+        found += about_ports(seen.values())
+        if found:
             raise ConflictsError(found)
         rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, count, most in (
@@ -76,7 +77,9 @@ class RuleSet:
 
     def ending(self, now: float) -> tuple[tuple[str, float], ...]:
         """Return the rules that end, soonest first: each as text without its end, and the seconds left of it."""
-        ends = sorted((rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until)
+        ends = sorted(
+            (rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until is not None
+        )
         return tuple((text, left) for left, text in ends)
 
     @cached_property

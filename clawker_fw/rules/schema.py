@@ -186,7 +186,7 @@ class Rule:
         words += [self.protocol or "any", str(self.destination) + ports]
         words += [f"at {self.host}"] if self.host else []
         words += ["private"] if self.allow_private else []
-        words += ["until", written(self.until)] if self.until else []
+        words += [] if self.until is None else ["until", written(self.until)]
         return " ".join(words)
 
 

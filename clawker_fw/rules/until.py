@@ -6,13 +6,17 @@ from datetime import UTC, date, datetime, timedelta
 _EXAMPLE = "write a time with its zone, like `2027-01-31T18:00:00Z`"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FROM_NOW = re.compile(r"(\d{1,6})([smhd])")
+_FIRST = datetime.fromtimestamp(0, UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+"""What can be kept as seconds since 1970, and written with a year of four digits."""
 
 
 def parse_until(value: object) -> datetime:
     """Read a time (RFC 3339). YAML gives a time or text.
 
     Raises:
-        ValueError: when it is none, or one without a zone, which would mean another time on another machine.
+        ValueError: when it is none, one without a zone, which would mean another time on another machine, or one
+            that can't be kept.
     """
     if isinstance(value, str):
         if _FROM_NOW.fullmatch(value.strip()):
@@ -25,6 +29,8 @@ def parse_until(value: object) -> datetime:
         except ValueError:
             raise ValueError(f"{value!r} is not a time; {_EXAMPLE}") from None
     if isinstance(value, datetime) and value.tzinfo is not None:
+        if not _FIRST <= value <= _LAST:  # comparing is possible where converting is not
+            raise ValueError(f"{value!s} must be in the years {_FIRST.year} to {_LAST.year} (UTC)")
         return value.astimezone(UTC).replace(microsecond=0)
     raise ValueError(f"{value!s} {_mistake(value)}; {_EXAMPLE}")
 

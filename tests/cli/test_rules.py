@@ -107,6 +107,26 @@ def test_all_mistakes_are_told_at_once(no_engine: Command, settings_file: Path) 
     assert "line 4: `rules.prot` is not a setting" in outcome.err
 
 
+@pytest.mark.parametrize(
+    "rules",
+    ["- dst: bad {}\n", "- dst: a{}.test\n- {{dst: a{}.test, allow_private: true}}\n"],
+    ids=["bad", "both"],
+)
+def test_check_shows_the_mistakes_that_other_commands_leave_out(
+    rules: str, no_engine: Command, settings_file: Path
+) -> None:
+    """They show ten, and say where the others are shown."""
+    settings_file.write_text("rules:\n" + "".join(rules.format(n, n) for n in range(14)))
+    listed, checked = (no_engine("rules", verb) for verb in ("list", "check"))
+    assert (listed.code, listed.out, checked.code, checked.out) == (3, "", 3, "")
+    assert listed.err.count("\n  clawker-fw.yaml, line ") == 10
+    assert "\n  and 4 more; `clawker-fw rules check` shows all\n" in listed.err
+    assert checked.err.count("\n  clawker-fw.yaml, line ") == 14
+    assert "more" not in checked.err
+    logged = no_engine("--log-format", "json", "rules", "check").err
+    assert len(json.loads(logged)["context"]) == 14
+
+
 def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:
     """The file is edited, and the running stack follows, once; `status` agrees."""
     command("run")
@@ -234,6 +254,7 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add", "a.test", "--action", "deny", "--private"), "a rule that denies has a name"),
         (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
         (("add", "a.test", "--until", "soon"), "is not a time"),
+        (("add", "a.test", "--until", "0001-01-01T00:00:00+05:00"), "must be in the years 1970 to 9999"),
         (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
         (("add",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
@@ -361,6 +382,41 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
         ]
         assert [each["result"] for each in answer["imported"]] == ["differs", "taken", "left out"]
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
+
+
+def test_a_rule_that_contradicts_another_is_named_with_its_origin(
+    no_engine: Command, settings_file: Path, tmp_path: Path
+) -> None:
+    """It is the command line, standard input or an imported file; the settings file has no such line."""
+    claims = "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443"
+    line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "
+    entry = "rules:\n  - {dst: a.test, proto: tcp, port: 443}\n"
+    (tmp_path / "old.yaml").write_text(f"\n{entry}")
+    for arguments, origin in (
+        (("add", "tcp://a.test:443"), "the command line"),
+        (("import", "-"), "standard input, line 2"),
+        (("import", "old.yaml"), "old.yaml, line 3"),
+    ):
+        outcome = no_engine("rules", *arguments, stdin=entry)
+        assert (outcome.code, outcome.out) == (3, "")
+        assert outcome.err.startswith(f"{line}{origin}\n  clawker-fw.yaml, line 2\n")
+    both = no_engine("rules", "add", "tcp://new.test:443", "new.test")
+    assert both.err.splitlines() == [
+        f"error[rules-contradict]: the command line: {claims.replace('a.test', 'new.test')}.",
+        "  the command line",
+        "hint: Keep one of the two.",
+    ]
+    assert settings_file.read_text() == SETTINGS
+
+
+def test_an_import_tells_all_contradictions(no_engine: Command, settings_file: Path) -> None:
+    """No other command could show the ones that are left out: the settings file does not have them."""
+    settings_file.write_text("rules:\n" + "".join(f"- dst: a{n}.test\n" for n in range(14)))
+    entries = "".join(f"- {{dst: a{n}.test, proto: tcp, port: 443}}\n" for n in range(14))
+    outcome = no_engine("rules", "import", "-", stdin=f"rules:\n{entries}")
+    assert outcome.code == 3
+    assert [f"standard input, line {n + 2}\n" in outcome.err for n in range(14)] == [True] * 14
+    assert "more" not in outcome.err
 
 
 def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(

@@ -1,5 +1,6 @@
 """Included files: whose rules count, and what is wrong with them, each told with its own place."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,12 @@ def test_contradictions_name_both_rules(files: Written) -> None:
         ),
         ({"main": "include: team.yaml"}, "settings-invalid", "must be a list of files"),
         ({"main": "include: [5]"}, "settings-invalid", "must be a list of files"),
+        (
+            {"main": 'rules: []\ninclude: ["a\\0b"]'},
+            "include-unreadable",
+            "main.yaml, line 2: an included file can't be used: ",
+        ),
+        ({"main": "include: [.]"}, "include-unreadable", "Is a directory"),
     ],
 )
 def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: str, complaint: str) -> None:
@@ -118,6 +125,46 @@ def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: s
         settings.load(files(**texts), {})
     assert caught.value.code == code
     assert complaint in caught.value.message
+
+
+def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
+    """Nor is it one that can be included."""
+    path = files(main="include: [loop.yaml]\n")
+    loop = path.with_name("loop.yaml")
+    loop.symlink_to(loop)
+    with pytest.raises(SettingsError, match=r"main\.yaml, line 1: .*loop\.yaml can't be read: ") as caught:
+        settings.load(path, {})
+    assert caught.value.code == "include-unreadable"
+    with pytest.raises(SettingsError, match=r"loop\.yaml can't be read: ") as caught:
+        settings.load(loop, {})
+    assert caught.value.code == "settings-unreadable"
+
+
+def test_only_a_regular_file_is_included(files: Written) -> None:
+    """Reading a pipe could wait for ever, and reading a device could never end."""
+    path = files(main="include: [pipe.yaml]\n")
+    os.mkfifo(path.with_name("pipe.yaml"))
+    with pytest.raises(SettingsError, match=r"main\.yaml, line 1: .*pipe\.yaml is not a regular file") as caught:
+        settings.load(path, {})
+    assert caught.value.code == "include-unreadable"
+    path.write_text("include: [/dev/zero]\n")
+    with pytest.raises(SettingsError, match="/dev/zero is not a regular file"):
+        settings.load(path, {})
+    link = path.with_name("link.yaml")
+    link.symlink_to(files(team="rules: [{dst: team.test}]\n"))
+    path.write_text("include: [link.yaml]\n")
+    assert len(settings.load(path, {}).rules.rules) == 1
+
+
+@pytest.mark.parametrize("key", ['"inclu\\x64e"', '"inclu\\u0064e"', '? "inclu\\\n  de"\n'])
+def test_no_include_is_ignored(key: str, files: Written) -> None:
+    """One that is written with an escape would otherwise not be followed, and what its rules deny be allowed."""
+    path = files(main=f"rules: []\n{key}: [team.yaml]\n", team="rules: [{dst: team.test, action: deny}]\n")
+    with pytest.raises(SettingsError, match=r"main\.yaml, line 2: `include` must be written without escapes"):
+        settings.load(path, {})
+    path = files(main="include: [team.yaml]\n", team=f"rules: []\n{key}: [other.yaml]\n", other="rules: []\n")
+    with pytest.raises(SettingsError, match=r"team\.yaml, line 2: `include` must be written without escapes"):
+        settings.load(path, {})
 
 
 def test_an_include_has_no_variable(files: Written) -> None:

@@ -45,6 +45,15 @@ def test_an_end_is_a_time_with_its_zone(text: str) -> None:
     assert rule(f"{{dst: a.test, until: {text}}}").until == NEW_YEAR.timestamp()
 
 
+@pytest.mark.parametrize("text", ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T18:59:59-05:00"])
+def test_the_first_and_the_last_end_are_ends(text: str) -> None:
+    """Each is written in a rule's line, and reads as the same end again."""
+    found = rule(f"{{dst: a.test, until: {text}}}")
+    assert found.until is not None
+    written = str(found).partition(" until ")[2]
+    assert rule(f"{{dst: a.test, until: {written}}}").until == found.until
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -53,6 +62,10 @@ def test_an_end_is_a_time_with_its_zone(text: str) -> None:
         ("{dst: a.test, until: 30m}", "is a time from now"),
         ("{dst: a.test, until: 5}", "is not a time"),
         ("{dst: a.test, until: soon}", "is not a time"),
+        ("{dst: a.test, until: 0001-01-01T00:00:00+05:00}", "must be in the years 1970 to 9999"),
+        ("{dst: a.test, until: '0001-01-01T00:00:00+05:00'}", "must be in the years 1970 to 9999"),
+        ("{dst: a.test, until: 9999-12-31T23:59:59-05:00}", "must be in the years 1970 to 9999"),
+        ("{dst: a.test, until: 1969-12-31T23:59:59Z}", "must be in the years 1970 to 9999"),
         ("{dst: a.test, proto: udp}", "needs a `port`"),
         ("{dst: .a.test, proto: udp, port: 53}", "needs an exact name"),
         ("{dst: a.test, proto: udp, port: 1-101}", "1-101 are too many ports; 100 are the most"),

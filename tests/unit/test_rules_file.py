@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clawker_fw import rule_edits, rules_file
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.rule_edits import Addition, Outcome, Removal, Result
+from clawker_fw.rule_edits import Addition, Outcome, Removal, Result, Written
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.schema import Action, Protocol, RuleEntry
 from clawker_fw.rules_file import Edited, edit
@@ -187,6 +188,29 @@ def test_an_edit_that_makes_the_settings_invalid_changes_nothing(path: Path) -> 
     assert sorted(each.name for each in path.parent.iterdir()) == ["clawker-fw.yaml", "team.yaml"]
 
 
+def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from(path: Path) -> None:
+    """The lines of a text that is not written don't exist: a rule is where it is, or where it was to come from."""
+    path.write_text("rules:\n  - dst: gone.test\n    note: x\n  - {dst: a.test, port: 22}\n  - dst: b.test\n")
+    clashing = [
+        Addition(
+            RuleEntry.model_validate({"dst": dst, "proto": "tcp", "port": port}).rule(f"old.yaml, line {port}")
+        )
+        for dst, port in (("a.test", 22), ("b.test", 443))
+    ]
+
+    def decide(there: Sequence[Written]) -> tuple[Edit, list[Result]]:
+        change, results = rule_edits.add(there, clashing)
+        return replace(change, removed=frozenset({0})), results
+
+    with pytest.raises(SettingsError) as raised:
+        edit(path, {}, decide, write=True)
+    claim = "two rules claim port"
+    assert raised.value.context == (
+        f"{path}, line 4: {claim} 22 of a.test: tcp a.test:22 and https a.test:22, old.yaml, line 22",
+        f"{path}, line 5: {claim} 443 of b.test: tcp b.test:443 and https b.test:443, old.yaml, line 443",
+    )
+
+
 def test_invalid_settings_are_not_edited(path: Path) -> None:
     """They are an error before the edit."""
     path.write_text("rules: [{dst: a.test}]\nsubnet: x\n")
@@ -209,6 +233,15 @@ def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path, monkeypatch: py
     with pytest.raises(SettingsError) as raised:
         edit(None, {"CLAWKER_FW_RULES": "[]"}, lambda _: (Edit(), []), write=True)
     assert raised.value.code == "rules-in-environment"
+
+
+def test_a_loop_of_links_is_not_edited(path: Path) -> None:
+    """It is the error that reading it is."""
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(SettingsError, match="can't be read: ") as raised:
+        add(path, addition("b.test"))
+    assert raised.value.code == "settings-unreadable"
 
 
 def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw import settings
 from clawker_fw.document import parse
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 
 Write = Callable[[str], Path]
@@ -285,6 +285,11 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
+        ('rules:\n- {dst: a.test, port: !!int ""}\n', 2, "not a value that YAML settings can have"),
+        ("rules:\n- {dst: a.test, until: !!timestamp x}\n", 2, "not a value that YAML settings can have"),
+        ("rules:\n- {dst: a.test, force: !!bool x}\n", 2, "not a value that YAML settings can have"),
+        pytest.param(f"otel:\n  sample: 1{':1' * 200}.5\n", 2, "not a value that YAML", id="a huge number"),
+        pytest.param(f"rules:\n- {'[' * 900}{']' * 900}\n", 2, "nested too deeply", id="deep"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
@@ -325,12 +330,14 @@ def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
 
 
 def test_several_mistakes_are_told_at_once(write: Write) -> None:
-    """Up to ten mistakes are listed at once."""
+    """Up to ten mistakes are listed at once, and all where that is wanted."""
     rules = "".join(f"  - dst: 'bad {number}'\n" for number in range(12))
     error = refused(write(f"rules:\n{rules}"))
     assert "12 mistakes" in error.message
     assert len(error.context) == 11
-    assert error.context[-1] == "and 2 more"
+    assert error.context[-1] == "and 2 more; `clawker-fw rules check` shows all"
+    assert isinstance(error, MistakesError)
+    assert len(error.in_full().context) == 12
 
 
 def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
