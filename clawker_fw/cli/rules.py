@@ -104,8 +104,8 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
 def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
 
-    Warns of rules that decide nothing: those that have ended, and those that another rule always denies. No engine
-    is needed.
+    Warns of rules that decide nothing: those that have ended, and those that other rules always deny. No engine is
+    needed.
 
     Example: clawker-fw rules check
     """
