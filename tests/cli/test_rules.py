@@ -183,6 +183,8 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             "dst: new.test\n    until: 2099-01-01T00:00:00Z",
         ),
         (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
+        (("deny", "x-.new.test"), "dst: x-.new.test\n    action: deny"),
+        (("allow", "https://-x.new.test"), 'dst: "-x.new.test"'),
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
         (("allow", "tcp://new.test:8000-8010"), "dst: new.test\n    proto: tcp\n    port: 8000-8010"),
         (("allow", "udp://new.test:53"), "dst: new.test\n    proto: udp\n    port: 53"),
@@ -207,6 +209,14 @@ def test_a_rule_is_written_as_short_as_possible(
     edit(no_engine, *arguments, "--no-reload")
     assert settings_file.read_text() == f"{SETTINGS}  - {line}\n"
     assert no_engine("rules", "check").code == 0
+
+
+def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Command, settings_file: Path) -> None:
+    """Then it is not taken for an option."""
+    assert no_engine("rules", "deny", "--no-reload", "--", "-x.new.test").code == 0
+    assert settings_file.read_text() == f'{SETTINGS}  - dst: "-x.new.test"\n    action: deny\n'
+    asked = no_engine("rules", "remove", "--no-reload", "--", "-x.new.test")
+    assert asked.out == "removed    deny any -x.new.test  clawker-fw.yaml, line 5\n"
 
 
 def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file: Path) -> None:
