@@ -1,6 +1,6 @@
 """Decides what becomes of the rules in a settings file: which to add, to change and to remove. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -36,7 +36,7 @@ class Result:
     """What becomes of one rule, and where it is written, or comes from if it is new.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
-    `allowed_by` is another rule that still allows what a removed one did, or some of it.
+    `allowed_by` is another rule that still allows what a removed one did, or, if that is `partly` so, some of it.
     """
 
     outcome: Outcome
@@ -45,6 +45,7 @@ class Result:
     position: int | None = None
     changes: tuple[str, ...] = ()
     allowed_by: str = ""
+    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,13 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Which rules to remove: all for a destination, or only those with this protocol, port and action."""
+    """Which rules to remove: all for a destination, or only those with this protocol, port, action and host."""
 
     destination: Destination
     protocol: Protocol | None = None
     port: int | str | None = None
     action: Action | None = None
+    host: str = ""
 
     def matches(self, rule: Rule) -> bool:
         """Whether a rule is to be removed."""
@@ -94,11 +96,13 @@ class Removal:
             and self.protocol in {None, rule.protocol}
             and self.port in {None, rule.written_port}
             and self.action in {None, rule.action}
+            and self.host in {"", rule.host}
         )
 
     def __str__(self) -> str:
         """Return what is to be removed in the form of a rule."""
-        words = (self.action, self.protocol, f"{self.destination}" + (f":{self.port}" if self.port else ""))
+        name = f"{self.destination}" + (f":{self.port}" if self.port else "")
+        words = (self.action, self.protocol, name, f"at {self.host}" if self.host else "")
         return " ".join(word for word in words if word)
 
 
@@ -166,16 +170,43 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
         after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
         for each in (one for one in there if one.position in removed):
             place = removed[each.position or 0]
-            results[place] = replace(results[place], allowed_by=_allowed_by(after, each.rule))
+            if other := _allowed_by(after, each.rule):
+                partly = not _allows_all(other, each.rule)
+                results[place] = replace(results[place], allowed_by=str(other), partly=partly)
     return Edit(removed=frozenset(removed)), results
 
 
-def _allowed_by(after: Policy, removed: Rule) -> str:
-    """Return the rule that still allows what a removed one did, or some of it; "" if there is none."""
+def _allowed_by(after: Policy, removed: Rule) -> Rule | None:
+    """Return the rule that still allows what a removed one did, or some of it, if there is one."""
     if removed.denies:
-        return ""
-    decisions = (after.decide(name, *key) for name in removed.names for key in removed.keys)
-    return next((str(each.rule) for each in decisions if each.allowed), "")
+        return None
+    decisions = (after.decide(name, *key) for name in _within(after, removed) for key in removed.keys)
+    return next((each.rule for each in decisions if each.allowed), None)
+
+
+def _within(after: Policy, removed: Rule) -> Iterator[str]:
+    """Yield names that a rule is for, one of each part for which the other rules may decide something else.
+
+    `*` stands for a name that no rule has.
+    """
+    yield from removed.names
+    if not removed.destination.subtree:
+        return
+    below = f".{removed.destination.name}"
+    yield f"*{below}"
+    for rule in after.rules.rules:
+        if not rule.denies and rule.destination.name.endswith(below):
+            yield rule.destination.name
+            yield f"*.{rule.destination.name}"
+
+
+def _allows_all(other: Rule, removed: Rule) -> bool:
+    """Whether a rule is for all that another one is for."""
+    return (
+        all(map(other.covers, removed.names))
+        and other.destination.subtree >= removed.destination.subtree
+        and set(other.keys) >= set(removed.keys)
+    )
 
 
 def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:

@@ -31,6 +31,7 @@ _Span = tuple[int, int]
 _BYTE_ORDER_MARK = "\ufeff"
 _LINE_BREAK = re.compile(r"\r\n|\n|\r|\Z")
 _REST_OF_LINE = re.compile(r"[ \t]*(#[^\r\n]*)?(?=\r|\n|\Z)")
+_COMMENT_LINE = re.compile(r"[ \t]*#")
 _SPACES_BEFORE_MORE = re.compile(r"[ \t]+(?![ \t\r\n#]|\Z)")
 _PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
 
@@ -129,11 +130,14 @@ class _Page:
         self._newline = _LINE_BREAK.search(text)[0] or "\n"  # type: ignore[index]  # it matches at the end
         self._commas: list[int] = []
         self._dashes: list[int] = []
+        self._long_scalars: list[_Span] = []  # a line of these may look like a comment
         for token in yaml.scan(text, Loader=LOADER):
             if isinstance(token, yaml.FlowEntryToken):
                 self._commas.append(token.start_mark.index)
             elif isinstance(token, yaml.BlockEntryToken):
                 self._dashes.append(token.start_mark.index)
+            elif isinstance(token, yaml.ScalarToken) and token.start_mark.line < token.end_mark.line:
+                self._long_scalars.append((token.start_mark.index, token.end_mark.index))
 
     def cuts(self, edit: Edit) -> list[_Cut]:
         """Return what to replace where."""
@@ -191,7 +195,32 @@ class _Page:
     def _after_colon(self, key: yaml.Node) -> int:
         return self._text.index(":", key.end_mark.index) + 1
 
+    def _comment_lines(self, start: int, end: int) -> Iterator[_Span]:
+        """Yield the lines between two positions that are just comments, each with its line break."""
+        line = start if self._line_start(start) == start else self._line_end(start)[1]
+        while line < end:
+            following = self._line_end(line)[1]
+            if _COMMENT_LINE.match(self._text, line) and not self._in_long_scalar(line):
+                yield line, following
+            line = following
+
+    def _in_long_scalar(self, position: int) -> bool:
+        place = bisect_right(self._long_scalars, position, key=lambda span: span[0])
+        return place > 0 and position < self._long_scalars[place - 1][1]
+
     # --- removing --------------------------------------------------------------------------------------------
+
+    def _cut(self, start: int, end: int) -> Iterator[_Cut]:
+        """Cut a part of the text, except for comments that have lines of their own in it."""
+        comments = list(self._comment_lines(start, end))
+        before = after = ""
+        if comments and self._line_start(start) != start:  # then what is left of the line goes around them
+            before = self._newline
+            after = self._indent(self._text.index("#", comments[-1][0])) or ""
+        for line, following in comments:
+            yield start, line, before
+            start, before = following, ""
+        yield start, end, after
 
     def _remove(self, key: yaml.Node, rules: yaml.SequenceNode, removed: frozenset[int]) -> Iterator[_Cut]:
         if rules.flow_style:
@@ -200,7 +229,7 @@ class _Page:
         for position in sorted(removed):
             start, end = self._span(rules.value[position])
             dash = self._dashes[bisect_right(self._dashes, start) - 1]
-            yield self._line_start(dash), self._line_end(end)[1], ""
+            yield from self._cut(self._line_start(dash), self._line_end(end)[1])
         if len(removed) == len(rules.value):  # a key without a value would be no list
             colon = self._after_colon(key)
             yield colon, colon, " []"
@@ -220,16 +249,26 @@ class _Page:
             elif not self._text[end:comma].strip(" \t"):
                 end, comma = comma + 1, None
             if comma is not None:
-                yield self._with_spaces(comma, comma + 1)
+                yield from self._cut_with_spaces(comma, comma + 1)
             if self._indent(start) is not None and self._ends_line(end):
-                yield self._line_start(start), self._line_end(end)[1], ""
+                yield from self._cut(self._line_start(start), self._line_end(end)[1])
             else:
-                yield self._with_spaces(start, end)
+                yield from self._cut_with_spaces(start, end)
 
-    def _with_spaces(self, start: int, end: int) -> _Cut:
+    def _cut_with_spaces(self, start: int, end: int) -> Iterator[_Cut]:
         """Cut a part of a line, with the space between it and what follows on the line."""
         space = _SPACES_BEFORE_MORE.match(self._text, end)
-        return start, space.end() if space else end, ""
+        yield from self._cut(start, space.end() if space else end)
+
+    def _cut_fields(self, spans: Sequence[_Span], removed: frozenset[int]) -> Iterator[_Cut]:
+        """Cut fields of a block mapping with their lines. What comes before the first one, a dash, stays."""
+        for place in sorted(removed):
+            start, end = spans[place]
+            yield from self._cut(self._line_start(start), self._line_end(end)[1])
+        first, _ = spans[0]
+        if 0 in removed and self._indent(first) is None:
+            start, _ = next(span for place, span in enumerate(spans) if place not in removed)
+            yield self._line_start(start), start, self._text[self._line_start(first) : first]
 
     # --- changing --------------------------------------------------------------------------------------------
 
@@ -237,13 +276,11 @@ class _Page:
         pairs = {key.value: (key, value) for key, value in item.value}
         removed = {name for name, value in fields.items() if value is None and name in pairs}
         spans = [(key.start_mark.index, self._end(value)) for key, value in item.value]
+        positions = frozenset(place for place, name in enumerate(pairs) if name in removed)
         if item.flow_style:
-            positions = frozenset(place for place, name in enumerate(pairs) if name in removed)
             yield from self._cut_entries(spans, positions, item)
         else:
-            for place, name in enumerate(pairs):
-                if name in removed:
-                    yield self._cut_line(spans, place)
+            yield from self._cut_fields(spans, positions)
         for name, value in fields.items():
             if name in pairs and value is not None:
                 start, end = self._span(pairs[name][1])
@@ -261,12 +298,6 @@ class _Page:
             end = self._line_end(end)[0]
             between = self._newline + " " * item.value[0][0].start_mark.column
             yield end, end, "".join(between + self._pair(name, value) for name, value in missing)
-
-    def _cut_line(self, spans: Sequence[_Span], place: int) -> _Cut:
-        start, end = spans[place]
-        if self._indent(start) is None and place + 1 < len(spans):  # after the dash
-            return start, spans[place + 1][0], ""
-        return self._line_start(start), self._line_end(end)[1], ""
 
     # --- adding ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Action, Protocol, Rule
 
-LABELS = ("a", "b", "c", "wild", "_x", "a--b", "x" * 63)
+LABELS = ("a", "b", "c", "wild", "_x", "-a--", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""
 
 PORTS = (80, 443, 8080)

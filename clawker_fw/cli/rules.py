@@ -107,8 +107,8 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     All mistakes are shown; other commands show the first ten.
 
-    Warns of rules that decide nothing: those that have ended, and those that another rule always denies. No engine
-    is needed.
+    Warns of rules that decide nothing: those that have ended, and those that other rules always deny. No engine is
+    needed.
 
     Example: clawker-fw rules check
     """
@@ -226,6 +226,7 @@ def remove_rules(
     action: Annotated[
         str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
     ] = None,
+    as_: AsOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
     lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
@@ -233,15 +234,16 @@ def remove_rules(
 ) -> None:
     """Remove rules from the settings file, and apply the rest to the running stack.
 
-    All rules with the NAME as their `dst` are removed, or only those with the given protocol, port and action. A
-    NAME without such a rule is `not found`, which is no failure: afterwards there is none, as was asked for. If
-    another rule still allows the same, it is shown.
+    All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
+    NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
+    which is no failure: afterwards there is none, as was asked for. If another rule still allows the same, or some
+    of it, it is shown.
 
     Example: clawker-fw rules remove api.example.com
     """
     from clawker_fw.rule_edits import remove
 
-    removals = [_removal(name, protocol, port, action) for name in names]
+    removals = [_removal(_named(name, protocol, port), action, as_) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -314,10 +316,10 @@ def _additions(
             given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from error
-    return [Addition(_rule(name, protocol, port, given_fields), fields["note"]) for name in names]
+    return [Addition(_rule(_named(name, protocol, port) | given_fields), fields["note"]) for name in names]
 
 
-def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, Any]) -> "Rule":
+def _rule(fields: dict[str, Any]) -> "Rule":
     """Return one rule, checked as in the settings.
 
     Raises:
@@ -327,9 +329,8 @@ def _rule(name: str, protocol: str | None, port: str | None, fields: dict[str, A
 
     from clawker_fw.rules.schema import RuleEntry, mistake
 
-    values = _named(name, protocol, port) | fields
     try:
-        return RuleEntry.model_validate(values).rule(_HERE)
+        return RuleEntry.model_validate(fields).rule(_HERE)
     except ValidationError as error:
         sentence = "; ".join(map(mistake, error.errors(include_url=False)))
         for field, option in _OPTIONS.items():
@@ -357,13 +358,15 @@ def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
     return fields
 
 
-def _removal(name: str, protocol: str | None, port: str | None, action: str | None) -> "Removal":
-    """Return which rules to remove: what is not given may be anything."""
+def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
+    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
     from clawker_fw.rule_edits import Removal
 
-    rule = _rule(name, protocol, port, {"action": "deny"})  # which has neither a default protocol nor a port
-    chosen = _rule(name, protocol, port, {"action": action, "force": True}).action if action else None
-    return Removal(rule.destination, rule.protocol, rule.written_port, chosen)
+    allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True})
+    name = str(allowing.destination)
+    rule = _rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
+    chosen = _rule({"dst": name, "action": action, "force": True}).action if action else None
+    return Removal(rule.destination, rule.protocol, rule.written_port, chosen, allowing.host)
 
 
 def _imported(file: Path) -> "list[Imported]":

@@ -5,7 +5,7 @@ from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.model import Address, Lookup
-from clawker_fw.rules.explanation import Explainer, Remedy
+from clawker_fw.rules.explanation import Explainer, Explanation, Remedy
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
@@ -69,6 +69,8 @@ class Adviser:
             return Advice(refusal.reason, Remedy(""))
         if reason in _BY_RULES:
             return self._by_rules(refusal, reason, counted.upstream)
+        if reason is Reason.NO_ADDRESS and (explained := self._explained(refusal)) and explained.too_long:
+            return Advice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return Advice(reason.sentence, Remedy(sentence))
@@ -79,17 +81,20 @@ class Adviser:
                 "no rule is for this port",
                 Remedy(_NAMELESS.format(protocol=_PROTOCOLS.get(refusal.protocol, "tcp"), port=refusal.port)),
             )
-        target = target_of(refusal)
-        if target is None or self._explainer is None:
+        explained = self._explained(refusal)
+        if explained is None or self._explainer is None:
             return Advice(reason.sentence, Remedy(""))
-        explained = self._explainer.decide(target)
         if reason is Reason.PRIVATE_ADDRESS:
             explained = explained.with_addresses(_looked_up(upstream))
-        resolves = refusal.protocol == "dns" and self._explainer.resolves(target.name)
+        resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or resolves:
             return Advice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
-        message = explained.reason.sentence if explained.reason else reason.sentence
-        return Advice(message, explained.remedy or Remedy(""), explained.rule)
+        return Advice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
+
+    def _explained(self, refusal: Refusal) -> Explanation | None:
+        """Return what the rules say about what was refused, if that can be told."""
+        target = target_of(refusal)
+        return self._explainer.decide(target) if target and self._explainer else None
 
 
 def target_of(refusal: Refusal) -> Target | None:

@@ -10,7 +10,7 @@ from clawker_fw.explaining import Answer
 from clawker_fw.report.documents import SCHEMA, live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
-from clawker_fw.rules.explanation import Difference, Explanation, Near
+from clawker_fw.rules.explanation import Difference, Near
 from clawker_fw.rules.schema import Rule
 from clawker_fw.trying import UNCLEAR, Attempted
 
@@ -41,7 +41,7 @@ def explanation_report(answer: Answer) -> RenderableType:
         ("allowed", "bold green") if explained.allowed else ("refused", "bold red"),
         "  ",
         visible(str(explained.target)),
-        visible(f": {_message(explained)} ({explained.reason})") if explained.reason else "",
+        visible(f": {explained.sentence} ({explained.reason})") if explained.reason else "",
     )
     return Group(head, *(_line(label, text) for label, text in _facts(answer)))
 
@@ -81,13 +81,6 @@ def _tried(answer: Answer, attempted: Attempted) -> Iterator[tuple[str, str]]:
         yield "live", "This contradicts the rules: the stack does not do what the settings say."
 
 
-def _message(explained: Explanation) -> str:
-    """Return what a refusal means, in words."""
-    if explained.reason is None:
-        return ""
-    return explained.target.mistake or explained.reason.sentence
-
-
 def _written(rule: Rule) -> str:
     """Return a rule with where it is written, and its note."""
     place = f" ({rule.place})" if rule.place else ""
@@ -108,7 +101,7 @@ def explanation_document(answer: Answer) -> dict[str, Any]:
         "schema": SCHEMA,
         "allowed": explained.allowed,
         "reason": explained.reason,
-        "message": _message(explained) or None,
+        "message": explained.sentence or None,
         "name": explained.target.name,
         "protocol": explained.target.protocol.value,
         "port": explained.target.port,

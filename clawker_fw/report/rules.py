@@ -152,7 +152,8 @@ def edit_lines(results: Iterable[Result]) -> Iterator[str]:
     for each in results:
         changes = f"  ({'; '.join(each.changes)})" if each.changes else ""
         place = f"  {each.place}" if each.place else ""
-        still = f", but `{each.allowed_by}` still allows it" if each.allowed_by else ""
+        what = "some of it" if each.partly else "it"
+        still = f", but `{each.allowed_by}` still allows {what}" if each.allowed_by else ""
         yield f"{each.outcome:<{_WIDEST}}  {each.rule}{changes}{place}{still}"
 
 

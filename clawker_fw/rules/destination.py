@@ -1,8 +1,8 @@
 """A rule's `dst`: a host name, parsed strictly into one canonical form.
 
 `api.example.com` is exactly that host; `.example.com` is `example.com` and everything below it, at any depth.
-Names follow RFC 1035 (labels of 1 to 63 octets, 253 in all) and allow the underscore that real names use;
-international names become A-labels (RFC 5891).
+Names follow RFC 1035 (labels of 1 to 63 octets, 253 in all). As in real names, there can be underscores, and
+hyphens at the ends of a label. International names become A-labels (RFC 5891).
 """
 
 import re
@@ -13,8 +13,10 @@ from clawker_fw.rules import suffixes
 
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
+LONGEST_BELOW = LONGEST_NAME - len("*0.")
+"""The longest name below a rule's: Envoy looks it up with a label more, an asterisk and a digit."""
 
-_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_LABEL = rf"[a-z0-9_-]{{1,{LONGEST_LABEL}}}"
 _ASCII_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -97,7 +99,7 @@ def _complaint(text: str, name: str) -> str:
         "has an empty label": "" in labels,
         f"has a label of {len(longest)} characters; {LONGEST_LABEL} is the most": len(longest) > LONGEST_LABEL,
         f"has {len(name)} characters; {LONGEST_NAME} is the most": len(name) > LONGEST_NAME,
-        "is not a host name: labels consist of letters, digits, `_` and, inside, `-`": True,
+        "is not a host name: labels consist of letters, digits, `_` and `-`": True,
     }
     return f"{text!r} {next(mistake for mistake, made in mistakes.items() if made)}"
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
-from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -92,6 +92,21 @@ class Explanation:
         return self.reason is None
 
     @property
+    def sentence(self) -> str:
+        """Why it is refused, in words; "" if it is allowed."""
+        if self.reason is Reason.NO_ADDRESS and self.too_long:
+            return (
+                f"a rule allows this host, but Envoy looks up names of at most {LONGEST_BELOW} characters below a "
+                f"subtree, and this one has {len(self.target.name)}"
+            )
+        return self.target.mistake or (self.reason.sentence if self.reason else "")
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the name is longer than what Envoy can look up for its rule."""
+        return self.rule is not None and _is_too_long(self.target.name, self.rule)
+
+    @property
     def kind(self) -> str:
         """The kind of its rule: `exempt` if it allows private addresses, else `guarded`."""
         return "exempt" if self.rule and self.rule.allow_private else "guarded"
@@ -160,6 +175,8 @@ class Explainer:
             before = self._lasting.decide(target.name, target.protocol, target.port)
             if before.allowed:
                 rule, reason = before.rule, Reason.EXPIRED
+        if rule and reason is None and _is_too_long(target.name, rule):
+            reason = Reason.NO_ADDRESS
         return Explanation(target, rule, reason, claimed_by=self._claimed_by(target))
 
     def resolves(self, name: str) -> bool:
@@ -241,14 +258,20 @@ class _Likeness:
         return all(difflib.SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)
 
 
+def _is_too_long(name: str, rule: Rule) -> bool:
+    return rule.destination.subtree and not rule.denies and len(name) > LONGEST_BELOW
+
+
 def _remedy(explained: Explanation) -> Remedy | None:
-    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS}:
+    too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
+    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
         return None
     if sentence := _by_hand(explained):
         return Remedy(sentence)
     name, rule = Destination(explained.target.name, subtree=False), explained.rule
     # A rule for exactly this name decides before all those for names above it.
-    private = _guarded_fails(explained) or (rule and _is_own(rule, explained.target) and rule.allow_private)
+    replaced = rule and (too_long or _is_own(rule, explained.target))
+    private = _guarded_fails(explained) or (rule and replaced and rule.allow_private)
     options = [*(["--private"] if private else []), *(["--force"] if objection(name) else [])]
     command = " ".join(("clawker-fw rules allow", explained.target.url, *options))
     if explained.reason is Reason.PRIVATE_ADDRESS:

@@ -1,11 +1,14 @@
 """Rules that decide nothing: valid, and probably a mistake."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.schema import HIGHEST_PORT, Rule
+
+_MOST_SHOWN = 3
+"""How many of the rules that together deny another one are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Remark:
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has ended, or that another one always overrides.
+    """Return a remark for each rule that has ended, or of which others always deny all that it allows.
 
     `now` is in seconds since 1970.
     """
@@ -32,24 +35,53 @@ def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
 
 def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
     denying: dict[Destination, list[Rule]] = {}
-    for rule in rules.at(now).rules:
-        if rule.denies:
-            denying.setdefault(rule.destination, []).append(rule)
+    for rule in sorted((each for each in rules.at(now).rules if each.denies), key=_most_ports_first):
+        denying.setdefault(rule.destination, []).append(rule)
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark("rule-ended", rule, "has ended")
-            continue
-        same = denying.get(rule.destination, ())
-        over = next((each for each in same if _overrides(each, rule)), None)
-        if over is not None:
-            reason = f"never applies: `{over}` has the same name and denies it" + (
-                f" ({over.place})" if over.place else ""
-            )
-            yield Remark("rule-overridden", rule, reason)
+        elif denying and (over := _overriding(denying, rule)):
+            yield Remark("rule-overridden", rule, f"never applies: {_denied_by(over)}")
 
 
-def _overrides(deny: Rule, rule: Rule) -> bool:
-    """Whether a rule that denies is always in force when one for the same name is, and matches all it does."""
-    if rule.denies or rule.block or not all(deny.matches(*key) for key in rule.keys):
-        return False
+def _most_ports_first(rule: Rule) -> int:
+    """Order rules that deny so that few of them are found to deny much."""
+    return -len(rule.ports) if rule.port else -HIGHEST_PORT
+
+
+def _overriding(denying: Mapping[Destination, Sequence[Rule]], rule: Rule) -> Sequence[Rule]:
+    """Return rules that together deny all that a rule allows, as long as it exists; none if they leave anything.
+
+    Only rules for the same names do: one for names above it gives way, and one for names below leaves others.
+    """
+    if rule.denies:
+        return ()
+    found: dict[int, Rule] = {}
+    for destination in [Destination(name, subtree=False) for name in rule.block] or [rule.destination]:
+        if destination not in denying:
+            return ()
+        lasting = [each for each in denying[destination] if _outlasts(each, rule)]
+        for key in rule.keys:
+            deny = next((each for each in lasting if each.matches(*key)), None)
+            if deny is None:
+                return ()
+            found[id(deny)] = deny
+    return tuple(found.values())
+
+
+def _outlasts(deny: Rule, rule: Rule) -> bool:
     return deny.until is None or (rule.until is not None and rule.until <= deny.until)
+
+
+def _denied_by(rules: Sequence[Rule]) -> str:
+    """Return which rules deny all of another one, as a clause."""
+    if len(rules) == 1:
+        return f"`{rules[0]}` has the same name and denies it{_place(rules[0])}"
+    *others, last = [f"`{each}`{_place(each)}" for each in rules[:_MOST_SHOWN]]
+    if len(rules) > _MOST_SHOWN:
+        others, last = [*others, last], f"{len(rules) - _MOST_SHOWN} more"
+    return f"all that it allows is denied by {', '.join(others)} and {last}"
+
+
+def _place(rule: Rule) -> str:
+    return f" ({rule.place})" if rule.place else ""

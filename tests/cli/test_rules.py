@@ -203,6 +203,8 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             "dst: new.test\n    until: 2099-01-01T00:00:00Z",
         ),
         (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
+        (("deny", "x-.new.test"), "dst: x-.new.test\n    action: deny"),
+        (("allow", "https://-x.new.test"), 'dst: "-x.new.test"'),
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
         (("allow", "tcp://new.test:8000-8010"), "dst: new.test\n    proto: tcp\n    port: 8000-8010"),
         (("allow", "udp://new.test:53"), "dst: new.test\n    proto: udp\n    port: 53"),
@@ -227,6 +229,14 @@ def test_a_rule_is_written_as_short_as_possible(
     edit(no_engine, *arguments, "--no-reload")
     assert settings_file.read_text() == f"{SETTINGS}  - {line}\n"
     assert no_engine("rules", "check").code == 0
+
+
+def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Command, settings_file: Path) -> None:
+    """Then it is not taken for an option."""
+    assert no_engine("rules", "deny", "--no-reload", "--", "-x.new.test").code == 0
+    assert settings_file.read_text() == f'{SETTINGS}  - dst: "-x.new.test"\n    action: deny\n'
+    asked = no_engine("rules", "remove", "--no-reload", "--", "-x.new.test")
+    assert asked.out == "removed    deny any -x.new.test  clawker-fw.yaml, line 5\n"
 
 
 def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file: Path) -> None:
@@ -259,6 +269,9 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
         (("remove", "a.test", "--action", "log"), "`action`"),
+        (("remove", "10.20.0.5"), "'10.20.0.5' is an address, and agents use names: add `--as`"),
+        (("remove", "10.20.0.0/28"), "'10.20.0.0/28' is a network, and agents use names: add `--as`"),
+        (("remove", "a.test", "--as", "b.test"), "`as` is for an IPv4 address"),
         (("remove", "a.test", "--proto", "gopher"), "`proto`"),
     ],
 )
@@ -288,6 +301,53 @@ def test_a_removed_rule_that_another_one_makes_up_for(no_engine: Command, settin
     assert "clawker-fw.yaml, line 2, but `https .b.test:443` still allows it" in told.out + told.err
     both = edit(no_engine, "remove", "c.test", ".b.test", "--no-reload")
     assert [each["allowed_by"] for each in both["rules"]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("rest", "allowed_by", "what"),
+    [
+        ("{dst: api.b.test}", "https api.b.test:443", "some of it"),
+        ("{dst: .api.b.test}, {dst: api.b.test, action: deny}", "https .api.b.test:443", "some of it"),
+        ("{dst: b.test}", "https b.test:443", "some of it"),
+        ("{dst: .test, force: true}, {dst: b.test, action: deny}", "https .test:443", "it"),
+        ("{dst: api.b.test, proto: http}, {dst: api.b.test, port: 8443}, {dst: bb.test}", None, ""),
+        ("{dst: api.b.test}, {dst: api.b.test, action: deny}", None, ""),
+        ("{dst: api.b.test, until: 2020-01-01T00:00:00Z}", None, ""),
+    ],
+)
+def test_a_rule_that_allows_some_of_what_a_removed_one_did_is_told(
+    rest: str, allowed_by: str | None, what: str, no_engine: Command, settings_file: Path
+) -> None:
+    """Of a removed subtree, rules for names below it count as well, if they allow the same protocol and port."""
+    settings_file.write_text(f"rules: [{{dst: .b.test}}, {rest}]")
+    remove = ("remove", ".b.test", "--no-reload", "--dry-run")
+    (removed,) = edit(no_engine, *remove, code=1)["rules"]
+    assert removed["allowed_by"] == allowed_by
+    told = f", but `{allowed_by}` still allows {what}" if allowed_by else ""
+    assert no_engine("rules", *remove).out.splitlines()[0] == (
+        f"removed    https .b.test:443  clawker-fw.yaml, line 1{told}"
+    )
+
+
+def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Command, settings_file: Path) -> None:
+    """Other rules for the name stay, as those that lead to another address."""
+    settings_file.write_text(
+        "rules:\n- {dst: 192.0.2.5, as: db.test, proto: tcp, port: 5432}\n"
+        "- {dst: 192.0.2.5, as: db.test, proto: ssh}\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n"
+        "- {dst: 10.1.2.0/28, as: lab.test, proto: ssh, allow_private: true}\n- {dst: db.test, proto: http}\n"
+    )
+    as_db = ("--as", "db.test", "--no-reload")
+    assert outcomes(edit(no_engine, "remove", "tcp://192.0.2.5:5432", "192.0.2.7", *as_db)) == [
+        ("removed", "tcp db.test:5432 at 192.0.2.5"),
+        ("not found", "db.test at 192.0.2.7"),
+    ]
+    assert outcomes(edit(no_engine, "remove", "192.0.2.5", *as_db)) == [("removed", "ssh db.test:22 at 192.0.2.5")]
+    assert outcomes(edit(no_engine, "remove", "10.1.2.0/28", "--as", "lab.test", "--no-reload")) == [
+        ("removed", "ssh lab.test:22 at 10.1.2.0/28 private")
+    ]
+    assert settings_file.read_text() == (
+        "rules:\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n- {dst: db.test, proto: http}\n"
+    )
 
 
 def test_a_network_is_one_rule(no_engine: Command, settings_file: Path) -> None:

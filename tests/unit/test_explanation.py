@@ -112,6 +112,34 @@ def test_explanations(
     )
 
 
+LONGEST = ".".join(["a" * 62] * 3 + ["a" * 59])
+"""248 characters."""
+
+
+@pytest.mark.parametrize("rule", [{}, {"proto": "http"}, {"allow_private": True}])
+@pytest.mark.parametrize("more", [2, 3, 5])
+def test_a_name_below_a_subtree_may_have_250_characters(rule: Mapping[str, Any], more: int) -> None:
+    """Envoy can't look a longer one up, so it is refused; a rule for exactly this name allows it."""
+    name = "b" * (more - 1) + "." + LONGEST
+    every = rule_set({**rule, "dst": f".{LONGEST.partition('.')[2]}"})
+    asked = Target(name, every.rules[0].protocol or Protocol.HTTPS, every.rules[0].port or 0)
+    found = explain(every, NOW, asked)
+    assert found.rule == every.rules[0]
+    if len(name) <= 250:
+        assert (found.reason, found.sentence) == (None, "")
+        return
+    assert found.reason is Reason.NO_ADDRESS
+    assert found.sentence == (
+        "a rule allows this host, but Envoy looks up names of at most 250 characters below a subtree, "
+        f"and this one has {len(name)}"
+    )
+    for lookup in (Lookup((WORLD,), ""), Lookup((), "none")):
+        assert found.with_addresses(lookup).sentence == found.sentence
+    private = " --private" if rule.get("allow_private") else ""
+    assert remedy(found) == f"Allow it with `clawker-fw rules allow {asked.url}{private}`."
+    assert explain(rule_set({**rule, "dst": name}), NOW, asked).allowed
+
+
 def test_what_to_do_about_a_denial() -> None:
     """A rule that denies exactly this name has to change; to one for names above it there can be exceptions."""
     exact, above = (explain(RULES, NOW, parse_target(name)) for name in ("x.example.org", "a.y.example.org"))

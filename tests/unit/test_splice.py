@@ -102,6 +102,18 @@ REMOVED = {
         "rules:\n  -\n    dst: a.test\n  - dst: b.test\n",
         "rules:\n  - dst: b.test\n",
     ),
+    "comments between its fields": (
+        "rules:\n  - # a\n    # c\n\n    dst: a.test\n      # d\n    note: |\n      # e\n  # f\n  - dst: b.test\n",
+        "rules:\n    # c\n      # d\n  # f\n  - dst: b.test\n",
+    ),
+    "comments between its fields in flow": (
+        "rules: [{dst: a.test, # a\n  # c\n  port: 1}, {dst: b.test}]",
+        "rules: [\n  # c\n  {dst: b.test}]",
+    ),
+    "comments between its fields in lines of flow": (
+        "rules: [\n  {dst: a.test, # a\n   # c\n   note: '\n   # d'},\n  {dst: b.test}\n]",
+        "rules: [\n   # c\n  {dst: b.test}\n]",
+    ),
     "flow": ("rules: [{dst: a.test}, {dst: b.test}]", "rules: [{dst: b.test}]"),
     "the only one in flow": ("rules: [{dst: a.test}, ]", "rules: []"),
     "flow in lines": ("rules: [\n  {dst: a.test}, # a\n  {dst: b.test}\n]", "rules: [\n  {dst: b.test}\n]"),
@@ -162,6 +174,14 @@ def test_fields_of_a_rule_are_changed(before: str, after: str) -> None:
     [
         ("rules:\n- dst: a.test\n  until: 2026-01-01T00:00:00Z # u\n", "rules:\n- dst: a.test\n"),
         ("rules:\n- until: 2026-01-01T00:00:00Z\n  dst: a.test\n", "rules:\n- dst: a.test\n"),
+        (
+            "rules:\n- until: 2026-01-01T00:00:00Z # u\n\n  # c\n  dst: a.test # a\n",
+            "rules:\n\n  # c\n- dst: a.test # a\n",
+        ),
+        (
+            "rules:\n-\n  # c\n  until: # u\n    # d\n    2026-01-01T00:00:00Z\n  # e\n  dst: a.test\n",
+            "rules:\n-\n  # c\n    # d\n  # e\n  dst: a.test\n",
+        ),
         ("rules: [{dst: a.test, until: 2026-01-01T00:00:00Z}]", "rules: [{dst: a.test}]"),
         ("rules: [{until: 2026-01-01T00:00:00Z, dst: a.test}]", "rules: [{dst: a.test}]"),
     ],
@@ -236,6 +256,11 @@ BETWEEN = st.lists(st.sampled_from(["", "# about", "  # deeper", "#- dst: x.test
 BREAKS = st.sampled_from(["\n", "\r\n"])
 
 
+def comments(text: str) -> list[str]:
+    """Return the comments of a file that are on lines of their own."""
+    return [line for line in text.splitlines(keepends=True) if line.lstrip().startswith("#")]
+
+
 @st.composite
 def pages(draw: Callable[..., str]) -> Page:
     """Return files with rules as a block list, or as a flow list with one line for each."""
@@ -243,7 +268,8 @@ def pages(draw: Callable[..., str]) -> Page:
     pieces: list[tuple[str, int | None]] = [(f"# top{newline}project: p{newline}", None)]
     pieces.append((f"rules:{' [' if flow else ''}{newline}", None))
     for position in range(int(draw(st.integers(1, 4)))):
-        fields = [f"dst: n{position}.test", *draw(st.lists(st.sampled_from(EXTRA), unique=True, max_size=3))]
+        extra = draw(st.lists(st.sampled_from(EXTRA), unique=True, max_size=3))
+        fields = draw(st.permutations([f"dst: n{position}.test", *extra]))
         comment = draw(COMMENTS)
         pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
         if flow:
@@ -251,9 +277,11 @@ def pages(draw: Callable[..., str]) -> Page:
         elif draw(st.booleans()):
             lines = [f"{indent}- {{{', '.join(fields)}}} {comment}{newline}"]
         else:
-            lines = [
-                f"{indent}{'  ' if place else '- '}{each} {comment}{newline}" for place, each in enumerate(fields)
-            ]
+            lines = [f"{indent}- {fields[0]} {comment}{newline}"]
+            for each in fields[1:]:
+                pieces += [*((line, position) for line in lines)]
+                pieces += [(f"{indent}{line}{newline}", None) for line in draw(BETWEEN) if line]
+                lines = [f"{indent}  {each} {comment}{newline}"]
         pieces += [(line, position) for line in lines]
     pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
     pieces.append((f"{indent if flow else ''}{']' if flow else ''}{newline}drain_timeout: 3s", None))
@@ -285,7 +313,7 @@ def test_adding_a_rule_adds_just_its_lines(page: Page) -> None:
 
 @given(pages(), st.data())
 def test_changing_a_rule_changes_just_its_lines(page: Page, data: st.DataObject) -> None:
-    """Lines of other rules, comments and settings stay where they are."""
+    """Lines of other rules and settings stay where they are, and so do comments on lines of their own."""
     position = data.draw(st.integers(0, page.count - 1))
     fields = {"until": data.draw(st.sampled_from([None, TIME])), "allow_private": True}
     after = spliced(page.text, Edit(changed={position: fields}), "f")
@@ -294,6 +322,7 @@ def test_changing_a_rule_changes_just_its_lines(page: Page, data: st.DataObject)
     after_it = "".join(piece for piece, _ in page.pieces[own[-1] + 1 :])
     assert after.startswith(before_it)
     assert after.endswith(after_it)
+    assert comments(after) == comments(page.text)
     rule = parse(after, "")[0]["rules"][position]
     assert rule["allow_private"] is True
     assert ("until" in rule) == (fields["until"] is not None)

@@ -26,6 +26,8 @@ HTTPS, HTTP = Protocol.HTTPS, Protocol.HTTP
         ("wss://a.test/socket", None, Target("a.test", HTTPS, 443)),
         ("ws://a.test:8080", None, Target("a.test", HTTP, 8080)),
         ("https://a.test", "wss", Target("a.test", HTTPS, 443)),
+        ("x-.a.test", None, Target("x-.a.test", HTTPS, 443)),
+        ("http://--.a.test", None, Target("--.a.test", HTTP, 80)),
         ("https://user:word@a.test:8443/", None, Target("a.test", HTTPS, 8443)),
         ("https://user@b.test@a.test", None, Target("a.test", HTTPS, 443)),
         ("https://a.test\\@b.test", None, Target("a.test", HTTPS, 443)),
