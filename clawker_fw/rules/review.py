@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import HIGHEST_PORT, Rule
+from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule
 
 _MOST_SHOWN = 3
 """How many of the rules that together deny another one are named."""
@@ -37,11 +37,33 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
     denying: dict[Destination, list[Rule]] = {}
     for rule in sorted((each for each in rules.at(now).rules if each.denies), key=_most_ports_first):
         denying.setdefault(rule.destination, []).append(rule)
+    opaques: dict[Destination, list[Rule]] = {}
+    for rule in rules.opaque if denying else ():
+        opaques.setdefault(rule.destination, []).append(rule)
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark("rule-ended", rule, "has ended")
         elif denying and (over := _overriding(denying, rule)):
             yield Remark("rule-overridden", rule, f"never applies: {_denied_by(over)}")
+        elif rule.denies and (opaque := _forwarding(opaques.get(rule.destination, ()), rule)):
+            reason = f"never applies: `{opaque}` forwards whatever comes to this port{_place(opaque)}"
+            yield Remark("rule-overridden", rule, reason)
+
+
+def _forwarding(opaques: Sequence[Rule], deny: Rule) -> Rule | None:
+    """Return a rule that forwards everything to the ports for which another one denies a protocol over TCP."""
+    if not deny.port or deny.transport in {None, Protocol.UDP}:
+        return None
+    return next(
+        (
+            each
+            for each in opaques
+            if each.transport is Protocol.TCP
+            and all(port in each.ports and not deny.prevails_over(each, port) for port in deny.ports)
+            and _outlasts(each, deny)
+        ),
+        None,
+    )
 
 
 def _most_ports_first(rule: Rule) -> int:
@@ -62,15 +84,15 @@ def _overriding(denying: Mapping[Destination, Sequence[Rule]], rule: Rule) -> Se
             return ()
         lasting = [each for each in denying[destination] if _outlasts(each, rule)]
         for key in rule.keys:
-            deny = next((each for each in lasting if each.matches(*key)), None)
+            deny = next((each for each in lasting if each.prevails_over(rule, key[1])), None)
             if deny is None:
                 return ()
             found[id(deny)] = deny
     return tuple(found.values())
 
 
-def _outlasts(deny: Rule, rule: Rule) -> bool:
-    return deny.until is None or (rule.until is not None and rule.until <= deny.until)
+def _outlasts(one: Rule, other: Rule) -> bool:
+    return one.until is None or (other.until is not None and other.until <= one.until)
 
 
 def _denied_by(rules: Sequence[Rule]) -> str:

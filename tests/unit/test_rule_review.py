@@ -115,6 +115,28 @@ def test_a_port_that_is_denied_for_less_time_counts_as_allowed() -> None:
     ]
 
 
+@pytest.mark.parametrize(("deny", "named"), [
+    ({"proto": "https", "port": 443}, True),
+    ({"proto": "http", "port": 443}, True),
+    ({"proto": "https"}, False),
+    ({"proto": "tcp", "port": 443}, False),
+    ({"proto": "https", "port": 8443}, False),
+    ({"port": 443}, False),
+])  # fmt: skip
+def test_a_protocol_that_is_denied_where_everything_is_forwarded_is_named(
+    deny: dict[str, object], *, named: bool
+) -> None:
+    """Envoy does not look at what a tcp rule forwards, so nothing is denied there but tcp."""
+    found = remarks({"dst": "a.test", "proto": "tcp", "port": 443}, {"dst": "a.test", "action": "deny", **deny})
+    assert (("rule-overridden", "f, line 2") in found) is named
+
+
+def test_what_leads_to_an_address_is_denied_by_its_protocol() -> None:
+    """So the rule for it is named, and the one that denies it is not."""
+    found = remarks({"dst": "192.0.2.4", "as": "a.test"}, {"dst": "a.test", "action": "deny", "proto": "https"})
+    assert found == [("rule-overridden", "f, line 1")]
+
+
 def test_a_network_of_which_each_name_is_denied_is_named() -> None:
     """One name that is left is enough for it to apply."""
     network: dict[str, object] = {"dst": "192.0.2.4/31", "as": "a.test", "proto": "ssh"}
