@@ -156,6 +156,24 @@ def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None
     assert address in after.observed.siblings[Sibling.ENVOY].files[LISTENERS].content
 
 
+@pytest.mark.parametrize("kept", [{"dst": "a.test"}, {"dst": ".a.test"}, {"dst": ".test", "force": True}])
+def test_a_name_keeps_its_address_for_its_other_rules(
+    kept: dict[str, object], memory: MemoryEngine, release: Release
+) -> None:
+    """Agents know it, and have connections there. Once nothing of the name is allowed, nothing is left at it."""
+    ssh, entry = {"dst": "a.test", "proto": "ssh"}, b'"a.test":{"at":"virtual","at_number":0'
+    for rules, listening in (
+        ((ssh, kept), {"tcp a.test:22", "a.test port-443"}),
+        ((kept,), {"a.test port-443"}),
+        ((), set()),
+    ):
+        seen = stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+        files = {sibling: each.files for sibling, each in seen.observed.siblings.items()}
+        assert (entry in files[Sibling.COREDNS][POLICY].content) is bool(listening)
+        listeners = json.loads(files[Sibling.ENVOY][LISTENERS].content)["resources"]
+        assert {each["name"] for each in listeners} - {"port-80", "port-443"} == listening
+
+
 def test_a_network_is_one_rule_with_a_listener_for_each_address(memory: MemoryEngine, release: Release) -> None:
     """What changes is told as one rule, and each name leads to its own address."""
     network = {"dst": "10.1.2.0/28", "as": "lab.test", "proto": "ssh", "allow_private": True}
