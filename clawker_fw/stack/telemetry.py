@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.credentials import Credentials, Pair, Running
-from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.resources import Resource, declared
+from clawker_fw.stack.files import secret
+from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
 """The kinds of records (`event.name`): a connection or session of UDP, an HTTP request, a DNS query."""
@@ -112,9 +112,12 @@ class Telemetry:
 
 
 def coredns_file(telemetry: Telemetry | None, relay: str, slot: int) -> File:
-    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that."""
+    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that.
+
+    It is a secret also without a key: another mode or owner is the work of somebody else.
+    """
     if telemetry is None or telemetry.credentials is None:
-        return public(b"{}")
+        return secret(b"{}")
     pair = telemetry.credentials.coredns
     document = {
         "endpoint": f"{relay}:{telemetry.relay_port}",
@@ -162,9 +165,9 @@ def _in_file(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
-    """Return the same from Envoy's clusters, which are read only if they hold a secret."""
+    """Return the same from Envoy's clusters, which can be many: without a key among them, none is read."""
     file = files.get(CLUSTERS)
-    if file is None or not file.secret:
+    if file is None or PRIVATE_KEY not in file.content:
         return None
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         resources: list[Mapping[str, Any]] = json.loads(file.content)["resources"]
