@@ -156,6 +156,17 @@ def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
     return False
 
 
+def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
+    """Return the endpoint to which a stack's siblings send, and the name that it must prove, from their files."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        (place,) = _cluster(files[Sibling.ENVOY])["load_assignment"]["endpoints"]
+        (endpoint,) = place["lb_endpoints"]
+        to = endpoint["endpoint"]["address"]["socket_address"]
+        told = json.loads(files[Sibling.COREDNS][FILE].content)
+        return f"{to['address']}:{to['port_value']}", str(told["server_name"])
+    return None
+
+
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:
     """Return the trusted authorities and the pair in CoreDNS's file, or None if there are none."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -165,16 +176,25 @@ def _in_file(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
-    """Return the same from Envoy's clusters, which can be many: without a key among them, none is read."""
-    file = files.get(CLUSTERS)
-    if file is None or PRIVATE_KEY not in file.content:
-        return None
+    """Return the same from Envoy's clusters."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        resources: list[Mapping[str, Any]] = json.loads(file.content)["resources"]
-        (cluster,) = (each for each in resources if each["name"] == CLUSTER)
-        context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        context = _cluster(files)["transport_socket"]["typed_config"]["common_tls_context"]
         trust = context["validation_context"]["trusted_ca"]["inline_string"]
         (own,) = context["tls_certificates"]
         chain, key = (own[name]["inline_string"] for name in ("certificate_chain", "private_key"))
         return trust.encode(), Pair(chain.encode(), key.encode())
     return None
+
+
+def _cluster(files: Files) -> Mapping[str, Any]:
+    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read.
+
+    Raises:
+        KeyError, TypeError, ValueError: when there is none.
+    """
+    content = files[CLUSTERS].content
+    if PRIVATE_KEY not in content:
+        raise ValueError(CLUSTER)
+    resources: list[Mapping[str, Any]] = json.loads(content)["resources"]
+    (cluster,) = (each for each in resources if each["name"] == CLUSTER)
+    return cluster

@@ -237,7 +237,45 @@ def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
     stack.memory.inside("clawker-envoy").live = {}
     by_name = {each["name"]: each for each in stack("certs", "show", "--format", "json").json["certificates"]}
     assert by_name["envoy"]["live"] == []
-    assert "Ready: the siblings send to collector.test:4317." in stack("certs", "show").out
+
+
+def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
+    """Not when a run would have them send: certificates, endpoint and name must be what both have loaded."""
+
+    def expect(reason: str) -> None:
+        shown, answer = stack("certs", "show"), stack("certs", "show", "--format", "json")
+        assert shown.code == answer.code == (1 if reason else 0)
+        found = answer.valid("certs")
+        assert found["ready"] is not bool(reason)
+        assert (found["reason"] or "") == (f"{reason}; `clawker-fw run` changes that" if reason else "")
+        begin = "Not ready, so nothing is sent to " if reason else "Ready: the siblings send to "
+        assert f"{begin}{found['endpoint']}" in shown.out
+        assert reason in " ".join(shown.out.split())
+
+    expect("the stack clawker is not up")
+    stack.otel()
+    assert stack("run").code == 0
+    stack.otel(endpoint="collector.test:4317")
+    expect("envoy and coredns have loaded no certificate")
+    assert stack("run").code == 0
+    expect("")
+    stack.otel(endpoint="other.test:4317")
+    expect("the siblings send to collector.test:4317")
+    stack.otel(endpoint="collector.test:4317", server_name="other.test")
+    expect("the siblings send to collector.test:4317 only if it is collector.test")
+    stack.otel(endpoint="collector.test:4317", sample=0.5)
+    expect("")
+    stack.memory.inside("clawker-envoy").live = {}
+    expect("envoy has loaded no certificate")
+    stack.memory.stop("clawker-coredns")
+    expect("envoy and coredns have loaded no certificate")
+    assert stack("run").code == 0
+    assert stack("certs", "rotate").code == 0
+    expect("")  # what was renewed is not live yet, but what is live is valid
+    stack.later(91)
+    outcome = stack("certs", "show", "--format", "json")
+    assert outcome.code == 1
+    assert "the certificates have expired at" in outcome.json["reason"]
 
 
 def test_certs_rotate(stack: Stack) -> None:
