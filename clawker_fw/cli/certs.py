@@ -94,7 +94,9 @@ def rotate(
             )
         store.rotate(authority=authority)
     then = "Then run `clawker-fw run`."
-    if authority:
+    if loaded.settings.otel.endpoint is None:
+        then = "Nothing uses them until `otel.endpoint` is set."
+    elif authority:
         then = f"Give the collector its new certificate first: `clawker-fw certs export collector DIR`. {then}"
     _kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
 
@@ -141,7 +143,9 @@ def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
         raise RefusedError(
             "certs-unusable",
             f"The certificates can't be used: {text}.",
-            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere.",
+            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere."
+            if loaded.settings.otel.endpoint
+            else "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing.",
         ) from None
 
 

@@ -292,6 +292,30 @@ def test_certs_rotate(stack: Stack) -> None:
     assert told["ca"].count("BEGIN CERTIFICATE") == 2
 
 
+def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
+    """No run makes or uses certificates then, and what is said promises none."""
+    stack.otel()
+    refused = stack("certs", "rotate")
+    assert refused.code == 6
+    assert "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing" in " ".join(
+        refused.err.split()
+    )
+    assert stack("run").code == 0
+    assert stack("certs", "rotate").code == 6
+    stack.otel(endpoint="collector.test:4317")
+    refused = stack("certs", "rotate")
+    assert "otel.endpoint" not in refused.err
+    assert "`clawker-fw run` makes what is missing" in " ".join(refused.err.split())
+    assert stack("run").code == 0
+    stack.otel()
+    for arguments in ((), ("--authority",)):
+        outcome = stack("certs", "rotate", *arguments)
+        assert outcome.code == 0
+        said = " ".join(outcome.out.split())
+        assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
+        assert "export" not in said
+
+
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:
     """The collector gets the authority's certificate and its own pair, for its name, and nothing else."""
     refused = stack("certs", "export", "collector", str(tmp_path / "tls"))
