@@ -13,6 +13,7 @@ from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack.certs import certificate
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from clawker_fw.stack.telemetry import CLUSTERS, FILE
+from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command, Outcome
 
 DAY = 86400
@@ -314,6 +315,16 @@ def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
         said = " ".join(outcome.out.split())
         assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
         assert "export" not in said
+
+
+def test_the_instructions_to_uninstall_name_the_keys_that_are_left(stack: Stack) -> None:
+    """`down --all` leaves the private keys where the page says."""
+    assert stack("run").code == 0
+    assert stack("down", "--all").code == 0
+    left = {path.relative_to(stack.state).parent for path in stack.state.rglob("*.key")}
+    assert left == {Path("clawker-fw/certs/clawker")}
+    _, _, page = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("## Uninstall")
+    assert "`~/.local/state/clawker-fw/certs/PROJECT`" in page
 
 
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:
