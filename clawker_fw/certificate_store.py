@@ -65,7 +65,8 @@ class CertificateStore:
     def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
         """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
         now = self.clock()
-        found = self._provided(now, running)
+        live = self._judged(running.credentials) if running.credentials else Judgement("nothing is live")
+        found = replace(self._provided(now, running, live), live=live.unusable(now))
         if found.credentials is None:
             return found
         used = _digest(found.credentials.trust)
@@ -86,9 +87,9 @@ class CertificateStore:
         """Whether the authority's key is expected here."""
         return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
 
-    def _provided(self, now: float, running: Running) -> Provision:
+    def _provided(self, now: float, running: Running, live: Judgement) -> Provision:
+        """Return the newest credentials that are valid. `live` is what is true of those that are running."""
         alive = running.credentials
-        live = self._judged(alive) if alive else Judgement("nothing is live")
         try:
             found = self._local(now, may_found=not running.any)
         except (OSError, ValueError) as error:

@@ -39,7 +39,8 @@ class Exported(StrEnum):
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show each certificate: for whom, until when, where it is live; what to renew; why telemetry is not ready.
 
-    Exit 0 when telemetry is ready or not set up, else 1.
+    It is ready when both siblings have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready
+    or not set up, else 1.
 
     Example: clawker-fw certs show
     """
@@ -50,13 +51,17 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
 
         loaded = given.load(chosen)
         kept = given.store(chosen, loaded, Digests(), keeps=False).kept()
+        provision = seen.provision
+        usable = provision.credentials is not None
+        obstacle = report.obstacle(seen.observed, seen.desired, provision.live) if usable else ""
+        reasons = (f"{obstacle}; `clawker-fw run` changes that" if obstacle else "", provision.reason)
         answer = report.Answer(
             chosen.project,
             loaded.settings.otel.endpoint,
             report.rows(kept, seen.observed),
-            seen.provision.credentials is not None,
-            seen.provision.reason,
-            seen.provision.due,
+            usable and not obstacle,
+            "; ".join(filter(None, reasons)),
+            provision.due,
         )
     _answer(answer, format_, report.verdict(answer))
     if answer.endpoint and not answer.ready:
@@ -89,7 +94,9 @@ def rotate(
             )
         store.rotate(authority=authority)
     then = "Then run `clawker-fw run`."
-    if authority:
+    if loaded.settings.otel.endpoint is None:
+        then = "Nothing uses them until `otel.endpoint` is set."
+    elif authority:
         then = f"Give the collector its new certificate first: `clawker-fw certs export collector DIR`. {then}"
     _kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
 
@@ -136,7 +143,9 @@ def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
         raise RefusedError(
             "certs-unusable",
             f"The certificates can't be used: {text}.",
-            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere.",
+            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere."
+            if loaded.settings.otel.endpoint
+            else "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing.",
         ) from None
 
 

@@ -51,13 +51,14 @@ class Provision:
     """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
 
     `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine. `due` says
-    what else should be renewed, which only the user can do.
+    what else should be renewed, which only the user can do. `live` is why what is live can't be used, or empty.
     """
 
     credentials: Credentials | None = None
     reason: str = ""
     renewed_at: float | None = None
     due: tuple[str, ...] = ()
+    live: str = ""
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | None:

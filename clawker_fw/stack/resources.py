@@ -21,8 +21,11 @@ from clawker_fw.model import Files
 SIBLING = "boot/sibling.json"
 
 _VERSION = re.compile(rb',"version_info":"[0-9a-f]+"\}\Z')
-_PRIVATE_KEY = re.compile(rb'"private_key":\{"inline_string":"[^"]*"\}')
-_REDACTED = b'"private_key":{"inline_string":"[redacted]"}'
+PRIVATE_KEY = b'"private_key":'
+"""What is before each private key in Envoy's files, and in no other place."""
+
+_KEY = re.compile(PRIVATE_KEY + rb'\{"inline_string":"[^"]*"\}')
+_REDACTED = PRIVATE_KEY + b'{"inline_string":"[redacted]"}'
 """What Envoy shows instead of a private key. It takes none that does not fit the certificate."""
 
 _VERSION_LENGTH = 64
@@ -75,7 +78,7 @@ class Resource:
             return hashlib.sha256(content).hexdigest()
         if self.envoy.runtime:
             return hashlib.sha256(self.envoy.runtime_in(content)).hexdigest()
-        content = _PRIVATE_KEY.sub(_REDACTED, content)
+        content = _KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.credentials import Credentials, Pair, Running
-from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.resources import Resource, declared
+from clawker_fw.stack.files import secret
+from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
 """The kinds of records (`event.name`): a connection or session of UDP, an HTTP request, a DNS query."""
@@ -112,9 +112,12 @@ class Telemetry:
 
 
 def coredns_file(telemetry: Telemetry | None, relay: str, slot: int) -> File:
-    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that."""
+    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that.
+
+    It is a secret also without a key: another mode or owner is the work of somebody else.
+    """
     if telemetry is None or telemetry.credentials is None:
-        return public(b"{}")
+        return secret(b"{}")
     pair = telemetry.credentials.coredns
     document = {
         "endpoint": f"{relay}:{telemetry.relay_port}",
@@ -153,6 +156,17 @@ def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
     return False
 
 
+def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
+    """Return the endpoint to which a stack's siblings send, and the name that it must prove, from their files."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        (place,) = _cluster(files[Sibling.ENVOY])["load_assignment"]["endpoints"]
+        (endpoint,) = place["lb_endpoints"]
+        to = endpoint["endpoint"]["address"]["socket_address"]
+        told = json.loads(files[Sibling.COREDNS][FILE].content)
+        return f"{to['address']}:{to['port_value']}", str(told["server_name"])
+    return None
+
+
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:
     """Return the trusted authorities and the pair in CoreDNS's file, or None if there are none."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -162,16 +176,25 @@ def _in_file(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
-    """Return the same from Envoy's clusters, which are read only if they hold a secret."""
-    file = files.get(CLUSTERS)
-    if file is None or not file.secret:
-        return None
+    """Return the same from Envoy's clusters."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        resources: list[Mapping[str, Any]] = json.loads(file.content)["resources"]
-        (cluster,) = (each for each in resources if each["name"] == CLUSTER)
-        context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        context = _cluster(files)["transport_socket"]["typed_config"]["common_tls_context"]
         trust = context["validation_context"]["trusted_ca"]["inline_string"]
         (own,) = context["tls_certificates"]
         chain, key = (own[name]["inline_string"] for name in ("certificate_chain", "private_key"))
         return trust.encode(), Pair(chain.encode(), key.encode())
     return None
+
+
+def _cluster(files: Files) -> Mapping[str, Any]:
+    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read.
+
+    Raises:
+        KeyError, TypeError, ValueError: when there is none.
+    """
+    content = files[CLUSTERS].content
+    if PRIVATE_KEY not in content:
+        raise ValueError(CLUSTER)
+    resources: list[Mapping[str, Any]] = json.loads(content)["resources"]
+    (cluster,) = (each for each in resources if each["name"] == CLUSTER)
+    return cluster

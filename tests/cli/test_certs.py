@@ -13,6 +13,7 @@ from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack.certs import certificate
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from clawker_fw.stack.telemetry import CLUSTERS, FILE
+from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command, Outcome
 
 DAY = 86400
@@ -54,6 +55,11 @@ class Stack:
                 CertificateStore(store.folder, store.project, store.own, store.keeps, store.digests, now), running
             ),
         )
+
+    def causes(self) -> set[str]:
+        """Compare, and return the cause of each finding."""
+        answer = self("drift", "--format", "json").valid("drift")
+        return {each["cause"] for sibling in answer["siblings"] for each in sibling["findings"]}
 
     @property
     def made(self) -> list[object]:
@@ -104,14 +110,15 @@ def test_telemetry_is_ready_from_the_first_run_on(stack: Stack) -> None:
 
 
 def test_setting_and_removing_the_endpoint_replaces_both(stack: Stack) -> None:
-    """False → true, and true → false: the label says what a sibling was made with."""
+    """The label says what a sibling was made with; the stack is as we made it, so it takes agents until then."""
     stack.otel()
     assert stack("run").code == 0
     assert stack.ready == {"false"}
     for values, ready in (({"endpoint": "collector.test:4317"}, "true"), ({}, "false")):
         before = stack.made
         stack.otel(**values)
-        assert stack("drift").code == 1
+        assert stack.causes() == {"settings"}
+        assert stack("agent", "flags").code == 0
         assert stack("run").code == 0
         assert stack.ready == {ready}
         assert not set(before) & set(stack.made)
@@ -179,6 +186,7 @@ def test_what_is_not_ready_enforces_as_ever(
     before = stack.made
     spoil(own)
     stack.later(days)
+    assert stack.causes() == ({"settings"} if days else set())
     outcome = stack("run")
     assert outcome.code == 0
     assert reason in " ".join(outcome.out.split())
@@ -230,7 +238,45 @@ def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
     stack.memory.inside("clawker-envoy").live = {}
     by_name = {each["name"]: each for each in stack("certs", "show", "--format", "json").json["certificates"]}
     assert by_name["envoy"]["live"] == []
-    assert "Ready: the siblings send to collector.test:4317." in stack("certs", "show").out
+
+
+def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
+    """Not when a run would have them send: certificates, endpoint and name must be what both have loaded."""
+
+    def expect(reason: str) -> None:
+        shown, answer = stack("certs", "show"), stack("certs", "show", "--format", "json")
+        assert shown.code == answer.code == (1 if reason else 0)
+        found = answer.valid("certs")
+        assert found["ready"] is not bool(reason)
+        assert (found["reason"] or "") == (f"{reason}; `clawker-fw run` changes that" if reason else "")
+        begin = "Not ready, so nothing is sent to " if reason else "Ready: the siblings send to "
+        assert f"{begin}{found['endpoint']}" in shown.out
+        assert reason in " ".join(shown.out.split())
+
+    expect("the stack clawker is not up")
+    stack.otel()
+    assert stack("run").code == 0
+    stack.otel(endpoint="collector.test:4317")
+    expect("envoy and coredns have loaded no certificate")
+    assert stack("run").code == 0
+    expect("")
+    stack.otel(endpoint="other.test:4317")
+    expect("the siblings send to collector.test:4317")
+    stack.otel(endpoint="collector.test:4317", server_name="other.test")
+    expect("the siblings send to collector.test:4317 only if it is collector.test")
+    stack.otel(endpoint="collector.test:4317", sample=0.5)
+    expect("")
+    stack.memory.inside("clawker-envoy").live = {}
+    expect("envoy has loaded no certificate")
+    stack.memory.stop("clawker-coredns")
+    expect("envoy and coredns have loaded no certificate")
+    assert stack("run").code == 0
+    assert stack("certs", "rotate").code == 0
+    expect("")  # what was renewed is not live yet, but what is live is valid
+    stack.later(91)
+    outcome = stack("certs", "show", "--format", "json")
+    assert outcome.code == 1
+    assert "the certificates have expired at" in outcome.json["reason"]
 
 
 def test_certs_rotate(stack: Stack) -> None:
@@ -245,6 +291,40 @@ def test_certs_rotate(stack: Stack) -> None:
     assert stack.made == before
     told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
     assert told["ca"].count("BEGIN CERTIFICATE") == 2
+
+
+def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
+    """No run makes or uses certificates then, and what is said promises none."""
+    stack.otel()
+    refused = stack("certs", "rotate")
+    assert refused.code == 6
+    assert "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing" in " ".join(
+        refused.err.split()
+    )
+    assert stack("run").code == 0
+    assert stack("certs", "rotate").code == 6
+    stack.otel(endpoint="collector.test:4317")
+    refused = stack("certs", "rotate")
+    assert "otel.endpoint" not in refused.err
+    assert "`clawker-fw run` makes what is missing" in " ".join(refused.err.split())
+    assert stack("run").code == 0
+    stack.otel()
+    for arguments in ((), ("--authority",)):
+        outcome = stack("certs", "rotate", *arguments)
+        assert outcome.code == 0
+        said = " ".join(outcome.out.split())
+        assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
+        assert "export" not in said
+
+
+def test_the_instructions_to_uninstall_name_the_keys_that_are_left(stack: Stack) -> None:
+    """`down --all` leaves the private keys where the page says."""
+    assert stack("run").code == 0
+    assert stack("down", "--all").code == 0
+    left = {path.relative_to(stack.state).parent for path in stack.state.rglob("*.key")}
+    assert left == {Path("clawker-fw/certs/clawker")}
+    _, _, page = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("## Uninstall")
+    assert "`~/.local/state/clawker-fw/certs/PROJECT`" in page
 
 
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:

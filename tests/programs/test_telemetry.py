@@ -214,7 +214,7 @@ def test_readiness_changes_only_the_clusters(store: CertificateStore, receiver: 
     not_ready = replace(told, telemetry=replace(told.telemetry, credentials=None))
     ready, without = (configuration(Policy(RULES), ADDRESSES, 60, each) for each in (told, not_ready))
     assert {path for path in ready if ready[path] != without[path]} == {CLUSTERS}
-    assert not without[CLUSTERS].secret
+    assert without[CLUSTERS].secret
     assert b"telemetry" in ready[LISTENERS].content
 
 

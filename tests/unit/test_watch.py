@@ -275,6 +275,24 @@ def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Pa
     assert before.files[TELEMETRY] != told_before
 
 
+def test_telemetry_waits_for_run(watched: Watched, tmp_path: Path) -> None:
+    """An endpoint that is set or removed is a changed setting: nothing of the file is applied with it."""
+    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True)
+    without = watched.wanted
+    told = stacks.blueprint(
+        watched.engine.facts(), "b.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
+    )
+    for running, wanted in (
+        (without, replace(told, certificates=store)),
+        (replace(told, certificates=store), without),
+    ):
+        stacks.converged(watched.engine, running)
+        watched.wanted = wanted
+        before = dict(watched.engine.inside(COREDNS).files)
+        assert watched.until(20) == ["0 start leave"]
+        assert watched.engine.inside(COREDNS).files == before
+
+
 def test_none_only_tells(watched: Watched) -> None:
     """With `--heal none`, differences are only reported."""
     assert watched.until(20, (10, partial(watched.engine.stop, ENVOY)), heal=Heal.NONE)[1:] == ["10 event leave"]
