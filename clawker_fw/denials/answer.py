@@ -72,8 +72,9 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed: Counter[str] = Counter()
+    latest = {each.refusal.agent: each.last for each in refusals.counted}  # what is suppressed has no time
     for address, times in sorted(refusals.suppressed.items()):
-        name = agents.of(address, now)
+        name = agents.of(address, latest.get(address, now))
         if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
             suppressed[name or address] += times
     return Answer(

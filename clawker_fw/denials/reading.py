@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.background import in_background
+from clawker_fw.denials.agents import Attached
 from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
 from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
@@ -23,6 +24,9 @@ from clawker_fw.stack.topology import network_names
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
 
+_ATTACHED = {"running", "paused"}
+"""The states in which a container has its addresses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -32,7 +36,7 @@ class Sources:
     """
 
     containers: tuple[tuple[Sibling, str], ...]
-    agents: Mapping[str, str]
+    agents: Mapping[str, Attached]
 
 
 def sources(reader: EngineReader, project: str) -> Sources:
@@ -43,13 +47,13 @@ def sources(reader: EngineReader, project: str) -> Sources:
     """
     network = network_names(project)[Role.AGENTS]
     found: list[tuple[Sibling, str]] = []
-    agents: dict[str, str] = {}
+    agents: dict[str, Attached] = {}
     for each in reader.listing():
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        if network in each.networks and each.networks[network].address:
-            agents[each.networks[network].address] = each.name
+        if each.status in _ATTACHED and network in each.networks and each.networks[network].address:
+            agents[each.networks[network].address] = Attached(each.name, each.created)
     if not found:
         raise RefusedError(
             "not-up", f"{project} is not up, so nothing is on record.", hint="Start it with `clawker-fw run`."

@@ -126,6 +126,22 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
 
 
+def test_status_blames_nobody_for_what_happened_before(command: Command, memory: MemoryEngine) -> None:
+    """What was refused to an agent's address before the agent was started is shown, but not as the agent's."""
+    command("run")
+    join(memory, "builder")
+    builder, resolver = memory.inside("builder"), memory.inside("clawker-coredns")
+    address, now = builder.networks["clawker-net"], datetime.now(UTC)
+    resolver.log.append(record(source=f"{address}:1", protocol="dns", name="a.example", reason="no-rule"))
+    resolver.logged_at = f"{now:%Y-%m-%dT%H:%M:%S}.000000000Z"
+    builder.started = f"{now + timedelta(seconds=5):%Y-%m-%dT%H:%M:%S}.123456789Z"
+    document = command("status", "--format", "json").valid("status")
+    assert (len(document["refusals"]), document["agents"][0]["refused"]) == (1, 0)
+    (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
+    assert address in row
+    assert "builder" not in row
+
+
 def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -> None:
     """Records have the time of the engine's machine, whatever this one's clock says."""
     command("run")
