@@ -10,14 +10,18 @@ it was last seen itself. What was refused at any other time is nobody's: it is b
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import platformdirs
+
+from clawker_fw.model import Sibling
+from clawker_fw.stack.topology import Addressing
 
 _MOST_REMEMBERED = 1_000
 """Of each stack, those that were seen last."""
@@ -40,6 +44,21 @@ class _Seen:
     last: float
 
 
+def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
+    """Return the names of siblings by the addresses from which they ask, on the agent network with these subnets.
+
+    The engine gives these addresses to nobody else, and a replacement has the same. A name is looked up from the
+    service address, which CoreDNS asks as agents do.
+    """
+    names: dict[str, str] = {}
+    for addressing in (Addressing(each, each) for each in subnets):
+        for slot in (0, 1):
+            names[str(addressing.envoy(slot))] = f"{project}-{Sibling.ENVOY}"
+            names[str(addressing.coredns(slot))] = f"{project}-{Sibling.COREDNS}"
+        names[str(addressing.service)] = f"{project}-{Sibling.COREDNS}"
+    return names
+
+
 def remembered_at() -> Path:
     """Return the path of the file."""
     return platformdirs.user_cache_path("clawker-fw") / "agents.json"
@@ -54,12 +73,17 @@ def forget() -> None:
 class AgentNames:
     """The agents of one stack."""
 
-    def __init__(self, engine: str, project: str) -> None:
-        """Read what is remembered of the stack of a project at an engine's address."""
+    def __init__(self, engine: str, project: str, own: Mapping[str, str] | None = None) -> None:
+        """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names."""
+        self._own = own or {}
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
         self._there: list[_Seen] = []
         """Those of the last look. They have their addresses until the next one."""
+
+    def is_own(self, address: str) -> bool:
+        """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
+        return address in self._own
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Remember the agents that have addresses now."""
@@ -78,6 +102,8 @@ class AgentNames:
 
     def of(self, address: str, moment: str) -> str:
         """Return the name of the agent that had an address at a moment (RFC 3339), or "" if nobody knows."""
+        if address in self._own:
+            return self._own[address]
         when = datetime.fromisoformat(moment).timestamp()
         having = sorted((each for each in self._seen if each.address == address), key=lambda each: each.first)
         then = (each.name for each in having if each.first <= when and (each.last >= when or each in self._there))

@@ -17,11 +17,12 @@ _SUGGESTED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A refusal, the agent's name if it is known, and advice."""
+    """A refusal, the agent's name if it is known, and advice. What is `own`, we have tried ourselves."""
 
     counted: Counted
     agent: str
     advice: Advice
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ class Answer:
         """Yield what agents wanted and rules could allow."""
         for each in self.denials:
             refusal = each.counted.refusal
-            target = target_of(refusal)
-            if target is not None and refusal.reason in _SUGGESTED and not each.advice.allowed:
+            if each.own or each.advice.allowed or refusal.reason not in _SUGGESTED:
+                continue
+            if target := target_of(refusal):
                 yield target
 
 
@@ -78,7 +80,9 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
         if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
             suppressed[name or address] += times
     return Answer(
-        tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
+        tuple(
+            Denial(each, name, adviser.advise(each), agents.is_own(each.refusal.agent)) for each, name in chosen
+        ),
         found - len(chosen),
         refusals.more,
         suppressed,

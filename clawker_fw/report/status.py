@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from clawker_fw.denials.agents import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
@@ -76,6 +77,12 @@ class Status:
             if self.agent_of(each):
                 counts[each.refusal.agent] += each.times
         return counts
+
+    @property
+    def own(self) -> Mapping[str, str]:
+        """The names of the siblings by the addresses from which they ask."""
+        network = self.observed.networks.get(Role.AGENTS)
+        return own_names(self.project, network.subnets if network else ())
 
     def agent_of(self, refused: Counted) -> str:
         """Return the name of the agent that was refused something, or "" if none of now had the address then."""

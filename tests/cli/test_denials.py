@@ -15,6 +15,7 @@ import pytest
 from clawker_fw.denials.agents import AgentNames, Attached
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.memory_container import MemoryContainer
+from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
 from tests.cli.conftest import Command
@@ -103,11 +104,22 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
 
 
 def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
-    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent."""
-    up.inside("clawker-coredns").created = LONG_AGO
-    address = up.inside("clawker-coredns").networks["clawker-net"]
-    up.inside("clawker-envoy").log[:] = [record(source=f"{address}:1", name="b.test", reason="no-rule")]
-    assert ask(command)["b.test"]["agent"] == "clawker-coredns"
+    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent.
+
+    It asks for names from the service address. No rules are suggested for what nobody but us wanted.
+    """
+    resolver = up.inside("clawker-coredns")
+    addresses = {"b.test": resolver.networks["clawker-net"], "c.test": service_address(resolver)}
+    resolver.log.clear()
+    up.inside("clawker-envoy").log[:] = [
+        record(source=f"{address}:1", name=name, reason="no-rule") for name, address in addresses.items()
+    ]
+    assert {name: each["agent"] for name, each in ask(command).items()} == {
+        "b.test": "clawker-coredns",
+        "c.test": "clawker-coredns",
+    }
+    assert set(ask(command, "--agent", "clawker-coredns")) == {"b.test", "c.test"}
+    assert command("denials", "--as-rules").out.endswith("rules: []\n")
 
 
 def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
