@@ -85,7 +85,7 @@ def denials(
 
     wanted = Selection(agent, frozenset(reason or ()), top)
     adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
-    names = AgentNames(engine.facts().endpoint, chosen.project)
+    names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
     if begun is None:
         _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
@@ -137,7 +137,7 @@ def _follow(
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
-    console, known, looked = text.console(), set(found.agents), time.monotonic()
+    console, known, looked = text.console(), {*found.agents, *found.own}, time.monotonic()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted in Following(engine, chosen.project, found):
             address = counted.refusal.agent

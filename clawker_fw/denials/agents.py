@@ -3,31 +3,60 @@
 An engine tells the address of a container only while it runs, and gives it to another one later. So whoever looks
 at the agents remembers them in a file of the user's cache: `denials`, and a watcher that counts refusals. A file
 that can't be read or written is ignored.
+
+An agent has an address from when its container was created, or from when another one was last seen with it, until
+it was last seen itself. What was refused at any other time is nobody's: it is better not to know than to blame.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
+
+from clawker_fw.model import Sibling
+from clawker_fw.stack.topology import Addressing
 
 _MOST_REMEMBERED = 1_000
 """Of each stack, those that were seen last."""
 
 
+class Attached(NamedTuple):
+    """An agent that has an address now, and when its container was created, in seconds since 1970."""
+
+    name: str
+    created: float
+
+
 @dataclass(slots=True)
 class _Seen:
-    """An agent, and when it was seen with its address first and last, in seconds since 1970."""
+    """An agent, and from when until when it certainly had its address, in seconds since 1970."""
 
     address: str
     name: str
     first: float
     last: float
+
+
+def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
+    """Return the names of siblings by the addresses from which they ask, on the agent network with these subnets.
+
+    The engine gives these addresses to nobody else, and a replacement has the same. A name is looked up from the
+    service address, which CoreDNS asks as agents do.
+    """
+    names: dict[str, str] = {}
+    for addressing in (Addressing(each, each) for each in subnets):
+        for slot in (0, 1):
+            names[str(addressing.envoy(slot))] = f"{project}-{Sibling.ENVOY}"
+            names[str(addressing.coredns(slot))] = f"{project}-{Sibling.COREDNS}"
+        names[str(addressing.service)] = f"{project}-{Sibling.COREDNS}"
+    return names
 
 
 def remembered_at() -> Path:
@@ -44,29 +73,41 @@ def forget() -> None:
 class AgentNames:
     """The agents of one stack."""
 
-    def __init__(self, engine: str, project: str) -> None:
-        """Read what is remembered of the stack of a project at an engine's address."""
+    def __init__(self, engine: str, project: str, own: Mapping[str, str] | None = None) -> None:
+        """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names."""
+        self._own = own or {}
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
+        self._there: list[_Seen] = []
+        """Those of the last look. They have their addresses until the next one."""
 
-    def look(self, agents: Mapping[str, str], now: float) -> None:
-        """Remember the names of the agents that have addresses now."""
+    def is_own(self, address: str) -> bool:
+        """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
+        return address in self._own
+
+    def look(self, agents: Mapping[str, Attached], now: float) -> None:
+        """Remember the agents that have addresses now."""
         latest = {each.address: each for each in self._seen}
-        for address, name in agents.items():
+        self._there = []
+        for address, (name, created) in agents.items():
             known = latest.get(address)
-            if known and known.name == name:
+            if known and known.name == name and created <= known.last:
                 known.last = now
             else:
-                self._seen.append(_Seen(address, name, now, now))
+                known = _Seen(address, name, max(created, known.last) if known else created, now)
+                self._seen.append(known)
+            self._there.append(known)
         self._seen = sorted(self._seen, key=lambda each: each.last)[-_MOST_REMEMBERED:]
         _write(self._stack, self._seen)
 
     def of(self, address: str, moment: str) -> str:
         """Return the name of the agent that had an address at a moment (RFC 3339), or "" if nobody knows."""
+        if address in self._own:
+            return self._own[address]
         when = datetime.fromisoformat(moment).timestamp()
         having = sorted((each for each in self._seen if each.address == address), key=lambda each: each.first)
-        still = (each.name for each in having if each.last >= when)
-        return next(still, having[-1].name if having else "")
+        then = (each.name for each in having if each.first <= when and (each.last >= when or each in self._there))
+        return next(then, "")
 
 
 def _read(stack: str) -> list[_Seen]:

@@ -17,11 +17,12 @@ _SUGGESTED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A refusal, the agent's name if it is known, and advice."""
+    """A refusal, the agent's name if it is known, and advice. What is `own`, we have tried ourselves."""
 
     counted: Counted
     agent: str
     advice: Advice
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ class Answer:
         """Yield what agents wanted and rules could allow."""
         for each in self.denials:
             refusal = each.counted.refusal
-            target = target_of(refusal)
-            if target is not None and refusal.reason in _SUGGESTED and not each.advice.allowed:
+            if each.own or each.advice.allowed or refusal.reason not in _SUGGESTED:
+                continue
+            if target := target_of(refusal):
                 yield target
 
 
@@ -72,12 +74,15 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed: Counter[str] = Counter()
+    latest = {each.refusal.agent: each.last for each in refusals.counted}  # what is suppressed has no time
     for address, times in sorted(refusals.suppressed.items()):
-        name = agents.of(address, now)
+        name = agents.of(address, latest.get(address, now))
         if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
             suppressed[name or address] += times
     return Answer(
-        tuple(Denial(each, name, adviser.advise(each)) for each, name in chosen),
+        tuple(
+            Denial(each, name, adviser.advise(each), agents.is_own(each.refusal.agent)) for each, name in chosen
+        ),
         found - len(chosen),
         refusals.more,
         suppressed,

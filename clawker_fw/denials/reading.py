@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.background import in_background
+from clawker_fw.denials.agents import Attached, own_names
 from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
 from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
@@ -23,16 +24,20 @@ from clawker_fw.stack.topology import network_names
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
 
+_ATTACHED = {"running", "paused"}
+"""The states in which a container has its addresses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where refusals are on record: our containers by sibling, and the names of agents by address.
+    """Where refusals are on record: our containers by sibling. And who asks: agents by address, and the siblings.
 
-    The siblings' own are among them: `doctor` and `explain --live` try names from CoreDNS's container.
+    `own` are the siblings' names by address: `doctor` and `explain --live` try names from CoreDNS's container.
     """
 
     containers: tuple[tuple[Sibling, str], ...]
-    agents: Mapping[str, str]
+    agents: Mapping[str, Attached]
+    own: Mapping[str, str]
 
 
 def sources(reader: EngineReader, project: str) -> Sources:
@@ -43,18 +48,19 @@ def sources(reader: EngineReader, project: str) -> Sources:
     """
     network = network_names(project)[Role.AGENTS]
     found: list[tuple[Sibling, str]] = []
-    agents: dict[str, str] = {}
+    agents: dict[str, Attached] = {}
     for each in reader.listing():
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        if network in each.networks and each.networks[network].address:
-            agents[each.networks[network].address] = each.name
+        elif each.status in _ATTACHED and network in each.networks and each.networks[network].address:
+            agents[each.networks[network].address] = Attached(each.name, each.created)
     if not found:
         raise RefusedError(
             "not-up", f"{project} is not up, so nothing is on record.", hint="Start it with `clawker-fw run`."
         )
-    return Sources(tuple(found), agents)
+    subnets = (subnet for each in reader.networks() if each.name == network for subnet in each.subnets)
+    return Sources(tuple(found), agents, own_names(project, subnets))
 
 
 def _sibling(container: ContainerSummary, project: str) -> Sibling | None:

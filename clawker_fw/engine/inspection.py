@@ -184,6 +184,7 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
             for each in raw.get("Mounts") or ()
         ),
         namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
+        created=raw["Created"],
     )
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -458,7 +459,8 @@ class MemoryEngine:
         return f"{next(self._numbers):064x}"
 
     def _now(self) -> str:
-        return f"2026-01-01T00:00:{next(self._numbers):09.6f}Z"
+        later = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._numbers))
+        return f"{later:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def _inspected(config: dict[str, Any]) -> dict[str, Any]:

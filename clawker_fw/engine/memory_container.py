@@ -1,6 +1,7 @@
 """The state of one container of the in-memory engine, and how the engine shows it."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from clawker_fw.model import (
     NO_RECORDS,
@@ -87,6 +88,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
         },
         mounts=inside.spec.shape.mounts,
         namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
+        created=int(datetime.fromisoformat(inside.created).timestamp()),
     )
 
 

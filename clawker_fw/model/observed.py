@@ -93,7 +93,8 @@ class ContainerSummary:
     """A container in a list, ours or another. `networks` maps network names to its endpoints.
 
     In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `namespace` is the id
-    of the container whose network it uses instead of its own, or empty.
+    of the container whose network it uses instead of its own, or empty. `created` is when it was created, in whole
+    seconds since 1970: a list does not say when it was started.
     """
 
     id: str
@@ -104,6 +105,7 @@ class ContainerSummary:
     networks: Mapping[str, Endpoint]
     mounts: tuple[Mount, ...] = ()
     namespace: str = ""
+    created: int = 0
 
     def __hash__(self) -> int:
         """Return the hash of the id, because mappings can't be hashed."""

@@ -7,8 +7,10 @@ live, who the agents are.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from clawker_fw.denials.agents import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
@@ -69,11 +71,24 @@ class Status:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """How often each agent was refused something in the last hour, by its address."""
+        """How often each agent was refused something in the last hour since it was started, by its address."""
         counts: Counter[str] = Counter()
         for each in self.refusals:
-            counts[each.refusal.agent] += each.times
+            if self.agent_of(each):
+                counts[each.refusal.agent] += each.times
         return counts
+
+    @property
+    def own(self) -> Mapping[str, str]:
+        """The names of the siblings by the addresses from which they ask."""
+        network = self.observed.networks.get(Role.AGENTS)
+        return own_names(self.project, network.subnets if network else ())
+
+    def agent_of(self, refused: Counted) -> str:
+        """Return the name of the agent that was refused something, or "" if none of now had the address then."""
+        when = datetime.fromisoformat(refused.last)
+        had = (each for each in self.agents if each.address == refused.refusal.agent)
+        return next((each.name for each in had if datetime.fromisoformat(each.since) <= when), "")
 
     @property
     def attachable(self) -> bool:

@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clawker_fw.denials.agents import AgentNames
+from clawker_fw.denials.agents import AgentNames, Attached
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.memory_container import MemoryContainer
+from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
 from tests.cli.conftest import Command
@@ -24,6 +27,9 @@ rules:
   - dst: no.wild.test
     action: deny
 """
+
+
+LONG_AGO = "2026-01-01T00:00:00.000000Z"
 
 
 def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
@@ -41,6 +47,7 @@ def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEng
         ContainerSpec("builder", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}), {})
     )
     memory.start(agent)
+    memory.inside(agent).created = LONG_AGO
     address = memory.inside(agent).networks["clawker-net"]
     proxy, resolver = memory.inside("clawker-envoy"), memory.inside("clawker-coredns")
     proxy.logged_at, resolver.logged_at = "2026-01-01T00:00:02.000000000Z", "2026-01-01T00:00:01.000000000Z"
@@ -97,10 +104,22 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
 
 
 def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
-    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent."""
-    address = up.inside("clawker-coredns").networks["clawker-net"]
-    up.inside("clawker-envoy").log[:] = [record(source=f"{address}:1", name="b.test", reason="no-rule")]
-    assert ask(command)["b.test"]["agent"] == "clawker-coredns"
+    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent.
+
+    It asks for names from the service address. No rules are suggested for what nobody but us wanted.
+    """
+    resolver = up.inside("clawker-coredns")
+    addresses = {"b.test": resolver.networks["clawker-net"], "c.test": service_address(resolver)}
+    resolver.log.clear()
+    up.inside("clawker-envoy").log[:] = [
+        record(source=f"{address}:1", name=name, reason="no-rule") for name, address in addresses.items()
+    ]
+    assert {name: each["agent"] for name, each in ask(command).items()} == {
+        "b.test": "clawker-coredns",
+        "c.test": "clawker-coredns",
+    }
+    assert set(ask(command, "--agent", "clawker-coredns")) == {"b.test", "c.test"}
+    assert command("denials", "--as-rules").out.endswith("rules: []\n")
 
 
 def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
@@ -285,7 +304,7 @@ def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: p
     proxy, builder = up.inside("clawker-envoy"), up.inside("builder")
     address = builder.networks["clawker-net"]
 
-    def seen(names: AgentNames, agents: Mapping[str, str], now: float) -> None:
+    def seen(names: AgentNames, agents: Mapping[str, Attached], now: float) -> None:
         look(names, agents, now)
         looked.release()
 
@@ -323,16 +342,65 @@ def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine
     assert ask(command, "--since", "1h") == {}
 
 
+def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
+    """Remove the builder, and give its address to a container that is created now."""
+    builder = memory.inside("builder")
+    memory.remove("builder")
+    memory.start(
+        memory.create_container(ContainerSpec(name, builder.image, {}, Shape((), (), {"clawker-net": ""}), {}))
+    )
+    later = memory.inside(name)
+    assert later.networks == builder.networks
+    later.created = datetime.fromtimestamp(memory.clock(), UTC).isoformat()
+    return later
+
+
 def test_an_agent_that_is_gone(command: Command, up: MemoryEngine) -> None:
     """Its name is remembered if it was seen before; what a later one with its address asked is that one's."""
     assert ask(command, "--agent", "builder")
-    address = up.inside("builder").networks["clawker-net"]
-    image = up.inside("builder").image
-    up.remove("builder")
-    assert ask(command, "--agent", "builder")
-    up.start(up.create_container(ContainerSpec("later", image, {}, Shape((), (), {"clawker-net": ""}), {})))
-    assert up.inside("later").networks["clawker-net"] == address
+    succeed(up, "later")
     assert ask(command, "--agent", "builder")
     up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
     assert set(ask(command, "--agent", "later")) == {"no.wild.test"}
     assert set(ask(command, "--agent", "builder")) == {"pypi.test"}
+
+
+def test_an_agent_is_not_blamed_for_what_happened_before_it_was_created(
+    command: Command, up: MemoryEngine
+) -> None:
+    """What the container that had its address before was refused has no name if that one was never seen."""
+    succeed(up, "later")
+    assert ask(command)["pypi.test"]["agent"] is None
+    assert command("denials", "--agent", "later").out == "Nothing was refused.\n"
+    assert command("denials", "--agent", "later", "--as-rules").out.endswith("rules: []\n")
+
+
+def test_an_agent_is_not_blamed_for_what_happened_after_it_was_seen_last(
+    command: Command, up: MemoryEngine
+) -> None:
+    """What was refused to its address after it was gone may be another one's that nobody has seen."""
+    assert ask(command, "--agent", "builder")
+    up.remove("builder")
+    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
+    found = ask(command)
+    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == ("builder", None)
+
+
+def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> None:
+    """A container with the same name and address is another one: what happened in between is not blamed on it."""
+    assert ask(command, "--agent", "builder")
+    between = datetime.fromtimestamp(up.clock() + 60, UTC)
+    up.clock_ahead = 120
+    succeed(up, "builder")
+    up.inside("clawker-envoy").logged_at = between.strftime("%FT%T.%f000Z")
+    found = ask(command)
+    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == ("builder", None)
+
+
+def test_a_container_that_never_started(
+    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been refused nothing, even if the engine still tells an address of it."""
+    listing = up.listing()
+    monkeypatch.setattr(up, "listing", lambda: tuple(replace(each, status="created") for each in listing))
+    assert ask(command)["pypi.test"]["agent"] is None

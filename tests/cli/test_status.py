@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
 from devkit import stacks
 from tests.cli.conftest import Command
@@ -124,6 +125,33 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
     document = command("status", "--format", "json").valid("status")
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
+
+
+def test_status_names_who_asks_for_us(command: Command, memory: MemoryEngine) -> None:
+    """What we have tried ourselves is shown as CoreDNS's container's, from whose service address it was asked."""
+    command("run")
+    resolver = memory.inside("clawker-coredns")
+    source = f"{service_address(resolver)}:1"
+    resolver.log.append(record(source=source, protocol="dns", name="a.example", reason="no-rule"))
+    resolver.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
+    (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
+    assert "clawker-coredns" in row
+
+
+def test_status_blames_nobody_for_what_happened_before(command: Command, memory: MemoryEngine) -> None:
+    """What was refused to an agent's address before the agent was started is shown, but not as the agent's."""
+    command("run")
+    join(memory, "builder")
+    builder, resolver = memory.inside("builder"), memory.inside("clawker-coredns")
+    address, now = builder.networks["clawker-net"], datetime.now(UTC)
+    resolver.log.append(record(source=f"{address}:1", protocol="dns", name="a.example", reason="no-rule"))
+    resolver.logged_at = f"{now:%Y-%m-%dT%H:%M:%S}.000000000Z"
+    builder.started = f"{now + timedelta(seconds=5):%Y-%m-%dT%H:%M:%S}.123456789Z"
+    document = command("status", "--format", "json").valid("status")
+    assert (len(document["refusals"]), document["agents"][0]["refused"]) == (1, 0)
+    (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
+    assert address in row
+    assert "builder" not in row
 
 
 def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -199,12 +200,14 @@ def test_running_siblings_serve_what_they_were_given(
 def test_the_list_says_who_is_on_a_network(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """The list has each container with its image, its owner, and its endpoint on each network."""
+    """The list has each container with its image, its owner, its age, and its endpoint on each network."""
 
     def place(sibling: Sibling, network: str) -> Endpoint | None:
         (found,) = (each for each in engine.listing() if each.id == running[sibling])
         assert (found.name, found.status) == (f"{stack.project}-{sibling}", "running")
-        assert found.image == view(engine, found.id).image
+        inspected = view(engine, found.id)
+        assert found.image == inspected.image
+        assert found.created == int(datetime.fromisoformat(inspected.created).timestamp())
         assert dict(found.labels) == dict(stack.siblings[sibling].labels)
         return found.networks.get(f"{stack.project}-{network}")
 
