@@ -274,12 +274,15 @@ KEPT_VARIABLES = frozenset(
 """Docker's own variables that choose an engine: the service keeps their values from the installation."""
 
 
-def kept(environment: Mapping[str, str], prefix: str, options: frozenset[str]) -> dict[str, str]:
-    """Return the environment variables that a service keeps: settings, and the choice of the engine."""
+def kept(environment: Mapping[str, str], prefix: str, others: frozenset[str]) -> dict[str, str]:
+    """Return the environment variables that a service keeps: settings, and the choice of the engine.
+
+    `others` are names that follow the prefix and are no settings.
+    """
     return {
         name: value
         for name, value in sorted(environment.items())
-        if name in KEPT_VARIABLES or (name.startswith(prefix) and name.removeprefix(prefix) not in options)
+        if name in KEPT_VARIABLES or (name.startswith(prefix) and name.removeprefix(prefix) not in others)
     }
 
 

@@ -35,8 +35,11 @@ from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
-OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "VERSION", "FORMAT"})
+OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
+
+IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
+"""Variables with our prefix that are no settings and no mistakes. Scripts pin a release with the last one."""
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 LONGEST_DURATION = 86400
@@ -404,13 +407,13 @@ def _environment_document(environment: Mapping[str, str]) -> Document:
     known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != INCLUDE}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if name == variable or name in OPTION_VARIABLES:
+        if name == variable or name in IGNORED_VARIABLES:
             continue
         if name not in known:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=mistakes.did_you_mean(name, [*known, *OPTION_VARIABLES], ENVIRONMENT_PREFIX),
+                hint=mistakes.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

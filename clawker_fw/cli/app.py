@@ -254,7 +254,6 @@ def options(
         bool,
         typer.Option(
             "--version",
-            envvar="CLAWKER_FW_VERSION",
             callback=_print_version,
             is_eager=True,
             help="Print the version and exit.",

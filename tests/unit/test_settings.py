@@ -323,6 +323,15 @@ def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
     assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
 
 
+def test_valid_variables_are_named_once(write: Write) -> None:
+    """A variable that is a setting and an option is one of them, and one that is ignored is none."""
+    _, _, valid = refused(write(""), CLAWKER_FW_ZZZZ="1").hint.rstrip(".").partition(": ")
+    names = valid.split(", ")
+    assert names == sorted(set(names))
+    assert "CLAWKER_FW_PROJECT" in names
+    assert "CLAWKER_FW_VERSION" not in names
+
+
 def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
     """The error names a value's source, including variables."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
