@@ -286,6 +286,22 @@ def test_completion_is_installed_where_the_shell_looks(
     assert path.read_text().strip() == command("--show-completion", "fish").out.strip()
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_where_nothing_can_be_written(
+    shell: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no bug, and the hint says how to get the script anyway."""
+    home = tmp_path / "home"
+    home.write_text("a file, so that nobody can make a folder here, not even root\n")
+    monkeypatch.setenv("HOME", str(home))
+    outcome = command("--install-completion", shell)
+    assert outcome.code == 6
+    assert outcome.out == ""
+    assert "error[completion-unwritable]" in outcome.err
+    assert str(home) in outcome.err
+    assert f"clawker-fw --show-completion {shell}" in outcome.err
+
+
 @pytest.mark.parametrize("name", ["", *reference.commands()])
 def test_help_has_words_and_not_types(name: str, command: Command) -> None:
     """The help shows a placeholder after an option with a value, and nothing after a switch."""
