@@ -170,8 +170,11 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise SettingsError("settings-invalid", f"{source}{line} is not YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise SettingsError("settings-invalid", f"{source} is not YAML: {error}.") from error
+    except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # the second one from libyaml
+        at = error.start if isinstance(error, UnicodeEncodeError) else text.find(chr(error.character))
+        number = text.count("\n", 0, at) + 1
+        what = f"it has U+{ord(text[at]):04X}, which is no character of a text"
+        raise SettingsError("settings-invalid", f"{source}, line {number} is not YAML: {what}.") from error
     places: dict[Location, str] = {}
     return (None if node is None else _Reader(source, places).document(node)), places
 

@@ -54,6 +54,11 @@ class FirewallError(Exception):
         self.context = tuple(context)
         self.hint = hint
 
+    @property
+    def in_one_line(self) -> str:
+        """The message and its context, for a place that has room for a line."""
+        return " ".join(filter(None, (self.message, "; ".join(self.context))))
+
 
 class UsageError(FirewallError):
     """The command line is invalid; nothing has been done."""

@@ -1,5 +1,6 @@
 """Errors of the command line, each with the command line that was probably meant."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -23,8 +24,11 @@ def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperExc
         hint = f"`{option}` goes {where} the command: {program.name} {shlex.join(meant)}"
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
-    sentence = message[:1].upper() + message[1:].rstrip(".")
-    return UsageError("usage", f"{sentence}.", context=usage, hint=f"`{path} --help` lists commands and options.")
+    sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
+    end = "" if sentence.endswith("?") else "."
+    return UsageError(
+        "usage", f"{sentence}{end}", context=usage, hint=f"`{path} --help` lists commands and options."
+    )
 
 
 def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None:

@@ -51,6 +51,19 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("statsu", "No such command 'statsu'. Did you mean 'status'?"),
+        ("certs export", "Missing argument 'collector'. Choose from: collector."),
+        ("nope", "No such command 'nope'."),
+    ],
+)
+def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: Command) -> None:
+    """Each is on one line and ends once."""
+    assert command(*line.split()).err.splitlines()[0] == f"error[usage]: {sentence}"
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["run"], 0),

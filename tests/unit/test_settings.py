@@ -282,6 +282,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
         ("drain_timeout: true\n", 1, "not a duration"),
         ("a: [\n", 2, "is not YAML"),
+        pytest.param("rules:\n- dst: a.test\n- dst: 'b\0'\n", 3, "is not YAML: it has U+0000,", id="null"),
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
@@ -336,6 +337,12 @@ def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
     """The error names a value's source, including variables."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
     assert error.message.startswith("CLAWKER_FW_OTEL__INFRA_PORT")
+
+
+def test_a_variable_that_is_no_text_is_a_mistake(write: Write) -> None:
+    """Python reads bytes of the environment that are not UTF-8 as characters that no file can have."""
+    error = refused(write(""), CLAWKER_FW_RULES="[a\udcff]")
+    assert error.message.startswith("CLAWKER_FW_RULES, line 1 is not YAML: it has U+DCFF,")
 
 
 def test_several_mistakes_are_told_at_once(write: Write) -> None:
