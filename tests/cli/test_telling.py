@@ -27,6 +27,18 @@ from tests.cli.conftest import Command
         ("--lock-wait 3s --format json down --force", "down --lock-wait 3s --format json --force"),
         ("service install --project 'a b' --heal all", "--project 'a b' service install --heal all"),
         ("service --user status", "service status --user"),
+        ("rules allow a.com b.com --config x", "--config x rules allow a.com b.com"),
+        (
+            "explain 'https://a.test/?x=1' --project x --format json",
+            "--project x explain --format json 'https://a.test/?x=1'",
+        ),
+        ("logs envoy --project x", "--project x logs envoy"),
+        ("rules import - --project x --dry-run", "--project x rules import --dry-run -"),
+        ("agent compose --project x web", "--project x agent compose web"),
+        ("certs export collector folder --project x", "--project x certs export collector folder"),
+        ("rules deny --project x -- -a.com b.com", "--project x rules deny -- -a.com b.com"),
+        ("rules deny --project x -- a.com", "--project x rules deny a.com"),
+        ("--proto tcp explain a.test:22", "explain --proto tcp a.test:22"),
     ],
 )
 def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -> None:
@@ -40,7 +52,15 @@ def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -
 
 @pytest.mark.parametrize(
     "line",
-    ["run --nope", "--nope run", "--project x drift --lock-wait 3s", "run --project x --nope", "--format json"],
+    [
+        "run --nope",
+        "--nope run",
+        "--project x drift --lock-wait 3s",
+        "run --project x --nope",
+        "--format json",
+        "explain a.test b.test --project x",
+        "explain --project x",
+    ],
 )
 def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     """If the corrected line would fail too, the hint refers to the help."""
