@@ -189,17 +189,23 @@ def install(unit: Unit) -> bool:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(unit.path)
     except OSError as error:
-        raise RefusedError(
-            "unit-unwritable",
-            f"{unit.path} can't be written: {error.strerror}.",
-            hint="Only root can write system units; --user installs a service of your own.",
-        ) from error
+        raise _unchanged(unit, error) from error
     if not booted():
         return False
     _systemctl(unit.scope, "daemon-reload")
     _systemctl(unit.scope, "enable", unit.name)
     _systemctl(unit.scope, "restart", unit.name)
     return True
+
+
+def _unchanged(unit: Unit, error: OSError) -> RefusedError:
+    return RefusedError(
+        "unit-unwritable",
+        f"{unit.path} can't be changed: {error.strerror}.",
+        hint="Only root can write system units; --user installs a service of your own."
+        if unit.scope is Scope.SYSTEM
+        else f"The user who runs the service must be able to write the folder {unit.path.parent}.",
+    )
 
 
 def uninstall(unit: Unit) -> bool:
@@ -216,7 +222,7 @@ def uninstall(unit: Unit) -> bool:
     try:
         unit.path.unlink()
     except OSError as error:
-        raise RefusedError("unit-unwritable", f"{unit.path} can't be removed: {error.strerror}.") from error
+        raise _unchanged(unit, error) from error
     if booted():
         _systemctl(unit.scope, "daemon-reload")
     return True
