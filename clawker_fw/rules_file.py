@@ -19,8 +19,6 @@ from clawker_fw.splice import KEY, Edit, spliced
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[Result]]]
 """Decides from the rules that are there what to do with them."""
 
-_VARIABLE = f"{settings.ENVIRONMENT_PREFIX}{KEY.upper()}"
-
 
 @dataclass(frozen=True, slots=True)
 class Edited:
@@ -52,10 +50,11 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
         raise SettingsError(
             "settings-not-found", "There is no settings file to edit.", hint="Write one with `clawker-fw init`."
         )
-    if _VARIABLE in environment:
+    if settings.RULES_VARIABLE in environment:
         raise SettingsError(
             "rules-in-environment",
-            f"The rules come from the variable {_VARIABLE}, so an edit of {path} would have no effect.",
+            f"The rules come from the variable {settings.RULES_VARIABLE}, "
+            f"so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
     target = resolved(path)

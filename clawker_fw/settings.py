@@ -38,6 +38,8 @@ ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
 
+RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
+
 IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
 """Variables with our prefix that are no settings and no mistakes. Scripts pin a release with the last one."""
 
@@ -309,6 +311,12 @@ class Loaded:
     def files(self) -> tuple[Path, ...]:
         """The settings file and the files that it includes."""
         return tuple(path.absolute() for path in self.paths)
+
+    @property
+    def rules_variable(self) -> str:
+        """The environment variable that the rules come from, or an empty string: then they come from files."""
+        place = self.places.get("rules", "")
+        return place if place == RULES_VARIABLE else ""
 
     @functools.cached_property
     def digest(self) -> str:
