@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clawker_fw import settings
 from clawker_fw.document import document_of, read_bytes, resolved, text_of
-from clawker_fw.errors import MistakesError, RefusedError, SettingsError
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rule_edits import Outcome, Result, Written, placed, written
 from clawker_fw.settings_file import find
@@ -123,7 +123,7 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # an NFS server locks only what may be written
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable_settings(path, error) from error
     try:
         yield descriptor
     finally:
@@ -155,7 +155,7 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             fresh.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable_settings(path, error) from error
     with suppress(OSError):  # not every file system can
         _sync(path.parent)
 
@@ -186,7 +186,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> SettingsError:
-    return SettingsError("settings-unwritable", f"{path} can't be written: {error}.")

@@ -27,7 +27,7 @@ from pydantic import (
 
 from clawker_fw import mistakes
 from clawker_fw.document import Document
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import RefusedError, SettingsError, unwritable_settings
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
@@ -344,7 +344,7 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
         fresh.write_text(example(), encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
-        raise SettingsError("settings-unwritable", f"{path} can't be written: {error}.") from error
+        raise unwritable_settings(path, error) from error
     return path
 
 

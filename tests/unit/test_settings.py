@@ -232,7 +232,9 @@ def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
     """A folder, or a file that is not text, is an error and never means "no rules"."""
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
-    assert refused(tmp_path / "binary.yaml").code == "settings-unreadable"
+    error = refused(tmp_path / "binary.yaml")
+    assert error.code == "settings-unreadable"
+    assert error.hint == "It has to be a file in UTF-8 that the user of this command may read."
 
 
 def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +373,19 @@ def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
     error = refused(write("rules:\n  - dst: a.test\n  - dst: b.test\n  - {dst: A.test, allow_private: true}\n"))
     assert error.code == "rules-contradict"
     assert [place.rpartition(" ")[2] for place in error.context] == ["2", "4"]
+
+
+def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint says what must be writable."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(SettingsError, match="Permission denied") as caught:
+        settings.write_example(tmp_path / "clawker-fw.yaml", overwrite=False)
+    assert caught.value.code == "settings-unwritable"
+    assert "must be able to write the file and its folder" in caught.value.hint
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
