@@ -18,7 +18,7 @@ from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock, remove_abandoned
 from clawker_fw.reconcile.observe import unchanged
-from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Step
+from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, RemoveNetwork, Step
 from clawker_fw.stack import images
 
 _ROUNDS = 3
@@ -68,7 +68,7 @@ def converge(
             steps = plan_for(seen, options)
             if steps.empty:
                 break
-            applying = replace(applying, beginning=_recorder(seen, steps))
+            applying = replace(applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps))
             with _attempted(engine, seen):
                 perform(engine, seen, steps, applying)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
@@ -79,6 +79,14 @@ def converge(
             attempts.keep(engine, seen.observed, None)
             origins.keep(engine, seen.observed, blueprint.origin)
     return seen
+
+
+def _serves(seen: Comparison, steps: Plan) -> bool:
+    """Whether a stack serves agents while a plan is performed: it does so before, and keeps its networks."""
+    siblings = seen.observed.siblings
+    probes = [siblings[each].probe if each in siblings else None for each in Sibling]
+    moves = any(isinstance(step, RemoveNetwork) for step in steps.steps)
+    return not moves and all(each is not None and not (each.error or each.unhealthy) for each in probes)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Check:
 
 def failed(name: str, error: FirewallError) -> Check:
     """Return the check that ended with an error."""
-    return Check(name, Health.FAILED, " ".join((error.message, *error.context)), error.hint)
+    return Check(name, Health.FAILED, error.in_one_line, error.hint)
 
 
 def permissions(files: Sequence[Path]) -> Check:
@@ -129,7 +129,8 @@ def agents(seen: Comparison) -> Check:
         return Check("agents", Health.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
         return Check("agents", Health.OK, "No agent is attached.")
-    return Check("agents", Health.OK, f"All {len(seen.agents)} agents are fenced.")
+    number = len(seen.agents)
+    return Check("agents", Health.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:

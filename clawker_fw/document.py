@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import SettingsError, unreadable_settings
 
 Location = tuple[str | int, ...]
 
@@ -129,7 +129,7 @@ def _reading(path: Path) -> Iterator[None]:
             "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
         ) from error
     except (OSError, ValueError, RuntimeError) as error:  # a null character; a loop of links, before Python 3.13
-        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+        raise unreadable_settings(path, error) from error
 
 
 def text_of(content: bytes, path: Path) -> str:
@@ -141,7 +141,7 @@ def text_of(content: bytes, path: Path) -> str:
     try:
         return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+        raise unreadable_settings(path, error) from error
 
 
 def document_of(text: str, path: Path) -> Document:
@@ -170,8 +170,11 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise SettingsError("settings-invalid", f"{source}{line} is not YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise SettingsError("settings-invalid", f"{source} is not YAML: {error}.") from error
+    except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # the second one from libyaml
+        at = error.start if isinstance(error, UnicodeEncodeError) else text.find(chr(error.character))
+        number = text.count("\n", 0, at) + 1
+        what = f"it has U+{ord(text[at]):04X}, which is no character of a text"
+        raise SettingsError("settings-invalid", f"{source}, line {number} is not YAML: {what}.") from error
     places: dict[Location, str] = {}
     return (None if node is None else _Reader(source, places).document(node)), places
 

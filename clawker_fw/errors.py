@@ -19,6 +19,7 @@ never prints and never exits.
 
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 
 _MOST_SHOWN = 10
 
@@ -53,6 +54,11 @@ class FirewallError(Exception):
         self.message = message
         self.context = tuple(context)
         self.hint = hint
+
+    @property
+    def in_one_line(self) -> str:
+        """The message and its context, for a place that has room for a line."""
+        return " ".join(filter(None, (self.message, "; ".join(self.context))))
 
 
 class UsageError(FirewallError):
@@ -122,3 +128,23 @@ class StoppedError(FirewallError):
     """The user asked to stop; the current step was finished, and the next run completes the rest."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def unreadable_settings(path: Path, error: Exception) -> SettingsError:
+    """Return the error that a settings file can't be read."""
+    return SettingsError(
+        "settings-unreadable",
+        f"{path} can't be read: {error}.",
+        hint="It has to be a file in UTF-8 that the user of this command may read.",
+    )
+
+
+def unwritable_settings(path: Path, error: Exception) -> SettingsError:
+    """Return the error that a settings file can't be written."""
+    return SettingsError(
+        "settings-unwritable",
+        f"{path} can't be written: {error}.",
+        hint="The user of this command must be able to write the file and its folder: it is replaced at once."
+        if isinstance(error, PermissionError)
+        else "",
+    )

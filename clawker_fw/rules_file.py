@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clawker_fw import settings
 from clawker_fw.document import document_of, read_bytes, resolved, text_of
-from clawker_fw.errors import MistakesError, RefusedError, SettingsError
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rule_edits import Outcome, Result, Written, placed, written
 from clawker_fw.settings_file import find
@@ -18,8 +18,6 @@ from clawker_fw.splice import KEY, Edit, spliced
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[Result]]]
 """Decides from the rules that are there what to do with them."""
-
-_VARIABLE = f"{settings.ENVIRONMENT_PREFIX}{KEY.upper()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,11 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
         raise SettingsError(
             "settings-not-found", "There is no settings file to edit.", hint="Write one with `clawker-fw init`."
         )
-    if _VARIABLE in environment:
+    if settings.RULES_VARIABLE in environment:
         raise SettingsError(
             "rules-in-environment",
-            f"The rules come from the variable {_VARIABLE}, so an edit of {path} would have no effect.",
+            f"The rules come from the variable {settings.RULES_VARIABLE}, "
+            f"so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
     target = resolved(path)
@@ -124,7 +123,7 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # an NFS server locks only what may be written
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable_settings(path, error) from error
     try:
         yield descriptor
     finally:
@@ -156,7 +155,7 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             fresh.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable_settings(path, error) from error
     with suppress(OSError):  # not every file system can
         _sync(path.parent)
 
@@ -187,7 +186,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> SettingsError:
-    return SettingsError("settings-unwritable", f"{path} can't be written: {error}.")

@@ -189,17 +189,23 @@ def install(unit: Unit) -> bool:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(unit.path)
     except OSError as error:
-        raise RefusedError(
-            "unit-unwritable",
-            f"{unit.path} can't be written: {error.strerror}.",
-            hint="Only root can write system units; --user installs a service of your own.",
-        ) from error
+        raise _unchanged(unit, error) from error
     if not booted():
         return False
     _systemctl(unit.scope, "daemon-reload")
     _systemctl(unit.scope, "enable", unit.name)
     _systemctl(unit.scope, "restart", unit.name)
     return True
+
+
+def _unchanged(unit: Unit, error: OSError) -> RefusedError:
+    return RefusedError(
+        "unit-unwritable",
+        f"{unit.path} can't be changed: {error.strerror}.",
+        hint="Only root can write system units; --user installs a service of your own."
+        if unit.scope is Scope.SYSTEM
+        else f"The user who runs the service must be able to write the folder {unit.path.parent}.",
+    )
 
 
 def uninstall(unit: Unit) -> bool:
@@ -216,7 +222,7 @@ def uninstall(unit: Unit) -> bool:
     try:
         unit.path.unlink()
     except OSError as error:
-        raise RefusedError("unit-unwritable", f"{unit.path} can't be removed: {error.strerror}.") from error
+        raise _unchanged(unit, error) from error
     if booted():
         _systemctl(unit.scope, "daemon-reload")
     return True
@@ -274,12 +280,15 @@ KEPT_VARIABLES = frozenset(
 """Docker's own variables that choose an engine: the service keeps their values from the installation."""
 
 
-def kept(environment: Mapping[str, str], prefix: str, options: frozenset[str]) -> dict[str, str]:
-    """Return the environment variables that a service keeps: settings, and the choice of the engine."""
+def kept(environment: Mapping[str, str], prefix: str, others: frozenset[str]) -> dict[str, str]:
+    """Return the environment variables that a service keeps: settings, and the choice of the engine.
+
+    `others` are names that follow the prefix and are no settings.
+    """
     return {
         name: value
         for name, value in sorted(environment.items())
-        if name in KEPT_VARIABLES or (name.startswith(prefix) and name.removeprefix(prefix) not in options)
+        if name in KEPT_VARIABLES or (name.startswith(prefix) and name.removeprefix(prefix) not in others)
     }
 
 

@@ -27,7 +27,7 @@ from pydantic import (
 
 from clawker_fw import mistakes
 from clawker_fw.document import Document
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import RefusedError, SettingsError, unwritable_settings
 from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.inclusion import Source, joined, sources
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
@@ -35,8 +35,13 @@ from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings_file import FILE_NAME, PROJECT_FORM, PROJECT_NAME, find, users_file
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
-OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "VERSION", "FORMAT"})
+OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
+
+RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
+
+IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
+"""Variables with our prefix that are no settings and no mistakes. Scripts pin a release with the last one."""
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 LONGEST_DURATION = 86400
@@ -307,6 +312,12 @@ class Loaded:
         """The settings file and the files that it includes."""
         return tuple(path.absolute() for path in self.paths)
 
+    @property
+    def rules_variable(self) -> str:
+        """The environment variable that the rules come from, or an empty string: then they come from files."""
+        place = self.places.get("rules", "")
+        return place if place == RULES_VARIABLE else ""
+
     @functools.cached_property
     def digest(self) -> str:
         """A digest of the settings, independent of how they are written."""
@@ -333,7 +344,7 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
         fresh.write_text(example(), encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
-        raise SettingsError("settings-unwritable", f"{path} can't be written: {error}.") from error
+        raise unwritable_settings(path, error) from error
     return path
 
 
@@ -404,13 +415,13 @@ def _environment_document(environment: Mapping[str, str]) -> Document:
     known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != INCLUDE}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if name == variable or name in OPTION_VARIABLES:
+        if name == variable or name in IGNORED_VARIABLES:
             continue
         if name not in known:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=mistakes.did_you_mean(name, [*known, *OPTION_VARIABLES], ENVIRONMENT_PREFIX),
+                hint=mistakes.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

@@ -7,7 +7,7 @@ read here, without slow imports. `settings.py` reads the whole file.
 import re
 from pathlib import Path
 
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import SettingsError, unreadable_settings
 
 FILE_NAME = "clawker-fw.yaml"
 DEFAULT_PROJECT = "clawker"
@@ -76,4 +76,4 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise SettingsError("settings-unreadable", f"{path} can't be read: {error}.") from error
+        raise unreadable_settings(path, error) from error

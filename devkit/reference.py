@@ -134,6 +134,8 @@ default. The settings file is the one given by `--config` or `{settings.ENVIRONM
 value of a variable is YAML.
 
 An unknown key is an error, and so is an unreadable file: neither ever means "no rules".
+So is a variable that begins like these and belongs to neither a setting nor an option. Only
+`{settings.ENVIRONMENT_PREFIX}VERSION` is ignored: scripts that pin a release may use this name.
 """
 
 _RULES = """\

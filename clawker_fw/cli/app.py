@@ -14,7 +14,7 @@ from typer.core import TyperGroup, TyperOption
 from clawker_fw import settings_file
 from clawker_fw.cli import usage
 from clawker_fw.cli.parameters import Format, Options
-from clawker_fw.errors import ExitCode, FirewallError, StoppedError
+from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 
 PROGRAM = "clawker-fw"
@@ -162,7 +162,14 @@ def _install_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
         from typer._completion_shared import install
 
-        _, path = install(shell, PROGRAM, _COMPLETE_VARIABLE)
+        try:
+            _, path = install(shell, PROGRAM, _COMPLETE_VARIABLE)
+        except (OSError, UnicodeError) as error:  # bash's own file is read, too
+            raise RefusedError(
+                "completion-unwritable",
+                f"The completion script can't be installed: {error}.",
+                hint=f"Print it with `clawker-fw --show-completion {shell}`, and put it where your shell looks.",
+            ) from error
         terminal.answer(f"Wrote {path}. Completion works in every new {shell}.")
         raise typer.Exit
 
@@ -254,7 +261,6 @@ def options(
         bool,
         typer.Option(
             "--version",
-            envvar="CLAWKER_FW_VERSION",
             callback=_print_version,
             is_eager=True,
             help="Print the version and exit.",

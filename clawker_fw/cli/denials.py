@@ -112,7 +112,7 @@ def _adviser(chosen: Options) -> "Adviser":
         given.warn_of_unread(error)
         return Adviser(None)
     given.warn_of_project(chosen, loaded)
-    return Adviser(Explainer(loaded.rules, time.time()))
+    return Adviser(Explainer(loaded.rules, time.time(), loaded.rules_variable))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("settings", error)
     else:
         rules = len(loaded.rules.rules)
-        yield Check("settings", Health.OK, f"{loaded.source or 'The environment'} has {rules:,} rules.")
+        counted = f"{rules:,} rule{'' if rules == 1 else 's'}"
+        yield Check("settings", Health.OK, f"{loaded.source or 'The environment'} has {counted}.")
         yield diagnosis.permissions(loaded.files)
     try:
         engine = connection.connect_engine(chosen)

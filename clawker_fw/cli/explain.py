@@ -59,7 +59,7 @@ def explain(
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    answer = _asked(chosen, explain_by_rules(loaded.rules, now, target), rules, live=live)
+    answer = _asked(chosen, explain_by_rules(loaded.rules, now, target, loaded.rules_variable), rules, live=live)
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:

@@ -375,7 +375,14 @@ def _imported(file: Path) -> "list[Imported]":
 
     from_input = str(file) == "-"
     source = Path("standard input") if from_input else file
-    text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
+    try:
+        text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
+    except SettingsError as error:
+        raise SettingsError(
+            "rules-not-importable",
+            f"Nothing can be imported: {error.message}",
+            hint="FILE is a file with rules, in UTF-8, or `-` for standard input.",
+        ) from error
     document = document_of(text, source)
     try:
         return import_rules(document.values, document.place)

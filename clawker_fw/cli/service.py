@@ -140,7 +140,7 @@ def _unit(
         arguments=[*before, "watch", *options],
         interval=interval,
         variables={
-            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.OPTION_VARIABLES),
+            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.IGNORED_VARIABLES),
             # That of the user who installs it, so that `run` uses the same certificates.
             "XDG_STATE_HOME": str(state.parent),
         },

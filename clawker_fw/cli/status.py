@@ -100,7 +100,7 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
     except RefusedError:  # there is no sibling
         return (), ()
     except EngineError as error:
-        words = f"What was refused can't be read: {' '.join((error.message, *error.context))}"
+        words = f"What was refused can't be read: {error.in_one_line}"
         return (), (Advice("refusals-unreadable", words),)
 
 

@@ -1,10 +1,11 @@
 """Errors of the command line, each with the command line that was probably meant."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
 
@@ -23,39 +24,61 @@ def mistake(program: TyperGroup, arguments: Sequence[str], error: typer.TyperExc
         hint = f"`{option}` goes {where} the command: {program.name} {shlex.join(meant)}"
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
-    sentence = message[:1].upper() + message[1:].rstrip(".")
-    return UsageError("usage", f"{sentence}.", context=usage, hint=f"`{path} --help` lists commands and options.")
+    sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
+    end = "" if sentence.endswith("?") else "."
+    return UsageError(
+        "usage", f"{sentence}{end}", context=usage, hint=f"`{path} --help` lists commands and options."
+    )
 
 
 def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None:
-    """Return a command line with every option moved to its place, or None if an option has no place."""
+    """Return a command line with every option moved to its place, and then the command's arguments.
+
+    Return None if an option has no place, or if the command takes fewer or more arguments.
+    """
     path: list[str] = []
     command: object = program
     left, options = list(arguments), []
+    words: list[str] = []
     while left:
         token = left.pop(0)
         name, equals, _ = token.partition("=")
-        if not token.startswith("-"):
-            if not isinstance(command, TyperGroup) or token not in command.commands:
+        if token == "--":  # noqa: S105 - what follows are no options
+            words += left
+            break
+        if token == "-" or not token.startswith("-"):  # noqa: S105 - standard input
+            if not isinstance(command, TyperGroup):
+                words.append(token)
+            elif token in command.commands:
+                path.append(token)
+                command = command.commands[token]
+            else:
                 return None
-            path.append(token)
-            command = command.commands[token]
             continue
         known = _anywhere(program).get(name)
         if known is None:
             return None
         takes_next = not known.is_flag and not equals and left
         options.append((name, [token, left.pop(0)] if takes_next else [token]))
-    if not isinstance(command, TyperCommand):
+    if not isinstance(command, TyperCommand) or not _takes(command, len(words)):
         return None
     before, after = _options(program), _options(command)
     if any(name not in before and name not in after for name, _ in options):
         return None
     return [
-        *(word for name, words in options if name in before for word in words),
+        *(each for name, option in options if name in before for each in option),
         *path,
-        *(word for name, words in options if name not in before for word in words),
+        *(each for name, option in options if name not in before for each in option),
+        *(("--",) if any(word.startswith("-") and word != "-" for word in words) else ()),
+        *words,
     ]
+
+
+def _takes(command: TyperCommand, number: int) -> bool:
+    """Whether a command takes that many arguments."""
+    found = [each for each in command.params if isinstance(each, TyperArgument)]
+    least = sum(each.required for each in found)
+    return number >= least and (number <= len(found) or any(each.nargs < 0 for each in found))
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:

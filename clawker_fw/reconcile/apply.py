@@ -77,13 +77,15 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed.
+    when the lock is no longer held; `beginning` receives each stage before it is performed. `serving` says
+    that the stack serves agents all the time.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
     beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
+    serving: bool = False
 
 
 def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
@@ -117,6 +119,7 @@ class _Performer:
         self._on_progress = context.on_progress
         self._stopping = context.stopping
         self._require_lock = context.require_lock
+        self._serving = context.serving
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
 
@@ -131,7 +134,9 @@ class _Performer:
                 "stopped",
                 "Stopped after the current step, as requested.",
                 context=[f"left: {describe(step)}" for stage in left for step in stage],
-                hint="The next run completes the remaining steps. Agents are served in the meantime.",
+                hint="The next run completes the remaining steps. Agents are served in the meantime."
+                if self._serving
+                else "Run the command again: it completes the remaining steps.",
             )
 
     def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:

@@ -92,8 +92,8 @@ class Status:
 
     @property
     def attachable(self) -> bool:
-        """Whether agents can be attached."""
-        return documents.attachable(self.observed)
+        """Whether agents can be attached: the stack is up, at the addresses that the settings ask for."""
+        return documents.attachable(self.observed) and self.attached.dns == _running_resolver(self.observed)
 
 
 def of_comparison(seen: Comparison, now: float) -> Status:
@@ -117,9 +117,7 @@ def of_comparison(seen: Comparison, now: float) -> Status:
 
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
-    network = observed.networks.get(Role.AGENTS)
-    subnet = next(iter(network.subnets), None) if network else None
-    resolver = str(Addressing(subnet, subnet).service) if subnet else ""
+    resolver = _running_resolver(observed)
     agents = judging.judge(observed, project, resolver, engine_ways(observed.engine.endpoint), ())
     return Status(
         project=project,
@@ -138,6 +136,13 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
         sources=sources.unread(observed),
         source_lines=sources.unread_lines(observed),
     )
+
+
+def _running_resolver(observed: Observed) -> str:
+    """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
+    network = observed.networks.get(Role.AGENTS)
+    subnet = next(iter(network.subnets), None) if network else None
+    return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
 def _refusal(counted: Counted) -> dict[str, Any]:

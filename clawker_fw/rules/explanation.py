@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -21,6 +21,8 @@ from clawker_fw.rules.target import Target
 _MOST_NEAR = 5
 _ALIKE, _LABELS_ALIKE = 0.8, 0.6
 """How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
+_FIELDS = {"--private": "allow_private", "--force": "force"}
+"""The field of a rule that an option of `rules allow` sets."""
 _MISTYPED = 2
 """By how many characters the lengths of such names differ, at most."""
 
@@ -76,7 +78,8 @@ class Remedy:
 class Explanation:
     """What happens to a connection. `rule` decides it, or would, if it had not `expired`.
 
-    `claimed_by` is a rule that has the port, so that none can be added that allows it.
+    `claimed_by` is a rule that has the port, so that none can be added that allows it. `variable` is the
+    environment variable that the rules come from, if it is one: no command can edit it.
     """
 
     target: Target
@@ -85,6 +88,7 @@ class Explanation:
     near: tuple[Near, ...] = ()
     lookup: Lookup | None = None
     claimed_by: Rule | None = None
+    variable: str = ""
 
     @property
     def allowed(self) -> bool:
@@ -134,9 +138,13 @@ class Explanation:
 class Explainer:
     """Explains what happens to connections. The rules are compiled once, for many of them."""
 
-    def __init__(self, rules: RuleSet, now: float) -> None:
-        """Compile all rules, also those that have ended. `now` is in seconds since 1970."""
+    def __init__(self, rules: RuleSet, now: float, variable: str = "") -> None:
+        """Compile all rules, also those that have ended. `now` is in seconds since 1970.
+
+        `variable` is the environment variable that the rules come from, if it is one.
+        """
         self._rules = rules
+        self._variable = variable
         self._current = rules.at(now)
         self._policy = Policy(self._current)
         self._ended = set() if self._current is rules else set(rules.rules) - set(self._current.rules)
@@ -177,7 +185,7 @@ class Explainer:
                 rule, reason = before.rule, Reason.EXPIRED
         if rule and reason is None and _is_too_long(target.name, rule):
             reason = Reason.NO_ADDRESS
-        return Explanation(target, rule, reason, claimed_by=self._claimed_by(target))
+        return Explanation(target, rule, reason, claimed_by=self._claimed_by(target), variable=self._variable)
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
@@ -192,12 +200,13 @@ class Explainer:
         return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
 
 
-def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
+def explain(rules: RuleSet, now: float, target: Target, variable: str = "") -> Explanation:
     """Explain what happens to a connection.
 
-    `rules` are all rules, also those that have ended. `now` is in seconds since 1970.
+    `rules` are all rules, also those that have ended. `now` is in seconds since 1970. `variable` is the
+    environment variable that the rules come from, if it is one.
     """
-    return Explainer(rules, now).explain(target)
+    return Explainer(rules, now, variable).explain(target)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
@@ -274,12 +283,27 @@ def _remedy(explained: Explanation) -> Remedy | None:
     private = _guarded_fails(explained) or (rule and replaced and rule.allow_private)
     options = [*(["--private"] if private else []), *(["--force"] if objection(name) else [])]
     command = " ".join(("clawker-fw rules allow", explained.target.url, *options))
+    how = f"`{command}`"
+    if explained.variable:
+        command, how = "", f"`{_written(explained.target, options)}` in {explained.variable}"
     if explained.reason is Reason.PRIVATE_ADDRESS:
-        return Remedy(f"If this address is meant, allow it with `{command}`.", command)
+        return Remedy(f"If this address is meant, allow it with {how}.", command)
     if explained.reason is Reason.DENIED:
         change = f"change the rule that denies it{_place(rule)}"
-        return Remedy(f"Make an exception with `{command}`, or {change}.", command)
-    return Remedy(f"Allow it with `{command}`.", command)
+        return Remedy(f"Make an exception with {how}, or {change}.", command)
+    return Remedy(f"Allow it with {how}.", command)
+
+
+def _written(target: Target, options: Sequence[str]) -> str:
+    """Return a rule that allows a connection, as an entry of the rules in YAML."""
+    name = target.name if "." in target.name else f'"{target.name}"'  # it may be a word of YAML, like `no`
+    fields = [f"dst: {name}"]
+    if target.protocol is not Protocol.HTTPS:
+        fields.append(f"proto: {target.protocol}")
+    if target.port != target.protocol.default_port:
+        fields.append(f"port: {target.port}")
+    fields += [f"{field}: true" for option, field in _FIELDS.items() if option in options]
+    return f"{{{', '.join(fields)}}}"
 
 
 def _by_hand(explained: Explanation) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 _NAME = re.compile(
     r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[0-9.]+/[0-9]+|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
 )
+_URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,14 @@ class Named:
 
 
 def parse_name(text: str) -> Named:
-    """Split a destination into its parts. What has another form is a `dst` as a whole, which will be refused."""
+    """Split a destination into its parts. What has another form is a `dst`, which will be refused.
+
+    The protocol is no part of that: it is none of the mistakes.
+    """
     found = _NAME.fullmatch(text)
     if found is None:
-        return Named(text)
+        url = _URL.fullmatch(text)
+        return Named(url["rest"], url["proto"]) if url else Named(text)
     return Named(found["dst"], found["proto"], port_of(found["port"]))
 
 

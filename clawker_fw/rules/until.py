@@ -4,6 +4,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 _EXAMPLE = "write a time with its zone, like `2027-01-31T18:00:00Z`"
+_EXAMPLES = f"{_EXAMPLE}, or one from now, like `30m`, `8h` or `7d`"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FROM_NOW = re.compile(r"(\d{1,6})([smhd])")
 _FIRST = datetime.fromtimestamp(0, UTC)
@@ -18,21 +19,25 @@ def parse_until(value: object) -> datetime:
         ValueError: when it is none, one without a zone, which would mean another time on another machine, or one
             that can't be kept.
     """
+    if isinstance(value, str) and _FROM_NOW.fullmatch(value.strip()):
+        raise ValueError(
+            f"{value!r} is a time from now, and a settings file is read again and again; {_EXAMPLE}, "
+            "or use `clawker-fw rules allow --until`"
+        )
+    return _read(value, _EXAMPLE)
+
+
+def _read(value: object, example: str) -> datetime:
     if isinstance(value, str):
-        if _FROM_NOW.fullmatch(value.strip()):
-            raise ValueError(
-                f"{value!r} is a time from now, and a settings file is read again and again; {_EXAMPLE}, "
-                "or use `clawker-fw rules allow --until`"
-            )
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise ValueError(f"{value!r} is not a time; {_EXAMPLE}") from None
+            raise ValueError(f"{value!r} is not a time; {example}") from None
     if isinstance(value, datetime) and value.tzinfo is not None:
         if not _FIRST <= value <= _LAST:  # comparing is possible where converting is not
             raise ValueError(f"{value!s} must be in the years {_FIRST.year} to {_LAST.year} (UTC)")
         return value.astimezone(UTC).replace(microsecond=0)
-    raise ValueError(f"{value!s} {_mistake(value)}; {_EXAMPLE}")
+    raise ValueError(f"{value!s} {_mistake(value)}; {example}")
 
 
 def _mistake(value: object) -> str:
@@ -53,7 +58,7 @@ def parse_until_from(text: str, now: datetime) -> datetime:
         ValueError: when it is neither, or has passed.
     """
     match = _FROM_NOW.fullmatch(text.strip())
-    until = now + timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else parse_until(text)
+    until = now + timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else _read(text, _EXAMPLES)
     if until <= now:
         raise ValueError(f"{text!r} has passed")
     return until.astimezone(UTC).replace(microsecond=0)

@@ -41,8 +41,7 @@ def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
     if len(names) > room:
         raise SettingsError(
             "subnet-small",
-            f"{len(names):,} names have tcp, ssh or udp rules, and the agents' network has room for "
-            f"{room:,} of them.",
+            f"The agents' network has room for {room:,} names with tcp, ssh or udp rules, not for {len(names):,}.",
             hint="Choose a larger subnet with `network.subnet`. A /20, the default, has 959.",
         )
     kept = {name: number for name, number in before.names if number < room}

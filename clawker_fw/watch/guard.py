@@ -61,5 +61,5 @@ class Guard:
             else:
                 engine.disconnect(network.id, agent.id)
         except EngineError as error:
-            return OpenAgent(agent, self._on_open, " ".join((error.message, *error.context)))
+            return OpenAgent(agent, self._on_open, error.in_one_line)
         return OpenAgent(agent, self._on_open)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import SettingsError, unreadable_settings
 
 STEADY_SECONDS = 1.0
 """How long settings must be unchanged before a watcher applies them."""
@@ -35,7 +35,7 @@ class Steady:
             try:
                 found = file.stat()
             except OSError as error:
-                raise SettingsError("settings-unreadable", f"{file} can't be read: {error}.") from error
+                raise unreadable_settings(file, error) from error
             state = (found.st_ctime_ns, found.st_ino, found.st_size)
             if self._seen.get(file, (None, 0.0))[0] != state:
                 self._seen[file] = (state, self._clock())

@@ -482,6 +482,13 @@ def test_version(command: Command) -> None:
     assert outcome.out.startswith("clawker-fw 0.")
 
 
+def test_a_pinned_version_is_no_request_for_it(command: Command, memory: MemoryEngine) -> None:
+    """A variable by which a script names the release that it installs changes no command."""
+    assert command("run", CLAWKER_FW_VERSION="0.1.0").code == 0
+    assert memory.inside("clawker-envoy").status == "running"
+    assert command("agent", "flags", CLAWKER_FW_VERSION="0.1.0").out.startswith("--network ")
+
+
 def test_every_command_has_help_with_an_example(command: Command) -> None:
     """`--help` of each command contains an example."""
     for verb in reference.commands():

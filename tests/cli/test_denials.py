@@ -103,6 +103,14 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     assert found["q.test"]["message"] == "word-of-tomorrow"
 
 
+def test_what_to_do_where_no_command_can_edit_the_rules(command: Command, up: MemoryEngine) -> None:
+    """The rules come from a variable, so the advice is what to write there."""
+    del up
+    found = json.loads(command("denials", "--format", "json", CLAWKER_FW_RULES="[{dst: a.test}]").out)
+    texts = {each["name"]: each["remedy"]["text"] for each in found["denials"]}
+    assert texts["pypi.test"] == "Allow it with `{dst: pypi.test}` in CLAWKER_FW_RULES."
+
+
 def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
     """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent.
 

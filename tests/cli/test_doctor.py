@@ -41,6 +41,17 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     )
     assert (outcome.code, outcome.json["healthy"]) == (0, True)
     assert "ok       clocks: " in command("doctor").out
+    assert "clawker-fw.yaml has 2 rules.\n" in command("doctor").out
+
+
+def test_one_is_counted_as_one(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """A single rule and a single agent are no plural."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    command("run")
+    join(memory, "fine")
+    out = command("doctor").out
+    assert "clawker-fw.yaml has 1 rule.\n" in out
+    assert "The agent is fenced.\n" in out
 
 
 def test_each_thing_that_can_be_wrong(
@@ -115,9 +126,10 @@ def test_what_depends_on_something_missing_is_skipped(
     assert (found["settings"], found["engine"], found["stack"]) == ("failed", "ok", "skipped")
 
     def refuse(_: object) -> MemoryEngine:
-        raise EngineError("engine-unreachable", "There is no engine.", hint="Start it.")
+        raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
 
     del memory
     monkeypatch.setattr("clawker_fw.cli.connection.connect_engine", refuse)
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
+    assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"

@@ -81,6 +81,19 @@ def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert "word" not in json.dumps(answer)
 
 
+def test_rules_in_the_environment(command: Command) -> None:
+    """What is said to allow a host is not a command that would be refused, and it works."""
+    rules = {"CLAWKER_FW_RULES": "[{dst: a.test}]"}
+    outcome = command("explain", "http://b.test:81", **rules)
+    assert "Allow it with `{dst: b.test, proto: http, port: 81}` in CLAWKER_FW_RULES.\n" in outcome.out
+    answer = command("explain", "--format", "json", "http://b.test:81", **rules).valid("explain")
+    assert answer["remedy"]["command"] is None
+    assert command("rules", "allow", "b.test", **rules).code == 3
+    assert (
+        command("explain", "http://b.test:81", CLAWKER_FW_RULES="[{dst: b.test, proto: http, port: 81}]").code == 0
+    )
+
+
 def test_without_a_stack(command: Command) -> None:
     """The rules answer alone, and nothing can be tried."""
     code, answer = ask(command, "a.test")

@@ -253,7 +253,8 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
     [
         (("add", "co.uk"), "use `--force`"),
         (("add", "udp://a.test"), "a rule with `proto: udp` needs a `port`"),
-        (("add", "https://a.test/path"), "write only the host's name"),
+        (("add", "https://a.test/path"), "'a.test/path' has a path; write only the host's name"),
+        (("add", "a.test:443/path"), "'a.test:443/path' has a path; write only the host's name"),
         (("add", "10.0.0.1:443"), "is an address"),
         (("add", "192.0.2.1/28", "--as", "a.test"), "write `192.0.2.0/28` for all of it"),
         (("add", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
@@ -264,6 +265,8 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
         (("add", "a.test", "--action", "deny", "--private"), "a rule that denies has a name"),
         (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
         (("add", "a.test", "--until", "soon"), "is not a time"),
+        (("add", "a.test", "--until", "5"), "2027-01-31T18:00:00Z`, or one from now, like `30m`, `8h` or `7d`"),
+        (("add", "a.test", "--until", "2050-01-01"), "has no time zone; write a time with its zone"),
         (("add", "a.test", "--until", "0001-01-01T00:00:00+05:00"), "must be in the years 1970 to 9999"),
         (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
         (("add",), "NAME"),
@@ -499,5 +502,8 @@ def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_fi
         outcome = no_engine("rules", "import", "bad.yaml")
         assert (outcome.code, outcome.out) == (3, "")
         assert "bad.yaml" in outcome.err
-    assert no_engine("rules", "import", "missing.yaml").code == 3
+    missing = no_engine("rules", "import", "missing.yaml")
+    assert missing.code == 3
+    assert "error[rules-not-importable]: Nothing can be imported: missing.yaml does not exist." in missing.err
+    assert "init" not in missing.err  # it would be no file to import
     assert settings_file.read_text() == SETTINGS

@@ -78,6 +78,18 @@ def test_compose(command: Command) -> None:
     assert "docker run" not in out
 
 
+def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
+    """With another subnet in the settings, no agent can be attached until `run` has moved the stack there."""
+    command("run")
+    moved = {"CLAWKER_FW_NETWORK__SUBNET": "10.77.0.0/20"}
+    assert command("agent", "flags", **moved).code == 6
+    assert command("status", "--format", "json", **moved).valid("status")["agent"] is None
+    assert "--dns" not in command("status", **moved).out
+    assert "!override" not in command("status", "--compose", **moved).out
+    command("run", **moved)
+    assert command("status", "--format", "json", **moved).json["agent"]["dns"] == "10.77.8.53"
+
+
 @pytest.mark.parametrize("break_it", ["rules: [", None])
 def test_status_without_settings(
     break_it: str | None, command: Command, memory: MemoryEngine, settings_file: Path

@@ -27,6 +27,18 @@ from tests.cli.conftest import Command
         ("--lock-wait 3s --format json down --force", "down --lock-wait 3s --format json --force"),
         ("service install --project 'a b' --heal all", "--project 'a b' service install --heal all"),
         ("service --user status", "service status --user"),
+        ("rules allow a.com b.com --config x", "--config x rules allow a.com b.com"),
+        (
+            "explain 'https://a.test/?x=1' --project x --format json",
+            "--project x explain --format json 'https://a.test/?x=1'",
+        ),
+        ("logs envoy --project x", "--project x logs envoy"),
+        ("rules import - --project x --dry-run", "--project x rules import --dry-run -"),
+        ("agent compose --project x web", "--project x agent compose web"),
+        ("certs export collector folder --project x", "--project x certs export collector folder"),
+        ("rules deny --project x -- -a.com b.com", "--project x rules deny -- -a.com b.com"),
+        ("rules deny --project x -- a.com", "--project x rules deny a.com"),
+        ("--proto tcp explain a.test:22", "explain --proto tcp a.test:22"),
     ],
 )
 def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -> None:
@@ -40,7 +52,15 @@ def test_an_option_in_the_wrong_place(line: str, meant: str, command: Command) -
 
 @pytest.mark.parametrize(
     "line",
-    ["run --nope", "--nope run", "--project x drift --lock-wait 3s", "run --project x --nope", "--format json"],
+    [
+        "run --nope",
+        "--nope run",
+        "--project x drift --lock-wait 3s",
+        "run --project x --nope",
+        "--format json",
+        "explain a.test b.test --project x",
+        "explain --project x",
+    ],
 )
 def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     """If the corrected line would fail too, the hint refers to the help."""
@@ -48,6 +68,19 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     assert outcome.code == 2
     assert "No such option" in outcome.err
     assert outcome.err.splitlines()[-1].endswith("--help` lists commands and options.")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("statsu", "No such command 'statsu'. Did you mean 'status'?"),
+        ("certs export", "Missing argument 'collector'. Choose from: collector."),
+        ("nope", "No such command 'nope'."),
+    ],
+)
+def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: Command) -> None:
+    """Each is on one line and ends once."""
+    assert command(*line.split()).err.splitlines()[0] == f"error[usage]: {sentence}"
 
 
 @pytest.mark.parametrize(
@@ -284,6 +317,22 @@ def test_completion_is_installed_where_the_shell_looks(
     path = tmp_path / ".config" / "fish" / "completions" / "clawker-fw.fish"
     assert str(path) in outcome.out
     assert path.read_text().strip() == command("--show-completion", "fish").out.strip()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_where_nothing_can_be_written(
+    shell: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no bug, and the hint says how to get the script anyway."""
+    home = tmp_path / "home"
+    home.write_text("a file, so that nobody can make a folder here, not even root\n")
+    monkeypatch.setenv("HOME", str(home))
+    outcome = command("--install-completion", shell)
+    assert outcome.code == 6
+    assert outcome.out == ""
+    assert "error[completion-unwritable]" in outcome.err
+    assert str(home) in outcome.err
+    assert f"clawker-fw --show-completion {shell}" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["", *reference.commands()])

@@ -275,6 +275,24 @@ def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tm
     assert command("service", "uninstall", "--user", **where).code == 0
 
 
+@pytest.mark.parametrize(("scope", "advised"), [("--user", False), ("--system", True)])
+def test_a_unit_that_cannot_be_written(
+    scope: str,
+    advised: bool,  # noqa: FBT001 - a value of the table
+    command: Command,
+    systemctl: Systemctl,
+    tmp_path: Path,
+) -> None:
+    """A service of one's own is recommended only to those who asked for one of the system."""
+    for folder in ("config", "units"):
+        (tmp_path / folder).write_text("a file, so that nobody can make a folder here, not even root\n")
+    outcome = command("service", "install", scope, XDG_CONFIG_HOME=str(tmp_path / "config"))
+    assert (outcome.code, systemctl.calls) == (6, [])
+    assert "error[unit-unwritable]" in outcome.err
+    assert ("--user installs" in outcome.err) is advised
+    assert outcome.err.splitlines()[-1].startswith("hint: ")
+
+
 def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
     """Variables for settings and for the engine are passed on, and no others."""
     del systemctl

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.model import Address, Lookup
-from clawker_fw.rules.explanation import Difference, Explanation, explain
+from clawker_fw.rules.explanation import Difference, Explanation, Remedy, explain
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -297,3 +298,20 @@ def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, po
     )
     after = RuleSet.of([*every.at(2).rules, entry.rule()])
     assert Policy(after).decide(name, protocol, port).allowed
+    by_hand = explain(every, 2, Target(name, protocol, port), "VARIABLE").remedy
+    assert by_hand is not None
+    assert by_hand.command == ""
+    written = RuleEntry.model_validate(yaml.safe_load(by_hand.text.split("`")[1]))
+    assert written.rule() == entry.rule()
+
+
+def test_rules_that_no_command_can_edit() -> None:
+    """The rule to add to the variable is told, as it is written there, with the options that it needs."""
+    found = explain(RULES, NOW, parse_target("ssh://no:23"), "VARIABLE")
+    assert found.remedy == Remedy(
+        'Allow it with `{dst: "no", proto: ssh, port: 23, force: true}` in VARIABLE.',
+    )
+    found = explain(RULES, NOW, parse_target("x.y.example.org"), "VARIABLE")
+    assert remedy(found) == (
+        "Make an exception with `{dst: x.y.example.org}` in VARIABLE, or change the rule that denies it (line 4)."
+    )

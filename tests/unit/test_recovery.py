@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import convergence, pipeline
+from clawker_fw import convergence, pipeline, teardown
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import (
     ConflictError,
@@ -271,9 +271,35 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
             )
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
+        assert caught.value.hint.endswith("Agents are served in the meantime.")
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point
+
+
+def test_nobody_is_said_to_be_served_before_the_stack_is_up(release: Release) -> None:
+    """A first run that was stopped, and one that moves the stack to other networks, leave agents without it."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
+    for blueprint in (wanted, moved):
+        seen: list[Progress] = []
+        run_context = convergence.RunContext(seen.append, partial(_after, seen, 2))
+        with pytest.raises(StoppedError) as caught:
+            convergence.converge(engine, partial(_itself, blueprint), ConvergeOptions(0), run_context)
+        assert caught.value.hint == "Run the command again: it completes the remaining steps."
+        stacks.converged(engine, wanted)
+
+
+def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release) -> None:
+    """A `down` that was stopped is completed by the next one."""
+    engine = MemoryEngine()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    seen: list[Progress] = []
+    run_context = convergence.RunContext(seen.append, partial(_after, seen, 1))
+    with pytest.raises(StoppedError) as caught:
+        teardown.take_down(engine, "clawker", release.digests, run_context, detach=False)
+    assert caught.value.hint == "Run the command again: it completes the remaining steps."
 
 
 @pytest.mark.parametrize("step", [Claim, ReleaseAddress])

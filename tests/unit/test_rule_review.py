@@ -181,12 +181,13 @@ def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, 
         ("a.test:8443", Named("a.test", None, 8443)),
         ("HTTP://a.test", Named("a.test", "HTTP")),
         ("wss://.a.test:1/", Named(".a.test", "wss", 1)),
-        ("https://a.test/path", Named("https://a.test/path")),
+        ("https://a.test/path", Named("a.test/path", "https")),
+        ("https://a.test:x", Named("a.test:x", "https")),
         ("[::1]:443", Named("[::1]:443")),
         ("a.test:", Named("a.test:")),
         ("", Named("")),
     ],
 )
 def test_a_destination_is_split(text: str, named: Named) -> None:
-    """What has another form stays whole, so that its error shows it as it was written."""
+    """What has another form stays whole but for the protocol, so that its error is about the rest."""
     assert parse_name(text) == named

@@ -303,7 +303,7 @@ def test_a_file_that_cannot_be_written_is_an_error(path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SettingsError, match="No space left on device") as raised:
         add(path, addition("b.test"))
-    assert raised.value.code == "settings-unwritable"
+    assert (raised.value.code, raised.value.hint) == ("settings-unwritable", "")
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 

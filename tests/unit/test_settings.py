@@ -232,7 +232,9 @@ def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
     """A folder, or a file that is not text, is an error and never means "no rules"."""
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
-    assert refused(tmp_path / "binary.yaml").code == "settings-unreadable"
+    error = refused(tmp_path / "binary.yaml")
+    assert error.code == "settings-unreadable"
+    assert error.hint == "It has to be a file in UTF-8 that the user of this command may read."
 
 
 def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +284,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
         ("drain_timeout: true\n", 1, "not a duration"),
         ("a: [\n", 2, "is not YAML"),
+        pytest.param("rules:\n- dst: a.test\n- dst: 'b\0'\n", 3, "is not YAML: it has U+0000,", id="null"),
         ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
@@ -323,10 +326,25 @@ def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
     assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
 
 
+def test_valid_variables_are_named_once(write: Write) -> None:
+    """A variable that is a setting and an option is one of them, and one that is ignored is none."""
+    _, _, valid = refused(write(""), CLAWKER_FW_ZZZZ="1").hint.rstrip(".").partition(": ")
+    names = valid.split(", ")
+    assert names == sorted(set(names))
+    assert "CLAWKER_FW_PROJECT" in names
+    assert "CLAWKER_FW_VERSION" not in names
+
+
 def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
     """The error names a value's source, including variables."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
     assert error.message.startswith("CLAWKER_FW_OTEL__INFRA_PORT")
+
+
+def test_a_variable_that_is_no_text_is_a_mistake(write: Write) -> None:
+    """Python reads bytes of the environment that are not UTF-8 as characters that no file can have."""
+    error = refused(write(""), CLAWKER_FW_RULES="[a\udcff]")
+    assert error.message.startswith("CLAWKER_FW_RULES, line 1 is not YAML: it has U+DCFF,")
 
 
 def test_several_mistakes_are_told_at_once(write: Write) -> None:
@@ -355,6 +373,19 @@ def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
     error = refused(write("rules:\n  - dst: a.test\n  - dst: b.test\n  - {dst: A.test, allow_private: true}\n"))
     assert error.code == "rules-contradict"
     assert [place.rpartition(" ")[2] for place in error.context] == ["2", "4"]
+
+
+def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint says what must be writable."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(SettingsError, match="Permission denied") as caught:
+        settings.write_example(tmp_path / "clawker-fw.yaml", overwrite=False)
+    assert caught.value.code == "settings-unwritable"
+    assert "must be able to write the file and its folder" in caught.value.hint
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:

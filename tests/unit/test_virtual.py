@@ -55,7 +55,7 @@ def test_numbers_are_used_again_when_there_is_no_room(changes: list[set[str]]) -
 
 def test_more_names_than_addresses() -> None:
     """It is an error that says what to do."""
-    with pytest.raises(SettingsError, match=r"3 names have tcp, ssh or udp rules, and .* room for 2") as caught:
+    with pytest.raises(SettingsError, match=r"has room for 2 names with tcp, .* not for 3\.") as caught:
         assigned("abc", Numbers(), 2)
     assert caught.value.code == "subnet-small"
 
