@@ -88,7 +88,7 @@ class Comparison:
         """The agents, and whether each is confined."""
         observed, wanted = self.observed, self.desired
         ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
-        return judging.judge(observed, wanted.project, str(wanted.service_address), ways, written)
+        return judging.judge(observed, wanted.project, ways, written)
 
     @property
     def verdict(self) -> Verdict:

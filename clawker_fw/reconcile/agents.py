@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Verdict
 from clawker_fw.reconcile.exposure import ENGINE_FOLDER, Exposure
-from clawker_fw.stack.topology import network_names
+from clawker_fw.stack.topology import Addressing, network_names
 
 _ESCAPES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"})
 """Capabilities with which a container can change its own network, or reach the host."""
@@ -71,15 +71,22 @@ class Agent:
         return any(each.certain for each in self.openings)
 
 
+def running_resolver(observed: Observed) -> str:
+    """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
+    network = observed.networks.get(Role.AGENTS)
+    subnet = next(iter(network.subnets), None) if network else None
+    return str(Addressing(subnet, subnet).service) if subnet else ""
+
+
 def judge(
-    observed: Observed, project: str, resolver: str, ways: frozenset[Path], exposures: Iterable[Exposure]
+    observed: Observed, project: str, ways: frozenset[Path], exposures: Iterable[Exposure]
 ) -> tuple[Agent, ...]:
     """Return every agent of a stack, sorted by name.
 
-    `resolver` is the service address, `ways` are the paths that lead to the engine, and `exposures` the mounts
-    through which agents can write the settings.
+    `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
+    settings.
     """
-    network = network_names(project)[Role.AGENTS]
+    network, resolver = network_names(project)[Role.AGENTS], running_resolver(observed)
     others = {each.name: each for each in observed.others}
     written: dict[str, list[Exposure]] = {}
     for each in exposures:

@@ -23,7 +23,7 @@ from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.report import documents, sources
 from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import rule_record
-from clawker_fw.stack.topology import Addressing, network_names
+from clawker_fw.stack.topology import network_names
 
 MOST_REFUSALS = 5
 """How many of the last refusals are shown. `denials` has all."""
@@ -93,7 +93,7 @@ class Status:
     @property
     def attachable(self) -> bool:
         """Whether agents can be attached: the stack is up, at the addresses that the settings ask for."""
-        return documents.attachable(self.observed) and self.attached.dns == _running_resolver(self.observed)
+        return documents.attachable(self.observed) and self.attached.dns == judging.running_resolver(self.observed)
 
 
 def of_comparison(seen: Comparison, now: float) -> Status:
@@ -117,8 +117,8 @@ def of_comparison(seen: Comparison, now: float) -> Status:
 
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
-    resolver = _running_resolver(observed)
-    agents = judging.judge(observed, project, resolver, engine_ways(observed.engine.endpoint), ())
+    resolver = judging.running_resolver(observed)
+    agents = judging.judge(observed, project, engine_ways(observed.engine.endpoint), ())
     return Status(
         project=project,
         observed=observed,
@@ -136,13 +136,6 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
         sources=sources.unread(observed),
         source_lines=sources.unread_lines(observed),
     )
-
-
-def _running_resolver(observed: Observed) -> str:
-    """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
-    network = observed.networks.get(Role.AGENTS)
-    subnet = next(iter(network.subnets), None) if network else None
-    return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
 def _refusal(counted: Counted) -> dict[str, Any]:

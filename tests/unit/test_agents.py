@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict
 from clawker_fw.reconcile.agents import Agent, Confinement, judge, verdict
@@ -37,7 +38,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
     """Return the agents of the stack."""
-    return judge(observe(engine, "clawker", ()), "clawker", RESOLVER, engine_ways("unix:///x/my.sock"), exposures)
+    return judge(observe(engine, "clawker", ()), "clawker", engine_ways("unix:///x/my.sock"), exposures)
 
 
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
@@ -163,6 +164,15 @@ def test_whoever_uses_the_network_of_an_agent_is_one(engine: MemoryEngine) -> No
     assert [each.code for each in agents["joined"].openings] == ["privileged"]
     assert agents["joined"].address == ""
     assert agents["agent"].confinement is Confinement.FENCED
+
+
+def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, release: Release) -> None:
+    """Until they are applied, agents ask the resolver that runs, as they should."""
+    started(engine)
+    other = stacks.blueprint(engine.facts(), "a.test", release=release, network={"subnet": "10.99.0.0/20"})
+    seen = pipeline.compare(engine, other)
+    assert [each.confinement for each in seen.agents] == [Confinement.FENCED]
+    assert seen.verdict is Verdict.DRIFTED
 
 
 def test_others_are_no_agents(engine: MemoryEngine) -> None:
