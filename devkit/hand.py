@@ -66,9 +66,10 @@ class Hand:
         """Return the output of `docker inspect`."""
         return self.docker.inspect_container(self.name(sibling))
 
-    def write(self, sibling: str, path: str, content: bytes) -> None:
-        """Change a file in the volume in place, as `docker cp` does."""
-        file = executable(content) if path == HELPER else public(content)
+    def write(self, sibling: str, path: str, content: bytes, like: File | None = None) -> None:
+        """Change a file in the volume in place, as `docker cp` does. `like` has another mode and owner."""
+        usual = executable(content) if path == HELPER else public(content)
+        file = like.saying(content) if like else usual
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def link(self, sibling: str, path: str, target: str) -> None:
@@ -79,7 +80,7 @@ class Hand:
 
     def alter(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `File`
         """Give a file in the volume another mode or owner."""
-        file = replace(self._files(sibling)[path], **attributes)
+        file = replace(self.files(sibling)[path], **attributes)
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
@@ -130,9 +131,10 @@ class Hand:
 
     def read(self, sibling: str) -> dict[str, bytes]:
         """Return the contents of the files in the volume."""
-        return {path: file.content for path, file in self._files(sibling).items()}
+        return {path: file.content for path, file in self.files(sibling).items()}
 
-    def _files(self, sibling: str) -> dict[str, File]:
+    def files(self, sibling: str) -> dict[str, File]:
+        """Return the files in the volume."""
         return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
     def fwctl(self, sibling: str, *arguments: str) -> None:
@@ -177,7 +179,7 @@ class Hand:
             rest, first = [first], rest[0]
         body["NetworkingConfig"] = {"EndpointsConfig": {first[0]: {"IPAMConfig": first[1]["IPAMConfig"]}}}
         networks = {network: endpoint["IPAMConfig"]["IPv4Address"] for network, endpoint in rest}
-        return Recipe(body, networks, archive.pack(self._files(sibling)))
+        return Recipe(body, networks, archive.pack(self.files(sibling)))
 
     def address(self, sibling: str) -> str:
         """Return a sibling's address on the agent network."""

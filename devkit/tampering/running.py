@@ -44,13 +44,13 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
     """Return a function that makes Envoy load a changed file, and then restores the file without a reload."""
 
     def make(hand: Hand) -> None:
-        right = hand.read(ENVOY)[path]
-        changed = right.replace(before, after)
-        if changed == right:
+        right = hand.files(ENVOY)[path]
+        changed = right.content.replace(before, after)
+        if changed == right.content:
             raise ValueError(f"{path} has nothing to change")
         hand.write(ENVOY, "stage/changed", changed)
         hand.move(ENVOY, "stage/changed", path)
-        hand.write(ENVOY, path, right)
+        hand.write(ENVOY, path, right.content, like=right)
 
     return make
 

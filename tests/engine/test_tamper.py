@@ -111,7 +111,7 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     here = IPv4Address(envoy)
     addresses, idle = EnvoyAddresses(here, here, here), wanted.settings.limits.idle
     for path, file in configuration(wanted.policy, addresses, idle).items():
-        hand.write(ENVOY, path, file.content)  # in place: Envoy looks at renames only
+        hand.write(ENVOY, path, file.content, like=file)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}
     assert live == {("live", "listeners"), ("live", "routes"), ("hot", "state/committed.json")}
