@@ -45,6 +45,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     from clawker_fw import diagnosis
     from clawker_fw.cli import connection
     from clawker_fw.diagnosis import Check, Health
+    from clawker_fw.report.rules import counted_rules
 
     usable = True
     try:
@@ -53,8 +54,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         usable = False
         yield diagnosis.failed("settings", error)
     else:
-        rules = len(loaded.rules.rules)
-        counted = f"{rules:,} rule{'' if rules == 1 else 's'}"
+        counted = counted_rules(len(loaded.rules.rules))
         yield Check("settings", Health.OK, f"{loaded.source or 'The environment'} has {counted}.")
         yield diagnosis.permissions(loaded.files)
     try:

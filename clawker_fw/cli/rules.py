@@ -1,17 +1,15 @@
 """The commands about rules: `rules list`, `check`, `add`, `allow`, `deny`, `remove` and `import`."""
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clawker_fw.cli import given, stack
+from clawker_fw.cli import given, rule_words, stack
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
@@ -19,9 +17,8 @@ from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputErro
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.rule_edits import Addition, Removal
+    from clawker_fw.rule_edits import Addition
     from clawker_fw.rules.importing import Imported
-    from clawker_fw.rules.schema import Rule
     from clawker_fw.rules_file import Decide, Edited
     from clawker_fw.settings import Loaded
 
@@ -72,14 +69,6 @@ DryRunOption = Annotated[
 ]
 
 _LOCK_WAIT = "30s"
-_HERE = "the command line"
-
-_OPTIONS = {
-    "add `force: true` to the rule": "use `--force`",
-    "add `allow_private: true`": "use `--private`",
-    "add `as`": "add `--as`",
-}
-"""What a sentence about a rule says, as it is on the command line."""
 
 
 @rules_app.command("list")
@@ -157,7 +146,7 @@ def add_rules(
     Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
     fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = _additions(names, protocol, port, fields)
+    additions = rule_words.additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
@@ -184,7 +173,7 @@ def allow(
     Example: clawker-fw rules allow api.example.com --until 30m
     """
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = _additions(names, protocol, port, fields)
+    additions = rule_words.additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
@@ -209,7 +198,7 @@ def deny(
 
     Example: clawker-fw rules deny uploads.example.org
     """
-    additions = _additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
+    additions = rule_words.additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
@@ -243,7 +232,7 @@ def remove_rules(
     """
     from clawker_fw.rule_edits import remove
 
-    removals = [_removal(_named(name, protocol, port), action, as_) for name in names]
+    removals = rule_words.removals(names, protocol, port, action, as_)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -272,7 +261,7 @@ def import_file(
     """
     from clawker_fw.rule_edits import Addition
 
-    imported = _imported(file)
+    imported = rule_words.imported_from(file)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
     left_out = sum(each.rule is None for each in imported)
     if left_out and not partial:
@@ -301,93 +290,6 @@ def _loaded(chosen: Options) -> "Loaded":
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     return loaded
-
-
-def _additions(
-    names: Sequence[str], protocol: str | None, port: str | None, fields: dict[str, Any]
-) -> "list[Addition]":
-    """Return the rules that the command line asks for. A field that is not given is None."""
-    from clawker_fw.rule_edits import Addition
-    from clawker_fw.rules.until import parse_until_from
-
-    given_fields = {name: value for name, value in fields.items() if value is not None}
-    if "until" in given_fields:
-        try:
-            given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--until") from error
-    return [Addition(_rule(_named(name, protocol, port) | given_fields), fields["note"]) for name in names]
-
-
-def _rule(fields: dict[str, Any]) -> "Rule":
-    """Return one rule, checked as in the settings.
-
-    Raises:
-        typer.BadParameter: when it is none.
-    """
-    from pydantic import ValidationError
-
-    from clawker_fw.rules.schema import RuleEntry, mistake
-
-    try:
-        return RuleEntry.model_validate(fields).rule(_HERE)
-    except ValidationError as error:
-        sentence = "; ".join(map(mistake, error.errors(include_url=False)))
-        for field, option in _OPTIONS.items():
-            sentence = sentence.replace(field, option)
-        raise typer.BadParameter(sentence) from error
-
-
-def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
-    """Return the fields of a rule that a name and the options give."""
-    from clawker_fw.rules.naming import parse_name, port_of
-    from clawker_fw.rules.schema import ALIASES
-
-    named = parse_name(name)
-    fields: dict[str, Any] = {"dst": named.dst}
-    of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (named.proto, protocol)]
-    pairs: dict[str, tuple[object, object]] = {
-        "proto": (of_both[0], of_both[1]),
-        "port": (named.port, port_of(port)),
-    }
-    for option, (of_name, of_option) in pairs.items():
-        if of_name is not None and of_option is not None and of_name != of_option:
-            raise typer.BadParameter(f"{name!r} and `--{option} {of_option}` contradict each other")
-        if (value := of_option if of_name is None else of_name) is not None:
-            fields[option] = value
-    return fields
-
-
-def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
-    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
-    from clawker_fw.rule_edits import Removal
-
-    allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True})
-    name = str(allowing.destination)
-    rule = _rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
-    chosen = _rule({"dst": name, "action": action, "force": True}).action if action else None
-    return Removal(rule.destination, rule.protocol, rule.written_port, chosen, allowing.host)
-
-
-def _imported(file: Path) -> "list[Imported]":
-    from clawker_fw.document import document_of, read_text, text_of
-    from clawker_fw.rules.importing import import_rules
-
-    from_input = str(file) == "-"
-    source = Path("standard input") if from_input else file
-    try:
-        text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
-    except SettingsError as error:
-        raise SettingsError(
-            "rules-not-importable",
-            f"Nothing can be imported: {error.message}",
-            hint="FILE is a file with rules, in UTF-8, or `-` for standard input.",
-        ) from error
-    document = document_of(text, source)
-    try:
-        return import_rules(document.values, document.place)
-    except ValueError as error:
-        raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error
 
 
 def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:

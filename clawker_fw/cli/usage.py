@@ -41,17 +41,17 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
     left, options = list(arguments), []
     words: list[str] = []
     while left:
-        token = left.pop(0)
-        name, equals, _ = token.partition("=")
-        if token == "--":  # noqa: S105 - what follows are no options
+        given = left.pop(0)
+        name, equals, _ = given.partition("=")
+        if given == "--":  # what follows are no options
             words += left
             break
-        if token == "-" or not token.startswith("-"):  # noqa: S105 - standard input
+        if given == "-" or not given.startswith("-"):  # the first one is standard input
             if not isinstance(command, TyperGroup):
-                words.append(token)
-            elif token in command.commands:
-                path.append(token)
-                command = command.commands[token]
+                words.append(given)
+            elif given in command.commands:
+                path.append(given)
+                command = command.commands[given]
             else:
                 return None
             continue
@@ -59,7 +59,7 @@ def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str] | None
         if known is None:
             return None
         takes_next = not known.is_flag and not equals and left
-        options.append((name, [token, left.pop(0)] if takes_next else [token]))
+        options.append((name, [given, left.pop(0)] if takes_next else [given]))
     if not isinstance(command, TyperCommand) or not _takes(command, len(words)):
         return None
     before, after = _options(program), _options(command)

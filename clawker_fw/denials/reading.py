@@ -24,9 +24,6 @@ from clawker_fw.stack.topology import network_names
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
 
-_ATTACHED = {"running", "paused"}
-"""The states in which a container has its addresses."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -53,7 +50,7 @@ def sources(reader: EngineReader, project: str) -> Sources:
         sibling = _sibling(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
-        elif each.status in _ATTACHED and network in each.networks and each.networks[network].address:
+        elif each.attached and network in each.networks and each.networks[network].address:
             agents[each.networks[network].address] = Attached(each.name, each.created)
     if not found:
         raise RefusedError(

@@ -20,11 +20,12 @@ from typing import Any
 
 from clawker_fw.engine import archive, memory_helper
 from clawker_fw.engine.inspection import image_form
-from clawker_fw.engine.memory_container import ATTACHED, MemoryContainer, summary_of, view_of
+from clawker_fw.engine.memory_container import MemoryContainer, summary_of, view_of
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import probe_words
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import (
+    ATTACHED,
     ContainerSpec,
     ContainerSummary,
     ContainerView,
@@ -349,7 +350,7 @@ class MemoryEngine:
             inside = self._containers.pop(self.inside(container).id)
         except NotFoundError:
             return
-        if inside.status in {"running", "paused"}:
+        if inside.status in ATTACHED:
             self._emit_for(inside, "die")
         self._emit_for(inside, "destroy")
 

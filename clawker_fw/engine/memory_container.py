@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from clawker_fw.model import (
+    ATTACHED,
     NO_RECORDS,
     ContainerSpec,
     ContainerSummary,
@@ -19,9 +20,6 @@ from clawker_fw.model import (
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
-
-ATTACHED = {"running", "paused"}
-"""The states in which a container is connected to its networks."""
 
 
 @dataclass

@@ -21,6 +21,7 @@ from clawker_fw.model.desired import (
 from clawker_fw.model.difference import Diff, Finding
 from clawker_fw.model.files import File, Files
 from clawker_fw.model.observed import (
+    ATTACHED,
     NO_RECORDS,
     Attempt,
     ContainerSummary,
@@ -44,6 +45,7 @@ from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
+    "ATTACHED",
     "NO_RECORDS",
     "Action",
     "Address",

@@ -88,6 +88,10 @@ class Endpoint:
     hardware: str
 
 
+ATTACHED = frozenset({"running", "paused"})
+"""The states in which a container is connected to its networks."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSummary:
     """A container in a list, ours or another. `networks` maps network names to its endpoints.
@@ -110,6 +114,11 @@ class ContainerSummary:
     def __hash__(self) -> int:
         """Return the hash of the id, because mappings can't be hashed."""
         return hash(self.id)
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is connected to its networks."""
+        return self.status in ATTACHED
 
 
 @dataclass(frozen=True, slots=True)

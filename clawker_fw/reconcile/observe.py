@@ -31,9 +31,6 @@ from clawker_fw.stack.container import container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
 _LOOKS = 3
-_ATTACHED = {"running", "paused"}
-"""Container states in which it is connected to its networks."""
-
 _READERS = 4
 """How many agents are inspected at the same time."""
 
@@ -168,7 +165,7 @@ def _read(
             role: {
                 each.name: each.networks[network.name]
                 for each in listing
-                if each not in ours and each.status in _ATTACHED and network.name in each.networks
+                if each not in ours and each.attached and network.name in each.networks
             }
             for role, network in our_networks.items()
         },
@@ -207,7 +204,7 @@ def _agents(
     listing: tuple[ContainerSummary, ...], ours: Mapping[ContainerSummary, Sibling], network: str
 ) -> list[str]:
     """Return the ids of the containers on the agent network, and of those that use the network of one."""
-    others = [each for each in listing if each not in ours and each.status in _ATTACHED]
+    others = [each for each in listing if each not in ours and each.attached]
     attached = {each.id for each in others if network in each.networks}
     return [each.id for each in others if attached & {each.id, each.namespace}]
 

@@ -144,7 +144,7 @@ def _end(rule: Rule, now: float) -> str:
 def summary(loaded: Loaded) -> str:
     """Return how many rules there are, and where they are written."""
     places = [f"{count:,} in {place}" for place, count in counts(loaded).items()]
-    return f"{_counted(len(loaded.rules.rules))}: {', '.join(places)}" if places else _counted(0)
+    return f"{counted_rules(len(loaded.rules.rules))}: {', '.join(places)}" if places else counted_rules(0)
 
 
 def edit_lines(results: Iterable[Result]) -> Iterator[str]:
@@ -176,5 +176,6 @@ def _result(imported: Imported) -> str:
     return "differs" if imported.remarks else "taken"
 
 
-def _counted(number: int) -> str:
+def counted_rules(number: int) -> str:
+    """Return a number of rules in words: `1 rule`, `2,000 rules`."""
     return f"{number:,} rule{'' if number == 1 else 's'}"

@@ -278,7 +278,8 @@ def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tm
 @pytest.mark.parametrize(("scope", "advised"), [("--user", False), ("--system", True)])
 def test_a_unit_that_cannot_be_written(
     scope: str,
-    advised: bool,  # noqa: FBT001 - a value of the table
+    *,
+    advised: bool,
     command: Command,
     systemctl: Systemctl,
     tmp_path: Path,

@@ -1,0 +1,124 @@
+"""Rules as the command line names them: by words and options, or by a file to import."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from clawker_fw.errors import SettingsError
+
+if TYPE_CHECKING:
+    from clawker_fw.rule_edits import Addition, Removal
+    from clawker_fw.rules.importing import Imported
+    from clawker_fw.rules.schema import Rule
+
+_HERE = "the command line"
+
+_OPTIONS = {
+    "add `force: true` to the rule": "use `--force`",
+    "add `allow_private: true`": "use `--private`",
+    "add `as`": "add `--as`",
+}
+"""What a sentence about a rule says, as it is on the command line."""
+
+
+def additions(
+    names: Sequence[str], protocol: str | None, port: str | None, fields: dict[str, Any]
+) -> "list[Addition]":
+    """Return the rules that the command line asks for. A field that is not given is None."""
+    from clawker_fw.rule_edits import Addition
+    from clawker_fw.rules.until import parse_until_from
+
+    given_fields = {name: value for name, value in fields.items() if value is not None}
+    if "until" in given_fields:
+        try:
+            given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--until") from error
+    return [Addition(_rule(_named(name, protocol, port) | given_fields), fields["note"]) for name in names]
+
+
+def _rule(fields: dict[str, Any]) -> "Rule":
+    """Return one rule, checked as in the settings.
+
+    Raises:
+        typer.BadParameter: when it is none.
+    """
+    from pydantic import ValidationError
+
+    from clawker_fw.rules.schema import RuleEntry, mistake
+
+    try:
+        return RuleEntry.model_validate(fields).rule(_HERE)
+    except ValidationError as error:
+        sentence = "; ".join(map(mistake, error.errors(include_url=False)))
+        for field, option in _OPTIONS.items():
+            sentence = sentence.replace(field, option)
+        raise typer.BadParameter(sentence) from error
+
+
+def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
+    """Return the fields of a rule that a name and the options give."""
+    from clawker_fw.rules.naming import parse_name, port_of
+    from clawker_fw.rules.schema import ALIASES
+
+    named = parse_name(name)
+    fields: dict[str, Any] = {"dst": named.dst}
+    of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (named.proto, protocol)]
+    pairs: dict[str, tuple[object, object]] = {
+        "proto": (of_both[0], of_both[1]),
+        "port": (named.port, port_of(port)),
+    }
+    for option, (of_name, of_option) in pairs.items():
+        if of_name is not None and of_option is not None and of_name != of_option:
+            raise typer.BadParameter(f"{name!r} and `--{option} {of_option}` contradict each other")
+        if (value := of_option if of_name is None else of_name) is not None:
+            fields[option] = value
+    return fields
+
+
+def removals(
+    names: Sequence[str], protocol: str | None, port: str | None, action: str | None, as_: str | None
+) -> "list[Removal]":
+    """Return which rules the command line asks to remove."""
+    return [_removal(_named(name, protocol, port), action, as_) for name in names]
+
+
+def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
+    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
+    from clawker_fw.rule_edits import Removal
+
+    allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True})
+    name = str(allowing.destination)
+    rule = _rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
+    chosen = _rule({"dst": name, "action": action, "force": True}).action if action else None
+    return Removal(rule.destination, rule.protocol, rule.written_port, chosen, allowing.host)
+
+
+def imported_from(file: Path) -> "list[Imported]":
+    """Return what becomes of each entry of a file, or of standard input if that is `-`.
+
+    Raises:
+        SettingsError: when it can't be read, or has no rules.
+    """
+    from clawker_fw.document import document_of, read_text, text_of
+    from clawker_fw.rules.importing import import_rules
+
+    from_input = str(file) == "-"
+    source = Path("standard input") if from_input else file
+    try:
+        text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
+    except SettingsError as error:
+        raise SettingsError(
+            "rules-not-importable",
+            f"Nothing can be imported: {error.message}",
+            hint="FILE is a file with rules, in UTF-8, or `-` for standard input.",
+        ) from error
+    document = document_of(text, source)
+    try:
+        return import_rules(document.values, document.place)
+    except ValueError as error:
+        raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error
