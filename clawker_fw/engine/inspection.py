@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
+from pathlib import PurePosixPath
 from typing import Any
 
 from clawker_fw.model import (
@@ -46,7 +47,11 @@ _PROCESSOR_LIMITS = (
 
 
 def container_view(raw: Mapping[str, Any]) -> ContainerView:
-    """Read a container."""
+    """Read a container.
+
+    The engine keeps the files of a network, such as `resolv.conf`, in the folder of the container whose network it
+    is, which is called by the id. Whoever joins this network has the same files.
+    """
     state = raw["State"]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerView(
@@ -65,6 +70,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         remembered={name: endpoint.get("NetworkID") or "" for name, endpoint in networks.items()},
         reference=raw["Config"].get("Image") or "",
         network_mode=raw["HostConfig"].get("NetworkMode") or "",
+        network_owner=PurePosixPath(raw.get("ResolvConfPath") or "").parent.name,
     )
 
 

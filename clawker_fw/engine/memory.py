@@ -413,6 +413,12 @@ class MemoryEngine:
         identity = self._identity()
         self._networks[identity] = replace(self._network(name), id=identity)
 
+    def join(self, container: str, joined: str) -> None:
+        """Put a container into the network of another one, as `docker run --network container:JOINED` does."""
+        inside, other = self.inside(container), self.inside(joined)
+        inside.network_mode, inside.networks = f"container:{joined}", {}
+        inside.network_owner = other.network_owner or other.id
+
     def pause(self, container: str) -> None:
         """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"

@@ -68,6 +68,8 @@ class MemoryContainer:
     unhealthy: str = ""
     build: str = "memory"
     network_mode: str = ""
+    network_owner: str = ""
+    """The id of the container whose network it has joined."""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -111,4 +113,5 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
         reference=inside.spec.image,
         network_mode=inside.network_mode or next(iter(inside.networks), "none"),
+        network_owner=(inside.network_owner or inside.id) if inside.started else "",
     )

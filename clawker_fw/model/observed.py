@@ -131,7 +131,9 @@ class ContainerView:
     engine looks for these ids, even if another network has the name by then. `restarts` counts the engine's
     automatic restarts since the last start by hand. `exit_code` is the last one, or 0 while the container runs.
     `reference` is the name by which the image was asked for. `network_mode` is the engine's term (`host`,
-    `container:ID`, or the name of a network).
+    `container:ID`, or the name of a network). `network_owner` is the id of the container with whose network it was
+    started, usually its own: also where it has joined one that had joined another, and that is gone. It is empty
+    before the first start.
     """
 
     id: str
@@ -149,6 +151,7 @@ class ContainerView:
     remembered: Mapping[str, str]
     reference: str = ""
     network_mode: str = ""
+    network_owner: str = ""
 
     @property
     def running(self) -> bool:
@@ -287,8 +290,9 @@ class Observed:
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
     without a container. `lock` is the lock's container, which exists during a run and after a killed one.
     `listing` is every other container of the engine. `machine` is what the engine's machine has at this moment.
-    `agents` are the containers on the agent network that are not ours, and those that use the network of one.
-    `others` are all networks that are not ours.
+    `agents` are the containers on the agent network that are not ours, and those that use the network of one, or
+    of a sibling: `joined` has the ids of these, each with the id of the container whose network it is. `others`
+    are all networks that are not ours.
     """
 
     engine: EngineFacts
@@ -304,6 +308,7 @@ class Observed:
     listing: tuple[ContainerSummary, ...] = ()
     machine: Machine = Machine()
     agents: tuple[ContainerView, ...] = ()
+    joined: Mapping[str, str] = dataclasses.field(default_factory=dict)
     others: tuple[NetworkView, ...] = ()
 
     @property

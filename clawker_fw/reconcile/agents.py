@@ -86,8 +86,14 @@ def judge(
     `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
     settings.
     """
-    network, resolver = network_names(project)[Role.AGENTS], running_resolver(observed)
-    others = {each.name: each for each in observed.others}
+    place = _Place(
+        network_names(project)[Role.AGENTS],
+        running_resolver(observed),
+        {each.name: each for each in observed.others},
+        {each.id: each for each in observed.agents},
+        observed.joined,
+        {each.container.id: each.container.name for each in (*observed.siblings.values(), *observed.leftovers)},
+    )
     written: dict[str, list[Exposure]] = {}
     for each in exposures:
         written.setdefault(each.container, []).append(each)
@@ -96,14 +102,14 @@ def judge(
             id=view.id,
             name=view.name,
             image=view.reference or view.image,
-            address=view.connected.get(network, ""),
+            address=view.connected.get(place.own, ""),
             since=view.started,
             openings=(
-                *_network(view, network, others, resolver),
+                *_network(view, place),
                 *_privileges(view),
                 *_mounts(view, ways, written.get(view.name, ())),
             ),
-            weaknesses=(*_raw(view), *_host_addresses(view, network, others)),
+            weaknesses=(*_raw(view), *_host_addresses(view, place)),
         )
         for view in observed.agents
     )
@@ -114,19 +120,45 @@ def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
     return Verdict.OPEN if any(each.openings for each in agents) else found
 
 
-def _network(view: ContainerView, own: str, others: Mapping[str, NetworkView], resolver: str) -> Iterator[Opening]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What agents are judged by: the agent network, its resolver, other networks by name, the agents by id.
+
+    `joined` has the ids of those that use another container's network, each with the id of that container, and
+    `siblings` the names of our containers by their ids.
+    """
+
+    own: str
+    resolver: str
+    others: Mapping[str, NetworkView]
+    agents: Mapping[str, ContainerView]
+    joined: Mapping[str, str]
+    siblings: Mapping[str, str]
+
+    def owner(self, view: ContainerView) -> ContainerView | None:
+        """Return the agent whose network an agent uses, usually itself; None if it is no agent, or has gone."""
+        return self.agents.get(self.joined.get(view.id, view.id))
+
+    def sibling(self, view: ContainerView) -> str:
+        """Return the name of the sibling whose network an agent uses, or an empty string."""
+        return self.siblings.get(self.joined.get(view.id, ""), "")
+
+
+def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield the ways around on the network. Whoever uses another's network has its DNS servers, too."""
-    kind = view.network_mode.partition(":")[0]
-    if kind == "container":
+    if sibling := place.sibling(joining):
+        yield Opening("sibling-network", f"it uses the network of {sibling}, a part of the firewall")
+    view = place.owner(joining)
+    if view is None:
         return
-    if kind == "host":
+    if view.network_mode == "host":
         yield Opening("host-network", "it is on the host's network")
-    for name in sorted(set(view.connected) - {own}):
-        if name not in others or not others[name].internal:
+    for name in sorted(set(view.connected) - {place.own}):
+        if name not in place.others or not place.others[name].internal:
             yield Opening("network", f"the network {name} has a way out")
     if not view.shape.dns:
         yield Opening("dns", "without a DNS server of its own, the engine asks the host's")
-    elif servers := sorted(set(view.shape.dns) - {resolver}):
+    elif servers := sorted(set(view.shape.dns) - {place.resolver}):
         yield Opening("dns", f"it asks another DNS server, {', '.join(servers)}")
     if any(_switches_ipv6_on(*each) for each in view.shape.sysctls.items()):
         yield Opening("ipv6", "IPv6 is switched on")
@@ -167,10 +199,11 @@ def _raw(view: ContainerView) -> Iterator[Opening]:
         yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
 
 
-def _host_addresses(view: ContainerView, own: str, others: Mapping[str, NetworkView]) -> Iterator[Opening]:
+def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for each internal network on which the host has an address."""
-    for name in sorted((set(view.connected) & set(others)) - {own}):
-        network = others[name]
+    view = place.owner(joining) or joining
+    for name in sorted((set(view.connected) & set(place.others)) - {place.own}):
+        network = place.others[name]
         if network.internal and network.gateway and not (_WITHOUT_HOST.items() & network.options.items()):
             yield Opening(
                 "host-address", f"on the network {name} it reaches what the host serves at {network.gateway}"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.model import Mount, Observed, Role
+from clawker_fw.model import Mount, Observed
 
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
@@ -41,14 +41,14 @@ class Exposure:
 
 
 def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
-    """Return every mount through which a container on the agent network can write one of the files."""
+    """Return every mount through which an agent can write one of the files."""
     if not observed.engine.local:
         return ()
-    attached = observed.attached.get(Role.AGENTS, {})
+    agents = {each.id for each in observed.agents}
     mounts = [
         (each.name, mount)
         for each in observed.listing
-        if each.name in attached
+        if each.id in agents
         for mount in each.mounts
         if mount.source.startswith("/") and not mount.read_only
     ]

@@ -26,6 +26,7 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
+from clawker_fw.reconcile.namespaces import NetworkOwners
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names, lock_name
 from clawker_fw.stack.topology import network_names
@@ -147,7 +148,8 @@ def _read(
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
-    reading_agents = _reading_agents(reader, _agents(listing, ours, network_names(project)[Role.AGENTS]))
+    agents = _agents(reader, listing, ours, network_names(project)[Role.AGENTS])
+    reading_agents = _reading_agents(reader, agents)
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
 
@@ -180,6 +182,7 @@ def _read(
         agents=tuple(
             sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
         ),
+        joined={each: owner for each, owner in agents.items() if owner != each},
         others=tuple(each for each in networks if each not in our_networks.values()),
     )
     on_unprobed(unprobed)
@@ -201,21 +204,35 @@ def _by_place(project: str, found: list[ObservedSibling]) -> _ByPlace:
 
 
 def _agents(
-    listing: tuple[ContainerSummary, ...], ours: Mapping[ContainerSummary, Sibling], network: str
-) -> list[str]:
-    """Return the ids of the containers on the agent network, and of those that use the network of one."""
-    others = [each for each in listing if each not in ours and each.attached]
-    attached = {each.id for each in others if network in each.networks}
-    return [each.id for each in others if attached & {each.id, each.namespace}]
+    reader: EngineReader,
+    listing: tuple[ContainerSummary, ...],
+    ours: Mapping[ContainerSummary, Sibling],
+    network: str,
+) -> dict[str, str]:
+    """Return the ids of the agents, each with the id of the container whose network it uses, usually its own.
+
+    They are the containers on the agent network, and those that use the network of one, or of a sibling.
+    """
+
+    def ask(container: str) -> str:
+        view = reader.container(container)
+        return view.network_owner if view else ""
+
+    owners = NetworkOwners(listing, ask)
+    there = [each for each in listing if each.attached]
+    attached = {each.id for each in there if each in ours or network in each.networks}
+    owner_of = {each.id: owners.of(each) for each in there if each not in ours}
+    return {each: owner for each, owner in owner_of.items() if owner in attached}
 
 
-def _reading_agents(reader: EngineReader, agents: list[str]) -> "list[Future[list[ContainerView]]]":
+def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Future[list[ContainerView]]]":
     """Inspect the agents, a few at the same time. One that has been removed meanwhile is left out."""
 
     def read(some: list[str]) -> list[ContainerView]:
         return [view for each in some if (view := reader.container(each))]
 
-    return [in_background(read, agents[first::_READERS]) for first in range(min(_READERS, len(agents)))]
+    all_ = list(agents)
+    return [in_background(read, all_[first::_READERS]) for first in range(min(_READERS, len(all_)))]
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:

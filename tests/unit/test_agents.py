@@ -158,12 +158,65 @@ def test_whoever_uses_the_network_of_an_agent_is_one(engine: MemoryEngine) -> No
     """A container that joins an agent's network is judged too, but for no DNS servers: it has the agent's."""
     started(engine)
     started(engine, "joined", dns=(), privileged=True)
-    joined = engine.inside("joined")
-    joined.network_mode, joined.networks = f"container:{engine.inside('agent').id}", {}
+    engine.join("joined", "agent")
     agents = {each.name: each for each in judged(engine)}
     assert [each.code for each in agents["joined"].openings] == ["privileged"]
     assert agents["joined"].address == ""
     assert agents["agent"].confinement is Confinement.FENCED
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+@pytest.mark.parametrize("between", ["running", "stopped", "removed"])
+def test_a_chain_of_containers_is_followed_to_its_end(between: str, by: str, engine: MemoryEngine) -> None:
+    """Who joins a container that has joined an agent is an agent, whatever has become of the one between."""
+    started(engine)
+    for name, joins in (("second", "agent"), ("third", "second"), ("fourth", "third")):
+        started(engine, name, dns=(), privileged=name == "fourth")
+        engine.join(name, engine.inside(joins).id if by == "id" else joins)
+    for name in ("second", "third"):
+        if between == "stopped":
+            engine.stop(name)
+        elif between == "removed":
+            engine.remove(name)
+    agents = {each.name: each for each in judged(engine)}
+    there = {"second", "third"} if between == "running" else set()
+    assert set(agents) == {"agent", "fourth"} | there
+    assert [each.code for each in agents["fourth"].openings] == ["privileged"]
+    assert all(agents[name].confinement is Confinement.FENCED for name in {"agent"} | there)
+
+
+def test_a_network_that_is_joined_is_judged_by_whose_it_is(engine: MemoryEngine) -> None:
+    """A way out of an agent's network is one of everybody who uses this network."""
+    started(engine, "agent", "world", dns=(RESOLVER, "1.1.1.1"))
+    started(engine, "joined")
+    engine.join("joined", "agent")
+    agents = {each.name: each for each in judged(engine)}
+    assert [each.code for each in agents["joined"].openings] == ["network", "dns"]
+    assert agents["joined"].openings == agents["agent"].openings
+
+
+@pytest.mark.parametrize("sibling", ["clawker-envoy", "clawker-coredns"])
+def test_whoever_uses_the_network_of_a_sibling_is_open(sibling: str, engine: MemoryEngine) -> None:
+    """It is on the agent network, too, and what it does there counts as the firewall's own."""
+    started(engine, "joined")
+    engine.join("joined", sibling)
+    (agent,) = judged(engine)
+    assert [each.code for each in agent.openings] == ["sibling-network"]
+    assert sibling in agent.openings[0].phrase
+
+
+def test_whoever_joined_a_container_elsewhere_is_no_agent(engine: MemoryEngine) -> None:
+    """A chain that ends at another network, or at one that is gone with its container, leads to no agent."""
+    started(engine)
+    for name, joins in (("elsewhere", ""), ("joined", "elsewhere"), ("late", "joined"), ("lost", "gone")):
+        started(engine, name, privileged=True)
+        engine.disconnect("clawker-net", name)
+        if joins == "gone":
+            started(engine, "gone")
+        if joins:
+            engine.join(name, joins)
+    engine.remove("gone")
+    assert [each.name for each in judged(engine)] == ["agent"]
 
 
 def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, release: Release) -> None:

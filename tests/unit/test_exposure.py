@@ -73,6 +73,24 @@ def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Comparis
     assert exposures(look(bind(file.parent), network=None), (file,)) == ()
 
 
+@pytest.mark.parametrize("chain", [("joined",), ("between", "joined")])
+def test_whoever_uses_the_network_of_an_agent_counts(chain: tuple[str, ...], file: Path) -> None:
+    """Who joins an agent's network, directly or through others, is found as the agent itself would be."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test")
+    stacks.converged(engine, wanted)
+    last = "agent"
+    for name in ("agent", *chain):
+        bare = stacks.bare_container(name, wanted, "clawker-net" if name == "agent" else None)
+        mounts = (bind(file.parent),) if name == "joined" else ()
+        engine.start(engine.create_container(replace(bare, shape=replace(bare.shape, mounts=mounts))))
+        if name != "agent":
+            engine.join(name, last)
+        last = name
+    (found,) = exposures(observe(engine, "clawker", ()), (file,))
+    assert (found.container, found.source) == ("joined", str(file.parent))
+
+
 def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparison) -> None:
     """Symbolic links count: their targets, their own folders, and links in a mount's path."""
     links = tmp_path / "links"

@@ -111,7 +111,7 @@ def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen,
     join(watched, "agent")
     join(watched, "joined", privileged=True)
     joined, agent = watched.engine.inside("joined"), watched.engine.inside("agent")
-    joined.network_mode, joined.networks = f"container:{agent.id}", {}
+    watched.engine.join("joined", "agent")
     watched.until(5)
     assert actions(watched) == [f"0 joined {'stop' if order is OnOpen.STOP else 'warn'}"]
     assert agent.status == "running"
