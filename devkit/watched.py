@@ -32,6 +32,8 @@ class CountingEngine(MemoryEngine):
         super().__init__()
         self.emitted = 0
         self.taken = 0
+        self.go_away_soon = False
+        """Whether a stream of events ends as soon as it is followed."""
 
     def _emit(self, event: Event) -> None:
         self.emitted += len(self._followers)
@@ -41,6 +43,8 @@ class CountingEngine(MemoryEngine):
     def events(self) -> Iterator[Iterator[Event]]:
         """Count handled events: the follower asks for the next one when it has handled the last."""
         with super().events() as events:
+            if self.go_away_soon:
+                self.go_away()
 
             def counted() -> Iterator[Event]:
                 for event in events:

@@ -49,8 +49,15 @@ CALM_SECONDS = 600.0
 _HEAL_AGAIN = (1.0, 300.0)
 _COMPARE_AGAIN = (1.0, 60.0)
 _CONNECT_AGAIN = (0.1, 2.0)
+_FOLLOW_AGAIN = (0.1, 15.0)
 _LOCK_AGAIN = (1.0, 15.0)
 """First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
+
+LASTING_SECONDS = 20.0
+"""How long the engine's events must have been followed before their end is not another failure of a series."""
+
+_TELLING = 3
+"""The failure of a series with which it is reported. A restarting engine ends one stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,9 @@ class Watcher:
         self._place = place
         self._own = ours(orders.project)
         self._schedule = Schedule(orders.interval, place.random)
-        self._connecting, self._comparing, self._healing, self._run_context = (
-            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
+        self._connecting, self._following, self._comparing, self._healing, self._run_context = (
+            Backoff(*limits, place.random)
+            for limits in (_CONNECT_AGAIN, _FOLLOW_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
@@ -124,7 +132,8 @@ class Watcher:
                     followed(engine, self._on_event, lambda: self._place.inbox.put(News.GONE)),
                 ):
                     self._schedule.by(began)
-                    self._attend(engine)
+                    wait = self._attend(engine, began)
+                self._pause(wait)
             except EngineError as error:
                 self._stay_away(error, began)
 
@@ -144,18 +153,45 @@ class Watcher:
             self._unreachable = error.message
             seconds = self._place.clock() - began
             self._place.report(Decision(self._next, Answer.RETRY, seconds, error=error, wait=wait))
-        end = self._place.clock() + wait
+        self._pause(wait)
+
+    def _follow_again(self, began: float) -> float:
+        """Return how long to wait before the engine's events are followed again: longer if they always end soon.
+
+        Each new connection begins with a comparison, which finds what has happened meanwhile.
+        """
+        lasted = self._place.clock() - began
+        if lasted >= LASTING_SECONDS:
+            self._following.succeeded()
+        wait = self._following.failed(self._place.clock())
+        if self._following.failures == _TELLING:
+            error = EngineError(
+                "events-ended",
+                "The engine ends its stream of events again and again.",
+                context=[f"the last one after {lasted:.1f} s"],
+                hint="Something between here and the engine may cut connections. "
+                "The stack is compared at each new connection.",
+            )
+            self._place.report(Decision(self._next, Answer.RETRY, 0, error=error, wait=wait))
+        return wait
+
+    def _pause(self, seconds: float) -> None:
+        """Let time pass, or until the watcher is stopped."""
+        end = self._place.clock() + seconds
         while not self._place.stopping() and (left := end - self._place.clock()) > 0:
             self._place.inbox.take(left)
 
-    def _attend(self, engine: EngineWriter) -> None:
-        """Compare whenever it is due, until the engine goes away or the watcher is stopped."""
+    def _attend(self, engine: EngineWriter, began: float) -> float:
+        """Compare whenever it is due, until the engine goes away or the watcher is stopped.
+
+        Return how many seconds to wait before the next connection. This one was begun at `began`.
+        """
         while not self._place.stopping():
             while (left := self._schedule.due - self._place.clock()) > 0:
                 news = self._place.inbox.take(left)
                 if News.STOP in news or News.GONE in news:
                     self._next = Trigger.EVENT
-                    return
+                    return 0.0 if News.STOP in news else self._follow_again(began)
                 if News.LOCK_FREE in news:
                     self._run_context.succeeded()
                 if news:
@@ -167,7 +203,8 @@ class Watcher:
             decision = self._look(engine)
             self._place.report(decision)
             if decision.error and decision.error.code == "engine-unreachable":
-                return
+                return decision.wait or 0.0
+        return 0.0
 
     def _again(self, seconds: float) -> None:
         self._schedule.by(self._place.clock() + seconds)

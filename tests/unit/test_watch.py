@@ -473,11 +473,54 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
         watched.engine.go_away()
 
     decisions = watched.until(80, (10, go_away))
-    assert decisions[:2] == ["0 start nothing", "10 event retry"]
+    assert decisions[:2] == ["0 start nothing", "10.075 event retry"]
     moment, after = watched.decisions[2]
     assert 60 <= moment <= 62
     assert (after.answer, after.outcome) == (Answer.HEAL, Outcome.DONE)
     assert watched.is_current()
+
+
+def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watched) -> None:
+    """Each pause is longer than the one before, up to 15 s; it is told once, and the stack is kept current."""
+    connections: list[float] = []
+    connect = watched.connect
+
+    @contextmanager
+    def ending() -> Iterator[CountingEngine]:
+        connections.append(watched.script.now)
+        with connect() as engine:
+            engine.go_away_soon = watched.script.now < 200
+            yield engine
+
+    watched.connect = ending
+    watched.until(300, (120, partial(watched.engine.stop, ENVOY)))
+    pauses = [round(after - before, 3) for before, after in pairwise(connections)]
+    assert pauses == sorted(pauses)
+    assert max(pauses) > 10
+    assert len(connections) < 40
+    told = [each.error.code for _, each in watched.decisions if each.error]
+    assert told == ["events-ended"]
+    assert len(watched.heals()) == 1
+    assert watched.heals()[0] - 120 < 16
+    assert watched.is_current()
+
+
+def test_a_stream_of_events_that_has_lasted_is_followed_again_soon(watched: Watched) -> None:
+    """An engine that is restarted now and then is not waited for longer each time."""
+    engine_goes = [(moment, watched.engine.go_away) for moment in range(50, 450, 50)]
+    connections: list[float] = []
+    connect = watched.connect
+
+    @contextmanager
+    def counted() -> Iterator[CountingEngine]:
+        connections.append(watched.script.now)
+        with connect() as engine:
+            yield engine
+
+    watched.connect = counted
+    watched.until(460, *engine_goes)
+    assert [round(each) for each in connections] == [0, *range(50, 450, 50)]
+    assert all(each.error is None for _, each in watched.decisions)
 
 
 def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
