@@ -12,7 +12,7 @@ import typer
 
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import RefusedError
+from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -101,25 +101,36 @@ def _merged(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) 
 
 
 def _followed(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) -> Iterator[tuple[str, str]]:
-    """Yield the lines of several containers as they come, until all have stopped."""
-    arrived: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+    """Yield the lines of several containers as they come, until all have stopped.
+
+    Raises:
+        EngineError: when a log can't be followed any more.
+    """
+    arrived: queue.SimpleQueue[tuple[str, str] | BaseException | None] = queue.SimpleQueue()
 
     def forward(each: "ContainerSummary") -> None:
+        end: BaseException | None = None
         try:
             with engine.log(each.id, tail, follow=True, errors=True) as written:
                 for line in itertools.chain.from_iterable(written):
                     arrived.put((each.name, line.decode(errors="replace").removesuffix("\n")))
-        finally:
-            arrived.put(None)
+        except NotFoundError:
+            pass  # it was removed since it was listed, which is an end like any other
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            end = error
+        arrived.put(end)
 
     for each in found:
         threading.Thread(target=forward, args=(each,), daemon=True).start()
     left = len(found)
     while left:
-        if (pair := arrived.get()) is None:
-            left -= 1
-        else:
-            yield pair
+        match arrived.get():
+            case None:
+                left -= 1
+            case BaseException() as error:
+                raise error
+            case pair:
+                yield pair
 
 
 def _print(name: str, line: str, format_: Format) -> None:

@@ -10,7 +10,7 @@ from clawker_fw.background import in_background
 from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
 from clawker_fw.denials.refusal import Counted, read_lines
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import EngineError, NotFoundError, RefusedError
+from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.model import Sibling
 
 _LOOK_EVERY = 0.5
@@ -31,7 +31,7 @@ class Following:
         """Begin to follow what was found."""
         self._reader = reader
         self._project = project
-        self._arrived: queue.SimpleQueue[Counted | EngineError | _Ended] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Counted | Exception | _Ended] = queue.SimpleQueue()
         self._followed: set[str] = set()
         self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
         """The last line of each container, so that none is told of twice. What was there before is not told of."""
@@ -51,7 +51,7 @@ class Following:
                         self._begin(sources(self._reader, self._project).containers)
                     except RefusedError:
                         return
-                case EngineError() as error:
+                case Exception() as error:
                     raise error
                 case Counted() as counted:
                     yield counted
@@ -74,7 +74,7 @@ class Following:
                     for each in read_lines(sibling, fresh):
                         self._arrived.put(each)
                     self._last[container] = max([before, *fresh])
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001 - raised again by the one who iterates
             self._arrived.put(error)
         time.sleep(_LOOK_EVERY)
         self._arrived.put(_Ended(container))

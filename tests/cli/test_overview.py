@@ -5,11 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import jsonschema
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError, NotFoundError
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command
 from tests.cli.test_status import join
@@ -83,6 +85,44 @@ def test_logs_as_they_come(command: Command, memory: MemoryEngine, monkeypatch: 
     lines = command("logs", "envoy", "--follow").out.splitlines()
     thread.join()
     assert [line.split()[-1] for line in lines] == ["one", "two"]
+
+
+def test_logs_of_an_engine_that_fails(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before is shown; then there is one error, the engine's, and exit code 4."""
+    command("run")
+    reading = memory.log
+    memory.inside("clawker-envoy").log = ["one"]
+
+    @contextmanager
+    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
+        def arriving() -> Iterator[list[bytes]]:
+            with reading(container, lines, errors=how["errors"]) as written:
+                yield from written
+            raise EngineError("engine-unreachable", "The engine did not answer when asked to read the log.")
+
+        yield arriving()
+
+    monkeypatch.setattr(memory, "log", log)
+    outcome = command("logs", "envoy", "--follow")
+    assert (outcome.code, outcome.out.split()[-1]) == (4, "one")
+    assert outcome.err.startswith("error[engine-unreachable]: The engine did not answer")
+    assert "Traceback" not in outcome.err
+
+
+def test_logs_of_a_sibling_that_is_gone_since(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that was replaced between two requests has no more lines, which is no error."""
+    command("run")
+
+    def gone(container: str, *_: object, **__: object) -> NoReturn:
+        raise NotFoundError("not-found", f"There is no container {container}.")
+
+    monkeypatch.setattr(memory, "log", gone)
+    outcome = command("logs", "--follow")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
 def test_logs_without_a_stack_or_of_something_else(command: Command) -> None:
