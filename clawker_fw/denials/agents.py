@@ -10,6 +10,7 @@ it was last seen itself. What was refused at any other time is nobody's: it is b
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -78,8 +79,9 @@ class AgentNames:
         self._own = own or {}
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
-        self._there: list[_Seen] = []
-        """Those of the last look. They have their addresses until the next one."""
+        self._having = _by_address(self._seen)
+        self._there: dict[str, _Seen] = {}
+        """Those of the last look, by address. They have their addresses until the next one."""
 
     def is_own(self, address: str) -> bool:
         """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
@@ -88,7 +90,7 @@ class AgentNames:
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Remember the agents that have addresses now."""
         latest = {each.address: each for each in self._seen}
-        self._there = []
+        self._there = {}
         for address, (name, created) in agents.items():
             known = latest.get(address)
             if known and known.name == name and created <= known.last:
@@ -96,8 +98,9 @@ class AgentNames:
             else:
                 known = _Seen(address, name, max(created, known.last) if known else created, now)
                 self._seen.append(known)
-            self._there.append(known)
+            self._there[address] = known
         self._seen = sorted(self._seen, key=lambda each: each.last)[-_MOST_REMEMBERED:]
+        self._having = _by_address(self._seen)
         _write(self._stack, self._seen)
 
     def of(self, address: str, moment: str) -> str:
@@ -105,9 +108,21 @@ class AgentNames:
         if address in self._own:
             return self._own[address]
         when = datetime.fromisoformat(moment).timestamp()
-        having = sorted((each for each in self._seen if each.address == address), key=lambda each: each.first)
-        then = (each.name for each in having if each.first <= when and (each.last >= when or each in self._there))
+        there = self._there.get(address)
+        then = (
+            each.name
+            for each in self._having.get(address, ())
+            if each.first <= when and (each.last >= when or each is there)
+        )
         return next(then, "")
+
+
+def _by_address(seen: Iterable[_Seen]) -> dict[str, list[_Seen]]:
+    """Return who has had each address, in the order of time: thousands of refusals are looked up."""
+    found: defaultdict[str, list[_Seen]] = defaultdict(list)
+    for each in sorted(seen, key=lambda each: each.first):
+        found[each.address].append(each)
+    return found
 
 
 def _read(stack: str) -> list[_Seen]:

@@ -4,7 +4,8 @@ Without settings that can be read there is nothing to compare with, but much to 
 live, who the agents are.
 """
 
-from collections import Counter
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,7 +70,7 @@ class Status:
         rules = rule_record.recorded(resolver.files) if resolver and self.live else None
         return Counter(rule.split(" ")[0] for rule in rules or ())
 
-    @property
+    @functools.cached_property
     def refused(self) -> Mapping[str, int]:
         """How often each agent was refused something in the last hour since it was started, by its address."""
         counts: Counter[str] = Counter()
@@ -87,8 +88,17 @@ class Status:
     def agent_of(self, refused: Counted) -> str:
         """Return the name of the agent that was refused something, or "" if none of now had the address then."""
         when = datetime.fromisoformat(refused.last)
-        had = (each for each in self.agents if each.address == refused.refusal.agent)
-        return next((each.name for each in had if datetime.fromisoformat(each.since) <= when), "")
+        had = self._since.get(refused.refusal.agent, ())
+        return next((name for since, name in had if since <= when), "")
+
+    @functools.cached_property
+    def _since(self) -> Mapping[str, Sequence[tuple[datetime, str]]]:
+        """From when on which agents have an address, by the address."""
+        found: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
+        for each in self.agents:
+            if each.address:
+                found[each.address].append((datetime.fromisoformat(each.since), each.name))
+        return found
 
     @property
     def attachable(self) -> bool:

@@ -1,5 +1,6 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,9 +8,14 @@ from typing import Any, NoReturn
 
 import pytest
 
+from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
+from clawker_fw.model import Sibling
+from clawker_fw.reconcile.agents import Agent
+from clawker_fw.report import status as statuses
+from clawker_fw.report import status_text
 from devkit import stacks
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
@@ -137,6 +143,39 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
     document = command("status", "--format", "json").valid("status")
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
+
+
+class Counting(tuple[Agent, ...]):
+    """Agents that count how often one of them is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __iter__(self) -> Iterator[Agent]:
+        """Count each one."""
+        for each in super().__iter__():
+            Counting.looks += 1
+            yield each
+
+
+def test_status_looks_at_each_agent_a_few_times_however_many_refusals_there_are(memory: MemoryEngine) -> None:
+    """40 agents with 100 refusals each are counted in one pass over both, in text as in JSON."""
+    seen = stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
+    agents = [
+        Agent(f"{number}", f"agent{number}", "image", f"10.0.0.{number}", "2026-01-01T00:00:00Z")
+        for number in range(40)
+    ]
+    what = [(each.address, f"n{number}.example") for each in agents for number in range(100)]
+    refusals = tuple(
+        Counted(Refusal(Sibling.COREDNS, address, "dns", name, 53, "no-rule"), 1, "2026-01-02T00:00:00Z")
+        for address, name in what
+    )
+    status = replace(statuses.of_comparison(seen, 0), agents=Counting(agents), refusals=refusals)
+    document = statuses.document(status)
+    assert {each["refused"] for each in document["agents"]} == {100}
+    assert Counting.looks <= 10 * len(agents)
+    status_text.status_report(status, 0, "", compose=False)
+    assert Counting.looks <= 20 * len(agents)
 
 
 def test_status_names_who_asks_for_us(command: Command, memory: MemoryEngine) -> None:
