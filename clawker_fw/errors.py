@@ -17,7 +17,8 @@ never prints and never exits.
     └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
@@ -128,6 +129,27 @@ class StoppedError(FirewallError):
     """The user asked to stop; the current step was finished, and the next run completes the rest."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+@contextmanager
+def after(first: BaseException | None, what: str) -> Iterator[None]:
+    """Clean up after an error, or after none: the first error is the one that is told.
+
+    An error of the cleaning up becomes a line of the first one's context, after `what` has failed. Without a first
+    one it is raised. A lost lock is raised in any case, because it explains the first one.
+    """
+    try:
+        yield
+    except LockLostError:
+        raise
+    except FirewallError as second:
+        if first is None:
+            raise
+        line = f"{what}: {second.in_one_line}"
+        if isinstance(first, FirewallError):
+            first.context = (*first.context, line)
+        else:
+            first.add_note(line)
 
 
 def unreadable_settings(path: Path, error: Exception) -> SettingsError:

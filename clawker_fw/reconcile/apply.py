@@ -21,6 +21,7 @@ from clawker_fw.errors import (
     NotFoundError,
     NotProvenError,
     StoppedError,
+    after,
 )
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.steps import (
@@ -187,16 +188,15 @@ class _Performer:
             LockLostError: in place of the error, when another run has taken the lock.
         """
         made = [step for step in rollback if step.container in self._made]  # others may belong to another run
-        for step in (None, *made):
-            try:
+        try:
+            with suppress(EngineError):  # whether it is held is asked again before each removal
                 self._require_lock()
-                if step:
+            for step in made:
+                with after(error, "the rollback failed as well"):
+                    self._require_lock()
                     self._perform(replace(step, container=self._made[step.container]))
-            except LockLostError as lost:
-                raise lost from error
-            except FirewallError as trouble:
-                if step and isinstance(error, FirewallError):
-                    error.context = (*error.context, f"the rollback failed as well: {trouble}")
+        except LockLostError as lost:
+            raise lost from error
 
     def _perform(  # noqa: C901, PLR0912 - one case a step
         self, step: Step, enough: Callable[[], None] = _nothing
@@ -304,10 +304,13 @@ class _Performer:
         return view is not None and view.status in {"created", "running"}
 
     def _last_words(self, container: str) -> list[str]:
+        """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
         try:
             return [f"log: {line}" for line in self._engine.last_words(container, _LAST_WORDS)]
         except NotFoundError:
             return []
+        except EngineError as error:
+            return [f"the log of {container} could not be read: {error.in_one_line}"]
 
     def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""

@@ -35,6 +35,7 @@ from clawker_fw.errors import (
     NotFoundError,
     RefusedError,
     StoppedError,
+    after,
 )
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
 from clawker_fw.stack import labels
@@ -135,11 +136,27 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lock."""
+        """Release the lock. If that fails after an error, the error of the work is the one that is told.
+
+        Raises:
+            EngineError: when the work is done, but the lock could not be released.
+        """
         self._ended.set()
         self._renewer.join()
         _HELD.discard(self._container)
-        self._engine.remove(self._container)
+        with after(error, "the lock was not released either"):
+            self._release()
+
+    def _release(self) -> None:
+        try:
+            self._engine.remove(self._container)
+        except EngineError as trouble:
+            raise EngineError(
+                "lock-not-released",
+                f"The lock of {self._project} could not be released.",
+                context=[trouble.in_one_line],
+                hint="What was to be done is done. The next run takes the lock over.",
+            ) from trouble
 
     def require_held(self) -> None:
         """Check that this run still holds the lock.

@@ -315,3 +315,40 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
         convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
     assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
+
+
+class Unremovable(MemoryEngine):
+    """An engine that fails when a lock is to be removed."""
+
+    def remove(self, container: str) -> None:
+        """Remove anything else."""
+        if self.inside(container).spec.name == "clawker-lock":
+            raise EngineError("engine-error", "The engine could not remove it.", context=["driver failed"])
+        super().remove(container)
+
+
+@pytest.mark.parametrize("ends", [NotProvenError("not-proven", "It differs."), KeyboardInterrupt(), None])
+def test_the_first_error_is_told_when_the_lock_is_not_released_either(
+    release: Release, ends: BaseException | None
+) -> None:
+    """It keeps its exit code, and has the second one in its context; without a first one, the second is told."""
+    engine = Unremovable()
+    image = images.lock_image(engine.facts(), release.digests)
+    held = lock.Lock(engine, "clawker", image)
+    with pytest.raises(type(ends) if ends else EngineError) as caught:
+        _ended(held, ends)
+    error = caught.value
+    if ends is None:
+        assert error.args == ("The lock of clawker could not be released.",)
+        return
+    assert error is ends
+    told = error.context if isinstance(error, FirewallError) else error.__notes__
+    (line,) = told
+    assert line.startswith("the lock was not released either: The lock of clawker could not be released.")
+    assert line.endswith("driver failed")
+
+
+def _ended(held: lock.Lock, ends: BaseException | None) -> None:
+    with held:
+        if ends:
+            raise ends

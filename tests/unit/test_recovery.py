@@ -70,6 +70,24 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     assert stacks.found(engine, first) == set()
 
 
+def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replacement is what has failed; that its last words are missing is a line of the context."""
+    engine = NeverReady()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+
+    def unread(*_: object) -> tuple[str, ...]:
+        raise EngineError("engine-error", "The engine could not read the log.", context=["no driver"])
+
+    monkeypatch.setattr(engine, "last_words", unread)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
+    assert caught.value.code == "replacement-not-ready"
+    assert any(
+        "could not be read: The engine could not read the log. no driver" in line for line in caught.value.context
+    )
+
+
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
     """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
