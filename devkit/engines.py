@@ -5,6 +5,9 @@ mounts and containers, and killing process 1 of its process namespace ends every
 it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
 network namespace, the control groups, the folder.
 
+Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
+has set for its own, forwarding above all. See `devkit.inheritance`.
+
 ``python -m devkit.engines --help`` shows the commands for shell scripts.
 """
 
@@ -25,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devkit import inheritance
 from devkit.floor import Lock
 from devkit.starting import StartError, get, pings, wait_for
 
@@ -59,6 +63,9 @@ OTHER_RUNTIME = "runc-by-another-name"
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
 
+FORWARDING = {"net.ipv4.ip_forward": "1"}
+"""What every engine sets for its host, unless it is told not to."""
+
 INSTALLED = Kind("installed")
 MATRIX = (
     Kind("20.10.24", "20.10.24", "bookworm"),
@@ -69,7 +76,8 @@ MATRIX = (
 KINDS = tuple(kind.name for kind in MATRIX)
 
 # Removes what is left of an engine whose processes are gone. It may run more than once.
-_CLEAN = """
+_CLEAN = f"""
+{inheritance.GIVE}
 if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
 find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete
 rm -rf --one-file-system "$FOLDER"
@@ -77,6 +85,7 @@ rm -rf --one-file-system "$FOLDER"
 
 _KEEPER = f"""
 ip netns add "$NETNS" 2>&1 && ip -n "$NETNS" link set lo up 2>&1 &&
+{inheritance.TAKE} 2>&1 &&
 nsenter --net="/run/netns/$NETNS" \\
   unshare --mount --propagation slave --pid --fork --kill-child sh -ec "$INIT" 2>&1
 {_CLEAN}"""
@@ -209,6 +218,17 @@ class PrivateEngine:
         """Return the running engine's version."""
         return str(json.loads(get(self._socket, "/version"))["Version"])
 
+    def set_host(self, sysctls: Mapping[str, str]) -> None:
+        """Set sysctls of the engine's network, as an administrator of its host does. Containers inherit them.
+
+        Raises:
+            EngineError: when a new container would start with others.
+        """
+        for name, value in sysctls.items():
+            self.run_in_network(["sysctl", "--quiet", "--write", f"{name}={value}"])
+            if (found := inheritance.inherited(self.network_argv(), name)) != value:
+                raise EngineError(f"containers of a private engine start with {name}={found}, not {value}")
+
     def start(self) -> None:
         """Start dockerd and return when its API answers."""
         with (self.folder / "log").open("ab") as log:
@@ -292,17 +312,18 @@ def private_engine(
     settings: Mapping[str, object] | None = None,
     hosts: Sequence[str] = (),
     data: Path | None = None,
+    sysctls: Mapping[str, str] = FORWARDING,
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
     `settings` are further settings for daemon.json. `hosts` are addresses on which it listens in addition to its
-    socket.
+    socket. `sysctls` are those of its host's network, which containers inherit.
 
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
     must be the same one, because engines store paths.
     """
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
-    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data)
+    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls)
     try:
         yield engine
     finally:
@@ -317,6 +338,7 @@ def _launch(
     *,
     detached: bool,
     data: Path | None = None,
+    sysctls: Mapping[str, str] = FORWARDING,
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
@@ -327,6 +349,7 @@ def _launch(
         if data:
             shutil.move(data, engine.folder / "data")
         engine.hold(root, detached=detached)
+        engine.set_host(sysctls)
         engine.start()
         _check_version(kind, engine.version())
     except BaseException:

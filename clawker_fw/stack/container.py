@@ -57,8 +57,6 @@ _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "S
 
 
 _SYSCTLS = {
-    # Containers inherit this from the host, where engines turn it on. Envoy's container would route for agents.
-    "net.ipv4.ip_forward": "0",
     # The programs listen on ports 53 and 80 as an unprivileged user.
     "net.ipv4.ip_unprivileged_port_start": "0",
     # Bytes that the kernel keeps of a connection: at least, at first, at most. Hosts allow up to 32 MB, and what
@@ -66,23 +64,33 @@ _SYSCTLS = {
     "net.ipv4.tcp_rmem": "4096 131072 2097152",
     "net.ipv4.tcp_wmem": "4096 16384 1048576",
 }
+"""Sent to the engine, and compared in the running container."""
+
+_AT_FIRST = {"net.ipv4.ip_forward": "0"}
+"""Sent, so that nothing is forwarded before `fwctl serve` has set the interfaces. What decides from then on is
+`forwarding` of each interface, so this is not compared. Where a container has inherited a 1, it sets
+`conf.all.accept_redirects` to 1 behind our back (`inet_forward_change`): the packet filter drops redirects."""
 
 _SETTINGS = {
     # Settings of net.ipv4.conf that decide about packets and addresses. Containers inherit them from the host, and
-    # hosts differ, so each of them is set: for `all` and for every interface.
+    # hosts differ, so each of them is set, for every interface.
     "accept_local": 0,
-    "accept_redirects": 0,  # a neighbour must not change our routes
     "accept_source_route": 0,
     "arp_accept": 0,
     "arp_announce": 0,
     "arp_filter": 0,
     "arp_ignore": 0,
+    "drop_gratuitous_arp": 0,  # replacements announce with it who has an address
     "forwarding": 0,
     "proxy_arp": 0,
     "proxy_arp_pvlan": 0,
     "route_localnet": 0,  # no other host may reach what listens on loopback
     "rp_filter": 1,  # drop packets whose source would be reached through another interface
 }
+
+_OF_INTERFACES = frozenset({"accept_source_route", "forwarding"})
+"""Settings that an interface's own value switches off alone. Of all others, the greater one of the interface's
+value and that of `all` holds, so `all` is set as well (Linux, include/linux/inetdevice.h)."""
 
 RESOLVER = "127.0.0.11"
 """The address of the engine's own resolver in every container. The engine's packet filter redirects it."""
@@ -129,7 +137,7 @@ def shape(
         capabilities_added=_HELPER_CAPABILITIES,
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
-        sysctls=_sysctls(settings),
+        sysctls={**_AT_FIRST, **_sysctls(settings)},
         ipc_mode="private",
         cpu_shares=_CPU_SHARES,
         memory=capacity.memory,
@@ -165,8 +173,8 @@ def network(
 
 
 def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
-    """Return the sysctls of a namespace. `conf.all.forwarding` is left out, because it equals `ip_forward`."""
-    of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name != "forwarding"}
+    """Return the sysctls of a namespace that decide something."""
+    of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name not in _OF_INTERFACES}
     return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
 
 

@@ -64,7 +64,7 @@ const (
 
 	confirmed = 1 << 3 // the status of a connection in the kernel's table (IPS_CONFIRMED)
 
-	portUnreachableType, portUnreachableCode = 3, 3 // RFC 792
+	portUnreachableType, portUnreachableCode, redirectType = 3, 3, 5 // RFC 792
 )
 
 // limitFilter is our table and its content, in the order in which the kernel needs it.
@@ -84,6 +84,9 @@ type limitFilter struct {
 // at once. Connections that exist are never touched. When there are many of all agents, only those that have few get
 // another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving",
 // before the kernel tracks them as connections, and dropped.
+//
+// Redirects are dropped: a neighbour must not change our routes. The kernel's setting against them can't be relied on,
+// because another one switches it on (inet_forward_change).
 //
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
@@ -119,6 +122,7 @@ func newLimitFilter(limits Limits) limitFilter {
 	to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, limits.Subnet))
 	outside := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isNotIn(source, limits.Subnet), isIn(destination, limits.Subnet))
 	f.addRule(arriving, outside, verdict(expr.VerdictDrop))
+	f.addRule(receiving, isProtocol(unix.IPPROTO_ICMP), isRedirect, verdict(expr.VerdictDrop))
 	f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isNewConnection, goTo(beginning))
 	for _, address := range limits.Except {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
@@ -224,6 +228,10 @@ var (
 	isRefusedDatagram = []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 		equal(portUnreachableType, portUnreachableCode),
+	}
+	isRedirect = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		equal(redirectType),
 	}
 	isQuery = []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},

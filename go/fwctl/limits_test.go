@@ -707,7 +707,7 @@ func TestLimitDifferences(t *testing.T) {
 		},
 		"a rule deleted": {
 			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "receiving")) },
-			[]string{"nftables rule receiving 1: ", "nftables rule receiving 2: "},
+			[]string{"nftables rule receiving 1: ", "nftables rule receiving 2: ", "nftables rule receiving 3: "},
 		},
 		"a rule of the raw hook deleted": {
 			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "leaving")) },

@@ -38,7 +38,7 @@ func newSibling() Sibling {
 	return Sibling{
 		Name:       "envoy",
 		Interfaces: []Interface{{onAgents, agentNet, nil}, {primary, egressNet, &gateway}},
-		Settings:   map[string]int{"accept_redirects": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
+		Settings:   map[string]int{"accept_source_route": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
 		Sysctls:    map[string]string{"net.ipv4.ip_forward": "0"},
 		Addresses:  []Address{{guarded, egressNet}, {exempt, egressNet}},
 		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),

@@ -23,9 +23,9 @@ const inetConf = 1
 
 // settingNumbers maps the names in net.ipv4.conf to the kernel's numbers (IPV4_DEVCONF_*, linux/ip.h).
 var settingNumbers = map[string]int{
-	"forwarding": 1, "proxy_arp": 3, "accept_redirects": 4, "rp_filter": 8, "accept_source_route": 9,
-	"arp_filter": 13, "arp_announce": 18, "arp_ignore": 19, "arp_accept": 21, "accept_local": 23,
-	"proxy_arp_pvlan": 25, "route_localnet": 26,
+	"forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "accept_source_route": 9, "arp_filter": 13, "arp_announce": 18,
+	"arp_ignore": 19, "arp_accept": 21, "accept_local": 23, "proxy_arp_pvlan": 25, "route_localnet": 26,
+	"drop_gratuitous_arp": 31,
 }
 
 // setInterfaces applies the settings to each interface that is up. It uses netlink, because /proc/sys is read-only

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from devkit import inheritance
 from devkit.engines import EngineError, PrivateEngine, available, private_engine
+from devkit.inheritance import inherited
 from devkit.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,6 +59,43 @@ def test_network_rules_stay_inside(engine: PrivateEngine, sleeper: Container) ->
     assert bridge in engine.run_in_network(["iptables-save"]).stdout
     assert bridge not in _stdout("iptables-save")
     assert not Path("/proc/self/ns/net").samefile(f"/run/netns/{engine.netns}")
+
+
+def test_containers_inherit_from_their_engine(engine: PrivateEngine, sleeper: Container) -> None:
+    """A container's network starts with what its engine's has, as on a host, not with what the machine's has."""
+    sleeper.reload()
+    inside = ["nsenter", f"--net={engine.root}/proc/{sleeper.attrs['State']['Pid']}/ns/net", "cat"]
+    assert _stdout(*inside, "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+    engine.set_host({"net.ipv4.conf.default.arp_ignore": "7"})
+    assert inherited(["env"], "net.ipv4.conf.default.arp_ignore") != "7"
+
+
+def test_the_machine_gets_its_setting_back() -> None:
+    """The last private engine puts back what the first one has changed: here, in a machine made of files."""
+    folder = tempfile.mkdtemp()
+    setting, place = Path(folder, "setting"), Path(folder, "place")
+    setting.write_text("1\n")
+
+    def told(script: str, name: str) -> None:
+        for real, here in (
+            ("/proc/sys/net/core/devconf_inherit_init_net", str(setting)),
+            (inheritance.PLACE, str(place)),
+            ("/run/netns", folder),
+        ):
+            script = script.replace(real, here)
+        subprocess.run(["sh", "-ec", script], env={"NETNS": name, "PATH": os.environ["PATH"]}, check=True)
+
+    for name in ("one", "two", "killed"):
+        Path(folder, name).touch()
+        told(inheritance.TAKE, name)
+    assert setting.read_text() == "3\n"
+    Path(folder, "killed").unlink()
+    told(inheritance.GIVE, "one")
+    assert setting.read_text() == "3\n"
+    told(inheritance.GIVE, "two")
+    told(inheritance.GIVE, "two")
+    assert setting.read_text() == "1\n"
+    shutil.rmtree(folder)
 
 
 def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:

@@ -1,5 +1,6 @@
 """The documentation agrees with the code. `./dev docs` builds it and checks its links."""
 
+import json
 import re
 import tomllib
 from dataclasses import fields
@@ -10,7 +11,7 @@ import pytest
 from bench.__main__ import BENCHMARKS
 from clawker_fw import settings
 from clawker_fw.errors import ExitCode
-from clawker_fw.model import Action, Cause, Layer, Shape, Verdict
+from clawker_fw.model import Action, Cause, Layer, Shape, Sibling, Verdict
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.stack import labels
 from clawker_fw.watch.decision import Answer, Outcome, Trigger
@@ -63,6 +64,15 @@ def test_every_module_is_in_the_list() -> None:
         *(f"{each}.py" for each in ("observe", "desired", "diff", "plan", "apply")),
     }
     assert modules - named == set()
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_settings_of_the_kernel(sibling: Sibling) -> None:
+    """The page about enforcement says why each setting of the kernel is there, and that no other one is."""
+    told = codes(section(page("docs/enforcement.md"), "## Settings of the kernel"))
+    boot = json.loads((CHECKOUT / f"tests/golden/expected/{sibling}/boot/sibling.json").read_text())
+    sent = {name.removeprefix("net.ipv4.conf.all.") for name in boot["sysctls"]} | set(boot["settings"])
+    assert sent - {each.rstrip(",") for each in told} == set()
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
