@@ -12,7 +12,8 @@ from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
 from devkit.waiting import until
 
 
-def _start_a_process(hand: Hand) -> None:
+def start_a_process(hand: Hand) -> None:
+    """Have the engine execute a program in CoreDNS's container that stays."""
     program = peer_program(hand.docker.version()["Arch"]).read_bytes()
     hand.write(COREDNS, "bin/fwctl", program)  # the only path that can be executed
     identity = hand.docker.exec_create(hand.name(COREDNS), [f"{VOLUME}/bin/fwctl", "wait"])["Id"]
@@ -68,7 +69,7 @@ RUNNING = (
     ),
     Tampering(
         "another process is started in coredns",
-        _start_a_process,
+        start_a_process,
         (Sign(COREDNS, "live", "processes", "replace"),),
     ),
     Tampering(

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // processes is the folder with the processes of this container (proc(5)).
@@ -25,41 +26,21 @@ func commandOf(proc, process string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// unknownStay is how long an unknown process must exist before it is reported. When the engine executes this helper,
-// for a health check for example, a process of the engine exists for a moment before it becomes the helper.
-const unknownStay = 300 * time.Millisecond
-
-// unknownProcesses lists the processes in this container other than the program, its companions and this helper, by id
-// and command line.
-func unknownProcesses(proc string, companions []companion) ([]string, error) {
-	found, err := unknownNow(proc, companions)
-	for end := time.Now().Add(unknownStay); err == nil && len(found) > 0 && time.Now().Before(end); {
-		time.Sleep(pollEvery)
-		var now map[string]string
-		now, err = unknownNow(proc, companions)
-		maps.DeleteFunc(found, func(process, _ string) bool { return now[process] == "" })
-	}
-	return slices.Sorted(maps.Values(found)), err
-}
-
 // processDifferences lists unknown processes, the companions that are missing, and those that keep ending.
 func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
-	found, err := unknownProcesses(proc, companionsOf(root, sibling))
+	found, err := unknownProcesses(proc, root, companionsOf(root, sibling))
 	if err != nil {
 		return found, err
 	}
 	failing, err := failingCompanions(proc, root, sibling)
-	// The keeper may be about to write down that one has ended.
-	for end := time.Now().Add(unknownStay); err == nil && len(failing) > 0 && time.Now().Before(end); {
-		time.Sleep(pollEvery)
-		failing, err = failingCompanions(proc, root, sibling)
-	}
 	return append(found, failing...), err
 }
 
 // failingCompanions lists the companions that are missing, unless the keeper starts them again, and those that keep ending.
+// While there is a keeper that runs, a companion that is missing has just ended, or waits for its next start: the keeper
+// never gives up, and writes down each end.
 func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
-	entries, err := os.ReadDir(proc)
+	running, err := allProcesses(proc)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +49,7 @@ func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
 		return nil, err
 	}
 	exists := func(wanted companion) bool {
-		return slices.ContainsFunc(entries, func(each fs.DirEntry) bool { return wanted.is(proc, each.Name()) })
+		return slices.ContainsFunc(running, func(each process) bool { return wanted.is(proc, each.id) && each.isAtWork() })
 	}
 	var found []string
 	kept, now := exists(keeperOf(root)), time.Now()
@@ -77,17 +58,21 @@ func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
 		switch command := strings.Join(each.command, " "); {
 		case restart.keepsEnding(now):
 			found = append(found, fmt.Sprintf("keeps ending: %s: %s", command, restart.Reason))
-		case !exists(each) && !(kept && restart.isUnderWay(now)):
+		case !kept && !exists(each):
 			found = append(found, "missing: "+command)
 		}
 	}
 	return found, nil
 }
 
-// unknownNow maps unknown processes, identified by id and start time, to descriptions. A process whose executable can't
-// be read is unknown, because the helper can always read its own.
-func unknownNow(proc string, companions []companion) (map[string]string, error) {
-	entries, err := os.ReadDir(proc)
+// unknownProcesses lists the processes in this container other than the program, its companions and this helper, by id
+// and command line. A process whose executable can't be read is unknown, because the helper can always read its own.
+//
+// A process that somebody is about to execute a program with is neither, however long it takes: the engine's, for a
+// health check or for this helper, and the keeper's, for a companion. The kernel knows both: such a process was forked by
+// one that we trust, and has executed nothing yet.
+func unknownProcesses(proc, root string, companions []companion) ([]string, error) {
+	running, err := allProcesses(proc)
 	if err != nil {
 		return nil, err
 	}
@@ -95,41 +80,97 @@ func unknownNow(proc string, companions []companion) (map[string]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]string{}
-	for _, entry := range entries {
-		number := entry.Name()
-		if _, err := strconv.Atoi(number); err != nil || number == "1" {
+	found := []string{}
+	for _, each := range running {
+		starts := each.parent == outside || keeperOf(root).is(proc, each.parent)
+		if each.id == "1" || each.forkedOnly && starts {
 			continue
 		}
-		program, err := os.Stat(filepath.Join(proc, number, "exe"))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(program, helper) ||
-			slices.ContainsFunc(companions, func(each companion) bool { return each.is(proc, number) }) {
+		awaitExecution(proc, each.id)
+		program, err := os.Stat(filepath.Join(proc, each.id, "exe"))
+		if hasEnded(err) || err == nil && os.SameFile(program, helper) ||
+			slices.ContainsFunc(companions, func(wanted companion) bool { return wanted.is(proc, each.id) }) {
 			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
 		}
-		started, err := startOf(proc, number)
-		if err != nil {
-			continue // ended just now
+		command, err := commandOf(proc, each.id)
+		if hasEnded(err) {
+			continue
 		}
-		command, err := commandOf(proc, number)
 		if err != nil {
 			command = []string{err.Error()}
 		}
-		found[number+" "+started] = fmt.Sprintf("%s: %s", number, strings.Join(command, " "))
+		found = append(found, fmt.Sprintf("%s: %s", each.id, strings.Join(command, " ")))
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// awaitExecution returns when a process does not execute a program just now. In the middle of that, it has its new
+// program, but not yet the privileges with which this helper may see it. The kernel lets nobody open its environment
+// meanwhile (mm_access() waits for execve(2)); whether it can be opened then does not matter.
+func awaitExecution(proc, process string) {
+	if file, err := os.Open(filepath.Join(proc, process, "environ")); err == nil {
+		file.Close()
+	}
+}
+
+// hasEnded reports whether a file of a process can't be read because the process has ended.
+func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// outside is the parent of a process that was put into this container from outside (proc(5), field 4 of stat). Nobody
+// inside can make such a process: those who lose their parent are given to process 1.
+const outside = "0"
+
+// forkedOnly is the kernel's flag of a process that has executed no program since it was forked (PF_FORKNOEXEC,
+// linux/sched.h; proc(5), field 9 of stat).
+const forkedOnly = 0x40
+
+// process is what the kernel says of a process to everybody.
+type process struct {
+	id, state, parent string
+	forkedOnly        bool
+}
+
+// isAtWork reports whether a process runs or can: it has neither ended nor been stopped.
+func (p process) isAtWork() bool { return !strings.Contains("ZXTt", p.state) }
+
+// allProcesses returns the processes of this container. One that has ended since it was listed is left out.
+func allProcesses(proc string) ([]process, error) {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return nil, err
+	}
+	var found []process
+	for _, entry := range entries {
+		if _, err := strconv.Atoi(entry.Name()); err != nil {
+			continue
+		}
+		each, err := readProcess(proc, entry.Name())
+		if hasEnded(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, each)
 	}
 	return found, nil
 }
 
-// startOf returns the start time of a process in clock ticks since boot (proc(5), field 22 of stat). Together with the
-// id it identifies a process uniquely.
-func startOf(proc, process string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(proc, process, "stat"))
+// readProcess reads the stat of a process (proc(5)).
+func readProcess(proc, id string) (process, error) {
+	text, err := os.ReadFile(filepath.Join(proc, id, "stat"))
 	if err != nil {
-		return "", err
+		return process{}, err
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // skip the name, which may contain anything, even ") "
-	fields := strings.Fields(rest[strings.LastIndex(rest, ")")+1:])
-	if len(fields) < 20 {
-		return "", fmt.Errorf("%s/%s/stat has %d fields", proc, process, len(fields))
+	// The name is in parentheses and may contain anything, even those.
+	fields := strings.Fields(string(text[strings.LastIndex(string(text), ")")+1:]))
+	if len(fields) < 7 {
+		return process{}, fmt.Errorf("%s/%s/stat has %d fields after the name", proc, id, len(fields))
 	}
-	return fields[19], nil
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	if err != nil {
+		return process{}, fmt.Errorf("%s/%s/stat: %w", proc, id, err)
+	}
+	return process{id, fields[0], fields[1], flags&forkedOnly != 0}, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,12 +25,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	starting := strconv.Itoa(other.Process.Pid) + ": " // its command line appears a moment later
-	found, err := unknownProcesses(processes, nil)
-	for err == nil && slices.Contains(found, starting) {
-		found, err = unknownProcesses(processes, nil)
-	}
-
+	found, err := unknownProcesses(processes, root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +40,7 @@ func TestUnknownProcesses(t *testing.T) {
 
 // A list of processes that can't be read is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
-	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), nil); err == nil {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), root, nil); err == nil {
 		t.Errorf("got %q", found)
 	}
 }
@@ -62,23 +58,59 @@ func TestCommandOf(t *testing.T) {
 }
 
 // A process's name may contain anything, even what looks like its own end.
-func TestStartOf(t *testing.T) {
+func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
-	rest := " S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0"
-	write(t, proc, tree{"7/stat": "7 (odd) name)" + rest, "8/stat": "8 (cut) S 1"})
+	write(t, proc, tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
 
-	if started, err := startOf(proc, "7"); err != nil || started != "4711" {
-		t.Errorf("got %q, %v", started, err)
+	if found, err := readProcess(proc, "7"); err != nil || found != (process{"7", "T", "12", true}) {
+		t.Errorf("got %v, %v", found, err)
 	}
-	if started, err := startOf(proc, "8"); err == nil {
-		t.Errorf("got %q", started)
+	if found, err := readProcess(proc, "8"); err == nil {
+		t.Errorf("got %v", found)
+	}
+}
+
+// stat is what the kernel says of a process that sleeps, with a parent and flags.
+func stat(process, parent string, flags int) string {
+	return fmt.Sprintf("%s (x) S %s 0 0 0 -1 %d 0 0 0 0", process, parent, flags)
+}
+
+// A process that has executed nothing yet is told by who has forked it: the engine and the keeper are about to execute
+// something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of.
+func TestAboutToExecute(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, who the keeper belongs to")
+	}
+	const exec = 0x400000
+	for what, each := range map[string]struct {
+		stat  string
+		known bool
+	}{
+		"the engine's, before it executes":         {stat("7", outside, exec|forkedOnly), true},
+		"the engine's, once it has":                {stat("7", outside, exec), false},
+		"the keeper's, before it executes":         {stat("7", "8", forkedOnly), true},
+		"the keeper's, once it has":                {stat("7", "8", 0), false},
+		"the program's, without executing":         {stat("7", "1", forkedOnly), false},
+		"that of a stranger, without executing it": {stat("7", "9", forkedOnly), false},
+	} {
+		volume, proc := t.TempDir(), t.TempDir()
+		write(t, proc, tree{
+			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "program", "1/cmdline": "/envoy\x00",
+			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
+			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": strings.Join(keeperOf(volume).command, "\x00") + "\x00",
+			"9/cmdline": "",
+		})
+		found, err := unknownProcesses(proc, volume, []companion{keeperOf(volume)})
+		if err != nil || slices.Contains(found, "7: runc init") == each.known {
+			t.Errorf("%s: %q, %v", what, found, err)
+		}
 	}
 }
 
 // A helper is known by its user and its command line. It is missing where agents are limited and nobody is it.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
-	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/coredns\x00"})
+	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
 	limited, command := Sibling{Limits: &Limits{}}, "/fw/bin/fwctl\x00record\x00"
 	const noKeeper = "missing: /fw/bin/fwctl keep"
 	expect := func(when string, sibling Sibling, wanted ...string) {
@@ -90,7 +122,7 @@ func TestRecorderIsKnown(t *testing.T) {
 	}
 	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
 	expect("without limits", Sibling{})
-	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": "9 (x)" + strings.Repeat(" 1", 30)})
+	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
 	expect("with another user's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to have a process of another user")
@@ -99,10 +131,10 @@ func TestRecorderIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("with one", limited, noKeeper)
-	write(t, proc, tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": "8 (x)" + strings.Repeat(" 1", 30)})
+	write(t, proc, tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
 	expect("with both", limited)
 	write(t, proc, tree{"9/cmdline": "/tmp/shell\x00"})
-	expect("with another command", limited, "9: /tmp/shell", "missing: /fw/bin/fwctl record")
+	expect("with another command", limited, "9: /tmp/shell")
 }
 
 // A helper that has ended is no difference while its keeper starts it again. It is one when it keeps ending, or when
@@ -114,7 +146,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	volume, proc := t.TempDir(), t.TempDir()
 	sibling := Sibling{Limits: &Limits{}}
 	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
-	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/coredns\x00", "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": "8 (x)" + strings.Repeat(" 1", 30)})
+	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
 	expect := func(when string, wanted ...string) {
 		t.Helper()
 		found, err := processDifferences(proc, volume, sibling)
@@ -134,15 +166,18 @@ func TestHelpersThatEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expect("nobody has noticed", "missing: "+name)
-	ends(20 * time.Second)
-	expect("nobody starts it", "missing: "+name)
+	expect("the keeper has not noticed it yet")
 	ends(0)
 	expect("it is started again")
 	for range restartsTolerated {
 		ends(0)
 	}
 	expect("it keeps ending", "keeps ending: "+name+": signal: killed")
+	if record, err = newRestarts(volume); err != nil {
+		t.Fatal(err)
+	}
+	write(t, proc, tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
+	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
 	if err := os.RemoveAll(filepath.Join(proc, "8")); err != nil {
 		t.Fatal(err)
 	}

@@ -101,11 +101,6 @@ func (r Restart) keepsEnding(now time.Time) bool {
 	return len(r.Recent) >= restartsTolerated && now.Sub(r.Recent[len(r.Recent)-restartsTolerated]) < restartsWithin
 }
 
-// isUnderWay reports whether a helper has ended so short a time ago that its keeper may be waiting to start it again.
-func (r Restart) isUnderWay(now time.Time) bool {
-	return len(r.Recent) > 0 && now.Sub(r.Recent[len(r.Recent)-1]) < restartLatest+restartSoonest
-}
-
 // restartOf returns what became of a companion, which is nothing if it has never ended.
 func restartOf(all []Restart, wanted companion) Restart {
 	if at := slices.IndexFunc(all, func(each Restart) bool { return each.Helper == wanted.name() }); at >= 0 {
