@@ -313,17 +313,19 @@ def private_engine(
     hosts: Sequence[str] = (),
     data: Path | None = None,
     sysctls: Mapping[str, str] = FORWARDING,
+    commands: Sequence[Sequence[str]] = (),
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
     `settings` are further settings for daemon.json. `hosts` are addresses on which it listens in addition to its
-    socket. `sysctls` are those of its host's network, which containers inherit.
+    socket. `sysctls` are those of its host's network, which containers inherit, and `commands` are run there
+    before the engine starts.
 
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
     must be the same one, because engines store paths.
     """
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
-    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls)
+    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands)
     try:
         yield engine
     finally:
@@ -339,6 +341,7 @@ def _launch(
     detached: bool,
     data: Path | None = None,
     sysctls: Mapping[str, str] = FORWARDING,
+    commands: Sequence[Sequence[str]] = (),
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
@@ -350,6 +353,8 @@ def _launch(
             shutil.move(data, engine.folder / "data")
         engine.hold(root, detached=detached)
         engine.set_host(sysctls)
+        for command in commands:
+            engine.run_in_network(command)
         engine.start()
         _check_version(kind, engine.version())
     except BaseException:

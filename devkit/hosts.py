@@ -1,0 +1,238 @@
+"""Hosts as people have them: settings of the kernel, of the engine, packet filters. `./dev hosts` tries them all.
+
+Each is a private engine with something changed that an administrator, a distribution or a hardening guide changes.
+`devkit.main_job` must work on every one of them; on a host without a way out, the program has to say so.
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devkit.engines import FORWARDING, EngineError, private_engine
+from devkit.main_job import MainJob, main_job
+from devkit.world import NAMESERVER
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host: the kind of its engine, additions to daemon.json, sysctls of its network, and what is run there.
+
+    `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
+    host whose networks the world can answer without masquerading. `tested` ones are part of `./dev test`.
+    """
+
+    name: str
+    kind: str = "installed"
+    settings: Mapping[str, object] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    way_out: bool = True
+    routed: bool = False
+    tested: bool = False
+
+
+def _both(names: Mapping[str, int]) -> dict[str, str]:
+    """Return settings of interfaces, for those that exist and for those to come."""
+    return {
+        f"net.ipv4.conf.{place}.{name}": str(value)
+        for place in ("all", "default")
+        for name, value in names.items()
+    }
+
+
+_CIS = _both(
+    {
+        "accept_redirects": 0,
+        "accept_source_route": 0,
+        "log_martians": 1,
+        "rp_filter": 1,
+        "secure_redirects": 0,
+        "send_redirects": 0,
+    }
+)
+"""What the CIS benchmarks for Linux distributions ask for (chapter "Network Kernel Parameters")."""
+
+_OPPOSITE = _both(
+    {
+        "accept_local": 1,
+        "accept_redirects": 1,
+        "accept_source_route": 1,
+        "arp_accept": 1,
+        "proxy_arp": 1,
+        "route_localnet": 1,
+        "rp_filter": 0,
+        "secure_redirects": 1,
+        "send_redirects": 1,
+    }
+)
+
+HOSTILE = {
+    "init": True,
+    "default-runtime": "nvidia",
+    "runtimes": {"nvidia": {"path": "runc"}},
+    "log-driver": "json-file",
+    "log-opts": {
+        "compress": "true",
+        "env": "os,customer",
+        "labels": "production_status",
+        "max-buffer-size": "1m",
+        "max-file": "7",
+        "max-size": "50m",
+        "mode": "non-blocking",
+        "tag": "{{.Name}}/{{.ID}}",
+    },
+    "default-ulimits": {
+        "nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048},
+        "nproc": {"Name": "nproc", "Soft": 64, "Hard": 128},
+        "memlock": {"Name": "memlock", "Soft": -1, "Hard": -1},
+    },
+    "default-cgroupns-mode": "host",
+    "default-ipc-mode": "shareable",
+    "default-shm-size": "16M",
+    "no-new-privileges": True,
+    "dns-opts": ["timeout:1", "attempts:1", "ndots:3"],
+    "dns-search": ["corp.example.com"],
+    "mtu": 1400,
+    "icc": False,
+    "userland-proxy": False,
+}
+"""Every option of daemon.json with which an engine adds something to the containers that others create."""
+
+HOSTS = (
+    Host("plain"),
+    Host("26", "26.1.5"),
+    Host("28", "28.5.2"),
+    Host("28-containerd", "28.5.2-containerd"),
+    # the kernel's settings
+    Host("cis", sysctls=_CIS, tested=True),
+    Host("cis-opposite", sysctls=_OPPOSITE, tested=True),
+    Host("cis-on-28", "28.5.2", sysctls=_CIS),
+    Host("arp-strict", sysctls=_both({"arp_ignore": 2, "arp_announce": 2, "arp_filter": 1})),
+    Host("arp-quiet", sysctls=_both({"drop_gratuitous_arp": 1})),
+    Host("loose-sources", sysctls=_both({"rp_filter": 2, "src_valid_mark": 1})),
+    # the engine's settings
+    Host("hostile", settings=HOSTILE),
+    Host(
+        "hostile-on-28",
+        "28.5.2",
+        settings={**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}},
+    ),
+    Host("gpu", settings={"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "runc"}}}),
+    Host("init", settings={"init": True}),
+    *(Host(f"log-{driver}", settings={"log-driver": driver}) for driver in ("local", "none", "syslog")),
+    Host("no-masquerading", settings={"ip-masq": False}, routed=True),
+    Host("pools", settings={"default-address-pools": [{"base": "10.99.0.0/16", "size": 24}]}),
+    Host("user-namespaces", "28.5.2", settings={"userns-remap": "default"}),
+    Host("vfs", settings={"storage-driver": "vfs"}),
+    Host("live-restore", settings={"live-restore": True}),
+    Host(
+        "ipv6",
+        "28.5.2",
+        settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
+    ),
+    # packet filters
+    Host(
+        "closed-input",
+        before=(
+            "iptables -P INPUT DROP",
+            "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            "iptables -A INPUT -i lo -j ACCEPT",
+        ),
+    ),
+    Host("closed-forward", before=("iptables -P FORWARD DROP",)),
+    # no way out
+    Host(
+        "forwarding-off",
+        settings={"ip-forward": False},
+        sysctls={"net.ipv4.ip_forward": "0"},
+        way_out=False,
+    ),
+    Host("no-iptables", settings={"iptables": False}, way_out=False),
+    Host("closed-docker-user", after=("iptables -I DOCKER-USER -j DROP",), way_out=False),
+)
+
+
+def named(name: str) -> Host:
+    """Return the host of a name.
+
+    Raises:
+        EngineError: when there is none, with those that there are.
+    """
+    for each in HOSTS:
+        if each.name == name:
+            return each
+    raise EngineError(f"no host is called {name}: there are {', '.join(each.name for each in HOSTS)}")
+
+
+@contextmanager
+def job_on(host: Host) -> Iterator[MainJob]:
+    """Yield the main job on a host, with everything that it needs. All of it is removed afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engine = stack.enter_context(
+            private_engine(
+                host.kind,
+                dns=[NAMESERVER],
+                settings=host.settings,
+                sysctls={**FORWARDING, **host.sysctls},
+                commands=[shlex.split(each) for each in host.before],
+            )
+        )
+        job = main_job(engine, folder, stack, routed=host.routed)
+        for command in host.after:
+            engine.run_in_network(shlex.split(command))
+        yield job
+
+
+def try_host(host: Host) -> Mapping[str, float]:
+    """Do the main job on a host, and return the seconds that each step took.
+
+    Raises:
+        AssertionError: when something is not as it should be.
+    """
+    with job_on(host) as job:
+        if host.way_out:
+            job.perform()
+        else:
+            job.perform_without_way_out()
+        return job.seconds
+
+
+def main() -> int:
+    """Try the hosts that are named, or all, and print a line for each."""
+    parser = argparse.ArgumentParser(prog="./dev hosts", description="The main job on hosts as people have them.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"all, or some of {', '.join(h.name for h in HOSTS)}"
+    )
+    parser.add_argument("--tested", action="store_true", help="only those that are part of ./dev test")
+    arguments = parser.parse_args()
+    try:
+        chosen = [named(name) for name in arguments.names] or [
+            h for h in HOSTS if h.tested or not arguments.tested
+        ]
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = 0
+    for host in chosen:
+        began = time.monotonic()
+        try:
+            try_host(host)
+            outcome = "works"
+        except (AssertionError, EngineError, TimeoutError) as error:
+            outcome = f"FAILED: {error}"
+            failed += 1
+        print(f"{host.name:<20} {time.monotonic() - began:5.0f} s  {outcome}", flush=True)
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

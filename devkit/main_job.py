@@ -1,0 +1,165 @@
+"""The main job of a user, from nothing to nothing, on one host: what must work wherever the program runs.
+
+A step that fails raises an AssertionError with what the program has printed. Refusals are judged by the logs of
+the server that must not be reached.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from devkit.beyond import Beyond
+from devkit.engines import PrivateEngine, install_client
+from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+from devkit.witness import Witnesses
+from devkit.world import WORLD
+
+TCP_PORT, UDP_PORT = 2222, 5300
+
+RULES: tuple[dict[str, Any], ...] = (
+    {"dst": "pub.test"},
+    {"dst": "plain.test", "proto": "http"},
+    {"dst": "stream.test", "proto": "tcp", "port": TCP_PORT},
+    {"dst": "talk.test", "proto": "udp", "port": UDP_PORT},
+)
+
+ALLOWED = ("https://pub.test/", "http://plain.test/", f"http://stream.test:{TCP_PORT}/")
+
+REQUESTS_PER_SECOND = 50
+
+BACK_SECONDS = 30
+"""The time in which agents must be served after a restart of the engine."""
+
+
+@dataclass
+class MainJob:
+    """The main job on one engine, in a simulated internet beyond its host. `seconds` are those of each step."""
+
+    engine: PrivateEngine
+    docker: APIClient
+    world: Beyond
+    firewall: Firewall
+    peers: Peers
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[], None]]:
+        """The steps, in order."""
+        return {
+            "run": self.run,
+            "agents": self.agents,
+            "agent run": self.agent_run,
+            "replacement": self.replacement,
+            "restart": self.restart,
+            "down": self.down,
+        }
+
+    def perform(self) -> None:
+        """Perform every step."""
+        for name, step in self.steps.items():
+            began = time.monotonic()
+            step()
+            self.seconds[name] = time.monotonic() - began
+
+    def perform_without_way_out(self) -> None:
+        """Bring the stack up where the host forwards nothing: the program says why no agent is served."""
+        told = self.firewall.call("run").expect()
+        assert "no-way-out" in told.err, told.err
+        self.firewall.drift().expect()
+        agent = self.firewall.agent(self.peers)
+        assert agent.get("http://plain.test/").last["status"] == 503, "there is a way out"
+        checks = self.firewall.call("doctor", "--format", "json").json["checks"]
+        assert "way-out" in {each["name"] for each in checks if each["health"] == "failed"}, checks
+        self.down()
+
+    def run(self) -> None:
+        """From nothing to current, as `drift`, `status` and `doctor` see it, too."""
+        self.firewall.run()
+        found = self.firewall.drift().expect()
+        assert (found.json["verdict"], found.findings) == ("current", set()), found.out
+        assert self.firewall.run().json["changed"] is False
+        assert self.firewall.status()["verdict"] == "current"
+        checks = self.firewall.call("doctor", "--format", "json").expect().json["checks"]
+        assert [each for each in checks if each["health"] == "failed"] == []
+
+    def agents(self) -> None:
+        """An agent reaches what the rules allow, by each protocol, and nothing else."""
+        agent = self.firewall.agent(self.peers)
+        assert until(lambda: self.serves(agent)), "agents are not served"
+        envoy = self.firewall.status()["siblings"][0]["address"]
+        witnesses = Witnesses([self.world.origin, self.world.names])
+
+        def refused(*command: str) -> None:
+            witnesses.refused(lambda: agent.ask(*command), agent, "https://pub.test")
+
+        refused("get", "https://denied.test/")
+        refused("get", "https://denied.test/", "--connect", envoy)
+        refused("get", "http://denied.test/", "--connect", envoy)
+        refused("get", f"http://stream.test:{TCP_PORT + 1}/", "--timeout", "2s")
+        refused("probe-tcp", f"{WORLD}:443", "--timeout", "500ms")
+        refused("resolve", "refused.test", "--server", f"{envoy}:{UDP_PORT}", "--timeout", "500ms")
+
+    def serves(self, agent: Peer) -> bool:
+        """Whether an agent reaches all that is allowed."""
+        said = ("resolve", "heard.test", "--server", f"talk.test:{UDP_PORT}", "--timeout", "2s")
+        return all(agent.get(url, "--timeout", "2s").ok for url in ALLOWED) and agent.ask(*said).ok
+
+    def agent_run(self) -> None:
+        """`agent run` starts an agent with the docker CLI, and its exit code is the agent's."""
+        started = "fw agent run --rm $IMAGE /peer get https://pub.test/"
+        answer = self.firewall.shell(started, IMAGE=self.peers.image).expect()
+        assert json.loads(answer.out.splitlines()[-1])["status"] == 200, answer.out
+        refused = "fw agent run --rm $IMAGE /peer get https://denied.test/"
+        assert self.firewall.shell(refused, IMAGE=self.peers.image).code != 0
+
+    def replacement(self) -> None:
+        """Both siblings are replaced under load, and no request fails."""
+        rate = str(REQUESTS_PER_SECOND)
+        load = self.firewall.agent(self.peers, "load", "--rate", rate, "--seconds", "0", *ALLOWED)
+        until(lambda: any(line["done"] for line in load.said()))
+        self.firewall.run("--force-recreate")
+        summary = load.stop().last
+        assert (summary["failed"], summary["sent"] > 0) == (0, True), summary
+        self.firewall.drift().expect()
+
+    def restart(self) -> None:
+        """After a restart of the engine agents are served, and nothing has drifted."""
+        agent = self.firewall.agent(self.peers)
+        self.docker.update_container(agent.container, restart_policy={"Name": "always"})
+        self.engine.restart()
+        assert until(lambda: self.serves(agent), BACK_SECONDS), "agents are not served after a restart"
+        assert until(self.firewall.current, BACK_SECONDS), "the stack has drifted after a restart"
+
+    def down(self) -> None:
+        """Nothing of the stack is left."""
+        self.peers.remove_all()
+        self.firewall.call("down").expect()
+        assert self.docker.containers(all=True) == []
+        assert {each["Name"] for each in self.docker.networks()} <= {"bridge", "host", "none"}
+        assert not self.docker.volumes()["Volumes"]
+
+
+def main_job(engine: PrivateEngine, folder: Path, stack: ExitStack, *, routed: bool = False) -> MainJob:
+    """Prepare the main job on an engine. What is started ends with the stack. `folder` is an empty one.
+
+    With `routed`, the world knows the way back into the engine's networks, as where nothing is masqueraded.
+    """
+    install_client()
+    docker = stack.enter_context(closing(client(engine.host)))
+    said = folder / "said"
+    said.mkdir()
+    world = Beyond(engine, said, docker.version()["Arch"], stack, routed=routed)
+    firewall = Firewall(engine.host, "clawker", folder)
+    firewall.write(*RULES)
+    peers = Peers(docker)
+    stack.callback(peers.remove_all)
+    return MainJob(engine, docker, world, firewall, peers)
