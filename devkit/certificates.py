@@ -1,4 +1,8 @@
-"""Certificates for an engine with TLS and its clients, made with openssl."""
+"""Certificates for an engine with TLS and its clients, made with openssl.
+
+They have the extensions that those have which are made as https://docs.docker.com/engine/security/protect-access/
+says, and no others: no key usage, and identifiers of keys only in that of the CA.
+"""
 
 import subprocess
 from pathlib import Path
@@ -6,9 +10,10 @@ from pathlib import Path
 from devkit.engines import install
 
 _CONFIG = "[req]\ndistinguished_name = name\n[name]\n"
-_AUTHORITY = ("basicConstraints=critical,CA:true", "keyUsage=critical,keyCertSign,cRLSign")
-_ENGINE = ("basicConstraints=critical,CA:false", "extendedKeyUsage=serverAuth", "subjectAltName=IP:127.0.0.1")
-_CLIENT = ("basicConstraints=critical,CA:false", "extendedKeyUsage=clientAuth")
+_AUTHORITY = ("basicConstraints=critical,CA:true", "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")
+_UNIDENTIFIED = ("subjectKeyIdentifier=none", "authorityKeyIdentifier=none")
+_ENGINE = ("extendedKeyUsage=serverAuth", "subjectAltName=IP:127.0.0.1", *_UNIDENTIFIED)
+_CLIENT = ("extendedKeyUsage=clientAuth", *_UNIDENTIFIED)
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
@@ -31,8 +36,7 @@ def _make(folder: Path, extensions: tuple[str, ...], *signed: str) -> None:
     config = folder / "openssl.cnf"
     config.write_text(_CONFIG)
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "key.pem"))
-    identifiers = ("subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")
-    added = [word for each in (*extensions, *identifiers) for word in ("-addext", each)]
+    added = [word for each in extensions for word in ("-addext", each)]
     what = ("-days", "2", "-subj", f"/CN={folder.name}", "-out", str(folder / "cert.pem"))
     subprocess.run(
         ["openssl", "req", "-x509", "-config", str(config), *key, *added, *signed, *what],

@@ -35,7 +35,8 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     """Print the flags with which docker starts an agent.
 
     Write `docker run $(clawker-fw agent flags) IMAGE`; the docker CLI must use the same engine. If the stack can't
-    take an agent, or the command fails, docker refuses what is printed, so no agent starts without a firewall.
+    take an agent, or the command fails, docker refuses what is printed, so no agent starts without a firewall. If
+    the docker CLI is configured to give a proxy to each container, agents do not get it: they can't reach it.
 
     Example: clawker-fw agent flags --format json | jq -r .network
     """
@@ -67,7 +68,8 @@ def agent_compose(
     """Print an override file for docker compose.
 
     It puts the given services, or the one called agent, inside the firewall: it replaces their networks and DNS
-    servers, and takes back `privileged` and added capabilities. It needs Docker Compose 2.24 or later.
+    servers, and takes back `privileged`, added capabilities and proxies that docker is configured to give to each
+    container. It needs Docker Compose 2.24 or later.
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
@@ -90,7 +92,7 @@ def agent_run(
     """Start an agent inside the firewall.
 
     This is `docker run` with the flags of `agent flags`. Everything after `run` goes to the docker CLI, but
-    options that would open a way around the firewall are refused. The exit code is docker's.
+    options that would open a way around the firewall, or can't work, are refused. The exit code is docker's.
 
     Example: clawker-fw agent run --rm -it IMAGE
     """
@@ -115,6 +117,7 @@ def agent_run(
 
 def _attachment(seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now."""
+    from clawker_fw.cli.connection import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.serving import require_serving
     from clawker_fw.report.attachment import attachment
@@ -126,7 +129,7 @@ def _attachment(seen: "Comparison") -> "Attachment":
             "The stack differs from the settings or this release; the agent gets the rules that are live. "
             "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
-    return attachment(seen.desired)
+    return attachment(seen.desired, proxy_variables())
 
 
 def _become(program: str, command: list[str]) -> None:

@@ -84,6 +84,8 @@ _PERMITTED_CAPABILITIES = _words(
 """What docker grants by default, without raw sockets, and what debuggers and databases need. With all others an
 agent can change its own network or reach the host."""
 
+_PUBLISHING = _words("publish publish-all")
+
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
 
 
@@ -113,13 +115,20 @@ class Guarded:
 
 
 def require_confined(words: Sequence[str], guarded: Guarded) -> None:
-    """Require that the words after `docker run` open no way around the firewall.
+    """Require that the words after `docker run` open no way around the firewall, and publish no port.
 
     Raises:
         RefusedError: when an option does.
         UsageError: when an option is not known.
     """
     for each in _options(words):
+        if each.name in _PUBLISHING and each.value not in _FALSE:
+            raise RefusedError(
+                "agent-unreachable",
+                f"An agent can't be started with --{each.name}: its network leads nowhere, so nobody would reach "
+                "it at a port that docker has published.",
+                hint="Leave it out.",
+            )
         if reason := _objection(each, guarded):
             raise RefusedError(
                 "agent-unconfined",

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +86,17 @@ def _found(chosen: Options) -> "Status":
         found = statuses.without_settings(observed, chosen.project, error)
     refusals, unreadable = _refusals(engine, chosen.project)
     engine.close()
-    return replace(found, refusals=refusals, warnings=(*found.warnings, *unreadable))
+    attached = replace(found.attached, emptied=_proxy_variables())
+    return replace(found, attached=attached, refusals=refusals, warnings=(*found.warnings, *unreadable))
+
+
+def _proxy_variables() -> tuple[str, ...]:
+    """Return the variables of the docker CLI's proxies. From an unreadable configuration, it has none itself."""
+    from clawker_fw.cli.connection import proxy_variables
+
+    with suppress(EngineError):
+        return proxy_variables()
+    return ()
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted], Sequence[Advice]]":

@@ -6,13 +6,12 @@ configuration that it can't read, and would then use another engine than the CLI
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from clawker_fw.engine import client_config
 from clawker_fw.errors import EngineError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
@@ -82,17 +81,17 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
 def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the location for an address, with TLS according to the environment."""
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))
-    folder = Path(environment.get("DOCKER_CERT_PATH") or _folder(environment))
+    folder = Path(environment.get("DOCKER_CERT_PATH") or client_config.folder(environment))
     tls = Tls(folder, verify) if verify or environment.get("DOCKER_TLS") else None
     return _place(text, source, tls)
 
 
 def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the location that a docker context names (docker/cli, `cli/context/store`)."""
-    store = _folder(environment) / "contexts"
+    store = client_config.folder(environment) / "contexts"
     identity = hashlib.sha256(name.encode()).hexdigest()
     path = store / "meta" / identity / "meta.json"
-    meta = _read(path)
+    meta = client_config.read(path)
     if meta is None:
         raise EngineError(
             "context-unknown",
@@ -115,35 +114,7 @@ def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
 
 
 def _current_context(environment: Mapping[str, str]) -> str:
-    config = _read(_folder(environment) / "config.json") or {}
-    return str(config.get("currentContext") or _DEFAULT)
-
-
-def _folder(environment: Mapping[str, str]) -> Path:
-    """Return the folder of the docker CLI's configuration."""
-    return Path(environment.get("DOCKER_CONFIG") or Path("~/.docker").expanduser())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read one of the CLI's files; None if it does not exist. An unreadable file is an error."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise _unreadable(path, "it is not a JSON object")
-    return content
-
-
-def _unreadable(path: Path, reason: str) -> EngineError:
-    return EngineError(
-        "docker-config-unreadable",
-        f"{path}, which names the engine, can't be read.",
-        context=[reason],
-        hint="Repair it, or name the engine with --host or DOCKER_HOST.",
-    )
+    return str(client_config.main_file(environment).get("currentContext") or _DEFAULT)
 
 
 def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:

@@ -1,6 +1,7 @@
 """Connections to an engine: a client of the Docker SDK over a socket, TLS or ssh, and errors of connecting."""
 
 import logging
+import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from docker.tls import TLSConfig
 from requests.adapters import HTTPAdapter
 from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
+from urllib3.util import create_urllib3_context
 
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation
 from clawker_fw.engine.ssh import SshAdapter
@@ -132,13 +134,31 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
 
 
 class _Trusting(HTTPAdapter):
-    """Trusts the same authorities as the docker CLI, where `requests` would prefer `REQUESTS_CA_BUNDLE`."""
+    """Trusts the same authorities as the docker CLI, where `requests` would prefer `REQUESTS_CA_BUNDLE`.
+
+    It verifies as strictly as the docker CLI. By default (`VERIFY_X509_STRICT`), Python 3.13 and later require
+    extensions that certificates do not have which are made as Docker's own page says:
+    https://docs.docker.com/engine/security/protect-access/.
+    """
 
     def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - the argument `verify` of `requests`
-        super().__init__()
         self._trusted = trusted
         if trusted is False:
             disable_warnings(InsecureRequestWarning)  # the user asked for it
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
+        """Create the connections."""
+        super().init_poolmanager(*arguments, **options, ssl_context=self._verification())
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
+        """Create the connections through a proxy."""
+        return super().proxy_manager_for(*arguments, **options, ssl_context=self._verification())
+
+    def _verification(self) -> ssl.SSLContext:
+        context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if self._trusted else ssl.CERT_NONE)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
         """Send a request."""

@@ -20,10 +20,14 @@ DROPPED_CAPABILITY = "NET_RAW"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets."""
+    """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets.
+
+    `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach.
+    """
 
     network: str
     dns: str
+    emptied: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -31,6 +35,7 @@ class Attachment:
         return (
             *("--network", self.network, "--dns", self.dns),
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
+            *(word for name in self.emptied for word in ("--env", f"{name}=")),
         )
 
     def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:
@@ -49,7 +54,7 @@ class Attachment:
         """Return an override file for compose that attaches these services.
 
         Compose joins the lists of several files: a service would keep its other networks. `!override` and `!reset`
-        replace them.
+        replace them. Variables it joins by name, and would look for those without a value in its own environment.
         """
         service = (
             f"    networks: !override {json.dumps([self.network])}",
@@ -58,6 +63,8 @@ class Attachment:
             "    cap_add: !reset []",
             f"    cap_drop: {json.dumps([DROPPED_CAPABILITY])}",
             "    privileged: false",
+            *(("    environment:",) if self.emptied else ()),
+            *(f'      {name}: ""' for name in self.emptied),
         )
         lines = ["services:"]
         for name in services:
@@ -65,6 +72,6 @@ class Attachment:
         return "\n".join([*lines, "networks:", f"  {json.dumps(self.network)}:", "    external: true"])
 
 
-def attachment(desired: Desired) -> Attachment:
+def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
     """Return how agents are attached to a stack."""
-    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address))
+    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address), emptied)

@@ -248,6 +248,7 @@ def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> 
         "dns": [attached.dns],
         "dns_search": [NO_SEARCH_DOMAIN],
         "cap_drop": [DROPPED_CAPABILITY],
+        "environment": dict.fromkeys(attached.emptied, ""),
     }
 
 

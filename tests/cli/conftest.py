@@ -72,7 +72,15 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
         result = CliRunner().invoke(
-            app, arguments, input=stdin, env={"COLUMNS": "140", "XDG_STATE_HOME": state, **environment}
+            app,
+            arguments,
+            input=stdin,
+            env={
+                "COLUMNS": "140",
+                "XDG_STATE_HOME": state,
+                "DOCKER_CONFIG": str(tmp_path / "docker"),
+                **environment,
+            },
         )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -40,7 +40,13 @@ def started(path: Path, *arguments: str, rules: tuple[str, ...] = ("a.test",), *
     """Run the program as a process with this PATH, on an engine with these rules."""
     return subprocess.run(
         [sys.executable, str(PROGRAM), *rules, "--", *arguments],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PATH": str(path), **variables},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "PATH": str(path),
+            "DOCKER_CONFIG": str(path / "config"),
+            **variables,
+        },
         input="typed",
         capture_output=True,
         text=True,
@@ -69,6 +75,26 @@ def test_flags_as_json(command: Command) -> None:
         ["NET_RAW"],
     )
     assert answer["engine"] == {"endpoint": "unix:///memory.sock", "source": "the default"}
+
+
+def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> None:
+    """Where the docker CLI gives every container a proxy, all answers for docker give agents an empty one."""
+    command("run")
+    folder = tmp_path / "proxied"
+    folder.mkdir()
+    config = folder / "config.json"
+    config.write_text(json.dumps({"proxies": {"default": {"httpsProxy": "http://proxy.test:3128"}}}))
+    emptied = f"{FLAGS} --env HTTPS_PROXY= --env https_proxy="
+    assert command("agent", "flags", DOCKER_CONFIG=str(folder)).out == f"{emptied}\n"
+    answer = command("agent", "flags", "--format", "json", DOCKER_CONFIG=str(folder)).valid("agent-flags")
+    assert (answer["flags"], answer["environment"]) == (emptied.split(), {"HTTPS_PROXY": "", "https_proxy": ""})
+    assert 'https_proxy: ""' in command("agent", "compose", DOCKER_CONFIG=str(folder)).out
+    assert f"docker run --rm -it {emptied} IMAGE\n" in command("status", DOCKER_CONFIG=str(folder)).out
+    config.write_text("{")
+    unreadable = command("agent", "flags", DOCKER_CONFIG=str(folder))
+    assert (unreadable.code, unreadable.out) == (4, f"{REFUSAL}\n")
+    assert "error[docker-config-unreadable]" in unreadable.err
+    assert command("status", DOCKER_CONFIG=str(folder)).code == 0
 
 
 def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:
@@ -157,6 +183,7 @@ def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) 
     for rules, words, code, error in (
         (("a.test",), ["--network", "host", "debian"], 6, "agent-unconfined"),
         (("a.test",), ["-v", "/memory.sock:/s", "debian"], 6, "agent-unconfined"),
+        (("a.test",), ["-dp", "8080:80", "debian"], 6, "agent-unreachable"),
         (("a.test",), ["--no-such-option", "debian"], 2, "agent-option"),
         ((), ["debian"], 6, "not-up"),
         (("a.test",), [], 2, "usage"),

@@ -1,5 +1,6 @@
 """Agents started with what `agent` prints, by the docker CLI, as a user starts them."""
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -87,6 +88,29 @@ def test_agent_run(site: Site) -> None:
     before = site.containers()
     assert site.shell("fw agent run --rm --cap-add NET_RAW $IMAGE /peer wait").code == 6
     assert site.containers() == before
+
+
+def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:
+    """An agent does not get the proxy that docker gives to every other container, unless it was asked for."""
+    proxy = "http://192.0.2.1:3128"
+    proxies = dict.fromkeys(("httpProxy", "httpsProxy", "allProxy"), proxy) | {"noProxy": "localhost"}
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": proxies}}))
+    configured = f"export DOCKER_CONFIG={tmp_path}"
+
+    def given(script: str) -> dict[str, str]:
+        agent = site.started(f"{configured}; {script}")
+        variables = site.docker.inspect_container(agent.container)["Config"]["Env"] or []
+        assert len(variables) == 8
+        return {name: value for name, _, value in (each.partition("=") for each in variables) if value}
+
+    assert given("docker run -d $IMAGE /peer wait")["http_proxy"] == proxy
+    assert given("docker run -d $(fw agent flags) $IMAGE /peer wait") == {}
+    assert given("docker create $(fw agent flags) $IMAGE /peer wait") == {}
+    assert given("fw agent run -d $IMAGE /peer wait") == {}
+    asked = "http://asked.test:3128"
+    assert given(f"fw agent run -d -e HTTP_PROXY={asked} $IMAGE /peer wait") == {"HTTP_PROXY": asked}
+    refused = site.shell("fw agent run -d -p 8080:80 $IMAGE /peer wait")
+    assert (refused.code, "agent-unreachable" in refused.err) == (6, True)
 
 
 @pytest.mark.parametrize("verb", ["flags", "flgs"])

@@ -1,6 +1,7 @@
 """How an agent is attached, as words and as YAML."""
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,9 +24,20 @@ for tag in ("!override", "!reset"):
     Compose.add_constructor(tag, _replaced)
 
 
+PROXIED = replace(ATTACHMENT, emptied=("HTTP_PROXY", "http_proxy"))
+
+
 def test_no_word_needs_quoting() -> None:
     """A shell splits the line at blanks and changes nothing; a backslash or a variable would be a surprise."""
-    assert all(shlex.quote(word) == word for word in (*ATTACHMENT.flags, REFUSAL))
+    assert all(shlex.quote(word) == word for word in (*PROXIED.flags, REFUSAL))
+
+
+def test_proxies_are_taken_off() -> None:
+    """A variable that docker or compose would set is empty; without any, nothing is said about variables."""
+    assert PROXIED.flags == (*ATTACHMENT.flags, "--env", "HTTP_PROXY=", "--env", "http_proxy=")
+    document = yaml.load(PROXIED.compose(["web"]), Compose)  # noqa: S506 - a safe loader
+    assert document["services"]["web"]["environment"] == {"HTTP_PROXY": "", "http_proxy": ""}
+    assert "environment" not in ATTACHMENT.compose(["web"])
 
 
 def test_an_override_has_all_that_the_flags_have() -> None:

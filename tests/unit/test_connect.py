@@ -4,14 +4,16 @@ import json
 import os
 import socket
 import socketserver
+import ssl
 import struct
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from clawker_fw.background import in_background
 from clawker_fw.engine import transport
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
+from devkit.certificates import certify
 from devkit.waiting import until
 
 VERSION = {"Version": "28.5.2", "ApiVersion": "1.51", "Os": "linux", "Arch": "amd64", "Components": []}
@@ -37,13 +40,8 @@ class Engine:
     answering: threading.Event = field(default_factory=threading.Event)
 
 
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that meets the requirements until a test changes its answers."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    path = tmp_path / "s"
-    made = Engine(f"unix://{path}", {"/version": dict(VERSION), "/v1.51/info": dict(INFO)})
-    made.answering.set()
+def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
+    """Return what answers requests as an engine does."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -68,13 +66,32 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
         def log_message(self, *_: Any) -> None:  # noqa: ANN401 - http.server's own
             """Log nothing."""
 
-    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.02])
-        thread.start()
-        yield made
-        made.answering.set()
+    return Handler
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    """Serve until the context ends."""
+    thread = threading.Thread(target=server.serve_forever, args=[0.02])
+    thread.start()
+    try:
+        yield
+    finally:
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine that meets the requirements until a test changes its answers."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    path = tmp_path / "s"
+    made = Engine(f"unix://{path}", {"/version": dict(VERSION), "/v1.51/info": dict(INFO)})
+    made.answering.set()
+
+    with socketserver.ThreadingUnixStreamServer(str(path), answering(made)) as server, serving(server):
+        yield made
+        made.answering.set()
 
 
 def refused(address: str) -> EngineError:
@@ -208,6 +225,46 @@ def test_a_socket_that_is_not_for_everybody() -> None:
     assert error.code == "engine-denied"
     assert owner in error.context
     assert "group" in error.hint
+
+
+@pytest.fixture
+def secured(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The variables for an engine with TLS, where certificates are verified as by Python 3.13 and later."""
+    monkeypatch.setattr("urllib3.util.ssl_.sys", SimpleNamespace(version_info=(3, 13)))
+    ours, clients = certify(tmp_path / "certificates")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(ours / "ca.pem"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.load_cert_chain(ours / "cert.pem", ours / "key.pem")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), answering(engine)) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        with serving(server):
+            address = f"tcp://127.0.0.1:{server.server_address[1]}"
+            yield {"DOCKER_HOST": address, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(clients)}
+
+
+def test_certificates_as_docker_s_own_page_makes_them(secured: dict[str, str]) -> None:
+    """A CA without a key usage is as good as for the docker CLI, whatever Python requires by default."""
+    with closing(connect(None, None, secured)) as connected:
+        assert connected.facts().version == "28.5.2"
+
+
+def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) -> None:
+    """An engine is not trusted for lack of an extension: one of another CA is refused, unless nobody asked."""
+    stranger = certify(tmp_path / "stranger")[1]
+    ours = Path(secured["DOCKER_CERT_PATH"])
+    for name in ("cert.pem", "key.pem"):
+        (stranger / name).write_bytes((ours / name).read_bytes())
+    with pytest.raises(EngineError, match="reached") as caught:
+        connect(None, None, {**secured, "DOCKER_CERT_PATH": str(stranger)})
+    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.context[0]
+    with pytest.raises(EngineError, match="reached") as caught:
+        connect(secured["DOCKER_HOST"].replace("127.0.0.1", "localhost"), None, secured)
+    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.context[0]
+    unverified = {**secured, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(stranger)}
+    with closing(connect(None, None, unverified)) as connected:
+        assert connected.facts().version == "28.5.2"
 
 
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

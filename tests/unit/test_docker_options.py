@@ -22,7 +22,7 @@ PASSED_ON = (
     "-v /srv/settings:/s:ro -v /srv/settings/other:/o --mount type=bind,src=/srv,dst=/s,readonly debian",
     "--cap-drop ALL --cap-add SYS_PTRACE --cap-add=cap_chown debian",
     "--security-opt no-new-privileges --ipc private --pid= --sysctl kernel.shm_rmid_forced=1 debian",
-    "--privileged=false --use-api-socket=0 -i=false debian",
+    "--privileged=false --use-api-socket=0 --publish-all=false --expose 80 -i=false debian",
     "--memory 1g --cpus=2 --gpus all --tmpfs /tmp --add-host a:192.0.2.1 debian",
     "-- debian --network host",
     "debian --network host --privileged -v /:/host",
@@ -74,6 +74,18 @@ REFUSED = (
     "--mount type=volume,target=/s,volume-opt=type=none,volume-opt=device=/run,volume-opt=o=bind debian",
 )
 
+PUBLISHED = (
+    "-p 8080:80 debian",
+    "-p8080:80 debian",
+    "-itp=8080:80 debian",
+    "--publish 80 debian",
+    "--publish=127.0.0.1:8080:80/tcp debian",
+    "-P debian",
+    "-dP debian",
+    "--publish-all debian",
+    "--publish-all=true debian",
+)
+
 NOT_KNOWN = (
     "--new-in-docker debian",
     "-x debian",
@@ -95,6 +107,14 @@ def test_what_opens_a_way_around_is_refused(line: str) -> None:
     with pytest.raises(RefusedError) as refused:
         require_confined(line.split(), GUARDED)
     assert refused.value.code == "agent-unconfined"
+
+
+@pytest.mark.parametrize("line", PUBLISHED)
+def test_what_publishes_a_port_is_refused(line: str) -> None:
+    """Docker would accept it, and nobody would reach the agent at this port."""
+    with pytest.raises(RefusedError) as refused:
+        require_confined(line.split(), GUARDED)
+    assert refused.value.code == "agent-unreachable"
 
 
 @pytest.mark.parametrize("line", NOT_KNOWN)
