@@ -8,8 +8,9 @@ from enum import StrEnum
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.ruleset import RuleSet, ends
 from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.until import written as written_time
 from clawker_fw.splice import Edit, Fields
 
 
@@ -52,12 +53,22 @@ class Result:
 class Addition:
     """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
 
-    Its note is kept when `note` is None.
+    Only its fields that are `chosen` are changed, and its note is kept when `note` is None.
     """
 
     rule: Rule
     note: str | None = None
     stays: bool = False
+    chosen: frozenset[str] = frozenset()
+
+    def onto(self, old: Rule) -> Rule:
+        """Return what becomes of a rule that is there."""
+        return replace(
+            old,
+            allow_private=self.rule.allow_private if "allow_private" in self.chosen else old.allow_private,
+            until=self.rule.until if "until" in self.chosen else old.until,
+            note=old.note if self.note is None else self.note,
+        )
 
     @property
     def fields(self) -> Fields:
@@ -114,11 +125,14 @@ def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]
     ]
 
 
-def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, list[Result]]:
-    """Decide how to add rules.
+def add(
+    there: Sequence[Written], additions: Iterable[Addition], now: float, *, shorten: bool = False
+) -> tuple[Edit, list[Result]]:
+    """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
 
     Raises:
-        RefusedError: when a rule in an included file would have to change.
+        RefusedError: when a rule in an included file would have to change, when one would end sooner, or when one
+            has ended and nothing says until when it is to last.
     """
     known: dict[object, list[Written]] = {}
     for each in there:
@@ -134,8 +148,12 @@ def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, 
             results.append(Result(Outcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
+        if same and not addition.stays:
+            last = max((each.rule for each in same), key=ends)  # of several, this one counts
+            _require_lasting(last, addition.onto(last), now, shorten=shorten)
         for each in same:
-            fields = {} if addition.stays else _changes(each.rule, addition)
+            after = each.rule if addition.stays else addition.onto(each.rule)
+            fields = _changes(each.rule, after)
             if fields and each.position is None:
                 raise _included(each.rule)
             if fields and each.position is not None:
@@ -144,7 +162,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition]) -> tuple[Edit, 
                 results.append(Result(Outcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
                 continue
             phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
-            results.append(Result(Outcome.CHANGED, str(addition.rule), each.rule.place, each.position, phrases))
+            results.append(Result(Outcome.CHANGED, str(after), each.rule.place, each.position, phrases))
     return Edit(changed=changed, added=added), results
 
 
@@ -218,16 +236,41 @@ def _identity(rule: Rule) -> object:
     return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
 
 
-def _changes(old: Rule, addition: Addition) -> Fields:
-    """Return the fields in which an existing rule differs from what is asked for."""
-    new = addition.rule
+def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None:
+    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before.
+
+    Raises:
+        RefusedError: when it is not.
+    """
+    if new.until is not None and new.until <= now:
+        raise RefusedError(
+            "rule-has-ended",
+            f"`{old}` has ended{_at(old)}, so it would still decide nothing.",
+            hint="Say until when it is to last: with `--until 8h`, for example, or with `--until never`.",
+        )
+    if not shorten and new.until is not None and (old.until is None or new.until < old.until):
+        until = written_time(new.until)
+        before = "has no end" if old.until is None else f"ends at {written_time(old.until)}"
+        raise RefusedError(
+            "rule-shortened",
+            f"`{replace(old, until=None)}` {before}, and would end at {until}{_at(old)}.",
+            hint="Nothing has been changed. If it is to end then, add `--shorten`; otherwise leave out `--until`.",
+        )
+
+
+def _at(rule: Rule) -> str:
+    return f" ({rule.place})" if rule.place else ""
+
+
+def _changes(old: Rule, new: Rule) -> Fields:
+    """Return the fields in which an existing rule differs from what becomes of it."""
     fields: dict[str, object] = {}
     if old.allow_private != new.allow_private:
         fields["allow_private"] = new.allow_private
     if old.until != new.until:
         fields["until"] = _time(new.until)
-    if addition.note is not None and addition.note != old.note:
-        fields["note"] = addition.note
+    if new.note != old.note:
+        fields["note"] = new.note
     return fields
 
 

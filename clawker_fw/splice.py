@@ -17,6 +17,7 @@ import yaml
 
 from clawker_fw.document import LOADER, parse
 from clawker_fw.errors import SettingsError
+from clawker_fw.rules.yaml_text import yaml_text
 
 KEY = "rules"
 
@@ -33,7 +34,6 @@ _LINE_BREAK = re.compile(r"\r\n|\n|\r|\Z")
 _REST_OF_LINE = re.compile(r"[ \t]*(#[^\r\n]*)?(?=\r|\n|\Z)")
 _COMMENT_LINE = re.compile(r"[ \t]*#")
 _SPACES_BEFORE_MORE = re.compile(r"[ \t]+(?![ \t\r\n#]|\Z)")
-_PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,7 @@ def _scalar(value: object, *, as_json: bool = False) -> str:
     if isinstance(value, datetime):
         written = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return json.dumps(written) if as_json else written
-    text = str(value)
-    if not as_json and _PLAIN.fullmatch(text) and parse(text, "")[0] == text:
-        return text
-    if text.isprintable():
-        return json.dumps(text, ensure_ascii=False)
-    return '"' + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in text) + '"'
+    return yaml_text(str(value), as_json=as_json)
 
 
 class _Page:

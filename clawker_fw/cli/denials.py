@@ -87,6 +87,7 @@ def denials(
     adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
+    _require_known(agent, names, follow=follow)
     if begun is None:
         _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
         return
@@ -98,6 +99,33 @@ def denials(
         print_json(report.denials_document(told))
     else:
         text.console().print(report.denials_report(told))
+
+
+def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
+    """Require that there is, or has been, an agent of this name. An agent to come may be followed.
+
+    Raises:
+        RefusedError: when nobody has ever seen it. An address may be anybody's.
+    """
+    from ipaddress import AddressValueError, IPv4Address
+
+    from clawker_fw.errors import RefusedError
+
+    if not agent or agent in names.known:
+        return
+    with suppress(AddressValueError):
+        IPv4Address(agent)
+        return
+    known = ", ".join(sorted(names.known))
+    if follow:
+        given.warn_of_agent(agent, known)
+        return
+    raise RefusedError(
+        "agent-unknown",
+        f"No agent called {agent} is known here, so nothing can be told of it.",
+        context=[f"known: {known}"],
+        hint="Agents are known that are on the agents' network, or were seen there from this machine.",
+    )
 
 
 def _adviser(chosen: Options) -> "Adviser":

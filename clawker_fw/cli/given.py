@@ -62,6 +62,11 @@ def warn_of_unread(error: SettingsError) -> None:
     _warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
 
 
+def warn_of_agent(agent: str, known: str) -> None:
+    """Warn that an agent is waited for that nobody has seen."""
+    _warn("agent_unknown", message=f"No agent called {agent} is known yet. Known are: {known}.", agent=agent)
+
+
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
     """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
     for each in remarks[:_MOST_WARNINGS]:

@@ -33,12 +33,14 @@ def additions(
     from clawker_fw.rules.until import parse_until_from
 
     given_fields = {name: value for name, value in fields.items() if value is not None}
+    chosen = frozenset(given_fields)
     if "until" in given_fields:
         try:
             given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from error
-    return [Addition(_rule(_named(name, protocol, port) | given_fields), fields["note"]) for name in names]
+    rules = [_rule(_named(name, protocol, port) | given_fields) for name in names]
+    return [Addition(rule, fields["note"], chosen=chosen) for rule in rules]
 
 
 def _rule(fields: dict[str, Any]) -> "Rule":

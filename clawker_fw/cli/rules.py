@@ -51,13 +51,19 @@ AsOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="The name that agents use for an IPv4 address.")
 ]
 PrivateOption = Annotated[
-    bool, typer.Option("--private", help="The name may resolve to private addresses (`allow_private`).")
+    bool | None,
+    typer.Option(
+        "--private/--no-private", help="The name may resolve to private addresses (`allow_private`), or not."
+    ),
 ]
 UntilOption = Annotated[
     str | None,
     typer.Option(
-        "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, or 2027-01-31T18:00:00Z."
+        "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, 2027-01-31T18:00:00Z, or never."
     ),
+]
+ShortenOption = Annotated[
+    bool, typer.Option("--shorten", help="Let `--until` end a rule that is there sooner than it would end.")
 ]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
 ForceOption = Annotated[
@@ -126,8 +132,9 @@ def add_rules(
     port: PortOption = None,
     action: Annotated[str, typer.Option("--action", metavar="allow|deny", help="What the rule does.")] = "allow",
     as_: AsOption = None,
-    private: PrivateOption = False,
+    private: PrivateOption = None,
     until: UntilOption = None,
+    shorten: ShortenOption = False,
     note: NoteOption = None,
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
@@ -140,15 +147,15 @@ def add_rules(
     A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
 
     The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
-    the same destination, protocol, port and action, `changed` or `unchanged`. A changed rule has the given options
-    and no others; it keeps its note unless `--note` is given.
+    the same destination, protocol, port and action, `changed` or `unchanged`. Only what an option names changes.
+    A rule never ends sooner than before without `--shorten`, and one that has ended needs a new `--until`.
 
     Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
     fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     additions = rule_words.additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders)
+    _add(context.obj, additions, orders, shorten=shorten)
 
 
 @rules_app.command("allow")
@@ -159,8 +166,9 @@ def allow(
     protocol: ProtocolOption = None,
     port: PortOption = None,
     as_: AsOption = None,
-    private: PrivateOption = False,
+    private: PrivateOption = None,
     until: UntilOption = None,
+    shorten: ShortenOption = False,
     note: NoteOption = None,
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
@@ -170,12 +178,14 @@ def allow(
 ) -> None:
     """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
 
+    Of a rule that is there, only what an option names is changed.
+
     Example: clawker-fw rules allow api.example.com --until 30m
     """
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     additions = rule_words.additions(names, protocol, port, fields)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders)
+    _add(context.obj, additions, orders, shorten=shorten)
 
 
 @rules_app.command("deny")
@@ -186,6 +196,7 @@ def deny(
     protocol: ProtocolOption = None,
     port: PortOption = None,
     until: UntilOption = None,
+    shorten: ShortenOption = False,
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
@@ -200,7 +211,7 @@ def deny(
     """
     additions = rule_words.additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders)
+    _add(context.obj, additions, orders, shorten=shorten)
 
 
 @rules_app.command("remove")
@@ -302,10 +313,10 @@ def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
             terminal.answer(line)
 
 
-def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders, *, shorten: bool = False) -> None:
     from clawker_fw.rule_edits import add
 
-    _edit(chosen, lambda there: add(there, additions), orders)
+    _edit(chosen, lambda there: add(there, additions, time.time(), shorten=shorten), orders)
 
 
 def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:

@@ -41,7 +41,7 @@ def status(
 ) -> None:
     """Show what is running, which rules are live, who the agents are, and how to attach one.
 
-    Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If the settings can't be read,
+    Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If the settings can't be used,
     the answer is what can be known without them, and the exit code tells.
 
     Example: clawker-fw status --format json | jq -r .agent.dns

@@ -1,6 +1,8 @@
 """What would change a refusal: the command that allows it, or why no rule would."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
@@ -20,6 +22,12 @@ _PROTOCOLS = {
 }
 """What is probably meant. A question to the resolver does not say what the name is wanted for."""
 
+_USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP, 443: Protocol.HTTPS, 8443: Protocol.HTTPS}
+"""What is probably meant by a connection to a port at which nothing was said, because nobody listens there."""
+
+_NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
+"""Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
+
 _BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
@@ -35,22 +43,23 @@ _NO_RULE_WOULD = {
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."
-_NAMELESS = (
-    "Nothing names a host here. Allow one on this port with `clawker-fw rules allow {protocol}://NAME:{port}`."
-)
+_NAMELESS = "Nothing names a host here. Allow one on this port with `clawker-fw rules allow {url}`{otherwise}."
+_OTHERWISE = ", or with `clawker-fw rules allow {url}` if it does not speak {protocol}"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
     """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
 
-    `allowed` says that the rules in the settings allow it by now.
+    `target` is what the agent has probably wanted, if that can be told. `allowed` says that the rules in the
+    settings allow it by now.
     """
 
     message: str
     remedy: Remedy
     rule: Rule | None = None
     allowed: bool = False
+    target: Target | None = None
 
 
 class Adviser:
@@ -67,21 +76,23 @@ class Adviser:
             reason = Reason(refusal.reason)
         except ValueError:  # of another release
             return Advice(refusal.reason, Remedy(""))
+        explained = self._explained(refusal)
+        target = explained.target if explained else next(iter(_targets(refusal)), None)
+        return replace(self._advise(counted, reason, explained), target=target)
+
+    def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> Advice:
+        refusal = counted.refusal
         if reason in _BY_RULES:
-            return self._by_rules(refusal, reason, counted.upstream)
-        if reason is Reason.NO_ADDRESS and (explained := self._explained(refusal)) and explained.too_long:
+            return self._by_rules(refusal, reason, explained, counted.upstream)
+        if reason is Reason.NO_ADDRESS and explained and explained.too_long:
             return Advice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return Advice(reason.sentence, Remedy(sentence))
 
-    def _by_rules(self, refusal: Refusal, reason: Reason, upstream: str) -> Advice:
+    def _by_rules(self, refusal: Refusal, reason: Reason, explained: Explanation | None, upstream: str) -> Advice:
         if not refusal.name:
-            return Advice(
-                "no rule is for this port",
-                Remedy(_NAMELESS.format(protocol=_PROTOCOLS.get(refusal.protocol, "tcp"), port=refusal.port)),
-            )
-        explained = self._explained(refusal)
+            return Advice("no rule is for this port", Remedy(_nameless(refusal)))
         if explained is None or self._explainer is None:
             return Advice(reason.sentence, Remedy(""))
         if reason is Reason.PRIVATE_ADDRESS:
@@ -89,25 +100,59 @@ class Adviser:
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or resolves:
             return Advice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
-        return Advice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
+        remedy = explained.remedy or Remedy("")
+        if explained.reason is reason or {explained.reason, reason} <= _NOT_ALLOWED:
+            return Advice(explained.sentence, _with_other(refusal, explained, remedy), explained.rule)
+        # The rules are others by now. What is told of the refusal is why it happened then.
+        now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
+        return Advice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
 
     def _explained(self, refusal: Refusal) -> Explanation | None:
-        """Return what the rules say about what was refused, if that can be told."""
-        target = target_of(refusal)
-        return self._explainer.decide(target) if target and self._explainer else None
+        """Return what the rules say about what was refused, if that can be told.
+
+        Of what may have been meant, the first counts that they know anything of, and else the first.
+        """
+        if self._explainer is None:
+            return None
+        found = [self._explainer.decide(each) for each in _targets(refusal)]
+        return next((each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}), None) or (
+            found[0] if found else None
+        )
 
 
-def target_of(refusal: Refusal) -> Target | None:
-    """Return what an agent has probably wanted, or None if it named no host."""
+def _spoken(refusal: Refusal) -> Sequence[Protocol]:
+    """Return the protocols that may have been meant, the most probable one first."""
     protocol = _PROTOCOLS.get(refusal.protocol)
-    if protocol is None or not refusal.name:
-        return None
-    port = 443 if refusal.protocol == "dns" else refusal.port
-    try:
-        target = parse_target(f"{refusal.name}:{port}", protocol)
-    except ValueError:
-        return None
-    return None if target.mistake else target
+    if protocol is None:
+        return ()
+    usual = _USUAL.get(refusal.port) if protocol is Protocol.TCP else None
+    return (usual, protocol) if usual else (protocol,)
+
+
+def _targets(refusal: Refusal) -> Iterator[Target]:
+    """Yield what an agent may have wanted, the most probable first; nothing if it named no host."""
+    port = Protocol.HTTPS.default_port if refusal.protocol == "dns" else refusal.port
+    for protocol in _spoken(refusal) if refusal.name else ():
+        with suppress(ValueError):
+            target = parse_target(f"{refusal.name}:{port}", protocol)
+            if not target.mistake:
+                yield target
+
+
+def _nameless(refusal: Refusal) -> str:
+    urls = [(protocol, f"{protocol}://NAME:{refusal.port}") for protocol in _spoken(refusal)]
+    (protocol, url), *others = urls or [(Protocol.TCP, f"tcp://NAME:{refusal.port}")]
+    otherwise = "".join(_OTHERWISE.format(url=other, protocol=protocol) for _, other in others)
+    return _NAMELESS.format(url=url, otherwise=otherwise)
+
+
+def _with_other(refusal: Refusal, explained: Explanation, remedy: Remedy) -> Remedy:
+    """Add what to do if something else was meant, where nothing was said."""
+    others = [each for each in _targets(refusal) if each != explained.target]
+    if not others or not remedy.command or explained.reason is Reason.EXPIRED:
+        return remedy
+    more = _OTHERWISE.format(url=others[0].url, protocol=explained.target.protocol)
+    return replace(remedy, text=f"{remedy.text.removesuffix('.')}{more}.")
 
 
 def _looked_up(upstream: str) -> Lookup:

@@ -103,6 +103,11 @@ class AgentNames:
         self._having = _by_address(self._seen)
         _write(self._stack, self._seen)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of all agents and siblings that are known, also of agents that are gone."""
+        return frozenset({*self._own.values(), *(each.name for each in self._seen)})
+
     def of(self, address: str, moment: str) -> str:
         """Return the name of the agent that had an address at a moment (RFC 3339), or "" if nobody knows."""
         if address in self._own:

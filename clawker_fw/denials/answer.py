@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from clawker_fw.denials.advice import Advice, Adviser, target_of
+from clawker_fw.denials.advice import Advice, Adviser
 from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.denials.tally import UNKNOWN_AGENT
@@ -59,11 +59,10 @@ class Answer:
     def targets(self) -> Iterable[Target]:
         """Yield what agents wanted and rules could allow."""
         for each in self.denials:
-            refusal = each.counted.refusal
-            if each.own or each.advice.allowed or refusal.reason not in _SUGGESTED:
-                continue
-            if target := target_of(refusal):
-                yield target
+            advice = each.advice
+            wanted = each.counted.refusal.reason in _SUGGESTED and not (each.own or advice.allowed)
+            if wanted and advice.target:
+                yield advice.target
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> Answer:

@@ -1,11 +1,12 @@
 """The rules that would allow what was refused, as lines for the settings. A person decides which of them to take.
 
-From three names below the same one on, a rule for all of these is suggested instead, but never below a public
-suffix, under which anybody can register names.
+Each rule allows what was refused and nothing else. From three names below the same one on, a rule for all of these
+is offered beside them, but never below a public suffix, under which anybody can register names.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from clawker_fw.rules import suffixes
 from clawker_fw.rules.destination import Destination, objection
@@ -13,23 +14,33 @@ from clawker_fw.rules.schema import Protocol
 from clawker_fw.rules.target import Target
 
 NAMES_OF_A_SUBTREE = 3
-"""So many names below the same one, and a rule for all below it is suggested."""
+"""So many names below the same one, and a rule for all below it is offered."""
 
 
-def suggested(targets: Iterable[Target]) -> Iterator[tuple[Destination, Protocol, int]]:
-    """Yield the destination, protocol and port of each rule that would allow the targets, in order."""
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A rule. If `wider`, it is for more than what was refused: for everything below a name."""
+
+    destination: Destination
+    protocol: Protocol
+    port: int
+    wider: bool = False
+
+
+def suggested(targets: Iterable[Target]) -> Iterator[Suggestion]:
+    """Yield a rule for each target, in order, and after those of a protocol and port the wider ones."""
     names: dict[tuple[Protocol, int], set[str]] = defaultdict(set)
     for target in targets:
         names[target.protocol, target.port].add(target.name)
     for (protocol, port), group in sorted(names.items()):
-        found = {Destination(name, subtree=False) for name in group} if protocol.opaque else set(_joined(group))
-        for destination in sorted(found):
-            if not objection(destination):
-                yield destination, protocol, port
+        exact = sorted(Destination(name, subtree=False) for name in group)
+        shared = [] if protocol.opaque else sorted(_shared(group))
+        for wider, destinations in ((False, exact), (True, shared)):
+            yield from (Suggestion(each, protocol, port, wider) for each in destinations if not objection(each))
 
 
-def _joined(names: set[str]) -> Iterator[Destination]:
-    """Yield a subtree for names that share one, and else each name. The deepest common name is taken."""
+def _shared(names: set[str]) -> Iterator[Destination]:
+    """Yield the subtrees that several names share. The deepest common name is taken."""
     below: dict[str, set[str]] = defaultdict(set)
     for name in names:
         for above in _above(name):
@@ -40,7 +51,6 @@ def _joined(names: set[str]) -> Iterator[Destination]:
         if len(members) >= NAMES_OF_A_SUBTREE:
             left -= members | {above}
             yield Destination(above, subtree=True)
-    yield from (Destination(name, subtree=False) for name in left)
 
 
 def _above(name: str) -> Iterator[str]:

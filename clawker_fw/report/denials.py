@@ -1,6 +1,5 @@
 """The answer of `denials`, for people and for programs."""
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -10,12 +9,13 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Answer, Denial
 from clawker_fw.denials.refusal import Refusal
-from clawker_fw.denials.suggestion import suggested
+from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.rules.target import Target
+from clawker_fw.rules.yaml_text import yaml_text
 
 _INDENT = " " * 2
 
@@ -111,23 +111,25 @@ def denial_document(denial: Denial) -> dict[str, Any]:
 def rules_text(targets: Iterable[Target]) -> str:
     """Return the rules that would allow what agents wanted, as they are written in the settings."""
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
-    rules = [
-        {
-            "dst": str(destination),
-            **({} if protocol is Protocol.HTTPS else {"proto": protocol.value}),
-            **({} if protocol.default_port == port else {"port": port}),
-        }
-        for destination, protocol, port in suggested(targets)
-    ]
-    if not rules:
+    found = list(suggested(targets))
+    if not any(not each.wider for each in found):
         return "\n".join([*lines, "rules: []"])
-    for rule in rules:
-        fields = [f"{key}: {json.dumps(value) if _quoted(value) else value}" for key, value in rule.items()]
-        lines.append("\n    ".join([f"  - {fields[0]}", *fields[1:]]))
-    lines.insert(1, "rules:")
+    lines.append("rules:")
+    for each in found:
+        fields = _fields(each)
+        written = [f"  - {fields[0]}", *(f"    {field}" for field in fields[1:])]
+        if each.wider:
+            lines.append(f"  # Wider, in place of {NAMES_OF_A_SUBTREE} or more of these: all below one name.")
+            written = [f"  # {line[2:]}" for line in written]
+        lines += written
     return "\n".join(lines)
 
 
-def _quoted(value: object) -> bool:
-    """Whether YAML would take a text for something else."""
-    return isinstance(value, str) and value.rpartition(".")[2].isdigit()
+def _fields(rule: Suggestion) -> list[str]:
+    """Return the fields of a rule as they are written."""
+    protocol, port = rule.protocol, rule.port
+    return [
+        f"dst: {yaml_text(str(rule.destination))}",
+        *([] if protocol is Protocol.HTTPS else [f"proto: {protocol}"]),
+        *([] if protocol.default_port == port else [f"port: {port}"]),
+    ]

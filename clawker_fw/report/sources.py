@@ -26,7 +26,7 @@ def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, An
 
 
 def unread(observed: Observed) -> dict[str, dict[str, Any]]:
-    """Return the same fields when the settings can't be read."""
+    """Return the same fields when the settings can't be used."""
     found = {"path": None, "source": "unreadable", "made_from": _made_from(observed), "open": []}
     return {
         "settings": found,
@@ -35,9 +35,9 @@ def unread(observed: Observed) -> dict[str, dict[str, Any]]:
 
 
 def unread_lines(observed: Observed) -> tuple[str, ...]:
-    """Return the lines about settings and engine when the settings can't be read."""
+    """Return the lines about settings and engine when the settings can't be used."""
     return (
-        "Settings  can't be read, so differences from them are unknown",
+        "Settings  can't be used, so differences from them are unknown",
         f"Engine    {observed.engine.endpoint} ({observed.engine.named_by})",
         *(f"Made from {each}" for each in origins.recorded(observed)),
     )

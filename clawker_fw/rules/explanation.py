@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -17,12 +17,14 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
+from clawker_fw.rules.until import written
+from clawker_fw.rules.yaml_text import yaml_text
 
 _MOST_NEAR = 5
 _ALIKE, _LABELS_ALIKE = 0.8, 0.6
 """How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
-_FIELDS = {"--private": "allow_private", "--force": "force"}
-"""The field of a rule that an option of `rules allow` sets."""
+_AGAIN = "8h"
+"""For how long a rule is proposed to last that has ended."""
 _MISTYPED = 2
 """By how many characters the lengths of such names differ, at most."""
 
@@ -78,8 +80,9 @@ class Remedy:
 class Explanation:
     """What happens to a connection. `rule` decides it, or would, if it had not `expired`.
 
-    `claimed_by` is a rule that has the port, so that none can be added that allows it. `variable` is the
-    environment variable that the rules come from, if it is one: no command can edit it.
+    `claimed_by` is a rule that has the port, so that none can be added that allows it. `own` is the rule that
+    exactly this connection has, if there is one: a command changes it, and adds none. `own_ended` says that it has
+    ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
     """
 
     target: Target
@@ -88,6 +91,8 @@ class Explanation:
     near: tuple[Near, ...] = ()
     lookup: Lookup | None = None
     claimed_by: Rule | None = None
+    own: Rule | None = None
+    own_ended: bool = False
     variable: str = ""
 
     @property
@@ -185,11 +190,26 @@ class Explainer:
                 rule, reason = before.rule, Reason.EXPIRED
         if rule and reason is None and _is_too_long(target.name, rule):
             reason = Reason.NO_ADDRESS
-        return Explanation(target, rule, reason, claimed_by=self._claimed_by(target), variable=self._variable)
+        own = self._own(target)
+        return Explanation(
+            target,
+            rule,
+            reason,
+            claimed_by=self._claimed_by(target),
+            own=own,
+            own_ended=own in self._ended,
+            variable=self._variable,
+        )
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
         return self._policy.resolves(name)
+
+    def _own(self, target: Target) -> Rule | None:
+        """Return the rule that allows, or has allowed, exactly this connection and no other."""
+        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        rules = self._everything.covering(target.name)
+        return next((each for each in rules if replace(each, allow_private=False, until=None) == wanted), None)
 
     def _claimed_by(self, target: Target) -> Rule | None:
         """Return a rule that can't share its port with one that would allow the connection."""
@@ -277,33 +297,75 @@ def _remedy(explained: Explanation) -> Remedy | None:
         return None
     if sentence := _by_hand(explained):
         return Remedy(sentence)
-    name, rule = Destination(explained.target.name, subtree=False), explained.rule
-    # A rule for exactly this name decides before all those for names above it.
-    replaced = rule and (too_long or _is_own(rule, explained.target))
-    private = _guarded_fails(explained) or (rule and replaced and rule.allow_private)
-    options = [*(["--private"] if private else []), *(["--force"] if objection(name) else [])]
-    command = " ".join(("clawker-fw rules allow", explained.target.url, *options))
+    wanted = _wanted(explained, too_long=too_long)
+    command = wanted.command
     how = f"`{command}`"
     if explained.variable:
-        command, how = "", f"`{_written(explained.target, options)}` in {explained.variable}"
+        place = f" in place of `{explained.own}`" if explained.own else ""
+        command, how = "", f"`{wanted.entry}`{place} in {explained.variable}"
     if explained.reason is Reason.PRIVATE_ADDRESS:
         return Remedy(f"If this address is meant, allow it with {how}.", command)
     if explained.reason is Reason.DENIED:
-        change = f"change the rule that denies it{_place(rule)}"
+        change = f"change the rule that denies it{_place(explained.rule)}"
         return Remedy(f"Make an exception with {how}, or {change}.", command)
+    if wanted.until == _AGAIN and command:
+        return Remedy(f"Allow it again with {how}, or for good with `--until never`.", command)
     return Remedy(f"Allow it with {how}.", command)
 
 
-def _written(target: Target, options: Sequence[str]) -> str:
-    """Return a rule that allows a connection, as an entry of the rules in YAML."""
-    name = target.name if "." in target.name else f'"{target.name}"'  # it may be a word of YAML, like `no`
-    fields = [f"dst: {name}"]
-    if target.protocol is not Protocol.HTTPS:
-        fields.append(f"proto: {target.protocol}")
-    if target.port != target.protocol.default_port:
-        fields.append(f"port: {target.port}")
-    fields += [f"{field}: true" for option, field in _FIELDS.items() if option in options]
-    return f"{{{', '.join(fields)}}}"
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A rule that would allow a connection, with a time from now or a time as its end, or none."""
+
+    url: str
+    private: bool
+    force: bool
+    until: str = ""
+    name: str = ""
+    """The name that stands for the address in the URL, if it is one."""
+
+    @property
+    def command(self) -> str:
+        """The command that adds it, or changes the rule that is there."""
+        options = [
+            *(["--as", self.name] if self.name else []),
+            *(["--private"] if self.private else []),
+            *(["--force"] if self.force else []),
+            *(["--until", self.until] if self.until else []),
+        ]
+        return " ".join(("clawker-fw rules allow", self.url, *options))
+
+    @property
+    def entry(self) -> str:
+        """It as an entry of the rules in YAML. What would have to last from now on has no end."""
+        protocol, _, rest = self.url.partition("://")
+        host, _, port = rest.partition(":")
+        fields = {
+            "dst": yaml_text(host),
+            "as": yaml_text(self.name) if self.name else "",
+            "proto": "" if protocol == Protocol.HTTPS else protocol,
+            "port": port,
+            "allow_private": "true" if self.private else "",
+            "force": "true" if self.force else "",
+            "until": "" if self.until == _AGAIN else self.until,
+        }
+        return f"{{{', '.join(f'{field}: {value}' for field, value in fields.items() if value)}}}"
+
+
+def _wanted(explained: Explanation, *, too_long: bool) -> _Wanted:
+    """Return the rule to propose. It takes nothing from one that is there, and lasts no longer than that would."""
+    target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
+    name = Destination(target.name, subtree=False)
+    before = rule if rule and not rule.denies else None  # what it takes the place of, or is an exception to
+    again = expired or explained.own_ended
+    until = _AGAIN if again else written(before.until) if before and before.until and not explained.own else ""
+    if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
+        port = "" if before.port == before.protocol.default_port else f":{before.written_port}"
+        url = f"{before.protocol}://{before.host}{port}"
+        return _Wanted(url, before.allow_private, force=False, until=until, name=str(before.destination))
+    # A rule for exactly this name decides before all those for names above it.
+    inherits = before is not None and before.allow_private and (too_long or expired)
+    return _Wanted(target.url, _guarded_fails(explained) or inherits, bool(objection(name)), until)
 
 
 def _by_hand(explained: Explanation) -> str:
@@ -317,7 +379,8 @@ def _by_hand(explained: Explanation) -> str:
     if network and explained.reason is Reason.NO_RULE:
         example = next(iter(network.names))
         return f"Use the name of one of its addresses, as {example}, or change the network{_place(network)}."
-    if claiming := explained.claimed_by:
+    renewed = rule if rule and rule.host and explained.reason is Reason.EXPIRED else None
+    if (claiming := explained.claimed_by) and claiming != renewed:
         return f"First change or remove `{claiming}`{_place(claiming)}: the two can't share a port."
     return ""
 

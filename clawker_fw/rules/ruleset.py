@@ -53,7 +53,7 @@ class RuleSet:
                 continue
             if (other.allow_private, other.host) != (rule.allow_private, rule.host):
                 found.append(about_the_same(other, rule))
-            elif _end(rule) > _end(other):
+            elif ends(rule) > ends(other):
                 seen[key] = rule
         found += about_ports(seen.values())
         if found:
@@ -124,7 +124,8 @@ class RuleSet:
         return tuple(map(str, self.rules))
 
 
-def _end(rule: Rule) -> float:
+def ends(rule: Rule) -> float:
+    """Return when a rule ends, in seconds since 1970; infinity if it never does."""
     return float("inf") if rule.until is None else rule.until
 
 

@@ -4,7 +4,8 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 _EXAMPLE = "write a time with its zone, like `2027-01-31T18:00:00Z`"
-_EXAMPLES = f"{_EXAMPLE}, or one from now, like `30m`, `8h` or `7d`"
+_EXAMPLES = f"{_EXAMPLE}, one from now, like `30m`, `8h` or `7d`, or `never`"
+_NEVER = "never"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FROM_NOW = re.compile(r"(\d{1,6})([smhd])")
 _FIRST = datetime.fromtimestamp(0, UTC)
@@ -51,12 +52,14 @@ def written(until: int) -> str:
     return datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def parse_until_from(text: str, now: datetime) -> datetime:
-    """Read a time, or one from now: a number with `s`, `m`, `h` or `d` (`30m`).
+def parse_until_from(text: str, now: datetime) -> datetime | None:
+    """Read a time, or one from now: a number with `s`, `m`, `h` or `d` (`30m`). None is `never`.
 
     Raises:
-        ValueError: when it is neither, or has passed.
+        ValueError: when it is none of these, or has passed.
     """
+    if text.strip() == _NEVER:
+        return None
     match = _FROM_NOW.fullmatch(text.strip())
     until = now + timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else _read(text, _EXAMPLES)
     if until <= now:

@@ -1,6 +1,7 @@
 """`denials`: what agents were refused, why, and what would allow it."""
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -224,7 +225,7 @@ def test_an_envoy_that_can_not_tell(command: Command, up: MemoryEngine, monkeypa
 
 
 def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """What is printed are rules: names, or what is below one from three names on, but never a public suffix."""
+    """What is printed are rules for just the names; what is wider is only a comment, and never a public suffix."""
     up.inside("clawker-envoy").log[:] = [
         *(record(name=f"{name}.cdn.example.com", reason="no-rule") for name in "abc"),
         *(record(name=f"{name}.co.uk", reason="no-rule") for name in "def"),
@@ -233,16 +234,112 @@ def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> No
     ]
     up.inside("clawker-coredns").log.clear()
     text = command("denials", "--as-rules").out
-    assert [line.split("dst: ")[1] for line in text.splitlines() if "dst" in line] == [
+    assert [line.split("dst: ")[1] for line in text.splitlines() if line.startswith("  - dst")] == [
         "h.test",
-        ".cdn.example.com",
+        *(f"{name}.cdn.example.com" for name in "abc"),
         "d.co.uk",
         "e.co.uk",
         "f.co.uk",
     ]
+    assert text.splitlines()[-2:] == [
+        "  # Wider, in place of 3 or more of these: all below one name.",
+        "  # - dst: .cdn.example.com",
+    ]
     settings_file.write_text(text)
     assert command("rules", "check").code == 0
+    settings_file.write_text(text.replace("  # - dst", "  - dst"))
+    assert command("rules", "check").code == 0
     assert command("denials", "--as-rules", "--reason", "denied").out.endswith("rules: []\n")
+
+
+@pytest.mark.parametrize("name", ["null", "2026-01-01", "1.5_", "yes", "on", "1e3.test"])
+def test_a_name_that_yaml_takes_for_something_else(
+    name: str, command: Command, up: MemoryEngine, settings_file: Path
+) -> None:
+    """It is quoted, so the rules that are printed are valid, and for just this name."""
+    up.inside("clawker-coredns").log.clear()
+    up.inside("clawker-envoy").log[:] = [record(name=name, reason="no-rule")]
+    settings_file.write_text(command("denials", "--as-rules").out)
+    assert command("rules", "check").code == 0
+    assert [each["dst"] for each in command("rules", "list", "--format", "json").json["rules"]] == [name]
+
+
+def test_every_command_does_what_it_says(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """After it, the rules allow what was refused. A rule that ends still does, and what was private still is."""
+    settings_file.write_text(
+        "rules:\n- {dst: a.test, until: 2126-01-01T00:00:00Z}\n- {dst: b.test, until: 2020-01-01T00:00:00Z}\n"
+        "- {dst: .wild.test, until: 2126-01-01T00:00:00Z}\n- {dst: .deny.test, action: deny}\n"
+        "- {dst: db.test, proto: tcp, port: 5432}\n"
+        "- {dst: 10.1.2.3, as: at.test, proto: tcp, port: 22, allow_private: true, until: 2020-01-01T00:00:00Z}\n"
+    )
+    private = {"reason": "private-address", "upstream": "10.0.0.1:443"}
+    up.inside("clawker-coredns").log[:] = [record(protocol="dns", port=53, name="b.test", reason="expired")]
+    up.inside("clawker-envoy").log[:] = [
+        record(name="a.test", **private),
+        record(name="x.wild.test", **private),
+        record(name="y.wild.test", port=8443, reason="no-rule"),
+        record(name="x.deny.test", reason="denied"),
+        record(protocol="tcp", name="db.test", port=8443, reason="wrong-port"),
+        record(protocol="tcp", name="db.test", port=5433, reason="wrong-port"),
+        record(protocol="udp", name="db.test", port=53, reason="wrong-port"),
+        record(protocol="tcp", name="at.test", port=22, reason="expired"),
+    ]
+    told = command("denials", "--format", "json").valid("denials")["denials"]
+    assert len(told) == 9
+    for each in told:
+        outcome = command(*shlex.split(each["remedy"]["command"])[1:], "--no-reload")
+        assert outcome.code == 0, outcome.err
+    after = command("denials", "--format", "json").valid("denials")["denials"]
+    assert [each["name"] for each in after if not each["allowed"] and each["reason"] != "private-address"] == []
+    rules = {
+        each["as"] or each["dst"]: each for each in command("rules", "list", "--format", "json").json["rules"]
+    }
+    for name in ("a.test", "x.wild.test"):
+        assert (rules[name]["until"], rules[name]["allow_private"]) == ("2126-01-01T00:00:00Z", True)
+    assert not any(each["ended"] for each in rules.values())
+
+
+def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Where nobody listens, nothing is said: the port's usual protocol is meant, and another one is offered."""
+    settings_file.write_text("rules: [{dst: git.test, proto: ssh}]")
+    up.inside("clawker-coredns").log.clear()
+    up.inside("clawker-envoy").log[:] = [
+        record(protocol="tcp", name="git.test", port=8443, reason="wrong-port"),
+        record(protocol="tcp", port=8443, name=None, address="10.213.8.10", reason="no-rule"),
+    ]
+    named, nameless = command("denials", "--format", "json").valid("denials")["denials"]
+    explained = command("explain", "https://git.test:8443", "--format", "json").json
+    assert named["remedy"]["command"] == explained["remedy"]["command"]
+    assert named["remedy"]["text"].endswith(
+        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https."
+    )
+    assert "`clawker-fw rules allow https://NAME:8443`" in nameless["remedy"]["text"]
+
+
+def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """What is told of a refusal is why it happened; what the rules say by now is told apart."""
+    settings_file.write_text("rules: [{dst: b.test}]")
+    up.inside("clawker-coredns").log.clear()
+    up.inside("clawker-envoy").log[:] = [
+        record(name="a.test", reason="private-address", upstream="10.0.0.1:443"),
+        record(name="b.test", port=8443, reason="denied"),
+    ]
+    found = ask(command)
+    assert found["a.test"]["message"] == "the rule allows this host, but may reach none of its addresses"
+    assert found["a.test"]["remedy"]["text"].startswith("No rule allows this host by now. Allow it with")
+    assert found["b.test"]["message"] == "a rule denies this host"
+    assert "Rules allow this host only on another port" in found["b.test"]["remedy"]["text"]
+
+
+def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> None:
+    """It is an error that names those who are known, also an agent that has gone; an address may be anybody's."""
+    outcome = command("denials", "--agent", "nope")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert "error[agent-unknown]: No agent called nope is known here" in outcome.err
+    assert "known: builder, clawker-coredns, clawker-envoy" in outcome.err
+    up.remove("builder")
+    assert command("denials", "--agent", "builder").code == 0
+    assert command("denials", "--agent", "10.213.0.200").out == "Nothing was refused.\n"
 
 
 def test_without_settings(command: Command, up: MemoryEngine, settings_file: Path) -> None:

@@ -58,9 +58,15 @@ def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatc
     ("asked", "rules"),
     [
         (["a.x.test", "b.x.test"], ["https a.x.test", "https b.x.test"]),
-        (["a.x.test", "b.x.test", "c.x.test"], ["https .x.test"]),
-        (["x.test", "a.x.test", "b.x.test", "c.d.x.test"], ["https .x.test"]),
-        (["a.y.x.test", "b.y.x.test", "c.y.x.test", "z.x.test"], ["https .y.x.test", "https z.x.test"]),
+        (["a.x.test", "b.x.test", "c.x.test"], [*(f"https {each}.x.test" for each in "abc"), "or https .x.test"]),
+        (
+            ["x.test", "a.x.test", "b.x.test", "c.d.x.test"],
+            ["https x.test", *(f"https {each}.x.test" for each in ("a", "b", "c.d")), "or https .x.test"],
+        ),
+        (
+            ["a.y.x.test", "b.y.x.test", "c.y.x.test", "z.x.test"],
+            [*(f"https {each}.x.test" for each in ("a.y", "b.y", "c.y", "z")), "or https .y.x.test"],
+        ),
         (
             ["a.github.io", "b.github.io", "c.github.io"],
             ["https a.github.io", "https b.github.io", "https c.github.io"],
@@ -70,9 +76,11 @@ def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_suggestions(asked: list[str], rules: list[str]) -> None:
-    """From three names on a subtree is suggested, but never a public suffix, nor where rules need exact names."""
+    """Each name is; of three, a subtree is offered, but no public suffix, nor where rules need exact names."""
     found = suggested(map(parse_target, asked))
-    assert sorted(f"{protocol} {destination}" for destination, protocol, _ in found) == sorted(rules)
+    told = [f"{'or ' if each.wider else ''}{each.protocol} {each.destination}" for each in found]
+    assert sorted(told) == sorted(rules)
+    assert told == sorted(told, key=lambda each: each.startswith("or "))
 
 
 def test_what_was_handed_over_may_be_anything() -> None:

@@ -1,5 +1,7 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
+import itertools
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,20 +9,24 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clawker_fw import rule_edits
+from clawker_fw.cli import rule_words
 from clawker_fw.model import Address, Lookup
+from clawker_fw.rule_edits import Addition, Written
 from clawker_fw.rules.explanation import Difference, Explanation, Remedy, explain
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
 from clawker_fw.rules.target import Target, parse_target
+from clawker_fw.splice import Edit, spliced
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
-PAST, FUTURE = "2026-05-01T00:00:00Z", "2026-07-01T00:00:00Z"
+PAST, FUTURE = "2026-05-01T00:00:00Z", "2126-07-01T00:00:00Z"
 
 
 def rule_set(*entries: str | Mapping[str, Any]) -> RuleSet:
@@ -88,7 +94,7 @@ E = Difference
             [("line 2", E.OTHER_PROTOCOL)],
             "http://a.example.org:8080",
         ),
-        ("old.example.net", "expired", "line 7", [], "https://old.example.net"),
+        ("old.example.net", "expired", "line 7", [], "https://old.example.net --until 8h"),
         ("old.example.net:444", "no-rule", None, [("line 7", E.ENDED)], "https://old.example.net:444"),
         ("a.api.example.com", "no-rule", None, [("line 1", E.NAME_ALONE)], "https://a.api.example.com"),
         ("apl.example.com", "no-rule", None, [("line 1", E.OTHER_NAME)], "https://apl.example.com"),
@@ -167,6 +173,8 @@ WORLD, OFFICE, LOOPBACK = (
 )
 PRIVATE = {"dst": "a.test", "allow_private": True}
 COMMAND = "clawker-fw rules allow https://a.test"
+AGAIN, FOR_GOOD = f"Allow it again with `{COMMAND}", ", or for good with `--until never`."
+MEANT = f"If this address is meant, allow it with `{COMMAND}"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,14 @@ COMMAND = "clawker-fw rules allow https://a.test"
         (PRIVATE, [LOOPBACK], "private-address", "No rule can allow it: no rule may reach any of its addresses."),
         ("b.test", [LOOPBACK], "no-rule", "No rule can allow it: no rule may reach any of its addresses."),
         ("b.test", [], "no-rule", f"Allow it with `{COMMAND}`."),
-        ({**PRIVATE, "until": PAST}, [WORLD], "expired", f"Allow it with `{COMMAND} --private`."),
+        ({**PRIVATE, "until": PAST}, [WORLD], "expired", f"{AGAIN} --private --until 8h`{FOR_GOOD}"),
+        ({"dst": "a.test", "until": FUTURE}, [OFFICE], "private-address", f"{MEANT} --private`."),
+        (
+            {"dst": ".test", "force": True, "until": FUTURE},
+            [OFFICE],
+            "private-address",
+            f"{MEANT} --private --until {FUTURE}`.",
+        ),
     ],
 )
 def test_addresses(rule: str | Mapping[str, Any], addresses: list[Address], reason: str | None, text: str) -> None:
@@ -285,24 +300,60 @@ def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str,
     assert remedy(found).startswith(text)
 
 
-@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from((*PORTS, 22, 9001)))
+def after(command: str, there: RuleSet, now: float) -> RuleSet:
+    """Return the rules after a command for a settings file that has these."""
+    _, _, verb, name, *options = shlex.split(command)
+    assert verb == "allow"
+    given_options = dict(itertools.pairwise([*options, ""]))
+    fields = {
+        "action": verb,
+        "as": given_options.get("--as"),
+        "allow_private": True if "--private" in options else None,
+        "force": "--force" in options,
+        "until": given_options.get("--until"),
+        "note": None,
+    }
+    text = spliced("", Edit(added=[Addition(rule).fields for rule in there.rules]), "before")
+    rules = [Written(rule, position) for position, rule in enumerate(there.rules)]
+    edit, _ = rule_edits.add(rules, rule_words.additions([name], None, None, fields), now)
+    entries = yaml.safe_load(spliced(text, edit, "after"))["rules"]
+    return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
+
+
+@settings(deadline=None)
+@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from((*PORTS, 22, 8081, 8443, 9001)))
 def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
-    """With the rule of the command, the policy allows the connection."""
-    found = explain(every, 2, Target(name, protocol, port))
+    """After the command, or with the entry that is told instead, the rules allow the connection.
+
+    Nothing else is allowed for longer, or more widely, than it was: of a rule that is there, nothing is lost.
+    """
+    asked = Target(name, protocol, port)
+    found = explain(every, 2, asked)
     if found.remedy is None or not found.remedy.command:
         return
-    words = found.remedy.command.split()
-    asked = parse_target(words[3])
-    entry = RuleEntry.model_validate(
-        {"dst": asked.name, "proto": asked.protocol, "port": asked.port, "allow_private": "--private" in words}
-    )
-    after = RuleSet.of([*every.at(2).rules, entry.rule()])
-    assert Policy(after).decide(name, protocol, port).allowed
-    by_hand = explain(every, 2, Target(name, protocol, port), "VARIABLE").remedy
+    changed = after(found.remedy.command, every, 2)
+    assert Policy(changed.at(2)).decide(name, protocol, port).allowed
+    kept = [each for each in every.rules if each not in {found.own, found.rule}]
+    assert set(kept) <= set(changed.rules)
+    by_hand = explain(every, 2, asked, "VARIABLE").remedy
     assert by_hand is not None
     assert by_hand.command == ""
-    written = RuleEntry.model_validate(yaml.safe_load(by_hand.text.split("`")[1]))
-    assert written.rule() == entry.rule()
+    entry = RuleEntry.model_validate(yaml.safe_load(by_hand.text.split("`")[1])).rule()
+    others = [each for each in every.rules if "in place of" not in by_hand.text or each != found.own]
+    assert Policy(RuleSet.of([*others, entry]).at(2)).decide(name, protocol, port).allowed
+
+
+@pytest.mark.parametrize("until", [None, FUTURE])
+@pytest.mark.parametrize("rule", ["a.test", ".test"])
+def test_what_is_advised_about_a_private_address_ends_no_later(rule: str, until: str | None) -> None:
+    """The rule of the command ends when the one does that allows the name without it."""
+    every = rule_set({"dst": rule, "force": True, **({"until": until} if until else {})})
+    found = explain(every, NOW, A).with_addresses(Lookup((OFFICE,), ""))
+    assert found.remedy is not None
+    changed = after(found.remedy.command, every, NOW)
+    decided = Policy(changed).decide("a.test", Protocol.HTTPS, 443).rule
+    assert decided is not None
+    assert (decided.allow_private, decided.until) == (True, every.rules[0].until)
 
 
 def test_rules_that_no_command_can_edit() -> None:

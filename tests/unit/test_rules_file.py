@@ -29,18 +29,18 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+NOW = 1_800_000_000.0
+
+
 def addition(dst: str, *, note: str | None = None, stays: bool = False, **fields: object) -> Addition:
     """Return a rule to add."""
     rule = RuleEntry.model_validate({"dst": dst, "note": note or "", **fields}).rule()
-    return Addition(rule, note, stays)
+    return Addition(rule, note, stays, frozenset(fields))
 
 
-def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
+def add(path: Path, *additions: Addition, write: bool = True, shorten: bool = False) -> Edited:
     """Add rules to a file."""
-    return edit(path, {}, lambda there: rule_edits.add(there, additions), write=write)
-
-
-NOW = 1_800_000_000.0
+    return edit(path, {}, lambda there: rule_edits.add(there, additions, NOW, shorten=shorten), write=write)
 
 
 def remove(path: Path, *removals: Removal) -> Edited:
@@ -82,23 +82,70 @@ def test_rules_are_added_and_changed_and_left(path: Path) -> None:
     )
 
 
-def test_a_changed_rule_has_what_is_asked_for_and_keeps_its_note(path: Path) -> None:
-    """An end and private addresses that are not asked for are taken away; a note is changed if one is given."""
+LATE, LATER = "2098-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
+
+
+def test_what_is_not_asked_for_stays(path: Path) -> None:
+    """Of a rule that is there, only the fields change that are asked for: its end, private addresses, its note."""
     path.write_text(
-        'rules: [{dst: a.test, until: 2099-01-01T00:00:00Z, allow_private: true, note: "n"}, '
-        "{dst: b.test, note: n}]"
+        f'rules: [{{dst: a.test, until: {LATE}, note: "n"}}, '
+        "{dst: b.test, note: n}, {dst: c.test, allow_private: true}]"
     )
-    done = add(path, addition("a.test"), addition("b.test", note="m"))
-    assert path.read_text() == ('rules: [{dst: a.test, allow_private: false, note: "n"}, {dst: b.test, note: m}]')
-    assert done.results[0].changes == ("allow_private: true → false", "until: 2099-01-01T00:00:00Z → none")
-    assert done.results[1].changes == ("note: n → m",)
-    assert said(add(path, addition("b.test", note="m")).results) == [("unchanged", "https b.test:443", "line 1")]
+    done = add(
+        path,
+        addition("a.test", allow_private=True),
+        addition("b.test", note="m"),
+        addition("c.test", allow_private=False),
+    )
+    assert path.read_text() == (
+        f'rules: [{{dst: a.test, until: {LATE}, note: "n", allow_private: true}}, '
+        "{dst: b.test, note: m}, {dst: c.test, allow_private: false}]"
+    )
+    assert said(done.results) == [
+        ("changed", f"https a.test:443 private until {LATE}", "line 1"),
+        ("changed", "https b.test:443", "line 1"),
+        ("changed", "https c.test:443", "line 1"),
+    ]
+    assert done.results[0].changes == ("allow_private: false → true",)
+    assert said(add(path, addition("a.test"), addition("b.test")).results) == [
+        ("unchanged", f"https a.test:443 private until {LATE}", "line 1"),
+        ("unchanged", "https b.test:443", "line 1"),
+    ]
+
+
+@pytest.mark.parametrize("action", ["allow", "deny"])
+@pytest.mark.parametrize(("there", "told"), [("", "has no end"), (f", until: {LATER}", f"ends at {LATER}")])
+def test_a_rule_ends_sooner_only_if_that_is_said(there: str, told: str, action: str, path: Path) -> None:
+    """Otherwise nothing is changed, and the error says when it ends and would end."""
+    path.write_text(f"rules: [{{dst: a.test, action: {action}{there}}}]")
+    before, shorter = path.read_text(), addition("a.test", action=action, until=LATE)
+    with pytest.raises(RefusedError, match=f"{told}, and would end at {LATE}") as refused:
+        add(path, shorter)
+    assert (refused.value.code, path.read_text()) == ("rule-shortened", before)
+    assert "`--shorten`" in refused.value.hint
+    assert [each.outcome for each in add(path, shorter, shorten=True).results] == [Outcome.CHANGED]
+    longer = addition("a.test", action=action, until=LATER), addition("a.test", action=action, until=None)
+    assert [add(path, each).results[0].outcome for each in longer] == [Outcome.CHANGED] * 2
+    assert "until" not in path.read_text()
+
+
+def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> None:
+    """It would still decide nothing, which is not what was asked for; of several, the last end counts."""
+    path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}]")
+    with pytest.raises(RefusedError, match="has ended") as refused:
+        add(path, addition("a.test", allow_private=True))
+    assert "--until never" in refused.value.hint
+    assert add(path, addition("a.test", until=LATE)).results[0].changes == (
+        f"until: 2020-01-01T00:00:00Z → {LATE}",
+    )
+    path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}, {dst: a.test}]")
+    assert {each.outcome for each in add(path, addition("a.test")).results} == {Outcome.UNCHANGED}
 
 
 def test_every_rule_for_the_same_is_changed(path: Path) -> None:
     """Otherwise the one that ends later would still count."""
     path.write_text("rules: [{dst: a.test}, {dst: a.test, until: 2099-01-01T00:00:00Z}]")
-    add(path, addition("a.test", until="2098-01-01T00:00:00Z"))
+    add(path, addition("a.test", until="2098-01-01T00:00:00Z"), shorten=True)
     assert path.read_text().count("2098-01-01T00:00:00Z") == 2
     assert [str(rule) for rule in edit(path, {}, lambda _: (Edit(), []), write=False).after.rules.rules] == [
         "https a.test:443 until 2098-01-01T00:00:00Z"
@@ -199,7 +246,7 @@ def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from
     ]
 
     def decide(there: Sequence[Written]) -> tuple[Edit, list[Result]]:
-        change, results = rule_edits.add(there, clashing)
+        change, results = rule_edits.add(there, clashing, NOW)
         return replace(change, removed=frozenset({0})), results
 
     with pytest.raises(SettingsError) as raised:
@@ -319,7 +366,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(5):
     rule = RuleEntry(dst=f"n{number}.p{sys.argv[2]}.test").rule()
-    edit(Path(sys.argv[1]), {}, lambda there: rule_edits.add(there, [rule_edits.Addition(rule)]), write=True)
+    edit(Path(sys.argv[1]), {}, lambda there: rule_edits.add(there, [rule_edits.Addition(rule)], 0), write=True)
 """
 
 

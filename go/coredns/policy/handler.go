@@ -39,7 +39,7 @@ var explanations = map[string]string{
 var commands = map[string]string{
 	noRule:  "clawker-fw rules allow",
 	denied:  "clawker-fw explain",
-	expired: "clawker-fw rules allow",
+	expired: "clawker-fw explain", // which says until when it can be allowed again
 }
 
 // longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.

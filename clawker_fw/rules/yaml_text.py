@@ -1,0 +1,24 @@
+"""A text as YAML that is read as just this text, and never as a number, a time or a word of YAML like `null`."""
+
+import json
+import re
+
+import yaml
+
+_PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
+
+
+def yaml_text(text: str, *, as_json: bool = False) -> str:
+    """Return a text without quotes where that is possible, else as JSON as well; always so if that is wanted."""
+    if not as_json and _PLAIN.fullmatch(text) and _is_text(text):
+        return text
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return '"' + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in text) + '"'
+
+
+def _is_text(plain: str) -> bool:
+    """Whether YAML reads a text without quotes as itself: a resolver of implicit tags decides."""
+    resolver = yaml.resolver.Resolver()
+    tag = resolver.resolve(yaml.ScalarNode, plain, (True, False))  # type: ignore[no-untyped-call]
+    return bool(tag == "tag:yaml.org,2002:str")
