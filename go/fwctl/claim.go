@@ -25,8 +25,8 @@ func claimed(root string) bool {
 	return err == nil
 }
 
-// claim takes the service address and announces it by gratuitous ARP (RFC 5944, section 4.6). It repeats this for
-// the duration `announce`, because a neighbour entry that has just changed is locked against change for a second.
+// claim takes the service address and announces it. It repeats this for the duration `announce`, because a neighbour
+// entry that has just changed is locked against change for a second.
 //
 // A claim without an interface for the address leaves no record, because serve could never start again with one.
 func claim(root string, sibling Sibling, announce time.Duration) error {
@@ -41,7 +41,7 @@ func claim(root string, sibling Sibling, announce time.Duration) error {
 		return err
 	}
 	for end := time.Now().Add(announce); ; time.Sleep(announceEvery) {
-		if err := announceAddress(link, sibling.Service.Address); err != nil {
+		if err := announceAddress(link, *sibling.Service, sibling.askedBeside(*sibling.Service)); err != nil {
 			return err
 		}
 		if time.Now().After(end) {
@@ -70,7 +70,7 @@ func announceOwn(root string, sibling Sibling) error {
 		if err != nil {
 			return err
 		}
-		if err := announceAddress(link, address.Address); err != nil {
+		if err := announceAddress(link, address, sibling.askedBeside(address)); err != nil {
 			return err
 		}
 	}
@@ -111,18 +111,37 @@ func release(root string, sibling Sibling) error {
 	return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(sibling.Service.Address, 32))})
 }
 
-// announceAddress broadcasts one gratuitous ARP request, with the address as both sender and target.
-func announceAddress(link netlink.Link, address netip.Addr) error {
+// announceAddress broadcasts two ARP requests with the address as their sender. The first is gratuitous: the address is
+// its target as well (RFC 5944, section 4.6), and a neighbour takes it at once. A host with `drop_gratuitous_arp`, whose
+// containers inherit that, ignores it, and can't ignore the second, which asks for another address: whoever uses the
+// sender's address reads there where it is, and whoever has the address that is asked for learns it (RFC 826).
+func announceAddress(link netlink.Link, address Address, asked netip.Addr) error {
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it only sends
 	if err != nil {
-		return fmt.Errorf("announcing %s: %w", address, err)
+		return fmt.Errorf("announcing %s: %w", address.Address, err)
 	}
 	defer unix.Close(socket)
-	frame := gratuitousARP(link.Attrs().HardwareAddr, address)
-	if err := broadcast(socket, link.Attrs().Index, frame); err != nil {
-		return fmt.Errorf("announcing %s: %w", address, err)
+	for _, target := range []netip.Addr{address.Address, asked} {
+		frame := arpRequest(link.Attrs().HardwareAddr, address.Address, target)
+		if err := broadcast(socket, link.Attrs().Index, frame); err != nil {
+			return fmt.Errorf("announcing %s: %w", address.Address, err)
+		}
 	}
 	return nil
+}
+
+// askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
+// know our sources on the way out, or our own first address, where nobody in particular has to.
+func (s Sibling) askedBeside(address Address) netip.Addr {
+	for _, each := range s.Interfaces {
+		if each.Subnet == address.Subnet && each.Gateway != nil {
+			return *each.Gateway
+		}
+		if each.Subnet == address.Subnet {
+			return each.Address
+		}
+	}
+	return address.Address
 }
 
 func broadcast(socket, link int, frame []byte) error {
@@ -132,9 +151,9 @@ func broadcast(socket, link int, frame []byte) error {
 	})
 }
 
-// gratuitousARP returns an Ethernet frame: a header (14 bytes) and an ARP packet for IPv4 (28 bytes; RFC 826).
-func gratuitousARP(hardware []byte, address netip.Addr) []byte {
-	frame := make([]byte, 0, 42)
+// arpRequest returns an Ethernet frame: a header (14 bytes) and an ARP packet for IPv4 (28 bytes; RFC 826).
+func arpRequest(hardware []byte, sender, target netip.Addr) []byte {
+	frame := make([]byte, 0, arpLength)
 	frame = append(frame, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
 	frame = append(frame, hardware...)
 	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
@@ -142,9 +161,9 @@ func gratuitousARP(hardware []byte, address netip.Addr) []byte {
 	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP) // protocol type: IPv4
 	frame = append(frame, 6, 4, 0, 1)                           // lengths; operation 1: request
 	frame = append(frame, hardware...)
-	frame = append(frame, address.AsSlice()...)
+	frame = append(frame, sender.AsSlice()...)
 	frame = append(frame, 0, 0, 0, 0, 0, 0)
-	return append(frame, address.AsSlice()...)
+	return append(frame, target.AsSlice()...)
 }
 
 func networkOrder(value uint16) uint16 { return value<<8 | value>>8 }

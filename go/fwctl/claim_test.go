@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,7 +25,7 @@ func newResolver() Sibling {
 
 // A gratuitous ARP request is a broadcast with the address as both sender and target.
 func TestGratuitousARP(t *testing.T) {
-	frame := gratuitousARP([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service)
+	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service, service)
 
 	wanted := strings.Join([]string{
 		"ffffffffffff", "02420ad50835", "0806", // Ethernet: to everyone, from us, ARP
@@ -104,14 +107,70 @@ func TestClaim(t *testing.T) {
 	}
 
 	expectHolders(t, "agents")
-	if wanted := gratuitousARP(link(t, "agents").Attrs().HardwareAddr, service); !bytes.Equal(hear(), wanted) {
-		t.Error("what was announced is not the address")
+	for _, target := range []netip.Addr{service, onAgents} {
+		if wanted := arpRequest(link(t, "agents").Attrs().HardwareAddr, service, target); !bytes.Equal(hear(), wanted) {
+			t.Errorf("what was announced is not the address, with a request for %s", target)
+		}
 	}
 	if !claimed(root) {
 		t.Error("it is not recorded")
 	}
 	if !slices.Contains(addresses(), service.String()) {
 		t.Errorf("others can find %v", addresses())
+	}
+}
+
+// Agents learn who has the service address now, whether or not they take what nobody has asked for. So does a gateway that
+// has never heard of an address.
+func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
+	for _, drops := range []string{"0", "1"} {
+		inNetwork(t)
+		asAgent := moved(t, "agents-end", agentNet, agent)
+		asGateway := moved(t, "egress-end", egressNet, gateway)
+		settle(t)
+		own := map[string]net.HardwareAddr{}
+		for _, name := range []string{"agents", "egress"} {
+			own[name] = link(t, name).Attrs().HardwareAddr
+		}
+		drop := func() {
+			if err := os.WriteFile(filepath.Join(systemSettings, "net/ipv4/conf/all/drop_gratuitous_arp"), []byte(drops), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asAgent(func() {
+			drop()
+			before := netlink.Neigh{
+				LinkIndex: link(t, "agents-end").Attrs().Index, IP: service.AsSlice(),
+				HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
+			}
+			if err := netlink.NeighSet(&before); err != nil {
+				t.Fatal(err)
+			}
+		})
+		asGateway(drop)
+		sibling := newResolver()
+		shape(t, newSibling())
+		sibling.Addresses = newSibling().Addresses
+
+		root := t.TempDir()
+		if err := claim(root, sibling, 1250*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if err := announceOwn(root, sibling); err != nil {
+			t.Fatal(err)
+		}
+
+		expect := func(name string, address netip.Addr) {
+			t.Helper()
+			found, err := netlink.NeighList(link(t, name+"-end").Attrs().Index, unix.AF_INET)
+			if err != nil || !slices.ContainsFunc(found, func(each netlink.Neigh) bool {
+				return each.IP.Equal(address.AsSlice()) && bytes.Equal(each.HardwareAddr, own[name])
+			}) {
+				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], found, err)
+			}
+		}
+		asAgent(func() { expect("agents", service) })
+		asGateway(func() { expect("egress", guarded); expect("egress", exempt) })
 	}
 }
 

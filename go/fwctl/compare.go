@@ -374,7 +374,9 @@ func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
 		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
 	for index, table := range sibling.Tables {
-		expected.add(sentence(*table.rule(index)))
+		for _, rule := range table.rules(index) {
+			expected.add(sentence(*rule))
+		}
 	}
 	rules, err := netlink.RuleList(unix.AF_INET)
 	if err != nil {
@@ -398,9 +400,16 @@ func describeRule(rule netlink.Rule) string {
 	if rule.Src != nil {
 		source = rule.Src.String()
 	}
-	text := fmt.Sprintf("%d: from %s lookup %d", rule.Priority, source, rule.Table)
+	text := fmt.Sprintf("%d: from %s", rule.Priority, source)
+	if rule.Dst != nil {
+		text += " to " + rule.Dst.String()
+	}
+	if rule.UIDRange != nil {
+		text += fmt.Sprintf(" of users %d to %d", rule.UIDRange.Start, rule.UIDRange.End)
+	}
+	text += fmt.Sprintf(" lookup %d", rule.Table)
 	plain := netlink.NewRule()
-	plain.Priority, plain.Src, plain.Table = rule.Priority, rule.Src, rule.Table
+	plain.Priority, plain.Src, plain.Dst, plain.UIDRange, plain.Table = rule.Priority, rule.Src, rule.Dst, rule.UIDRange, rule.Table
 	plain.Family, plain.Protocol = rule.Family, rule.Protocol // Protocol is who added the rule, which is irrelevant
 	if !reflect.DeepEqual(rule, *plain) {
 		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, another action, ...

@@ -73,8 +73,7 @@ func (o *Others) ask() error {
 		}
 		hardware := link.Attrs().HardwareAddr
 		o.own[ip] = hardware
-		frame := gratuitousARP(hardware, ip)
-		copy(frame[arpSender+6:], make([]byte, 4)) // no sender address: a probe changes no ARP cache
+		frame := arpRequest(hardware, netip.IPv4Unspecified(), ip) // no sender address: a probe changes no ARP cache
 		if err := broadcast(o.socket, address.LinkIndex, frame); err != nil {
 			return fmt.Errorf("sending an ARP probe for %s: %w", ip, err)
 		}

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	firstRulePriority = 100
-	localRulePriority = 200 // the kernel's own local rule has priority 0, before any rule that we could add
+	answerRulePriority = 90 // and up, before the rules of our tables
+	firstRulePriority  = 100
+	localRulePriority  = 200 // the kernel's own local rule has priority 0, before any rule that we could add
 
 	// Priorities of the kernel's rules for the main and default tables.
 	mainRulePriority    = 32766
@@ -62,8 +63,10 @@ func shapeNetwork(sibling Sibling) error {
 				return fmt.Errorf("route %s: %w", route, err)
 			}
 		}
-		if err := addRule(table.rule(index)); err != nil {
-			return err
+		for _, rule := range table.rules(index) {
+			if err := addRule(rule); err != nil {
+				return err
+			}
 		}
 	}
 	if len(sibling.Tables) == 0 {
@@ -145,13 +148,27 @@ func localRule(priority int) *netlink.Rule {
 	return rule
 }
 
-func (t Table) rule(index int) *netlink.Rule {
+// rules returns the rule that leads to the table, and the one that lets the kernel answer the gateway from a source that
+// has no route to its own network. The gateway asks by ARP where the source is, and the kernel drops what it could not
+// answer (rp_filter). It decides that as user 0 of the container, whom the program can't become: nothing that the program
+// sends follows this rule, whatever the gateway's machine listens on.
+func (t Table) rules(index int) []*netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = unix.AF_INET
 	rule.Priority = firstRulePriority + index
 	rule.Src = ipNet(netip.PrefixFrom(t.From, 32))
 	rule.Table = t.ID
-	return rule
+	if t.Connected {
+		return []*netlink.Rule{rule}
+	}
+	answer := netlink.NewRule()
+	answer.Family = unix.AF_INET
+	answer.Priority = answerRulePriority + index
+	answer.Src = rule.Src
+	answer.Dst = ipNet(netip.PrefixFrom(t.Gateway, 32))
+	answer.UIDRange = netlink.NewRuleUIDRange(0, 0)
+	answer.Table = unix.RT_TABLE_MAIN
+	return []*netlink.Rule{answer, rule}
 }
 
 func (t Table) routes() ([]netlink.Route, error) {

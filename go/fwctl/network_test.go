@@ -141,17 +141,20 @@ func link(t *testing.T, name string) netlink.Link {
 	return found
 }
 
-// route returns the kernel's routing decision for a packet.
+// route returns the kernel's routing decision for a packet of the program.
 func route(from, to netip.Addr) (netlink.Route, error) {
-	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
+	user := uint32(unprivileged)
+	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice(), UID: &user})
 	if err != nil {
 		return netlink.Route{}, err
 	}
 	return routes[0], nil
 }
 
-// connect opens a connection from an address, as a proxy does that binds its source.
+// connect opens a connection from an address, as a proxy does that binds its source. Its socket is the program's user's.
 func connect(from, to netip.Addr, port int) error {
+	unix.Setfsuid(unprivileged) // of this thread alone, which no other test has
+	defer unix.Setfsuid(os.Geteuid())
 	dialer := net.Dialer{
 		LocalAddr: &net.TCPAddr{IP: from.AsSlice()},
 		Timeout:   time.Second, // for a test that fails; what is refused is refused at once
@@ -272,6 +275,29 @@ func TestGuardedSource(t *testing.T) {
 	expectRoute(t, guarded, world, "via 10.214.0.1 on")
 }
 
+// The gateway's machine finds out where each source is by asking, although the guarded one has no route to it: its network
+// may ignore what nobody has asked for. What the program sends there from the guarded source still goes nowhere.
+func TestGatewayFindsSources(t *testing.T) {
+	inNetwork(t)
+	asGateway := moved(t, "egress-end", egressNet, gateway)
+	settle(t)
+	sibling := newSibling()
+	shape(t, sibling)
+	port := listen(t)
+
+	asGateway(func() {
+		listen(t)
+		for _, table := range sibling.Tables {
+			if err := connect(gateway, table.From, 9); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("%s: %v", table.Name, err)
+			}
+		}
+	})
+	if err := connect(guarded, gateway, port); !errors.Is(err, unix.EHOSTUNREACH) {
+		t.Errorf("the program reaches the gateway: %v", err)
+	}
+}
+
 // The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
 func TestExemptSource(t *testing.T) {
 	inNetwork(t)
@@ -331,6 +357,7 @@ func TestLocalRuleComesBehind(t *testing.T) {
 		found = append(found, describeRule(rule))
 	}
 	wanted := []string{
+		"90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 0 lookup 254",
 		"100: from 10.214.0.148/32 lookup 101",
 		"101: from 10.214.0.158/32 lookup 102",
 		"200: from all lookup 255",
@@ -386,6 +413,7 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 		"rule 0: from all lookup 255 is not ours",
 		"rule 100: from 10.214.0.148/32 lookup 101 is missing",
 		"rule 200: from all lookup 255 is missing",
+		"rule 90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 0 lookup 254 is missing",
 	)
 }
 
@@ -393,8 +421,9 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 func TestDifferences(t *testing.T) {
 	sibling := newSibling()
 	first := sibling.Tables[0]
+	ruleOf := func() *netlink.Rule { return first.rules(0)[1] }
 	rule := func(change func(*netlink.Rule)) *netlink.Rule {
-		changed := first.rule(0)
+		changed := ruleOf()
 		change(changed)
 		return changed
 	}
@@ -404,8 +433,20 @@ func TestDifferences(t *testing.T) {
 		found  []string
 	}{
 		"a rule deleted": {
-			func() error { return netlink.RuleDel(first.rule(0)) },
+			func() error { return netlink.RuleDel(ruleOf()) },
 			[]string{ruleMissing},
+		},
+		"the rule for the gateway's question widened": {
+			func() error {
+				answer := first.rules(0)[0]
+				wider := first.rules(0)[0]
+				wider.UIDRange = netlink.NewRuleUIDRange(0, unprivileged)
+				return errors.Join(netlink.RuleDel(answer), netlink.RuleAdd(wider))
+			},
+			[]string{
+				"rule 90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 0 lookup 254 is missing",
+				"rule 90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 65532 lookup 254 is not ours",
+			},
 		},
 		"a rule for everyone before ours": {
 			func() error {
@@ -424,7 +465,7 @@ func TestDifferences(t *testing.T) {
 		"a rule turned around": {
 			func() error {
 				return errors.Join(
-					netlink.RuleDel(first.rule(0)),
+					netlink.RuleDel(ruleOf()),
 					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Invert = true })))
 			},
 			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
@@ -432,7 +473,7 @@ func TestDifferences(t *testing.T) {
 		"a rule for marked packets only": {
 			func() error {
 				return errors.Join(
-					netlink.RuleDel(first.rule(0)),
+					netlink.RuleDel(ruleOf()),
 					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Mark = 7 })))
 			},
 			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
@@ -440,7 +481,7 @@ func TestDifferences(t *testing.T) {
 		"a rule for more sources": {
 			func() error {
 				return errors.Join(
-					netlink.RuleDel(first.rule(0)),
+					netlink.RuleDel(ruleOf()),
 					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Src.Mask = net.CIDRMask(30, 32) })))
 			},
 			[]string{"rule 100: from 10.214.0.148/30 lookup 101 is not ours", ruleMissing},

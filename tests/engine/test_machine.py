@@ -12,9 +12,11 @@ from devkit.firewall import Firewall, remove_project
 from devkit.hand import Hand
 from devkit.host import client
 from devkit.in_flight import unfinished_exec
+from devkit.inheritance import inherited
 from devkit.peers import Peers
 from devkit.tampering.running import start_a_process
 from devkit.tampering.way import COREDNS
+from devkit.waiting import until
 from tests.engine.conftest import RULES
 
 
@@ -26,7 +28,7 @@ def sdk(private: PrivateEngine) -> Iterator[APIClient]:
 
 
 @pytest.fixture
-def alone(private: PrivateEngine, sdk: APIClient, tmp_path: Path) -> Iterator[Hand]:
+def hand(private: PrivateEngine, sdk: APIClient, tmp_path: Path) -> Iterator[Hand]:
     """A stack on that engine, and somebody who tampers with it."""
     firewall, peers = Firewall(private.host, "machine", tmp_path), Peers(sdk)
     firewall.write(*RULES)
@@ -36,11 +38,33 @@ def alone(private: PrivateEngine, sdk: APIClient, tmp_path: Path) -> Iterator[Ha
     remove_project(sdk, "machine")
 
 
-def test_an_exec_that_takes_long_is_no_tampering(alone: Hand, private: PrivateEngine) -> None:
+def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEngine) -> None:
     """A process that has yet to execute the engine's program is no difference; a program that stays is one."""
-    pid = alone.inspect(COREDNS)["State"]["Pid"]
+    pid = hand.inspect(COREDNS)["State"]["Pid"]
     with unfinished_exec(private.root / "proc" / str(pid)):
-        assert alone.firewall.drift().expect().findings == set()
-        start_a_process(alone)
-        assert alone.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
-    assert alone.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
+        assert hand.firewall.drift().expect().findings == set()
+        start_a_process(hand)
+        assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
+    assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
+
+
+@pytest.mark.alone
+def test_a_machine_that_drops_gratuitous_arp(private: PrivateEngine, hand: Hand) -> None:
+    """Both siblings are replaced twice under load, and no request fails: a takeover rests on no announcement."""
+    names = ("net.ipv4.conf.all.drop_gratuitous_arp", "net.ipv4.conf.default.drop_gratuitous_arp")
+    firewall = hand.firewall
+    private.run_in_network(["sysctl", "-w", *(f"{name}=1" for name in names)])
+    try:
+        assert inherited(private.network_argv(), names[0]) == "1"
+        firewall.origin(hand.peers, ["a.test", "h.test"])
+        agent = firewall.agent(
+            hand.peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/"
+        )
+        until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
+        for _ in range(2):
+            firewall.run("--force-recreate", "--drain-timeout", "1")
+        summary = agent.stop().last
+        assert summary["failed"] == 0, summary
+        assert firewall.agent(hand.peers).get("https://a.test/").ok
+    finally:
+        private.run_in_network(["sysctl", "-w", *(f"{name}=0" for name in names)])
