@@ -14,7 +14,7 @@ from typing import Any
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, NetworkingConfig
 
-from clawker_fw.engine.outputs import outputs
+from clawker_fw.engine.outputs import exit_code, outputs
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
@@ -95,8 +95,10 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         identity = self.client.exec_create(self.container, ["/peer", *arguments])["Id"]
-        output = b"".join(written for written, _ in outputs(self.client.exec_start(identity, stream=True), None))
-        code = self.client.exec_inspect(identity)["ExitCode"]
+        output = b"".join(written for written, _ in outputs(self.client, identity, None))
+        code = exit_code(self.client, identity)
+        if code is None:
+            raise TimeoutError(f"the engine does not know the exit code of {arguments[0]}")
         return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
 
     def get(self, url: str, *options: str) -> Answer:

@@ -1,8 +1,8 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-Only this module, `transport.py`, `streams.py`, `creation.py` and `ssh.py` import `docker`. Raw JSON, SDK types and
-the engine's error texts stay in them. The code uses what API 1.41 (engine 20.10) and all later versions have in
-common.
+Beside this module, only `transport.py`, `direct.py`, `outputs.py`, `streams.py`, `creation.py` and `ssh.py`
+import `docker`. Raw JSON, SDK types and the engine's error texts stay in them. The code uses what API 1.41
+(engine 20.10) and all later versions have in common.
 """
 
 import json
@@ -17,7 +17,7 @@ import requests
 from docker import APIClient, errors
 from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
 
-from clawker_fw.engine import archive, host_network, pulling, requirements
+from clawker_fw.engine import archive, direct, host_network, pulling, requirements
 from clawker_fw.engine.creation import healthcheck, host_config
 from clawker_fw.engine.evidence import EvidenceStore
 from clawker_fw.engine.inspection import (
@@ -30,7 +30,7 @@ from clawker_fw.engine.inspection import (
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
-from clawker_fw.engine.outputs import outputs
+from clawker_fw.engine.outputs import EXIT_SECONDS, exit_code, outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
@@ -286,16 +286,15 @@ class DockerEngine:
         """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
-        client: Any = self._client  # the SDK's own way to read a log is too slow
+        silence = None if follow else _LOG_SECONDS
         with _translated(what):
-            url = client._url("/containers/{0}/logs", container)  # noqa: SLF001 - as above
-            tail = "all" if lines is None else lines
-            response = client._get(url, params={**wanted, "tail": tail}, stream=True)  # noqa: SLF001 - as above
-            client._raise_for_status(response)  # noqa: SLF001 - as above
+            tail = {"tail": "all" if lines is None else lines}
+            path = f"/containers/{container}/logs"
+            response = direct.opened(self._client, "GET", path, silence, params={**wanted, **tail})
 
         def translated() -> Iterator[list[bytes]]:
             with _translated(what):
-                yield from log_lines(response, None if follow else _LOG_SECONDS, errors=errors)
+                yield from log_lines(direct.contents(response), errors=errors)
 
         try:
             yield translated()
@@ -479,7 +478,7 @@ class DockerEngine:
             _silence_of(arguments, container) as silence,
         ):
             identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            with closing(outputs(self._client.exec_start(identity, stream=True), silence)) as written:
+            with closing(outputs(self._client, identity, silence)) as written:
                 for stdout, stderr in written:
                     complaint += stderr
                     *lines, rest = (rest + stdout).split(b"\n")
@@ -491,7 +490,17 @@ class DockerEngine:
                             continue
                         self._evidence.keep(container, answer)
                         on_line(answer)
-            code = self._client.exec_inspect(identity)["ExitCode"]
+            code = exit_code(self._client, identity)
+        if code is None:
+            raise EngineError(
+                "helper-unfinished",
+                f"fwctl {arguments[0]} in container {container} has no exit code.",
+                context=[
+                    f"its output ended {EXIT_SECONDS:g} s ago",
+                    (complaint or rest).decode(errors="replace").strip() or "no error output",
+                ],
+                hint="The container was restarted, or the engine is overloaded: run the command again.",
+            )
         if code != 0:
             raise EngineError(
                 "helper-failed",

@@ -1,40 +1,59 @@
-"""The output of a program that the engine runs in a container.
+"""A program that the engine runs in a container: its output, and its exit code.
 
-The Docker SDK reads it directly from the socket, and so loses what Python's HTTP client has already buffered. On a
-busy machine, the whole output of a quick program may arrive together with the response's head and be lost.
+The Docker SDK reads the output directly from the socket, and so loses what Python's HTTP client has already
+buffered. On a busy machine, the whole output of a quick program may arrive together with the response's head.
 """
 
 import struct
-from collections.abc import Generator
-from typing import Any
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+
+from docker import APIClient
+
+from clawker_fw.engine import direct
+
+EXIT_SECONDS = 10.0
+"""How long an engine may take to know the exit code of a program whose output has ended."""
+_ASK_EVERY = 0.02
 
 _HEAD = struct.Struct(">BxxxL")
 _ERROR = 2
 
 
-def outputs(
-    stream: Any,  # noqa: ANN401 - the SDK's CancellableStream
-    silence: float | None,
-) -> Generator[tuple[bytes, bytes], None, None]:
-    """Yield pairs of standard output and standard error until the program ends.
+def outputs(client: APIClient, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
+    """Start a program by the id of its exec, and yield pairs of standard output and error until it ends.
 
     `silence` is for how many seconds there may be no output, or None without a limit.
-
-    The format is that of ContainerAttach in the engine's API: the stream, the number of bytes, the bytes. The
-    connection is closed explicitly, because response and socket reference each other and would keep it open.
 
     Raises:
         TimeoutError: when there is no output for longer. Engines can lose the end of a program whose container is
             restarted at that moment.
     """
-    response = stream._response  # noqa: SLF001 - the SDK offers no other access
-    try:
-        reader = response.raw._fp.fp  # noqa: SLF001 - nor does `requests` for an upgraded connection
-        reader.raw._sock.settimeout(silence)  # noqa: SLF001 - `requests` sets it for a whole call
-        while len(head := reader.read(_HEAD.size)) == _HEAD.size:
-            which, size = _HEAD.unpack(head)
-            content = reader.read(size)
-            yield (b"", content) if which == _ERROR else (content, b"")
-    finally:
-        stream.close()
-        response.close()
+    how = {"Detach": False, "Tty": False}
+    with direct.opened(client, "POST", f"/exec/{identity}/start", silence, json=how) as response:
+        yield from frames(partial(direct.read, response))
+
+
+def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield pairs of standard output and error from a stream that `read` reads, so many bytes at a time.
+
+    The format is that of ContainerAttach in the engine's API: the stream, the number of bytes, the bytes.
+    """
+    while len(head := read(_HEAD.size)) == _HEAD.size:
+        which, size = _HEAD.unpack(head)
+        content = read(size)
+        yield (b"", content) if which == _ERROR else (content, b"")
+
+
+def exit_code(client: APIClient, identity: str) -> int | None:
+    """Return the exit code of a program whose output has ended, or None if the engine does not get to know it.
+
+    The engine ends the output first, and learns a moment later with what the program has ended.
+    """
+    end = time.monotonic() + EXIT_SECONDS
+    while True:
+        code: int | None = client.exec_inspect(identity)["ExitCode"]
+        if code is not None or time.monotonic() > end:
+            return code
+        time.sleep(_ASK_EVERY)

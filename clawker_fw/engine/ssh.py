@@ -54,7 +54,8 @@ class SshAdapter(BaseHTTPAdapter):
         """Prepare for the engine at `address`. The first request logs in."""
         super().__init__()
         self._folder = tempfile.mkdtemp(prefix="clawker-fw-")
-        self._pool = _Pool(command(address, Path(self._folder, "c")), timeout)
+        login = command(address, Path(self._folder, "c"))
+        self._pool = _Pool("localhost", timeout=timeout, maxsize=_CONNECTIONS, command=login, seconds=timeout)
         self._end = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> HTTPConnectionPool:
@@ -74,23 +75,19 @@ class SshAdapter(BaseHTTPAdapter):
         self._end()
 
 
-class _Pool(HTTPConnectionPool):
-    def __init__(self, command_: Sequence[str], timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout, maxsize=_CONNECTIONS)
-        self._command = command_
-        self._seconds = timeout
-
-    def _new_conn(self) -> "_Connection":
-        return _Connection(self._command, self._seconds)
-
-
 class _Connection(HTTPConnection):
-    """A connection whose other end is a process."""
+    """A connection whose other end is a process, made by `command`, which may be silent for some `seconds`."""
 
-    def __init__(self, command_: Sequence[str], timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._command = command_
-        self._seconds = timeout
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - urllib3's own
+        command: Sequence[str],
+        seconds: float,
+        **options: Any,  # noqa: ANN401 - urllib3's own
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._command = command
+        self._seconds = seconds
         self._socket: _Socket | None = None
 
     def connect(self) -> None:
@@ -104,6 +101,12 @@ class _Connection(HTTPConnection):
             failure: Exception = error
         words = self._socket.last_words() if self._socket else ""
         raise ConnectionError(words) if words else failure
+
+
+class _Pool(HTTPConnectionPool):
+    """A pool of such connections. What urllib3 does not know of its arguments, it hands to each of them."""
+
+    ConnectionCls = _Connection
 
 
 class _Socket(socket.socket):
@@ -134,7 +137,7 @@ class _Socket(socket.socket):
         return made
 
     def __del__(self) -> None:
-        """Close the socket, because the SDK leaves those of exec streams to the garbage collector."""
+        """Close the socket, because the SDK leaves those of event streams to the garbage collector."""
         self.close()
 
     def last_words(self) -> str:

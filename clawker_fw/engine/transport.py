@@ -10,6 +10,7 @@ from typing import Any
 import requests
 from docker import APIClient, errors
 from docker.tls import TLSConfig
+from docker.utils.config import load_general_config
 from requests.adapters import HTTPAdapter
 from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
@@ -126,6 +127,9 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
     client.address = place.address
+    if isinstance(configured := load_general_config(), dict):
+        # The SDK sends these with its own requests only, and not with those of `direct.py`.
+        client.headers.update(configured.get("HttpHeaders") or {})
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
     elif place.tls:

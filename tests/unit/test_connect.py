@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import transport
+from clawker_fw.engine import outputs, transport
 from clawker_fw.engine.docker import connect
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import EngineError, NotFoundError
 from devkit.certificates import certify
 from devkit.waiting import until
 
@@ -32,11 +32,12 @@ INFO: dict[str, Any] = {"MemoryLimit": True, "PidsLimit": True, "KernelVersion":
 
 @dataclass
 class Engine:
-    """A server on a socket. `asked` are the requested paths, in order."""
+    """A server on a socket. `asked` are the requested paths, in order, `gates` a header that came with each."""
 
     address: str
     answers: dict[str, Any]
     asked: list[str] = field(default_factory=list)
+    gates: list[str | None] = field(default_factory=list)
     answering: threading.Event = field(default_factory=threading.Event)
 
 
@@ -46,8 +47,11 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(self.path)
+            made.gates.append(self.headers["X-Gate"])
             made.answering.wait(30)
             found = made.answers.get(self.path)
+            if isinstance(found, list):  # one answer after the other; the last one stays
+                found = found.pop(0) if len(found) > 1 else found[0]
             body = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(404 if found is None else 200)
             self.send_header("Content-Length", str(len(body)))
@@ -57,6 +61,7 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             made.asked.append(self.path)
+            made.gates.append(self.headers["X-Gate"])
             found = made.answers[self.path]
             self.wfile.write(found)
 
@@ -157,16 +162,69 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
     def frame(stream: int, content: bytes) -> bytes:
         return struct.pack(">BxxxL", stream, len(content)) + content
 
-    began = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
-    upgraded = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     written = frame(1, b'{"released": ') + frame(2, b"a word") + frame(1, b"true}\n")
-    engine.answers["/v1.51/containers/a/exec"] = began + b'{"Id": "e1"}'
-    engine.answers["/v1.51/exec/e1/start"] = upgraded + written
-    engine.answers["/v1.51/exec/e1/json"] = {"ExitCode": 0}
+    runs(engine, written, {"ExitCode": 0})
     said: list[Any] = []
     with closing(connect(engine.address, None, {})) as connected:
         connected.run_helper("a", ["release"], said.append)
     assert said == [{"released": True}]
+
+
+def runs(engine: Engine, written: bytes, *inspected: dict[str, Any]) -> None:
+    """Let an engine run a program in container `a`, and tell about it what it is asked."""
+    began = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+    stream = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+    engine.answers["/v1.51/containers/a/exec"] = began + b'{"Id": "e1"}'
+    engine.answers["/v1.51/exec/e1/start"] = stream + written
+    engine.answers["/v1.51/exec/e1/json"] = list(inspected)
+
+
+NOT_YET = {"ExitCode": None, "Running": True}
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_exit_code_that_comes_after_the_end_of_the_output(code: int, engine: Engine) -> None:
+    """It is waited for: an engine learns a moment later with what a program has ended."""
+    runs(engine, b"", NOT_YET, NOT_YET, {"ExitCode": code, "Running": False})
+    with closing(connect(engine.address, None, {})) as connected:
+        if code == 0:
+            connected.run_helper("a", ["release"], print)
+            return
+        with pytest.raises(EngineError) as caught:
+            connected.run_helper("a", ["release"], print)
+    assert (caught.value.code, caught.value.context) == ("helper-failed", ("exit code 3",))
+
+
+def test_an_exit_code_that_never_comes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the program has succeeded is not known then, and that is what is told."""
+    monkeypatch.setattr(outputs, "EXIT_SECONDS", 0.1)
+    runs(engine, struct.pack(">BxxxL", 2, 5) + b"words", NOT_YET)
+    with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError) as caught:
+        connected.run_helper("a", ["release"], print)
+    assert caught.value.code == "helper-unfinished"
+    assert caught.value.message == "fwctl release in container a has no exit code."
+    assert caught.value.context[1] == "words"
+
+
+def test_a_program_that_can_not_be_started(engine: Engine) -> None:
+    """The engine's words are told, and the error is that of a thing that is not there."""
+    runs(engine, b"", NOT_YET)
+    engine.answers["/v1.51/exec/e1/start"] = (
+        b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
+        b'{"message": "no such exec e1"}'
+    )
+    with closing(connect(engine.address, None, {})) as connected, pytest.raises(NotFoundError) as caught:
+        connected.run_helper("a", ["release"], print)
+    assert "no such exec" in caught.value.context[0]
+
+
+def test_headers_of_the_cli_s_configuration(engine: Engine, tmp_path: Path) -> None:
+    """They are sent with every request, also with those that the SDK has no way for."""
+    (tmp_path / "config.json").write_text(json.dumps({"HttpHeaders": {"X-Gate": "open"}}))
+    runs(engine, b"", {"ExitCode": 0})
+    with closing(connect(engine.address, None, {})) as connected:
+        connected.run_helper("a", ["release"], print)
+    assert set(engine.gates) == {"open"}
 
 
 def waited(caplog: pytest.LogCaptureFixture) -> list[str]:
