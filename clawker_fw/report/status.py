@@ -91,6 +91,10 @@ class Status:
         had = self._since.get(refused.refusal.agent, ())
         return next((name for since, name in had if since <= when), "")
 
+    def whose(self, refused: Counted) -> str:
+        """Return the name of the agent or sibling that was refused something, or "" if none of now is known."""
+        return self.agent_of(refused) or self.own.get(refused.refusal.agent, "")
+
     @functools.cached_property
     def _since(self) -> Mapping[str, Sequence[tuple[datetime, str]]]:
         """From when on which agents have an address, by the address."""
@@ -148,10 +152,11 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
     )
 
 
-def _refusal(counted: Counted) -> dict[str, Any]:
+def _refusal(counted: Counted, who: str) -> dict[str, Any]:
     refusal = counted.refusal
     return {
-        "agent": refusal.agent,
+        "agent": who or None,
+        "address": refusal.agent,
         "last": counted.last,
         "times": counted.times,
         "sibling": refusal.sibling.value,
@@ -188,7 +193,7 @@ def document(status: Status) -> dict[str, Any]:
             {**each, "refused": status.refused.get(each["address"] or "", 0)}
             for each in documents.agents_document(status.agents)
         ],
-        "refusals": [_refusal(each) for each in status.refusals[-MOST_REFUSALS:]],
+        "refusals": [_refusal(each, status.whose(each)) for each in status.refusals[-MOST_REFUSALS:]],
         "siblings": [
             documents.sibling_status(sibling, observed, status.attached.network, status.verdicts[sibling])
             for sibling in Sibling

@@ -144,11 +144,10 @@ def _details(seen: ObservedSibling, network: str) -> str:
 
 def _refusals(status: Status) -> Iterator[RenderableType]:
     """Yield the last refusals of the last hour, the latest last."""
-    own = status.own
     rows = [
         [
             f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
-            status.agent_of(each) or own.get(each.refusal.agent, each.refusal.agent),
+            status.whose(each) or each.refusal.agent,
             f"{each.refusal.protocol} {each.refusal.name or each.refusal.tried or '-'}:{each.refusal.port}",
             each.refusal.reason,
             f"{each.times:,}",

@@ -137,6 +137,9 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     assert document["agents"][0]["refused"] == 7
     assert len(document["refusals"]) == 5
     assert {each["reason"] for each in document["refusals"]} == {"no-rule"}
+    assert {(each["agent"], each["address"]) for each in document["refusals"]} == {("builder", address)}
+    denials = command("denials", "--format", "json").valid("denials")["denials"]
+    assert {(each["agent"], each["address"]) for each in denials} == {("builder", address)}
     out = command("status").out
     assert "dns f.example:53" in out
     assert "`clawker-fw denials` has all of them" in out
@@ -187,6 +190,8 @@ def test_status_names_who_asks_for_us(command: Command, memory: MemoryEngine) ->
     resolver.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
     (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
     assert "clawker-coredns" in row
+    (told,) = command("status", "--format", "json").valid("status")["refusals"]
+    assert (told["agent"], told["address"]) == ("clawker-coredns", service_address(resolver))
 
 
 def test_status_blames_nobody_for_what_happened_before(command: Command, memory: MemoryEngine) -> None:
@@ -200,6 +205,7 @@ def test_status_blames_nobody_for_what_happened_before(command: Command, memory:
     builder.started = f"{now + timedelta(seconds=5):%Y-%m-%dT%H:%M:%S}.123456789Z"
     document = command("status", "--format", "json").valid("status")
     assert (len(document["refusals"]), document["agents"][0]["refused"]) == (1, 0)
+    assert (document["refusals"][0]["agent"], document["refusals"][0]["address"]) == (None, address)
     (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
     assert address in row
     assert "builder" not in row
