@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -14,9 +13,9 @@ import (
 )
 
 // The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
-// rules that belong here are those with which the engine redirects DNS to its embedded resolver, and those of our own
-// table (limits.go), of which sets, chains and elements are read as well. Depending on the host, the engine's are
-// nftables rules (this file) or rules of the older iptables (filter_older.go).
+// rules that belong here are those with which the engine redirects DNS to its embedded resolver (redirect.go), and those
+// of our own table (limits.go), of which sets, chains and elements are read as well. Depending on the host, the engine's
+// are nftables rules (this file) or rules of the older iptables (filter_older.go).
 
 // filterDifferences finds rules that are neither the engine's nor ours, and missing ones.
 func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
@@ -29,43 +28,11 @@ func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 		return nil, err
 	}
 	older, err := olderRules()
-	found = append(found, older...)
-	known, missing := engineRules(sibling.Resolver), []string{}
-	if known != nil {
-		missing = append(missing, "tcp", "udp")
-	}
-	for _, rule := range found {
-		var match []string
-		if known != nil {
-			match = known.FindStringSubmatch(rule.text())
-		}
-		if match == nil {
-			differences = append(differences, fmt.Sprintf("%s is not ours", rule))
-			continue
-		}
-		missing = slices.DeleteFunc(missing, func(protocol string) bool { return protocol == match[1] })
-	}
-	for _, protocol := range missing {
-		differences = append(differences, fmt.Sprintf("the rule that leads %s to the engine's resolver is missing", protocol))
-	}
-	return differences, err
+	return append(differences, redirectDifferences(sibling.Resolver, append(found, older...))...), err
 }
 
-// engineRules matches the rules that the engine adds for its embedded resolver, which listens on random ports.
-func engineRules(resolver *netip.Addr) *regexp.Regexp {
-	if resolver == nil {
-		return nil
-	}
-	place := regexp.QuoteMeta(resolver.String())
-	return regexp.MustCompile(strings.ReplaceAll(`^ip nat (?:`+
-		`OUTPUT: to PLACE, jump DOCKER_OUTPUT`+
-		`|POSTROUTING: to PLACE, jump DOCKER_POSTROUTING`+
-		`|DOCKER_OUTPUT: protocol (tcp|udp), to PLACE, to port 53, dnat to PLACE:\d+`+
-		`|DOCKER_POSTROUTING: from PLACE, from port \d+, protocol (?:tcp|udp), snat to :53`+
-		`)$`, "PLACE", place))
-}
-
-// filterRule is one rule, or a chain's policy: its place, and its conditions and action in the words of engineRules.
+// filterRule is one rule, or what is unusual about a chain: its place, and its conditions and action in the words of
+// redirects.
 type filterRule struct {
 	filter string // nftables or iptables
 	place  string // family, table and chain
@@ -141,10 +108,18 @@ func filterRules() ([]filterRule, error) {
 		if chain.ours(unix.NFTA_CHAIN_TABLE) {
 			continue
 		}
-		policy := chain.attributes[unix.NFTA_CHAIN_POLICY]
-		if len(policy) == 4 && binary.BigEndian.Uint32(policy) == nftDrop {
-			place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
+		place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
+		if chain.attributes.number(unix.NFTA_CHAIN_POLICY) == nftDrop {
 			found = append(found, filterRule{"nftables", place, []string{"drop by default"}})
+		}
+		at, err := readAttributes(chain.attributes[unix.NFTA_CHAIN_HOOK])
+		if err != nil {
+			return nil, err
+		}
+		hook := describeHook(chain.attributes.text(unix.NFTA_CHAIN_TYPE), at.number(unix.NFTA_HOOK_HOOKNUM),
+			at.number(unix.NFTA_HOOK_PRIORITY))
+		if wanted, is := redirectHooks[place]; is && hook != wanted {
+			found = append(found, filterRule{"nftables", place, []string{hook}})
 		}
 	}
 	rules, err := askNftables(nftGetRule, nftNewRule)

@@ -649,7 +649,7 @@ func describeChain(name, kind string, hook, priority, policy int) string {
 	if kind == "" {
 		return "nftables chain " + name
 	}
-	return fmt.Sprintf("nftables chain %s for %s at hook %d, priority %d, policy %d", name, kind, hook, priority, policy)
+	return fmt.Sprintf("nftables chain %s %s, policy %d", name, describeHook(kind, hook, priority), policy)
 }
 
 // describeLimit describes the next rule of a chain. Its place is part of it: the order of rules decides.
