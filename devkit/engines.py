@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devkit import inheritance
+from devkit import inheritance, moby_engine
 from devkit.floor import Lock
 from devkit.starting import StartError, get, pings, wait_for
 
@@ -48,12 +48,16 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of engine: its lowest version, the Debian suite that contains it, its additions to daemon.json."""
+    """A kind of engine: its lowest version, the Debian suite that contains it, its additions to daemon.json.
+
+    A built one is compiled (`moby_engine`), and has only the programs around it from the suite.
+    """
 
     name: str
     version: str = "0"
     suite: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    built: bool = False
 
 
 OTHER_RUNTIME = "runc-by-another-name"
@@ -62,6 +66,9 @@ OTHER_RUNTIME = "runc-by-another-name"
 # Both are set, because the default depends on the version.
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
+# The store is not set: it is containerd's, or the classic one where an earlier engine has kept its images.
+# Clients have to be as new as the first releases demanded by default.
+_NEWEST = {"min-api-version": "1.44"}
 
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 """What every engine sets for its host, unless it is told not to."""
@@ -72,6 +79,8 @@ MATRIX = (
     Kind("26.1.5", "26.1.5", "trixie", _CLASSIC_STORE),
     Kind("28.5.2", "28.5.2", "sid", _CLASSIC_STORE),
     Kind("28.5.2-containerd", "28.5.2", "sid", _CONTAINERD_STORE),
+    Kind("29", moby_engine.VERSION, "sid", {**_NEWEST, "firewall-backend": "iptables"}, built=True),
+    Kind("29-nftables", moby_engine.VERSION, "sid", {**_NEWEST, "firewall-backend": "nftables"}, built=True),
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 
@@ -377,11 +386,11 @@ def available(kind: str = "installed") -> str | None:
         return "private engines need Linux"
     if os.geteuid() != 0:
         return "private engines need root"
-    suite = _suite(_kind(kind))
-    tools = ["ip", "nsenter", "unshare", *(["dockerd", "iptables"] if suite is None else [])]
+    root = _root(_kind(kind))
+    tools = ["ip", "nsenter", "unshare", *(["dockerd", "iptables"] if root is None else [])]
     if missing := [tool for tool in tools if not shutil.which(tool, path=PATH)]:
         return f"not installed: {', '.join(missing)}"
-    if suite is not None and not (ENGINE_ROOTS / suite).exists():
+    if root is not None and not root.exists():
         return f"the {kind} engine is not prepared: python -m devkit.engines roots"
     try:
         _run(["unshare", "--mount", "--net", "--pid", "--fork", "true"])
@@ -392,16 +401,21 @@ def available(kind: str = "installed") -> str | None:
 
 def _prepare(kind: Kind) -> Path:
     """Install or build what the kind needs, and return the root folder that contains its dockerd."""
-    suite = _suite(kind)
-    if suite is not None:
-        return engine_root(suite)
-    install_engine()
-    return Path("/")
+    root = _root(kind)
+    if root is None:
+        install_engine()
+        return Path("/")
+    if not root.exists():
+        with Lock(root.with_name(f"{root.name}.lock")):  # another process may be at it
+            _build_root(kind, root)
+    return root
 
 
-def _suite(kind: Kind) -> str | None:
-    """Return the suite whose root folder the kind needs, or None if the installed engine is of this kind."""
-    return None if kind.version == _installed_version() else kind.suite
+def _root(kind: Kind) -> Path | None:
+    """Return the root folder that the kind needs, or None if the installed engine is of this kind."""
+    if kind.built:
+        return ENGINE_ROOTS / moby_engine.root_name()
+    return None if kind.suite is None or kind.version == _installed_version() else ENGINE_ROOTS / kind.suite
 
 
 @functools.cache
@@ -433,24 +447,18 @@ def install_client() -> None:
     install({"docker": "docker-cli"})
 
 
-def engine_root(suite: str) -> Path:
-    """Return a root folder with the engine of a Debian suite. The first use builds it in about half a minute."""
-    root = ENGINE_ROOTS / suite
-    if not root.exists():
-        with Lock(ENGINE_ROOTS / f"{suite}.lock"):  # another process may be at it
-            _build_root(suite, root)
-    return root
-
-
-def _build_root(suite: str, root: Path) -> None:
-    if root.exists():
+def _build_root(kind: Kind, root: Path) -> None:
+    """Build a root folder, unless it exists: in half a minute from a Debian suite, in minutes from sources."""
+    if root.exists() or kind.suite is None:
         return
     install({"ip": "iproute2"})
-    _say(f"building the {suite} engine in {root}")
+    _say(f"building the {kind.name} engine in {root}")
     # Only a complete folder gets its final name.
-    with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=ENGINE_ROOTS) as building:
-        made = Path(building, suite)
-        bootstrap(suite, made, ["docker.io", "iptables"])
+    with tempfile.TemporaryDirectory(prefix=f"{root.name}-", dir=ENGINE_ROOTS) as building:
+        made = Path(building, root.name)
+        bootstrap(kind.suite, made, ["docker.io", "iptables", *(moby_engine.PACKAGES if kind.built else ())])
+        if kind.built:
+            moby_engine.put_engine(made)
         made.rename(root)
 
 

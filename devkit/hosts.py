@@ -110,6 +110,8 @@ HOSTS = (
     Host("26", "26.1.5"),
     Host("28", "28.5.2"),
     Host("28-containerd", "28.5.2-containerd"),
+    Host("29", "29", tested=True),
+    Host("29-nftables", "29-nftables"),
     # the kernel's settings
     Host("cis", sysctls=_CIS, tested=True),
     Host("cis-opposite", sysctls=_OPPOSITE, tested=True),
@@ -124,12 +126,14 @@ HOSTS = (
         "28.5.2",
         settings={**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}},
     ),
+    Host("hostile-on-29", "29-nftables", settings=HOSTILE),
     Host("gpu", settings={"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "runc"}}}),
     Host("init", settings={"init": True}),
     *(Host(f"log-{driver}", settings={"log-driver": driver}) for driver in ("local", "none", "syslog")),
     Host("no-masquerading", settings={"ip-masq": False}, routed=True),
     Host("pools", settings={"default-address-pools": [{"base": "10.99.0.0/16", "size": 24}]}),
     Host("user-namespaces", "28.5.2", settings={"userns-remap": "default"}),
+    Host("user-namespaces-on-29", "29", settings={"userns-remap": "default"}),
     Host("vfs", settings={"storage-driver": "vfs"}),
     Host("live-restore", settings={"live-restore": True}),
     Host(

@@ -14,6 +14,13 @@ _WAY_OUT = "set -- $(ip route show default); gateway=$3 interface=$5; "
 _DIVERT = "OUTPUT -p tcp --dport 443 -j DNAT --to-destination 203.0.113.66"
 _DROP = "INPUT -p tcp --dport 443 -j DROP"
 
+REDIRECT_REMOVED = """
+if nft list table ip docker-dns; then nft flush table ip docker-dns
+else for filter in nft legacy; do iptables-$filter -t nat -F; done
+fi
+"""
+"""The script that removes the engine's redirect of DNS to its resolver, whichever firewall backend it has."""
+
 
 NETWORK_NAMESPACE = (
     _inside(
@@ -62,7 +69,7 @@ NETWORK_NAMESPACE = (
     _inside(
         ENVOY,
         "the engine's packet filter rules for its resolver are removed in envoy",
-        "for filter in nft legacy; do iptables-$filter -t nat -F; done",
+        REDIRECT_REMOVED,
     ),
     _inside(ENVOY, "the default route is removed from envoy's main routing table", "ip route del default"),
     _inside(

@@ -1,4 +1,4 @@
-"""Images by digest from a real registry, on every kind of engine, because their error texts differ."""
+"""Images by digest from a real registry, on every kind of engine whose error texts differ."""
 
 import json
 import os
@@ -18,10 +18,12 @@ from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
-from devkit.engines import KINDS, PrivateEngine, install_client, private_engine
+from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.registry import PASSWORD, USER, Registry, faulty, registry
+
+KINDS = ("20.10.24", "28.5.2", "28.5.2-containerd", "29")
 
 NOWHERE = "sha256:" + "0" * 64
 LAYER_BYTES = 4 << 20

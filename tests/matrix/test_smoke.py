@@ -1,4 +1,4 @@
-"""The main actions of a user, on every kind of supported engine.
+"""The main actions of a user, on every supported series of engines, both image stores and both firewall backends.
 
 Each kind has one private engine with one stack, which every test leaves current.
 """
@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from devkit.engines import KINDS, PrivateEngine, install_client, private_engine
+from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
+from devkit.tampering.inside_network import REDIRECT_REMOVED
+from devkit.tools import run_inside
 from devkit.waiting import until
 from devkit.witness import Witnesses
 from devkit.world import NAMESERVER, WORLD, World, world_around
+
+KINDS = ("20.10.24", "26.1.5", "28.5.2", "29-nftables")
 
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "pub.test"},
@@ -277,6 +281,16 @@ def test_restarts_need_nobody(site: Site, siblings: tuple[str, ...]) -> None:
     until(site.serves, BACK_SECONDS)
     until(site.firewall.current, BACK_SECONDS)
     assert site.idle()
+
+
+def test_the_engines_redirect(site: Site) -> None:
+    """Without the engine's redirect of DNS to its resolver, a stack has drifted; a restart brings it back."""
+    envoy = site.firewall.container("envoy")
+    run_inside(site.docker, envoy, REDIRECT_REMOVED)
+    assert site.firewall.drift().findings == {("envoy", "live", "network", "tamper", "replace")}
+    site.docker.restart(envoy, timeout=5)
+    until(site.firewall.current, BACK_SECONDS)
+    until(site.serves, BACK_SECONDS)
 
 
 def test_engine_restart_needs_nobody(site: Site) -> None:
