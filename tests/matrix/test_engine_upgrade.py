@@ -1,41 +1,78 @@
-"""After an upgrade of the engine, the stack recovers by itself and has not drifted."""
+"""After an upgrade of the engine, the stack recovers by itself, has not drifted, and serves its agents."""
 
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from devkit.engines import private_engine
+import pytest
+from docker import APIClient
+
+from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
+from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-VERSIONS = ("20.10.24", "26.1.5", "28.5.2")
+UPGRADES = (("20.10.24", "28.5.2", "29"), ("26.1.5", "28.5.2", "29-nftables"))
+"""Engines that follow each other. The last one keeps the image store, and may have another firewall backend."""
 
 
-def test_an_upgraded_engine_makes_no_drift(
-    needs_engine: Callable[..., None],
-    tmp_path: Path,
-) -> None:
-    """A newer engine describes the same containers differently, but that is not drift."""
-    for version in VERSIONS:
-        needs_engine(version)
-    folder, kept = Path("/var/tmp") / f"engine-{tmp_path.name[-20:]}", tmp_path / "kept"  # noqa: S108 - sockets need it short
-    made: dict[str, str] = {}
-    for version in VERSIONS:
-        data = kept if made else None
-        with private_engine(version, folder=folder, data=data) as engine, closing(client(engine.host)) as docker:
-            firewall = Firewall(engine.host, "upgraded", tmp_path)
-            names = [firewall.container(sibling) for sibling in ("envoy", "coredns")]
-            if not made:
-                firewall.write("a.test")
-                firewall.run()
-                made = {name: docker.inspect_container(name)["Id"] for name in names}
-            assert until(lambda: _clean(firewall)).findings == set(), version  # noqa: B023 - asked at once
-            assert firewall.run().json["changed"] is False
-            assert {name: docker.inspect_container(name)["Id"] for name in names} == made, version
+@dataclass
+class Machine:
+    """A machine whose engine is upgraded: its containers' data outlives the engines."""
+
+    folder: Path
+    kept: Path
+
+    @contextmanager
+    def engine(self, kind: str) -> Iterator[PrivateEngine]:
+        """Run an engine of a kind with the data that the one before has left."""
+        data = self.kept if self.kept.exists() else None
+        with private_engine(kind, folder=self.folder, data=data) as engine:
+            yield engine
             engine.stop()
-            shutil.move(engine.folder / "data", kept)
+            shutil.move(engine.folder / "data", self.kept)
+
+
+@pytest.mark.parametrize("kinds", UPGRADES, ids=" to ".join)
+def test_an_upgraded_engine_makes_no_drift(
+    kinds: tuple[str, ...], needs_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    """A newer engine describes the same containers differently, but that is not drift, and agents are served."""
+    for kind in kinds:
+        needs_engine(kind)
+    machine = Machine(Path("/var/tmp") / f"engine-{tmp_path.name[-20:]}", tmp_path / "kept")  # noqa: S108 - sockets need it short
+    made: dict[str, str] = {}
+    agent = ""
+    for kind in kinds:
+        with machine.engine(kind) as engine, closing(client(engine.host)) as docker:
+            firewall = Firewall(engine.host, "upgraded", tmp_path)
+            if not made:
+                firewall.write({"dst": "a.test", "allow_private": True})
+                firewall.run()
+                made, agent = _identities(docker, firewall), _peers(docker, firewall)
+            assert until(lambda: _clean(firewall)).findings == set(), kind  # noqa: B023 - asked at once
+            assert firewall.run().json["changed"] is False
+            assert _identities(docker, firewall) == made, kind
+            asking = Peer(docker, agent, "agent")
+            assert until(lambda: asking.get("https://a.test/", "--timeout", "2s").ok), kind  # noqa: B023 - asked at once
+            assert asking.get("https://denied.test/").kind == "dns-nxdomain", kind
+
+
+def _identities(docker: APIClient, firewall: Firewall) -> dict[str, str]:
+    names = [firewall.container(sibling) for sibling in ("envoy", "coredns")]
+    return {name: str(docker.inspect_container(name)["Id"]) for name in names}
+
+
+def _peers(docker: APIClient, firewall: Firewall) -> str:
+    """Start an origin and an agent that return with each engine, and return the agent's container."""
+    peers = Peers(docker)
+    started = [firewall.origin(peers, ["a.test"]), firewall.agent(peers)]
+    for each in started:
+        docker.update_container(each.container, restart_policy={"Name": "always"})
+    return started[-1].container
 
 
 def _clean(firewall: Firewall) -> Outcome | None:
