@@ -33,7 +33,7 @@ from clawker_fw.reconcile.desired import (
 )
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.exposure import engine_ways, exposures
-from clawker_fw.reconcile.lock import Holder, at_work
+from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation, completed
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.stack import telemetry
@@ -164,9 +164,13 @@ def _provided(blueprint: Blueprint, observed: Observed) -> Provision:
 
 
 def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
-    """Return the plan that closes the difference found by a comparison."""
+    """Return the plan that closes the difference found by a comparison.
+
+    Images that nobody uses are left for a later run while one of another project is at work, which may need them.
+    """
     from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` and `status` make no plan
 
+    options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
 
 

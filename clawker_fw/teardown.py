@@ -3,7 +3,7 @@
 from clawker_fw.convergence import RunContext
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.reconcile.apply import ApplyContext, apply
-from clawker_fw.reconcile.lock import Lock, remove_abandoned
+from clawker_fw.reconcile.lock import Lock, others_at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown, unused_references, without_images
 from clawker_fw.stack import images
@@ -21,6 +21,7 @@ def take_down(
 ) -> tuple[str, ...]:
     """Remove a stack's containers, volumes and networks; with `everything`, our unused images as well.
 
+    While a run of another project is at work, which may need them, these are left.
     Return the references of our unused images that are left.
 
     Raises:
@@ -35,7 +36,8 @@ def take_down(
             steps = teardown(observe(engine, project, ()), detach=detach)
             apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping, lock.require_held))
     observed = observe(engine, project, ())
-    if everything and observed.lock is None and not (steps := without_images(observed)).empty:
+    free = observed.lock is None and not others_at_work(observed)
+    if everything and free and not (steps := without_images(observed)).empty:
         apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping))
         observed = observe(engine, project, ())
     return unused_references(observed)

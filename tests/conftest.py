@@ -41,8 +41,8 @@ SHARERS = 24
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Assign tests that share a fixture to one worker, in order. The others run on any worker.
 
-    On an engine that existed before the tests, there can only be one worker, because every `run` removes unused
-    images, including those of other workers.
+    On an engine that existed before the tests, there can only be one worker: some tests look at all that it has,
+    and two runs that begin at the same time would choose the same free subnets.
     """
     wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
     one_engine = wanted and reachable() is not None

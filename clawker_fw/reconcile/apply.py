@@ -24,6 +24,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -218,7 +219,8 @@ class _Performer:
             case Detach():
                 engine.disconnect(step.network, step.container)
             case Create():
-                self._made[step.spec.name] = engine.create_container(step.spec)
+                own = (each for each in self._built.values() if each.reference == step.spec.image)
+                self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
                 engine.start(self._made[step.spec.name])
             case Verify():
                 self._verify(step)

@@ -38,6 +38,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
+from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public
@@ -80,6 +81,15 @@ def at_work(lock: ContainerSummary | None) -> Holder | None:
         return None
     host, user, process, since, command = (lock.labels.get(label, "?") for label in labels.LOCK)
     return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
+
+
+def others_at_work(observed: Observed) -> bool:
+    """Whether runs of other projects are at work, which may be about to use what nobody uses yet."""
+    return any(
+        each.name == lock_name(project) and labels.is_ours(each.labels, project, *labels.LOCK) and at_work(each)
+        for each in observed.listing
+        if (project := labels.project_of(each.labels))
+    )
 
 
 def abandoned(lock: ContainerSummary) -> bool:
@@ -203,7 +213,7 @@ class Lock:
                     hint="Nothing has been changed.",
                 )
             try:
-                return self._engine.create_container(spec)
+                return create_from(self._engine, spec, self._image)
             except ConflictError:
                 self.waited = True
                 held = self._engine.container(spec.name)

@@ -362,7 +362,8 @@ class _Planner:
             return []
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
-        images = unused_images(self._observed, self._desired, retired)
+        sparing = not self._converge_options.unused_images
+        images = () if sparing else unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
             *(RemoveImage(name) for name in names),

@@ -265,6 +265,8 @@ class ConvergeOptions:
     """Close only findings with these actions, and none of a sibling that was also tampered with in other ways."""
     adopt: bool = False
     """Take over a stack that was made from another settings file."""
+    unused_images: bool = True
+    """Remove our images that no container uses."""
 
     @property
     def everything(self) -> bool:
