@@ -21,13 +21,14 @@ from devkit.world import NAMESERVER
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host: the kind of its engine, additions to daemon.json, sysctls of its network, and what is run there.
+    """One host: what is special, the kind of its engine, additions to daemon.json, and sysctls of its network.
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
     host whose networks the world can answer without masquerading. `tested` ones are part of `./dev test`.
     """
 
     name: str
+    words: str
     kind: str = "installed"
     settings: Mapping[str, object] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -106,60 +107,86 @@ HOSTILE = {
 """Every option of daemon.json with which an engine adds something to the containers that others create."""
 
 HOSTS = (
-    Host("plain"),
-    Host("26", "26.1.5"),
-    Host("28", "28.5.2"),
-    Host("28-containerd", "28.5.2-containerd"),
-    Host("29", "29", tested=True),
-    Host("29-nftables", "29-nftables"),
+    Host("plain", "Nothing is changed."),
+    Host("26", "Docker 26.", "26.1.5"),
+    Host("28", "Docker 28.", "28.5.2"),
+    Host("28-containerd", "Docker 28 with containerd's image store.", "28.5.2-containerd"),
+    Host("29", "Docker 29.", "29", tested=True),
+    Host("29-nftables", "Docker 29 with its nftables backend.", "29-nftables"),
     # the kernel's settings
-    Host("cis", sysctls=_CIS, tested=True),
-    Host("cis-opposite", sysctls=_OPPOSITE, tested=True),
-    Host("cis-on-28", "28.5.2", sysctls=_CIS),
-    Host("arp-strict", sysctls=_both({"arp_ignore": 2, "arp_announce": 2, "arp_filter": 1})),
-    Host("arp-quiet", sysctls=_both({"drop_gratuitous_arp": 1})),
-    Host("loose-sources", sysctls=_both({"rp_filter": 2, "src_valid_mark": 1})),
+    Host("cis", "Sysctls that the CIS benchmarks ask for.", sysctls=_CIS, tested=True),
+    Host("cis-opposite", "Their opposite: whatever can be accepted is.", sysctls=_OPPOSITE, tested=True),
+    Host("cis-on-28", "Sysctls that the CIS benchmarks ask for, on Docker 28.", "28.5.2", sysctls=_CIS),
+    Host(
+        "arp-strict",
+        "`arp_ignore=2`, `arp_announce=2`, `arp_filter=1`.",
+        sysctls=_both({"arp_ignore": 2, "arp_announce": 2, "arp_filter": 1}),
+    ),
+    Host("arp-quiet", "`drop_gratuitous_arp=1`.", sysctls=_both({"drop_gratuitous_arp": 1}), tested=True),
+    Host("loose-sources", "`rp_filter=2`, as VPNs set it.", sysctls=_both({"rp_filter": 2, "src_valid_mark": 1})),
     # the engine's settings
-    Host("hostile", settings=HOSTILE),
+    Host("hostile", "A `daemon.json` with every option that adds something to containers.", settings=HOSTILE),
     Host(
         "hostile-on-28",
+        "The same on Docker 28, with `default-network-opts`.",
         "28.5.2",
         settings={**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}},
     ),
-    Host("hostile-on-29", "29-nftables", settings=HOSTILE),
-    Host("gpu", settings={"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "runc"}}}),
-    Host("init", settings={"init": True}),
-    *(Host(f"log-{driver}", settings={"log-driver": driver}) for driver in ("local", "none", "syslog")),
-    Host("no-masquerading", settings={"ip-masq": False}, routed=True),
-    Host("pools", settings={"default-address-pools": [{"base": "10.99.0.0/16", "size": 24}]}),
-    Host("user-namespaces", "28.5.2", settings={"userns-remap": "default"}),
-    Host("user-namespaces-on-29", "29", settings={"userns-remap": "default"}),
-    Host("vfs", settings={"storage-driver": "vfs"}),
-    Host("live-restore", settings={"live-restore": True}),
+    Host("hostile-on-29", "The same on Docker 29.", "29-nftables", settings=HOSTILE),
+    Host(
+        "gpu",
+        "The default runtime is called `nvidia`.",
+        settings={"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "runc"}}},
+    ),
+    Host("init", "`init: true`.", settings={"init": True}),
+    *(
+        Host(f"log-{driver}", f"The log driver `{driver}`.", settings={"log-driver": driver})
+        for driver in ("local", "none")
+    ),
+    Host(
+        "log-syslog",
+        "The log driver `syslog`.",
+        settings={"log-driver": "syslog", "log-opts": {"syslog-address": "udp://127.0.0.1:514"}},
+    ),
+    Host("no-masquerading", "`ip-masq: false`, and routes back.", settings={"ip-masq": False}, routed=True),
+    Host(
+        "pools",
+        "Address pools of its own.",
+        settings={"default-address-pools": [{"base": "10.99.0.0/16", "size": 24}]},
+    ),
+    Host("user-namespaces", "`userns-remap`.", "28.5.2", settings={"userns-remap": "default"}),
+    Host("user-namespaces-on-29", "`userns-remap` on Docker 29.", "29", settings={"userns-remap": "default"}),
+    Host("vfs", "The storage driver `vfs`.", settings={"storage-driver": "vfs"}),
+    Host("live-restore", "`live-restore: true`.", settings={"live-restore": True}),
     Host(
         "ipv6",
+        "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
     ),
     # packet filters
     Host(
         "closed-input",
+        "The host accepts nothing from its containers.",
         before=(
             "iptables -P INPUT DROP",
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "iptables -A INPUT -i lo -j ACCEPT",
         ),
     ),
-    Host("closed-forward", before=("iptables -P FORWARD DROP",)),
+    Host("closed-forward", "The policy of FORWARD is DROP.", before=("iptables -P FORWARD DROP",)),
     # no way out
     Host(
         "forwarding-off",
+        "The host does not forward (`ip-forward: false`).",
         settings={"ip-forward": False},
         sysctls={"net.ipv4.ip_forward": "0"},
         way_out=False,
     ),
-    Host("no-iptables", settings={"iptables": False}, way_out=False),
-    Host("closed-docker-user", after=("iptables -I DOCKER-USER -j DROP",), way_out=False),
+    Host("no-iptables", "`iptables: false`.", settings={"iptables": False}, way_out=False),
+    Host(
+        "closed-docker-user", "DOCKER-USER drops all.", after=("iptables -I DOCKER-USER -j DROP",), way_out=False
+    ),
 )
 
 
@@ -230,7 +257,7 @@ def main() -> int:
         try:
             try_host(host)
             outcome = "works"
-        except (AssertionError, EngineError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - the next host is tried all the same
             outcome = f"FAILED: {error}"
             failed += 1
         print(f"{host.name:<20} {time.monotonic() - began:5.0f} s  {outcome}", flush=True)

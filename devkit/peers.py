@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
-from docker.types import EndpointConfig, HostConfig, NetworkingConfig
+from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
 from clawker_fw.engine.outputs import exit_code, outputs
 from clawker_fw.stack.digests import Digests
@@ -191,6 +191,9 @@ class Peers:
                 cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
                 volumes_from=[volumes_from] if volumes_from else None,
+                log_config=LogConfig(
+                    type=LogConfig.types.JSON
+                ),  # what it says is read, whatever the engine's default
             ),
             networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
             use_config_proxy=False,

@@ -28,6 +28,7 @@ from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
+from devkit.hosts import HOSTS
 from devkit.tampering import TAMPERINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -437,7 +438,7 @@ def _presence_table() -> str:
 
 # --- pages with generated tables ------------------------------------------------------------------------------
 
-ENFORCEMENT, TELEMETRY = Path("..", "enforcement.md"), Path("..", "telemetry.md")
+ENFORCEMENT, TELEMETRY, ENGINES = (Path("..", name) for name in ("enforcement.md", "telemetry.md", "engines.md"))
 
 
 def enforcement_page() -> str:
@@ -449,6 +450,17 @@ def telemetry_page() -> str:
     """Return the page on telemetry, which is written by hand, with its tables."""
     tables = {"attributes": _attributes_table, "resource": _resource_table, "agents": _presence_table}
     return _with_tables(TELEMETRY, tables)
+
+
+def engines_page() -> str:
+    """Return the page on engines and their hosts, which is written by hand, with its tables."""
+    return _with_tables(ENGINES, {"hosts": _hosts_table})
+
+
+def _hosts_table() -> str:
+    """Return the table of the hosts on which the main job is tried."""
+    rows = [(f"`{each.name}`", each.words, "yes" if each.tested else "") for each in HOSTS if each.way_out]
+    return _table(["host", "what is special", "with every test run"], rows)
 
 
 def _with_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:
@@ -470,6 +482,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "attacks.md": attacks_page,
     str(ENFORCEMENT): enforcement_page,
     str(TELEMETRY): telemetry_page,
+    str(ENGINES): engines_page,
 }
 
 

@@ -123,6 +123,8 @@ class Lock:
         self._container = ""
         self.waited = False
         """Whether another run held the lock at first."""
+        self._unanswered = False
+        """Whether the last renewal failed: a series of failures is reported once."""
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -193,8 +195,11 @@ class Lock:
         try:
             self._engine.put_files(self._container, {_LEASE: public(lease)})
         except EngineError as error:
-            if not self._ended.is_set():
+            if not (self._unanswered or self._ended.is_set()):
                 LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
+            self._unanswered = True
+        else:
+            self._unanswered = False
 
     def _acquire(self, silence: float) -> str:
         spec = ContainerSpec(
