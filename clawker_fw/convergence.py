@@ -78,6 +78,7 @@ def converge(
         if seen.diff.verdict is Verdict.CURRENT:
             attempts.keep(engine, seen.observed, None)
             origins.keep(engine, seen.observed, blueprint.origin)
+        remove_abandoned(engine, seen.observed)
     return seen
 
 

@@ -56,6 +56,9 @@ def denials(
     as_rules: Annotated[
         bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
     ] = False,
+    trials: Annotated[
+        bool, typer.Option("--conformance", help="Also what `clawker-fw conformance` has tried.")
+    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents were refused, why, and the command that would allow it.
@@ -83,7 +86,7 @@ def denials(
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
-    wanted = Selection(agent, frozenset(reason or ()), top)
+    wanted = Selection(agent, frozenset(reason or ()), top, trials)
     adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
@@ -159,7 +162,7 @@ def _follow(
     import json
 
     from clawker_fw.denials import reading
-    from clawker_fw.denials.answer import Denial
+    from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Following
     from clawker_fw.errors import RefusedError
     from clawker_fw.report import denials as report
@@ -175,11 +178,11 @@ def _follow(
                 known.add(address)
                 looked = time.monotonic()
             name = telling.names.of(address, counted.last)
-            if not wanted.takes(counted, name):
+            if wanted.leaves_out(address, telling.names) or not wanted.takes(counted, name):
                 continue
-            denial = Denial(counted, name, telling.adviser.advise(counted))
+            told = denial(counted, name, telling.names, telling.adviser)
             if telling.format_ is Format.JSON:
-                terminal.answer(json.dumps(report.denial_document(denial)))
+                terminal.answer(json.dumps(report.denial_document(told)))
             else:
-                for line in report.denial_lines(denial):
+                for line in report.denial_lines(told):
                     console.print(line)

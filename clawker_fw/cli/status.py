@@ -100,14 +100,17 @@ def _proxy_variables() -> tuple[str, ...]:
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted], Sequence[Advice]]":
-    """Return what was refused in the last hour, the latest last, and a warning if that can't be read."""
+    """Return what was refused to agents in the last hour, the latest last, and a warning if that can't be read."""
     from clawker_fw.denials import reading
     from clawker_fw.reconcile.advice import Advice
+    from clawker_fw.stack.container import trial_name
 
     try:
         found = reading.sources(engine, project)
         begin = engine.clock() - _RECENT_SECONDS  # the records have the engine's times
-        return reading.Reading(engine, found, begin).refusals().counted, ()
+        counted = reading.Reading(engine, found, begin).refusals().counted
+        trial = trial_name(project)
+        return [each for each in counted if found.own.get(each.refusal.agent) != trial], ()
     except RefusedError:  # there is no sibling
         return (), ()
     except EngineError as error:

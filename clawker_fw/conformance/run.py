@@ -3,16 +3,17 @@
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clawker_fw.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.errors import EngineError, RefusedError, after
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import addressing
+from clawker_fw.reconcile.lock import holder
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import ATTEMPTS, HELPER
+from clawker_fw.stack.container import ATTEMPTS, HELPER, trial_name
 from clawker_fw.stack.files import public
 
 _WITHIN = 60.0
@@ -73,37 +74,41 @@ def place(seen: Comparison) -> Place:
 
 def _outcomes(engine: EngineWriter, seen: Comparison, shape: Shape, tried: tuple[Attempt, ...]) -> dict[str, str]:
     """Return what each attempt ended with, by its id."""
-    project = seen.desired.project
+    project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
     told = json.dumps([each.instruction() for each in tried]).encode()
     spec = ContainerSpec(
-        name=f"{project}-conformance",
+        name=trial_name(project),
         image=seen.observed.siblings[Sibling.COREDNS].container.image,
-        labels=labels.ownership_labels(project),
-        shape=shape,
+        labels={**labels.ownership_labels(project), **holder()},
+        shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
         files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
     )
-    _remove_former(engine, spec)
+    _remove_former(engine, spec.name, project)
     container = engine.create_container(spec)
     try:
         engine.start(container)
-        return _answers(engine, container)
-    finally:
-        engine.remove(container)
+        answers = _answers(engine, container)
+    except BaseException as error:
+        with after(error, "the container of the attempts was not removed either"):
+            engine.remove(container)
+        raise
+    engine.remove(container)
+    return answers
 
 
-def _remove_former(engine: EngineWriter, spec: ContainerSpec) -> None:
+def _remove_former(engine: EngineWriter, name: str, project: str) -> None:
     """Remove the container of an earlier trial that was killed.
 
     Raises:
         RefusedError: when the container is not ours.
     """
-    former = engine.container(spec.name)
+    former = engine.container(name)
     if former is None:
         return
-    if former.labels != spec.labels:
+    if not labels.is_ours(former.labels, project):
         raise RefusedError(
             "foreign-container",
-            f"The container {spec.name} exists, but clawker-fw did not create it.",
+            f"The container {name} exists, but clawker-fw did not create it.",
             hint="Rename or remove that container.",
         )
     engine.remove(former.id)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import platformdirs
 
 from clawker_fw.model import Sibling
+from clawker_fw.stack.container import trial_name
 from clawker_fw.stack.topology import Addressing
 
 _MOST_REMEMBERED = 1_000
@@ -46,10 +47,11 @@ class _Seen:
 
 
 def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
-    """Return the names of siblings by the addresses from which they ask, on the agent network with these subnets.
+    """Return the names of ours by the addresses from which they ask, on the agent network with these subnets.
 
-    The engine gives these addresses to nobody else, and a replacement has the same. A name is looked up from the
-    service address, which CoreDNS asks as agents do.
+    They are the siblings, and the container in which `conformance` tries what no agent should. The engine gives
+    these addresses to nobody else, and a replacement has the same. A name is looked up from the service address,
+    which CoreDNS asks as agents do.
     """
     names: dict[str, str] = {}
     for addressing in (Addressing(each, each) for each in subnets):
@@ -57,6 +59,7 @@ def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
             names[str(addressing.envoy(slot))] = f"{project}-{Sibling.ENVOY}"
             names[str(addressing.coredns(slot))] = f"{project}-{Sibling.COREDNS}"
         names[str(addressing.service)] = f"{project}-{Sibling.COREDNS}"
+        names[str(addressing.trial)] = trial_name(project)
     return names
 
 
@@ -77,6 +80,7 @@ class AgentNames:
     def __init__(self, engine: str, project: str, own: Mapping[str, str] | None = None) -> None:
         """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names."""
         self._own = own or {}
+        self._trial = trial_name(project)
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
         self._having = _by_address(self._seen)
@@ -86,6 +90,10 @@ class AgentNames:
     def is_own(self, address: str) -> bool:
         """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
         return address in self._own
+
+    def is_trial(self, address: str) -> bool:
+        """Whether an address is that from which `conformance` tries."""
+        return self._own.get(address) == self._trial
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Remember the agents that have addresses now."""

@@ -2,17 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clawker_fw.denials.advice import Advice, Adviser
 from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.denials.tally import UNKNOWN_AGENT
+from clawker_fw.rules.explanation import Remedy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 
 _SUGGESTED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons for which a rule is suggested. What a rule denies was meant to be denied."""
+
+
+_OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,15 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for: refusals of an agent, by its name or address, for some reasons, and at most how many."""
+    """What was asked for: refusals of an agent, by its name or address, for some reasons, and at most how many.
+
+    What `conformance` has tried is taken only with `trials`, or if it is the agent that was asked for.
+    """
 
     agent: str = ""
     reasons: frozenset[Reason] = frozenset()
     top: int | None = None
+    trials: bool = False
 
     def takes(self, counted: Counted, name: str) -> bool:
         """Whether a refusal was asked for. `name` is the agent's."""
@@ -40,6 +48,10 @@ class Selection:
             not self.reasons or refusal.reason in self.reasons
         )
 
+    def leaves_out(self, address: str, agents: AgentNames) -> bool:
+        """Whether what was refused to an address is left out, because `conformance` has tried it."""
+        return agents.is_trial(address) and not (self.trials or self.agent)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -47,7 +59,7 @@ class Answer:
 
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
     `suppressed` how many were never written down, by the agent. `unattributed` were not either, and nobody knows
-    whose they are.
+    whose they are. `tried` is how often something was refused to `conformance` that is left out.
     """
 
     denials: tuple[Denial, ...]
@@ -55,6 +67,7 @@ class Answer:
     more: int = 0
     suppressed: Mapping[str, int] = field(default_factory=dict)
     unattributed: int = 0
+    tried: int = 0
 
     def targets(self) -> Iterable[Target]:
         """Yield what agents wanted and rules could allow."""
@@ -68,7 +81,11 @@ class Answer:
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> Answer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
     names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
-    chosen = [(each, name) for each, name in names if wanted.takes(each, name)]
+    asked = [(each, name) for each, name in names if wanted.takes(each, name)]
+    without = {address for address in _addresses(refusals) if wanted.leaves_out(address, agents)}
+    chosen = [(each, name) for each, name in asked if each.refusal.agent not in without]
+    tried = sum(each.times for each, _ in asked if each.refusal.agent in without)
+    tried += sum(times for address, times in refusals.suppressed.items() if address in without)
     found = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
@@ -76,14 +93,26 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     latest = {each.refusal.agent: each.last for each in refusals.counted}  # what is suppressed has no time
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
-        if address != UNKNOWN_AGENT and wanted.agent in {"", address, name}:
+        if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
             suppressed[name or address] += times
     return Answer(
-        tuple(
-            Denial(each, name, adviser.advise(each), agents.is_own(each.refusal.agent)) for each, name in chosen
-        ),
+        tuple(denial(each, name, agents, adviser) for each, name in chosen),
         found - len(chosen),
         refusals.more,
         suppressed,
         0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
+        tried,
     )
+
+
+def _addresses(refusals: Refusals) -> set[str]:
+    return {*(each.refusal.agent for each in refusals.counted), *refusals.suppressed}
+
+
+def denial(counted: Counted, name: str, agents: AgentNames, adviser: Adviser) -> Denial:
+    """Return a refusal with advice. `name` is the agent's. What was refused to us is never to be allowed."""
+    own = agents.is_own(counted.refusal.agent)
+    advice = adviser.advise(counted)
+    if own:
+        advice = replace(advice, remedy=Remedy(_OURS), target=None)
+    return Denial(counted, name, advice, own)

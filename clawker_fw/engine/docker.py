@@ -35,7 +35,7 @@ from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, after
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
@@ -416,14 +416,16 @@ class DockerEngine:
                 networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub lacks the name
                 use_config_proxy=False,  # the client's proxy settings don't apply to siblings
             )["Id"]
-            try:
+        try:
+            with _translated(f"create container {spec.name}"):
                 for name, address in networks[1:]:
                     self._client.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
                     self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
-            except BaseException:
+        except BaseException as error:
+            with after(error, "it was not removed either"), _translated(f"remove container {spec.name}"):
                 self._client.remove_container(identity, v=True, force=True)
-                raise
+            raise
         return identity
 
     def start(self, container: str) -> None:

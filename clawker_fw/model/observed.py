@@ -288,8 +288,9 @@ class Observed:
     `images` maps each desired reference and each running image id to the engine's image. `subnets` are those of
     all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
-    without a container. `lock` is the lock's container, which exists during a run and after a killed one.
-    `listing` is every other container of the engine. `machine` is what the engine's machine has at this moment.
+    without a container. `lock` is the lock's container, which exists during a run and after a killed one, and
+    `trial` that of `conformance`. `listing` is every container of the engine but the lock's. `machine` is what the
+    engine's machine has at this moment.
     `agents` are the containers on the agent network that are not ours, and those that use the network of one, or
     of a sibling: `joined` has the ids of these, each with the id of the container whose network it is. `others`
     are all networks that are not ours.
@@ -305,6 +306,7 @@ class Observed:
     own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     orphans: tuple[str, ...] = ()
     lock: ContainerSummary | None = None
+    trial: ContainerSummary | None = None
     listing: tuple[ContainerSummary, ...] = ()
     machine: Machine = Machine()
     agents: tuple[ContainerView, ...] = ()

@@ -93,14 +93,15 @@ def others_at_work(observed: Observed) -> bool:
 
 
 def abandoned(lock: ContainerSummary) -> bool:
-    """Whether the lock's holder was a process on this machine that has ended."""
+    """Whether a lock's holder, or who tried for `conformance`, was a process on this machine that has ended."""
     return not _may_be_alive(lock)
 
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
-    """Remove the lock of a run that was killed before it could release it."""
-    if observed.lock and abandoned(observed.lock):
-        engine.remove(observed.lock.id)
+    """Remove the lock of a run, and the container of a `conformance`, that were killed before they could do it."""
+    for each in (observed.lock, observed.trial):
+        if each and abandoned(each):
+            engine.remove(each.id)
 
 
 class Lock:

@@ -28,7 +28,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile.namespaces import NetworkOwners
 from clawker_fw.stack import labels, policy
-from clawker_fw.stack.container import container_names, lock_name
+from clawker_fw.stack.container import container_names, lock_name, trial_name
 from clawker_fw.stack.topology import network_names
 
 _LOOKS = 3
@@ -144,6 +144,7 @@ def _read(
     reading_orphans = in_background(reader.orphans, project)
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
+    trial = next((each for each in listing if _is_trial(each, project)), None)
     running = [each for each in ours if each.status == "running"]
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
@@ -167,7 +168,7 @@ def _read(
             role: {
                 each.name: each.networks[network.name]
                 for each in listing
-                if each not in ours and each.attached and network.name in each.networks
+                if each not in ours and each is not trial and each.attached and network.name in each.networks
             }
             for role, network in our_networks.items()
         },
@@ -177,6 +178,7 @@ def _read(
         },
         orphans=reading_orphans.result(),
         lock=lock,
+        trial=trial,
         listing=listing,
         machine=reading_machine.result(),
         agents=tuple(
@@ -275,6 +277,10 @@ def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict
 
 def _is_lock(listed: ContainerSummary, project: str) -> bool:
     return listed.name == lock_name(project) and labels.is_ours(listed.labels, project, *labels.LOCK)
+
+
+def _is_trial(listed: ContainerSummary, project: str) -> bool:
+    return listed.name == trial_name(project) and labels.is_ours(listed.labels, project)
 
 
 def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str, *further: str) -> None:

@@ -24,7 +24,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
-from clawker_fw.reconcile.removal import unused_images
+from clawker_fw.reconcile.removal import trial_removed, unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     Claim,
@@ -414,7 +414,7 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
     images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
     old = (*observed.siblings.values(), *observed.leftovers)
     taken_away: tuple[tuple[Step | InTurn, ...], ...] = (
-        tuple(_remove(each) for each in old),
+        (*(_remove(each) for each in old), *trial_removed(observed)),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     return Plan(

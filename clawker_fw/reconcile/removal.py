@@ -27,14 +27,20 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
         )
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
-        tuple(
-            Remove(each.container.id, each.container.name)
-            for each in (*observed.siblings.values(), *observed.leftovers)
+        (
+            *(Remove(each.container.id, each.container.name) for each in observed.siblings.values()),
+            *(Remove(each.container.id, each.container.name) for each in observed.leftovers),
+            *trial_removed(observed),
         ),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
         tuple(RemoveVolume(volume) for volume in observed.orphans),
     )
     return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
+
+
+def trial_removed(observed: Observed) -> tuple[Remove, ...]:
+    """Return the step that removes the container of `conformance`, if there is one."""
+    return (Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
 
 
 def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:

@@ -37,6 +37,8 @@ def _notes(answer: Answer) -> Iterator[str]:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
     if not (answer.denials or answer.left_out or answer.more or answer.suppressed or answer.unattributed):
         yield "Nothing was refused."
+    if answer.tried:
+        yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
 
 
 def denial_lines(denial: Denial) -> Iterator[Text]:
@@ -78,6 +80,7 @@ def denials_document(answer: Answer) -> dict[str, Any]:
         "more": answer.more,
         "suppressed": dict(answer.suppressed),
         "unattributed": answer.unattributed,
+        "tried": answer.tried,
     }
 
 

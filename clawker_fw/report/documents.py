@@ -22,7 +22,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.lock import Holder
+from clawker_fw.reconcile.lock import Holder, abandoned
 from clawker_fw.reconcile.removal import unused_images
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import (
@@ -252,10 +252,16 @@ def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> 
     }
 
 
+def left_containers(observed: Observed) -> list[str]:
+    """Return the names of the containers that runs, and a `conformance`, have left behind."""
+    left = [each.container.name for each in observed.leftovers]
+    return [*left, observed.trial.name] if observed.trial and abandoned(observed.trial) else left
+
+
 def leftovers(observed: Observed, desired: Desired) -> dict[str, list[str]]:
     """Return what earlier runs and releases have left behind and `run` would remove."""
     return {
-        "containers": [each.container.name for each in observed.leftovers],
+        "containers": left_containers(observed),
         "images": sorted(
             reference for image in unused_images(observed, desired, frozenset()) for reference in image.references
         ),

@@ -142,7 +142,7 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
         agents=agents,
         leftovers={
             **_NO_LEFTOVERS,
-            "containers": [each.container.name for each in observed.leftovers],
+            "containers": documents.left_containers(observed),
             "volumes": list(observed.orphans),
         },
         busy=at_work(observed.lock),

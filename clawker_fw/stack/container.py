@@ -111,6 +111,11 @@ def lock_name(project: str) -> str:
     return f"{project}-lock"
 
 
+def trial_name(project: str) -> str:
+    """Return the name of the container from which `conformance` makes its attempts."""
+    return f"{project}-conformance"
+
+
 def shape(
     program: Sequence[str],
     networks: Mapping[str, str],

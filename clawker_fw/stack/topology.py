@@ -91,6 +91,11 @@ class Addressing:
         """CoreDNS's own address, in a slot."""
         return _upper_half(self.agents)[20 + slot]
 
+    @property
+    def trial(self) -> IPv4Address:
+        """The address on the agent network from which `conformance` tries, so that its refusals are known."""
+        return _upper_half(self.agents)[60]
+
     def egress_primary(self, slot: int) -> IPv4Address:
         """The source address of Envoy's own DNS queries."""
         return _upper_half(self.egress)[10 + slot]

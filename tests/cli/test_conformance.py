@@ -1,10 +1,20 @@
 """`conformance`: what is tried, what counts as held, and that nothing is left behind."""
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.memory_helper import service_address
+from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.reconcile.lock import holder, start_time
+from clawker_fw.stack.labels import LOCK_PROCESS
 from tests.cli.conftest import Command
+from tests.cli.test_denials import record
 
 HOLDING = {
     "allowed": "an answer",
@@ -73,6 +83,109 @@ def test_a_container_of_somebody_else_is_left_alone(command: Command, memory: Me
     }
     memory.create_container(ContainerSpec("clawker-conformance", image, labels, Shape((), (), {})))
     assert command("conformance").code == 0
+
+
+TRIAL = "10.213.8.60"
+"""The address from which `conformance` tries, on the agent network of the in-memory engine."""
+
+
+def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: MemoryEngine) -> None:
+    """`denials` and `status` leave them out and say so, and nothing of ours is advised to be allowed."""
+    command("run")
+    memory.attempted = HOLDING
+    at: list[str] = []
+    start = memory.start
+
+    def seen(container: str) -> None:
+        start(container)
+        at.extend(memory.inside(container).networks.values())
+
+    memory.start = seen  # type: ignore[method-assign]  # to look at the container while it is there
+    assert command("conformance").code == 0
+    assert at == [TRIAL]
+    resolver, proxy = memory.inside("clawker-coredns"), memory.inside("clawker-envoy")
+    resolver.logged_at = proxy.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
+    source = f"{TRIAL}:40000"
+    resolver.log.append(record(source=source, protocol="dns", name="a.example", port=53, reason="no-rule"))
+    proxy.log.append(record(source=source, protocol="tcp", name="", port=9901, reason="no-rule", suppressed=3))
+    assert command("denials").out == (
+        "Nothing was refused.\n5 refusals to `clawker-fw conformance` are left out; --conformance shows them.\n"
+    )
+    document = command("denials", "--format", "json").valid("denials")
+    assert (document["denials"], document["suppressed"], document["tried"]) == ([], {}, 5)
+    for asked in (["--conformance"], ["--agent", "clawker-conformance"]):
+        shown = command("denials", *asked, "--format", "json").valid("denials")
+        assert {each["agent"] for each in shown["denials"]} == {"clawker-conformance"}
+        assert (len(shown["denials"]), shown["suppressed"], shown["tried"]) == (2, {"clawker-conformance": 3}, 0)
+        assert {each["remedy"]["command"] for each in shown["denials"]} == {None}
+        assert "Nothing has to be allowed" in command("denials", *asked).out
+        assert "rules: []" in command("denials", *asked, "--as-rules").out
+    status = command("status", "--format", "json").valid("status")
+    assert status["refusals"] == []
+    assert "a.example" not in command("status").out
+
+
+def killed(memory: MemoryEngine, process: str = "999999999 1") -> None:
+    """Leave behind what a killed `conformance` leaves: its container, on the agents' network."""
+    resolver = memory.inside("clawker-coredns")
+    labels = {key: text for key, text in resolver.spec.labels.items() if "firewall." not in key}
+    by = {**holder(), LOCK_PROCESS: process}
+    confined = {"dns": (service_address(resolver),), "capabilities_dropped": ("NET_RAW",)}
+    shape = Shape((), (), {"clawker-net": TRIAL}, **confined)  # type: ignore[arg-type]  # of several types
+    memory.start(
+        memory.create_container(ContainerSpec("clawker-conformance", resolver.image, {**labels, **by}, shape))
+    )
+
+
+def test_what_a_killed_one_leaves_goes_with_the_stack(command: Command, memory: MemoryEngine) -> None:
+    """`down` removes its container, which is no reason to refuse."""
+    command("run")
+    killed(memory)
+    outcome = command("down")
+    assert (outcome.code, outcome.err.count("error[")) == (0, 0)
+    assert "stop and remove clawker-conformance" in outcome.err
+    assert memory.listing() == ()
+    assert not [each.name for each in memory.networks() if each.name.startswith("clawker")]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_a_killed_one_leaves_goes_with_the_next_run(
+    changed: bool,  # noqa: FBT001 - a parameter
+    command: Command,
+    memory: MemoryEngine,
+    settings_file: Path,
+) -> None:
+    """`status` names its container until then. That of one at work is left alone."""
+    command("run")
+    killed(memory)
+    assert command("drift").code == 0
+    left = command("status", "--format", "json").valid("status")["leftovers"]["containers"]
+    assert left == ["clawker-conformance"]
+    if changed:
+        settings_file.write_text("rules:\n  - dst: b.test\n")
+    assert command("run").code == 0
+    assert memory.container("clawker-conformance") is None
+    killed(memory, process=f"{os.getppid()} {start_time(os.getppid())}")
+    assert command("status", "--format", "json").json["leftovers"]["containers"] == []
+    assert command("run").code == 0
+    assert memory.container("clawker-conformance")
+
+
+def test_the_first_error_is_told_when_its_container_can_not_be_removed_either(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code stays, and the second one is a line of its context."""
+    command("run")
+
+    def fail(container: str) -> NoReturn:
+        raise EngineError("engine-error", f"The engine could not do this to {container}.")
+
+    monkeypatch.setattr(memory, "remove", fail)
+    monkeypatch.setattr(memory, "last_words", lambda *_: ())
+    outcome = command("conformance")
+    assert outcome.code == 4
+    assert "error[conformance-failed]" in outcome.err
+    assert "the container of the attempts was not removed either: The engine could not do this" in outcome.err
 
 
 def test_settings_without_a_single_name_have_no_control(

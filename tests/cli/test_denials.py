@@ -336,7 +336,7 @@ def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> No
     outcome = command("denials", "--agent", "nope")
     assert (outcome.code, outcome.out) == (6, "")
     assert "error[agent-unknown]: No agent called nope is known here" in outcome.err
-    assert "known: builder, clawker-coredns, clawker-envoy" in outcome.err
+    assert "known: builder, clawker-conformance, clawker-coredns, clawker-envoy" in outcome.err
     up.remove("builder")
     assert command("denials", "--agent", "builder").code == 0
     assert command("denials", "--agent", "10.213.0.200").out == "Nothing was refused.\n"
