@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hatch_build import ARCHITECTURES, PROGRAMS, go_environment, toolchain
+from hatch_build import ARCHITECTURES, PROGRAMS, STANDARD_LIBRARY, go_environment, toolchain
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTICE = REPOSITORY / "NOTICE"
-STANDARD_LIBRARY = "The Go standard library"
 
 _INTRODUCTION = """\
 clawker-fw

@@ -1,6 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-Two tables about attacks are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
+The manual pages in `docs/man` and the schema of the settings file have the same sources. Two tables about attacks
+are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -10,7 +11,7 @@ import argparse
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from clawker_fw.inclusion import KEY as INCLUDE
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
+from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
@@ -95,10 +97,15 @@ def commands_page() -> str:
         if options_of(command):
             parts.append(_options(command))
         parts.append(f"```console\n$ {example.strip()}\n```\n")
-    meanings = dict(re.findall(r"(\d+) ([^,.]+)", group.epilog or ""))
-    rows = [[str(code.value), meanings[str(code.value)]] for code in ExitCode]
+    rows = [[str(code.value), meaning] for code, meaning in exit_codes().items()]
     parts.append(f"## Exit codes\n\n{_table(['code', 'means'], rows)}")
     return _HEADING + "\n".join(parts)
+
+
+def exit_codes() -> dict[ExitCode, str]:
+    """Return what each exit code means, as the help says."""
+    meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
+    return {code: meanings[str(code.value)] for code in ExitCode}
 
 
 def _options(command: TyperCommand | TyperGroup) -> str:
@@ -201,11 +208,16 @@ def _kind(field: FieldInfo) -> str:
         "integer": "number",
         "number": "number",
         "string": "text",
-        "array": "list of rules",
+        "array": f"list of {_plural(property_)}",
     }
     word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
     limits = (property_.get("minimum"), property_.get("maximum"))
     return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
+
+
+def _plural(array: Mapping[str, Any]) -> str:
+    """Return what is in a list, by its schema."""
+    return "rules" if "$ref" in array.get("items", ()) else "files"
 
 
 def _is_duration(field: FieldInfo) -> bool:
@@ -324,6 +336,75 @@ def _text(node: ast.expr) -> str:
         case ast.JoinedStr(values=parts):
             return re.sub("…+", "…", "".join(_text(part) for part in parts))
     return "…"
+
+
+# --- manual pages ---------------------------------------------------------------------------------------------
+
+PROGRAM, SETTINGS = "clawker-fw", settings_file.FILE_NAME
+
+
+def program_manual() -> str:
+    """Return the manual page of the program, with all commands."""
+    group = program()
+    described = []
+    for name, command in commands().items():
+        text, _, example = (command.help or "").partition("Example: ")
+        options = [manual.definitions(map(_manual_option, options_of(command)))] if options_of(command) else []
+        shown = manual.verbatim(f"$ {example.strip()}")
+        described.append(manual.part(name, *manual.paragraphs(text), *options, shown))
+    variables = [(str(each.envvar), "", [each.help or ""]) for each in options_of(group) if each.envvar]
+    codes = [(str(code.value), "", [exit_codes()[code]]) for code in ExitCode]
+    elsewhere = f"Every setting has a variable as well: {SETTINGS}(5)."
+    return manual.page(
+        PROGRAM,
+        1,
+        (group.help or "").rstrip("."),
+        [
+            manual.part("Synopsis", *manual.paragraphs(f"`{PROGRAM}` [OPTIONS] COMMAND [OPTIONS]")),
+            manual.part("Options", manual.definitions(map(_manual_option, options_of(group)))),
+            manual.part("Commands", *described),
+            manual.part("Exit status", manual.definitions(codes)),
+            manual.part("Environment", manual.definitions(variables), *manual.paragraphs(elsewhere)),
+            manual.part("See also", *manual.paragraphs(f"{SETTINGS}(5), docker(1)")),
+        ],
+    )
+
+
+def _manual_option(option: TyperOption) -> tuple[str, str, list[str]]:
+    """Return an option of a command, the form of its value, and what it means."""
+    value = _value_of(option).replace("`", "")
+    default = "" if option.default in {None, False} else f"Default: `{option.default}`."
+    variable = f"Variable: `{option.envvar}`." if option.envvar else ""
+    return ", ".join((*option.opts, *option.secondary_opts)), value, [option.help or "", f"{default} {variable}"]
+
+
+def settings_manual() -> str:
+    """Return the manual page of the settings file."""
+    rows = [(key, _kind(field), [field.description or "", _given(key, field)]) for key, field in fields()]
+    rules = [(name, _kind(field), [field.description or ""]) for name, field in FIELDS.items()]
+    return manual.page(
+        SETTINGS,
+        5,
+        "the settings of clawker-fw, and the destinations that containers may reach",
+        [
+            manual.part("Description", *manual.paragraphs(_SETTINGS)),
+            manual.part("Settings", manual.definitions(_plain(rows))),
+            manual.part("Rules", *manual.paragraphs(_RULES), manual.definitions(_plain(rules))),
+            manual.part(f"What `{PROGRAM} init` writes".replace("`", ""), manual.verbatim(settings.example())),
+            manual.part("See also", *manual.paragraphs(f"{PROGRAM}(1)")),
+        ],
+    )
+
+
+def _plain(rows: Iterable[tuple[str, str, list[str]]]) -> Iterator[tuple[str, str, list[str]]]:
+    return ((name, kind.replace("`", ""), explained) for name, kind, explained in rows)
+
+
+def _given(key: str, field: FieldInfo) -> str:
+    """Return the default of a setting and its variable, in words."""
+    default = _default(field)
+    variable = "" if key == INCLUDE else f"Variable: `{_variable(key)}`."
+    return f"Default: {default}. {variable}" if default.startswith("`") else variable
 
 
 # --- tampering ------------------------------------------------------------------------------------------------
@@ -480,6 +561,9 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
+    "settings.schema.json": settings_schema.text,
+    "../man/man1/clawker-fw.1": program_manual,
+    "../man/man5/clawker-fw.yaml.5": settings_manual,
     str(ENFORCEMENT): enforcement_page,
     str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,

@@ -1,17 +1,23 @@
 """The wheel is reproducible, can be built with Python alone, and is complete."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from devkit.stacks import CHECKOUT
+from hatch_build import toolchain
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +62,64 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     for program in ("coredns", "fwctl"):
         for architecture in ("amd64", "arm64"):
             assert f"clawker_fw/bin/{program}-linux-{architecture}" in names
-    assert "clawker_fw/example.yaml" in names
+    assert {"clawker_fw/example.yaml", "clawker_fw/py.typed"} <= names
     assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names}
-    tops = {name.partition("/")[0] for name in names}
-    assert tops == {"clawker_fw", next(top for top in tops if top.endswith(".dist-info"))}
+    version = wheels[0].name.split("-")[1]
+    own = f"clawker_fw-{version}"
+    assert {name.partition("/")[0] for name in names} == {"clawker_fw", f"{own}.dist-info", f"{own}.data"}
+    assert {name.removeprefix(f"{own}.data/data/") for name in names if ".data/" in name} == {
+        "share/man/man1/clawker-fw.1",
+        "share/man/man5/clawker-fw.yaml.5",
+    }
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_an_index_takes_the_wheel(wheels: list[Path]) -> None:
+    """Its metadata and description are valid, without a warning."""
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(wheels[0])]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def materials(wheel: Path) -> tuple[str, dict[str, Any]]:
+    """Return the bill of materials that is in a wheel, as text and parsed."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if ".dist-info/sboms/" in each)
+        text = archive.read(name).decode()
+    assert name.endswith("/clawker-fw.cdx.json")
+    return text, json.loads(text)
+
+
+def test_the_bill_of_materials_is_one(wheels: list[Path]) -> None:
+    """It is valid CycloneDX, and everything in it has a version or the requirement that decides on it."""
+    text, bill = materials(wheels[0])
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert all(each.get("version") or each.get("properties") for each in bill["components"])
+
+
+def test_the_bill_of_materials_is_complete(wheels: list[Path], tmp_path: Path) -> None:
+    """It has each program of the wheel by its digest, what is linked into each, and what the wheel requires."""
+    _, bill = materials(wheels[0])
+    components = {each["bom-ref"]: each for each in bill["components"]}
+    inside = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extractall(tmp_path)
+    programs = sorted((tmp_path / "clawker_fw" / "bin").iterdir())
+    assert len(programs) == 4
+    for program in programs:
+        (digest,) = components[f"file:{program.name}"]["hashes"]
+        assert digest["content"] == hashlib.sha256(program.read_bytes()).hexdigest()
+        listing = subprocess.run(
+            [toolchain(), "version", "-m", program], capture_output=True, text=True, check=True
+        ).stdout
+        linked = {"@".join(each) for each in re.findall(r"^\t(?:dep|=>)\t(\S+)\t(\S+)", listing, re.MULTILINE)}
+        go = re.findall(r": go(\S+)", listing)[0]
+        named = {each.removeprefix("pkg:golang/") for each in inside[f"file:{program.name}"]}
+        assert named == {*linked, f"stdlib@{go}"}
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    required = re.findall(r"^Requires-Dist: (.*)$", metadata.read_text("utf-8"), re.MULTILINE)
+    told = {each["properties"][0]["value"] for each in bill["components"] if "properties" in each}
+    assert told == {each for each in required if "extra ==" not in each}
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +144,7 @@ def test_the_installed_program_runs(installed: Path, host: str, clean_project: s
         return str(outcome.stdout)
 
     assert program("--version").startswith("clawker-fw 0.")
+    assert (installed.parent.parent / "share" / "man" / "man1" / "clawker-fw.1").is_file()
     program("init")
     program("run")
     assert program("drift").splitlines()[-1].startswith("current")

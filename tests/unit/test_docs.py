@@ -22,7 +22,10 @@ from devkit.attacks import ATTACKS, GROUPS, Group
 from devkit.stacks import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
-PAGES = (CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
+OUTSIDE = tuple(CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
+"""The pages that Sphinx does not build."""
+
+PAGES = (*OUTSIDE, *sorted(DOCS.rglob("*.md")))
 PICTURES = tuple(sorted(DOCS.glob("pictures/*.svg")))
 
 HOSTS_THAT_MAY_BE_NAMED = {
@@ -30,6 +33,7 @@ HOSTS_THAT_MAY_BE_NAMED = {
     *("github.com", "golang.org"),  # in the names of Go modules
     *("w3.org", "googleapis.com"),  # in the names of formats
     *("github.io", "publicsuffix.org"),  # a public suffix, and the list of all
+    "pypa.io",  # pipx, which installs the program
     "textualize.io",  # in every picture that rich writes
 }
 
@@ -229,10 +233,10 @@ def test_every_session_is_explained() -> None:
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sessions
 
 
-@pytest.mark.parametrize("path", [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.name)
 def test_links_outside_the_documentation_resolve(path: Path) -> None:
     """In pages that Sphinx does not build, links lead to existing files."""
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8"))
+    targets = re.findall(r"\]\((?!https://)([^)#]+)[^)]*\)", path.read_text("utf-8"))
     assert [target for target in targets if not (path.parent / target).is_file()] == []
 
 

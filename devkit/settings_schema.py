@@ -1,0 +1,200 @@
+"""The JSON Schema of the settings file, with which editors complete settings and mark mistakes while one types.
+
+pydantic knows the keys, limits and descriptions. What is added here is how values may be written, and what the
+fields of a rule require of each other. The schema accepts what the program understands. It refuses the mistakes
+that one file shows: it can't know public suffixes, rules that contradict each other, or included files.
+An editor reads YAML 1.2, where `yes` is a word: it marks what the program takes for a boolean.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clawker_fw import settings, settings_file
+from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PLACE = Path("docs", "reference", "settings.schema.json")
+
+_LETTER = r"[^\u0000-,./:-@\[-^`{-\u007f]"
+"""What may be in a label: letters and digits of any script, hyphens and underscores."""
+_NAME = rf"{_LETTER}+(\.{_LETTER}+)*\.?"
+_ADDRESS = r"\s*[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?\s*"
+_IMAGE = r"^(bundled|[a-zA-Z0-9][\w.:/-]*@sha256:[0-9a-f]{64})$"
+_MEMORY = r"^\s*([0-9]+(\.[0-9]+)?\s*(KiB|MiB|GiB)|[0-9]+)\s*$"
+_DURATION = r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$"
+_UNTIL = r"^\s*[0-9]{4}[0-9Ww-]*([Tt]|\s+)[0-9:.,]+\s*([Zz]|[+-][0-9:]+)\s*$"
+_HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+
+Schema = dict[str, Any]
+
+
+def _duration(least: float) -> Schema:
+    return {
+        "anyOf": [
+            {"type": "number", "minimum": least, "maximum": settings.LONGEST_DURATION},
+            {"type": "string", "pattern": _DURATION},
+        ]
+    }
+
+
+_MEMORY_FORM: Schema = {
+    "anyOf": [
+        {"type": "integer", "minimum": settings.LEAST_MEMORY, "maximum": settings.MOST_MEMORY},
+        {"type": "string", "pattern": _MEMORY},
+    ]
+}
+
+_FORMS: Mapping[str, Schema] = {
+    "include": {"type": "array", "items": {"type": "string", "minLength": 1}},
+    "project": {"type": "string", "pattern": f"^{settings_file.PROJECT_NAME}$"},
+    "network.subnet": {
+        "type": "string",
+        "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/([89]|1[0-9]|2[0-5]|255(\.[0-9]{1,3}){3})$",
+    },
+    "images.envoy": {"type": "string", "pattern": _IMAGE},
+    "images.coredns": {"type": "string", "pattern": _IMAGE},
+    "otel.endpoint": {"type": "string", "pattern": f"^{_HOST}:[0-9]+$"},
+    "otel.server_name": {"type": "string", "pattern": f"^{_HOST}$"},
+    "otel.certs_dir": {"type": "string", "minLength": 1},
+    "limits.idle": _duration(settings.SHORTEST_IDLE),
+    "resources.envoy.memory": _MEMORY_FORM,
+    "resources.coredns.memory": _MEMORY_FORM,
+    "drain_timeout": _duration(0),
+    "rules.dst": {"type": "string", "pattern": rf"^(\.?{_NAME}|{_ADDRESS})$"},
+    "rules.as": {"type": "string", "pattern": f"^{_NAME}$"},
+    "rules.proto": {"enum": [*Protocol, *ALIASES]},
+    "rules.port": {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": HIGHEST_PORT},
+            {"type": "string", "pattern": "^[0-9]{1,5}-[0-9]{1,5}$"},
+        ]
+    },
+    "rules.until": {"type": "string", "pattern": _UNTIL},
+}
+"""How values are written, by key, where pydantic only knows what becomes of them."""
+
+
+_REQUIRED = frozenset({"rules.dst"})
+"""What must have a value wherever its section is."""
+
+
+def _has(name: str, schema: Schema) -> Schema:
+    """Return the condition that a rule has a field of this form."""
+    return {"required": [name], "properties": {name: schema}}
+
+
+_GIVEN: Schema = {"not": {"type": "null"}}
+_DENIES = _has("action", {"const": "deny"})
+_ALLOWS: Schema = {"not": _DENIES}
+_OPAQUE = _has("proto", {"enum": [each for each in Protocol if each.opaque]})
+_PORTLESS = _has("proto", {"enum": [each for each in Protocol if each.default_port is None]})
+_AT_ADDRESS = _has("dst", {"type": "string", "pattern": f"^{_ADDRESS}$"})
+_FORCED = _has("force", {"const": True})
+
+_REQUIREMENTS: tuple[tuple[list[Schema], Schema], ...] = (
+    (
+        [_DENIES],
+        {
+            "properties": {
+                "as": {"type": "null"},
+                "allow_private": {"enum": [False, None]},
+                "dst": {"not": {"pattern": f"^{_ADDRESS}$"}},
+            }
+        },
+    ),
+    ([_ALLOWS, _AT_ADDRESS], _has("as", _GIVEN)),
+    ([_ALLOWS, _has("as", _GIVEN)], _AT_ADDRESS),
+    ([_ALLOWS, _PORTLESS], _has("port", _GIVEN)),
+    ([_ALLOWS, _OPAQUE], {"properties": {"dst": {"pattern": r"^[^.]"}}}),
+    (
+        [_ALLOWS, {"not": _OPAQUE}, {"not": _has("as", _GIVEN)}],
+        {"properties": {"port": {"type": ["integer", "null"]}}},
+    ),
+    (
+        [_ALLOWS, {"not": _FORCED}],
+        {
+            "properties": {
+                "dst": {"not": {"pattern": r"^(\.[^.]+|(.*\.)?[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])\.?$"}}
+            }
+        },
+    ),
+)
+"""What a rule must be like, if all of these conditions hold."""
+
+
+def repository() -> str:
+    """Return the address of the project's repository."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    return str(project["urls"]["Repository"])
+
+
+def address() -> str:
+    """Return the address at which the schema is published.
+
+    It is that of the newest one, since settings are only ever added: it knows those of every release.
+    """
+    return f"{repository()}/raw/main/{PLACE.as_posix()}"
+
+
+def schema() -> Schema:
+    """Return the schema of a settings file, which is also right for files that are included."""
+    described = settings.Settings.model_json_schema()
+    whole = _section(described, described["$defs"], "")
+    rules = whole["properties"]["rules"]
+    rules["items"]["allOf"] = [{"if": {"allOf": when}, "then": then} for when, then in _REQUIREMENTS]
+    rules["items"]["required"] = sorted(each.rpartition(".")[2] for each in _REQUIRED)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": address(),
+        "title": f"The settings of clawker-fw ({settings_file.FILE_NAME})",
+        **whole,
+        "anyOf": [_has("rules", _GIVEN), _has("include", _GIVEN)],
+    }
+
+
+def _section(described: Schema, definitions: Schema, prefix: str) -> Schema:
+    """Return the schema of a section. A key without a value is ignored there."""
+    properties = {
+        key: _value(field, definitions, f"{prefix}{key}") for key, field in described["properties"].items()
+    }
+    return {
+        "description": described.get("description", ""),
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _value(field: Schema, definitions: Schema, key: str) -> Schema:
+    """Return the schema of the value of a key, which may be missing."""
+    form = next((each for each in field.get("anyOf", ()) if each.get("type") != "null"), field)
+    form = definitions[form["$ref"].rpartition("/")[2]] if "$ref" in form else form
+    if "properties" in form:
+        made = _section(form, definitions, f"{key}.")
+    elif key == "rules":
+        entry = definitions[form["items"]["$ref"].rpartition("/")[2]]
+        made = {"type": "array", "items": _section(entry, definitions, "rules.")}
+    else:
+        known = {"type", "enum", "minimum", "maximum", "maxLength"}
+        made = dict(_FORMS.get(key) or {name: value for name, value in form.items() if name in known})
+    if key in _REQUIRED:
+        return made | {"description": field["description"]}
+    described = {"description": field["description"]} if field.get("description") else {}
+    return _nullable(made) | described
+
+
+def _nullable(form: Schema) -> Schema:
+    """Return a schema that also accepts that there is no value."""
+    if "anyOf" in form:
+        return {"anyOf": [*form["anyOf"], {"type": "null"}]}
+    if "enum" in form:
+        return {"enum": [*form["enum"], None]}
+    return {**form, "type": [form["type"], "null"]}
+
+
+def text() -> str:
+    """Return the schema as it is published."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"

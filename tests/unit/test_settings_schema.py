@@ -1,0 +1,245 @@
+"""The schema for editors: what the program understands has no mistake in an editor, and a mistake has one."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as how
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+from clawker_fw import settings
+from clawker_fw.errors import SettingsError
+from clawker_fw.inclusion import Source
+from clawker_fw.rules.schema import FIELDS, Rule
+from clawker_fw.rules.until import written
+from devkit import settings_schema
+from devkit.stacks import CHECKOUT
+from devkit.strategies import rules
+
+PAGES = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md")))
+DIGEST = "sha256:" + "a" * 64
+
+
+class EditorLoader(yaml.SafeLoader):
+    """YAML 1.2, as editors read it: times are text, and only `true` and `false` are booleans."""
+
+
+EditorLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if not tag.endswith((":timestamp", ":bool"))]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+EditorLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+
+
+@cache
+def validator() -> Draft7Validator:
+    """Return what an editor checks with."""
+    return Draft7Validator(settings_schema.schema())
+
+
+def marked(text: str) -> list[str]:
+    """Return the mistakes that an editor shows in a settings file."""
+    values = yaml.load(text, Loader=EditorLoader)  # noqa: S506 - a SafeLoader
+    return [each.message for each in validator().iter_errors(values)]
+
+
+def refused(text: str) -> str:
+    """Return what the program says about a settings file that it can't use."""
+    try:
+        settings.validated((Source(Path("file"), text),), "", {})
+    except SettingsError as error:
+        return error.message
+    return ""
+
+
+def test_the_schema_is_one() -> None:
+    """It is valid itself, and knows each setting and each field of a rule, with its description."""
+    schema = settings_schema.schema()
+    Draft7Validator.check_schema(schema)
+    for key in settings.setting_keys():
+        place = schema
+        for part in key.split("."):
+            place = place["properties"][part]
+        assert place["description"]
+    assert set(schema["properties"]["rules"]["items"]["properties"]) == set(FIELDS)
+
+
+def test_the_file_that_init_writes_names_the_schema() -> None:
+    """Its first line says to editors where the schema is published: in the repository that the package names."""
+    first = settings.example().splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={settings_schema.address()}"
+
+
+def examples() -> list[Any]:
+    """Return every settings file, or part of one, that the documentation shows."""
+    found = {"init": settings.example(), "demo": (CHECKOUT / "examples" / "demo.yaml").read_text("utf-8")}
+    keys = {key.partition(".")[0] for key in settings.setting_keys()}
+    for page in PAGES:
+        for number, block in enumerate(
+            re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        ):
+            text = re.sub("sha256:…", DIGEST, block)
+            values = yaml.safe_load(text)
+            if isinstance(values, dict) and values.keys() <= keys:
+                found[f"{page.stem} {number}"] = text if "rules" in values else f"rules: []\n{text}"
+    return [pytest.param(text, id=name) for name, text in found.items()]
+
+
+@pytest.mark.parametrize("text", examples())
+def test_no_example_is_marked(text: str) -> None:
+    """Everything that the documentation shows is understood, and has no mistake in an editor."""
+    assert "include" in text or not refused(text)
+    assert marked(text) == []
+
+
+def test_the_whole_example_is_not_marked() -> None:
+    """With all of its disabled settings, the file that `init` writes has no mistake either."""
+    whole = "\n".join(re.sub(r"^(\s*)#(?! )", r"\1", line) for line in settings.example().splitlines())
+    assert "team.yaml" in yaml.safe_load(whole)["include"]
+    assert marked(whole) == []
+
+
+FINE = (
+    "rules: []",
+    "rules: [{dst: .example.org}, {dst: bücher.example, proto: wss}, {dst: A_b-.example.}]",
+    "rules: [{dst: a.test, proto: tcp, port: 8000-8010}, {dst: b.test, proto: ssh, port: null}]",
+    "rules: [{dst: 192.168.0.1, as: a.test, allow_private: true, port: 1-3}]",
+    "rules: [{dst: 93.184.215.0/28, as: a.test, proto: udp, port: 53}]",
+    "rules: [{dst: a.test, action: deny, proto: tcp}, {dst: .localhost, action: deny, allow_private: false}]",
+    "rules: [{dst: .com, force: true}, {dst: localhost, force: true}]",
+    "rules: [{dst: a.test, until: 2099-01-31T18:00:00Z}, {dst: b.test, until: '2099-01-31 18:00+01:00'}]",
+    "rules: [{dst: a.test, note: 'what it is for'}]\nnetwork:\notel:\n  endpoint:\nproject:",
+    "{rules: [], drain_timeout: 1.5, limits: {idle: 2 h}}",
+    "{rules: [], drain_timeout: '0', limits: {idle: 10}}",
+    "{rules: [], resources: {envoy: {memory: 1.5 GiB, processors: 2}, coredns: {memory: 134217728}}}",
+    f"{{rules: [], images: {{envoy: 'registry.test:5000/a/b:c@{DIGEST}'}}, network: {{subnet: 10.0.0.0/8}}}}",
+    "{rules: [], network: {subnet: 10.0.0.0/255.255.240.0}}",
+    "{rules: [], otel: {endpoint: 'collector.test:4317', server_name: c_.test, sample: 0, certs_dir: x}}",
+)
+
+
+@pytest.mark.parametrize("text", FINE)
+def test_what_is_understood_is_not_marked(text: str) -> None:
+    """However it is written."""
+    assert refused(text) == ""
+    assert marked(text) == []
+
+
+WRONG = (
+    "{}",
+    "rules:",
+    "rules: a.test",
+    "rules: [a.test]",
+    "rules: [{dst: }]",
+    "rules: [{proto: http}]",
+    "rules: [{dst: 7}]",
+    "rules: [{dst: ''}]",
+    "rules: [{dst: 'https://a.test'}]",
+    "rules: [{dst: a.test/path}]",
+    "rules: [{dst: 'a.test:443'}]",
+    "rules: [{dst: '*.a.test'}]",
+    "rules: [{dst: a..test}]",
+    "rules: [{dst: 'a test'}]",
+    "rules: [{dst: .com}]",
+    "rules: [{dst: a.localhost}]",
+    "rules: [{dst: 192.0.2.1}]",
+    "rules: [{dst: a.test, as: b.test}]",
+    "rules: [{dst: 192.0.2.1, as: .b.test, port: 1}]",
+    "rules: [{dst: a.test, port: '443'}]",
+    "rules: [{dst: a.test, port: 0}]",
+    "rules: [{dst: a.test, port: 65536}]",
+    "rules: [{dst: a.test, port: 1-3}]",
+    "rules: [{dst: a.test, proto: tcp}]",
+    "rules: [{dst: a.test, proto: udp}]",
+    "rules: [{dst: .a.test, proto: ssh}]",
+    "rules: [{dst: a.test, proto: HTTPS}]",
+    "rules: [{dst: a.test, action: refuse}]",
+    "rules: [{dst: a.test, action: deny, allow_private: true}]",
+    "rules: [{dst: 192.0.2.1, as: a.test, action: deny}]",
+    "rules: [{dst: a.test, allow_private: 'true'}]",
+    "rules: [{dst: a.test, until: 8h}]",
+    "rules: [{dst: a.test, until: 2099-01-31}]",
+    "rules: [{dst: a.test, until: '2099-01-31T18:00:00'}]",
+    f"rules: [{{dst: a.test, note: {'x' * 201}}}]",
+    "rules: [{dst: a.test, path_rules: []}]",
+    "rules: [{dst: a.test, ports: 80}]",
+    "{rules: [], rule: []}",
+    "{rules: [], otel: {infra-port: 1}}",
+    "{rules: [], otel: 7}",
+    "{rules: [], otel: {endpoint: collector.test}}",
+    "{rules: [], otel: {endpoint: 'https://collector.test:4317'}}",
+    "{rules: [], otel: {sample: 1.5}}",
+    "{rules: [], otel: {certs_dir: ''}}",
+    "{rules: [], images: {envoy: 'envoyproxy/envoy:v1.40.0'}}",
+    "{rules: [], network: {subnet: 10.0.0.0/26}}",
+    "{rules: [], network: {subnet: 10.0.0.0}}",
+    "{rules: [], project: Upper}",
+    "{rules: [], drain_timeout: -1}",
+    "{rules: [], drain_timeout: 2d}",
+    "{rules: [], drain_timeout: 90000}",
+    "{rules: [], limits: {idle: 5}}",
+    "{rules: [], limits: {connections: 0}}",
+    "{rules: [], limits: {connections: 1.5}}",
+    "{rules: [], resources: {envoy: {memory: 2GB}}}",
+    "{rules: [], resources: {envoy: {memory: 1000}}}",
+    "{rules: [], resources: {coredns: {processors: 129}}}",
+    "{rules: [], include: team.yaml}",
+)
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_mistake_is_marked(text: str) -> None:
+    """What the program refuses for what is written there has a mistake in an editor."""
+    assert refused(text)
+    assert marked(text)
+
+
+def entry(rule: Rule) -> dict[str, Any]:
+    """Return a rule as it may be written in a settings file."""
+    fields = {
+        "dst": rule.host or str(rule.destination),
+        "as": rule.destination.name if rule.host else None,
+        "proto": rule.protocol,
+        "port": rule.written_port,
+        "allow_private": rule.allow_private or bool(rule.host),
+        "action": rule.action,
+        "until": written(rule.until) if rule.until else None,
+        "note": rule.note,
+    }
+    if rule.denies:
+        fields |= {"dst": str(rule.destination), "as": None, "allow_private": False}
+    return {name: str(value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+@how(deadline=None)
+@given(st.lists(rules(), max_size=5))
+def test_no_rule_is_marked(entries: list[Rule]) -> None:
+    """Whatever the rules are, if the program understands them, an editor marks nothing."""
+    text = yaml.safe_dump({"rules": [entry(each) for each in entries]})
+    assert marked(text) == []
+
+
+@how(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"dst": st.sampled_from(["a.test", ".a.test", ".com", "localhost", "8.8.8.8/31", "8.8.8.8"])},
+        optional={
+            "as": st.sampled_from(["b.test", None]),
+            "proto": st.sampled_from(["https", "http", "wss", "tcp", "ssh", "udp", None]),
+            "port": st.sampled_from([80, "80-90", None]),
+            "action": st.sampled_from(["allow", "deny", None]),
+            "allow_private": st.booleans() | st.none(),
+            "force": st.booleans() | st.none(),
+        },
+    )
+)
+def test_an_editor_and_the_program_agree_on_rules(fields: dict[str, Any]) -> None:
+    """Fields that are fine alone are marked together exactly when the program refuses them."""
+    text = yaml.safe_dump({"rules": [fields]})
+    said = refused(text)
+    assert bool(marked(text)) == bool(said), said
