@@ -14,6 +14,9 @@ from clawker_fw.model import EngineFacts, Machine
 OLDEST_API = "1.41"
 """The API of engine 20.10, the oldest engine that was tested."""
 
+NEWEST_API = "1.56"
+"""The newest API that was tested. Later engines are spoken to in it, because its answers keep their form."""
+
 ARCHITECTURES = ("amd64", "arm64")
 """The architectures for which our programs are compiled."""
 
@@ -24,7 +27,7 @@ _ANOTHER = "Use a rootful Docker engine on Linux, and name it with --host, --con
 
 
 def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
-    """Return the properties of an engine from its answer to `/version`.
+    """Return the properties of an engine from its answer to `/version`, with the API in which to speak to it.
 
     Raises:
         EngineError: when it does not meet the requirements.
@@ -50,6 +53,14 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
             f"The engine at {place} is version {number} (API {api}).",
             hint=f"Engine 20.10 (API {OLDEST_API}) or later is needed.",
         )
+    least = str(version.get("MinAPIVersion") or OLDEST_API)
+    if _number(least) > _number(NEWEST_API):
+        raise EngineError(
+            "engine-too-new",
+            f"The engine at {place} is version {number}, and takes API {least} and later.",
+            context=[f"this release speaks API {OLDEST_API} to {NEWEST_API}"],
+            hint="Install a later clawker-fw, or lower `min-api-version` in the engine's daemon.json.",
+        )
     architecture = str(version.get("Arch", "?"))
     if architecture not in ARCHITECTURES:
         raise EngineError(
@@ -57,7 +68,7 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
             f"The engine at {place} runs linux/{architecture}, which is not supported.",
             hint=f"Supported are linux/{' and linux/'.join(ARCHITECTURES)}.",
         )
-    return EngineFacts(number, api, architecture)
+    return EngineFacts(number, min(api, NEWEST_API, key=_number), architecture)
 
 
 def require_abilities(place: str, info: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from clawker_fw.model.vocabulary import Role, Sibling
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """The properties of an engine. `architecture` is in Go's terms (`amd64`, `arm64`).
+    """The properties of an engine. `architecture` is in Go's terms (`amd64`, `arm64`), `api_version` is in use.
 
     `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
     local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.

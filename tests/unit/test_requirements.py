@@ -44,6 +44,7 @@ def test_an_engine_that_fits() -> None:
         ({"Os": "windows"}, "engine-not-linux", "windows containers"),
         ({"Version": "19.03.15", "ApiVersion": "1.40"}, "engine-too-old", "version 19.03.15 (API 1.40)"),
         ({"ApiVersion": "1.9"}, "engine-too-old", "API 1.9"),
+        ({"ApiVersion": "1.70", "MinAPIVersion": "1.57"}, "engine-too-new", "API 1.57 and later"),
         ({"Arch": "riscv64"}, "engine-architecture", "linux/riscv64"),
         ({"Arch": "arm"}, "engine-architecture", "linux/arm,"),
     ],
@@ -58,11 +59,18 @@ def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str,
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("api", ["1.41", "1.44", "1.51", "2.0"])
-def test_later_apis_fit(api: str) -> None:
-    """Versions are compared as numbers: 1.100 is later than 1.41."""
-    assert requirements.facts(PLACE, VERSION | {"ApiVersion": api}).api_version == api
-    assert requirements.facts(PLACE, VERSION | {"ApiVersion": "1.100"}).api_version == "1.100"
+@pytest.mark.parametrize("api", ["1.41", "1.44", "1.51", requirements.NEWEST_API])
+def test_known_apis(api: str) -> None:
+    """An engine is spoken to in its own API, however few other versions it takes."""
+    said = VERSION | {"ApiVersion": api, "MinAPIVersion": api}
+    assert requirements.facts(PLACE, said).api_version == api
+
+
+@pytest.mark.parametrize("api", ["1.57", "1.100", "2.0"])
+def test_later_apis(api: str) -> None:
+    """A later engine is spoken to in the newest tested API. Versions are compared as numbers."""
+    said = VERSION | {"ApiVersion": api, "MinAPIVersion": "1.44"}
+    assert requirements.facts(PLACE, said).api_version == requirements.NEWEST_API
 
 
 @pytest.mark.parametrize(
