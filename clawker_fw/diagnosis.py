@@ -4,7 +4,6 @@ Nothing here changes anything. A check is `skipped` if it needs something that i
 before it says why.
 """
 
-import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +72,7 @@ def permissions(files: Sequence[Path]) -> Check:
 def engine(reader: EngineReader) -> Check:
     """Return which engine answers. Whether it can be used has been checked on connecting, its kernel included."""
     facts = reader.facts()
-    kernel = f", Linux {os.uname().release}" if facts.local else ""
+    kernel = f", Linux {facts.kernel}" if facts.kernel else ""
     return Check(
         "engine", Health.OK, f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}."
     )

@@ -177,8 +177,15 @@ def install(unit: Unit) -> bool:
     """Write a unit, start it, and enable it at boot. Return whether it was started.
 
     Raises:
-        RefusedError: when the file exists and is not ours, or the unit can't be written or started.
+        RefusedError: when this is not Linux, the file exists and is not ours, or the unit can't be written or
+            started.
     """
+    if sys.platform != "linux":
+        raise RefusedError(
+            "service-unsupported",
+            f"A service is one of systemd, which is on Linux only, and this is {sys.platform}.",
+            hint="Have `clawker-fw watch` started by this system's own service manager: launchd on macOS.",
+        )
     text = unit.text()
     _require_ours(unit.path)
     fresh = unit.path.with_name(f".{unit.path.name}.new")

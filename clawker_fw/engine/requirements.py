@@ -68,7 +68,8 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
             f"The engine at {place} runs linux/{architecture}, which is not supported.",
             hint=f"Supported are linux/{' and linux/'.join(ARCHITECTURES)}.",
         )
-    return EngineFacts(number, min(api, NEWEST_API, key=_number), architecture)
+    kernel = str(version.get("KernelVersion") or "")
+    return EngineFacts(number, min(api, NEWEST_API, key=_number), architecture, kernel=kernel)
 
 
 def require_abilities(place: str, info: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ class EngineFacts:
 
     `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
     local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.
+    `kernel` is the version of its machine's kernel. That may be a virtual machine, also for a local engine.
     """
 
     version: str
@@ -28,6 +29,7 @@ class EngineFacts:
     routes: tuple[IPv4Network, ...] = ()
     endpoint: str = ""
     named_by: str = ""
+    kernel: str = ""
 
     @property
     def local(self) -> bool:

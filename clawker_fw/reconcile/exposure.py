@@ -15,7 +15,15 @@ from clawker_fw.model import Mount, Observed
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
 ENGINE_FOLDER = "/var/lib/docker"
-_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock")
+_SOCKETS = (
+    *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"),
+    *(
+        "/run/host-services/docker.proxy.sock",
+        "/run/guest-services/docker.sock",
+    ),  # Docker Desktop's, in its machine
+)
+_SHARED = "/host_mnt"
+"""Where Docker Desktop's virtual machine has the files of this one. The sources of mounts begin with it."""
 
 _MOST_LINKS = 40
 """The kernel's own limit of symbolic links (path_resolution(7))."""
@@ -60,15 +68,23 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
         for container, mount in mounts:
-            source = os.path.realpath(mount.source)
-            if Path(source) in passed or _identity(Path(source)) in identities:
-                certain = Path(mount.source) in passed
+            named = _named_here(mount.source)
+            sources = {Path(os.path.realpath(each)) for each in named}
+            if sources & passed or any(_identity(each) in identities for each in sources):
+                certain = not named.isdisjoint(passed)
                 yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
+
+
+def _named_here(source: str) -> set[Path]:
+    """Return the paths on this machine that the source of a mount may mean."""
+    said = Path(source)
+    return {said, Path("/", said.relative_to(_SHARED))} if said.is_relative_to(_SHARED) else {said}
 
 
 def engine_ways(endpoint: str) -> frozenset[Path]:
     """Return the paths on an engine's machine, sockets and folders, that lead to the engine itself."""
-    own = [endpoint.removeprefix("unix://")] if endpoint.startswith("unix://") else []
+    socket = endpoint.removeprefix("unix://")
+    own = [socket, f"{_SHARED}{socket}"] if endpoint.startswith("unix://") else []
     paths = [Path(each) for each in (*_SOCKETS, *own, ENGINE_FOLDER)]
     return frozenset(way for path in paths for way in (path, *ways(path)))
 

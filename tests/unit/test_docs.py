@@ -33,6 +33,7 @@ HOSTS_THAT_MAY_BE_NAMED = {
     *("github.com", "golang.org"),  # in the names of Go modules
     *("w3.org", "googleapis.com"),  # in the names of formats
     *("github.io", "publicsuffix.org"),  # a public suffix, and the list of all
+    "apple.com",  # in the name of a format
     "pypa.io",  # pipx, which installs the program
     "textualize.io",  # in every picture that rich writes
 }

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Mount, Observed
-from clawker_fw.reconcile.exposure import exposures
+from clawker_fw.reconcile.exposure import engine_ways, exposures
 from clawker_fw.reconcile.observe import observe
 from devkit import stacks
 
@@ -43,6 +43,15 @@ def file(tmp_path: Path) -> Path:
 def bind(source: Path, *, read_only: bool = False) -> Mount:
     """Return a bind mount."""
     return Mount("bind", "/inside", str(source), read_only=read_only)
+
+
+@pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "../../../../../../.."])
+def test_a_folder_that_docker_desktop_shares(place: str, file: Path, look: Comparison) -> None:
+    """Where the engine runs in Docker Desktop's machine, it says where this machine's files are there."""
+    source = f"/host_mnt{os.path.normpath(file.parent / place)}".rstrip("/")
+    beside = bind(Path("/host_mnt") / file.parent.with_name("beside").relative_to("/"))
+    (found,) = exposures(look(bind(Path(source)), beside), (file,))
+    assert (found.source, found.file, found.certain) == (source, str(file), True)
 
 
 @pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "..", "../..", "../../../../../../.."])
@@ -120,3 +129,14 @@ def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:
     assert exposures(observed, (file,))
     remote = replace(observed, engine=replace(observed.engine, endpoint="tcp://192.0.2.1:2376"))
     assert exposures(remote, (file,)) == ()
+
+
+def test_sockets_of_an_engine_in_a_virtual_machine() -> None:
+    """Whatever Docker Desktop says about a mount of its socket, it leads to the engine."""
+    ways = engine_ways("unix:///Users/somebody/.docker/run/docker.sock")
+    for path in (
+        "/Users/somebody/.docker/run/docker.sock",
+        "/host_mnt/Users/somebody/.docker/run/docker.sock",
+        "/run/host-services/docker.proxy.sock",
+    ):
+        assert Path(path) in ways

@@ -35,6 +35,7 @@ def test_an_engine_that_fits() -> None:
     requirements.require_abilities(PLACE, INFO)
     assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
     assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
+    assert requirements.facts(PLACE, VERSION | {"KernelVersion": "6.12.5"}).kernel == "6.12.5"
 
 
 @pytest.mark.parametrize(
