@@ -4,7 +4,8 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import settings_file
-from clawker_fw.cli import usage
+from clawker_fw.cli import completion, usage
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
@@ -39,7 +40,10 @@ class Program(Commands):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
-        arguments = _completed(sys.argv[1:] if args is None else args)
+        with _silent_completion():
+            self._main(_completed(sys.argv[1:] if args is None else args))
+
+    def _main(self, arguments: list[str]) -> NoReturn:
         log.configure(as_json=_asks_for_json(arguments), debug=False)
         code = self._exit_code(arguments)
         if code != ExitCode.CURRENT and self._answers_docker(arguments):
@@ -74,6 +78,16 @@ class Program(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _interrupted() from None
+
+
+@contextmanager
+def _silent_completion() -> Iterator[None]:
+    """While a shell asks for candidates, write nothing to standard error: it would be in the middle of a line."""
+    if _COMPLETE_VARIABLE not in os.environ:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 def _completed(arguments: Sequence[str]) -> list[str]:
@@ -223,7 +237,12 @@ def options(
     ] = None,
     context: Annotated[
         str | None,
-        typer.Option(envvar="CLAWKER_FW_CONTEXT", metavar="NAME", help="The docker context to use."),
+        typer.Option(
+            envvar="CLAWKER_FW_CONTEXT",
+            metavar="NAME",
+            autocompletion=completion.contexts,
+            help="The docker context to use.",
+        ),
     ] = None,
     log_format: Annotated[
         Format,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
@@ -41,7 +41,13 @@ def denials(
         bool, typer.Option("--follow", help="Show each refusal when it happens, until stopped.")
     ] = False,
     agent: Annotated[
-        str, typer.Option("--agent", metavar="NAME", help="Only of this agent, by its name or address.")
+        str,
+        typer.Option(
+            "--agent",
+            metavar="NAME",
+            autocompletion=completion.agents,
+            help="Only of this agent, by its name or address.",
+        ),
     ] = "",
     reason: Annotated[
         list[Reason] | None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def explain(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="TARGET", hidden=True)],
+    what: Annotated[str, typer.Argument(metavar="TARGET", autocompletion=completion.hosts, hidden=True)],
     *,
     proto: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw.cli import completion
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import NotFoundError, RefusedError
@@ -42,7 +43,10 @@ def _checked(sibling: str | None) -> str | None:
 def logs(
     context: typer.Context,
     sibling: Annotated[
-        str | None, typer.Argument(metavar="[envoy|coredns]", callback=_checked, hidden=True)
+        str | None,
+        typer.Argument(
+            metavar="[envoy|coredns]", callback=_checked, autocompletion=completion.siblings, hidden=True
+        ),
     ] = None,
     *,
     follow: Annotated[

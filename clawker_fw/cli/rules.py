@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clawker_fw.cli import given, rule_words, stack
+from clawker_fw.cli import completion, given, rule_words, stack
 from clawker_fw.cli.app import Commands, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
@@ -30,7 +30,7 @@ rules_app = typer.Typer(
 )
 app.add_typer(rules_app)
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", hidden=True)]
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=completion.rules, hidden=True)]
 ProtocolOption = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,9 @@ from typing import Any
 
 from clawker_fw.errors import EngineError
 
+DEFAULT_CONTEXT = "default"
+"""The context without a file: `DOCKER_HOST`, or the default socket."""
+
 _VARIABLES = {
     "httpProxy": "HTTP_PROXY",
     "httpsProxy": "HTTPS_PROXY",
@@ -61,6 +64,16 @@ def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     proxies = [each for each in engines.values() if isinstance(each, dict)] if isinstance(engines, dict) else []
     found = (name for key, name in _VARIABLES.items() if any(each.get(key) for each in proxies))
     return tuple(spelling for name in found for spelling in (name, name.lower()))
+
+
+def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the CLI's contexts: `default`, and those in its store (docker/cli, `cli/context/store`).
+
+    Raises:
+        EngineError: when one of them is unreadable.
+    """
+    kept = (read(path) or {} for path in (folder(environment) / "contexts" / "meta").glob("*/meta.json"))
+    return (DEFAULT_CONTEXT, *sorted(str(each["Name"]) for each in kept if "Name" in each))
 
 
 def _unreadable(path: Path, reason: str) -> EngineError:

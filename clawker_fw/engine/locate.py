@@ -16,7 +16,6 @@ from clawker_fw.errors import EngineError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 
-_DEFAULT = "default"
 _SCHEMES = ("unix", "tcp", "ssh")
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
 
@@ -70,8 +69,12 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
     if host:
         return _named(host, "--host", environment)
     address = environment.get("DOCKER_HOST")
-    name = context or (_DEFAULT if address else environment.get("DOCKER_CONTEXT")) or _current_context(environment)
-    if name != _DEFAULT:
+    name = (
+        context
+        or (client_config.DEFAULT_CONTEXT if address else environment.get("DOCKER_CONTEXT"))
+        or _current_context(environment)
+    )
+    if name != client_config.DEFAULT_CONTEXT:
         return _from_context(name, environment)
     return (
         _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, "the default")
@@ -114,7 +117,7 @@ def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
 
 
 def _current_context(environment: Mapping[str, str]) -> str:
-    return str(client_config.main_file(environment).get("currentContext") or _DEFAULT)
+    return str(client_config.main_file(environment).get("currentContext") or client_config.DEFAULT_CONTEXT)
 
 
 def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:

@@ -1,0 +1,137 @@
+"""What a shell completes, asked for as a shell asks."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from clawker_fw.cli import completion, connection
+from clawker_fw.denials.agents import AgentNames, Attached
+from clawker_fw.engine.locate import DEFAULT_ADDRESS
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.errors import EngineError
+from devkit import stacks
+from devkit.stacks import CHECKOUT
+from tests.cli.conftest import Command, Outcome
+from tests.unit.test_locate import write_context
+
+
+def ask(command: Command, line: str, **variables: str) -> Outcome:
+    """Ask for the candidates at the end of a command line, as bash does."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    return command(_CLAWKER_FW_COMPLETE="complete_bash", **words, **variables)
+
+
+def candidates(command: Command, line: str, **variables: str) -> list[str]:
+    """Return the candidates at the end of a command line. Nothing else is written."""
+    found = ask(command, f"clawker-fw {line}", **variables)
+    assert (found.code, found.err) == (0, "")
+    return found.out.split()
+
+
+def attach(memory: MemoryEngine, name: str) -> None:
+    """Attach an agent."""
+    wanted = stacks.blueprint(memory.facts(), "a.test")
+    memory.start(memory.create_container(stacks.bare_container(name, wanted, "clawker-net")))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("logs ", ["envoy", "coredns"]),
+        ("logs --follow c", ["coredns"]),
+        ("denials --reason no-", ["no-rule", "no-server-name", "no-address"]),
+        ("rules remove ", [".sub.test", "a.test"]),
+        ("rules allow a", ["a.test"]),
+        ("rules deny b.test a", ["a.test"]),
+        ("explain ", ["a.test"]),
+        ("--config other.yaml rules remove ", ["other.test"]),
+        ("--config missing.yaml rules remove ", []),
+        ("--config broken.yaml rules remove ", []),
+    ],
+)
+def test_siblings_reasons_and_rules(line: str, expected: list[str], command: Command, settings_file: Path) -> None:
+    """They are those that the program knows and those of the chosen settings; unreadable settings have none."""
+    settings_file.write_text("rules:\n  - dst: a.test\n  - dst: a.test\n    proto: http\n  - dst: .sub.test\n")
+    (settings_file.parent / "other.yaml").write_text("rules:\n  - dst: other.test\n")
+    (settings_file.parent / "broken.yaml").write_text("rules: [")
+    assert candidates(command, line) == expected
+
+
+def test_contexts_of_docker(command: Command, tmp_path: Path) -> None:
+    """They are those of the docker CLI's configuration, and the one that needs no file."""
+    folder = tmp_path / "contexts-of-docker"
+    assert candidates(command, "--context ", DOCKER_CONFIG=str(folder)) == ["default"]
+    for name in ("far", "near"):
+        write_context(folder, name, {})
+    assert candidates(command, "--context ", DOCKER_CONFIG=str(folder)) == ["default", "far", "near"]
+    assert candidates(command, "--context f", DOCKER_CONFIG=str(folder)) == ["far"]
+    (folder / "contexts" / "meta" / "x").mkdir()
+    (folder / "contexts" / "meta" / "x" / "meta.json").write_text("{")
+    assert candidates(command, "--context ", DOCKER_CONFIG=str(folder)) == []
+
+
+def test_agents(command: Command, memory: MemoryEngine) -> None:
+    """They are those on the network of the chosen stack, and those that are remembered of it."""
+    command("run")
+    attach(memory, "builder")
+    AgentNames(DEFAULT_ADDRESS, "clawker").look({"10.213.0.9": Attached("gone", 0.0)}, 1.0)
+    AgentNames(DEFAULT_ADDRESS, "other").look({"10.213.0.9": Attached("elsewhere", 0.0)}, 1.0)
+    assert candidates(command, "denials --agent ") == ["builder", "gone"]
+    assert candidates(command, "denials --agent b") == ["builder"]
+    assert candidates(command, "--project other denials --agent ") == ["elsewhere"]
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An engine that does not answer."""
+    answered = threading.Event()
+
+    def wait(_: object) -> NoReturn:
+        answered.wait(60)
+        raise EngineError("engine-silent", "It does not answer.")
+
+    monkeypatch.setattr(connection, "connect_engine", wait)
+    monkeypatch.setattr(completion, "_PATIENCE", 0.2)
+    yield
+    answered.set()
+
+
+@pytest.mark.usefixtures("hanging")
+def test_an_engine_that_hangs_is_not_waited_for(command: Command) -> None:
+    """What is remembered is there all the same."""
+    AgentNames(DEFAULT_ADDRESS, "clawker").look({"10.213.0.9": Attached("gone", 0.0)}, 1.0)
+    assert candidates(command, "denials --agent ") == ["gone"]
+
+
+def test_nothing_is_said_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    """Without an engine, without settings and with a broken configuration, a process says nothing and succeeds."""
+    (tmp_path / "config.json").write_text("{")
+    for line in ("denials --agent ", "rules remove ", "--context ", "--host tcp://127.0.0.1:1 denials --agent "):
+        whole = f"clawker-fw {line}"
+        done = subprocess.run(
+            [sys.executable, "-m", "clawker_fw"],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(CHECKOUT),
+                "HOME": str(tmp_path),
+                "XDG_CONFIG_HOME": str(tmp_path),
+                "DOCKER_CONFIG": str(tmp_path),
+                "CLAWKER_FW_LOG_FORMAT": "json",
+                "_CLAWKER_FW_COMPLETE": "complete_bash",
+                "COMP_WORDS": whole,
+                "COMP_CWORD": str(whole.count(" ")),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        expected = "default" if line == "--context " else ""
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, ""), line
