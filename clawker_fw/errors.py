@@ -10,7 +10,7 @@ never prints and never exits.
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
     │   ├── NotFoundError               4  the requested object is not on the engine
     │   └── ConflictError               4  the name is taken
-    ├── NotProvenError                  5  applied but not proven live; the previous version still serves
+    ├── NotProvenError                  5  applied but not proven live; the error says what serves
     ├── RefusedError                    6  not ours to change, or another run holds the lock
     │   └── LockLostError               6  another run has taken the lock from this one
     ├── OutputError                    74  done, but the answer can't be written
@@ -104,7 +104,7 @@ class ConflictError(EngineError):
 
 
 class NotProvenError(FirewallError):
-    """A change was applied but not proven live; the previous version still serves."""
+    """A change was applied but not proven live, and taken back if it could be: the error says what serves."""
 
     exit_code = ExitCode.NOT_PROVEN
 

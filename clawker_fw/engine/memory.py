@@ -263,10 +263,11 @@ class MemoryEngine:
 
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
-        name = self._network(network).name
+        found = self._network(network)
+        name = found.name
         if any(name in each.networks and each.status in ATTACHED for each in tuple(self._containers.values())):
             raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
-        self._emit(Event("network", "destroy", (self._networks.pop(network).name,)))
+        self._emit(Event("network", "destroy", (self._networks.pop(found.id).name,)))
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`."""

@@ -141,7 +141,7 @@ class EngineWriter(EngineReader, Protocol):
         """Create a network."""
 
     def remove_network(self, network: str) -> None:
-        """Remove a network by its id."""
+        """Remove a network by its id, or by its name."""
 
     def create_container(self, spec: ContainerSpec) -> str:
         """Create a container with its files, without starting it, and return its id.

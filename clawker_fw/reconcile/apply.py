@@ -45,6 +45,8 @@ from clawker_fw.reconcile.steps import (
     Rename,
     Start,
     Step,
+    Stop,
+    Undo,
     Unpause,
     Verify,
     describe,
@@ -94,7 +96,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     """Perform a plan.
 
     Raises:
-        NotProvenError: when a change could not be proven live; the previous version still serves.
+        NotProvenError: when a change could not be proven live. After a rollback, the error says what serves now.
         EngineError: when the engine failed in between. The next run completes the rest.
         StoppedError: when the user asked to stop. The next run completes the rest.
     """
@@ -106,7 +108,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
             context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # any failure: remove what was created for nothing
-            performer.give_up(plan.rollback if position in plan.undoable else (), error)
+            performer.give_up(plan if position in plan.undoable else None, error)
             raise
 
 
@@ -124,6 +126,9 @@ class _Performer:
         self._serving = context.serving
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
+        self._stopped: set[str] = set()
+        self._networks_made: set[str] = set()
+        self._networks_removed: set[str] = set()
 
     def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
         """Require that the user has not asked to stop.
@@ -179,27 +184,66 @@ class _Performer:
         enough.wait()
         return performing
 
-    def give_up(self, rollback: tuple[Remove, ...], error: BaseException) -> None:
-        """Roll back. A removal that fails is left to the next run and added to the error's context.
+    def give_up(self, plan: Plan | None, error: BaseException) -> None:
+        """Roll back a plan that can be, and tell what serves now.
 
-        A run that has lost the lock, or can't check it, removes nothing: the new holder may already serve with the
-        containers created here. Its error is replaced as well, since the new holder's changes may have caused it.
+        A step that fails is left to the next run and added to the error's context. A run that has lost the lock,
+        or can't check it, undoes nothing: the new holder may already serve with the containers created here. Its
+        error is replaced as well, since the new holder's changes may have caused it.
 
         Raises:
             LockLostError: in place of the error, when another run has taken the lock.
         """
-        made = [step for step in rollback if step.container in self._made]  # others may belong to another run
+        done = [step for step in plan.rollback if self._has_done(step)] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
                 self._require_lock()
-            for step in made:
+            for step in done:
                 with after(error, "the rollback failed as well"):
                     self._require_lock()
-                    self._perform(replace(step, container=self._made[step.container]))
+                    self._perform(
+                        replace(step, container=self._made[step.container]) if isinstance(step, Remove) else step
+                    )
         except LockLostError as lost:
             raise lost from error
+        if plan and isinstance(error, FirewallError):
+            self._tell(plan, error)
 
-    def _perform(  # noqa: C901, PLR0912 - one case a step
+    def _has_done(self, step: Undo) -> bool:
+        """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
+        match step:
+            case Remove():
+                return step.container in self._made
+            case RemoveNetwork():
+                return step.name in self._networks_made
+            case CreateNetwork():
+                return step.spec.name in self._networks_removed
+            case Reattach():
+                return step.container in self._stopped
+            case _:
+                assert_never(step)
+
+    def _tell(self, plan: Plan, error: FirewallError) -> None:
+        """Add to an error what is there after a rollback, as the engine says it."""
+        try:
+            left = [name for name, identity in self._made.items() if self._engine.container(identity)]
+            silent = [each for each, container in plan.before if not self._answers(container)]
+        except EngineError as trouble:
+            told = f"What serves now could not be read: {trouble.in_one_line}"
+        else:
+            told = " ".join(filter(None, (_left_words(self._made, left), _served_words(plan, silent))))
+        if error.hint:
+            error.context = (*error.context, told)
+        else:
+            error.hint = told
+
+    def _answers(self, container: str) -> bool:
+        """Whether a container runs, and its program answers."""
+        view = self._engine.container(container)
+        probe = self._ask(container) if view and view.running else None
+        return probe is not None and not probe.error
+
+    def _perform(  # noqa: C901, PLR0912, PLR0915 - one case a step
         self, step: Step, enough: Callable[[], None] = _nothing
     ) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
@@ -210,8 +254,10 @@ class _Performer:
                 self._provide(step)
             case CreateNetwork():
                 engine.create_network(step.spec)
+                self._networks_made.add(step.spec.name)
             case RemoveNetwork():
                 engine.remove_network(step.network)
+                self._networks_removed.add(step.name)
             case RemoveImage():
                 engine.remove_image(step.reference)
             case RemoveVolume():
@@ -239,6 +285,9 @@ class _Performer:
             case Start():
                 engine.start(step.container)
                 self._await_answer(step.container)
+            case Stop():
+                self._stopped.add(step.container)
+                engine.stop(step.container)
             case Unpause():
                 engine.unpause(step.container)
                 self._await_answer(step.container)
@@ -292,7 +341,6 @@ class _Performer:
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
             context=[*_shortcomings(probe, step), *self._last_words(step.container)],
-            hint="The new container has been removed; the old one still serves.",
         )
 
     def _ask(self, container: str) -> Probe | None:
@@ -333,18 +381,33 @@ class _Performer:
         result = answers[-1] if answers else {}
         if result.get("committed"):
             return
-        if result.get("hung"):
-            # A hung program can only be killed from outside. It restarts with the restored files.
-            self._engine.stop(step.container, 0)
-            self._engine.start(step.container)
-            self._await_answer(step.container)
+        if not result:
+            raise NotProvenError(
+                "commit-unanswered",
+                f"{step.sibling} did not say whether it has taken the new files.",
+                context=self._last_words(step.container),
+                hint="`clawker-fw drift` shows what it serves.",
+            )
         refused = ", ".join(result.get("rejected") or result.get("missing") or ["everything"])
-        raise NotProvenError(
+        rejection = NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
             context=[str(result.get("reason") or "no reason given"), *self._last_words(step.container)],
-            hint="The previous rules are still live.",
+            hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows both siblings.",
         )
+        if result.get("hung"):
+            self._restart(step, rejection)
+        raise rejection
+
+    def _restart(self, step: Commit, rejection: NotProvenError) -> None:
+        """Kill a hung program, which only works from outside. It restarts with the restored files."""
+        told = rejection.context
+        with after(rejection, "its restart failed as well"):
+            self._engine.stop(step.container, 0)
+            self._engine.start(step.container)
+            self._await_answer(step.container)
+        if rejection.context != told:
+            rejection.hint = f"{step.sibling} does not serve: run `clawker-fw run --force-recreate`."
 
     def _require_new_start(self, step: Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
         """Raise the error that explains why a commit's helper did not answer.
@@ -363,7 +426,7 @@ class _Performer:
             "commit-ended-program",
             f"The new files made {step.sibling} exit; it has restarted with the old ones.",
             context=words,
-            hint="The previous rules are live again.",
+            hint=f"{step.sibling} serves with its previous files again. `clawker-fw drift` shows both siblings.",
         ) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
@@ -421,6 +484,27 @@ def _as_one(failures: list[BaseException]) -> BaseException:
             return error
     stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
     return stops[0]
+
+
+def _left_words(made: Mapping[str, str], left: Sequence[str]) -> str:
+    """Return a sentence about the containers that were made for nothing."""
+    if left:
+        return f"{' and '.join(left)} could not be removed: the next run does it."
+    return "What was created has been removed." if made else ""
+
+
+def _served_words(plan: Plan, silent: Sequence[Sibling]) -> str:
+    """Return a sentence about what serves. `silent` are the siblings that served before and don't answer now."""
+    before = [each for each, _ in plan.before]
+    if not before:
+        return "Nothing serves now, as before this run."
+    if silent:
+        names = " and ".join(silent)
+        return f"The former {names} {'does' if len(silent) == 1 else 'do'} not answer: run `clawker-fw run` again."
+    missing = [each for each in Sibling if each not in before]
+    return f"The former {' and '.join(before)} still serve{'s' if len(before) == 1 else ''}." + (
+        f" There is no {missing[0]}, as before this run." if missing else ""
+    )
 
 
 def _connections(number: int) -> str:

@@ -5,7 +5,9 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -18,6 +20,8 @@ from clawker_fw.model import (
     Files,
     Finding,
     Layer,
+    NetworkSpec,
+    NetworkView,
     Observed,
     ObservedSibling,
     Role,
@@ -46,12 +50,14 @@ from clawker_fw.reconcile.steps import (
     Rename,
     Start,
     Step,
+    Stop,
     Unpause,
     Verify,
 )
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import COMMITTED, HOT, STAGE, commit_record, container_names
 from clawker_fw.stack.resources import declared
+from clawker_fw.stack.topology import lower_half
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
@@ -77,7 +83,7 @@ def plan(
     if not found.findings and not options.everything:
         return Plan((), (), 0)
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
-        return _rebuild(observed, desired_at, found)
+        return _rebuild(observed, slots, desired_at, found)
     return _Planner(observed, slots, desired_at, found, options).plan()
 
 
@@ -153,6 +159,7 @@ class _Planner:
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
             rollback=tuple(Remove(name, name) for name in self._names.values()),
             point_of_no_return=len(stages),
+            before=_serving(self._observed),
         )
 
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
@@ -395,8 +402,12 @@ def _remove(old: ObservedSibling, heir: str = "") -> Remove:
     return Remove(old.container.id, old.container.name, heir=heir)
 
 
-def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
-    """Recreate both networks and both siblings. Refused while agents are attached, who would be cut off."""
+def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
+    """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
+
+    An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
+    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
+    """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
         fields = [each.field for each in found.findings if each.action is Action.RECREATE_NETWORKS]
@@ -406,22 +417,58 @@ def _rebuild(observed: Observed, desired_at: Callable[[Slots], Desired], found: 
             context=[f"differs: {', '.join(fields)}", f"attached: {', '.join(agents)}"],
             hint="Stop these containers, then repeat the command.",
         )
-    desired = desired_at(Slots())
-    bare = Observed(
-        observed.engine, {}, observed.subnets, siblings={}, leftovers=(), images=observed.images, attached={}
-    )
-    build = _Planner(bare, Slots(), lambda _: desired, found, ConvergeOptions(0)).plan()
+    siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
+    stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None)
+    build = _Planner(stopped, slots, desired_at, found, ConvergeOptions(0, replace_all=True)).plan()
     images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
-    old = (*observed.siblings.values(), *observed.leftovers)
-    taken_away: tuple[tuple[Step | InTurn, ...], ...] = (
-        (*(_remove(each) for each in old), *trial_removed(observed)),
+    old = observed.siblings.values()
+    room: tuple[tuple[Step | InTurn, ...], ...] = (
+        (*(_remove(each) for each in observed.leftovers), *trial_removed(observed)),
+        tuple(Stop(each.sibling, each.container.id, each.container.name) for each in old),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
+    room = tuple(stage for stage in room if stage)
+    specs = {network.name: _as_it_was(role, network) for role, network in observed.networks.items()}
     return Plan(
-        stages=(*images, *(stage for stage in taken_away if stage), *build.stages[len(images) :]),
-        rollback=(),
-        point_of_no_return=0,
+        stages=(*images, *room, *build.stages[len(images) :]),
+        rollback=(
+            *build.rollback,
+            *(RemoveNetwork(spec.name, spec.name) for spec in desired_at(slots).networks.values()),
+            *(CreateNetwork(spec) for spec in specs.values()),
+            *(Reattach(each.sibling, each.container.id, _places(each, specs), ()) for each in old),
+        ),
+        point_of_no_return=build.point_of_no_return + len(room),
+        before=_serving(observed),
     )
+
+
+def _serving(observed: Observed) -> tuple[tuple[Sibling, str], ...]:
+    return tuple((each, old.container.id) for each, old in observed.siblings.items())
+
+
+def _stopped(old: ObservedSibling) -> ObservedSibling:
+    """Return a sibling as it is after it has been stopped, and its networks have been removed."""
+    return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
+
+
+def _as_it_was(role: Role, network: NetworkView) -> NetworkSpec:
+    """Return what creates a network again as it was observed."""
+    subnet = network.subnets[0]
+    return NetworkSpec(
+        name=network.name,
+        role=role,
+        subnet=subnet,
+        gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
+        ip_range=network.ip_range or lower_half(subnet),
+        internal=network.internal,
+        options=network.options,
+        labels=network.labels,
+    )
+
+
+def _places(old: ObservedSibling, networks: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return the networks, of those, that a container was created on, each with its address there."""
+    return tuple((name, address) for name, address in old.container.shape.networks.items() if name in networks)
 
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:

@@ -150,6 +150,15 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop a container that keeps its files, until another one has been proven in its place."""
+
+    sibling: Sibling
+    container: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unpause:
     """Unpause a container."""
 
@@ -196,10 +205,15 @@ Step = (
     | Drain
     | Remove
     | Start
+    | Stop
     | Unpause
     | Reattach
     | Rename
 )
+
+
+Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
+"""A step of a rollback. Only what was done is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +230,15 @@ class InTurn:
 class Plan:
     """Stages performed in sequence. The steps of a stage run in parallel, except those in an `InTurn`.
 
-    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
-    begins: up to there no agent has noticed anything.
+    `rollback` removes the created containers, identified by name, and puts back the networks and siblings that had
+    to make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve
+    until then.
     """
 
     stages: tuple[tuple[Step | InTurn, ...], ...]
-    rollback: tuple[Remove, ...]
+    rollback: tuple[Undo, ...]
     point_of_no_return: int
+    before: tuple[tuple[Sibling, str], ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -238,11 +254,12 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container on.
+        """The stages whose failure is rolled back, from the first that creates a container or makes room for one.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
+        kinds = (Create, Stop, RemoveNetwork)
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
     @property
@@ -328,6 +345,8 @@ def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return f"stop and remove {step.name}"
         case Start():
             return f"start {step.sibling}"
+        case Stop():
+            return f"stop {step.name}"
         case Unpause():
             return f"unpause {step.sibling}"
         case Reattach():

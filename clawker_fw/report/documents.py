@@ -44,6 +44,7 @@ from clawker_fw.reconcile.steps import (
     Rename,
     Start,
     Step,
+    Stop,
     Unpause,
     Verify,
     describe,
@@ -224,6 +225,8 @@ def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR
             return "remove", {"container": step.name}
         case Start():
             return "start", {"sibling": step.sibling.value}
+        case Stop():
+            return "stop", {"sibling": step.sibling.value}
         case Unpause():
             return "unpause", {"sibling": step.sibling.value}
         case Reattach():

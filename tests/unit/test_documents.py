@@ -27,6 +27,7 @@ from clawker_fw.reconcile.steps import (
     Rename,
     Start,
     Step,
+    Stop,
     Unpause,
     Verify,
     describe,
@@ -59,6 +60,7 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
     (Drain("id", "x-envoy", 30), {"kind": "drain", "container": "x-envoy", "seconds": 30}),
     (Remove("id", "x-envoy"), {"kind": "remove", "container": "x-envoy"}),
     (Start(ENVOY, "id", ()), {"kind": "start", "sibling": "envoy"}),
+    (Stop(ENVOY, "id", "x-envoy"), {"kind": "stop", "sibling": "envoy"}),
     (Unpause(ENVOY, "id", ()), {"kind": "unpause", "sibling": "envoy"}),
     (
         Reattach(ENVOY, "id", (("x-net", "10.1.0.2"),), ()),

@@ -106,9 +106,42 @@ def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted:
     subnet = {"subnet": "10.9.0.0/24"}
     moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images, network=subnet)
     lines = planned(memory, moved)
-    assert lines[:2] == ["---", "pull image registry.test/envoy"]
-    assert lines[2].startswith("stop and remove envoy")
+    assert lines[:4] == [
+        "pull image registry.test/envoy",
+        "stop and remove envoy-next",
+        "stop envoy | stop coredns",
+        "remove network net | remove network egress",
+    ]
     assert sum("image" in line for line in lines) == 1
+
+
+def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
+    memory: MemoryEngine, wanted: Blueprint
+) -> None:
+    """Networks have fixed names, so the old ones make room; a rollback makes them again and puts siblings back."""
+    moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, network={"subnet": "10.9.0.0/24"})
+    lines = planned(memory, moved)
+    assert [line for line in lines if not line.startswith("verify")] == [
+        "stop envoy | stop coredns",
+        "remove network net | remove network egress",
+        "create network net (10.9.0.0/24) | create network egress (10.214.0.0/24)",
+        "create envoy-next | create coredns-next",
+        "---",
+        "take the service address",
+        "stop and remove coredns | stop and remove envoy",
+        "name envoy envoy | name coredns coredns",
+    ]
+    steps = pipeline.plan_for(pipeline.compare(memory, moved), ConvergeOptions(0))
+    assert [describe(step) for step in steps.rollback] == [
+        "stop and remove clawker-envoy-next",
+        "stop and remove clawker-coredns-next",
+        "remove network clawker-net",
+        "remove network clawker-egress",
+        "create network clawker-net (10.213.0.0/20)",
+        "create network clawker-egress (10.214.0.0/24)",
+        "put envoy back on clawker-net and clawker-egress",
+        "put coredns back on clawker-net",
+    ]
 
 
 def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint) -> None:

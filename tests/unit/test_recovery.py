@@ -18,7 +18,7 @@ from clawker_fw.errors import (
     NotProvenError,
     StoppedError,
 )
-from clawker_fw.model import Files, Sibling
+from clawker_fw.model import ContainerSpec, Files, Sibling
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -113,6 +113,127 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
+class Silencing(MemoryEngine):
+    """An engine on which no container answers that is created while it is broken."""
+
+    def __init__(self) -> None:
+        """Start whole."""
+        super().__init__()
+        self.broken = False
+        self._silenced: set[str] = set()
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """Create a container that never answers, unless the engine is whole."""
+        identity = super().create_container(spec)
+        if self.broken:
+            self._silenced.add(identity)
+        return identity
+
+    def start(self, container: str) -> None:
+        """Start a container."""
+        super().start(container)
+        inside = self.inside(container)
+        if inside.id in self._silenced:
+            inside.silent = "connection refused"
+
+
+def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
+    """On a first run nothing serves; after one that was rolled back the former siblings do, if they answer."""
+    engine = Silencing()
+    engine.broken = True
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    first = _not_ready(engine, wanted)
+    assert first.hint == "What was created has been removed. Nothing serves now, as before this run."
+    engine.broken = False
+    stacks.converged(engine, wanted)
+    engine.broken = True
+    again = ConvergeOptions(0, replace_all=True)
+    served = _not_ready(engine, wanted, again)
+    assert served.hint == "What was created has been removed. The former envoy and coredns still serve."
+    engine.inside("clawker-coredns").silent = "timeout"
+    silent = _not_ready(engine, wanted, again)
+    assert silent.hint == (
+        "What was created has been removed. The former coredns does not answer: run `clawker-fw run` again."
+    )
+    engine.inside("clawker-coredns").silent = ""
+    engine.remove("clawker-envoy")
+    alone = _not_ready(engine, wanted)
+    assert alone.hint.endswith("The former coredns still serves. There is no envoy, as before this run.")
+
+
+_PLAIN = ConvergeOptions(0)
+
+
+def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions = _PLAIN) -> NotProvenError:
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, wanted, options)
+    assert caught.value.code == "replacement-not-ready"
+    return caught.value
+
+
+def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback that fails does not claim to have removed anything."""
+    engine = NeverReady()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    remove = engine.remove
+
+    def fail(container: str) -> None:
+        if engine.inside(container).spec.name == "clawker-envoy-next":
+            raise EngineError("engine-error", "The engine could not remove it.")
+        remove(container)
+
+    monkeypatch.setattr(engine, "remove", fail)
+    error = _not_ready(engine, wanted, ConvergeOptions(0, replace_all=True))
+    assert error.hint == (
+        "clawker-envoy-next could not be removed: the next run does it. The former envoy and coredns still serve."
+    )
+
+
+@pytest.mark.parametrize("subnet", ["10.99.0.0/20", "10.213.0.0/19"], ids=["elsewhere", "overlapping"])
+def test_a_subnet_on_which_nothing_works_is_taken_back(subnet: str, release: Release) -> None:
+    """The old networks are made again as they were, and the very siblings that were there serve on them."""
+    engine = Silencing()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+    before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
+    engine.broken = True
+    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": subnet}, release=release)
+    error = _not_ready(engine, moved)
+    assert error.hint == "What was created has been removed. The former envoy and coredns still serve."
+    assert {name: engine.inside(name).id for name in before} == before
+    assert stacks.found(engine, first) == set()
+    engine.broken = False
+    stacks.converged(engine, moved)
+    assert stacks.found(engine, moved) == set()
+    assert not [name for name in before if engine.inside(name).id == before[name]]
+
+
+@pytest.mark.parametrize("failing", ["create_network", "remove_network", "create_container", "stop"])
+def test_an_engine_that_fails_while_networks_are_changed(
+    failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever call fails first, the old stack is back, and the error is the engine's."""
+    engine = MemoryEngine()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
+    call, times = getattr(engine, failing), iter(range(100))
+
+    def fail(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - passed on
+        lock = getattr(arguments[0], "name", "") == "clawker-lock"
+        if not lock and next(times) == 1:
+            raise EngineError("engine-error", "The engine could not do it.")
+        return call(*arguments, **named)
+
+    monkeypatch.setattr(engine, failing, fail)
+    with pytest.raises(EngineError) as caught:
+        stacks.converged(engine, moved)
+    assert caught.value.message == "The engine could not do it."
+    assert "The former envoy and coredns still serve." in caught.value.hint
+    assert stacks.found(engine, first) == set()
+
+
 class Refusing(MemoryEngine):
     """An engine whose Envoy rejects every commit."""
 
@@ -128,6 +249,16 @@ class Refusing(MemoryEngine):
                 if file["path"] == "lds/listeners.json":
                     file["sha256"] = hashlib.sha256(b"{}").hexdigest()
             staged["stage/commit.json"] = public(json.dumps(parsed).encode())
+
+
+def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that the new files are live, nor that the old ones were restored."""
+    engine = MemoryEngine()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    monkeypatch.setattr(engine, "run_helper", lambda *_: None)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
+    assert caught.value.code == "commit-unanswered"
 
 
 class Hanging(MemoryEngine):
@@ -159,6 +290,23 @@ class Ending(Hanging):
         self.stop(container)
         self.start(container)
         raise EngineError("helper-failed", "fwctl commit failed: it ended with 137.")
+
+
+def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That its files were rejected is told first, with exit code 5, and that it does not serve."""
+    engine = Hanging()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+
+    def fail(container: str) -> None:
+        raise EngineError("engine-error", f"The engine could not start {container}.")
+
+    wanted = stacks.blueprint(engine.facts(), "b.test", release=release)
+    monkeypatch.setattr(engine, "start", fail)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, wanted)
+    assert (caught.value.code, caught.value.exit_code) == ("commit-rejected", 5)
+    assert "its restart failed as well: The engine could not start" in caught.value.context[-1]
+    assert caught.value.hint.startswith("envoy does not serve")
 
 
 @pytest.mark.parametrize(("kind", "code"), [(Hanging, "commit-rejected"), (Ending, "commit-ended-program")])
