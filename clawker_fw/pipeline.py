@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import FirewallError, RefusedError, SettingsError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile import attempt as attempts
@@ -44,6 +44,7 @@ from clawker_fw.stack.topology import Addressing
 if TYPE_CHECKING:
     from clawker_fw.reconcile.apply import ApplyContext
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
+    from clawker_fw.reconcile.summary import Summary
 
 Render = Callable[[Addressing, Capacities, Slots, Credentials | None], Desired]
 """Returns the desired stack for given addresses, capacities, slots and credentials.
@@ -172,6 +173,25 @@ def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
 
     options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
+
+
+def summary_for(seen: Comparison, steps: "Plan | FirewallError") -> "Summary":
+    """Return what it means to perform the plan of a comparison; or that there is none, because of an error."""
+    from clawker_fw.reconcile.summary import summary  # noqa: PLC0415 - a current stack needs none
+
+    version = seen.blueprint.release.version
+    return summary(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
+
+
+def summary_of(seen: Comparison) -> "Summary":
+    """Return what the next `run` would mean, for commands that make no plan of their own."""
+    from clawker_fw.reconcile.steps import ConvergeOptions  # noqa: PLC0415 - a current stack needs none
+
+    try:
+        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions(seen.blueprint.settings.drain_timeout))
+    except RefusedError as refusal:
+        steps = refusal
+    return summary_for(seen, steps)
 
 
 def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "ApplyContext") -> None:

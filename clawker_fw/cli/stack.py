@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.steps import ConvergeOptions
+    from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents import Left
     from clawker_fw.report.log import StepRecords
     from clawker_fw.report.text import StepDisplay
@@ -117,8 +118,10 @@ def drift(
     Example: clawker-fw drift --format json | jq -r .verdict
     """
     with comparison(context.obj) as seen:
+        from clawker_fw import pipeline
         from clawker_fw.model import Verdict
 
+        said = pipeline.summary_of(seen) if seen.diff.findings else None
         judged = None if agents is Agents.IGNORE else seen.agents
         found = seen.diff.verdict if judged is None else seen.verdict
         if format_ is Format.JSON:
@@ -126,6 +129,7 @@ def drift(
 
             document = documents.drift_document(
                 seen.diff,
+                said,
                 seen.failed_attempt,
                 seen.rule_changes,
                 verdict=found,
@@ -136,9 +140,10 @@ def drift(
             print_json(with_sources(document, seen))
         else:
             print_notices(seen.busy, seen.advice)
-            _print_difference(seen, files=diff)
+            _print_difference(seen, said, files=diff)
             _print_open(judged or ())
-            _print_verdict(found, seen.desired.project)
+            todo = ": close it with `clawker-fw run`" if found in {Verdict.DRIFTED, Verdict.UNKNOWN} else ""
+            _print_verdict(found, f"{seen.desired.project}{todo}")
         if found is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
 
@@ -297,13 +302,15 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
     convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, options)
+    said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        print_json(with_sources(documents.plan_document(seen.diff, seen.rule_changes, steps, seen.advice), seen))
+        document = documents.plan_document(seen.diff, said, steps, seen.advice, rules=seen.rule_changes)
+        print_json(with_sources(document, seen))
     else:
         print_notices(seen.busy, seen.advice)
-        _print_difference(seen, files=files)
+        _print_difference(seen, said, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
@@ -332,19 +339,25 @@ def _converge(
     given.warn_of_exposure(seen)
     before, changes = seen.diff, seen.rule_changes
     performed: list[Progress] = []
-    if pipeline.plan_for(seen, options).empty:
+    steps = pipeline.plan_for(seen, options)
+    said = None if steps.empty else pipeline.summary_for(seen, steps)
+    if said is None:
         convergence.tidy(engine, seen)
     else:
         with (
             _step_output(chosen, files=files) as output,
             _run_context(output, lock_wait, performed) as run_context,
         ):
-            output.difference(before, changes)
+            output.difference(before, said)
             seen = convergence.converge(engine, read, options, run_context, seen)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
-        answer(with_sources(documents.run_document(before, changes, performed, seen.diff, seen.advice), seen))
+        answer(
+            with_sources(
+                documents.run_document(before, said, performed, seen.diff, seen.advice, rules=changes), seen
+            )
+        )
     else:
         print_notices(None, seen.advice)
         words = "applied and proven" if performed else "nothing to do"
@@ -352,17 +365,17 @@ def _converge(
         _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
 
 
-def _print_difference(seen: "Comparison", *, files: bool) -> None:
-    """Print the rules that change, the differences, and why the last attempt to close them failed."""
-    from clawker_fw.report import verdict
+def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool) -> None:
+    """Print what closing the differences means, the differences, and why the last attempt to close them failed."""
+    if said is None:
+        from clawker_fw.report import verdict
 
-    if not seen.diff.findings:
         terminal.answer_styled(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
     output = text.console()
-    output.print(text.drift_report(seen.diff, seen.rule_changes, files=files))
+    output.print(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:
         output.print(text.attempt_report(seen.failed_attempt))
 

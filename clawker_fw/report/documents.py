@@ -49,6 +49,8 @@ from clawker_fw.reconcile.steps import (
     Verify,
     describe,
 )
+from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report import summary
 from clawker_fw.report.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
@@ -68,6 +70,7 @@ class Left:
 
 def drift_document(
     found: Diff,
+    said: Summary | None,
     failed: Attempt | None,
     changes: RuleChanges | None,
     *,
@@ -86,6 +89,7 @@ def drift_document(
         "verdict": verdict.value,
         "busy": _busy(busy),
         "warnings": _warnings(warnings),
+        "summary": _summary(said),
         "rules": _rules(changes),
         "agents": None if agents is None else agents_document(agents),
         "siblings": _siblings(found),
@@ -125,38 +129,55 @@ def _warnings(warnings: Sequence[Advice]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(each) for each in warnings]
 
 
+def _summary(said: Summary | None) -> list[str]:
+    """Return what closing the differences means, as lines for people; none for a stack that is current."""
+    return summary.lines(said) if said else []
+
+
 def _rules(changes: RuleChanges | None) -> dict[str, Any] | None:
     return {"added": list(changes.added), "removed": list(changes.removed)} if changes is not None else None
 
 
 def plan_document(
-    before: Diff, changes: RuleChanges | None, steps: Plan, warnings: Sequence[Advice]
+    before: Diff,
+    said: Summary | None,
+    steps: Plan,
+    warnings: Sequence[Advice],
+    *,
+    rules: RuleChanges | None,
 ) -> dict[str, Any]:
     """Return the answer of a dry run: the differences, and the steps that would close them."""
-    return _changes(before, before.verdict, steps.steps, [], warnings, rules=changes, changed=False)
+    return _changes(
+        before, said, before.verdict, warnings, rules=rules, steps=steps.steps, notes=[], changed=False
+    )
 
 
 def run_document(
     before: Diff,
-    changes: RuleChanges | None,
+    said: Summary | None,
     performed: Sequence[Progress],
     after: Diff,
     warnings: Sequence[Advice],
+    *,
+    rules: RuleChanges | None,
 ) -> dict[str, Any]:
     """Return the answer of `run` and `reload`: the differences before, the steps, and the verdict afterwards."""
     steps = [done.step for done in performed]
     notes = [{"step": describe(done.step), "note": done.note} for done in performed if done.note]
-    return _changes(before, after.verdict, steps, notes, warnings, rules=changes, changed=bool(performed))
+    return _changes(
+        before, said, after.verdict, warnings, rules=rules, steps=steps, notes=notes, changed=bool(performed)
+    )
 
 
 def _changes(
     before: Diff,
+    said: Summary | None,
     verdict: Verdict,
-    steps: Iterable[Step],
-    notes: Sequence[dict[str, str]],
     warnings: Sequence[Advice],
     *,
     rules: RuleChanges | None,
+    steps: Iterable[Step],
+    notes: Sequence[dict[str, str]],
     changed: bool,
 ) -> dict[str, Any]:
     return {
@@ -164,6 +185,7 @@ def _changes(
         "verdict": verdict.value,
         "changed": changed,
         "warnings": _warnings(warnings),
+        "summary": _summary(said),
         "rules": _rules(rules),
         "steps": [_step(step) for step in steps],
         "notes": list(notes),

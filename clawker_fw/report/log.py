@@ -19,7 +19,7 @@ from clawker_fw.report.terminal import understands_escapes, visible
 if TYPE_CHECKING:
     from clawker_fw.model import Diff
     from clawker_fw.reconcile.apply import Progress
-    from clawker_fw.reconcile.rule_changes import RuleChanges
+    from clawker_fw.reconcile.summary import Summary
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
@@ -153,9 +153,12 @@ class StepRecords:
     ) -> None:
         """Do nothing: there is nothing to restore."""
 
-    def difference(self, found: "Diff", changes: "RuleChanges | None") -> None:
-        """Write one record for the rules that change, and one for each finding."""
-        if changes:
+    def difference(self, found: "Diff", said: "Summary") -> None:
+        """Write a record for what is about to happen, one for the rules that change, and one for each finding."""
+        from clawker_fw.report import summary  # noqa: PLC0415 - only what changes a stack needs it
+
+        LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
+        if changes := said.changes:
             rules = {"added": list(changes.added), "removed": list(changes.removed)}
             LOG.info("rules", extra={"fields": rules})
         for each in found.findings:

@@ -15,13 +15,13 @@ from clawker_fw.denials.agents import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
-from clawker_fw.pipeline import Comparison
+from clawker_fw.pipeline import Comparison, summary_of
 from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.exposure import engine_ways
 from clawker_fw.reconcile.lock import Holder, at_work
-from clawker_fw.report import documents, sources
+from clawker_fw.report import documents, sources, summary
 from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
@@ -38,6 +38,7 @@ class Status:
 
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
     the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
+    `said` is what the next run would mean, if anything but the rules differs.
     `refusals` are those of the last hour, the latest last. `sources` and `source_lines` say which settings
     and which engine this is about.
     """
@@ -54,6 +55,7 @@ class Status:
     busy: Holder | None = None
     warnings: Sequence[Advice] = ()
     unread: SettingsError | None = None
+    said: Sequence[str] = ()
     refusals: Sequence[Counted] = ()
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source_lines: Sequence[str] = ()
@@ -124,9 +126,18 @@ def of_comparison(seen: Comparison, now: float) -> Status:
         leftovers=documents.leftovers(seen.observed, seen.desired),
         busy=seen.busy,
         warnings=seen.advice,
+        said=_said(seen),
         sources=sources.document(seen.blueprint, seen.observed),
         source_lines=sources.lines(seen.blueprint, seen.observed),
     )
+
+
+def _said(seen: Comparison) -> Sequence[str]:
+    """Return what the next run would mean. Changed rules have a line of their own in every status."""
+    if not seen.diff.findings or seen.observed.absent:
+        return ()
+    said = summary_of(seen)
+    return () if summary.is_about_rules(said) else summary.lines(said, rules=False)
 
 
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:

@@ -43,6 +43,7 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
     attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
+        *(Text(line) for line in status.said),
         *_rules(status),
         Text(""),
         _siblings(status, now),

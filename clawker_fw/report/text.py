@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,11 +16,11 @@ from rich.status import Status
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Diff, Finding, Layer, Sibling, Value, Verdict
+from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.rule_changes import RuleChanges
-from clawker_fw.reconcile.steps import Plan, Step, describe
-from clawker_fw.report import terminal
+from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
+from clawker_fw.reconcile.summary import SHORT, Summary, is_follow_up
+from clawker_fw.report import summary, terminal
 from clawker_fw.report.documents import (
     unified_diff,
 )
@@ -37,11 +37,10 @@ _STYLES = {
     Verdict.OPEN: "bold red",
 }
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
-_PREFIX = "dev.clawker.firewall."
+_RULE_STYLES = {summary.ADDED: "green", summary.REMOVED: "red"}
 _LONGEST_DIFF = 40
-_MOST_RULES = 20
+_MOST_FIELDS = 12
 _LONGEST_VALUE = 60
-_DIGEST_SHOWN = 12
 _GAP = 2
 _INDENT = 2
 _SPINNER = 2
@@ -88,8 +87,17 @@ def console(*, stderr: bool = False) -> Console:
 class Rows:
     """A table; where it is too wide, each row becomes a paragraph with one line for each value."""
 
-    def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
-        """Store headings and rows. Plain strings are made safe to print."""
+    def __init__(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[Text | str]],
+        narrow: Callable[..., Iterable[Text]] | None = None,
+    ) -> None:
+        """Store headings and rows. Plain strings are made safe to print.
+
+        `narrow` returns the paragraph of a row, if that is not to have one line for each value.
+        """
+        self._narrow = narrow
         self._headings = headings
         self._rows = [[each if isinstance(each, Text) else Text(visible(each)) for each in row] for row in rows]
 
@@ -102,6 +110,9 @@ class Rows:
             return
         widest = max(map(len, self._headings))
         for row in self._rows:
+            if self._narrow:
+                yield from self._narrow(*row)
+                continue
             for position, (heading, value) in enumerate(zip(self._headings, row, strict=True)):
                 yield _joined([Text(heading, "dim"), value], [widest, 0], _INDENT * (2 if position else 1))
 
@@ -121,58 +132,49 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableT
     return Rows(headings, rows)
 
 
-def drift_report(found: Diff, changes: RuleChanges | None = None, *, files: bool = False) -> RenderableType:
-    """Return what changes for agents, then for each sibling, then in each layer, and the files if wanted."""
-    parts: list[RenderableType] = [_rule_changes(changes)] if changes else []
-    for sibling in Sibling:
-        news = ", ".join(filter(None, (*map(_versions, found.of(sibling)), *map(_setting, found.of(sibling)))))
-        words = f"  {visible(news)}" if news else ""
-        parts.append(Text.assemble((sibling.value, "bold"), "  ", styled_verdict(found.verdicts[sibling]), words))
-    for sibling in Sibling:
-        findings = found.of(sibling)
-        if findings:
-            parts += [Text(""), Text(f"layers of {sibling}", "bold"), _table(findings)]
-        if files:
-            parts += [_file_diff(each) for each in findings if each.contents]
-    if not files and any(each.contents for each in found.findings):
-        parts.append(Text("--diff shows what differs in the files.", "dim"))
+def summary_report(said: Summary) -> RenderableType:
+    """Return what a plan means."""
+    return Text("\n").join(
+        Text(
+            line,
+            next((style for mark, style in _RULE_STYLES.items() if line.startswith(mark)), "" if at else "bold"),
+        )
+        for at, line in enumerate(summary.lines(said))
+    )
+
+
+def drift_report(found: Diff, said: Summary, *, files: bool = False, hints: bool = True) -> RenderableType:
+    """Return what a difference means, then its fields by layer: all with `files`, else those that tell more.
+
+    With `files` the files follow as well; `hints` say how to see what is left out.
+    """
+    shown = found.findings if files else _telling(found, said)
+    parts: list[RenderableType] = [summary_report(said)] if summary.lines(said) else []
+    parts.append(fields_report(found, shown, files=files))
+    left = len(found.findings) - len(shown)
+    if left and hints and not said.absent:
+        fields = counted(left, "more field" if shown else "field")
+        parts.append(Text(f"{fields} {'differs' if left == 1 else 'differ'}; --diff shows all by layer.", "dim"))
     return Group(*parts)
 
 
-def _rule_changes(changes: RuleChanges) -> RenderableType:
-    """Return a line for each rule that is added or removed."""
-    lines = [
-        *(Text(f"  + {visible(rule)}\n", "green") for rule in _first(changes.added)),
-        *(Text(f"  - {visible(rule)}\n", "red") for rule in _first(changes.removed)),
-    ]
-    return Text.assemble(("rules\n", "bold"), *lines)
+def fields_report(found: Diff, shown: Sequence[Finding], *, files: bool = False) -> RenderableType:
+    """Return some findings of a difference by sibling and layer, each sibling's with its verdict."""
+    parts: list[RenderableType] = []
+    for sibling in Sibling:
+        findings = tuple(each for each in shown if each.sibling is sibling)
+        if findings:
+            verdict = styled_verdict(found.verdicts[sibling])
+            parts += [Text.assemble("\n", (sibling.value, "bold"), "  ", verdict), _table(findings)]
+        if files:
+            parts += [_file_diff(each) for each in findings if each.contents]
+    return Group(*parts)
 
 
-def _first(rules: Sequence[str]) -> Iterator[str]:
-    """Yield as many rules as a person reads, and how many there are besides."""
-    yield from rules[:_MOST_RULES]
-    if len(rules) > _MOST_RULES:
-        yield f"{len(rules) - _MOST_RULES:,} more"
-
-
-_PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
-
-
-def _versions(finding: Finding) -> str:
-    """Return the change of version that another image would bring, or "" where it is unknown."""
-    running, desired = finding.versions or (None, None)
-    if running is None or desired is None:
-        return ""
-    change = f"{running} → {desired}" if running != desired else f"{running}, another build"
-    return f"{_PROGRAMS[finding.sibling]} {change}"
-
-
-def _setting(finding: Finding) -> str:
-    """Return a setting that has changed, or "" for what only follows from settings, as files do."""
-    if finding.cause is not Cause.SETTINGS or finding.layer not in {Layer.LABELS, Layer.SHAPE}:
-        return ""
-    values = (_shown(finding.running), _shown(finding.desired))
-    return f"{finding.field.removeprefix(_PREFIX)} {' → '.join(values)}"
+def _telling(found: Diff, said: Summary) -> tuple[Finding, ...]:
+    """Return the findings whose values say more than the summary does, if a person can read them all."""
+    telling = () if said.absent else tuple(each for each in found.findings if not is_follow_up(each))
+    return telling if len(telling) <= _MOST_FIELDS else ()
 
 
 def styled_verdict(verdict: Verdict) -> Text:
@@ -181,19 +183,25 @@ def styled_verdict(verdict: Verdict) -> Text:
 
 
 def _table(findings: tuple[Finding, ...]) -> Rows:
-    return Rows(
-        ("layer", "field", "running", "desired", "cause", "run would"),
-        [
-            (
-                finding.layer.value,
-                finding.field.removeprefix(_PREFIX),
-                *map(_shown, _differing(finding.running, finding.desired)),
-                Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
-                finding.action.value,
-            )
-            for finding in findings
-        ],
-    )
+    rows = [
+        (
+            finding.layer.value,
+            finding.field.removeprefix(summary.PREFIX),
+            *map(_shown, _differing(finding.running, finding.desired)),
+            Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
+            finding.action.value,
+        )
+        for finding in findings
+    ]
+    return Rows(("layer", "field", "running", "desired", "cause", "run would"), rows, _narrow)
+
+
+def _narrow(  # noqa: PLR0917 - the cells of a row
+    layer: Text, field: Text, running: Text, desired: Text, cause: Text, action: Text
+) -> Iterator[Text]:
+    """Yield the two lines of a finding where the table is too wide."""
+    yield Text.assemble("  ", layer, " ", field, "  ", cause, ", ", action)
+    yield Text.assemble("    ", running, " → ", desired)
 
 
 def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
@@ -222,7 +230,7 @@ def _shown(value: object) -> str:
     if isinstance(text, tuple):
         text = " ".join(part if part == "…" else shlex.quote(str(part)) for part in text)
     text = str(text)
-    if found := re.fullmatch(rf"((?:sha256:)?[0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{28,}}(, .*)?", text):
+    if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{SHORT}}})[0-9a-f]{{33,}}(, .*)?", text):
         return f"{found[1]}…{found[2] or ''}"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
@@ -242,14 +250,18 @@ def _file_diff(finding: Finding) -> RenderableType:
 
 
 def plan_report(steps: Plan) -> RenderableType:
-    """Return the numbered stages of a plan. The steps of one stage run in parallel."""
+    """Return the numbered stages of a plan. Those of one stage run in parallel, but for those with `then`."""
     width = len(str(len(steps.stages)))
-    lines = [
-        _joined([Text("" if place else f"{number}", "dim"), Text(visible(describe(step)))], [width, 0])
-        for number, stage in enumerate(steps.stages, 1)
-        for place, step in enumerate(stage)
-    ]
-    return Group(Text("run would", style="bold"), *lines)
+    lines: list[Text] = []
+    for number, stage in enumerate(steps.stages, 1):
+        texts = [
+            f"{'then ' if later else ''}{describe(step)}"
+            for each in stage
+            for later, step in enumerate(each.steps if isinstance(each, InTurn) else (each,))
+        ]
+        for place, text in enumerate(texts):
+            lines.append(_joined([Text("" if place else f"{number}", "dim"), Text(visible(text))], [width, 0]))
+    return Group(Text("\nrun would", style="bold"), *lines)
 
 
 def remaining(seconds: float) -> str:
@@ -303,9 +315,9 @@ class StepDisplay:
         self._running: dict[int, tuple[Step, float, str]] = {}
         self._lock = threading.Lock()
 
-    def difference(self, found: Diff, changes: RuleChanges | None) -> None:
-        """Show the findings."""
-        self._console.print(drift_report(found, changes, files=self._files))
+    def difference(self, found: Diff, said: Summary) -> None:
+        """Show what is about to happen, and why."""
+        self._console.print(drift_report(found, said, files=self._files, hints=False))
 
     def __enter__(self) -> Self:
         """Start the spinner."""

@@ -131,7 +131,7 @@ def stale(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> Comparison:
 
 def test_drift_report(stale: Comparison, golden: Check) -> None:
     """The output of `drift`."""
-    golden("drift.txt", shown(text.drift_report(stale.diff, stale.rule_changes, files=True)))
+    golden("drift.txt", shown(text.drift_report(stale.diff, pipeline.summary_of(stale), files=True)))
 
 
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:

@@ -52,5 +52,5 @@ def test_a_mode_beside_a_digest_is_seen_in_a_table(capsys: pytest.CaptureFixture
     values = value_pair(replace(A, mode=0o666), B)
     finding = Finding(Sibling.ENVOY, Layer.BOOT, "boot/x", *values, Cause.TAMPER, Action.REPLACE)
     verdicts = {Sibling.ENVOY: Verdict.DRIFTED, Sibling.COREDNS: Verdict.CURRENT}
-    text.console().print(text.drift_report(Diff((finding,), verdicts), files=False), width=200)
-    assert f"{DIGESTS[0][:19]}…, mode 0666" in capsys.readouterr().out
+    text.console().print(text.fields_report(Diff((finding,), verdicts), (finding,)), width=200)
+    assert f"{DIGESTS[0].removeprefix('sha256:')[:7]}…, mode 0666" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "log: the program's last words")
     diff = pipeline.compare(engine, wanted).diff
     document = documents.drift_document(
-        diff, failed, None, verdict=diff.verdict, agents=(), busy=None, warnings=()
+        diff, None, failed, None, verdict=diff.verdict, agents=(), busy=None, warnings=()
     )
     assert document["failed_attempt"]["code"] == "replacement-not-ready"
 

@@ -16,8 +16,10 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.cuts import Cut
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
+from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -57,6 +59,21 @@ def finding(said: str) -> Finding:
     )
 
 
+def summary(said: str) -> Summary:
+    """Return what such a finding means, with this text wherever a name may be."""
+    build = Build(said, said)
+    return Summary(
+        project=said,
+        absent=False,
+        count=1,
+        effects={Effect.UPDATED: (Sibling.ENVOY,)},
+        interruption=Interruption(cut=Cut((said,))),
+        changes=RuleChanges((said,), (said,)),
+        builds={Sibling.ENVOY: (build, build)},
+        reasons={cause: (replace(finding(said), cause=cause),) for cause in Cause},
+    )
+
+
 def diff(said: str) -> Diff:
     """Return a difference with one such finding."""
     return Diff((finding(said),), dict.fromkeys(Sibling, Verdict.DRIFTED))
@@ -84,7 +101,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 
     def display() -> None:
         for output in (text.StepDisplay(text.console(stderr=True), files=True), log.StepRecords()):
-            output.difference(diff(said), RuleChanges((said,), (said,)))
+            output.difference(diff(said), summary(said))
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))
 
@@ -97,7 +114,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
     for as_json in (False, True):
         log.configure(as_json=as_json, debug=False)
         for show in (
-            lambda: text.console().print(text.drift_report(diff(said))),
+            lambda: text.console().print(text.drift_report(diff(said), summary(said))),
             lambda: text.console().print(text.plan_report(Plan(((step,),), (), 0))),
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
@@ -106,7 +123,14 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: terminal.answer(
                 json.dumps(
                     documents.drift_document(
-                        diff(said), None, None, verdict=Verdict.DRIFTED, agents=(), busy=None, warnings=()
+                        diff(said),
+                        summary(said),
+                        None,
+                        None,
+                        verdict=Verdict.DRIFTED,
+                        agents=(),
+                        busy=None,
+                        warnings=(),
                     )
                 )
             ),
@@ -120,8 +144,8 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
-    rows = printed(lambda: text.console().print(text.drift_report(diff(said), files=False)))
-    assert len(rows.splitlines()) == 7  # the last one tells how to see the files
+    rows = printed(lambda: text.console().print(text.drift_report(diff(said), summary(said))))
+    assert len(rows.splitlines()) == 12
     record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
     assert len(record.splitlines()) == 1
 
@@ -138,7 +162,7 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
-    text.console().print(text.drift_report(diff(HOSTILE)))
+    text.console().print(text.drift_report(diff(HOSTILE), summary(HOSTILE)))
     assert "\\x1b]0;title\\x07" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
     assert harmless(re.sub(r"\x1b\[[0-9;]+m", "", stream.getvalue()))

@@ -1,0 +1,236 @@
+"""summary: what a plan means for people: what becomes of each sibling, of agents and their connections, and why.
+
+A pure value that follows from the findings and the plan that closes them. `report/summary.py` has the words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.model import Cause, Desired, Diff, Finding, Layer, Observed, ObservedSibling, Sibling
+from clawker_fw.reconcile.cuts import Cut, cut
+from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.steps import (
+    Claim,
+    Commit,
+    Create,
+    Drain,
+    Plan,
+    ProvideImage,
+    Reattach,
+    Release,
+    RemoveNetwork,
+    Rename,
+    Start,
+    Step,
+    Unpause,
+)
+from clawker_fw.stack import labels, versions
+
+
+class Effect(Enum):
+    """What becomes of a sibling, in the order in which they are named."""
+
+    CREATED = auto()
+    RECREATED = auto()
+    """Replaced together with the networks, with nobody serving in between."""
+    REPLACED = auto()
+    REATTACHED = auto()
+    STARTED = auto()
+    UNPAUSED = auto()
+    UPDATED = auto()
+    """Its files change while it runs."""
+    ADDRESSED = auto()
+    """It takes its address again."""
+    RENAMED = auto()
+    PROVIDED = auto()
+    """Its image is loaded or pulled again; the container stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A release of clawker-fw, as a container's labels name it: its version if that is known, and its build."""
+
+    version: str | None
+    sha: str | None
+
+    def __str__(self) -> str:
+        """Return it as `--version` does: `0.1.0 (b51912e)`."""
+        short = f"({self.sha[:SHORT]})" if self.sha else ""
+        return " ".join(filter(None, (self.version, short))) or "an unknown build"
+
+
+SHORT = 7
+"""How many digits tell builds apart for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """What agents notice of a plan.
+
+    `unserved` are the siblings that serve nobody until then. `drained` is for how many seconds open connections of
+    a replaced Envoy may go on; None if no Envoy with connections is replaced. `cut` are those that Envoy cuts
+    although it stays. `lookups` is whether a query may be lost while CoreDNS is replaced, and `outage` whether
+    nothing is served while the plan is performed.
+    """
+
+    unserved: tuple[Sibling, ...] = ()
+    drained: float | None = None
+    cut: Cut = field(default_factory=Cut)
+    lookups: bool = False
+    outage: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether agents notice anything."""
+        return bool(self.unserved or self.drained is not None or self.cut or self.lookups or self.outage)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a plan means.
+
+    `absent` is whether no part of the stack exists yet, and `count` how many rules it is to have. `builds` are the
+    release of each running sibling and the installed one, where they differ. `reasons` are the findings by cause.
+    `asked` is whether siblings are replaced because the
+    user asked for that. `housekeeping` is whether something unused is removed. `refused` is why no plan can be
+    made: then the effects are unknown.
+    """
+
+    project: str
+    absent: bool
+    count: int
+    effects: Mapping[Effect, tuple[Sibling, ...]]
+    interruption: Interruption
+    changes: RuleChanges | None
+    builds: Mapping[Sibling, tuple[Build, Build]]
+    reasons: Mapping[Cause, tuple[Finding, ...]]
+    asked: bool = False
+    housekeeping: bool = False
+    refused: FirewallError | None = None
+
+
+def summary(
+    observed: Observed,
+    desired: Desired,
+    found: Diff,
+    steps: Plan | FirewallError,
+    *,
+    version: str,
+    changes: RuleChanges | None,
+) -> Summary:
+    """Return what it means to close the differences that were found.
+
+    `version` is that of the installed release. `steps` are the plan, or the error for which there is none.
+    """
+    plan = steps if isinstance(steps, Plan) else Plan((), (), 0)
+    effects = _effects(observed, plan)
+    return Summary(
+        project=desired.project,
+        absent=observed.absent,
+        count=desired.rules.count,
+        effects=effects,
+        interruption=_interruption(observed, desired, plan, effects),
+        changes=changes,
+        builds=_builds(observed, version, found),
+        reasons={cause: tuple(each for each in found.findings if each.cause is cause) for cause in Cause},
+        asked=any(isinstance(step, Create) and not step.causes for step in plan.steps),
+        housekeeping=not effects and not plan.empty,
+        refused=steps if isinstance(steps, FirewallError) else None,
+    )
+
+
+def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
+    """Return what becomes of each sibling: the most that happens to it."""
+    moved = any(isinstance(step, RemoveNetwork) for step in plan.steps)
+    found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
+    for step in plan.steps:
+        if effect := _effect(step, observed, moved=moved):
+            found[effect[0]].append(effect[1])
+    most = {sibling: min(each, key=lambda one: one.value) for sibling, each in found.items() if each}
+    return {
+        effect: those
+        for effect in Effect
+        if (those := tuple(sibling for sibling, each in most.items() if each is effect))
+    }
+
+
+def _effect(  # noqa: PLR0911 - one case a step
+    step: Step, observed: Observed, *, moved: bool
+) -> tuple[Sibling, Effect] | None:
+    match step:
+        case Create():
+            there = step.sibling in observed.siblings
+            effect = Effect.CREATED if not there else Effect.RECREATED if moved else Effect.REPLACED
+            return step.sibling, effect
+        case Reattach():
+            return step.sibling, Effect.REATTACHED
+        case Start():
+            return step.sibling, Effect.STARTED
+        case Unpause():
+            return step.sibling, Effect.UNPAUSED
+        case Commit() if step.causes:
+            return step.sibling, Effect.UPDATED
+        case Claim() if step.causes:
+            return Sibling.COREDNS, Effect.ADDRESSED
+        case Rename():
+            return step.sibling, Effect.RENAMED
+        case ProvideImage():
+            return step.sibling, Effect.PROVIDED
+        case _:
+            return None
+
+
+def _interruption(
+    observed: Observed, desired: Desired, plan: Plan, effects: Mapping[Effect, tuple[Sibling, ...]]
+) -> Interruption:
+    affected = {sibling for those in effects.values() for sibling in those}
+    serving = {sibling for sibling, seen in observed.siblings.items() if _serves(seen, desired)}
+    replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
+    envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
+    released = {step.container for step in plan.steps if isinstance(step, Release)}
+    drained = None
+    if envoy and Sibling.ENVOY in replaced & serving:
+        drains = (s.seconds for s in plan.steps if isinstance(s, Drain) and s.container == envoy.container.id)
+        drained = next(drains, 0.0)
+    stays = Sibling.ENVOY in serving.intersection(effects.get(Effect.UPDATED, ()))
+    return Interruption(
+        unserved=tuple(each for each in Sibling if each in affected - serving),
+        drained=drained,
+        cut=cut(envoy.files, desired.siblings[Sibling.ENVOY].hot) if envoy and stays else Cut(),
+        lookups=coredns is not None
+        and Sibling.COREDNS in replaced & serving
+        and coredns.container.id not in released,
+        outage=Effect.RECREATED in effects,
+    )
+
+
+def _serves(seen: ObservedSibling, desired: Desired) -> bool:
+    """Whether agents can use a sibling: it runs, and is on its networks."""
+    networks = set(desired.siblings[seen.sibling].shape.networks)
+    return seen.container.running and networks <= set(seen.container.connected)
+
+
+def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, tuple[Build, Build]]:
+    """Return the running and the desired release of each sibling, where they differ."""
+    return {
+        each.sibling: (
+            Build(_version(observed), each.running if isinstance(each.running, str) else None),
+            Build(version, str(each.desired)),
+        )
+        for each in found.findings
+        if each.field == labels.STACK_BUILD_SHA and each.cause is Cause.UPGRADE
+    }
+
+
+def _version(observed: Observed) -> str | None:
+    """Return the release that made the running stack: the tag of a CoreDNS that we have built."""
+    seen = observed.siblings.get(Sibling.COREDNS)
+    applied = labels.read_applied(seen.container.labels) if seen else None
+    return versions.of_reference(applied.image) if applied and applied.image_ids else None
+
+
+def is_follow_up(finding: Finding) -> bool:
+    """Whether a finding only shows in files and programs what a new release or a change of the settings is."""
+    generated = finding.layer in {Layer.BOOT, Layer.HOT, Layer.LIVE}
+    return finding.cause is Cause.UPGRADE or (generated and finding.cause is Cause.SETTINGS)

@@ -1,0 +1,305 @@
+"""What a plan means, in words: a line that says what happens and what agents notice, then a line for each reason.
+
+Each line fits 80 columns unless a name does not. Without `rich`: answers for programs have these lines as well.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
+from clawker_fw.reconcile.container_comparison import RESTARTS
+from clawker_fw.reconcile.live_comparison import ANSWER
+from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.summary import Build, Effect, Summary
+from clawker_fw.report.terminal import visible
+from clawker_fw.stack import capacity, labels, versions
+from clawker_fw.stack.container import UNFINISHED
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
+
+ADDED, REMOVED = "  + ", "  - "
+"""How the lines of rules begin that are added and removed."""
+
+PREFIX = "dev.clawker.firewall."
+"""What the names of our labels begin with, which is left out for people."""
+
+_MOST_RULES = 20
+_MOST_NAMES = 4
+_LONGEST_VALUE = 30
+_WIDTH = 80
+_RULES_ONLY = "The rules will change"
+
+_PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
+
+_EFFECTS = {
+    Effect.CREATED: "created",
+    Effect.RECREATED: "recreated with the networks",
+    Effect.REPLACED: "replaced",
+    Effect.REATTACHED: "put back on the network",
+    Effect.STARTED: "started",
+    Effect.UNPAUSED: "unpaused",
+    Effect.UPDATED: "updated",
+    Effect.ADDRESSED: "given its address again",
+    Effect.RENAMED: "renamed",
+    Effect.PROVIDED: "given the image again",
+}
+
+_STATES = {"exited": "stopped", "created": "not started"}
+
+
+def lines(said: Summary, *, rules: bool = True) -> list[str]:
+    """Return the lines. The first says what happens; without `rules`, rules are only counted."""
+    if said.refused:
+        return [visible(line) for line in _refused(said.refused)]
+    if said.absent:
+        return [visible(f"{said.project} is not up yet: it will be created, with {_counted(said.count, 'rule')}.")]
+    why = list(_reasons(said))
+    details = [*why, *_rules(said.changes, named=rules), *_whose(said)]
+    effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
+    if not effects:
+        return []
+    end, notices = ":" if details else ".", ", ".join(_interruption(said))
+    head = f"{effects}, {notices}{end}"
+    apart = [head] if len(head) <= _WIDTH else [f"{effects}:", f"  {notices}"]
+    return [*apart, *map(visible, details)]
+
+
+def is_about_rules(said: Summary) -> bool:
+    """Whether rules change, and nothing else."""
+    return bool(said.changes) and set(said.effects) == {Effect.UPDATED} and not any(_reasons(said))
+
+
+def _refused(error: FirewallError) -> Iterator[str]:
+    """Yield why nothing can be done now."""
+    yield f"Refused for now: {error.message}"
+    yield from (f"  {line}" for line in error.context)
+    if error.hint:
+        yield f"  {error.hint}"
+
+
+def _effects(said: Summary) -> str:
+    """Return what becomes of the siblings, or "" if there is nothing to do."""
+    done = [
+        (_joined(_PROGRAMS[each] for each in those), _EFFECTS[effect]) for effect, those in said.effects.items()
+    ]
+    if not done:
+        return "What is no longer used will be removed" if said.housekeeping else ""
+    (first, effect), *others = done
+    return " and ".join([f"{first} will be {effect}", *(f"{who} {what}" for who, what in others)])
+
+
+def _interruption(said: Summary) -> Iterator[str]:  # noqa: C901 - one case for each thing to notice
+    """Yield what agents notice; that open connections may end in peace only if there is nothing worse."""
+    noticed = said.interruption
+    if noticed.outage:
+        yield "nothing is served meanwhile"
+        return
+    if Sibling.ENVOY in noticed.unserved:
+        yield "agents reach nothing until then"
+    elif noticed.unserved:
+        yield "no name resolves until then"
+    elif noticed.lookups:
+        yield "a lookup may be delayed"
+    if noticed.drained == 0:
+        yield "open connections are cut"
+    elif noticed.drained and not (noticed.unserved or noticed.lookups):
+        yield f"no request that ends within {noticed.drained:g} s is cut"
+    if noticed.cut.everything:
+        yield f"all connections are cut within {DRAIN_SECONDS} s"
+    elif noticed.cut.unknown:
+        yield "connections may be cut"
+    elif noticed.cut:
+        whose = "what used removed rules is" if _of_removed(said) else "some connections are"
+        yield f"{whose} cut within {DRAIN_SECONDS} s"
+    if not noticed:
+        yield "no request is cut"
+
+
+def _of_removed(said: Summary) -> bool:
+    """Whether only connections are cut whose rules are named as removed."""
+    removed = {" ".join(rule.split(" ")[:2]) for rule in (said.changes.removed if said.changes else ())}
+    return removed.issuperset(said.interruption.cut.whose)
+
+
+def _whose(said: Summary) -> Iterator[str]:
+    """Yield whose connections are cut, if neither the first line nor the removed rules say so."""
+    cut = said.interruption.cut
+    if cut.whose and not cut.everything and not _of_removed(said):
+        yield f"  cut: {_joined(_first(cut.whose, _MOST_NAMES))}"
+
+
+def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
+    """Yield a line for each rule that is added or removed, or one for all."""
+    if not changes:
+        return
+    if named:
+        yield from (f"{ADDED}{rule}" for rule in _first(changes.added, _MOST_RULES))
+        yield from (f"{REMOVED}{rule}" for rule in _first(changes.removed, _MOST_RULES))
+        return
+    pairs = (("added", changes.added), ("removed", changes.removed))
+    yield f"  rules: {', '.join(f'{len(rules):,} {word}' for word, rules in pairs if rules)}"
+
+
+def _reasons(said: Summary) -> Iterator[str]:
+    """Yield why, a cause at a time."""
+    for cause, words in _BY_CAUSE.items():
+        if findings := said.reasons[cause]:
+            yield from (f"  {line}" for line in words(said, findings))
+    if said.asked:
+        yield "  as asked with --force-recreate"
+
+
+def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the settings that have changed, or the files that show it where no value does."""
+    values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
+    files = {Layer.BOOT} if said.changes else {Layer.BOOT, Layer.HOT}
+    if values:
+        yield f"changed settings: {_joined(_first(list(values), _MOST_NAMES))}"
+    elif names := list(dict.fromkeys(each.field for each in findings if each.layer in files)):
+        yield f"changed settings, to be seen in {_joined(_first(names, _MOST_NAMES))}"
+
+
+_TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
+"""The layers whose values are settings themselves, and not made of them."""
+
+
+_SET = frozenset({labels.INFRA_CERTS_READY, labels.OTEL_INFRA_PORT})
+"""The labels that say what was set. An upgrade may come together with another setting."""
+
+
+def _follows(finding: Finding) -> bool:
+    """Whether a value of a network follows from its subnet."""
+    return finding.field.startswith("networks.") and not finding.field.endswith(".subnet")
+
+
+def _change(finding: Finding) -> str:
+    """Return a value that changes: `otel_infra_port 4319 → 4320`."""
+    if finding.layer is Layer.IMAGE:
+        return _version_change(finding) or f"the image of {_PROGRAMS[finding.sibling]}"
+    name = finding.field.removeprefix(PREFIX)
+    if finding.layer is Layer.SHAPE and not name.startswith("networks."):
+        name = f"{_PROGRAMS[finding.sibling]}'s {name}"
+    values = [_value(finding, each) for each in (finding.running, finding.desired)]
+    return f"{name} {' → '.join(values)}" if max(map(len, values)) <= _LONGEST_VALUE else name
+
+
+def _value(finding: Finding, value: Value) -> str:
+    if finding.field == "memory" and isinstance(value, int):
+        return capacity.written(value)
+    return (shlex.join(value) if isinstance(value, tuple) else str("" if value is None else value)) or "nothing"
+
+
+def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+    yield f"the engine's machine was resized: {_fields(findings)}"
+
+
+def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield which release replaces which, and what an unfinished run has left."""
+    programs = [
+        _version_change(each) or f"another build of {_PROGRAMS[each.sibling]}'s image"
+        for each in findings
+        if each.layer is Layer.IMAGE and not (said.builds and each.sibling is Sibling.COREDNS)
+    ]
+    if said.builds:
+        programs = [each for each in programs if "→" in each]
+        builds = list(dict.fromkeys(said.builds.values()))
+        yield ", ".join([*(_release(*each) for each in builds), *programs])
+    elif programs:
+        yield f"upgrade: {', '.join(programs)}"
+    if values := dict.fromkeys(
+        _change(each) for each in findings if each.layer is Layer.LABELS and each.field in _SET
+    ):
+        yield f"changed settings: {_joined(values)}"
+    left = [each.field.removeprefix("leftover.") for each in findings if each.action is Action.REMOVE]
+    if left:
+        yield f"an unfinished run left {_joined(_first(left, _MOST_NAMES))} behind, to be removed"
+    elif any(each.action is Action.RENAME or each.field in UNFINISHED for each in findings):
+        yield "an unfinished run will be completed"
+
+
+def _release(running: Build, desired: Build) -> str:
+    numbers = [each.version or "" for each in (desired, running)]
+    older = all(re.fullmatch(r"\d+(\.\d+)*", each) for each in numbers) and versions.is_older(*numbers)
+    return f"{'downgrade' if older else 'upgrade'} from {running} to {desired}"
+
+
+def _version_change(finding: Finding) -> str:
+    """Return the change of version that another image brings, or "" where there is none or it is unknown."""
+    running, desired = finding.versions or (None, None)
+    known = running is not None and desired is not None and running != desired
+    return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if known else ""
+
+
+def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield what is wrong with the siblings, and what was changed by hand."""
+    changed = []
+    for each in findings:
+        if words := _trouble(each):
+            yield words
+        else:
+            changed.append(each)
+    if changed:
+        yield f"changed by hand: {_fields(changed)}"
+
+
+def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911 - one case a field
+    """Return what is wrong, or "" for a value that somebody has changed."""
+    who, network = _PROGRAMS[finding.sibling], finding.field.removeprefix("networks.")
+    match finding.layer, finding.field:
+        case Layer.STATE, "container":
+            return f"{who} is missing"
+        case Layer.STATE, "status":
+            return f"{who} is {_STATES.get(str(finding.running), finding.running)}"
+        case Layer.STATE, "health":
+            return f"{who} is unhealthy"
+        case Layer.STATE, str(name) if name == RESTARTS:
+            return f"{who} ends whenever it is started"
+        case Layer.STATE, "service_address":
+            return f"{who} does not hold the service address"
+        case Layer.STATE, str(name) if name.startswith("address."):
+            return f"{finding.running} has {name.removeprefix('address.')}, an address of the firewall"
+        case Layer.STATE, str(name) if network != name and finding.action is Action.CREATE:
+            return f"the network {network} is missing"
+        case Layer.STATE, str(name) if network != name and finding.running is None:
+            return f"{who} is not on the network {network}"
+        case Layer.LIVE, str(name) if name == ANSWER:
+            return f"{who} does not answer"
+        case Layer.LIVE, "agents_see":
+            return f"agents can't use {who}"
+        case _:
+            return ""
+
+
+def _fields(findings: Sequence[Finding]) -> str:
+    """Return the fields of findings: `Envoy's memory and pids, CoreDNS's boot/Corefile`."""
+    named = []
+    for sibling, who in _PROGRAMS.items():
+        fields = [each.field.removeprefix(PREFIX) for each in findings if each.sibling is sibling]
+        if fields:
+            named.append(f"{who}'s {_joined(_first(list(dict.fromkeys(fields)), _MOST_NAMES))}")
+    return ", ".join(named)
+
+
+_BY_CAUSE = {
+    Cause.TAMPER: _tampering,
+    Cause.UPGRADE: _upgrade,
+    Cause.MACHINE: _machine,
+    Cause.SETTINGS: _settings,
+}
+
+
+def _first(names: Sequence[str], most: int) -> list[str]:
+    """Return as many names as a person reads, and how many there are besides."""
+    more = len(names) - most
+    return [*names[:most], f"{more:,} more"] if more > 0 else list(names)
+
+
+def _joined(names: Iterable[str]) -> str:
+    """Return names as a person lists them: `a, b and c`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
