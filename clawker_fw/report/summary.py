@@ -110,8 +110,8 @@ def _interruption(said: Summary) -> Iterator[str]:  # noqa: C901 - one case for 
     elif noticed.cut.unknown:
         yield "connections may be cut"
     elif noticed.cut:
-        whose = "what used removed rules is" if _of_removed(said) else "some connections are"
-        yield f"{whose} cut within {DRAIN_SECONDS} s"
+        whose = "connections of removed rules" if _of_removed(said) else "some connections"
+        yield f"{whose} are cut within {DRAIN_SECONDS} s"
     if not noticed:
         yield "no request is cut"
 

@@ -1,5 +1,6 @@
 """Foreign text from files, names, labels and processes never reaches a terminal unescaped."""
 
+import functools
 import io
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.engine.memory import MemoryEngine
@@ -89,6 +90,7 @@ def test_what_is_made_visible(said: str) -> None:
     assert harmless(terminal.visible(said, keep="\n"))
 
 
+@settings(deadline=None)
 @given(foreign)
 def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
     """Reports, errors, steps, tracebacks and records are all escaped, and none of them fails."""
@@ -144,8 +146,11 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
     log.configure(as_json=False, debug=False)
-    rows = printed(lambda: text.console().print(text.drift_report(diff(said), summary(said))))
-    assert len(rows.splitlines()) == 12
+    rows, most = (
+        printed(functools.partial(text.console().print, text.drift_report(diff(words), summary(words))))
+        for words in (said, "three harmless words")
+    )
+    assert len(rows.splitlines()) <= len(most.splitlines())
     record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
     assert len(record.splitlines()) == 1
 

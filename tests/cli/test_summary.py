@@ -1,0 +1,233 @@
+"""The line that matters: what each command says first about a difference, for a terminal of 80 columns."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.stack.files import public
+from devkit import stacks
+from tests.cli.conftest import SETTINGS, Command
+
+REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
+UPDATED = "The rules will change, no request is cut:"
+UPGRADE = r"  upgrade from 0\.1\.0 \([0-9a-f]{7}\) to 0\.1\.0 \([0-9a-f]{7}\)"
+TAMPERED = "  changed by hand: Envoy's boot/bootstrap.yaml"
+SHOWN = (("drift",), ("run", "--dry-run"))
+"""The commands that only tell."""
+
+
+@pytest.fixture
+def old(memory: MemoryEngine, command: Command, tmp_path: Path) -> None:  # noqa: ARG001 - it makes time stand still
+    """A stack that another build has made of the same settings."""
+    release = stacks.copied_release(tmp_path / "old")
+    for change in (stacks.change_corefile, stacks.change_bootstrap, stacks.change_envoy_command):
+        change(release)
+    rules = ("a.test", {"dst": "h.test", "proto": "http"})
+    stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+
+
+def rewrite(memory: MemoryEngine) -> None:
+    """Change a boot file of Envoy by hand."""
+    memory.inside("clawker-envoy").files["boot/bootstrap.yaml"] = public(b"x")
+
+
+def test_a_stack_that_is_not_up_yet(command: Command) -> None:
+    """The first run speaks of no difference, no upgrade and no layer: nothing was there before."""
+    words = "clawker is not up yet: it will be created, with 2 rules."
+    for shown in SHOWN:
+        outcome = command(*shown)
+        assert outcome.code == 1
+        assert outcome.out.splitlines()[0] == words
+        assert "upgrade" not in outcome.out
+    assert len(command("drift").out.splitlines()) == 2
+    run = command("run")
+    (
+        first,
+        *steps,
+    ) = run.err.splitlines()
+    assert first == words
+    assert all(step.startswith("done ") for step in steps)
+    assert run.out == "current  clawker: applied and proven\n"
+
+
+@pytest.mark.usefixtures("old")
+def test_an_upgrade(command: Command) -> None:
+    """It is two lines: what happens and what agents notice, then from which build to which."""
+    drift = command("drift")
+    first, second, *rest = drift.out.splitlines()
+    assert first == REPLACED
+    assert re.fullmatch(UPGRADE, second)
+    assert re.fullmatch(r"\d+ fields differ; --diff shows all by layer\.", rest[0])
+    assert rest[1:] == ["drifted  clawker: close it with `clawker-fw run`"]
+    assert command("run", "--dry-run").out.startswith(f"{first}\n{second}\n")
+    assert f"{first}\n{second}\n" in command("status").out
+    assert command("run").err.startswith(f"{first}\n{second}\ndone ")
+    assert command("drift").code == 0
+
+
+@pytest.mark.usefixtures("old")
+def test_all_fields_of_an_upgrade(command: Command) -> None:
+    """With `--diff` they follow by layer, and the files; JSON has all of them with or without it."""
+    drift = command("drift", "--diff").out
+    assert drift.startswith(REPLACED)
+    document = command("drift", "--format", "json").valid("drift")
+    findings = [each for sibling in document["siblings"] for each in sibling["findings"]]
+    assert len(findings) == 4
+    for finding in findings:
+        assert finding["field"].removeprefix("dev.clawker.firewall.") in drift
+    assert "+++ desired boot/Corefile" in drift
+    assert document["summary"][0] == REPLACED
+    plan = command("run", "--dry-run", "--format", "json").valid("run")
+    assert plan["summary"] == document["summary"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("allow", "new.test"), (UPDATED, "  + https new.test:443")),
+        (
+            ("remove", "a.test"),
+            ("The rules will change, connections of removed rules are cut within 5 s:", "  - https a.test:443"),
+        ),
+        (("deny", "x.a.test"), (UPDATED, "  + deny any x.a.test")),
+    ],
+    ids=lambda value: value[0],
+)
+def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], command: Command) -> None:
+    """An edit says which rules come and go and whom that cuts, and has no table of files."""
+    command("run")
+    edited = command("rules", *arguments)
+    said = edited.err.splitlines()
+    assert tuple(said[: len(lines)]) == lines
+    assert all(each.startswith("done ") for each in said[len(lines) :])
+    assert len(edited.out.splitlines()) + len(said) <= 8
+
+
+def test_a_subtree_with_an_exception_names_whom_else_it_cuts(command: Command, settings_file: Path) -> None:
+    """What is cut beyond the removed rules is named."""
+    settings_file.write_text("rules:\n  - dst: .sub.test\n")
+    command("run")
+    said = command("rules", "deny", "x.sub.test").err
+    assert said.startswith(
+        "The rules will change, some connections are cut within 5 s:\n"
+        "  + deny any x.sub.test\n"
+        "  cut: https .sub.test:443\n"
+    )
+
+
+def test_tampering(command: Command, memory: MemoryEngine) -> None:
+    """It says what was changed by hand and what will be done, and shows the field, because there are few."""
+    command("run")
+    rewrite(memory)
+    for shown in SHOWN:
+        out = command(*shown).out
+        assert out.startswith(
+            f"Envoy will be replaced, no request that ends within 30 s is cut:\n{TAMPERED}\n\nenvoy  drifted\n"
+        )
+        assert re.search(r"boot   boot/bootstrap.yaml  [0-9a-f]{7}…  [0-9a-f]{7}…  tamper  replace\n", out)
+    assert TAMPERED in command("status").out
+
+
+def test_many_fields_changed_by_hand(command: Command, memory: MemoryEngine) -> None:
+    """More fields than a person reads are counted, and shown on demand."""
+    command("run")
+    files = memory.inside("clawker-envoy").files
+    files.update({f"boot/{number:02}": public(b"x") for number in range(20)})
+    drift = command("drift").out
+    assert "  changed by hand: Envoy's boot/00, boot/01, boot/02, boot/03 and 16 more\n20 fields differ;" in drift
+    assert len(drift.splitlines()) == 4
+    assert "boot/19" in command("drift", "--diff").out
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (
+            lambda memory: memory.stop("clawker-coredns"),
+            "CoreDNS will be started, no name resolves until then:\n  CoreDNS is stopped\n",
+        ),
+        (
+            lambda memory: memory.stop("clawker-envoy"),
+            "Envoy will be started, agents reach nothing until then:\n  Envoy is stopped\n",
+        ),
+        (
+            lambda memory: memory.remove("clawker-envoy"),
+            "Envoy will be created, agents reach nothing until then:\n  Envoy is missing\n",
+        ),
+        (
+            lambda memory: setattr(memory.inside("clawker-envoy"), "silent", "connection refused"),
+            "Envoy will be replaced, open connections are cut:\n  Envoy does not answer\n",
+        ),
+        (
+            lambda memory: setattr(memory.inside("clawker-coredns"), "silent", "connection refused"),
+            "CoreDNS will be replaced, a lookup may be delayed:\n  CoreDNS does not answer\n",
+        ),
+    ],
+    ids=["no resolver", "no proxy", "missing", "silent proxy", "silent resolver"],
+)
+def test_what_agents_have_until_then(
+    harm: Callable[[MemoryEngine], None], words: str, command: Command, memory: MemoryEngine
+) -> None:
+    """Where nobody serves, or connections can't end in peace, the first line says so."""
+    command("run")
+    harm(memory)
+    assert command("drift").out.startswith(words)
+    assert command("run").err.startswith(words)
+
+
+@pytest.mark.usefixtures("old")
+def test_several_causes(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """Each has a line of its own, the worst one first, and the rules come last."""
+    rewrite(memory)
+    settings_file.write_text(SETTINGS.replace("a.test", "b.test") + "otel: {infra_port: 4320}\n")
+    first, *lines = command("drift").out.splitlines()
+    assert first == REPLACED
+    assert lines[0] == TAMPERED
+    assert re.fullmatch(UPGRADE, lines[1])
+    assert lines[2:5] == [
+        "  changed settings: otel_infra_port 4319 → 4320",
+        "  + https b.test:443",
+        "  - https a.test:443",
+    ]
+
+
+def test_a_replacement_that_was_asked_for(command: Command) -> None:
+    """`--force-recreate` is the reason, and with `--drain-timeout 0s` connections are cut."""
+    command("run")
+    dry = command("run", "--force-recreate", "--dry-run").out
+    assert dry.startswith(f"{REPLACED}\n  as asked with --force-recreate\n")
+    run = command("run", "--force-recreate", "--drain-timeout", "0s").err
+    assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
+
+
+def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """A change that agents forbid is shown as refused, with what to do; `drift` has its usual exit code."""
+    command("run")
+    wanted = stacks.blueprint(memory.facts(), "a.test")
+    memory.start(memory.create_container(stacks.bare_container("agent", wanted, "clawker-net")))
+    settings_file.write_text(SETTINGS + "network: {subnet: 10.77.0.0/20}\n")
+    drift = command("drift")
+    assert drift.code == 1
+    assert drift.out.startswith("Refused for now: A network has to be recreated")
+    assert "  attached: agent\n" in drift.out
+
+
+def test_a_log_has_the_summary(command: Command, settings_file: Path) -> None:
+    """With `--log-format json`, the same lines are a record before the findings."""
+    command("run")
+    settings_file.write_text(SETTINGS.replace("a.test", "b.test"))
+    records = [json.loads(line) for line in command("--log-format", "json", "reload").err.splitlines()]
+    assert records[0]["event"] == "summary"
+    assert records[0]["lines"][1:] == ["  + https b.test:443", "  - https a.test:443"]
+
+
+def test_a_current_stack_has_no_summary(command: Command) -> None:
+    """There is nothing to say: the answer is empty, and the text has a line for each sibling."""
+    command("run")
+    assert command("drift", "--format", "json").valid("drift")["summary"] == []
+    assert command("run", "--format", "json").valid("run")["summary"] == []
+    assert command("drift").out == "envoy  current\ncoredns  current\ncurrent  clawker\n"
