@@ -83,6 +83,12 @@ def commands() -> dict[str, TyperCommand]:
     return found
 
 
+def groups() -> dict[str, TyperGroup]:
+    """Return the groups of commands by name; the program itself is ""."""
+    group = program()
+    return {"": group, **{name: each for name, each in group.commands.items() if isinstance(each, TyperGroup)}}
+
+
 def commands_page() -> str:
     """Return the page on commands, options and exit codes."""
     group = program()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import EngineError
@@ -24,10 +24,10 @@ _DEFAULT_SERVICE = "agent"
 agent_app = typer.Typer(
     cls=Commands,
     name="agent",
-    help="Attach an agent: flags for docker, an override for compose, or start it.",
+    help="Start an agent, or print what docker or compose need for it.",
     rich_markup_mode=None,
 )
-app.add_typer(agent_app)
+app.add_typer(agent_app, rich_help_panel=Panel.AGENTS)
 
 
 @agent_app.command("flags")

@@ -6,8 +6,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup, TyperOption
@@ -18,14 +19,45 @@ from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 
+if TYPE_CHECKING:
+    from typer._click import HelpFormatter
+
 PROGRAM = "clawker-fw"
 _COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
 
 
+class Panel(StrEnum):
+    """What the commands are for: the groups of the help, in its order."""
+
+    KEEPING = "Keeping it current"
+    RULES = "Rules"
+    AGENTS = "Agents"
+    ANSWERS = "Answers"
+    TELEMETRY = "Telemetry"
+
+
 class Commands(TyperGroup):
     """A group of commands. Without a command, it prints its help."""
+
+    def format_commands(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, formatter: "HelpFormatter"
+    ) -> None:
+        """Write the commands by panel, each with the whole first sentence of its help."""
+        commands = {
+            name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden
+        }
+        width = max(map(len, commands))
+        for panel in (*Panel, None):
+            rows = [
+                (name.ljust(width), _first_sentence(each.help or ""))
+                for name, each in commands.items()
+                if getattr(each, "rich_help_panel", None) == panel
+            ]
+            if rows:
+                with formatter.section(panel or "Commands"):
+                    formatter.write_dl(rows)
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
@@ -33,6 +65,11 @@ class Commands(TyperGroup):
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a help text."""
+    return re.split(r"(?<=\.)\s", text.strip(), maxsplit=1)[0].replace("\n", " ")
 
 
 class Program(Commands):
@@ -152,9 +189,12 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
     if wanted:
-        from importlib.metadata import version
+        from clawker_fw.stack.digests import Digests
+        from clawker_fw.stack.release import Release, build_name
 
-        terminal.answer(f"{PROGRAM} {version(PROGRAM)}")
+        with Digests() as digests:
+            release = Release.installed(digests)
+            terminal.answer(f"{PROGRAM} {build_name(release.version, release.build_sha)}")
         raise typer.Exit
 
 
@@ -282,7 +322,7 @@ def options(
             "--version",
             callback=_print_version,
             is_eager=True,
-            help="Print the version and exit.",
+            help="Print the version and the build, and exit.",
         ),
     ] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import comparison, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
@@ -26,7 +26,7 @@ certs_app = typer.Typer(
     help="Show, renew and export the certificates for telemetry.",
     rich_markup_mode=None,
 )
-app.add_typer(certs_app)
+app.add_typer(certs_app, rich_help_panel=Panel.TELEMETRY)
 
 
 class Exported(StrEnum):
@@ -37,9 +37,9 @@ class Exported(StrEnum):
 
 @certs_app.command("show")
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show each certificate: for whom, until when, where it is live; what to renew; why telemetry is not ready.
+    """Show each certificate: for whom, until when, and where it is live.
 
-    It is ready when both siblings have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready
+    Also what is to be renewed, and why telemetry is not ready. It is ready when both siblings have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready
     or not set up, else 1.
 
     Example: clawker-fw certs show
@@ -109,10 +109,11 @@ def export(
     *,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Write what the collector needs into a folder: `ca.crt`, `collector.crt` and `collector.key`.
+    """Write the files that the collector needs into a folder.
 
-    Its certificate is for the host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; from
-    two thirds of that on, another one is written. The collector must require a client certificate of `ca.crt`.
+    These are `ca.crt`, `collector.crt` and `collector.key`. Its certificate is for the host of `otel.endpoint`, or
+    for `otel.server_name`. It is valid for a year; from two thirds of that on, another one is written. The
+    collector must require a client certificate of `ca.crt`.
 
     Example: clawker-fw certs export collector /etc/otelcol/tls
     """

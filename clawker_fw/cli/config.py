@@ -5,14 +5,14 @@ from typing import Any
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.RULES)
 def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show every setting as it is understood, and where its value comes from.
+    """Show every setting, and where its value comes from.
 
     That is the default, a line of a file, an environment variable, or an option. No engine is asked.
 

@@ -2,15 +2,15 @@
 
 import typer
 
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import changing, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Try the usual ways around the firewall against your own stack, and show what held.
+    """Try the usual ways around the firewall, and show what held.
 
     Starts a container of ours as an agent, which asks for names, connects to addresses and sends requests that no
     rule allows, and removes it. It takes some seconds and disturbs nobody: other agents, rules and siblings stay

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
 from clawker_fw.rules.reasons import Reason
@@ -24,7 +24,7 @@ _NAMES_SECONDS = 2.0
 """How long names are used before the agents are looked at again: an address may be another agent's by then."""
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def denials(
     context: typer.Context,
     *,
@@ -67,7 +67,7 @@ def denials(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what agents were refused, why, and the command that would allow it.
+    """Show what agents were refused, why, and what would allow it.
 
     Equal refusals are shown once, the latest last. They are read from the logs of both siblings, and from what
     replaced ones have left in them. Nothing changes.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import changing, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, FirewallError
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from clawker_fw.diagnosis import Check
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Check everything that the firewall depends on, and say what to do. Changes nothing.
+    """Check what the firewall depends on, and say what to do. Changes nothing.
 
     Looks at the settings and who can write them, the engine and its kernel, the clocks, the stack, the agents,
     the name servers that Envoy uses, and an agent's way from inside: one allowed name of your rules is used, and

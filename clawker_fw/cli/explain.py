@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.explanation import Explanation
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def explain(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="TARGET", autocompletion=completion.hosts, hidden=True)],
@@ -38,7 +38,9 @@ def explain(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Explain what happens when an agent wants to reach a host: which rule decides, and what to do.
+    """Explain what happens when an agent wants to reach a host.
+
+    The answer says which rule decides, and what to do.
 
     TARGET is a URL, or HOST or HOST:PORT. If the stack is up, the name is resolved as Envoy does it, and the
     answer says which addresses the rule may reach. Exit 0 when allowed (`--live`: and got through), else 1.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.report import terminal
@@ -39,7 +39,7 @@ def _checked(sibling: str | None) -> str | None:
     return sibling
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def logs(
     context: typer.Context,
     sibling: Annotated[
@@ -57,7 +57,7 @@ def logs(
     ] = "100",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what Envoy and CoreDNS write: refusals, and problems of their own.
+    """Show what Envoy and CoreDNS write: refusals and own problems.
 
     Lines of both are in the order of their times, also those of a sibling that is just being replaced. With
     `--format json`, each line is one JSON object.

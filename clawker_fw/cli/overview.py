@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import FirewallError, SettingsError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
 
 
-@app.command("ps")
+@app.command("ps", rich_help_panel=Panel.ANSWERS)
 def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """List all stacks of the engine, with their verdicts.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clawker_fw.cli import completion, given, rule_words, stack
-from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
 from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputError, SettingsError
@@ -28,7 +28,7 @@ rules_app = typer.Typer(
     help="List, check and edit the rules.",
     rich_markup_mode=None,
 )
-app.add_typer(rules_app)
+app.add_typer(rules_app, rich_help_panel=Panel.RULES)
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=completion.rules, hidden=True)]
 ProtocolOption = Annotated[
@@ -142,7 +142,7 @@ def add_rules(
     lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Add rules to the settings file, and apply them to the running stack.
+    """Add rules to the settings file, and apply them.
 
     A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
 
@@ -232,7 +232,7 @@ def remove_rules(
     lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Remove rules from the settings file, and apply the rest to the running stack.
+    """Remove rules from the settings file, and apply the rest.
 
     All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
     NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
@@ -261,7 +261,7 @@ def import_file(
     lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Add the rules of a file of the program that this one descends from, and apply them to the running stack.
+    """Add the rules of a rules file of clawker, and apply them.
 
     The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
     is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If

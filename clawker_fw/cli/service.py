@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, app
+from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, written
 from clawker_fw.cli.watch_options import (
     HealOption,
@@ -31,7 +31,7 @@ service_app = typer.Typer(
     help="Run `clawker-fw watch` as a systemd service.",
     rich_markup_mode=None,
 )
-app.add_typer(service_app)
+app.add_typer(service_app, rich_help_panel=Panel.KEEPING)
 
 SystemOption = Annotated[
     bool | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
 from clawker_fw.cli.parameters import (
     AdoptOption,
@@ -49,7 +49,7 @@ _STOPPING = (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def init(
     context: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,  # noqa: FBT002
@@ -65,7 +65,7 @@ def init(
     terminal.answer(f"Wrote {path}. Add rules for what agents may reach, then: clawker-fw run")
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def run(
     context: typer.Context,
     *,
@@ -81,9 +81,10 @@ def run(
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Bring the stack to the state that the settings, the rules and this release describe.
+    """Bring the stack up, or up to date with settings and release.
 
-    Shows the differences, closes them without dropping a request, and proves the result. A current stack is left
+    The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
+    differences them without dropping a request, and proves the result. A current stack is left
     unchanged.
 
     Example: clawker-fw run --dry-run || clawker-fw run
@@ -102,7 +103,7 @@ def run(
         _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def drift(
     context: typer.Context,
     *,
@@ -112,8 +113,9 @@ def drift(
 ) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
 
-    First come the rules that `run` would add and remove. An agent that has a way around the firewall makes the
-    verdict `open`, whatever the siblings are like.
+    First comes what `run` would do and whose connections that cuts, then why, with the rules that would be added
+    and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
+    has a way around the firewall makes the verdict `open`, whatever the siblings are like.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
@@ -148,7 +150,7 @@ def drift(
             raise typer.Exit(ExitCode.DRIFT)
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def reload(
     context: typer.Context,
     *,
@@ -191,7 +193,7 @@ def apply_settings(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def down(
     context: typer.Context,
     *,

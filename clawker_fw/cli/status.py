@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import changing, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.stack import print_notices
@@ -27,7 +27,7 @@ _REDRAW_SECONDS = 2.0
 _RECENT_SECONDS = 3600.0
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.ANSWERS)
 def status(
     context: typer.Context,
     *,
@@ -39,7 +39,9 @@ def status(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what is running, which rules are live, who the agents are, and how to attach one.
+    """Show what runs, which rules are live, and who the agents are.
+
+    The last line attaches an agent.
 
     Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If the settings can't be used,
     the answer is what can be known without them, and the exit code tells.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options
 from clawker_fw.cli.watch_options import (
     HealOption,
@@ -41,7 +41,7 @@ _COLLECTED_OFTEN = (700, 10, 10)
 """The garbage collector's default thresholds in Python 3.11: this process may run for months."""
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.KEEPING)
 def watch(
     context: typer.Context,
     *,

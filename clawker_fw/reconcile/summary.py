@@ -27,6 +27,7 @@ from clawker_fw.reconcile.steps import (
     Unpause,
 )
 from clawker_fw.stack import labels, versions
+from clawker_fw.stack.release import build_name
 
 
 class Effect(Enum):
@@ -57,12 +58,7 @@ class Build:
 
     def __str__(self) -> str:
         """Return it as `--version` does: `0.1.0 (b51912e)`."""
-        short = f"({self.sha[:SHORT]})" if self.sha else ""
-        return " ".join(filter(None, (self.version, short))) or "an unknown build"
-
-
-SHORT = 7
-"""How many digits tell builds apart for people."""
+        return build_name(self.version, self.sha)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
-from clawker_fw.reconcile.summary import SHORT, Summary, is_follow_up
+from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
 from clawker_fw.report.documents import (
     unified_diff,
@@ -39,6 +39,7 @@ _STYLES = {
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _RULE_STYLES = {summary.ADDED: "green", summary.REMOVED: "red"}
 _LONGEST_DIFF = 40
+_DIGEST_SHOWN = 7
 _MOST_FIELDS = 12
 _LONGEST_VALUE = 60
 _GAP = 2
@@ -230,7 +231,7 @@ def _shown(value: object) -> str:
     if isinstance(text, tuple):
         text = " ".join(part if part == "…" else shlex.quote(str(part)) for part in text)
     text = str(text)
-    if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{SHORT}}})[0-9a-f]{{33,}}(, .*)?", text):
+    if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{33,}}(, .*)?", text):
         return f"{found[1]}…{found[2] or ''}"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""Reads a rules file of the program that this one descends from, entry by entry.
+"""Reads a rules file of clawker, entry by entry.
 
 Each entry is taken over, perhaps with a difference that is named, or left out with the reason. What an entry
 restricts is never dropped: an entry whose restriction can't be kept is left out. Pure.

@@ -1,8 +1,8 @@
 """The form of an image that we build: its config, its tag, and the test that identifies it as ours.
 
-Labels alone don't identify our images, because the program that this one descends from uses the same ones. The tag
-of our images contains a digest of the config, so the test rebuilds the config from its parts and compares. The
-form is an interface, because a later release has to identify an earlier one's images.
+Labels alone don't identify our images, because clawker uses the same ones. The tag of our images contains a
+digest of the config, so the test rebuilds the config from its parts and compares. The form is an interface: a
+later release has to identify an earlier one's images.
 """
 
 import hashlib

@@ -12,6 +12,15 @@ from clawker_fw.stack.digests import Digests
 
 _PACKAGE = Path(__file__).parent.parent
 
+_SHORT = 7
+"""How many digits of a build tell it apart for people."""
+
+
+def build_name(version: str | None, build_sha: str | None) -> str:
+    """Return a release for people: its version, if known, and its build: `0.1.0 (b51912e)`."""
+    short = f"({build_sha[:_SHORT]})" if build_sha else ""
+    return " ".join(filter(None, (version, short))) or "an unknown build"
+
 
 @dataclass(frozen=True)
 class Release:

@@ -6,16 +6,19 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clawker_fw.cli.app import Panel
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
+from clawker_fw.stack.release import Release
 from devkit import reference, stacks
 from tests.cli.conftest import SETTINGS, Command, Outcome
 
@@ -475,11 +478,14 @@ def test_init_writes_settings_that_can_be_used(command: Command, settings_file: 
     assert command("status", "--format", "json").json["rules"] == 0
 
 
-def test_version(command: Command) -> None:
-    """The version goes to standard output."""
+def test_version(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version goes to standard output, with the beginning of the build that the containers' labels name."""
     outcome = command("--version")
     assert outcome.code == 0
-    assert outcome.out.startswith("clawker-fw 0.")
+    build = stacks.installed_release().build_sha
+    assert outcome.out == f"clawker-fw {version('clawker-fw')} ({build[:7]})\n"
+    monkeypatch.setattr(Release, "build_sha", "b51912e" + "0" * 57)
+    assert "(b51912e)" in command("--version").out
 
 
 def test_a_pinned_version_is_no_request_for_it(command: Command, memory: MemoryEngine) -> None:
@@ -496,3 +502,24 @@ def test_every_command_has_help_with_an_example(command: Command) -> None:
         assert outcome.code == 0
         assert f"clawker-fw {verb}" in outcome.out
         assert "Example:" in outcome.out
+
+
+@pytest.mark.parametrize("name", [*reference.commands(), *reference.groups()])
+def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
+    """No line is wider, and every sentence is there to its end: of the command, its options and its commands."""
+    named = {**reference.commands(), **reference.groups()}[name]
+    out = command(*name.split(), "--help", COLUMNS="80").out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    said = "".join(out.split())
+    for words in (named.help, *(each.help for each in reference.options_of(named))):
+        assert "".join((words or "").split()) in said
+    for verb, each in getattr(named, "commands", {}).items():
+        sentence = " ".join((each.help or "").split()).partition(". ")[0].removesuffix(".")
+        assert any(line.split() == [verb, *f"{sentence}.".split()] for line in out.splitlines()), sentence
+
+
+def test_commands_are_grouped_by_what_they_are_for(command: Command) -> None:
+    """Every command is in a group of the help that says what for; none is left over."""
+    out = command("--help", COLUMNS="80").out
+    headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", *(f"{panel}:" for panel in Panel)]

@@ -1,4 +1,4 @@
-"""Reading a rules file of the program that this one descends from."""
+"""Reading a rules file of clawker."""
 
 from pathlib import Path
 from typing import Any
