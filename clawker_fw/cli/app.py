@@ -38,6 +38,9 @@ class Panel(StrEnum):
     TELEMETRY = "Telemetry"
 
 
+_NO_PANEL = "Commands"
+
+
 class Commands(TyperGroup):
     """A group of commands. Without a command, it prints its help."""
 
@@ -49,14 +52,14 @@ class Commands(TyperGroup):
             name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden
         }
         width = max(map(len, commands))
-        for panel in (*Panel, None):
-            rows = [
-                (name.ljust(width), _first_sentence(each.help or ""))
-                for name, each in commands.items()
-                if getattr(each, "rich_help_panel", None) == panel
-            ]
+        panels: dict[str, list[tuple[str, str]]] = {panel: [] for panel in (*Panel, _NO_PANEL)}
+        for name, each in commands.items():
+            panel = getattr(each, "rich_help_panel", None)
+            rows = panels[panel if panel in set(Panel) else _NO_PANEL]
+            rows.append((name.ljust(width), _first_sentence(each.help or "")))
+        for panel, rows in panels.items():
             if rows:
-                with formatter.section(panel or "Commands"):
+                with formatter.section(panel):
                     formatter.write_dl(rows)
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own

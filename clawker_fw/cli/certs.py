@@ -39,8 +39,8 @@ class Exported(StrEnum):
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show each certificate: for whom, until when, and where it is live.
 
-    Also what is to be renewed, and why telemetry is not ready. It is ready when both siblings have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready
-    or not set up, else 1.
+    Also what is to be renewed, and why telemetry is not ready. It is ready when both siblings have loaded theirs
+    and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
 
     Example: clawker-fw certs show
     """
