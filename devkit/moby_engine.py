@@ -7,9 +7,6 @@ Debian root into which its programs are put.
 import hashlib
 from pathlib import Path
 
-from devkit.programs import machine
-from hatch_build import compile_program
-
 VERSION = "29.8.1"
 """The release with these modules (`releases/versions.yaml` in them names the one before)."""
 
@@ -35,7 +32,10 @@ def put_engine(root: Path) -> None:
     Raises:
         FileNotFoundError: when Debian's engine is not where it is expected, and would be used instead.
     """
-    for name, place in (("dockerd", "usr/sbin"), ("docker-proxy", "usr/sbin")):
-        target = root / place / name
+    from devkit.programs import machine  # noqa: PLC0415 - slow, and every start of an engine imports this module
+    from hatch_build import compile_program  # noqa: PLC0415 - likewise
+
+    for name in ("dockerd", "docker-proxy"):
+        target = root / "usr/sbin" / name
         target.unlink()
         compile_program(_SOURCE, target, machine(), _VARIABLES, package=f"{_MODULE}/cmd/{name}", tags=_TAGS)

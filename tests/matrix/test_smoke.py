@@ -125,6 +125,14 @@ def site(
         )
 
 
+def test_the_engine_is_of_its_kind(site: Site, request: pytest.FixtureRequest) -> None:
+    """It has the version and the firewall backend by which the kind is called."""
+    version, _, more = request.node.callspec.params["site"].partition("-")
+    assert site.docker.version()["Version"].startswith(version)
+    backend = site.docker.info().get("FirewallBackend") or {}  # engines before 28.1 have one only
+    assert backend.get("Driver", "iptables") == (more or "iptables")
+
+
 def test_up_from_nothing_is_current(site: Site) -> None:
     """Straight after the first run `drift` finds nothing, and a second run changes nothing."""
     found = site.firewall.drift().expect()
