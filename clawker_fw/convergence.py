@@ -3,6 +3,7 @@
 That last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,13 +29,15 @@ _ROUNDS = 3
 class RunContext:
     """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock.
 
-    `require` raises when the stack, as it is found under the lock, must not be changed.
+    `require` raises when the stack, as it is found under the lock, must not be changed. `wall` is the time in
+    seconds since 1970, by which rules end.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     lock_wait: float = 0.0
     require: Callable[[Observed], None] = lambda _: None
+    wall: Callable[[], float] = time.time
 
 
 def converge(
@@ -72,7 +75,9 @@ def converge(
             with _attempted(engine, seen):
                 perform(engine, seen, steps, applying)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
-            seen = compare(engine, blueprint, render=seen.render)
+            now = blueprint.at(context.wall())  # rules that have ended meanwhile are ended by the siblings
+            seen = compare(engine, now, render=seen.render if now is blueprint else None)
+            blueprint = now
         with _attempted(engine, seen):
             _require_closed(seen, options)
         if seen.diff.verdict is Verdict.CURRENT:

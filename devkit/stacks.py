@@ -124,13 +124,14 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions | None = None) -> Comparison:
-    """Do what `run` does without a command line, and return the final comparison."""
+    """Do what `run` does without a command line, and return the final comparison. No rule ends meanwhile."""
     options = options or ConvergeOptions(drain_seconds=0)
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
         convergence.tidy(engine, seen)
         return seen
-    return convergence.converge(engine, lambda: wanted, options, convergence.RunContext(lambda _: None), seen)
+    context = convergence.RunContext(lambda _: None, wall=lambda: 0.0)
+    return convergence.converge(engine, lambda: wanted, options, context, seen)
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -173,6 +173,7 @@ class Slots:
 class DesiredSibling:
     """The desired state of one sibling in one slot. `live` maps each resource to the digest that must be live.
 
+    `later` are the same digests after each of the next times at which rules end: a sibling ends them by itself.
     `kept` are further files of a new container. They may differ afterwards. `from_machine` are the values that
     were chosen by what the engine's machine has.
     """
@@ -186,6 +187,7 @@ class DesiredSibling:
     hot: Files = dataclasses.field(repr=False)
     live: Mapping[str, str]
     rules: Rules
+    later: Sequence[Mapping[str, str]] = ()
     kept: Files = dataclasses.field(default_factory=dict, repr=False)
     from_machine: Mapping[str, int] = dataclasses.field(default_factory=dict)
 

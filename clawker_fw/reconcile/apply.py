@@ -516,7 +516,8 @@ def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
         return ["not running"]
     if probe.error:
         return [f"not answering: {probe.error}"]
-    missing = [name for name, digest in step.live.items() if probe.live.get(name) != digest]
+    expected = step.live if probe.live not in step.later else probe.live
+    missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
 
 

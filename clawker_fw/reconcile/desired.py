@@ -5,8 +5,8 @@ here. The same inputs give the same bytes.
 """
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -32,7 +32,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, image_tar, images, labels, policy, templates, virtual
+from clawker_fw.stack import coredns, ends, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.credentials import Credentials
@@ -79,6 +79,21 @@ class Blueprint:
         """The compiled rules."""
         return Policy(self.rules)
 
+    @cached_property
+    def later(self) -> Mapping[int, Policy]:
+        """The rules that are left at each of the next times at which some end, in seconds since 1970."""
+        return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[: ends.MOST_ENDS]}
+
+    @property
+    def opaque(self) -> Collection[str]:
+        """The names that need an address of their own, now or when rules have ended that deny something."""
+        return {name for each in (self.policy, *self.later.values()) for name in each.opaque}
+
+    def at(self, now: float) -> "Blueprint":
+        """Return the blueprint with the rules that have not ended at a time, in seconds since 1970."""
+        rules = self.rules.at(now)
+        return self if rules is self.rules else replace(self, rules=rules)
+
     def drift_labels(self, *, infra_certs_ready: bool) -> Mapping[str, str]:
         """Return the three labels that both siblings carry."""
         return labels.drift_labels(
@@ -99,7 +114,7 @@ def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
     templates.prepare(blueprint.release)
     labels.digest(blueprint.helper.content)
-    _ = blueprint.images, blueprint.release.build_sha, blueprint.policy
+    _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
 
 
 @functools.lru_cache(maxsize=1)
@@ -140,7 +155,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     # Rules reach Envoy first, so after a run that did not end, what agents know is in the resolver's record.
     records = (observed.siblings.get(each) for each in (Sibling.COREDNS, Sibling.ENVOY))
     before = virtual.recorded(*(seen.files for seen in records if seen))
-    numbers = virtual.assigned(blueprint.policy.opaque, before, Addressing(agents, egress).room)
+    numbers = virtual.assigned(blueprint.opaque, before, Addressing(agents, egress).room)
     return Addressing(agents, egress, numbers)
 
 
@@ -246,7 +261,7 @@ def desired(
                 boot=envoy.boot(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
-                hot=envoy.hot(blueprint.policy, addresses, slots.envoy, limits.idle, told),
+                hot=lambda rules: envoy.hot(rules, addresses, slots.envoy, limits.idle, told),
                 drift_labels=drift_labels,
                 resources=envoy.RESOURCES,
                 from_machine=capacities.envoy.from_machine,
@@ -257,7 +272,7 @@ def desired(
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns),
                 boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
-                hot=coredns.hot(blueprint.policy, addresses, slots, told),
+                hot=lambda rules: coredns.hot(rules, addresses, slots, told),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,
                 from_machine=capacities.coredns.from_machine,
@@ -270,6 +285,10 @@ def desired(
     )
 
 
+def _rules(rules: RuleSet) -> Rules:
+    return Rules(len(rules.rules), rules.digest)
+
+
 def _sibling(
     blueprint: Blueprint,
     sibling: Sibling,
@@ -277,13 +296,18 @@ def _sibling(
     slot: int,
     shape: Shape,
     boot: Files,
-    hot: Files,
+    hot: Callable[[Policy], Files],
     drift_labels: Mapping[str, str],
     resources: tuple[Resource, ...],
     from_machine: Mapping[str, int],
 ) -> DesiredSibling:
     image = blueprint.images[sibling]
     boot = {HELPER: blueprint.helper, **boot}
+    now, later = hot(blueprint.policy), []
+    for moment, left in blueprint.later.items():
+        files = hot(left)
+        later.append(ends.End(moment, files, live_digests(resources, files), _rules(left.rules)))
+    whole = {ends.ENDS: ends.ends_file(now, later), **now}
     return DesiredSibling(
         sibling=sibling,
         slot=slot,
@@ -295,9 +319,10 @@ def _sibling(
         },
         shape=shape,
         boot=boot,
-        hot=hot,
-        live=live_digests(resources, hot),
-        rules=Rules(len(blueprint.rules.rules), blueprint.rules.digest),
+        hot=whole,
+        live=live_digests(resources, whole),
+        later=tuple(each.live for each in later),
+        rules=_rules(blueprint.rules),
         kept={ORIGIN: origin_record(blueprint.origin)} if blueprint.origin else {},
         from_machine=from_machine,
     )

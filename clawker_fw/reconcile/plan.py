@@ -267,7 +267,7 @@ class _Planner:
 
     def _verify(self, sibling: Sibling) -> Verify:
         wanted = self._wanted(sibling)
-        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS)
+        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later)
 
     def _commit(self, sibling: Sibling) -> list[Step]:
         """Commit hot files to the current container, even to a CoreDNS that is about to be replaced.

@@ -4,7 +4,7 @@ A step says what to do and which findings it closes; `apply.py` knows how. `desc
 that plans, progress, JSON and golden files share.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -80,12 +80,16 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Wait until a new container reports the expected digest of each resource as live."""
+    """Wait until a new container reports the expected digest of each resource as live.
+
+    `later` are those that are expected instead once rules have ended, which may happen meanwhile.
+    """
 
     sibling: Sibling
     container: str
     live: Mapping[str, str]
     seconds: float
+    later: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ class Explainer:
     def _lasting(self) -> Policy:
         """What would be if no rule that allows something had ended."""
         allowing = (each for each in self._ended if not each.denies)
-        return Policy(replace(self._current, rules=(*self._current.rules, *allowing)))
+        return Policy(RuleSet((*self._current.rules, *allowing)))
 
     def explain(self, target: Target) -> Explanation:
         """Explain what happens to a connection, with the rules that nearly decide it."""

@@ -31,9 +31,14 @@ class ConflictsError(ValueError):
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Rules in canonical order. An empty set denies everything."""
+    """Rules in canonical order. An empty set denies everything.
+
+    `ended` are those that were in force before a time, and are not any more: they decide nothing, and are known to
+    say so to who asks for what they allowed.
+    """
 
     rules: tuple[Rule, ...] = ()
+    ended: tuple[Rule, ...] = ()
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
@@ -71,9 +76,16 @@ class RuleSet:
 
     def at(self, now: float) -> "RuleSet":
         """Return the rules that have not ended yet. `now` is in seconds since 1970."""
-        if all(rule.until is None or rule.until > now for rule in self.rules):
+        if all(ends(rule) > now for rule in self.rules):
             return self
-        return replace(self, rules=tuple(rule for rule in self.rules if rule.until is None or rule.until > now))
+        rules = tuple(rule for rule in self.rules if ends(rule) > now)
+        ended = [*self.ended, *(rule for rule in self.rules if ends(rule) <= now)]
+        return RuleSet(rules, tuple(sorted(ended, key=_order)))
+
+    @property
+    def deadlines(self) -> tuple[int, ...]:
+        """The times at which rules end, in seconds since 1970, the soonest first."""
+        return tuple(sorted({rule.until for rule in self.rules if rule.until is not None}))
 
     def ending(self, now: float) -> tuple[tuple[str, float], ...]:
         """Return the rules that end, soonest first: each as text without its end, and the seconds left of it."""

@@ -33,7 +33,7 @@ CARRIED = "state/refusals.jsonl.gz"
 KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json"})
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
-UNFINISHED = ("good.new", "restore", "restore.new", "stage")
+UNFINISHED = ("ended", "good.new", "restore", "restore.new", "stage")
 """Temporary folders of a commit."""
 
 _COMMIT_SECONDS = 4.0

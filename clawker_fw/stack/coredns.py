@@ -5,7 +5,7 @@ import json
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, policy, rule_record, telemetry, templates, virtual
+from clawker_fw.stack import container, ends, policy, rule_record, telemetry, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -14,9 +14,9 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (_EYE, virtual.RESOURCE, rule_record.RESOURCE, telemetry.RESOURCE, policy.RESOURCE)
-"""Only the helper reads the first, the address and ports at which it checks that Envoy refuses agents; and only
-clawker-fw the next two.
+RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, rule_record.RESOURCE, telemetry.RESOURCE, policy.RESOURCE)
+"""Only the helper reads the first two, the second for the address and ports at which it checks that Envoy refuses
+agents; and only clawker-fw the next two.
 """
 
 _MEMORY = 512 << 20

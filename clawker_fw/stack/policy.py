@@ -47,8 +47,26 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     for name in served:
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
+    _tell_ended(policy, names)
     document = {"ttl": TTL, "addresses": bases, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
+    """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
+    for rule in (each for each in policy.rules.ended if not each.denies):
+        said = {"below": rule.destination.subtree, "at": True}
+        for name in rule.names:
+            for what in (what for what, there in said.items() if there):
+                if not _decided(names, name, what):
+                    names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
+
+
+def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:
+    """Whether the list says what applies at a name, or below it."""
+    labels = name.split(".")
+    above = (".".join(labels[start:]) for start in range(len(labels)))
+    return what in names.get(name, {}) or any("below" in names[each] for each in above if each in names)
 
 
 def _decision(what: str, scope: "Scope") -> dict[str, str | int]:

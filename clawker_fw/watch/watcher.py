@@ -51,6 +51,8 @@ _COMPARE_AGAIN = (1.0, 60.0)
 _CONNECT_AGAIN = (0.1, 2.0)
 _FOLLOW_AGAIN = (0.1, 15.0)
 _LOCK_AGAIN = (1.0, 15.0)
+_ENDED_SECONDS = 3.0
+"""How long after a rule has ended the stack is compared. The siblings end it by themselves, and prove it."""
 """First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
 LASTING_SECONDS = 20.0
@@ -225,7 +227,7 @@ class Watcher:
         self._connecting.succeeded()
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
-            self._schedule.by(began + ending[0][1])
+            self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
         if (due := work.seen.provision.renewed_at) is not None:
             self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)
@@ -367,7 +369,7 @@ class Watcher:
         """
         seen = work.seen
         closing = options.within(seen.diff).findings
-        run_context = convergence.RunContext(self._place.progress, self._place.stopping)
+        run_context = convergence.RunContext(self._place.progress, self._place.stopping, wall=self._place.wall)
         if work.unused and not work.unread:
             run_context = dataclasses.replace(run_context, require=self._trust.require_latest)
         failure: FirewallError | None = None

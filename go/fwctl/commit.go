@@ -60,11 +60,24 @@ const backWithin = time.Second
 func commit(
 	root string, resources []Resource, program Program, now func() time.Time, taken func(),
 ) (Result, error) {
-	stage, hot := filepath.Join(root, "stage"), filepath.Join(root, "hot")
+	unlock, err := lockHot(root)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	stage := filepath.Join(root, "stage")
 	var wanted Commit
 	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
+	return commitFrom(root, stage, wanted, resources, program, now, taken)
+}
+
+// commitFrom commits a set that is staged in a folder, and removes the folder. No other commit may be at work.
+func commitFrom(
+	root, stage string, wanted Commit, resources []Resource, program Program, now func() time.Time, taken func(),
+) (Result, error) {
+	hot := filepath.Join(root, "hot")
 	if err := wanted.verify(filepath.Join(stage, "hot")); err != nil {
 		return Result{}, err
 	}
@@ -85,7 +98,7 @@ func commit(
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
 	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds, taken}, now)
 	if !result.Committed {
-		return giveBack(root, resources, program, result, now)
+		return giveBack(root, stage, resources, program, result, now)
 	}
 	if err := removeOthers(hot, wanted.paths()); err != nil { // hot/ must match the record exactly
 		return result, err
@@ -97,35 +110,38 @@ func commit(
 	if err := writeFile(committedRecord(root), text); err != nil {
 		return result, err
 	}
-	return result, errors.Join(keepGood(root), removeUnfinished(root))
+	return result, errors.Join(keepGood(root), removeUnfinished(root, stage))
 }
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.
-func giveBack(root string, resources []Resource, program Program, result Result, now func() time.Time) (Result, error) {
+func giveBack(
+	root, stage string, resources []Resource, program Program, result Result, now func() time.Time,
+) (Result, error) {
 	if err := restore(root); err != nil {
 		return result, err
 	}
 	if result.Hung {
-		return result, removeUnfinished(root)
+		return result, removeUnfinished(root, stage)
 	}
 	good, err := readCommitted(root)
 	if err != nil {
-		return result, errors.Join(err, removeUnfinished(root))
+		return result, errors.Join(err, removeUnfinished(root, stage))
 	}
 	counts, err := program.Rejections(resources)
 	result.Hung = err != nil
 	if err == nil {
 		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
 	}
-	return result, removeUnfinished(root)
+	return result, removeUnfinished(root, stage)
 }
 
-// removeUnfinished removes the temporary folders of a commit, including those of one that died halfway.
-func removeUnfinished(root string) error {
+// removeUnfinished removes the temporary folders of a commit, including those of one that died halfway. The stages are
+// those of this commit, or of all: another one may be staged meanwhile.
+func removeUnfinished(root string, stages ...string) error {
 	var failed error
-	for _, folder := range []string{
-		filepath.Join(root, "stage"), restoreFolder(root), unfinished(restoreFolder(root)), unfinished(goodFolder(root)),
-	} {
+	for _, folder := range append(
+		stages, restoreFolder(root), unfinished(restoreFolder(root)), unfinished(goodFolder(root)),
+	) {
 		failed = errors.Join(failed, os.RemoveAll(folder))
 	}
 	return failed

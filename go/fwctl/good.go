@@ -52,16 +52,19 @@ func keepGood(root string) error {
 func startGood(root string) error {
 	changed := intact(filepath.Join(root, "hot"), committedRecord(root))
 	if changed == nil {
-		return errors.Join(keepGood(root), removeUnfinished(root))
+		return errors.Join(keepGood(root), removeUnfinished(root, stages(root)...))
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
 		return fmt.Errorf("the hot files are not what was committed (%w), and neither is their copy (%w)", changed, err)
 	}
-	if err := errors.Join(restore(root), removeUnfinished(root)); err != nil {
+	if err := errors.Join(restore(root), removeUnfinished(root, stages(root)...)); err != nil {
 		return err
 	}
 	return intact(filepath.Join(root, "hot"), committedRecord(root))
 }
+
+// stages are the folders in which a commit's files are staged: one of clawker-fw, and one of rules that have ended.
+func stages(root string) []string { return []string{filepath.Join(root, "stage"), endedFolder(root)} }
 
 func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
 

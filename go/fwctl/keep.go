@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It does nothing else,
-// reads nothing from anybody, and has only the two capabilities that it takes to start a process of another user. It
-// outlives its helpers and ends with the container, as they do.
+// The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
+// end, and starts `fwctl end` then. It does nothing else, reads nothing from any agent, and has only the capabilities
+// that it takes to start a process of another user, and that `fwctl end` needs. It outlives its helpers and ends with the
+// container, as they do.
 
 const keepVerb = "keep"
 
@@ -32,7 +33,7 @@ const (
 )
 
 // keeping are the capabilities of the keeper.
-var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID}
+var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
 
 // keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
 func keeperOf(root string) companion { return newCompanion(root, 0, keepVerb) }
@@ -53,8 +54,12 @@ type ending struct {
 
 // keep starts the helpers and says so, and starts each again that ends.
 func keep(root string, sibling Sibling) error {
-	// Only this thread starts processes, and hands down none of its privileges.
+	// Only this thread starts helpers, and hands down none of its privileges.
 	runtime.LockOSThread()
+	end, ended, err := newEnder(root)
+	if err != nil {
+		return err
+	}
 	if err := inherit(); err != nil {
 		return err
 	}
@@ -83,8 +88,23 @@ func keep(root string, sibling Sibling) error {
 		return err
 	}
 	again := make(chan *helper)
+	clock := &deadline{root: root}
+	look := time.After(0)
 	for {
 		select {
+		case now := <-look:
+			due, wait := clock.due(now)
+			if !due {
+				look = time.After(wait)
+				continue
+			}
+			look = nil
+			end <- struct{}{}
+		case err := <-ended:
+			if look = time.After(0); err != nil {
+				fmt.Fprintf(os.Stderr, "fwctl: ending rules: %v\n", err)
+				look = time.After(endAgain)
+			}
 		case end := <-ends:
 			fmt.Fprintf(os.Stderr, "fwctl: the %s has ended: %s\n", end.helper.name(), end.reason)
 			if err := restarts.add(end.helper.name(), end.reason, time.Now()); err != nil {
@@ -97,6 +117,25 @@ func keep(root string, sibling Sibling) error {
 			}
 		}
 	}
+}
+
+// newEnder returns what starts `fwctl end` when it is asked to, and tells how that has ended. It does so on a thread of its
+// own, the only one that hands down privileges: a thread that has given them up can't take them back.
+func newEnder(root string) (chan<- struct{}, <-chan error, error) {
+	asked, ended, ready := make(chan struct{}, 1), make(chan error), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := inherit(forEnding...)
+		ready <- err
+		for range asked {
+			process, err := newCompanion(root, 0, endVerb).start()
+			if err == nil {
+				err = process.Wait()
+			}
+			ended <- err
+		}
+	}()
+	return asked, ended, <-ready
 }
 
 // keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.

@@ -21,7 +21,7 @@ const root = "/fw"
 
 const usage = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
-  keep                         start the next two, and start one again that has ended
+  keep                         start the next two, and start one again that has ended; end rules at their times
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
@@ -36,6 +36,7 @@ const usage = `fwctl VERB
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
                                the program has taken them, and then the result
+  end                          move what rules that have ended leave into hot/, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
   release                      keep answering at the service address, but stop answering ARP for it
   drain SECONDS                stop listening, then wait for open connections, for at most SECONDS
@@ -96,6 +97,8 @@ func run(arguments []string) error {
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
 		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, taken))
+	case endVerb:
+		return endRules(root, sibling.Resources, sibling.program(nil), time.Now)
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {

@@ -21,12 +21,15 @@ const announcementsAtStart = 3
 // capabilities are those of the calling thread.
 var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
-// serve makes sure that the hot files are the last proven ones, configures the network, starts the program's helpers and
+// serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network, starts the program's helpers and
 // their keeper, drops all privileges and executes the program. If any step fails, the program does not start: it never
 // serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := startGood(root); err != nil {
 		return err
+	}
+	if err := endAtStart(root, time.Now()); err != nil {
+		return fmt.Errorf("ending rules: %w", err)
 	}
 	if err := shapeNetwork(sibling); err != nil {
 		return err

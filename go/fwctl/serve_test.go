@@ -269,12 +269,12 @@ func TestServeStartsTheRecorder(t *testing.T) {
 	}
 }
 
-// The keeper belongs to root, and has only what it takes to start a process of another user.
+// The keeper belongs to root, and has only what it takes to start a process of another user, and to copy the files of one.
 func TestServeStartsTheKeeper(t *testing.T) {
 	status, _ := serving(t, "as a sibling")
 	for name, wanted := range map[string]string{
-		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c0",
-		"CapEff": "00000000000000c0", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
+		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c1",
+		"CapEff": "00000000000000c1", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
 	} {
 		if found := status["Keeper"+name]; found != wanted {
 			t.Errorf("%s is %q, expected %q", name, found, wanted)

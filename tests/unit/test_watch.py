@@ -18,6 +18,7 @@ from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Shape, Verd
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack import images, labels
+from clawker_fw.stack.ends import ENDS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
@@ -240,22 +241,22 @@ def ending(watched: Watched, file: Path, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
-def test_a_rule_that_has_ended_is_taken_away_at_once(watched: Watched, tmp_path: Path, heal: Heal) -> None:
-    """Nobody need apply that: the settings are those that have been applied."""
+def test_a_rule_that_has_ended_is_taken_away_soon(watched: Watched, tmp_path: Path, heal: Heal) -> None:
+    """The siblings end it by themselves. If they have not, as in memory, nobody need apply it either."""
     ending(watched, tmp_path / "clawker-fw.yaml", 12)
-    assert watched.until(20, heal=heal) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
-    assert list(json.loads(watched.engine.inside(COREDNS).files[POLICY].content)["names"]) == ["a.test"]
+    assert watched.until(20, heal=heal) == ["0 start nothing", "15 interval heal done", "16 event nothing"]
+    assert json.loads(watched.engine.inside(ENVOY).files[ENDS].content) == {"ends": []}
 
 
 def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) -> None:
     """With `--heal none`, and beside a change of the settings that waits for a person."""
     file = tmp_path / "clawker-fw.yaml"
     ending(watched, file, 12)
-    assert watched.until(20, heal=Heal.NONE) == ["0 start nothing", "12 interval leave"]
+    assert watched.until(20, heal=Heal.NONE) == ["0 start nothing", "15 interval leave"]
     ending(watched, file, 12)
     changed = replace(watched.wanted, origin=origin(file, None, "changed"))
     watched.blueprint = lambda: replace(changed, rules=changed.rules.at(watched.script.now))
-    assert watched.until(20) == ["0 start nothing", "12 interval leave"]
+    assert watched.until(20) == ["0 start nothing", "15 interval leave"]
 
 
 def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Path) -> None:

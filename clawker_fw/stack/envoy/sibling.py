@@ -6,7 +6,7 @@ from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, templates, virtual
+from clawker_fw.stack import container, ends, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, sampling, virtual_listeners
 from clawker_fw.stack.envoy.listeners import listeners
@@ -38,10 +38,10 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, sampling.RESOURCE, _ROUTES, _LISTENERS)
+RESOURCES = (ends.RESOURCE, virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, sampling.RESOURCE, _ROUTES, _LISTENERS)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed. The helper alone reads the first two."""
+when a file in it is renamed. The helper alone reads the first three."""
 
 CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in (_CLUSTERS, _ROUTES, _LISTENERS))
 

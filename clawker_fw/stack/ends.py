@@ -1,0 +1,100 @@
+"""What becomes of a sibling's hot files when rules end: `fwctl` commits it then, although nobody runs anything.
+
+The files for each end are rendered like all others, from the rules that are left. So what is live afterwards is
+what is desired at that time. Only what differs from the files before is written down.
+"""
+
+import hashlib
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clawker_fw.model import File, Files, Rules
+from clawker_fw.stack import container
+from clawker_fw.stack.files import public, secret
+from clawker_fw.stack.resources import PRIVATE_KEY, Resource
+
+RESOURCE = Resource("ends", "ends/ends.json")
+
+ENDS = container.HOT + RESOURCE.path
+
+_KEY = json.dumps(PRIVATE_KEY.decode()).strip('"').encode()
+"""What is before a private key, as it is written in a text. It is there if what is around it has moved."""
+
+MOST_ENDS = 32
+"""So many ends a sibling knows, of the next times at which rules end. A later run tells it more."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The hot files from a time on, in seconds since 1970, what is live with them, and the rules that are left."""
+
+    at: int
+    hot: Files
+    live: Mapping[str, str]
+    rules: Rules
+
+
+def ends_file(now: Files, ends: Iterable[End]) -> File:
+    """Return the file with what becomes of the files of now at each end, the soonest first."""
+    written: list[dict[str, Any]] = []
+    before = now
+    for end in ends:
+        written.append(
+            {
+                "at": end.at,
+                "files": {
+                    path.removeprefix(container.HOT): _change(before[path].content, file.content)
+                    for path, file in sorted(end.hot.items())
+                    if before[path].content != file.content
+                },
+                "live": dict(end.live),
+                "rules": {"count": end.rules.count, "sha256": end.rules.digest},
+            }
+        )
+        before = end.hot
+    text = json.dumps({"ends": written}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return secret(text) if _KEY in text else public(text)
+
+
+def _change(before: bytes, after: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(after).hexdigest(), "parts": parts(before, after)}
+
+
+def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
+    """Return which parts of a text are replaced by what, so that it becomes another: positions are octets.
+
+    Both are read piece by piece, and what is in both stays. What is left out is found at once, wherever the two go
+    on alike. So it takes the time of reading them, and is short for a text that has lost something.
+    """
+    old, new = _pieces(before), _pieces(after)
+    starts, position = [], 0
+    for piece in old:
+        starts.append(position)
+        position += len(piece)
+    starts.append(position)
+    places: dict[bytes, list[int]] = {}
+    for number, piece in enumerate(old):
+        places.setdefault(piece, []).append(number)
+    found: list[tuple[int, int, bytes]] = []
+    at, since, instead = 0, 0, b""
+    for piece in new:
+        same = places.get(piece, ())
+        following = bisect_left(same, at)
+        if following == len(same):  # it is new here
+            instead += piece
+            continue
+        if same[following] > since or instead:
+            found.append((starts[since], starts[same[following]], instead))
+        at = since = same[following] + 1
+        instead = b""
+    if since < len(old) or instead:
+        found.append((starts[since], starts[-1], instead))
+    return [{"from": start, "to": end, "text": text.decode()} for start, end, text in found]
+
+
+def _pieces(text: bytes) -> Sequence[bytes]:
+    """Divide JSON after each object in it, and after each line."""
+    return text.replace(b"},", b"},\0").replace(b"\n", b"\n\0").split(b"\0")

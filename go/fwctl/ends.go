@@ -1,0 +1,293 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Rules end at their times although nobody runs anything: hot/ends/ends.json says what the hot files become then.
+// clawker-fw has rendered these files, so what is live afterwards is what it wants at that time. The keeper knows the
+// next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
+// so that no restart brings back a rule that has ended.
+
+const endVerb = "end"
+
+// endsPath is the path of the ends below hot/.
+const endsPath = "ends/ends.json"
+
+// endsRead is how often the keeper looks whether the ends are others, and endAgain how long it waits after a failure.
+const (
+	endsRead = time.Second
+	endAgain = 2 * time.Second
+)
+
+// forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
+var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
+
+// End is a time at which rules end, in seconds since 1970, and what becomes of the files that change then: those of
+// before it, or of the end before it. Live and Rules are those of the record afterwards.
+type End struct {
+	At    int64                `json:"at"`
+	Files map[string]EndedFile `json:"files"` // by path below hot/
+	Live  map[string]string    `json:"live"`
+	Rules json.RawMessage      `json:"rules"`
+}
+
+// EndedFile is a file's new content: the old one with some parts replaced, in order. Its version is left out of both.
+type EndedFile struct {
+	Digest string `json:"sha256"`
+	Parts  []Part `json:"parts"`
+}
+
+// Part replaces the octets of a file from one position to another.
+type Part struct {
+	From int    `json:"from"`
+	To   int    `json:"to"`
+	Text string `json:"text"`
+}
+
+func (f EndedFile) of(content []byte) ([]byte, error) {
+	var after []byte
+	position := 0
+	for _, part := range f.Parts {
+		if part.From < position || part.To < part.From || part.To > len(content) {
+			return nil, fmt.Errorf("there is no part from %d to %d", part.From, part.To)
+		}
+		after = append(append(after, content[position:part.From]...), part.Text...)
+		position = part.To
+	}
+	after = append(after, content[position:]...)
+	if digestOf(after) != f.Digest {
+		return nil, errors.New("it would have another digest")
+	}
+	return after, nil
+}
+
+// endsFile is hot/ends/ends.json. Those that are left are written again just as they were.
+type endsFile struct {
+	Ends []json.RawMessage `json:"ends"`
+}
+
+func (e endsFile) first() (End, bool, error) {
+	if len(e.Ends) == 0 {
+		return End{}, false, nil
+	}
+	var first End
+	err := json.Unmarshal(e.Ends[0], &first)
+	return first, err == nil, err
+}
+
+func (e endsFile) text() []byte {
+	text := []byte(`{"ends":[`)
+	for number, each := range e.Ends {
+		if number > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, each...)
+	}
+	return append(text, `]}`...)
+}
+
+// readEnds returns the ends in a folder of hot files: none if there is no such file, as of an earlier release.
+func readEnds(hot string) (endsFile, error) {
+	var found endsFile
+	text, err := readFile(filepath.Join(hot, endsPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return found, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &found)
+	}
+	return found, err
+}
+
+func endedFolder(root string) string { return filepath.Join(root, "ended") }
+
+// stageEnded stages what the hot files are to be by now, if rules have ended since they were committed. It reports
+// whether that is so.
+func stageEnded(root string, now time.Time) (Commit, bool, error) {
+	hot, from, err := provenSet(root)
+	if err != nil {
+		return Commit{}, false, err
+	}
+	left, err := readEnds(hot)
+	if err != nil {
+		return Commit{}, false, err
+	}
+	first, there, err := left.first()
+	if err != nil || !there || first.At > now.Unix() {
+		return Commit{}, false, err
+	}
+	var wanted Commit
+	if err := readJSON(from, &wanted); err != nil {
+		return wanted, false, err
+	}
+	stage := endedFolder(root)
+	if err := errors.Join(os.RemoveAll(stage), copyTree(hot, filepath.Join(stage, "hot"))); err != nil {
+		return wanted, false, err
+	}
+	for there && first.At <= now.Unix() {
+		for path, change := range first.Files {
+			if err := wanted.rewrite(stage, path, change.of); err != nil {
+				return wanted, false, err
+			}
+		}
+		wanted.Live, wanted.Rules = first.Live, first.Rules
+		left.Ends = left.Ends[1:]
+		if first, there, err = left.first(); err != nil {
+			return wanted, false, err
+		}
+	}
+	return wanted, true, wanted.rewrite(stage, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
+}
+
+// provenSet returns the folder of the hot files that were proven last, and their record: those in place, or their copy if
+// a commit has died halfway or somebody has changed them.
+func provenSet(root string) (string, string, error) {
+	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
+	changed := intact(hot, committedRecord(root))
+	if changed == nil {
+		return hot, committedRecord(root), nil
+	}
+	if err := intact(good, goodRecord(root)); err != nil {
+		return "", "", errors.Join(changed, err)
+	}
+	return good, goodRecord(root), nil
+}
+
+// rewrite changes a file of the staged set, and its digest in the record.
+func (c *Commit) rewrite(stage, path string, change func([]byte) ([]byte, error)) error {
+	place := slices.Index(c.paths(), path)
+	if place < 0 {
+		return fmt.Errorf("%s is not in the record", path)
+	}
+	target := filepath.Join(stage, "hot", path)
+	info, err := os.Lstat(target)
+	if err != nil {
+		return err
+	}
+	content, err := readFile(target)
+	if err != nil {
+		return err
+	}
+	after, err := change(withVersion(content, unversioned))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	c.Files = slices.Clone(c.Files)
+	c.Files[place].Digest = digestOf(after)
+	return writeLike(target, after, info)
+}
+
+// endRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
+func endRules(root string, resources []Resource, program Program, now func() time.Time) error {
+	unlock, err := lockHot(root)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	wanted, due, err := stageEnded(root, now())
+	if err != nil || !due {
+		return errors.Join(err, os.RemoveAll(endedFolder(root)))
+	}
+	result, err := commitFrom(
+		root, endedFolder(root), wanted, resources, program, now, func() {},
+	)
+	if err == nil && !result.Committed {
+		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
+	}
+	return err
+}
+
+// endAtStart does so before the program has started, which then reads these files.
+func endAtStart(root string, now time.Time) error {
+	if due, _ := (&deadline{root: root}).due(now); !due {
+		return nil
+	}
+	wanted, due, err := stageEnded(root, now)
+	if err != nil || !due {
+		return err
+	}
+	stage, hot := filepath.Join(endedFolder(root), "hot"), filepath.Join(root, "hot")
+	wanted.Version = newVersion()
+	if err := mark(stage, wanted.Version, wanted.paths()); err != nil {
+		return err
+	}
+	if err := place(stage, hot, wanted.paths()); err != nil {
+		return err
+	}
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(committedRecord(root), text); err != nil {
+		return err
+	}
+	return errors.Join(keepGood(root), os.RemoveAll(endedFolder(root)))
+}
+
+// lockHot waits until no other commit is at work, and lets none begin until it is unlocked.
+func lockHot(root string) (func(), error) {
+	folder, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(folder.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, folder.Close())
+	}
+	return func() { folder.Close() }, nil
+}
+
+// deadline knows when the next rules end.
+type deadline struct {
+	root  string
+	state string // of the file that was read last
+	next  time.Time
+}
+
+// due reports whether rules have ended by now, and for how long to wait before the next look.
+func (d *deadline) due(now time.Time) (bool, time.Duration) {
+	hot := filepath.Join(d.root, "hot")
+	var state unix.Stat_t
+	if err := unix.Lstat(filepath.Join(hot, endsPath), &state); err != nil {
+		d.state, d.next = "", time.Time{}
+		return false, endsRead
+	}
+	if text := fmt.Sprint(state.Ino, state.Ctim, state.Size); text != d.state {
+		d.next = time.Time{}
+		found, err := readEnds(hot)
+		if err == nil {
+			first, there, failed := found.first()
+			if err = failed; there {
+				d.next = time.Unix(first.At, 0)
+			}
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "fwctl: reading when rules end: %v\n", err)
+			return false, endsRead
+		}
+		d.state = text
+	}
+	switch left := d.next.Sub(now); {
+	case d.next.IsZero():
+		return false, endsRead
+	case left <= 0:
+		return true, endAgain
+	default:
+		return false, min(left, endsRead)
+	}
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// moment returns a clock that stands still.
+func moment(second int64) func() time.Time { return func() time.Time { return time.Unix(second, 0) } }
+
+// newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The routes
+// are those of set 1 until the second end. It also returns the files at each of the three times.
+func newEnding(t *testing.T) (string, []tree) {
+	t.Helper()
+	root := t.TempDir()
+	sets, lives, names := []tree{}, []map[string]string{}, []string{"1", "2", "3"}
+	for _, name := range names {
+		wanted, files := set(name, routes, listeners)
+		if name == "2" {
+			files[routes] = content("1", routes)
+			wanted.Live["routes"] = digestOf([]byte(files[routes]))
+		}
+		sets, lives = append(sets, files), append(lives, wanted.Live)
+	}
+	texts := []string{}
+	for number := 1; number < len(sets); number++ {
+		end := End{int64(100 * number), map[string]EndedFile{}, lives[number], json.RawMessage(fmt.Sprintf(`{"count":%d}`, number))}
+		for path, after := range sets[number] {
+			before := sets[number-1][path]
+			if before == after {
+				continue
+			}
+			at := strings.Index(before, "set ") + len("set ")
+			end.Files[path] = EndedFile{digestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
+		}
+		text, err := json.Marshal(end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(text))
+	}
+	for number := range sets {
+		sets[number][endsPath] = `{"ends":[` + strings.Join(texts[number:], ",") + `]}`
+	}
+	committed := Commit{Version: unversioned, Live: lives[0], Seconds: 5}
+	for _, path := range []string{endsPath, routes, listeners} {
+		committed.Files = append(committed.Files, StagedFile{path, digestOf([]byte(sets[0][path]))})
+	}
+	write(t, filepath.Join(root, "hot"), sets[0])
+	record(t, committedRecord(root), committed)
+	return root, sets
+}
+
+// At each end the files become what was rendered for then, proven like any others, and the record and the copies as well.
+// What clawker-fw stages meanwhile stays.
+func TestRulesEnd(t *testing.T) {
+	root, sets := newEnding(t)
+	write(t, filepath.Join(root, "stage"), tree{"commit.json": "mine"})
+	program := newReader(t, root)
+	for number, second := range []int64{99, 100, 150, 200, 1000} {
+		if err := endRules(root, resources, program, moment(second)); err != nil {
+			t.Fatal(err)
+		}
+		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
+		expectSet(t, root, wanted)
+		if second >= 100 {
+			expectGood(t, root, wanted)
+			committed, err := readCommitted(root)
+			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
+				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
+			}
+			if found, err := program.Live(resources); err != nil || !maps.Equal(found, committed.Live) {
+				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
+			}
+		}
+		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
+	}
+	expect(t, filepath.Join(root, "stage"), tree{"commit.json": "mine"})
+}
+
+// Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
+func TestSeveralEndsAtOnce(t *testing.T) {
+	root, sets := newEnding(t)
+	if err := endRules(root, resources, newReader(t, root), moment(300)); err != nil {
+		t.Fatal(err)
+	}
+	expectSet(t, root, sets[2])
+}
+
+// A program that rejects the files keeps the old ones, and it is tried again.
+func TestAnEndThatIsRejected(t *testing.T) {
+	root, sets := newEnding(t)
+	program := newReader(t, root)
+	program.refuses = []string{sets[1][listeners]}
+	err := endRules(root, resources, program, moment(100))
+	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
+		t.Errorf("got %v", err)
+	}
+	expectSet(t, root, sets[0])
+	program.refuses = nil
+	if err := endRules(root, resources, program, moment(100)); err != nil {
+		t.Fatal(err)
+	}
+	expectSet(t, root, sets[1])
+}
+
+// No start brings back a rule that has ended meanwhile: neither with the files in place, nor with their copy after a commit
+// that died halfway, nor after an end that did.
+func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
+	for name, spoil := range map[string]func(root string){
+		"as it was":           func(string) {},
+		"a commit that died":  func(root string) { write(t, filepath.Join(root, "hot"), tree{routes: "half"}) },
+		"an end that died":    func(root string) { write(t, filepath.Join(root, "ended", "hot"), tree{routes: "half"}) },
+		"a foreign good copy": func(root string) { write(t, filepath.Join(goodFolder(root), "hot"), tree{"more": "x"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, sets := newEnding(t)
+			if err := startGood(root); err != nil {
+				t.Fatal(err)
+			}
+			spoil(root)
+			for range 2 {
+				if err := startGood(root); err != nil {
+					t.Fatal(err)
+				}
+				if err := endAtStart(root, time.Unix(150, 0)); err != nil {
+					t.Fatal(err)
+				}
+				expectSet(t, root, sets[1])
+				expectGood(t, root, sets[1])
+				expectAbsent(t, root, "ended")
+			}
+		})
+	}
+}
+
+// While the program runs, an end is committed although somebody has changed the files in place, or a commit has died.
+func TestAnEndAfterAChangeByHand(t *testing.T) {
+	root, sets := newEnding(t)
+	if err := startGood(root); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, "hot"), tree{routes: content("9", routes)})
+	if err := endRules(root, resources, newReader(t, root), moment(100)); err != nil {
+		t.Fatal(err)
+	}
+	expectSet(t, root, sets[1])
+}
+
+// Parts that are none of a file, and files that would not be what was rendered, change nothing.
+func TestEndsThatFitNothing(t *testing.T) {
+	for name, spoil := range map[string]func(string) string{
+		"another digest": func(text string) string { return strings.ReplaceAll(text, `"sha256":"`, `"sha256":"0`) },
+		"another place":  func(text string) string { return strings.ReplaceAll(text, `"to":`, `"to":100`) },
+		"another file":   func(text string) string { return strings.ReplaceAll(text, listeners, "x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, sets := newEnding(t)
+			sets[0][endsPath] = spoil(sets[0][endsPath])
+			write(t, filepath.Join(root, "hot"), sets[0])
+			committed, err := readCommitted(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			committed.Files[0].Digest = digestOf([]byte(sets[0][endsPath]))
+			record(t, committedRecord(root), committed)
+			if err := endRules(root, resources, newReader(t, root), moment(100)); err == nil {
+				t.Error("it was taken")
+			}
+			expectSet(t, root, sets[0])
+		})
+	}
+}
+
+// The keeper knows the next end, and that it is another one by now.
+func TestTheNextEnd(t *testing.T) {
+	root, sets := newEnding(t)
+	clock := &deadline{root: root}
+	look := func(second float64, due bool, wait time.Duration) {
+		t.Helper()
+		at := time.UnixMilli(int64(second * 1000))
+		if found, left := clock.due(at); found != due || left != wait {
+			t.Errorf("at %v, due is %v and the next look after %v", second, found, left)
+		}
+	}
+	look(50, false, endsRead)
+	look(99.75, false, 250*time.Millisecond)
+	look(100, true, endAgain)
+	write(t, filepath.Join(root, "hot"), tree{endsPath: sets[1][endsPath]})
+	look(100, false, endsRead)
+	write(t, filepath.Join(root, "hot"), tree{endsPath: sets[2][endsPath]})
+	look(1000, false, endsRead)
+	if err := os.Remove(filepath.Join(root, "hot", endsPath)); err != nil {
+		t.Fatal(err)
+	}
+	look(1000, false, endsRead)
+}

@@ -1,0 +1,166 @@
+"""What becomes of the siblings' files when rules end."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clawker_fw.convergence import RunContext, converge
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.engine.memory_container import MemoryContainer
+from clawker_fw.model import Rules, Sibling, Slots, Verdict
+from clawker_fw.pipeline import compare
+from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
+from clawker_fw.report.documents import live_rules
+from clawker_fw.rules.until import written
+from clawker_fw.stack.container import COMMITTED
+from clawker_fw.stack.ends import ENDS, MOST_ENDS, parts
+from clawker_fw.stack.files import public
+from devkit import stacks
+
+SOON, LATER = 4_000_000_000, 4_000_000_600
+PIECES = st.lists(st.sampled_from(["a},", "b},", "ü\n", '"c"', "},"]), max_size=12).map("".join)
+
+
+def applied(before: bytes, changes: list[dict[str, Any]]) -> bytes:
+    """Return what `fwctl` makes of a text."""
+    after, position = b"", 0
+    for each in changes:
+        assert position <= each["from"] <= each["to"] <= len(before)
+        after += before[position : each["from"]] + each["text"].encode()
+        position = each["to"]
+    return after + before[position:]
+
+
+@given(PIECES, PIECES)
+@settings(deadline=None)
+def test_the_parts_make_one_text_of_another(before: str, after: str) -> None:
+    """Whatever both are, and in order."""
+    assert applied(before.encode(), parts(before.encode(), after.encode())) == after.encode()
+
+
+def test_what_is_left_out_is_all_that_is_written_down() -> None:
+    """A rule less is one part without a text, however long the file is."""
+    whole = [f'{{"name":"{number}"}},' for number in range(10_000)]
+    [part] = parts("".join(whole).encode(), "".join(whole[:5000] + whole[5001:]).encode())
+    assert (part["to"] - part["from"], part["text"]) == (len(whole[5000]), "")
+
+
+ENTRIES: list[dict[str, Any]] = [
+    {"dst": "a.test"},
+    {"dst": "b.test", "until": written(SOON)},
+    {"dst": "c.test", "proto": "http", "port": 8080, "until": written(LATER)},
+    {"dst": "d.test", "proto": "udp", "port": 443, "until": written(SOON)},
+    {"dst": "e.test", "proto": "tcp", "port": 5432, "until": written(LATER)},
+    {"dst": ".f.test"},
+    {"dst": "x.f.test", "action": "deny", "until": written(SOON)},
+    {"dst": ".g.test", "until": written(LATER)},
+    {"dst": "h.test", "proto": "tcp", "port": 22},
+    {"dst": "h.test", "action": "deny", "until": written(LATER)},
+]
+
+
+@pytest.mark.parametrize("sibling", Sibling)
+def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> None:
+    """Byte for byte, also the file with the ends that are left; so are the digests, and the rules on record."""
+    memory = MemoryEngine()
+    now = stacks.blueprint(memory.facts(), *ENTRIES)
+    stacks.converged(memory, now)
+    seen = compare(memory, now)
+    before = seen.desired.siblings[sibling]
+    for moment in (SOON, LATER):
+        after = compare(memory, now.at(moment)).desired_at(Slots(0, 0)).siblings[sibling]
+        ends = json.loads(before.hot[ENDS].content)["ends"]
+        assert ends[0]["at"] == moment
+        files = {path: file.content for path, file in before.hot.items()}
+        for path, change in ends[0]["files"].items():
+            files[f"hot/{path}"] = applied(files[f"hot/{path}"], change["parts"])
+            assert hashlib.sha256(files[f"hot/{path}"]).hexdigest() == change["sha256"]
+        raw = before.hot[ENDS].content.decode().removeprefix('{"ends":[').removesuffix("]}")
+        first = json.dumps(ends[0], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert raw.startswith(first)
+        files[ENDS] = f'{{"ends":[{raw.removeprefix(first).removeprefix(",")}]}}'.encode()
+        assert files == {path: file.content for path, file in after.hot.items()}
+        assert ends[0]["live"] == dict(after.live)
+        assert ends[0]["rules"] == {"count": after.rules.count, "sha256": after.rules.digest}
+        assert before.hot[ENDS] == public(before.hot[ENDS].content)
+        before = after
+    assert before.hot[ENDS].content == b'{"ends":[]}'
+
+
+def test_the_next_ends_are_known() -> None:
+    """So many that the files stay short, and no others."""
+    memory = MemoryEngine()
+    every = ({"dst": f"n{number}.test", "until": written(SOON + number)} for number in range(MOST_ENDS + 8))
+    now = stacks.blueprint(memory.facts(), *every)
+    assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
+
+
+class Ending(MemoryEngine):
+    """Its siblings end rules at their start, as `fwctl serve` does when their time has come meanwhile."""
+
+    moment = 0
+
+    def start(self, container: str) -> None:
+        """Start it."""
+        super().start(container)
+        inside = self.inside(container)
+        if ENDS in inside.files:
+            end_rules(inside, self.moment)
+
+
+def end_rules(inside: MemoryContainer, moment: int) -> None:
+    """Do what `fwctl end` does."""
+    record, ends = json.loads(inside.files[COMMITTED].content), json.loads(inside.files[ENDS].content)["ends"]
+    while ends and ends[0]["at"] <= moment:
+        first, *ends = ends
+        for path, change in first["files"].items():
+            file = inside.files[f"hot/{path}"]
+            inside.files[f"hot/{path}"] = file.saying(applied(file.content, change["parts"]))
+        inside.live, record["live"], record["rules"] = dict(first["live"]), first["live"], first["rules"]
+    left = json.dumps({"ends": ends}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    inside.files[ENDS] = inside.files[ENDS].saying(left)
+    for each in record["files"]:
+        each["sha256"] = hashlib.sha256(inside.files[f"hot/{each['path']}"].content).hexdigest()
+        inside.files[f"good/hot/{each['path']}"] = inside.files[f"hot/{each['path']}"]
+    inside.files[COMMITTED] = inside.files["good/committed.json"] = public(json.dumps(record).encode())
+
+
+def test_a_rule_that_ends_during_a_run() -> None:
+    """New siblings that have ended it before they are looked at are right: the run ends well, with no commit."""
+    engine = Ending()
+    engine.moment = SOON
+    wanted = stacks.blueprint(engine.facts(), *ENTRIES)
+    steps: list[Step] = []
+    context = RunContext(lambda progress: steps.append(progress.step), wall=lambda: SOON)
+    done = converge(engine, lambda: wanted, ConvergeOptions(0), context)
+    assert done.diff.verdict is Verdict.CURRENT
+    assert done.blueprint.rules == wanted.rules.at(SOON)
+    assert not [each for each in steps if isinstance(each, Commit)]
+
+
+@pytest.mark.parametrize("moment", [SOON, LATER])
+def test_a_stack_is_current_before_and_after_an_end(moment: int) -> None:
+    """Nothing differs in what the siblings have made of their files, and the rules that are left are on record."""
+    memory = MemoryEngine()
+    wanted = stacks.blueprint(memory.facts(), *ENTRIES)
+    stacks.converged(memory, wanted)
+    assert compare(memory, wanted).diff.verdict is Verdict.CURRENT
+    for sibling in Sibling:
+        end_rules(memory.inside(f"clawker-{sibling}"), moment)
+    assert stacks.found(memory, wanted.at(moment)) == set()
+    assert live_rules(compare(memory, wanted.at(moment)).observed) == Rules(
+        len(wanted.rules.at(moment).rules), wanted.rules.at(moment).digest
+    )
+
+
+def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:
+    """It ends in the second round, when its time has come during the first."""
+    memory = MemoryEngine()
+    wanted = stacks.blueprint(memory.facts(), *ENTRIES)
+    done = converge(memory, lambda: wanted, ConvergeOptions(0), RunContext(lambda _: None, wall=lambda: LATER))
+    assert done.diff.verdict is Verdict.CURRENT
+    assert memory.inside("clawker-envoy").files[ENDS].content == b'{"ends":[]}'
