@@ -1,6 +1,6 @@
 """What `doctor` checks: one function for each thing that can be wrong, each with what to do about it.
 
-Nothing here changes anything. A check is `skipped` if it needs something that is missing: the check that failed
+Nothing here changes a stack. A check is `skipped` if it needs something that is missing: the check that failed
 before it says why.
 """
 
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Sibling, Verdict
+from clawker_fw.model import Role, Sibling, Verdict
 from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile.machine import lacking
+from clawker_fw.reconcile.plan import examiner
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
@@ -23,6 +25,9 @@ from clawker_fw.trying import UNCLEAR, attempt
 
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
+
+_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
+_MASQUERADES = "com.docker.network.bridge.enable_ip_masquerade"
 
 _LOOKED_UP = 3
 """How many names of rules are looked up."""
@@ -114,15 +119,31 @@ def stack(seen: Comparison) -> Iterator[Check]:
         yield Check(each.code, Health.WARNING, each.message)
 
 
+def kernel(writer: EngineWriter, seen: Comparison) -> Check:
+    """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
+    if not seen.observed.absent:
+        return Check("kernel", Health.OK, "Siblings run on the kernel of the engine's machine.")
+    asked = examiner(seen.desired)
+    if writer.image(asked.image) is None:
+        why = "The first `clawker-fw run` asks the kernel, before it makes anything."
+        return Check("kernel", Health.SKIPPED, why)
+    if missing := lacking(writer, seen.desired.project, asked):
+        advice = "Each sentence says what is needed on the engine's machine."
+        return Check("kernel", Health.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice)
+    return Check("kernel", Health.OK, "The kernel of the engine's machine has what the siblings need.")
+
+
 def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
-    for agent in seen.agents:
-        if agent.openings:
-            reasons = "; ".join(each.phrase for each in agent.openings)
-            advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
-            return Check(
-                "agents", Health.FAILED, f"{agent.name} has a way around the firewall: {reasons}.", advice
-            )
+    if opened := [each for each in seen.agents if each.openings]:
+        ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
+        have = "has" if len(opened) == 1 else "have"
+        advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
+        if len(opened) > 1:
+            advice = advice.replace("it", "them", 1)
+        return Check(
+            "agents", Health.FAILED, f"{', '.join(ways_around)} {have} a way around the firewall.", advice
+        )
     if weak := [each.name for each in seen.agents if each.weaknesses]:
         advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
         return Check("agents", Health.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
@@ -130,6 +151,36 @@ def agents(seen: Comparison) -> Check:
         return Check("agents", Health.OK, "No agent is attached.")
     number = len(seen.agents)
     return Check("agents", Health.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
+
+
+def arrivals(seen: Comparison) -> Iterator[Check]:
+    """Yield whether what the siblings tell a collector arrives there: certificates alone do not show it."""
+    endpoint = seen.blueprint.settings.otel.endpoint
+    if endpoint is None:
+        return
+    probes = {each: found.probe for each, found in seen.observed.siblings.items() if found.probe}
+    lost = {each: probe.records for each, probe in probes.items() if probe.records.lost}
+    if silent := [each.value for each, records in lost.items() if not records.sent]:
+        number = sum(records.lost for records in lost.values() if not records.sent)
+        yield Check(
+            "telemetry",
+            Health.FAILED,
+            f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
+            "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
+            "certificates: `clawker-fw certs show`, `clawker-fw logs`.",
+        )
+    elif lost:
+        number = sum(records.lost for records in lost.values())
+        yield Check(
+            "telemetry",
+            Health.WARNING,
+            f"{number:,} records have not arrived at {endpoint} since the siblings started.",
+            "The collector was away, or could not keep up.",
+        )
+    elif sent := sum(probe.records.sent for probe in probes.values()):
+        yield Check("telemetry", Health.OK, f"{sent:,} records have arrived at {endpoint}.")
+    else:
+        yield Check("telemetry", Health.OK, f"There was nothing to tell {endpoint} so far.")
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
@@ -191,8 +242,25 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "way-out",
             Health.FAILED,
             f"An agent does not reach {name}:{rule.port}: {last.name}, {tried.reason or last.outcome}.",
-            f"`clawker-fw explain {protocol.value}://{name}:{rule.port} --live` says at which step, and why.",
+            f"`clawker-fw explain {protocol.value}://{name}:{rule.port} --live` says at which step, and why. "
+            + _why_nothing_leaves(seen),
         )
+
+
+def _why_nothing_leaves(seen: Comparison) -> str:
+    """Return what may keep Envoy's packets on the engine's machine, by name as far as the engine says it."""
+    if not seen.observed.machine.forwards:
+        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+    egress = seen.observed.networks.get(Role.EGRESS)
+    options = egress.options if egress else {}
+    if (mode := options.get(_GATEWAY_MODE, "nat")) != "nat":
+        return f"{_GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
+    if options.get(_MASQUERADES, "true") != "true":
+        return f"{_MASQUERADES} of its network is off: the routers around need a route back to it."
+    return (
+        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
+        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
+    )
 
 
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:

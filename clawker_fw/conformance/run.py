@@ -1,16 +1,16 @@
 """Perform the attempts: as an agent, in a container of ours that is removed afterwards."""
 
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, RefusedError, after
+from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import addressing
+from clawker_fw.reconcile.errand import errand
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, trial_name
@@ -18,9 +18,6 @@ from clawker_fw.stack.files import public
 
 _WITHIN = 60.0
 """Seconds that all attempts together may take. They are made at the same time, so 10 are usual."""
-_LOOK_EVERY = 0.1
-_MOST_LINES = 1000
-_ENDED = {"exited", "dead"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,49 +80,18 @@ def _outcomes(engine: EngineWriter, seen: Comparison, shape: Shape, tried: tuple
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
         files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
     )
-    _remove_former(engine, spec.name, project)
-    container = engine.create_container(spec)
-    try:
-        engine.start(container)
-        answers = _answers(engine, container)
-    except BaseException as error:
-        with after(error, "the container of the attempts was not removed either"):
-            engine.remove(container)
-        raise
-    engine.remove(container)
-    return answers
+    with errand(engine, project, spec, _WITHIN) as lines:
+        return _answers(lines)
 
 
-def _remove_former(engine: EngineWriter, name: str, project: str) -> None:
-    """Remove the container of an earlier trial that was killed.
-
-    Raises:
-        RefusedError: when the container is not ours.
-    """
-    former = engine.container(name)
-    if former is None:
-        return
-    if not labels.is_ours(former.labels, project):
-        raise RefusedError(
-            "foreign-container",
-            f"The container {name} exists, but clawker-fw did not create it.",
-            hint="Rename or remove that container.",
+def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
+    """Return the outcomes that were written."""
+    if lines is None:
+        raise EngineError(
+            "conformance-silent",
+            f"The attempts did not end within {_WITHIN:g} s.",
+            hint="The engine's machine is overloaded: try again later.",
         )
-    engine.remove(former.id)
-
-
-def _answers(engine: EngineWriter, container: str) -> dict[str, str]:
-    """Wait for the end of the attempts, and return their outcomes."""
-    end = time.monotonic() + _WITHIN
-    while (found := engine.container(container)) and found.status not in _ENDED:
-        if time.monotonic() > end:
-            raise EngineError(
-                "conformance-silent",
-                f"The attempts did not end within {_WITHIN:g} s.",
-                hint="The engine's machine is overloaded: try again later.",
-            )
-        time.sleep(_LOOK_EVERY)
-    lines = engine.last_words(container, _MOST_LINES)
     answers: dict[str, str] = {}
     for line in lines:
         with suppress(ValueError, KeyError, TypeError):

@@ -43,7 +43,7 @@ from clawker_fw.model import (
     Trial,
 )
 from clawker_fw.stack import built
-from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, program_of
+from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, examination, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 
 
@@ -59,6 +59,8 @@ class MemoryEngine:
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
         self.clock_ahead = 0.0
+        self.lacking: tuple[str, ...] = ()
+        """What its kernel lacks that a sibling needs."""
         self.attempted: dict[str, str] = {}
         """What attempts of an agent end with, by their id, if not as in a stack that confines it."""
         self._containers: dict[str, MemoryContainer] = {}
@@ -300,6 +302,11 @@ class MemoryEngine:
         inside.addresses = set(inside.networks.values())
         if ATTEMPTS in inside.files:
             inside.log += memory_helper.attempts(inside, self.attempted)
+            inside.status, inside.exit_code = "exited", 0
+            self._emit_for(inside, "die")
+            return
+        if inside.spec.shape.command == examination().command:
+            inside.log.append(json.dumps({"lacking": self.lacking}))
             inside.status, inside.exit_code = "exited", 0
             self._emit_for(inside, "die")
             return

@@ -108,7 +108,9 @@ def container_root(info: Mapping[str, Any]) -> tuple[int, int]:
 
 def machine(info: Mapping[str, Any]) -> Machine:
     """Return what an engine says of its machine. Engines count the processors that they may use themselves."""
-    return Machine(int(info.get("NCPU") or 0), int(info.get("MemTotal") or 0))
+    return Machine(
+        int(info.get("NCPU") or 0), int(info.get("MemTotal") or 0), info.get("IPv4Forwarding") is not False
+    )
 
 
 def _security(info: Mapping[str, Any]) -> set[str]:

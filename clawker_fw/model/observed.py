@@ -39,10 +39,14 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What an engine's machine has: processors, and bytes of memory. Either is 0 if the engine does not say."""
+    """What an engine's machine has: processors, and bytes of memory. Either is 0 if the engine does not say.
+
+    `forwards` is whether its kernel forwards packets of containers, as far as the engine says.
+    """
 
     processors: int = 0
     memory: int = 0
+    forwards: bool = True
 
 
 @dataclass(frozen=True, slots=True)

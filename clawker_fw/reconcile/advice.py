@@ -22,10 +22,26 @@ def advice(
 
     `not_ready` is what is wrong with the certificates for telemetry, and `due` what the user should renew.
     """
-    alone = (_outdated_envoy(observed, desired), _unchecked_sources(observed), _untold(desired, not_ready))
+    alone = (
+        _no_way_out(observed),
+        _outdated_envoy(observed, desired),
+        _unchecked_sources(observed),
+        _untold(desired, not_ready),
+    )
     renewals = (Advice("telemetry-renewal", each) for each in due)
     further = (*_disputed_addresses(observed, desired), *_restarts(observed))
     return (*(each for each in alone if each), *renewals, *further)
+
+
+def _no_way_out(observed: Observed) -> Advice | None:
+    """Warn when nothing that Envoy sends leaves the engine's machine."""
+    if observed.machine.forwards:
+        return None
+    return Advice(
+        "no-forwarding",
+        "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+        "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
+    )
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:

@@ -24,6 +24,8 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.reconcile.last_words import READ, telling
+from clawker_fw.reconcile.machine import require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -33,6 +35,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    Examine,
     InTurn,
     Plan,
     ProvideImage,
@@ -58,7 +61,6 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
-_LAST_WORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,8 @@ class _Performer:
         match step:
             case ProvideImage():
                 self._provide(step)
+            case Examine():
+                require_kernel(engine, step.project, step.spec, self._built.get(Sibling.COREDNS))
             case CreateNetwork():
                 engine.create_network(step.spec)
                 self._networks_made.add(step.spec.name)
@@ -356,7 +360,7 @@ class _Performer:
     def _last_words(self, container: str) -> list[str]:
         """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
         try:
-            return [f"log: {line}" for line in self._engine.last_words(container, _LAST_WORDS)]
+            return [f"log: {line}" for line in telling(self._engine.last_words(container, READ))]
         except NotFoundError:
             return []
         except EngineError as error:

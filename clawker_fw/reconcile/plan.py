@@ -38,6 +38,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    Examine,
     InTurn,
     Plan,
     ProvideImage,
@@ -54,8 +55,17 @@ from clawker_fw.reconcile.steps import (
     Unpause,
     Verify,
 )
-from clawker_fw.stack import policy
-from clawker_fw.stack.container import COMMITTED, HOT, STAGE, commit_record, container_names
+from clawker_fw.stack import labels, policy
+from clawker_fw.stack.container import (
+    COMMITTED,
+    HELPER,
+    HOT,
+    STAGE,
+    commit_record,
+    container_names,
+    examination,
+    trial_name,
+)
 from clawker_fw.stack.resources import declared
 from clawker_fw.stack.topology import lower_half
 
@@ -140,6 +150,7 @@ class _Planner:
     def plan(self) -> Plan:
         before: list[Sequence[Step | InTurn]] = [
             self._images(),
+            self._examination(),
             self._detaches(),
             *self._leftovers(),
             self._displaced(),
@@ -213,6 +224,12 @@ class _Planner:
             if lost or (sibling in self._made and not usable):
                 steps.append(ProvideImage(sibling, image.reference, image.bundled))
         return steps
+
+    def _examination(self) -> list[Step]:
+        """Ask the kernel before anything is made, where no sibling has run so far."""
+        if self._observed.siblings:
+            return []
+        return [Examine(self._desired.project, examiner(self._desired))]
 
     def _detaches(self) -> list[Step]:
         """Disconnect containers that have an address of ours."""
@@ -420,7 +437,7 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
     siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None)
     build = _Planner(stopped, slots, desired_at, found, ConvergeOptions(0, replace_all=True)).plan()
-    images = [stage for stage in build.stages if isinstance(stage[0], ProvideImage)]
+    first = [stage for stage in build.stages if isinstance(stage[0], ProvideImage | Examine)]
     old = observed.siblings.values()
     room: tuple[tuple[Step | InTurn, ...], ...] = (
         (*(_remove(each) for each in observed.leftovers), *trial_removed(observed)),
@@ -430,7 +447,7 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
     room = tuple(stage for stage in room if stage)
     specs = {network.name: _as_it_was(role, network) for role, network in observed.networks.items()}
     return Plan(
-        stages=(*images, *room, *build.stages[len(images) :]),
+        stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
             *build.rollback,
             *(RemoveNetwork(spec.name, spec.name) for spec in desired_at(slots).networks.values()),
@@ -469,6 +486,18 @@ def _as_it_was(role: Role, network: NetworkView) -> NetworkSpec:
 def _places(old: ObservedSibling, networks: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Return the networks, of those, that a container was created on, each with its address there."""
     return tuple((name, address) for name, address in old.container.shape.networks.items() if name in networks)
+
+
+def examiner(desired: Desired) -> ContainerSpec:
+    """Return the container that asks the kernel for what the siblings need. It has no network."""
+    resolver = desired.siblings[Sibling.COREDNS]
+    return ContainerSpec(
+        name=trial_name(desired.project),
+        image=resolver.image.reference,
+        labels=labels.ownership_labels(desired.project),
+        shape=examination(),
+        files={HELPER: resolver.boot[HELPER]},
+    )
 
 
 def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:

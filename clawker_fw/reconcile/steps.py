@@ -31,6 +31,14 @@ class ProvideImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Examine:
+    """Require what the siblings need of the kernel, which a container asks for that is removed at once."""
+
+    project: str
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
 class CreateNetwork:
     """Create a network."""
 
@@ -195,6 +203,7 @@ class Rename:
 
 Step = (
     ProvideImage
+    | Examine
     | CreateNetwork
     | RemoveNetwork
     | RemoveImage
@@ -321,6 +330,8 @@ def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return ", then ".join(describe(each) for each in step.steps)
         case ProvideImage():
             return f"{'load' if step.bundled else 'pull'} image {step.reference}"
+        case Examine():
+            return "ask the engine's kernel for what the siblings need"
         case CreateNetwork():
             return f"create network {step.spec.name} ({step.spec.subnet})"
         case RemoveNetwork():

@@ -33,6 +33,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    Examine,
     Plan,
     ProvideImage,
     Reattach,
@@ -217,6 +218,8 @@ def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR
             return kind, {"sibling": step.sibling.value, "image": step.reference}
         case RemoveImage():
             return "remove-image", {"image": step.reference}
+        case Examine():
+            return "examine", {"container": step.spec.name}
         case CreateNetwork():
             return "create-network", {"network": step.spec.name, "subnet": str(step.spec.subnet)}
         case RemoveNetwork():

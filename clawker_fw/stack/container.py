@@ -112,7 +112,7 @@ def lock_name(project: str) -> str:
 
 
 def trial_name(project: str) -> str:
-    """Return the name of the container from which `conformance` makes its attempts."""
+    """Return the name of a container that does one thing: `conformance`'s attempts, or to ask the kernel."""
     return f"{project}-conformance"
 
 
@@ -151,6 +151,21 @@ def shape(
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "6m"},
+    )
+
+
+def examination() -> Shape:
+    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need."""
+    return Shape(
+        entrypoint=(HELPER_PATH,),
+        command=("requirements",),
+        networks={},
+        user="0:0",
+        mounts=(Mount("volume", VOLUME),),
+        read_only=True,
+        capabilities_added=("NET_ADMIN", "SETUID"),
+        capabilities_dropped=("ALL",),
+        security_options=("no-new-privileges",),
     )
 
 

@@ -361,34 +361,48 @@ func octetsPerSecond(queries int) *expr.Limit {
 }
 
 // limitAgents installs the table, in place of one from an earlier start, in one transaction.
-func limitAgents(limits *Limits) error {
+func limitAgents(limits *Limits, options ...nftables.ConnOption) error {
 	if limits == nil {
 		return nil
 	}
-	connection, err := nftables.New()
+	connection, err := openFilter(options)
 	if err != nil {
 		return err
 	}
+	if err := requireFilter(connection); err != nil {
+		return err
+	}
 	filter := newLimitFilter(*limits)
-	connection.AddTable(filter.table)
-	connection.DelTable(filter.table) // which must exist
-	connection.AddTable(filter.table)
-	for _, set := range filter.sets {
+	if err := filter.install(filter.rules, options); err != nil {
+		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
+		missing := strings.Join(missingParts(filter.rules, takes), ", ")
+		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
+			"or its modules, nft_*, can't be loaded): %w", cmp.Or(missing, "nothing in particular"), err)
+	}
+	return nil
+}
+
+// install installs the table with some of its rules, in place of what it was.
+func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOption) error {
+	connection, err := openFilter(options)
+	if err != nil {
+		return err
+	}
+	connection.AddTable(f.table)
+	connection.DelTable(f.table) // which must exist
+	connection.AddTable(f.table)
+	for _, set := range f.sets {
 		if err := connection.AddSet(set, nil); err != nil {
 			return err
 		}
 	}
-	for _, chain := range filter.chains {
+	for _, chain := range f.chains {
 		connection.AddChain(chain)
 	}
-	for _, rule := range filter.rules {
+	for _, rule := range rules {
 		connection.AddRule(rule)
 	}
-	if err := connection.Flush(); err != nil {
-		return fmt.Errorf("limiting what agents can take needs nftables with connlimit, ct, limit, log, reject and notrack "+
-			"in the kernel (4.18 or later, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LOG, CONFIG_NETFILTER_NETLINK_LOG): %w", err)
-	}
-	return nil
+	return connection.Flush()
 }
 
 // limitDifferences compares our table with the desired one: each set with its elements, each chain and each rule.

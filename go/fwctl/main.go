@@ -33,6 +33,7 @@ const usage = `fwctl VERB
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
+  requirements                 in a container of its own: report what the kernel lacks that a sibling needs
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
                                the program has taken them, and then the result
@@ -59,6 +60,9 @@ func run(arguments []string) error {
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
 		return attempts(root, os.Stdout)
+	}
+	if verb == "requirements" { // in a container that is neither
+		return answer(requirements())
 	}
 	sibling, err := readSibling(root)
 	if err != nil {

@@ -25,6 +25,9 @@ var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 // their keeper, drops all privileges and executes the program. If any step fails, the program does not start: it never
 // serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
+	if err := requireForEnvoy(sibling); err != nil {
+		return err
+	}
 	if err := startGood(root); err != nil {
 		return err
 	}

@@ -185,7 +185,7 @@ def test_the_first_error_is_told_when_its_container_can_not_be_removed_either(
     outcome = command("conformance")
     assert outcome.code == 4
     assert "error[conformance-failed]" in outcome.err
-    assert "the container of the attempts was not removed either: The engine could not do this" in outcome.err
+    assert "the container clawker-conformance was not removed either: The engine could not do this" in outcome.err
 
 
 def test_settings_without_a_single_name_have_no_control(

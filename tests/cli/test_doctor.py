@@ -3,13 +3,14 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Trial, TrialStep
+from clawker_fw.model import Records, Trial, TrialStep
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
 
@@ -34,8 +35,8 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     outcome = well()
     assert results(outcome) == dict.fromkeys(
         [
-            *("settings", "permissions", "engine", "clocks", "stack", "agents", "upstream-dns", "refusal"),
-            "way-out",
+            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "agents", "upstream-dns"),
+            *("refusal", "way-out"),
         ],
         "ok",
     )
@@ -133,3 +134,74 @@ def test_what_depends_on_something_missing_is_skipped(
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
     assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"
+
+
+def seen_of(outcome: Outcome, check: str) -> str:
+    """Return what a check has seen, and its advice."""
+    (found,) = [each for each in outcome.json["checks"] if each["name"] == check]
+    return f"{found['seen']} {found['advice']}"
+
+
+def test_every_open_agent_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
+    """Several agents with a way around the firewall are all named, each with its own way."""
+    join(memory, "first", privileged=True)
+    join(memory, "second", privileged=True)
+    told = seen_of(well(), "agents")
+    assert "first (" in told
+    assert "second (" in told
+    assert "have a way around the firewall. Start them again" in told
+
+
+def test_a_kernel_that_lacks_something_is_named_before_anything_is_made(
+    command: Command, memory: MemoryEngine
+) -> None:
+    """`run` makes no network and no container, `doctor` asks again, and when the kernel has it, `run` succeeds."""
+    assert results(command("doctor", "--format", "json"))["kernel"] == "skipped"
+    memory.lacking = ("limiting what agents can take needs nf_tables in the kernel",)
+    outcome = command("run")
+    assert outcome.code == 4
+    assert "error[machine-lacks]" in outcome.err
+    assert "needs nf_tables" in outcome.err
+    assert (memory.networks(), memory.listing()) == ((), ())
+    doctor = command("doctor", "--format", "json")
+    assert results(doctor)["kernel"] == "failed"
+    assert "needs nf_tables" in seen_of(doctor, "kernel")
+    memory.lacking = ()
+    assert results(command("doctor", "--format", "json"))["kernel"] == "ok"
+    assert command("run").code == 0
+    assert [each.name for each in memory.listing()] == ["clawker-coredns", "clawker-envoy"]
+
+
+def test_a_machine_that_forwards_nothing_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
+    """The engine says so, and `doctor` says what to do, for the stack and where an agent's way ends."""
+    memory.has = replace(memory.has, forwards=False)
+    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
+    memory.inside("clawker-coredns").tried = Trial((step,))
+    outcome = well()
+    assert results(outcome)["no-forwarding"] == "warning"
+    assert "net.ipv4.ip_forward=1" in seen_of(outcome, "no-forwarding")
+    assert "forwards no packets" in seen_of(outcome, "way-out")
+
+
+def test_a_way_that_ends_outside_names_what_may_be_in_it(
+    well: Callable[[], Outcome], memory: MemoryEngine
+) -> None:
+    """Where the engine does not say what keeps packets, the settings and chains are named that can."""
+    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
+    memory.inside("clawker-coredns").tried = Trial((step,))
+    assert "DOCKER-USER" in seen_of(well(), "way-out")
+
+
+def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """Certificates may be ready while nothing arrives: what the siblings have lost is told."""
+    settings_file.write_text(f"{settings_file.read_text()}otel:\n  endpoint: collector.test:4317\n")
+    command("run")
+    assert results(command("doctor", "--format", "json"))["telemetry"] == "ok"
+    memory.inside("clawker-envoy").records = Records(0, 1200)
+    outcome = command("doctor", "--format", "json")
+    assert results(outcome)["telemetry"] == "failed"
+    assert "Nothing of envoy has arrived at collector.test:4317: 1,200 records" in seen_of(outcome, "telemetry")
+    memory.inside("clawker-envoy").records = Records(5, 1)
+    assert results(command("doctor", "--format", "json"))["telemetry"] == "warning"
+    memory.inside("clawker-envoy").records = Records(5, 0)
+    assert results(command("doctor", "--format", "json"))["telemetry"] == "ok"

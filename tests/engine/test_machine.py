@@ -1,13 +1,14 @@
 """What the engine's machine does: it is slow, its kernel lacks something, its settings are unusual."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from devkit.engines import PrivateEngine
+from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, remove_project
 from devkit.hand import Hand
 from devkit.host import client
@@ -46,6 +47,49 @@ def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEng
         start_a_process(hand)
         assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
     assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
+
+
+_REFUSED: tuple[tuple[str, str, int, int, str], ...] = (
+    ("socket", "2", 12, 93, "needs nf_tables in the kernel"),  # NETLINK_NETFILTER, EPROTONOSUPPORT
+    ("inotify_init1", "", 0, 24, "fs.inotify.max_user_instances"),  # EMFILE
+    ("mmap", "0", 7 << 42, 12, "Envoy needs addresses of 48 bits"),  # ENOMEM, as beyond the address space
+)
+"""What a kernel answers that lacks something: a system call, an argument and its value, the error, words."""
+
+
+@pytest.fixture
+def poor(needs_engine: Callable[..., None], tmp_path: Path) -> Iterator[PrivateEngine]:
+    """An engine whose containers find a kernel that lacks much."""
+    needs_engine()
+    refused = [
+        {
+            "names": [call],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": error,
+            "args": [{"index": int(at), "value": value, "op": "SCMP_CMP_EQ"}] if at else [],
+        }
+        for call, at, value, error, _ in _REFUSED
+    ]
+    profile = tmp_path / "seccomp.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": refused}))
+    with private_engine(settings={"seccomp-profile": str(profile)}) as engine:
+        yield engine
+
+
+def test_what_the_kernel_lacks_is_said_before_anything_is_made(poor: PrivateEngine, tmp_path: Path) -> None:
+    """All of it by name; no network and no container is left, and `doctor` says the same."""
+    firewall = Firewall(poor.host, "poor", tmp_path)
+    firewall.write(*RULES)
+    outcome = firewall.call("run")
+    assert outcome.code == 4
+    assert "error[machine-lacks]" in outcome.err
+    with closing(client(poor.host)) as sdk:
+        assert sdk.containers(all=True) == []
+        assert sdk.networks(names=["poor"]) == []
+    doctor = firewall.call("doctor")
+    for *_, words in _REFUSED:
+        assert words in outcome.err
+        assert words in doctor.out
 
 
 @pytest.mark.alone

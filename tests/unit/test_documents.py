@@ -17,6 +17,7 @@ from clawker_fw.reconcile.steps import (
     CreateNetwork,
     Detach,
     Drain,
+    Examine,
     ProvideImage,
     Reattach,
     Release,
@@ -43,6 +44,7 @@ CREATED = ContainerSpec("x-envoy-next", "image", {}, Shape((), (), {}))
 STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
     (ProvideImage(ENVOY, "a:1", bundled=True), {"kind": "load-image", "sibling": "envoy", "image": "a:1"}),
     (ProvideImage(ENVOY, "a:1", bundled=False), {"kind": "pull-image", "sibling": "envoy", "image": "a:1"}),
+    (Examine("x", CREATED), {"kind": "examine", "container": "x-envoy-next"}),
     (CreateNetwork(NETWORK), {"kind": "create-network", "network": "x-net", "subnet": "10.1.0.0/24"}),
     (RemoveNetwork("id", "x-net"), {"kind": "remove-network", "network": "x-net"}),
     (RemoveImage("a:1"), {"kind": "remove-image", "image": "a:1"}),

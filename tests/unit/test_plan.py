@@ -23,6 +23,7 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
+ASKED = "ask the engine's kernel for what the siblings need"
 ANNOUNCE = "announce the service address for 1.25 s"
 COREDNS_RELIEVED = f"release the service address, then {ANNOUNCE}, then stop and remove coredns"
 ENVOY_RELIEVED = (
@@ -80,11 +81,12 @@ def test_nothing_stale_is_nothing_to_do(memory: MemoryEngine, wanted: Blueprint)
 
 
 def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
-    """Images and networks come first, then both siblings in parallel, and finally the service address."""
+    """First come images and the question to the kernel, then networks, both siblings, and the service address."""
     blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
     images = {sibling: image.reference for sibling, image in blueprint.images.items()}
     assert [line.partition("@")[0] for line in planned(memory, blueprint)] == [
         f"load image {images[Sibling.ENVOY]} | load image {images[Sibling.COREDNS]}",
+        ASKED,
         "create network net (10.213.0.0/20) | create network egress (10.214.0.0/24)",
         "create envoy | create coredns",
         "verify envoy",

@@ -1,0 +1,47 @@
+"""What the kernel of the engine's machine has to have, asked for there: the engine may be on another machine."""
+
+import json
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.model import ContainerSpec
+from clawker_fw.reconcile.errand import errand
+from clawker_fw.stack.image_tar import BuiltImage
+
+_WITHIN = 30.0
+
+
+def lacking(
+    engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None = None
+) -> tuple[str, ...]:
+    """Return what the kernel lacks, a sentence each. `image` is the container's, if it is one of ours.
+
+    Raises:
+        EngineError: when there is no answer.
+    """
+    with errand(engine, project, spec, _WITHIN, image) as lines:
+        try:
+            answer = json.loads((lines or ("",))[-1])
+            return tuple(map(str, answer["lacking"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                "machine-silent",
+                "The kernel of the engine's machine could not be asked for what the siblings need.",
+                context=list((lines or (f"no answer within {_WITHIN:g} s",))[-3:]),
+                hint="`clawker-fw doctor` looks for the cause.",
+            ) from error
+
+
+def require_kernel(engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None) -> None:
+    """Require that the kernel has all that the siblings need.
+
+    Raises:
+        EngineError: when it lacks something; the context lists everything.
+    """
+    if missing := lacking(engine, project, spec, image):
+        raise EngineError(
+            "machine-lacks",
+            "The kernel of the engine's machine lacks what the siblings need. Nothing has been changed.",
+            context=list(missing),
+            hint="Each line says what is needed there. `clawker-fw doctor` asks again.",
+        )

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	routing "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
+// for all of it in a container of its own, which is removed afterwards, and `fwctl serve` before its program starts.
+
+const (
+	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
+	highAddress = 7 << 42
+	// watched is how many inotify instances an Envoy needs, measured, and one more. CoreDNS needs none.
+	watched = 10
+	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
+	// first message of a transaction and never those that follow.
+	filterPatience = 5 * time.Second
+)
+
+// Requirements is the output of requirements: what is missing, a sentence each.
+type Requirements struct {
+	Lacking []string `json:"lacking"`
+}
+
+// requirements asks for all that either sibling needs, in a network that nobody uses.
+func requirements() Requirements {
+	all := prefixAround(netip.IPv4Unspecified())
+	limits := Limits{
+		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
+		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
+	}
+	found := Requirements{Lacking: []string{}}
+	for _, ask := range []func() error{
+		func() error { return limitAgents(&limits) }, askForRefusals, askForRouting, askForAddresses,
+		func() error { return askForWatches(unprivileged) },
+	} {
+		if err := ask(); err != nil {
+			found.Lacking = append(found.Lacking, err.Error())
+		}
+	}
+	return found
+}
+
+func prefixAround(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, 24) }
+
+// requireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
+func requireForEnvoy(sibling Sibling) error {
+	if sibling.Name != "envoy" {
+		return nil
+	}
+	if err := askForAddresses(); err != nil {
+		return err
+	}
+	return askForWatches(unprivileged)
+}
+
+func askForRefusals() error {
+	socket, err := listenForRefusals()
+	if err == nil {
+		socket.Close()
+	}
+	return err
+}
+
+func askForRouting() error {
+	if _, err := routing.RuleList(unix.AF_INET); err != nil {
+		return fmt.Errorf("routing by source addresses needs policy routing in the kernel (CONFIG_IP_MULTIPLE_TABLES): %w", err)
+	}
+	return nil
+}
+
+// askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for
+// single-board computers.
+func askForAddresses() error {
+	size := uintptr(os.Getpagesize())
+	address, _, failure := unix.Syscall6(unix.SYS_MMAP, highAddress, size, unix.PROT_NONE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
+	if failure == unix.EEXIST {
+		return nil
+	}
+	if failure != 0 {
+		return fmt.Errorf("Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board "+
+			"computers: CONFIG_ARM64_VA_BITS_48): %w", failure)
+	}
+	if _, _, failure := unix.Syscall(unix.SYS_MUNMAP, address, size, 0); failure != 0 {
+		return failure
+	}
+	if address != highAddress { // a kernel older than 4.17 takes it for a wish
+		return errors.New("Envoy needs addresses of 48 bits, and this kernel gives programs fewer " +
+			"(often 39, on single-board computers: CONFIG_ARM64_VA_BITS_48)")
+	}
+	return nil
+}
+
+// askForWatches fails if a user, Envoy's, may not watch as many files as Envoy does. The kernel counts for a user on the whole
+// machine, whatever the container.
+func askForWatches(user int) error {
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: it ends as another user
+		failed <- watchAs(user)
+	}()
+	err := <-failed
+	if err == nil {
+		return nil
+	}
+	most, _ := os.ReadFile(filepath.Join(systemSettings, "fs/inotify/max_user_instances"))
+	return fmt.Errorf("Envoy needs %d inotify instances, and programs of user %d on the engine's machine have used up the %s "+
+		"that a user may have (`sysctl -w fs.inotify.max_user_instances=1024` there): %w",
+		watched, user, strings.TrimSpace(string(most)), err)
+}
+
+// watchAs opens what Envoy needs, as a user that this thread becomes.
+func watchAs(user int) error {
+	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); failure != 0 {
+		return failure
+	}
+	for range watched {
+		file, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(file)
+	}
+	return nil
+}
+
+// openFilter returns a connection to the kernel's packet filter, or one with options of a test. Each transaction of the
+// kernel's is bounded.
+func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
+	if len(options) > 0 {
+		return nftables.New(options...)
+	}
+	bounded := func(connection *netlink.Conn) error {
+		return connection.SetReadDeadline(time.Now().Add(filterPatience))
+	}
+	return nftables.New(nftables.WithSockOptions(bounded))
+}
+
+// requireFilter fails if the kernel has no nf_tables at all. One message outside of a transaction is always answered.
+func requireFilter(connection *nftables.Conn) error {
+	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
+		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
+			"or its module can't be loaded): %w", err)
+	}
+	return nil
+}
+
+// missingParts returns the expressions of nf_tables that the kernel lacks, of those in rules: what is in a rule that it
+// does not take, and in none that it takes.
+func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []string {
+	refused, taken := map[string]bool{}, map[string]bool{}
+	for _, rule := range rules {
+		parts := refused
+		if takes(rule) {
+			parts = taken
+		}
+		for _, each := range rule.Exprs {
+			parts[partOf(each)] = true
+			if set, nested := each.(*expr.Dynset); nested {
+				for _, inner := range set.Exprs {
+					parts[partOf(inner)] = true
+				}
+			}
+		}
+	}
+	maps.DeleteFunc(refused, func(part string, _ bool) bool { return taken[part] })
+	return slices.Sorted(maps.Keys(refused))
+}
+
+// partOf returns the kernel's name of an expression, which is that of its type here.
+func partOf(each expr.Any) string {
+	return strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", each), "*expr."))
+}
