@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clawker_fw.stack import built
 from clawker_fw.stack.digests import Digests
@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in an image: its path, and its source file or, for a link, its target."""
+    """A file in an image: its path, and its source file or, for a link, its target. A folder has neither."""
 
     path: str
     source: Path | None = None
@@ -32,8 +32,10 @@ class Entry:
         """Return the tar header, in which nothing depends on this machine."""
         header = tarfile.TarInfo(self.path)
         header.mode = self.mode
-        if self.source is None:
+        if self.link:
             header.type, header.linkname, header.mode = tarfile.SYMTYPE, self.link, 0o777
+        elif self.source is None:
+            header.type, header.mode = tarfile.DIRTYPE, 0o755
         else:
             header.size = self.source.stat().st_size
         return header
@@ -54,11 +56,23 @@ class BuiltImage:
     labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
 
     @cached_property
+    def _members(self) -> tuple[Entry, ...]:
+        """The layer's members: each folder comes before what is in it.
+
+        An engine creates missing folders with a mode of its own, which depends on its storage driver and its umask.
+        With 0600, the siblings' unprivileged users would find nothing in them.
+        """
+        folders = dict.fromkeys(
+            str(folder) for entry in self.entries for folder in reversed(PurePosixPath(entry.path).parents[:-1])
+        )
+        return (*(Entry(folder) for folder in folders), *self.entries)
+
+    @cached_property
     def _layer_digest(self) -> str:
         """SHA-256 of the layer, cached by the layer's content."""
         content = [
             (entry.path, entry.mode, entry.link, self.digests.of(entry.source) if entry.source else "")
-            for entry in self.entries
+            for entry in self._members
         ]
         key = "layer:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()
         known = self.digests.recall(key)
@@ -71,7 +85,7 @@ class BuiltImage:
         return known
 
     def _layer(self) -> Iterator[bytes]:
-        for entry in self.entries:
+        for entry in self._members:
             header = entry.header()
             yield header.tobuf(tarfile.USTAR_FORMAT)
             if entry.source is not None:
@@ -80,8 +94,8 @@ class BuiltImage:
 
     @property
     def _layer_size(self) -> int:
-        sizes = (entry.source.stat().st_size for entry in self.entries if entry.source)
-        return len(self.entries) * tarfile.BLOCKSIZE + sum(_padded(size) for size in sizes) + len(_END)
+        sizes = (entry.source.stat().st_size for entry in self._members if entry.source)
+        return len(self._members) * tarfile.BLOCKSIZE + sum(_padded(size) for size in sizes) + len(_END)
 
     @cached_property
     def _config(self) -> bytes:
