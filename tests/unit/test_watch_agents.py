@@ -118,6 +118,20 @@ def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen,
     assert joined.status == ("exited" if order is OnOpen.STOP else "running")
 
 
+def test_the_end_of_a_chain_is_found_and_stopped(watched: Watched) -> None:
+    """Who joined a container that had joined an agent, and is gone, is acted on like any other open agent."""
+    watched.on_open = OnOpen.STOP
+    for name, joined in (("agent", ""), ("between", "agent"), ("last", "between")):
+        join(watched, name, privileged=name == "last")
+        if joined:
+            watched.engine.join(name, joined)
+    watched.engine.remove("between")
+    watched.until(5)
+    assert actions(watched) == ["0 last stop"]
+    assert presences(watched)[:2] == ["0 agent came", "0 last came"]
+    assert watched.engine.inside("agent").status == "running"
+
+
 def presences(watched: Watched) -> list[str]:
     """Return which agents came and left, in words."""
     return [f"{moment:g} {each.agent.name} {each.change}" for moment, each in watched.present]
