@@ -110,12 +110,9 @@ func askForAddresses() error {
 // askForWatches fails if a user, Envoy's, may not watch as many files as Envoy does. The kernel counts for a user on the whole
 // machine, whatever the container.
 func askForWatches(user int) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: it ends as another user
-		failed <- watchAs(user)
-	}()
-	err := <-failed
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := watchAs(user)
 	if err == nil {
 		return nil
 	}
@@ -125,17 +122,28 @@ func askForWatches(user int) error {
 		watched, user, strings.TrimSpace(string(most)), err)
 }
 
-// watchAs opens what Envoy needs, as a user that this thread becomes.
-func watchAs(user int) error {
-	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); failure != 0 {
-		return failure
+// watchAs opens what Envoy needs, as a user that this thread becomes for as long. A thread must not stay one: Go wedges the
+// first thread of a process instead of ending it, and changes the user of a process in all threads or crashes.
+func watchAs(user int) (err error) {
+	if err := becomeHere(user); err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, becomeHere(0)) }()
 	for range watched {
 		file, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(file)
+	}
+	return nil
+}
+
+// becomeHere sets the effective user of this thread, which decides and can be taken back.
+func becomeHere(user int) error {
+	const unchanged = ^uintptr(0)
+	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(user), unchanged); failure != 0 {
+		return failure
 	}
 	return nil
 }

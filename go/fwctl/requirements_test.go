@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -96,4 +97,35 @@ func TestWithoutInotify(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "fs.inotify.max_user_instances") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Asking as another user leaves no thread that is one: the process could not become a user as a whole any more.
+func TestAskingLeavesNoThreadOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this needs root, to become another user")
+	}
+	before := threadsOfOthers(t)
+	for range 20 {
+		if err := askForWatches(nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, thread := range threadsOfOthers(t) {
+		if !slices.Contains(before, thread) { // one of another test
+			t.Errorf("%s has another user", thread)
+		}
+	}
+}
+
+// threadsOfOthers returns the threads of this process that are not root's.
+func threadsOfOthers(t *testing.T) []string {
+	t.Helper()
+	threads, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("%d threads, %v", len(threads), err)
+	}
+	return slices.DeleteFunc(threads, func(thread string) bool {
+		status, err := os.ReadFile(thread)
+		return err != nil || strings.Contains(string(status), "\nUid:\t0\t0\t0\t0\n")
+	})
 }
