@@ -19,6 +19,10 @@ var commonHosts = []string{
 	"ff02::1 ip6-allnodes", "ff02::2 ip6-allrouters",
 }
 
+// decisive are the words of /etc/resolv.conf that decide which server is asked, and for which name (resolv.conf(5)).
+// Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
+var decisive = []string{"domain", "nameserver", "options", "search"}
+
 // hereGiven compares the engine's files in this container.
 func hereGiven(sibling Sibling) ([]string, error) {
 	hostname, err := os.Hostname()
@@ -29,7 +33,7 @@ func hereGiven(sibling Sibling) ([]string, error) {
 }
 
 // givenDifferences compares the engine's files with those that any supported engine provides for this container. It
-// ignores comments and spacing. These files matter because the program resolves names with them.
+// ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
 func givenDifferences(folder, hostname string, sibling Sibling) ([]string, error) {
 	expected := expecting("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {
@@ -49,7 +53,8 @@ func givenDifferences(folder, hostname string, sibling Sibling) ([]string, error
 		}
 		for line := range strings.Lines(string(text)) {
 			meaning, _, _ := strings.Cut(line, "#")
-			if words := strings.Fields(meaning); len(words) > 0 {
+			words := strings.Fields(meaning)
+			if len(words) > 0 && (name != "resolv.conf" || slices.Contains(decisive, words[0])) {
 				found = append(found, fmt.Sprintf("/etc/%s: %s", name, strings.Join(words, " ")))
 			}
 		}

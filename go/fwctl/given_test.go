@@ -34,7 +34,9 @@ func givenSibling() Sibling {
 
 // The files of every engine version have no differences.
 func TestGivenFiles(t *testing.T) {
-	for _, files := range []tree{olderGiven, newerGiven} {
+	further := maps.Clone(newerGiven)
+	further["resolv.conf"] += "sortlist 192.0.2.0/24\nlookup file bind\nfamily inet4\n" // lines of the host's own file
+	for _, files := range []tree{olderGiven, newerGiven, further} {
 		folder := t.TempDir()
 		write(t, folder, files)
 		if found, err := givenDifferences(folder, "c8f672d63824", givenSibling()); err != nil || len(found) > 0 {
@@ -65,6 +67,12 @@ func TestGivenFilesThatWereChanged(t *testing.T) {
 			[]string{
 				"/etc/resolv.conf: nameserver 127.0.0.11 is missing", "/etc/resolv.conf: nameserver 192.0.2.1 is not ours",
 			},
+		},
+		"a domain": {
+			"resolv.conf", "", "domain a.test\n", []string{"/etc/resolv.conf: domain a.test is not ours"},
+		},
+		"an option": {
+			"resolv.conf", "", "options rotate\n", []string{"/etc/resolv.conf: options rotate is not ours"},
 		},
 		"a search domain": {
 			"resolv.conf", "", "search a.test\n", []string{"/etc/resolv.conf: search a.test is not ours"},
