@@ -95,6 +95,10 @@ class Hand:
             tar.addfile(header, io.BytesIO(content))
         self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
 
+    def update(self, sibling: str, **limits: Any) -> None:  # noqa: ANN401 - any of the engine's
+        """Change limits of a running container."""
+        self.docker.update_container(self.name(sibling), **limits)
+
     def take_away(self, sibling: str) -> None:
         """Remove a container by force. An engine that is busy with its files is asked again.
 

@@ -92,7 +92,7 @@ HOSTILE = {
     "default-ulimits": {
         "nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048},
         "nproc": {"Name": "nproc", "Soft": 64, "Hard": 128},
-        "memlock": {"Name": "memlock", "Soft": -1, "Hard": -1},
+        "memlock": {"Name": "memlock", "Soft": 65536, "Hard": 65536},
     },
     "default-cgroupns-mode": "host",
     "default-ipc-mode": "shareable",
@@ -105,6 +105,9 @@ HOSTILE = {
     "userland-proxy": False,
 }
 """Every option of daemon.json with which an engine adds something to the containers that others create."""
+
+HOSTILE_NETWORKS = {**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}}
+"""The same, with what engines from 24 on add to networks."""
 
 HOSTS = (
     Host("plain", "Nothing is changed."),
@@ -125,12 +128,17 @@ HOSTS = (
     Host("arp-quiet", "`drop_gratuitous_arp=1`.", sysctls=_both({"drop_gratuitous_arp": 1}), tested=True),
     Host("loose-sources", "`rp_filter=2`, as VPNs set it.", sysctls=_both({"rp_filter": 2, "src_valid_mark": 1})),
     # the engine's settings
-    Host("hostile", "A `daemon.json` with every option that adds something to containers.", settings=HOSTILE),
+    Host(
+        "hostile",
+        "A `daemon.json` with every option that adds something to containers.",
+        settings=HOSTILE,
+        tested=True,
+    ),
     Host(
         "hostile-on-28",
         "The same on Docker 28, with `default-network-opts`.",
         "28.5.2",
-        settings={**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}},
+        settings=HOSTILE_NETWORKS,
     ),
     Host("hostile-on-29", "The same on Docker 29.", "29-nftables", settings=HOSTILE),
     Host(

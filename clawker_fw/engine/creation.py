@@ -33,7 +33,7 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
     shape = spec.shape
     options = dict(shape.log)
     ours = labels.volume_labels(spec.labels)
-    return HostConfig(
+    host = HostConfig(
         version=version,
         network_mode=network,
         mounts=[VolumeMount(mount.target, None, labels=ours) for mount in shape.mounts],
@@ -47,8 +47,12 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         dns_opt=list(shape.dns_options) or None,
         tmpfs=dict(shape.tmpfs),
         ipc_mode=shape.ipc_mode or None,
+        init=shape.init,
+        runtime=shape.runtime or None,
+        shm_size=shape.shared_memory or None,
         cpu_shares=shape.cpu_shares or None,
         mem_limit=shape.memory or None,
+        memswap_limit=shape.memory_swap or None,
         pids_limit=shape.pids or None,
         ulimits=[Ulimit(name="nofile", soft=shape.open_files, hard=shape.open_files)]
         if shape.open_files
@@ -56,3 +60,6 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         restart_policy={"Name": shape.restart} if shape.restart else None,
         log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
     )
+    if shape.cgroup_mode:
+        host["CgroupnsMode"] = shape.cgroup_mode
+    return host

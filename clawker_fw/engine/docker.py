@@ -409,6 +409,8 @@ class DockerEngine:
                 entrypoint=list(spec.shape.entrypoint),
                 environment=list(spec.shape.environment),
                 user=spec.shape.user or None,
+                working_dir=spec.shape.working_directory or None,
+                stop_signal=spec.shape.stop_signal or None,
                 name=spec.name,
                 labels=dict(spec.labels),
                 healthcheck=healthcheck(spec.shape),

@@ -1,11 +1,12 @@
 """Translation of the engine's answers (inspected objects, lists, events) into the model's terms.
 
-Only fields that we set or compare are read, and the engine's defaults are left out.
+Only fields that we set or compare are read, and the engine's defaults are left out. What is not read of a
+container is listed in `ignored.py`.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, ip_network
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,12 +31,40 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 _GENERATED_NAME = re.compile("[0-9a-f]{64}")
 """The form of a generated volume name."""
 
-_USUAL_RUNTIMES = {None, "", "runc", "io.containerd.runc.v2"}
-"""The names that engines give their own runtime, unless another default is configured."""
+_LOG_BOUNDS = {"max-file", "max-size"}
+"""The options of a log that decide something. The engine adds those of its daemon.json, such as `tag`."""
+
+_MASKED = {
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
+    *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+}
+_READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+"""What every supported engine masks, and makes read-only, in a container by default. Later ones add to it."""
+
+_BLOCK_DEVICES = (
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeight",
+    "BlkioWeightDevice",
+)
+
+_FURTHER = (
+    "Annotations",
+    "AutoRemove",
+    "Cgroup",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "OomScoreAdj",
+    "StorageOpt",
+    "VolumeDriver",
+)
+"""Options that no sibling has, and for which no engine has a default of its own."""
 
 _PROCESSOR_LIMITS = (
-    "CpuCount",
-    "CpuPercent",
     "CpuPeriod",
     "CpuQuota",
     "CpuRealtimePeriod",
@@ -71,6 +100,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         reference=raw["Config"].get("Image") or "",
         network_mode=raw["HostConfig"].get("NetworkMode") or "",
         network_owner=PurePosixPath(raw.get("ResolvConfPath") or "").parent.name,
+        may_lose_lines=(_log(raw["HostConfig"]).get("Config") or {}).get("mode") == "non-blocking",
     )
 
 
@@ -81,13 +111,19 @@ def _shape(
     networks: Mapping[str, Mapping[str, Any]],
     identity: str,
 ) -> Shape:
-    log = host.get("LogConfig") or {}
+    log = _log(host)
     return Shape(
         entrypoint=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         networks={name: _fixed_address(endpoint) for name, endpoint in networks.items()},
         environment=tuple(config.get("Env") or ()),
         user=config.get("User") or "",
+        working_directory=config.get("WorkingDir") or "",
+        hostname="" if _is_short_id(config.get("Hostname") or "", identity) else config["Hostname"],
+        domain_name=config.get("Domainname") or "",
+        terminal=any(config.get(name) for name in ("OpenStdin", "StdinOnce", "Tty")),
+        init=host.get("Init"),
+        stop_signal=_stop_signal(config),
         mounts=tuple(_mount(mount) for mount in mounts),
         tmpfs=host.get("Tmpfs") or {},
         read_only=bool(host.get("ReadonlyRootfs")),
@@ -103,28 +139,76 @@ def _shape(
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_options=tuple(host.get("DnsOptions") or ()),
         extra_hosts=tuple(host.get("ExtraHosts") or ()),
-        aliases=_aliases(networks, identity),
+        aliases=_aliases(networks, identity, config.get("Hostname") or ""),
         links=tuple(host.get("Links") or ()),
         groups=tuple(host.get("GroupAdd") or ()),
         ports=tuple(sorted(host.get("PortBindings") or {})),
         publish_all=bool(host.get("PublishAllPorts")),
         volumes_from=tuple(host.get("VolumesFrom") or ()),
-        runtime="" if host.get("Runtime") in _USUAL_RUNTIMES else host["Runtime"],
+        runtime=runtime(host.get("Runtime")),
         pid_mode=host.get("PidMode") or "",
         ipc_mode=host.get("IpcMode") or "",
+        cgroup_mode=host.get("CgroupnsMode") or "",
         uts_mode=host.get("UTSMode") or "",
         userns_mode=host.get("UsernsMode") or "",
-        system_paths="unconfined" if [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")) else "",
+        system_paths=_system_paths(host.get("MaskedPaths"), host.get("ReadonlyPaths")),
         cgroup_parent=host.get("CgroupParent") or "",
-        processors=tuple(f"{name}={host[name]}" for name in _PROCESSOR_LIMITS if host.get(name)),
+        processors=_given(host, _PROCESSOR_LIMITS),
         cpu_shares=host.get("CpuShares") or 0,
+        block_devices=_given(host, _BLOCK_DEVICES),
         memory=host.get("Memory") or 0,
+        memory_swap=host.get("MemorySwap") or 0,
+        memory_reservation=host.get("MemoryReservation") or 0,
+        shared_memory=host.get("ShmSize") or 0,
         pids=host.get("PidsLimit") or 0,
-        open_files=next((each["Hard"] for each in host.get("Ulimits") or () if each["Name"] == "nofile"), 0),
+        open_files=next(
+            (min(each["Hard"], each["Soft"]) for each in host.get("Ulimits") or () if each["Name"] == "nofile"), 0
+        ),
         restart=(host.get("RestartPolicy") or {}).get("Name") or "",
         healthcheck=_healthcheck(config.get("Healthcheck")),
-        log={"driver": log.get("Type", ""), **(log.get("Config") or {})},
+        log={
+            "driver": log.get("Type", ""),
+            **{name: text for name, text in (log.get("Config") or {}).items() if name in _LOG_BOUNDS},
+        },
+        further=_given(host, _FURTHER),
     )
+
+
+def runtime(name: str | None) -> str:
+    """Return the name of a runtime, or an empty string for the names that engines give runc."""
+    return "" if name in {None, "", "runc", "io.containerd.runc.v2"} else str(name)
+
+
+def _log(host: Mapping[str, Any]) -> Mapping[str, Any]:
+    return host.get("LogConfig") or {}
+
+
+def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the options among these that have a value."""
+    return tuple(f"{name}={_written(host[name])}" for name in names if host.get(name))
+
+
+def _written(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
+
+
+def _is_short_id(hostname: str, identity: str) -> bool:
+    """Whether a host name is the one that an engine derives from the container's id."""
+    return hostname == identity[:12]
+
+
+def _stop_signal(config: Mapping[str, Any]) -> str:
+    """Return what ends a container, with its seconds if it has other than the engine's."""
+    seconds = config.get("StopTimeout")
+    return (config.get("StopSignal") or "") + (f" {seconds} s" if seconds is not None else "")
+
+
+def _system_paths(masked: list[str] | None, read_only: list[str] | None) -> str:
+    """Return which paths are not protected as by default. An engine lists none for a privileged container."""
+    if [] in (masked, read_only):
+        return "unconfined"
+    missing = {*(_MASKED - set(masked or _MASKED)), *(_READ_ONLY - set(read_only or _READ_ONLY))}
+    return ", ".join(sorted(missing))
 
 
 def _fixed_address(endpoint: Mapping[str, Any]) -> str:
@@ -132,13 +216,13 @@ def _fixed_address(endpoint: Mapping[str, Any]) -> str:
     return str((endpoint.get("IPAMConfig") or {}).get("IPv4Address") or "")
 
 
-def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str) -> tuple[str, ...]:
-    """Return a container's aliases on its networks, without the short id that engines before 25 add."""
+def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str, hostname: str) -> tuple[str, ...]:
+    """Return a container's aliases on its networks, without the short id and host name that some engines add."""
     return tuple(
         f"{network}:{alias}"
         for network in sorted(networks)
         for alias in sorted(networks[network].get("Aliases") or ())
-        if not identity.startswith(alias)
+        if not identity.startswith(alias) and alias != hostname
     )
 
 

@@ -68,6 +68,7 @@ class MemoryContainer:
     unhealthy: str = ""
     build: str = "memory"
     network_mode: str = ""
+    may_lose_lines: bool = False
     network_owner: str = ""
     """The id of the container whose network it has joined."""
 
@@ -113,5 +114,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
         reference=inside.spec.image,
         network_mode=inside.network_mode or next(iter(inside.networks), "none"),
+        may_lose_lines=inside.may_lose_lines,
         network_owner=(inside.network_owner or inside.id) if inside.started else "",
     )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clawker_fw.engine import inspection
 from clawker_fw.errors import EngineError
 from clawker_fw.model import EngineFacts, Machine
 
@@ -109,7 +110,12 @@ def container_root(info: Mapping[str, Any]) -> tuple[int, int]:
 def machine(info: Mapping[str, Any]) -> Machine:
     """Return what an engine says of its machine. Engines count the processors that they may use themselves."""
     return Machine(
-        int(info.get("NCPU") or 0), int(info.get("MemTotal") or 0), info.get("IPv4Forwarding") is not False
+        int(info.get("NCPU") or 0),
+        int(info.get("MemTotal") or 0),
+        forwards=info.get("IPv4Forwarding") is not False,
+        weights=info.get("CPUShares") is not False,
+        swap_limit=info.get("SwapLimit") is not False,
+        runtime=inspection.runtime(info.get("DefaultRuntime")),
     )
 
 

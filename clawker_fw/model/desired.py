@@ -65,10 +65,15 @@ class Mount:
 class Shape:
     """The configuration of a container, except its image, labels and files, with defaults for unset fields.
 
-    `networks` maps network names to addresses, and `aliases` have the form `network:name`. `memory` is in bytes.
-    `runtime` is empty for runc. `system_paths` is "unconfined" if /proc and /sys are not masked. `processors` are
-    CPU limits such as `NanoCpus=…`, `cpu_shares` is the weight, 0 for the engine's default. `open_files` is the
-    hard limit.
+    `networks` maps network names to addresses, and `aliases` have the form `network:name`. `runtime` is empty for
+    runc. `system_paths` lists the paths below /proc and /sys that are not masked, or not read-only, as they should
+    be; it is "unconfined" if there are none at all. `init` is None where the engine's default decides. `hostname`
+    is empty if it is the container's id. `processors` are CPU limits such as `NanoCpus=…`, `cpu_shares` is the
+    weight, 0 for the engine's default, and `block_devices` are weights and limits such as `BlkioWeight=…`.
+    `memory`, `memory_swap` (memory and swap together, -1 without a limit), `memory_reservation` and
+    `shared_memory` are in bytes. `open_files` is the lower one of both limits. `log` has the driver and its
+    bounds. `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that
+    means something else gets another name.
     """
 
     entrypoint: tuple[str, ...]
@@ -76,6 +81,12 @@ class Shape:
     networks: Mapping[str, str]
     environment: tuple[str, ...] = ()
     user: str = ""
+    working_directory: str = ""
+    hostname: str = ""
+    domain_name: str = ""
+    terminal: bool = False
+    init: bool | None = None
+    stop_signal: str = ""
     mounts: tuple[Mount, ...] = ()
     tmpfs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     read_only: bool = False
@@ -100,18 +111,24 @@ class Shape:
     runtime: str = ""
     pid_mode: str = ""
     ipc_mode: str = ""
+    cgroup_mode: str = ""
     uts_mode: str = ""
     userns_mode: str = ""
     system_paths: str = ""
     cgroup_parent: str = ""
     processors: tuple[str, ...] = ()
     cpu_shares: int = 0
+    block_devices: tuple[str, ...] = ()
     memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    shared_memory: int = 0
     pids: int = 0
     open_files: int = 0
     restart: str = ""
     healthcheck: Healthcheck | None = None
     log: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +206,7 @@ class DesiredSibling:
     rules: Rules
     later: Sequence[Mapping[str, str]] = ()
     kept: Files = dataclasses.field(default_factory=dict, repr=False)
-    from_machine: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    from_machine: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
 
     @property
     def version(self) -> str:

@@ -42,11 +42,16 @@ class Machine:
     """What an engine's machine has: processors, and bytes of memory. Either is 0 if the engine does not say.
 
     `forwards` is whether its kernel forwards packets of containers, as far as the engine says.
+    `weights` is whether its kernel can give containers weights on the processors, `swap_limit` whether it can
+    limit their swap. `runtime` is the engine's default runtime, or empty if that is runc.
     """
 
     processors: int = 0
     memory: int = 0
     forwards: bool = True
+    weights: bool = True
+    swap_limit: bool = True
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,8 @@ class ContainerView:
     `reference` is the name by which the image was asked for. `network_mode` is the engine's term (`host`,
     `container:ID`, or the name of a network). `network_owner` is the id of the container with whose network it was
     started, usually its own: also where it has joined one that had joined another, and that is gone. It is empty
-    before the first start.
+    before the first start. `may_lose_lines` is whether its log has the mode
+    `non-blocking`.
     """
 
     id: str
@@ -158,6 +164,7 @@ class ContainerView:
     reference: str = ""
     network_mode: str = ""
     network_owner: str = ""
+    may_lose_lines: bool = False
 
     @property
     def running(self) -> bool:

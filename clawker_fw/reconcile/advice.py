@@ -29,7 +29,7 @@ def advice(
         _untold(desired, not_ready),
     )
     renewals = (Advice("telemetry-renewal", each) for each in due)
-    further = (*_disputed_addresses(observed, desired), *_restarts(observed))
+    further = (*_disputed_addresses(observed, desired), *_restarts(observed), *_of_engine(observed))
     return (*(each for each in alone if each), *renewals, *further)
 
 
@@ -91,6 +91,23 @@ def _untold(desired: Desired, problem: str) -> Advice | None:
         "telemetry-certificates" if ready else "telemetry-not-ready",
         f"{what}: {problem}. `clawker-fw certs show` says more.",
     )
+
+
+def _of_engine(observed: Observed) -> Iterator[Advice]:
+    """Warn of what the engine's settings, or its kernel, keep from the siblings. A replacement would not help."""
+    if not observed.machine.weights and observed.siblings:
+        yield Advice(
+            "processors-unweighted",
+            "The engine's kernel has no weights on processors (no `cpu` control group), so busy agents slow the "
+            "siblings down more than usual.",
+        )
+    for sibling, seen in observed.siblings.items():
+        if seen.container.may_lose_lines:
+            yield Advice(
+                "log-may-lose-lines",
+                f"The log of {sibling.value} has the mode `non-blocking`, from `log-opts` in the engine's "
+                "daemon.json: when a lot is written at once, lines are lost, and `logs` and `denials` lack them.",
+            )
 
 
 def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice]:

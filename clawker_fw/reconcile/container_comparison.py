@@ -98,11 +98,15 @@ class ContainerComparison(SiblingComparison):
                     label,
                     running,
                     self._wanted.labels[label],
-                    made=running is not None,
+                    made=running is not None or self._is_new(label),
                     action=Action.REPLACE,
                 )
         if self._applied is None:
             yield self._unreadable(Layer.LABELS, labels.APPLIED, Action.REPLACE)
+
+    def _is_new(self, label: str) -> bool:
+        """Whether the release that made the container did not have this label yet."""
+        return self._by_another_release and self._applied is not None and label not in self._applied.labels
 
     def _image(self) -> Iterator[Finding]:
         """Compare the image's id with the desired one, and check that the engine has the desired reference.
@@ -155,22 +159,28 @@ class ContainerComparison(SiblingComparison):
         return reported or recorded, wanted.version
 
     def _shape(self) -> Iterator[Finding]:
-        running = labels.shape_fields(self._container.shape)
+        running = {**labels.shape_fields(self._container.shape), "environment": self._environment}
         wanted = labels.shape_fields(self._wanted.shape)
         applied = self._applied.shape if self._applied else {}
-        view = self._observed.images.get(self._container.image)
-        inherited = set(view.environment if view else ()) - set(self._wanted.shape.environment)
-        running["environment"] = sorted(set(self._container.shape.environment) - inherited)
         for field, value in wanted.items():
             if field != "networks" and running[field] != value:
+                recorded = applied.get(field)
+                as_recorded = field != "environment" and labels.agrees(self._container.shape, field, recorded)
                 yield self._finding(
                     Layer.SHAPE,
                     field,
                     _value(running[field]),
                     _value(value),
-                    made=field in applied and running[field] == applied[field],
+                    made=as_recorded or self._made(running[field], recorded),
                     action=Action.REPLACE,
                 )
+
+    @property
+    def _environment(self) -> list[str]:
+        """The container's variables, without those of its image."""
+        view = self._observed.images.get(self._container.image)
+        inherited = set(view.environment if view else ()) - set(self._wanted.shape.environment)
+        return sorted(set(self._container.shape.environment) - inherited)
 
 
 def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch

@@ -4,6 +4,7 @@ The siblings' slots, the stack's subnets and what the engine's machine has are o
 here. The same inputs give the same bytes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from clawker_fw.model import (
     File,
     Files,
     Image,
+    Machine,
     NetworkView,
     Observed,
     Origin,
@@ -32,7 +34,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
-from clawker_fw.stack import coredns, ends, image_tar, images, labels, policy, templates, virtual
+from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.credentials import Credentials
@@ -187,10 +189,11 @@ def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Capacities:
-    """What each sibling may use of the engine's machine."""
+    """What each sibling may use of the engine's machine, and what the machine has."""
 
     envoy: Capacity
     coredns: Capacity
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
 def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
@@ -200,7 +203,7 @@ def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
         SettingsError: when the settings ask for more than there is.
     """
     resources, machine = blueprint.settings.resources, observed.machine
-    return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine))
+    return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine), machine)
 
 
 def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> Telemetry | None:
@@ -257,25 +260,25 @@ def desired(
                 blueprint,
                 Sibling.ENVOY,
                 slot=slots.envoy,
-                shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy),
+                shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy, capacities.machine),
                 boot=envoy.boot(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
                 hot=lambda rules: envoy.hot(rules, addresses, slots.envoy, limits.idle, told),
                 drift_labels=drift_labels,
                 resources=envoy.RESOURCES,
-                from_machine=capacities.envoy.from_machine,
+                from_machine=container.from_machine(capacities.envoy, capacities.machine),
             ),
             Sibling.COREDNS: _sibling(
                 blueprint,
                 Sibling.COREDNS,
                 slot=slots.coredns,
-                shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns),
+                shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns, capacities.machine),
                 boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
                 hot=lambda rules: coredns.hot(rules, addresses, slots, told),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,
-                from_machine=capacities.coredns.from_machine,
+                from_machine=container.from_machine(capacities.coredns, capacities.machine),
             ),
         },
         images=(
@@ -299,7 +302,7 @@ def _sibling(
     hot: Callable[[Policy], Files],
     drift_labels: Mapping[str, str],
     resources: tuple[Resource, ...],
-    from_machine: Mapping[str, int],
+    from_machine: Mapping[str, int | str],
 ) -> DesiredSibling:
     image = blueprint.images[sibling]
     boot = {HELPER: blueprint.helper, **boot}
@@ -315,7 +318,7 @@ def _sibling(
         labels={
             **labels.sibling_labels(blueprint.project, sibling, slot),
             **drift_labels,
-            labels.APPLIED: labels.applied_label(image, shape, boot, from_machine),
+            labels.APPLIED: labels.applied_label(image, shape, boot, whole, from_machine),
         },
         shape=shape,
         boot=boot,

@@ -50,19 +50,19 @@ class FileComparison(SiblingComparison):
         running = {path: file.saying(plain(file.content)) for path, file in raw.items()}
         commit = last_commit(self._seen.files)
         committed = commit.files
-        # Earlier releases recorded the digest of the whole file, version included.
-        made = {
-            path: labels.digest(running[path].content) if labels.digest(raw[path].content) == digest else digest
-            for path, digest in committed.items()
-            if path in raw and running[path] != self._wanted.hot.get(path)
-        }
-        found = list(self._files(Layer.HOT, running, self._wanted.hot, {**committed, **made}, Action.COMMIT))
+        differing = {path for path in raw if running[path] != self._wanted.hot.get(path)}
+        made = _without_version(committed, {path: raw[path] for path in differing})
+        found = list(self._files(Layer.HOT, running, self._wanted.hot, made, Action.COMMIT))
         yield from found
         desired = CommitDigests(
             {path: labels.digest(file.content) for path, file in self._wanted.hot.items()}, self._wanted.live
         )
         if not found and commit != desired:
-            yield self._finding(Layer.HOT, COMMITTED, "another set", "this set", made=False, action=Action.COMMIT)
+            # Another release may have recorded fewer resources, or other digests of what it made live.
+            same_files = self._by_another_release and _without_version(committed, raw) == desired.files
+            yield self._finding(
+                Layer.HOT, COMMITTED, "another set", "this set", made=same_files, action=Action.COMMIT
+            )
         yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
         if committed:
             yield from self._good(committed)
@@ -80,7 +80,7 @@ class FileComparison(SiblingComparison):
             hot = path.removeprefix(GOOD)
             wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
             digest = labels.digest(plain(file.content))
-            if digest != kept:
+            if kept not in {digest, labels.digest(file.content)}:
                 yield self._finding(
                     Layer.HOT,
                     path,
@@ -98,23 +98,41 @@ class FileComparison(SiblingComparison):
             before, after = running.get(path), wanted.get(path)
             if before == after:
                 continue
-            digest = labels.digest(before.content) if before is not None else None
-            altered = before is not None and after is not None and bool(attribute_pairs(before, after))
             yield self._finding(
                 layer,
                 path,
                 *value_pair(before, after),
-                made=digest == made.get(path) and not altered,
+                made=self._made_file(path, before, after, made.get(path)),
                 action=action,
                 contents=None if path == HELPER else contents(before, after),
             )
+
+    def _made_file(self, path: str, running: File | None, wanted: File | None, recorded: str | None) -> bool:
+        """Whether we made a file as it is now, or its absence. Of a secret's content there is no record."""
+        if running is None:
+            return recorded is None
+        if wanted is not None and attribute_pairs(running, wanted) and not self._made_attributes(path, running):
+            return False
+        if wanted is not None and running.content == wanted.content:
+            return True
+        return (
+            self._by_another_release if recorded == labels.SECRET else labels.digest(running.content) == recorded
+        )
+
+    def _made_attributes(self, path: str, file: File) -> bool:
+        recorded = self._applied.attributes_of(path) if self._applied else None
+        return self._made(labels.attributes(file), recorded)
 
     def _attributes(self, layer: Layer, path: str, wanted: File, action: Action) -> Iterator[Finding]:
         """Compare only the mode and owner of a file."""
         file = self._seen.files.get(path)
         if file is not None and attribute_pairs(file, wanted):
             yield self._finding(
-                layer, path, *value_pair(file, wanted.saying(file.content)), made=False, action=action
+                layer,
+                path,
+                *value_pair(file, wanted.saying(file.content)),
+                made=self._made_attributes(path.removeprefix(GOOD), file),
+                action=action,
             )
 
 
@@ -135,6 +153,15 @@ def last_commit(files: Files) -> CommitDigests:
         return CommitDigests(digests, {str(name): str(digest) for name, digest in live.items()})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return CommitDigests({}, {})
+
+
+def _without_version(committed: Mapping[str, str], files: Files) -> dict[str, str]:
+    """Return recorded digests as they are of files without the version of their commit.
+
+    Earlier releases recorded the digest of the whole file, version included.
+    """
+    whole = {path for path, file in files.items() if committed.get(path) == labels.digest(file.content)}
+    return {**committed, **{path: labels.digest(plain(files[path].content)) for path in whole}}
 
 
 def _is_boot(path: str) -> bool:

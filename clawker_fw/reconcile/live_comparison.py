@@ -60,7 +60,7 @@ class LiveComparison(SiblingComparison):
                     resource,
                     digest and f"sha256:{digest}",
                     f"sha256:{wanted_digest}",
-                    made=digest == committed.get(resource),
+                    made=self._made(digest, committed.get(resource)),
                     action=Action.COMMIT,
                 )
         for field, running, wanted in (

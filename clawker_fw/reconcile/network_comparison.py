@@ -18,6 +18,8 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
+from clawker_fw.stack.labels import APPLIED
+from clawker_fw.stack.topology import network_fields, recorded_fields
 
 _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
 
@@ -40,37 +42,52 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
                 Action.CREATE,
             )
             continue
-        for field, (running, wanted) in _network_fields(network, spec).items():
-            if running != wanted:
-                # These fields follow from the subnet, which only the settings can change. The others are fixed.
-                follows = field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,)
-                cause = Cause.SETTINGS if follows else Cause.TAMPER
-                yield Finding(
-                    sibling,
-                    Layer.SHAPE,
-                    f"networks.{spec.name}.{field}",
-                    running,
-                    wanted,
-                    cause,
-                    Action.RECREATE_NETWORKS,
-                )
+        recorded = recorded_fields(network, spec)
+        running, wanted = _running_fields(network, spec), network_fields(spec)
+        differing = [name for name in wanted if running[name] != wanted[name]]
+        for field in sorted({name.partition(".")[0] for name in differing}):
+            names = [name for name in differing if name.partition(".")[0] == field]
+            yield Finding(
+                sibling,
+                Layer.SHAPE,
+                f"networks.{spec.name}.{field}",
+                _shown(field, running),
+                _shown(field, wanted),
+                _cause(
+                    field, all(running[name] == recorded.get(name, running[name]) for name in names), network, spec
+                ),
+                Action.RECREATE_NETWORKS,
+            )
 
 
-def _network_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, tuple[Value, Value]]:
-    options = {key: network.options.get(key) for key in spec.options}
+def _cause(field: str, made: bool, network: NetworkView, spec: NetworkSpec) -> Cause:  # noqa: FBT001 - a finding's
+    """Return the cause of a field. `made` is whether its record has it like this, or does not speak of it."""
+    # These follow from the subnet, which only the settings can change. Releases without a record set the others.
+    follows = field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,)
+    if follows and (made or APPLIED not in network.labels):
+        return Cause.SETTINGS
+    return Cause.UPGRADE if made else Cause.TAMPER
+
+
+def _running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
+    """Return what a network is like, in the form of `network_fields`. A missing option is empty."""
     return {
-        "driver": (network.driver, "bridge"),
-        "gateway": (network.gateway, str(spec.gateway)),
-        "internal": (network.internal, spec.internal),
-        "ipv6": (network.ipv6, False),
-        "ip_range": (str(network.ip_range), str(spec.ip_range)),
-        "options": (_pairs(options), _pairs(spec.options)),
-        "subnet": (", ".join(map(str, network.subnets)), str(spec.subnet)),
+        "driver": network.driver,
+        "gateway": network.gateway,
+        "internal": network.internal,
+        "ip_range": str(network.ip_range),
+        "ipv6": network.ipv6,
+        "subnet": ", ".join(map(str, network.subnets)),
+        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
     }
 
 
-def _pairs(values: Mapping[str, str | None]) -> tuple[str, ...]:
-    return tuple(f"{key}={values[key]}" for key in sorted(values) if values[key] is not None)
+def _shown(field: str, values: Mapping[str, str | bool]) -> Value:
+    """Return the value of a field as findings show it."""
+    if field in values:
+        return values[field]
+    named = {name.partition(".")[2]: text for name, text in sorted(values.items()) if name.startswith(f"{field}.")}
+    return tuple(f"{name}={text}" for name, text in named.items() if text)
 
 
 def intruder_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ class SiblingComparison:
         made_by = seen.container.labels.get(labels.STACK_BUILD_SHA)
         same_release = made_by == self._wanted.labels[labels.STACK_BUILD_SHA]
         self._reason = Cause.SETTINGS if same_release else Cause.UPGRADE
+        self._by_another_release = self._applied is not None and bool(made_by) and not same_release
         had = self._applied.machine if self._applied else {}
         has = self._wanted.from_machine
         resized = any(had[value] != has[value] for value in {*had} & {*has})
@@ -56,6 +57,13 @@ class SiblingComparison:
         usual = self._reason_at_start if layer in {Layer.SHAPE, Layer.BOOT} else self._reason
         cause = (reason or usual) if made else Cause.TAMPER
         return Finding(self._wanted.sibling, layer, field, running, desired, cause, action, contents, versions)
+
+    def _made(self, running: object, recorded: object | None) -> bool:
+        """Whether we made a running value: it is as recorded, or another release's record does not speak of it.
+
+        `recorded` is None for a value that the record does not name. A record of this release names everything.
+        """
+        return self._by_another_release if recorded is None else running == recorded
 
     def _unreadable(self, layer: Layer, field: str, action: Action) -> Finding:
         """Return the finding for an unreadable record of ours."""

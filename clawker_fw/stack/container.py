@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Attempt, File, Files, Healthcheck, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.model import Attempt, File, Files, Healthcheck, Machine, Mount, Origin, Rules, Shape, Sibling
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
 
@@ -51,6 +51,9 @@ _PROCESSES = 128
 _CPU_SHARES = 8192
 """The weight of a sibling while the processors are busy: eight times that of a container by default. It serves all
 agents, so no single one should be in its way. What it does for one is bounded (`limits`)."""
+
+_SHARED_MEMORY = 64 << 20
+"""Bytes of /dev/shm: what engines have by default, unless daemon.json has another `default-shm-size`."""
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
@@ -121,17 +124,25 @@ def shape(
     networks: Mapping[str, str],
     *,
     capacity: Capacity,
+    machine: Machine,
     open_files: int,
     settings: Mapping[str, int],
     environment: tuple[str, ...] = (),
 ) -> Shape:
-    """Return the shape of a sibling. `settings` are its own settings of network interfaces."""
+    """Return the shape of a sibling. `settings` are its own settings of network interfaces.
+
+    Whatever daemon.json can have a default for, and decides something, is set. What the engine's machine can't do
+    is left out, because the engine would leave it out as well.
+    """
     return Shape(
         entrypoint=(HELPER_PATH,),
         command=(*_SERVE, *program),
         networks=networks,
         environment=environment,
         user="0:0",
+        working_directory="/",
+        init=False,  # `fwctl serve` reaps; under another process it would not be process 1
+        stop_signal="SIGTERM",
         mounts=(Mount("volume", VOLUME),),
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
         read_only=True,
@@ -143,9 +154,14 @@ def shape(
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
         sysctls={**_AT_FIRST, **_sysctls(settings)},
+        runtime=machine.runtime,
         ipc_mode="private",
-        cpu_shares=_CPU_SHARES,
+        cgroup_mode="private",
+        cpu_shares=_CPU_SHARES if machine.weights else 0,
         memory=capacity.memory,
+        # As much swap again, which is the engine's own default.
+        memory_swap=2 * capacity.memory if machine.swap_limit else -1,
+        shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES + capacity.processors,
         open_files=open_files,
         restart="always",
@@ -167,6 +183,16 @@ def examination() -> Shape:
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
     )
+
+
+def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
+    """Return what is chosen for a sibling by what the engine's machine has, to be recorded."""
+    return {
+        **capacity.from_machine,
+        "weights": machine.weights,
+        "swap_limit": machine.swap_limit,
+        "runtime": machine.runtime,
+    }
 
 
 def network(

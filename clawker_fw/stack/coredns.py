@@ -54,12 +54,13 @@ def _room(memory: int, processors: int) -> int:
     return min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS)
 
 
-def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -> Shape:
+def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
     """Return the container's shape. Its only network is the agent network, so it has no way out."""
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
         capacity=capacity,
+        machine=machine,
         open_files=capacity.connections + _OWN_FILES,
         settings=_SETTINGS,
         environment=(f"GOMAXPROCS={capacity.processors}",),

@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 from clawker_fw.model import File, Files, Image, Shape, Sibling
+from clawker_fw.stack.files import FOLDER, RECORD, public
 
 PREFIX = "dev.clawker."
 MANAGED = PREFIX + "managed"
@@ -76,6 +78,10 @@ def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str,
     return (*wrong, *(key for key in further if key not in found))
 
 
+SECRET = "secret"  # noqa: S105 - it says that there is one
+"""What a record has instead of the digest of a secret file."""
+
+
 @functools.lru_cache(maxsize=32)
 def digest(content: bytes) -> str:
     """Return the digest of a file for labels and findings. It is cached, because the helper's is needed often."""
@@ -84,25 +90,54 @@ def digest(content: bytes) -> str:
 
 def recorded(file: File) -> str:
     """Return the record of a file in a label. A secret's digest is left out, because it would confirm guesses."""
-    return "secret" if file.secret else digest(file.content)
+    return SECRET if file.secret else digest(file.content)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Applied:
-    """What a container was created with, according to its label. It distinguishes an upgrade from tampering."""
+    """What a container was created with, according to its label. It distinguishes an upgrade from tampering.
+
+    A record has names: of the shape's fields, of files, of labels. What the record of another release does not
+    name is a difference between the releases, not tampering.
+    """
 
     image: str
     image_ids: tuple[str, ...]
     shape: Mapping[str, object]
     boot: Mapping[str, str]
-    machine: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    machine: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     """The values that were chosen by what the engine's machine had. An earlier release recorded none."""
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The mode and owner of files, by path or by `KINDS`. An earlier release recorded none."""
+    labels: tuple[str, ...] = DRIFT_LABELS
+    """The labels that are compared. Earlier releases had these."""
+
+    def attributes_of(self, path: str) -> str | None:
+        """Return the recorded mode and owner of a file, or None if the record does not name it."""
+        kind = path.partition("/")[0] + "/"
+        return self.attributes.get(path, self.attributes.get(kind))
 
 
-def applied_label(image: Image, shape: Shape, boot: Files, machine: Mapping[str, int]) -> str:
+KINDS = {"/": FOLDER, "state/": RECORD, "hot/": public(b"")}
+"""Files of one mode and owner, by the beginning of their paths: folders, records, and hot files but secrets."""
+
+
+def attributes(file: File) -> str:
+    """Return the mode and owner of a file, as a record has them."""
+    return "{:04o} {}:{}".format(file.mode, *file.owner)
+
+
+def applied_label(image: Image, shape: Shape, boot: Files, hot: Files, machine: Mapping[str, int | str]) -> str:
     """Return the label that records what a container is created with."""
-    digests = {path: recorded(boot[path]) for path in sorted(boot)}
-    record = Applied(image.reference, image.ids, shape_fields(shape), digests, machine)
+    secrets = {path: file for path, file in hot.items() if file.secret}
+    record = Applied(
+        image.reference,
+        image.ids,
+        shape_fields(shape),
+        {path: recorded(boot[path]) for path in sorted(boot)},
+        machine,
+        {path: attributes(file) for path, file in {**boot, **secrets, **KINDS}.items()},
+    )
     return json.dumps(dataclasses.asdict(record), sort_keys=True, separators=(",", ":"))
 
 
@@ -111,7 +146,8 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         record = json.loads(labels[APPLIED])
         made = (record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
-        applied = Applied(*made, machine=record.get("machine", {}))
+        later = {"machine": record.get("machine", {}), "attributes": record.get("attributes", {})}
+        applied = Applied(*made, **later, labels=tuple(record.get("labels", DRIFT_LABELS)))
         whole = (
             isinstance(applied.image, str)
             and isinstance(record["image_ids"], list)
@@ -120,6 +156,8 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
             and isinstance(applied.boot, dict)
             and all(isinstance(each, str) for each in applied.boot.values())
             and isinstance(applied.machine, dict)
+            and isinstance(applied.attributes, dict)
+            and all(isinstance(each, str) for each in applied.labels)
         )
         return applied if whole else None
     return None
@@ -144,8 +182,25 @@ def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
     return fields
 
 
-def _text(value: object) -> str:
+def agrees(shape: Shape, field: str, recorded: object) -> bool:
+    """Whether a field of a running shape is as recorded, in all that the record names.
+
+    An earlier release may have known less of a mount or of a health check.
+    """
+    if shape_fields(shape)[field] == recorded:
+        return True
+    value = getattr(shape, field)
+    items = value if isinstance(value, tuple) else (value,)
+    texts = recorded if isinstance(recorded, list) else [recorded]
+    if len(items) != len(texts) or not all(dataclasses.is_dataclass(item) for item in items):
+        return False
+    return all(any(_text(item, text) == text for text in texts if isinstance(text, str)) for item in items)
+
+
+def _text(value: object, named: str | None = None) -> str:
+    """Return a value as text; with `named`, only those of its parts that are named there."""
     if isinstance(value, str):
         return value
     parts = dataclasses.asdict(value)  # type: ignore[call-overload]  # Mount and Healthcheck, both dataclasses
-    return " ".join(f"{key}={json.dumps(part)}" for key, part in parts.items())
+    known = {key for key in parts if named is None or re.search(rf"(^| ){key}=", named)}
+    return " ".join(f"{key}={json.dumps(part)}" for key, part in parts.items() if key in known)

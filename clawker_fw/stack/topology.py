@@ -4,13 +4,15 @@ The engine assigns addresses from the lower half of a network, and ours are in t
 one of them to another container.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import NetworkSpec, Role
-from clawker_fw.stack.labels import ROLE, ownership_labels
+from clawker_fw.model import NetworkSpec, NetworkView, Role
+from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels
 from clawker_fw.stack.virtual import Numbers
 
 AGENT_PREFIX = 20
@@ -202,7 +204,7 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
 
 
 def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: dict[str, str]) -> NetworkSpec:
-    return NetworkSpec(
+    spec = NetworkSpec(
         name=f"{project}-{suffix}",
         role=role,
         subnet=subnet,
@@ -212,6 +214,40 @@ def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: d
         options=options,
         labels={**ownership_labels(project), ROLE: role.value},
     )
+    return replace(spec, labels={**spec.labels, APPLIED: json.dumps(network_fields(spec), sort_keys=True)})
+
+
+def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
+    """Return what a network is created with, which its label records and is compared. Options are fields too."""
+    return {
+        "driver": "bridge",
+        "gateway": str(spec.gateway),
+        "internal": spec.internal,
+        "ip_range": str(spec.ip_range),
+        "ipv6": False,
+        "subnet": str(spec.subnet),
+        **{f"options.{name}": text for name, text in spec.options.items()},
+    }
+
+
+_UNRECORDED = {
+    *("driver", "gateway", "internal", "ip_range", "ipv6", "subnet"),
+    "options.com.docker.network.bridge.enable_icc",
+    "options.com.docker.network.bridge.inhibit_ipv4",
+    "options.com.docker.network.enable_ipv6",
+}
+"""What releases without a record of networks set. A field or option that is new is not in here."""
+
+
+def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
+    """Return what a network was created with, according to its label, or to releases without such a label."""
+    if APPLIED not in network.labels:
+        return {name: value for name, value in network_fields(spec).items() if name in _UNRECORDED}
+    with suppress(ValueError, RecursionError):
+        record = json.loads(network.labels[APPLIED])
+        if isinstance(record, dict):
+            return record
+    return network_fields(spec)  # unreadable: nothing that differs was made by us
 
 
 def network_names(project: str) -> dict[Role, str]:

@@ -32,6 +32,14 @@ def _more_host(field: str, *values: str) -> Callable[[Body], None]:
     return lambda body: body["HostConfig"].update({field: [*(body["HostConfig"][field] or []), *values]})
 
 
+def _updated(sibling: str, what: str, field: str, **limits: int) -> Tampering:
+    """Return a change of a running container's limits."""
+    change = f"{sibling}'s {what} with `docker update`"
+    return Tampering(
+        change, lambda hand: hand.update(sibling, **limits), (Sign(sibling, "shape", field, "replace"),)
+    )
+
+
 def _without_sysctls(body: Body) -> None:
     body["HostConfig"]["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
 
@@ -108,8 +116,28 @@ CONTAINERS = (
         lambda hand: hand.recreate(COREDNS, host_fields(UTSMode="host")),
         (Sign(COREDNS, "shape", "uts_mode", "replace"), Sign(COREDNS, "live", "engine_files", "replace")),
     ),
+    _recreated(COREDNS, "in the host's control groups", host_fields(CgroupnsMode="host"), "cgroup_mode"),
+    Tampering(
+        "coredns is recreated below an init process of the engine",
+        lambda hand: hand.recreate(COREDNS, host_fields(Init=True)),
+        (
+            Sign(COREDNS, "shape", "init", "replace"),
+            Sign(COREDNS, "live", "processes", "replace"),
+            Sign(COREDNS, "live", "program", "replace"),
+        ),
+    ),
+    _recreated(COREDNS, "with another host name", fields(Hostname="resolver"), "hostname"),
+    _recreated(COREDNS, "with a terminal", fields(Tty=True), "terminal"),
+    _recreated(COREDNS, "to be stopped with another signal", fields(StopSignal="SIGKILL"), "stop_signal"),
+    _recreated(COREDNS, "in another folder", fields(WorkingDir="/tmp"), "working_directory"),  # noqa: S108 - inside
     _recreated(COREDNS, "with a limit on processors", host_fields(NanoCpus=500_000_000), "processors"),
-    _recreated(ENVOY, "with more memory", host_fields(Memory=4 << 30, MemorySwap=8 << 30), "memory"),
+    _recreated(
+        ENVOY, "with more memory", host_fields(Memory=4 << 30, MemorySwap=8 << 30), "memory", "memory_swap"
+    ),
+    _updated(ENVOY, "limit of swap is taken off", "memory_swap", memswap_limit=-1),
+    _updated(COREDNS, "memory's reservation is changed", "memory_reservation", mem_reservation=64 << 20),
+    _recreated(COREDNS, "with other shared memory", host_fields(ShmSize=1 << 20), "shared_memory"),
+    _recreated(COREDNS, "as the first to be ended without memory", host_fields(OomScoreAdj=1000), "further"),
     _recreated(COREDNS, "with less weight than an agent", host_fields(CpuShares=2), "cpu_shares"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
     _recreated(

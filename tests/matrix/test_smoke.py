@@ -5,7 +5,7 @@ Each kind has one private engine with one stack, which every test leaves current
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
+from clawker_fw.engine import ignored
+from clawker_fw.engine.inspection import container_view
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
@@ -89,6 +91,25 @@ class Site:
         }
 
 
+class Recorder(dict[str, Any]):
+    """A JSON object that keeps which of its fields were read."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        """Begin with nothing read."""
+        super().__init__(fields)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Read a field."""
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
+        """Read a field that need not be there."""
+        self.read.add(name)
+        return super().get(name, default)
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def site(
     request: pytest.FixtureRequest,
@@ -141,6 +162,16 @@ def test_up_from_nothing_is_current(site: Site) -> None:
     before = site.made()
     assert site.idle()
     assert site.made() == before
+
+
+def test_every_field_of_a_container_is_compared_or_ignored_for_a_reason(site: Site) -> None:
+    """What this engine says of a sibling is read for the comparison, or is in the list with reasons."""
+    for sibling in ("envoy", "coredns"):
+        raw = site.docker.inspect_container(site.firewall.container(sibling))
+        config, host = Recorder(raw["Config"]), Recorder(raw["HostConfig"])
+        container_view({**raw, "Config": config, "HostConfig": host})
+        for recorder, left_out in ((config, ignored.CONFIG), (host, ignored.HOST_CONFIG)):
+            assert set(recorder) - recorder.read == set(recorder) & set(left_out)
 
 
 def test_what_users_can_try_themselves(site: Site) -> None:

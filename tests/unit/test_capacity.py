@@ -220,6 +220,41 @@ def test_a_changed_setting(
     assert getattr(has, name) == (GIB if value == "1GiB" else value)
 
 
+@pytest.mark.parametrize(
+    ("change", "fields", "warned"),
+    [
+        ({"weights": False}, {"cpu_shares"}, ["processors-unweighted"]),
+        ({"swap_limit": False}, {"memory_swap"}, []),
+        ({"runtime": "nvidia"}, {"runtime"}, []),
+    ],
+)
+def test_what_a_machine_can_not_do_is_done_without(
+    change: dict[str, Any], fields: set[str], warned: list[str], memory: MemoryEngine, release: Release
+) -> None:
+    """Siblings are made with what the machine can do, and one that changes is the cause of a difference."""
+    plain = wanted(memory, release)
+    stacks.converged(memory, plain)
+    memory.has = replace(memory.has, **change)
+    found = drift(memory, plain)
+    assert {each.field for each in found} == fields
+    assert {each.cause for each in found} == {Cause.MACHINE}
+    seen = stacks.converged(memory, plain)
+    assert seen.diff.verdict is Verdict.CURRENT
+    assert [each.code for each in pipeline.compare(memory, plain).advice] == warned
+
+
+def test_a_log_that_may_lose_lines_is_warned_of(memory: MemoryEngine, release: Release) -> None:
+    """The mode of a log is the engine's, so it is no difference, but people are told."""
+    plain = wanted(memory, release)
+    stacks.converged(memory, plain)
+    memory.inside("clawker-envoy").may_lose_lines = True
+    seen = pipeline.compare(memory, plain)
+    assert seen.diff.verdict is Verdict.CURRENT
+    (warning,) = seen.advice
+    assert warning.code == "log-may-lose-lines"
+    assert "envoy" in warning.message
+
+
 def test_tampering_stays_tampering(memory: MemoryEngine, release: Release) -> None:
     """A memory limit that somebody raised is not taken for a resized machine, even on one."""
     plain = wanted(memory, release)

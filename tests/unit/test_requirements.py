@@ -6,7 +6,7 @@ import pytest
 
 from clawker_fw.engine import requirements
 from clawker_fw.errors import EngineError
-from clawker_fw.model import EngineFacts
+from clawker_fw.model import EngineFacts, Machine
 
 PLACE = "unix:///run/docker.sock"
 
@@ -36,6 +36,21 @@ def test_an_engine_that_fits() -> None:
     assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
     assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
     assert requirements.facts(PLACE, VERSION | {"KernelVersion": "6.12.5"}).kernel == "6.12.5"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({}, Machine()),
+        ({"NCPU": 4, "MemTotal": 1 << 30, "DefaultRuntime": "runc"}, Machine(4, 1 << 30)),
+        ({"CPUShares": False, "SwapLimit": False}, Machine(weights=False, swap_limit=False)),
+        ({"CPUShares": True, "SwapLimit": True, "DefaultRuntime": "nvidia"}, Machine(runtime="nvidia")),
+        ({"DefaultRuntime": "io.containerd.runc.v2"}, Machine()),
+    ],
+)
+def test_the_machine_is_what_the_engine_says(info: dict[str, Any], expected: Machine) -> None:
+    """What an engine does not mention is assumed to be there, and runc has several names."""
+    assert requirements.machine(info) == expected
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     return allot(Sibling.ENVOY, resources.envoy, machine, bounds.MEMORY, bounds.room)
 
 
-def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -> Shape:
+def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
     """Return the container's shape: on both networks, at reserved addresses."""
     names = network_names(project)
     return container.shape(
@@ -88,6 +88,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity) -
             names[Role.EGRESS]: str(addressing.egress_primary(slot)),
         },
         capacity=capacity,
+        machine=machine,
         open_files=bounds.bounds(capacity).open_files,
         settings={},
     )

@@ -1,0 +1,45 @@
+"""What an engine says of a container that is not compared, each with the reason.
+
+A test compares this with what real engines say: every field of `Config` and `HostConfig` is read by
+`inspection.py` or is in here. Another test creates a sibling on an engine whose daemon.json has every option that
+containers inherit: it may differ from one on a plain engine in these fields alone.
+"""
+
+from collections.abc import Mapping
+
+CONFIG: Mapping[str, str] = {
+    "ArgsEscaped": "only for Windows",
+    "AttachStderr": "decides what the client that created the container sees, not what the container does",
+    "AttachStdin": "as `AttachStderr`",
+    "AttachStdout": "as `AttachStderr`",
+    "ExposedPorts": "publishes nothing: `PortBindings` and `PublishAllPorts` do, and are compared",
+    "MacAddress": "neighbours learn whatever address there is; differences of the interface are seen from inside",
+    "NetworkDisabled": "the networks are compared as they are",
+    "OnBuild": "only for builds",
+    "Shell": "only for builds, and for health checks in a shell, which ours is not",
+    "Volumes": "what is mounted is compared",
+}
+"""Fields of `Config`."""
+
+HOST_CONFIG: Mapping[str, str] = {
+    "Binds": "what is mounted is compared",
+    "Capabilities": "no supported engine uses it",
+    "ConsoleSize": "only for Windows, and for the terminal of the client that created the container",
+    "ContainerIDFile": "a file of the client that created the container",
+    "CpuCount": "only for Windows",
+    "CpuPercent": "only for Windows",
+    "IOMaximumBandwidth": "only for Windows",
+    "IOMaximumIOps": "only for Windows",
+    "Isolation": "only for Windows",
+    "Mounts": "what is mounted is compared",
+}
+"""Fields of `HostConfig`."""
+
+IN_PART: Mapping[str, str] = {
+    "LogConfig": "the driver, `max-size` and `max-file` are set and compared. An engine adds the other `log-opts` "
+    "of its daemon.json, and takes no `mode: blocking` beside a `max-buffer-size` there. So the mode is the "
+    "engine's, and `non-blocking` is warned of, because it loses lines",
+    "Runtime": "the engine's default is asked for, by its name",
+    "Ulimits": "that of open files is set and compared. An engine adds its `default-ulimits` to it",
+}
+"""Fields of `HostConfig` of which the rest is the engine's."""

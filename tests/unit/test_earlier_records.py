@@ -1,0 +1,233 @@
+"""What the record of an earlier release does not speak of was not tampered with, whatever it is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw import pipeline
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Mount, Shape, Sibling, Verdict
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.serving import require_serving
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import COMMITTED, program_of
+from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.release import Release
+from devkit import stacks
+
+ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
+NET = "clawker-net"
+
+
+@pytest.fixture
+def newer(memory: MemoryEngine, release: Release, tmp_path: Path) -> Blueprint:
+    """What a newer release wants, while the stack of another one is up."""
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    changed = stacks.copied_release(tmp_path)
+    stacks.change_file(changed.package / "stack/coredns.py", lambda text: text + b"# another build\n")
+    return stacks.blueprint(memory.facts(), "a.test", release=changed)
+
+
+def forget(memory: MemoryEngine, container: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the record of a container, as if a release had made it that recorded something else."""
+    inside = memory.inside(container)
+    record = json.loads(inside.spec.labels[labels.APPLIED])
+    change(record)
+    inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.APPLIED: json.dumps(record)})
+
+
+def shaped(engine: MemoryEngine, container: str, **changes: Any) -> None:  # noqa: ANN401 - any field
+    """Give a container another shape."""
+    inside = engine.inside(container)
+    inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, **changes))
+    inside.program = program_of(inside.spec.shape)
+
+
+def require_upgrade(memory: MemoryEngine, newer: Blueprint, *found: tuple[str, str]) -> None:
+    """Require that these are found, that all is an upgrade, that agents may start, and that `run` closes it."""
+    findings = stacks.found(memory, newer)
+    assert {(layer, field) for _, layer, field, *_ in findings} >= set(found)
+    assert {cause for *_, cause, _ in findings} == {"upgrade"}
+    seen = pipeline.compare(memory, newer)
+    require_serving("clawker", seen.observed, seen.diff)
+    assert stacks.converged(memory, newer).diff.verdict is Verdict.CURRENT
+
+
+OTHERS: dict[type, Any] = {bool: True, int: 7, str: "other", tuple: ("other",)}
+
+
+def other(shape: Shape, field: str) -> Any:  # noqa: ANN401 - any field
+    """Return another value of a field."""
+    value = getattr(shape, field)
+    match field, value:
+        case "mounts", _:
+            return (Mount("bind", "/x", "/"),)
+        case _, None | bool():
+            return not value
+        case "healthcheck", _:
+            return None
+    return OTHERS.get(type(value), {"other": "1"})
+
+
+FIELDS = [each.name for each in fields(Shape) if each.name != "networks"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_the_record_lacks(field: str, memory: MemoryEngine, newer: Blueprint) -> None:
+    """A field that another release did not record is an upgrade; one that it recorded is tampering."""
+    value = other(memory.inside(ENVOY).spec.shape, field)
+    shaped(memory, ENVOY, **{field: value})
+    assert ("envoy", "shape", field, "tamper", "replace") in stacks.found(memory, newer)
+    forget(memory, ENVOY, lambda record: record["shape"].pop(field))
+    require_upgrade(memory, newer, ("shape", field))
+
+
+def test_this_release_s_record_has_every_field(memory: MemoryEngine, release: Release) -> None:
+    """A record of this release that lacks a field was changed by hand, and so was the field."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    stacks.converged(memory, wanted)
+    shaped(memory, ENVOY, memory_swap=-1)
+    forget(memory, ENVOY, lambda record: record["shape"].pop("memory_swap"))
+    assert stacks.found(memory, wanted) == {("envoy", "shape", "memory_swap", "tamper", "replace")}
+
+
+def test_an_unreadable_record_speaks_of_nothing(memory: MemoryEngine, newer: Blueprint) -> None:
+    """Without a readable record, what differs in the shape is tampering, whichever release made it."""
+    shaped(memory, ENVOY, memory_swap=-1)
+    forget(memory, ENVOY, lambda record: record.pop("shape"))
+    findings = stacks.found(memory, newer)
+    assert ("envoy", "shape", "memory_swap", "tamper", "replace") in findings
+    assert ("envoy", "labels", labels.APPLIED, "tamper", "replace") in findings
+
+
+@pytest.mark.parametrize(
+    ("field", "part"), [("mounts", " read_only=false"), ("healthcheck", " start_period=10.0")]
+)
+def test_a_part_that_the_record_lacks(field: str, part: str, memory: MemoryEngine, newer: Blueprint) -> None:
+    """Of a mount and of a health check, only what the record names is compared with it."""
+    shape = memory.inside(ENVOY).spec.shape
+    changed = {"mounts": (replace(shape.mounts[0], read_only=True),)}
+    assert shape.healthcheck is not None
+    changed["healthcheck"] = replace(shape.healthcheck, start_period=3.0)  # type: ignore[assignment]
+
+    def without(record: dict[str, Any]) -> None:
+        texts = record["shape"][field]
+        record["shape"][field] = (
+            [each.replace(part, "") for each in texts] if field == "mounts" else texts.replace(part, "")
+        )
+
+    shaped(memory, ENVOY, **{field: changed[field]})
+    assert ("envoy", "shape", field, "tamper", "replace") in stacks.found(memory, newer)
+    forget(memory, ENVOY, without)
+    require_upgrade(memory, newer, ("shape", field))
+
+
+PLACES = {
+    "a boot file": (COREDNS, "boot/Corefile", "boot/Corefile"),
+    "a hot file": (ENVOY, LISTENERS, "hot/"),
+    "a copy of a hot file": (ENVOY, f"good/{LISTENERS}", "hot/"),
+    "a record of the helper": (ENVOY, COMMITTED, "state/"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_modes_that_the_record_lacks(place: str, memory: MemoryEngine, newer: Blueprint) -> None:
+    """A mode that another release did not record is an upgrade; one that it recorded is tampering."""
+    container, path, recorded = PLACES[place]
+    files = memory.inside(container).files
+    files.setdefault(path, files[path.removeprefix("good/")])
+    files[path] = replace(files[path], mode=0o666)
+    assert {cause for _, _, field, cause, _ in stacks.found(memory, newer) if field == path} == {"tamper"}
+    forget(memory, container, lambda record: record["attributes"].pop(recorded))
+    require_upgrade(memory, newer, ("boot" if path.startswith("boot") else "hot", path))
+
+
+def test_a_mode_as_it_was_recorded_is_an_upgrade(memory: MemoryEngine, newer: Blueprint) -> None:
+    """A release that gives a file another mode finds the former one as its release made it."""
+    files = memory.inside(COREDNS).files
+    files["boot/Corefile"] = replace(files["boot/Corefile"], mode=0o640)
+    forget(memory, COREDNS, lambda record: record["attributes"].update({"boot/Corefile": "0640 0:0"}))
+    require_upgrade(memory, newer, ("boot", "boot/Corefile"))
+
+
+def test_a_resource_that_the_commit_lacks(memory: MemoryEngine, newer: Blueprint) -> None:
+    """A release that proves one resource more, or by another digest, finds no tampering in the last commit."""
+    files = memory.inside(COREDNS).files
+    record = json.loads(files[COMMITTED].content)
+    record["live"] = {}
+    files[COMMITTED] = public(json.dumps(record).encode())
+    require_upgrade(memory, newer, ("hot", COMMITTED))
+
+
+def test_a_commit_of_other_files_is_tampering(memory: MemoryEngine, newer: Blueprint) -> None:
+    """A commit that lists other files than there are was not recorded by any release."""
+    files = memory.inside(COREDNS).files
+    record = json.loads(files[COMMITTED].content)
+    record["files"] = [each for each in record["files"] if f"hot/{each['path']}" != POLICY]
+    files[COMMITTED] = public(json.dumps(record).encode())
+    assert ("coredns", "hot", COMMITTED, "tamper", "commit") in stacks.found(memory, newer)
+
+
+def test_a_label_that_is_new(memory: MemoryEngine, newer: Blueprint) -> None:
+    """A label that another release did not have yet is an upgrade; one that it had is tampering."""
+    inside = memory.inside(ENVOY)
+    kept = {name: text for name, text in inside.spec.labels.items() if name != labels.OTEL_INFRA_PORT}
+    inside.spec = replace(inside.spec, labels=kept)
+    assert ("envoy", "labels", labels.OTEL_INFRA_PORT, "tamper", "replace") in stacks.found(memory, newer)
+    forget(memory, ENVOY, lambda record: record["labels"].remove(labels.OTEL_INFRA_PORT))
+    require_upgrade(memory, newer, ("labels", labels.OTEL_INFRA_PORT))
+
+
+def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blueprint) -> None:
+    """A network that is as its record says, or in what its record lacks, is no tampering; any other value is."""
+    (network,) = (each for each in memory.networks() if each.name == NET)
+    field = f"networks.{NET}.options"
+    record = json.loads(network.labels[labels.APPLIED])
+
+    def found(**changes: object) -> set[str]:
+        memory.alter_network(NET, **changes)
+        return {cause for _, _, name, cause, _ in stacks.found(memory, newer) if name == field}
+
+    option = "com.docker.network.bridge.enable_icc"
+    other_options = {**network.options, option: "false"}
+    assert found(options=other_options) == {"tamper"}
+    for changed in (
+        {**record, f"options.{option}": "false"},
+        {key: record[key] for key in record if option not in key},
+    ):
+        relabelled = {**network.labels, labels.APPLIED: json.dumps(changed)}
+        assert found(options=other_options, labels=relabelled) == {"upgrade"}
+    for unreadable in ("{", "[]"):
+        assert found(labels={**network.labels, labels.APPLIED: unreadable}) == {"tamper"}
+
+
+def test_networks_without_a_record(memory: MemoryEngine, newer: Blueprint) -> None:
+    """Networks of releases that recorded nothing have what those releases gave them, or were tampered with."""
+    (network,) = (each for each in memory.networks() if each.name == NET)
+    unlabelled = {name: text for name, text in network.labels.items() if name != labels.APPLIED}
+    memory.alter_network(NET, labels=unlabelled)
+    assert {layer for _, layer, *_ in stacks.found(memory, newer)} == {"labels"}
+    memory.alter_network(NET, internal=False)
+    assert ("coredns", "shape", f"networks.{NET}.internal", "tamper", "recreate-networks") in stacks.found(
+        memory, newer
+    )
+
+
+def test_what_an_upgrade_leaves_is_recorded(memory: MemoryEngine, newer: Blueprint) -> None:
+    """After an upgrade, the records name everything that this release compares."""
+    stacks.converged(memory, newer)
+    for sibling in Sibling:
+        inside = memory.inside(f"clawker-{sibling}")
+        record = labels.read_applied(inside.spec.labels)
+        assert record is not None
+        assert set(record.shape) == {each.name for each in fields(Shape)}
+        assert set(record.labels) == set(labels.DRIFT_LABELS)
+        for path, file in inside.files.items():
+            if not path.startswith("good/"):
+                assert record.attributes_of(path) == labels.attributes(file), path
