@@ -66,9 +66,6 @@ OTHER_RUNTIME = "runc-by-another-name"
 # Both are set, because the default depends on the version.
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
-# The store is not set: it is containerd's, or the classic one where an earlier engine has kept its images.
-# Clients have to be as new as the first releases demanded by default.
-_NEWEST = {"min-api-version": "1.44"}
 
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 """What every engine sets for its host, unless it is told not to."""
@@ -79,8 +76,9 @@ MATRIX = (
     Kind("26.1.5", "26.1.5", "trixie", _CLASSIC_STORE),
     Kind("28.5.2", "28.5.2", "sid", _CLASSIC_STORE),
     Kind("28.5.2-containerd", "28.5.2", "sid", _CONTAINERD_STORE),
-    Kind("29", moby_engine.VERSION, "sid", {**_NEWEST, "firewall-backend": "iptables"}, built=True),
-    Kind("29-nftables", moby_engine.VERSION, "sid", {**_NEWEST, "firewall-backend": "nftables"}, built=True),
+    # the store is containerd's, or the classic one where an earlier engine has kept its images
+    Kind("29", moby_engine.VERSION, "sid", {"firewall-backend": "iptables"}, built=True),
+    Kind("29-nftables", moby_engine.VERSION, "sid", {"firewall-backend": "nftables"}, built=True),
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 

@@ -18,6 +18,9 @@ from devkit.waiting import until
 UPGRADES = (("20.10.24", "28.5.2", "29"), ("26.1.5", "28.5.2", "29-nftables"))
 """Engines that follow each other. The last one keeps the image store, and may have another firewall backend."""
 
+STRICT = {"29": {"min-api-version": "1.44"}}
+"""The oldest clients that the first releases of a series took, by the first part of the kind."""
+
 
 @dataclass
 class Machine:
@@ -30,7 +33,8 @@ class Machine:
     def engine(self, kind: str) -> Iterator[PrivateEngine]:
         """Run an engine of a kind with the data that the one before has left."""
         data = self.kept if self.kept.exists() else None
-        with private_engine(kind, folder=self.folder, data=data) as engine:
+        settings = STRICT.get(kind.partition("-")[0])
+        with private_engine(kind, folder=self.folder, data=data, settings=settings) as engine:
             yield engine
             engine.stop()
             shutil.move(engine.folder / "data", self.kept)
