@@ -15,7 +15,7 @@ from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import settings_file
 from clawker_fw.cli import completion, usage
-from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 
@@ -84,7 +84,7 @@ class Program(Commands):
             self._main(_completed(sys.argv[1:] if args is None else args))
 
     def _main(self, arguments: list[str]) -> NoReturn:
-        log.configure(as_json=_asks_for_json(arguments), debug=False)
+        log.configure(_log_format(arguments), debug=False)
         code = self._exit_code(arguments)
         if code != ExitCode.CURRENT and self._answers_docker(arguments):
             from clawker_fw.report.attachment import REFUSAL
@@ -141,14 +141,14 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def _asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether the user asked for JSON records. The command line is not parsed yet and may be invalid."""
+def _log_format(arguments: Sequence[str]) -> log.LogFormat:
+    """Return the format that the user asked for. The command line is not parsed yet and may be invalid."""
     said = os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
     for option, value in itertools.pairwise([*arguments, ""]):
         name, equals, rest = option.partition("=")
         if name == "--log-format":
             said = rest if equals else value
-    return said == Format.JSON
+    return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
 
 
 def _interrupted() -> FirewallError:
@@ -288,13 +288,14 @@ def options(
         ),
     ] = None,
     log_format: Annotated[
-        Format,
+        log.LogFormat,
         typer.Option(
             envvar="CLAWKER_FW_LOG_FORMAT",
-            metavar="text|json",
-            help="The format of standard error. With json, each line is one JSON object.",
+            metavar="text|logfmt|json",
+            help="The format of standard error. As text, records are lines for people on a terminal, and logfmt "
+            "elsewhere. With json, each line is one JSON object.",
         ),
-    ] = Format.TEXT,
+    ] = log.LogFormat.TEXT,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="CLAWKER_FW_DEBUG", help="Log everything, and show tracebacks.")
     ] = False,
@@ -332,5 +333,5 @@ def options(
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; give only one of them")
-    log.configure(as_json=log_format is Format.JSON, debug=debug)
+    log.configure(log_format, debug=debug)
     context_.obj = Options(config, project, host, context, log_format, debug, _given(context_))

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from clawker_fw import settings_file
+from clawker_fw.report.log import LogFormat
 
 
 class Format(StrEnum):
-    """The format of an answer or a log record."""
+    """The format of an answer."""
 
     TEXT = "text"
     JSON = "json"
@@ -27,7 +28,7 @@ class Options:
     named_project: str | None = None
     host: str | None = None
     context: str | None = None
-    log_format: Format = Format.TEXT
+    log_format: LogFormat = LogFormat.TEXT
     debug: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
 

@@ -250,7 +250,7 @@ def _print_left(left: "Left") -> None:
 
 def _step_output(chosen: Options, *, files: bool = False) -> "StepDisplay | StepRecords":
     """Return what reports differences and steps on standard error."""
-    if chosen.log_format is Format.JSON:
+    if chosen.log_format is log.LogFormat.JSON:
         return log.StepRecords()
     from clawker_fw.report import text
 

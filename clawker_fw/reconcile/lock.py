@@ -197,7 +197,8 @@ class Lock:
             self._engine.put_files(self._container, {_LEASE: public(lease)})
         except EngineError as error:
             if not (self._unanswered or self._ended.is_set()):
-                LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}})
+                line = f"the lock's lease could not be renewed: {error}"
+                LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}, "line": line})
             self._unanswered = True
         else:
             self._unanswered = False

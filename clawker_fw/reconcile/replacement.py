@@ -16,6 +16,10 @@ _SPECIFIED = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE, Layer.BOOT})
 """The layers of a sibling's specification. The other layers are about its state and behaviour."""
 
 
+_MOST_NAMED = 3
+"""In a line for people."""
+
+
 def replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) -> tuple[Sibling, ...]:
     """Return the siblings whose old containers a stage removes after new ones have taken over."""
     taken = {
@@ -42,4 +46,6 @@ def record(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) 
         name = label.rpartition(".")[2]
         fields[f"desired_{name}"] = desired.siblings[sibling].labels[label]
         fields[f"running_{name}"] = container.labels.get(label)
-    LOG.warning("firewall_container_spec_drift", extra={"fields": fields})
+    more = f" and {len(reason) - _MOST_NAMED} more" if len(reason) > _MOST_NAMED else ""
+    line = f"{container.name} has been replaced: {', '.join(reason[:_MOST_NAMED])}{more} differed"
+    LOG.warning("firewall_container_spec_drift", extra={"fields": fields, "line": line})

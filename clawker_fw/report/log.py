@@ -1,6 +1,7 @@
-"""Log records on standard error: `event=… key=value`, or with `--log-format json` one JSON object a line.
+"""Log records on standard error: lines for people on a terminal, and for programs elsewhere.
 
-With JSON, everything on standard error is a record: steps, findings, errors and notices.
+For programs, a record is `event=… key=value` (logfmt), or with `--log-format json` one JSON object. With JSON,
+everything on standard error is a record: steps, findings, errors and notices.
 """
 
 import json
@@ -10,11 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.report.terminal import understands_escapes, visible
+from clawker_fw.report.terminal import visible
 
 if TYPE_CHECKING:
     from clawker_fw.model import Diff
@@ -25,23 +27,28 @@ LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
 
 
+class LogFormat(StrEnum):
+    """The format of records. As text, they are lines for people on a terminal, and else logfmt."""
+
+    TEXT = "text"
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
 class _Formatter(logging.Formatter):
-    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone.
+    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
 
-    On a terminal, an event that has a line for people is that line, after the local time.
-    """
-
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, style: LogFormat) -> None:
         super().__init__()
-        self._as_json = as_json
+        self._as = style
 
     def format(self, record: logging.LogRecord) -> str:
         words = getattr(record, "words", "")
-        if words and not self._as_json:
-            return visible(words)
-        line = getattr(record, "line", "")
-        if line and not self._as_json and understands_escapes(sys.stderr):
-            return f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}  {visible(line)}"
+        if self._as is LogFormat.TEXT:
+            if words:
+                return visible(words)
+            if sys.stderr.isatty():
+                return self._for_people(record)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -49,21 +56,39 @@ class _Formatter(logging.Formatter):
             **({"message": words} if words else {}),
             **getattr(record, "fields", {}),
         }
-        if self._as_json:
+        if self._as is LogFormat.JSON:
             if record.exc_info:
                 fields["traceback"] = self.formatException(record.exc_info)
             return json.dumps(fields, default=str)
-        line = " ".join(f"{visible(key)}={_plain(value)}" for key, value in fields.items())
-        return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
+        return _with_traceback(
+            " ".join(f"{visible(key)}={_plain(value)}" for key, value in fields.items()), record
+        )
+
+    @staticmethod
+    def _for_people(record: logging.LogRecord) -> str:
+        """Return the local time, and an event's line for people, or its fields in words if it has none."""
+        time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
+        line = getattr(record, "line", "")
+        if not line:
+            event = record.getMessage()
+            event = event.replace("_", " ") if record.name == LOG.name else event
+            level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+            fields = ", ".join(f"{key} {value}" for key, value in getattr(record, "fields", {}).items())
+            line = f"{level}{event}{f': {fields}' if fields else ''}"
+        return _with_traceback(f"{time_}  {visible(line)}", record)
+
+
+def _with_traceback(line: str, record: logging.LogRecord) -> str:
+    return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes to the current `sys.stderr`, which `rich` replaces while a spinner runs to keep the two apart."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, style: LogFormat) -> None:
         logging.Handler.__init__(self)
-        self.as_json = as_json
-        self.setFormatter(_Formatter(as_json=as_json))
+        self.as_json = style is LogFormat.JSON
+        self.setFormatter(_Formatter(style))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
@@ -84,14 +109,14 @@ def traceback(error: BaseException) -> str:
     return visible("".join(standard.format_exception(error)).rstrip(), keep="\n")
 
 
-def configure(*, as_json: bool, debug: bool) -> None:
+def configure(style: LogFormat, *, debug: bool) -> None:
     """Send our records to standard error; with `debug`, those of libraries as well."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
         for handler in [each for each in logger.handlers if isinstance(each, _Handler)]:
             logger.removeHandler(handler)
     for logger in (everything,) if debug else (LOG, _WARNINGS):
-        logger.addHandler(_Handler(as_json=as_json))
+        logger.addHandler(_Handler(style))
     LOG.setLevel(logging.DEBUG if debug else logging.INFO)
     everything.setLevel(logging.DEBUG if debug else logging.WARNING)
 
@@ -118,7 +143,8 @@ def capture() -> None:
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    LOG.error("thread_failed", exc_info=failed.exc_value)
+    extra = {"line": "a part of this program has failed in the background"}
+    LOG.error("thread_failed", extra=extra, exc_info=failed.exc_value)
 
 
 def error(failure: FirewallError, *, debug: bool) -> None:
@@ -129,7 +155,11 @@ def error(failure: FirewallError, *, debug: bool) -> None:
         "context": list(failure.context),
         "hint": failure.hint,
     }
-    LOG.error("error", extra={"fields": fields}, exc_info=failure if debug else None)
+    LOG.error(
+        "error",
+        extra={"fields": fields, "line": f"error: {failure.in_one_line}"},
+        exc_info=failure if debug else None,
+    )
 
 
 def notice(event: str, words: str) -> None:

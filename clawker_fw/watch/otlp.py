@@ -91,7 +91,10 @@ class _Connection(Generic[Exporter]):
             LOG.debug("telemetry_error", extra={"words": str(error)})
         if done == self._lost:
             self._lost = not done
-            LOG.info("telemetry_sent_again") if done else LOG.warning("telemetry_lost")
+            if done:
+                LOG.info("telemetry_sent_again", extra={"line": "the collector takes records again"})
+            else:
+                LOG.warning("telemetry_lost", extra={"line": "the collector takes no records: some are lost"})
         return done
 
     def _exporter(self) -> Exporter:

@@ -134,16 +134,21 @@ def test_no_value_is_split_at_sixty_columns(verb: str) -> None:
         assert any(word in line for line in lines), word
 
 
-def test_records_do_not_run_into_the_spinner() -> None:
-    """A record written during a step display has its own line."""
-    code, written = on_terminal(300, UP, "run", CLAWKER_FW_OTEL__INFRA_PORT="4320")
+LOGFMT = r"""time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+"""
+WORDS = r"\d\d:\d\d:\d\d  clawker-(envoy|coredns) has been replaced: labels \S+.* differed"
+
+
+@pytest.mark.parametrize(("log_format", "expected"), [("text", WORDS), ("logfmt", LOGFMT)])
+def test_records_do_not_run_into_the_spinner(log_format: str, expected: str) -> None:
+    """A record written during a step display has its own line, for people unless logfmt was asked for."""
+    told = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320", "CLAWKER_FW_LOG_FORMAT": log_format}
+    code, written = on_terminal(300, UP, "run", **told)
     assert code == 0
     assert re.search("[⠀-⣿]", written), "there was no spinner"
-    records = [line for line in screen(written) if "firewall_container_spec_drift" in line]
+    records = [line for line in screen(written) if re.search("spec_drift|has been replaced", line)]
     assert len(records) == 2
     for record in records:
-        fields = r"""time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+"""
-        assert re.fullmatch(fields, record)
+        assert re.fullmatch(expected, record), record
 
 
 @pytest.mark.parametrize("verb", ["run", "drift", "nope", "--help"])
@@ -222,7 +227,7 @@ def test_characters_that_an_encoding_has_not() -> None:
     assert "otel_infra_port" in done.stdout
 
 
-@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("log_format", ["json", "text", "logfmt"])
 def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
     """Warnings and unhandled errors are JSON objects with `--log-format json`, and readable lines otherwise."""
     program = """if True:
@@ -230,14 +235,14 @@ def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
         from clawker_fw.report import log, terminal
         terminal.guard()
         log.capture()
-        log.configure(as_json=%r, debug=False)
+        log.configure(log.LogFormat(%r), debug=False)
         warnings.warn("old")
         thread = threading.Thread(target=lambda: 1 / 0)
         thread.start()
         thread.join()
     """
     done = subprocess.run(
-        [sys.executable, "-c", program % (log_format == "json")],
+        [sys.executable, "-c", program % log_format],
         env=environment(),
         capture_output=True,
         text=True,

@@ -34,9 +34,17 @@ def harmless(printed: str) -> bool:
     return all(line.isprintable() for line in printed.split("\n"))
 
 
-def printed(show: Callable[[], object]) -> str:
-    """Return standard output and standard error, neither being a terminal."""
-    out = io.StringIO()
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def printed(show: Callable[[], object], kind: type[io.StringIO] = io.StringIO) -> str:
+    """Return standard output and standard error, neither being a terminal unless it is of that kind."""
+    out = kind()
     before = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = out
     try:
@@ -113,8 +121,8 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         log.LOG.warning("event", extra={"words": said})
         log.error(error, debug=True)
 
-    for as_json in (False, True):
-        log.configure(as_json=as_json, debug=False)
+    for style in (log.LogFormat.LOGFMT, log.LogFormat.JSON):
+        log.configure(style, debug=False)
         for show in (
             lambda: text.console().print(text.drift_report(diff(said), summary(said))),
             lambda: text.console().print(text.plan_report(Plan(((step,),), (), 0))),
@@ -145,14 +153,16 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 @given(foreign)
 def test_a_line_is_never_forged(said: str) -> None:
     """A name with a line break stays on its line in a table, a record and an error."""
-    log.configure(as_json=False, debug=False)
+    log.configure(log.LogFormat.TEXT, debug=False)
     rows, most = (
         printed(functools.partial(text.console().print, text.drift_report(diff(words), summary(words))))
         for words in (said, "three harmless words")
     )
     assert len(rows.splitlines()) <= len(most.splitlines())
-    record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}))
-    assert len(record.splitlines()) == 1
+    for kind in (io.StringIO, Terminal):
+        record = printed(lambda: log.LOG.warning("event", extra={"fields": {"value": said, said: 1}}), kind)
+        assert len(record.splitlines()) == 1
+        assert harmless(record)
 
 
 def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,8 +226,8 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
 
 def test_configuring_twice_writes_once() -> None:
     """Each record is one line, however often logging was set up."""
-    for as_json in (True, True, False):
-        log.configure(as_json=as_json, debug=False)
+    for style in (log.LogFormat.JSON, log.LogFormat.JSON, log.LogFormat.LOGFMT):
+        log.configure(style, debug=False)
     out = printed(lambda: logging.getLogger("clawker_fw").warning("event"))
     assert out.count("event=event") == 1
     assert len(out.splitlines()) == 1

@@ -1,5 +1,6 @@
 """The watcher's reports: records, metrics, the health page, and the service manager."""
 
+import ast
 import dataclasses
 import json
 import logging
@@ -8,6 +9,7 @@ import re
 import socket
 import stat
 import struct
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -101,7 +103,7 @@ def test_a_decision_is_one_record(
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
-    fields = json.loads(log._Formatter(as_json=True).format(written))  # noqa: SLF001 - as it is written
+    fields = json.loads(log._Formatter(log.LogFormat.JSON).format(written))  # noqa: SLF001 - as it is written
     assert (fields["event"], fields["level"]) == ("watch_decision", level)
     assert expected.items() <= fields.items()
 
@@ -132,10 +134,44 @@ def test_on_a_terminal_a_decision_is_a_line_for_a_person(
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
-    formatter = log._Formatter(as_json=False)  # noqa: SLF001 - as it is written
+    formatter = log._Formatter(log.LogFormat.TEXT)  # noqa: SLF001 - as it is written
     assert "event=watch_decision" in formatter.format(written)
-    monkeypatch.setattr(log, "understands_escapes", lambda _: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
+
+
+def test_no_logfmt_on_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is logged there is a line for people, with its fields in words, unless logfmt was asked for."""
+    with caplog.at_level(logging.INFO, "clawker_fw"):
+        log.LOG.warning("something_new", extra={"fields": {"container": "a", "reason": "b c"}})
+        logging.getLogger("a.library").warning("its_own words")
+        log.error(EngineError("engine-error", "No.", context=["boom"]), debug=False)
+    people, records = log._Formatter(log.LogFormat.TEXT), log._Formatter(log.LogFormat.LOGFMT)  # noqa: SLF001 - as it is written
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)  # noqa: B023 - used in this round
+        assert all(" event=" in records.format(each) for each in caplog.records)
+        assert all((" event=" in people.format(each)) is not terminal for each in caplog.records)
+    assert [people.format(each).partition("  ")[2] for each in caplog.records] == [
+        "warning: something new: container a, reason b c",
+        "warning: its_own words",
+        "error: No. boom",
+    ]
+
+
+def test_every_event_of_ours_has_a_line_for_people() -> None:
+    """What is logged names what has happened in words, not only in fields."""
+    calls = [
+        (path.name, ast.unparse(call))
+        for path in (stacks.CHECKOUT / "clawker_fw").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in {"LOG.info", "LOG.warning", "LOG.error", "LOG.log"}
+    ]
+    assert len(calls) > 10
+    without = {
+        name for name, call in calls if "'line'" not in call and "'words'" not in call and "=extra" not in call
+    }
+    assert without == {"log.py"}  # steps and findings, which are records only with `--log-format json`
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
