@@ -1,0 +1,360 @@
+"""The examples for CI systems and development containers: they do their job, or they fail."""
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from docker import APIClient
+
+from clawker_fw.stack.digests import Digests
+from clawker_fw.stack.image_tar import BuiltImage, Entry
+from devkit.engines import PrivateEngine, install_client, private_engine
+from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.stacks import CHECKOUT, environment
+from hatch_build import ARCHITECTURES
+
+ACTION = yaml.safe_load((CHECKOUT / "examples" / "github-action" / "action.yml").read_text("utf-8"))
+FEATURE = CHECKOUT / "examples" / "devcontainer-feature" / "src" / "clawker-fw"
+PROGRAMS = ("sh", "getent", "cp", "mkdir", "chmod")
+"""What is in the image of an agent."""
+
+
+@pytest.fixture(scope="module")
+def engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
+    """An engine of these tests' own, with nothing on it."""
+    needs_engine()
+    install_client()
+    with private_engine() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def docker(engine: PrivateEngine) -> Iterator[APIClient]:
+    """A client of the engine."""
+    with closing(client(engine.host)) as sdk:
+        yield sdk
+
+
+@pytest.fixture(scope="module")
+def image(docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with a shell, and with what the example for development containers needs."""
+    paths = [Path(shutil.which(each) or each) for each in PROGRAMS]
+    for program in tuple(paths):
+        listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+        paths += map(Path, re.findall(r"(/\S+) \(0x", listed))
+    entries = [Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(paths))]
+    if Path("/bin/sh") not in paths:
+        entries.append(Entry("bin/sh", Path("/bin/sh"), 0o755))
+    with Digests(tmp_path_factory.mktemp("digests") / "digests.json") as digests:
+        architecture = str(docker.version()["Arch"])
+        assert architecture in ARCHITECTURES
+        built = BuiltImage("example/shell", "dev", architecture, tuple(entries), digests, labels={})
+        said = list(docker.load_image(built.archive()))  # type: ignore[no-untyped-call]
+    assert not [line for line in said if "error" in line]
+    return built.reference
+
+
+# --- the action -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This release, as pip installs it. It is built in a copy: others run the programs that a build replaces."""
+    source, folder = tmp_path_factory.mktemp("source") / "here", tmp_path_factory.mktemp("wheel")
+    shutil.copytree(CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "bin", "__pycache__", "_build"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    subprocess.run([*pip, folder, "."], cwd=source, check=True)
+    return next(folder.glob("*.whl"))
+
+
+@dataclass
+class Job:
+    """A job of a CI system with one step: the action. Only what such a system supplies is imitated here."""
+
+    folder: Path
+    host: str
+    inputs: Mapping[str, str]
+    meanwhile: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    """What somebody does before a step."""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The job's summary."""
+        path = self.folder / "summary"
+        return path.read_text() if path.exists() else ""
+
+    def run(self) -> bool:
+        """Run the action's steps, and return whether the job succeeds."""
+        for name in ("temp", "workspace"):
+            (self.folder / name).mkdir()
+        (self.folder / "workspace" / "file").touch()
+        for step in ACTION["runs"]["steps"]:
+            fine = "failure" not in self.outcomes.values()
+            wanted = self._decide(step["if"]) if "if" in step else fine
+            self.outcomes[step["id"]] = self._outcome(step) if wanted else "skipped"
+        return "failure" not in self.outcomes.values()
+
+    def _outcome(self, step: Mapping[str, Any]) -> str:
+        self.meanwhile.get(step["id"], lambda: None)()
+        script, output = self.folder / "script.sh", self.folder / "output"
+        script.write_text(step["run"])
+        output.write_text("")
+        variables = {name: self._filled(text) for name, text in step["env"].items()}
+        supplied = {
+            "DOCKER_HOST": self.host,
+            "HOME": str(self.folder),
+            "RUNNER_TEMP": str(self.folder / "temp"),
+            "GITHUB_WORKSPACE": str(self.folder / "workspace"),
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+        }
+        assert step["shell"] == "bash"
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", script],
+            cwd=self.folder / "workspace",
+            env=environment(**supplied, **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.said += f"--- {step['id']}\n{done.stdout}"
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            self.outputs[f"steps.{step['id']}.outputs.{name}"] = value
+        return "failure" if done.returncode else "success"
+
+    def _filled(self, text: str) -> str:
+        known = {f"inputs.{name}": value for name, value in self.inputs.items()} | self.outputs
+        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: known[found[1]], text)
+
+    def _decide(self, condition: str) -> bool:
+        found = re.fullmatch(r"\$\{\{ always\(\) && steps\.(\w+)\.outcome == '(\w+)' \}\}", condition)
+        assert found, condition
+        return self.outcomes[found[1]] == found[2]
+
+
+@pytest.fixture
+def job(tmp_path: Path, engine: PrivateEngine, image: str, wheel: Path) -> Callable[..., Job]:
+    """Return a job whose action has these inputs, and others that are fine."""
+
+    def made(**inputs: str) -> Job:
+        defaults = {name: given["default"] for name, given in ACTION["inputs"].items() if "default" in given}
+        fine = {"package": str(wheel), "image": image, "rules": "- dst: allowed.test\n", "run": "exit 0"}
+        assert {*defaults, *fine} == set(ACTION["inputs"])
+        return Job(tmp_path, engine.host, {**defaults, **fine, **inputs})
+
+    return made
+
+
+def left(docker: APIClient) -> list[str]:
+    """Return what is on the engine, except its own networks."""
+    names = [each["Name"] for each in docker.networks() if each["Name"] not in {"bridge", "host", "none"}]
+    return names + [str(each["Names"][0]) for each in docker.containers(all=True)]
+
+
+COMMAND = """
+[ -e file ]
+getent hosts allowed.test
+! getent hosts refused.test
+"""
+
+
+def test_the_command_runs_inside(job: Callable[..., Job], docker: APIClient) -> None:
+    """It finds the workspace and the names that rules allow, nothing else, and leaves nothing behind."""
+    done = job(run=COMMAND)
+    assert done.run(), done.said
+    assert set(done.outcomes.values()) == {"success"}
+    assert re.search(r"^10\.\S+ +allowed\.test$", done.said, re.MULTILINE)
+    assert "refused.test" in done.summary
+    assert left(docker) == []
+
+
+def test_what_changed_meanwhile_fails_the_job(job: Callable[..., Job], docker: APIClient) -> None:
+    """A failing command fails it, and so does a stack that is not current afterwards, which is removed as well."""
+    done = job(run="exit 7", conformance="false")
+
+    def stop_envoy() -> None:
+        (envoy,) = docker.containers(filters={"name": f"{done.outputs['steps.install.outputs.project']}-envoy"})
+        docker.stop(envoy, timeout=1)
+
+    done.meanwhile = {"check": stop_envoy}
+    assert not done.run()
+    assert done.outcomes == {
+        "install": "success",
+        "start": "success",
+        "command": "failure",
+        "check": "failure",
+        "stop": "success",
+    }
+    assert left(docker) == []
+
+
+def test_without_a_proven_stack_nothing_runs(job: Callable[..., Job], docker: APIClient) -> None:
+    """With rules that can't be used, the command is not started, and the job fails."""
+    done = job(rules="- dst: https://allowed.test\n")
+    assert not done.run()
+    assert (done.outcomes["start"], done.outcomes["command"]) == ("failure", "skipped")
+    assert left(docker) == []
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"package": "/nowhere/clawker_fw-0.1.0-py3-none-any.whl"}, {"conformance": "maybe"}],
+    ids=["package", "conformance"],
+)
+def test_a_failing_installation_fails_the_job(
+    inputs: Mapping[str, str], job: Callable[..., Job], docker: APIClient
+) -> None:
+    """So does an input that means nothing. Nothing else is tried."""
+    done = job(**inputs)
+    assert not done.run()
+    assert done.outcomes.pop("install") == "failure"
+    assert set(done.outcomes.values()) == {"skipped"}
+    assert left(docker) == []
+
+
+def test_no_input_is_part_of_a_script() -> None:
+    """An input reaches a script only as a variable, so it can't be taken for a command."""
+    assert [step["id"] for step in ACTION["runs"]["steps"] if "${{" in step["run"]] == []
+
+
+# --- the feature ----------------------------------------------------------------------------------------------
+
+DECLARED = json.loads((FEATURE / "devcontainer-feature.json").read_text("utf-8"))
+IN_CREATION = {DECLARED["onCreateCommand"], DECLARED["postStartCommand"]}
+STARTED = "the container's own program"
+
+# The script with which a tool for development containers starts one: see the reference implementation,
+# https://github.com/devcontainers/cli. It goes on when what a Feature runs has failed.
+START = f'echo Container started\ntrap "exit 0" 15\n{DECLARED["entrypoint"]}\nexec "$@"'
+
+
+def docker_run(engine: PrivateEngine, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a container to its end."""
+    command = ["docker", "--host", engine.host, "run", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def install(engine: PrivateEngine, image: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run what a Feature runs while an image is built, in a container."""
+    mounted = ["--volume", f"{FEATURE}:/feature:ro"]
+    return docker_run(engine, *mounted, *words, image, "sh", "/feature/install.sh")
+
+
+@pytest.fixture(scope="module")
+def guarded(engine: PrivateEngine, docker: APIClient, image: str) -> str:
+    """An image with the Feature."""
+    names = ["--env", "ALLOWED=allowed.test", "--env", "REFUSED=refused.test"]
+    done = install(engine, image, "--name", "building", *names)
+    assert done.returncode == 0, done.stderr
+    docker.commit("building", "example/guarded", "dev")
+    docker.remove_container("building")
+    return "example/guarded:dev"
+
+
+@pytest.fixture(scope="module")
+def flags(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What `agent flags` prints for a stack with one rule."""
+    firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("settings"))
+    firewall.write("allowed.test")
+    firewall.run()
+    yield shlex.split(firewall.call("agent", "flags").expect().out)
+    firewall.call("down", "--force").expect()
+
+
+def started(engine: PrivateEngine, image: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Start a container as a tool for development containers does."""
+    command = ["-c", START, "-", "sh", "-c", f"echo {shlex.quote(STARTED)}"]
+    return docker_run(engine, "--rm", *words, "--entrypoint", "/bin/sh", image, *command)
+
+
+@pytest.mark.parametrize("more", [[], ["--init"]], ids=["process 1", "init"])
+def test_inside_the_firewall_the_container_starts(
+    more: list[str], engine: PrivateEngine, guarded: str, flags: list[str]
+) -> None:
+    """It goes on with its own program, and the commands of its creation succeed."""
+    done = started(engine, guarded, *flags, *more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert STARTED in done.stdout
+    for command in IN_CREATION:
+        assert docker_run(engine, "--rm", *flags, guarded, command).returncode == 0
+
+
+def without_cap_drop(flags: list[str]) -> list[str]:
+    """Return the flags of an agent that may forge packets."""
+    at = flags.index("--cap-drop")
+    return flags[:at] + flags[at + 2 :]
+
+
+def without_dns(flags: list[str]) -> list[str]:
+    """Return the flags of an agent that uses the engine's resolver."""
+    return [*flags[: flags.index("--dns")], "--cap-drop", "NET_RAW"]
+
+
+CONFINED = ["--cap-drop", "NET_RAW"]
+WAYS: Mapping[str, tuple[Callable[[list[str]], list[str]], str]] = {
+    "another network": (lambda _: CONFINED, "allowed.test must resolve"),
+    "another network, where both names lead elsewhere": (
+        lambda _: [*CONFINED, "--add-host", "allowed.test:192.0.2.1", "--add-host", "refused.test:192.0.2.1"],
+        "which is not on its network",
+    ),
+    "another network, with an init process": (lambda _: [*CONFINED, "--init"], "allowed.test must resolve"),
+    "no network": (lambda _: [*CONFINED, "--network", "none"], "no network"),
+    "the host's network": (lambda _: [*CONFINED, "--network", "host"], "network"),
+    "raw packets": (without_cap_drop, "CAP_NET_RAW"),
+    "a capability": (lambda flags: [*flags, "--cap-add", "NET_ADMIN"], "CAP_NET_ADMIN"),
+    "a refused name": (lambda flags: [*flags, "--add-host", "refused.test:192.0.2.1"], "refused.test must not"),
+    "the engine's resolver": (without_dns, "allowed.test must resolve"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: str, flags: list[str]) -> None:
+    """It says why, its own program never starts, and the commands of its creation fail."""
+    chosen, reason = WAYS[way]
+    words = chosen(flags)
+    done = started(engine, guarded, *words)
+    assert STARTED not in done.stdout
+    assert "is not inside the firewall" in done.stderr
+    assert reason in done.stderr
+    for command in IN_CREATION:
+        assert docker_run(engine, "--rm", *words, guarded, command).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{}, {"ALLOWED": "a.test", "REFUSED": ""}, {"ALLOWED": "a.test", "REFUSED": "a b"}, {"ALLOWED": "$(id)"}],
+    ids=["none", "empty", "no name", "a command"],
+)
+def test_a_feature_with_useless_options_fails_the_build(
+    names: Mapping[str, str], engine: PrivateEngine, image: str
+) -> None:
+    """Nothing that proves nothing is installed."""
+    words = [word for name, value in names.items() for word in ("--env", f"{name}={value}")]
+    assert install(engine, image, "--rm", *words).returncode == 1
+
+
+def test_the_defaults_of_the_feature_are_those_of_its_script() -> None:
+    """What is declared as a default is what the script takes without the variable, and all its files are there."""
+    script = (FEATURE / "install.sh").read_text("utf-8")
+    for name, option in DECLARED["options"].items():
+        assert f"{name}=${{{name.upper()}-{option['default']}}}" in script
+    for name in ("install.sh", "check", "start"):
+        assert os.access(FEATURE / name, os.X_OK)
