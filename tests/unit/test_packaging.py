@@ -104,3 +104,17 @@ def test_the_build_requires_what_the_environment_for_development_has() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
     assert set(project["build-system"]["requires"]) <= set(project["dependency-groups"]["dev"])
     assert all("==" in each for each in project["build-system"]["requires"])
+
+
+def test_what_is_reached_into_has_an_upper_bound() -> None:
+    """A package of whose private modules the program uses one is required below a version that may change them."""
+    private = re.compile(r"^\s*(?:from|import) (\w+)(?:\.\w+)*\._\w+", re.MULTILINE)
+    sources = [path.read_text("utf-8") for path in (CHECKOUT / "clawker_fw").rglob("*.py")]
+    used = {name for source in sources for name in private.findall(source)}
+    core = metadata().core
+    wanted = [*core.dependencies, *(each for extra in core.optional_dependencies.values() for each in extra)]
+    assert {"opentelemetry", "typer"} <= used
+    for name in used - {"clawker_fw"}:
+        of_it = [each for each in wanted if re.match(rf"{name}\b", each)]
+        assert of_it
+        assert [each for each in of_it if not re.search("<|==", each)] == []
