@@ -59,7 +59,7 @@ class BuiltImage:
     def _members(self) -> tuple[Entry, ...]:
         """The layer's members: each folder comes before what is in it.
 
-        An engine creates missing folders with a mode of its own, which depends on its storage driver and its umask.
+        An engine creates missing folders with a mode that depends on its storage driver and its umask.
         With 0600, the siblings' unprivileged users would find nothing in them.
         """
         folders = dict.fromkeys(
