@@ -21,9 +21,9 @@ const announcementsAtStart = 3
 // capabilities are those of the calling thread.
 var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
-// serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network, starts the program's helpers and
-// their keeper, drops all privileges and executes the program. If any step fails, the program does not start: it never
-// serves with an unguarded network, with unproven files or without a record.
+// serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,
+// starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
+// program does not start: it never serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
 	if err := requireForEnvoy(sibling); err != nil {
 		return err
