@@ -120,7 +120,7 @@ _GOING = {"removing", "dead"}
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
 
-_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "try": 45.0}
+_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "try": 45.0}
 _HELPER_SECONDS = 120.0
 """For how long fwctl may be silent, beside the seconds that it is given."""
 

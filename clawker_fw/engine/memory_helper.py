@@ -32,6 +32,8 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
         case ["release"]:
             inside.files.pop(CLAIMED, None)
             inside.addresses.discard(service_address(inside))
+        case ["see", _]:
+            on_line({"agents_see": list(inside.nothing_reaches)})
         case ["drain", _]:
             on_line({"connections": inside.connections})
             inside.connections = inside.lingering

@@ -61,6 +61,7 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
+_UNKNOWN_VERB = "unknown verb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +333,12 @@ class _Performer:
     def _verify(self, step: Verify) -> None:
         """Probe the new container until everything is live, it exits, or the time is up."""
         probe: Probe | None = None
+        unseen: list[str] = []
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
             self.require_going([(step,)])
             probe = self._ask(step.container)
-            if probe and not _shortcomings(probe, step):
+            if probe and not _shortcomings(probe, step) and not (unseen := self._unseen(step)):
                 return
             if probe is None and not self._alive(step.container):
                 break
@@ -344,8 +346,23 @@ class _Performer:
         raise NotProvenError(
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
-            context=[*_shortcomings(probe, step), *self._last_words(step.container)],
+            context=[*_shortcomings(probe, step), *unseen, *self._last_words(step.container)],
         )
+
+    def _unseen(self, step: Verify) -> list[str]:
+        """Return what agents would see of a new Envoy that they should not: another one would look no better."""
+        if not step.eye:
+            return []
+        seen: list[str] = []
+        try:
+            self._engine.run_helper(
+                step.eye, ["see", step.place], lambda answer: seen.extend(answer["agents_see"])
+            )
+        except EngineError as error:
+            if any(_UNKNOWN_VERB in line for line in error.context):  # the helper of an earlier release
+                return []
+            return [f"agents' view: {error}"]
+        return [f"agents would see: {each}" for each in seen]
 
     def _ask(self, container: str) -> Probe | None:
         try:

@@ -58,6 +58,7 @@ from clawker_fw.reconcile.steps import (
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
     COMMITTED,
+    EYE,
     HELPER,
     HOT,
     STAGE,
@@ -283,8 +284,17 @@ class _Planner:
         return Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])
 
     def _verify(self, sibling: Sibling) -> Verify:
-        wanted = self._wanted(sibling)
-        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later)
+        wanted, eye, place = self._wanted(sibling), "", ""
+        if sibling is Sibling.ENVOY:
+            eye = self._names.get(Sibling.COREDNS) or self._old_eye
+            place = self._wanted(Sibling.COREDNS).hot[EYE].content.decode()
+        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, eye, place)
+
+    @property
+    def _old_eye(self) -> str:
+        """The CoreDNS that stays, if it can look at a new Envoy: what a replacement can't mend is told before."""
+        old = self._old(Sibling.COREDNS)
+        return old.container.id if old and old.container.running and self._can_redirect(old) else ""
 
     def _commit(self, sibling: Sibling) -> list[Step]:
         """Commit hot files to the current container, even to a CoreDNS that is about to be replaced.

@@ -90,7 +90,8 @@ class Create:
 class Verify:
     """Wait until a new container reports the expected digest of each resource as live.
 
-    `later` are those that are expected instead once rules have ended, which may happen meanwhile.
+    `later` are those that are expected instead once rules have ended, which may happen meanwhile. `eye` is the
+    CoreDNS that has to see what agents should of the new container, and `place` where it looks.
     """
 
     sibling: Sibling
@@ -98,6 +99,8 @@ class Verify:
     live: Mapping[str, str]
     seconds: float
     later: Sequence[Mapping[str, str]] = ()
+    eye: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,32 @@ func agentsSee(root string, sibling Sibling, envoy bool) map[string][]string {
 	return seen
 }
 
+// Seen is the output of see: what agents would see of an Envoy that is not theirs yet, and should not.
+type Seen struct {
+	AgentsSee []string `json:"agents_see"`
+}
+
+// see looks at an Envoy before agents are led to it, once.
+func see(text string) (Seen, error) {
+	var eye Eye
+	if err := json.Unmarshal([]byte(text), &eye); err != nil {
+		return Seen{}, err
+	}
+	found, _ := seenOfEnvoy(eye)
+	return Seen{found}, nil
+}
+
+// filteredFrames is there where the kernel may hand frames between containers to the packet filter of the engine's machine.
+const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+// noAnswer describes that nothing comes back, and what on the engine's machine may be in the way.
+func noAnswer() string {
+	if _, err := os.Stat(filteredFrames); err != nil {
+		return unanswered
+	}
+	return unanswered + " (the kernel of the engine's machine has br_netfilter, so its packet filter may drop what passes between containers)"
+}
+
 // agentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
 func agentsAreServed(root string, sibling Sibling) error {
 	if sibling.Service == nil {
@@ -133,9 +159,13 @@ func seenOfEnvoy(eye Eye) ([]string, error) {
 			go func() {
 				defer func() { <-room; group.Done() }()
 				if err := ask(place); err != nil {
+					why := reason(err)
+					if why == unanswered {
+						why = noAnswer()
+					}
 					lock.Lock()
 					defer lock.Unlock()
-					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
+					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, why))
 					reasons = append(reasons, err)
 				}
 			}()
@@ -210,11 +240,14 @@ func deniedAccess(err error) bool {
 	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
 }
 
+// unanswered is the reason where nothing comes back.
+const unanswered = "no answer"
+
 // reason returns an error's text without our own address and port, which differ each time.
 func reason(err error) string {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return "no answer"
+		return unanswered
 	}
 	var failure syscall.Errno
 	if errors.As(err, &failure) {

@@ -33,6 +33,7 @@ const usage = `fwctl VERB
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
+  see EYE                      report what agents would see of an Envoy: its address and ports, as JSON
   requirements                 in a container of its own: report what the kernel lacks that a sibling needs
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
@@ -93,6 +94,11 @@ func run(arguments []string) error {
 			return fmt.Errorf("lookup needs exactly one name")
 		}
 		return answerUnless(lookup(sibling.Tables, &net.Resolver{PreferGo: true}, rest[0]))
+	case "see":
+		if len(rest) != 1 {
+			return fmt.Errorf("see needs exactly one argument: an address and ports, as JSON")
+		}
+		return answerUnless(see(rest[0]))
 	case "try":
 		return answerUnless(try(sibling, rest))
 	case "health":

@@ -16,7 +16,7 @@ from devkit.in_flight import unfinished_exec
 from devkit.inheritance import inherited
 from devkit.peers import Peers
 from devkit.tampering.running import start_a_process
-from devkit.tampering.way import COREDNS
+from devkit.tampering.way import COREDNS, ENVOY
 from devkit.waiting import until
 from tests.engine.conftest import RULES
 
@@ -90,6 +90,26 @@ def test_what_the_kernel_lacks_is_said_before_anything_is_made(poor: PrivateEngi
     for *_, words in _REFUSED:
         assert words in outcome.err
         assert words in doctor.out
+
+
+def test_filtered_frames_are_not_mended_by_a_replacement(
+    needs_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    """Where the packet filter drops what passes between containers, Envoy stays, and br_netfilter is named."""
+    needs_engine()
+    with private_engine(settings={"iptables": False}) as engine, closing(client(engine.host)) as sdk:
+        firewall = Firewall(engine.host, "frames", tmp_path)
+        firewall.write(*RULES)
+        firewall.run()
+        before = sdk.inspect_container(firewall.container(ENVOY))["Id"]
+        engine.run_in_network(["iptables", "-P", "FORWARD", "DROP"])
+        assert (ENVOY, "live", "agents_see", "tamper", "replace") in firewall.drift().findings
+        outcome = firewall.call("run").expect(5)
+        assert "br_netfilter" in outcome.err
+        assert sdk.inspect_container(firewall.container(ENVOY))["Id"] == before
+        assert len(sdk.containers(all=True)) == 2
+        engine.run_in_network(["iptables", "-P", "FORWARD", "ACCEPT"])
+        until(firewall.current)
 
 
 @pytest.mark.alone
