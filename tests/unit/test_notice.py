@@ -9,7 +9,7 @@ import pytest
 from clawker_fw.stack.release import Release
 from devkit import notice
 from devkit.notice import Component, NoticeError, Text
-from hatch_build import ARCHITECTURES, PROGRAMS, toolchain
+from hatch_build import ARCHITECTURES, PROGRAMS, STANDARD_LIBRARY, toolchain
 
 MIT = """MIT License
 
@@ -46,7 +46,7 @@ def test_everything_in_a_built_program_is_named(release: Release, program: str, 
     modules = re.findall(r"^\t(?:dep|=>)\t(\S+)\t(\S+)", listing, re.MULTILINE)
     assert made_by
     assert modules
-    titles = {f"{path} {version}" for path, version in modules} | {f"{notice.STANDARD_LIBRARY} {made_by[1]}"}
+    titles = {f"{path} {version}" for path, version in modules} | {f"{STANDARD_LIBRARY} {made_by[1]}"}
     assert titles <= set(notice.NOTICE.read_text("utf-8").splitlines())
 
 
