@@ -225,7 +225,7 @@ class Desired:
 
     `reserved` lists, for each network, the addresses that only siblings may have, in both slots. So are all of
     `blocks` on the agent network. `images` are the references of all images that this release uses with these
-    settings.
+    settings. `unknown_ends` is how many times there are at which rules end and that the siblings don't know yet.
     """
 
     project: str
@@ -235,6 +235,7 @@ class Desired:
     networks: Mapping[Role, NetworkSpec]
     siblings: Mapping[Sibling, DesiredSibling]
     images: tuple[str, ...]
+    unknown_ends: int = 0
 
     def is_reserved(self, role: Role, address: str) -> bool:
         """Whether only a sibling may have an address on a network."""

@@ -29,7 +29,12 @@ def advice(
         _untold(desired, not_ready),
     )
     renewals = (Advice("telemetry-renewal", each) for each in due)
-    further = (*_disputed_addresses(observed, desired), *_restarts(observed), *_of_engine(observed))
+    further = (
+        *_disputed_addresses(observed, desired),
+        *_restarts(observed),
+        *_of_engine(observed),
+        *_unknown_ends(desired),
+    )
     return (*(each for each in alone if each), *renewals, *further)
 
 
@@ -42,6 +47,17 @@ def _no_way_out(observed: Observed) -> Advice | None:
         "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
         "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
     )
+
+
+def _unknown_ends(desired: Desired) -> Iterator[Advice]:
+    """Warn when rules end at more times than the siblings know: those after these need a watcher, or a run."""
+    if desired.unknown_ends:
+        known = len(desired.siblings[Sibling.ENVOY].later)
+        yield Advice(
+            "rules-end-later",
+            f"Rules end at {known + desired.unknown_ends:,} times. The siblings know the next {known:,} and end "
+            "those rules by themselves. Without a watcher, run `clawker-fw reload` before the last of these.",
+        )
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:

@@ -84,7 +84,8 @@ class Blueprint:
     @cached_property
     def later(self) -> Mapping[int, Policy]:
         """The rules that are left at each of the next times at which some end, in seconds since 1970."""
-        return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[: ends.MOST_ENDS]}
+        known = ends.known_ends(len(self.rules.rules))
+        return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
 
     @property
     def opaque(self) -> Collection[str]:
@@ -251,6 +252,7 @@ def desired(
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
     return Desired(
         project=project,
+        unknown_ends=len(blueprint.rules.deadlines) - len(blueprint.later),
         service_address=addresses.service,
         reserved=addresses.reserved,
         blocks=(*addresses.blocks(0), *addresses.blocks(1)),

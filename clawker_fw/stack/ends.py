@@ -24,7 +24,15 @@ _KEY = json.dumps(PRIVATE_KEY.decode()).strip('"').encode()
 """What is before a private key, as it is written in a text. It is there if what is around it has moved."""
 
 MOST_ENDS = 32
-"""So many ends a sibling knows, of the next times at which rules end. A later run tells it more."""
+_MOST_RULES = 20_000
+
+
+def known_ends(rules: int) -> int:
+    """Return how many ends a sibling knows, of the next times at which rules end. A later run tells it more.
+
+    The files are rendered for each of them whenever a stack is looked at, so with many rules it knows fewer.
+    """
+    return max(1, min(MOST_ENDS, _MOST_RULES // max(1, rules)))
 
 
 @dataclass(frozen=True, slots=True)

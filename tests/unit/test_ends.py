@@ -13,11 +13,12 @@ from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.model import Rules, Sibling, Slots, Verdict
 from clawker_fw.pipeline import compare
+from clawker_fw.reconcile.advice import advice
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.report.documents import live_rules
 from clawker_fw.rules.until import written
 from clawker_fw.stack.container import COMMITTED
-from clawker_fw.stack.ends import ENDS, MOST_ENDS, parts
+from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts
 from clawker_fw.stack.files import public
 from devkit import stacks
 
@@ -97,6 +98,13 @@ def test_the_next_ends_are_known() -> None:
     every = ({"dst": f"n{number}.test", "until": written(SOON + number)} for number in range(MOST_ENDS + 8))
     now = stacks.blueprint(memory.facts(), *every)
     assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
+    seen = compare(memory, now)
+    assert seen.desired.unknown_ends == 8
+    told = [each.message for each in advice(seen.observed, seen.desired) if each.code == "rules-end-later"]
+    assert [each.partition(" and ")[0] for each in told] == [
+        "Rules end at 40 times. The siblings know the next 32"
+    ]
+    assert [known_ends(rules) for rules in (0, 10, 1000, 10_000, 100_000)] == [32, 32, 20, 2, 1]
 
 
 class Ending(MemoryEngine):
