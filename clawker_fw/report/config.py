@@ -79,7 +79,7 @@ def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableT
     """Return the settings for people."""
     rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
     number = len(loaded.rules.rules)
-    rows.insert(0, ["rules", f"{number:,}, see `clawker-fw rules list`", loaded.places.get("rules", "")])
+    rows.insert(0, ["rules", f"{number:,}", loaded.places.get("rules", "")])
     path = str(loaded.source or "only environment variables")
     return Group(
         Text(visible(f"Settings  {path} ({named_by})")), Text(""), Rows(("setting", "value", "from"), rows)

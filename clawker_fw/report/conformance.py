@@ -40,9 +40,10 @@ def document(project: str, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def report(project: str, results: Sequence[Result]) -> RenderableType:
-    """Return the answer for people."""
+    """Return the answer for people: what did not hold comes last, where a person looks first."""
     rows: list[list[Text | str]] = [
-        [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome] for each in results
+        [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome]
+        for each in sorted(results, key=lambda each: not each.held)
     ]
     broken = sum(not each.held for each in results)
     number = len(results)

@@ -86,7 +86,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class Rows:
-    """A table; where it is too wide, each row becomes a paragraph with one line for each value."""
+    """A table. Where it is too wide, a row that does not fit has its last value on a line of its own.
+
+    Where not even the other columns fit, each row becomes a paragraph with one line for each value.
+    """
 
     def __init__(
         self,
@@ -108,6 +111,15 @@ class Rows:
         widths = [max(each.cell_len for each in column) for column in zip(*lines, strict=True)]
         if _INDENT + sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
             yield from (_joined(line, widths) for line in lines)
+            return
+        if not self._narrow and _INDENT + sum(widths[:-1]) + _GAP * (len(widths) - 1) <= options.max_width:
+            for line in lines:
+                whole = _joined(line, widths)
+                if whole.cell_len <= options.max_width:
+                    yield whole
+                else:
+                    yield _joined(line[:-1], widths[:-1])
+                    yield _joined(line[-1:], widths[-1:], 2 * _INDENT)
             return
         widest = max(map(len, self._headings))
         for row in self._rows:
