@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -91,17 +91,8 @@ class Rows:
     Where not even the other columns fit, each row becomes a paragraph with one line for each value.
     """
 
-    def __init__(
-        self,
-        headings: Sequence[str],
-        rows: Sequence[Sequence[Text | str]],
-        narrow: Callable[..., Iterable[Text]] | None = None,
-    ) -> None:
-        """Store headings and rows. Plain strings are made safe to print.
-
-        `narrow` returns the paragraph of a row, if that is not to have one line for each value.
-        """
-        self._narrow = narrow
+    def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
+        """Store headings and rows. Plain strings are made safe to print."""
         self._headings = headings
         self._rows = [[each if isinstance(each, Text) else Text(visible(each)) for each in row] for row in rows]
 
@@ -112,7 +103,7 @@ class Rows:
         if _INDENT + sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
             yield from (_joined(line, widths) for line in lines)
             return
-        if not self._narrow and _INDENT + sum(widths[:-1]) + _GAP * (len(widths) - 1) <= options.max_width:
+        if _INDENT + sum(widths[:-1]) + _GAP * (len(widths) - 1) <= options.max_width:
             for line in lines:
                 whole = _joined(line, widths)
                 if whole.cell_len <= options.max_width:
@@ -123,9 +114,6 @@ class Rows:
             return
         widest = max(map(len, self._headings))
         for row in self._rows:
-            if self._narrow:
-                yield from self._narrow(*row)
-                continue
             for position, (heading, value) in enumerate(zip(self._headings, row, strict=True)):
                 yield _joined([Text(heading, "dim"), value], [widest, 0], _INDENT * (2 if position else 1))
 
@@ -206,15 +194,7 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
         )
         for finding in findings
     ]
-    return Rows(("layer", "field", "running", "desired", "cause", "run would"), rows, _narrow)
-
-
-def _narrow(  # noqa: PLR0917 - the cells of a row
-    layer: Text, field: Text, running: Text, desired: Text, cause: Text, action: Text
-) -> Iterator[Text]:
-    """Yield the two lines of a finding where the table is too wide."""
-    yield Text.assemble("  ", layer, " ", field, "  ", cause, ", ", action)
-    yield Text.assemble("    ", running, " → ", desired)
+    return Rows(("layer", "field", "running", "desired", "cause", "run would"), rows)
 
 
 def _differing(running: Value, desired: Value) -> tuple[Value, Value]:

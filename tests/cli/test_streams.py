@@ -116,11 +116,11 @@ def test_a_long_last_value_leaves_a_table_a_table(tmp_path: Path) -> None:
     """On 80 columns, a path that has no room goes below its row; the other rows stay on a line each."""
     settings = tmp_path / ("long" * 20) / "clawker-fw.yaml"
     settings.parent.mkdir()
-    settings.write_text("otel: {infra_port: 4320}\n")
+    settings.write_text("rules: []\notel: {infra_port: 4320}\n")
     _, written = on_terminal(80, UP, "--config", str(settings), "config")
     lines = plain(written)
     assert re.fullmatch(r"  setting  +value  +from", lines[2])
-    assert f"    {settings}, line 1" in lines
+    assert f"    {settings}, line 2" in lines
     assert any(re.fullmatch(r"  drain_timeout  +30  +default", line) for line in lines)
 
 
