@@ -5,6 +5,7 @@ Each is a private engine with something changed that an administrator, a distrib
 """
 
 import argparse
+import json
 import shlex
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from devkit.engines import FORWARDING, EngineError, private_engine
 from devkit.main_job import MainJob, main_job
+from devkit.uml import ask_machine
 from devkit.world import NAMESERVER
 
 
@@ -25,7 +27,8 @@ class Host:
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
-    advice of `doctor`. `tested` ones are part of `./dev test`.
+    advice of `doctor`. One that `lacks` something is a machine with a kernel of its own, on which `run` refuses to
+    make anything, in words that contain this. `tested` hosts are part of `./dev test`.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Host:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     keeps_in: str = ""
+    lacks: str = ""
     routed: bool = False
     tested: bool = False
 
@@ -200,6 +204,8 @@ HOSTS = (
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
     ),
+    # refused
+    Host("no-nftables", "A kernel without nf_tables for IPv4, in User-Mode Linux.", lacks="nf_tables"),
 )
 
 
@@ -241,12 +247,39 @@ def try_host(host: Host) -> Mapping[str, float]:
     Raises:
         AssertionError: when something is not as it should be.
     """
+    if host.lacks:
+        began = time.monotonic()
+        require_refusal(host.lacks)
+        return {"refusal": time.monotonic() - began}
     with job_on(host) as job:
         if host.keeps_in:
             job.perform_without_way_out(host.keeps_in)
         else:
             job.perform()
         return job.seconds
+
+
+def require_refusal(lacks: str) -> None:
+    """Require that on a machine without something `run` and `doctor` name it, and that nothing is made.
+
+    Raises:
+        AssertionError: when that is not so.
+    """
+    program = (sys.executable, "-m", "clawker_fw", "--config", "clawker-fw.yaml")
+    listing = "docker ps --all --quiet; docker volume ls --quiet; docker network ls --quiet --filter type=custom"
+    commands = {
+        "run": (*program, "run"),
+        "doctor": (*program, "doctor", "--format", "json"),
+        "left": ("sh", "-c", listing),
+    }
+    said = ask_machine(commands, {"clawker-fw.yaml": "rules: [{dst: pub.test}]\n"})
+    checks = json.loads(said["doctor"].text[said["doctor"].text.index("{") :])["checks"]
+    told = {each["name"]: each["seen"] for each in checks if each["health"] == "failed"}
+    for words in (said["run"].text, told.get("kernel", "")):
+        if lacks not in words:
+            raise AssertionError(f"{lacks} is not named: {said}")
+    if (said["run"].code, said["left"].text.strip()) != (4, ""):
+        raise AssertionError(f"something was made: {said}")
 
 
 def main() -> int:

@@ -546,7 +546,11 @@ def engines_page() -> str:
 
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
-    rows = [(f"`{each.name}`", each.words, "yes" if each.tested else "") for each in HOSTS if not each.keeps_in]
+    rows = [
+        (f"`{each.name}`", each.words, "yes" if each.tested else "")
+        for each in HOSTS
+        if not (each.keeps_in or each.lacks)
+    ]
     return _table(["host", "what is special", "with every test run"], rows)
 
 
