@@ -13,7 +13,7 @@ def test_secrets_are_the_programs_alone(firewall: Firewall, docker: APIClient) -
     require_private(docker, firewall, 1)
     coredns = firewall.container("coredns")
     before = docker.inspect_container(coredns)["Id"]
-    outcome = call(firewall, 2, "drift").expect(1)
+    outcome = call(firewall, 2, "drift", "--diff").expect(1)
     assert "another content" in outcome.out
     assert "hot-secret" not in outcome.out + outcome.err
     call(firewall, 2, "reload").expect()
