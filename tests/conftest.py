@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
 
+import hypothesis
 import pytest
 from docker import APIClient
 
@@ -14,6 +15,10 @@ from devkit.firewall import remove_project
 from devkit.floor import Floor
 from devkit.host import client, reachable, some_engine
 from devkit.stacks import installed_release
+
+# How long an example takes depends on what else the machine does: `bench/` measures, tests don't.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -119,7 +119,7 @@ def _shape(
         environment=tuple(config.get("Env") or ()),
         user=config.get("User") or "",
         working_directory=config.get("WorkingDir") or "",
-        hostname="" if _is_short_id(config.get("Hostname") or "", identity) else config["Hostname"],
+        hostname="" if _is_short_id(config.get("Hostname") or "", identity) else config.get("Hostname") or "",
         domain_name=config.get("Domainname") or "",
         terminal=any(config.get(name) for name in ("OpenStdin", "StdinOnce", "Tty")),
         init=host.get("Init"),
