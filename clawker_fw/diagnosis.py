@@ -11,23 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from clawker_fw import way_out
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Role, Sibling, Verdict
+from clawker_fw.model import Sibling, Verdict
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.machine import lacking
 from clawker_fw.reconcile.plan import examiner
-from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.trying import UNCLEAR, attempt
 
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
-
-_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
-_MASQUERADES = "com.docker.network.bridge.enable_ip_masquerade"
 
 _LOOKED_UP = 3
 """How many names of rules are looked up."""
@@ -185,7 +180,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
     """Whether Envoy can resolve names of rules, with the resolvers that its container has."""
-    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in _plain(seen.blueprint.rules)))
+    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in way_out.plain(seen.blueprint.rules)))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
@@ -225,42 +220,26 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
-    rule = next(iter(_plain(seen.blueprint.rules)), None)
-    if rule is None or rule.port is None:
+    chosen = way_out.tried_rule(seen.blueprint.rules)
+    if chosen is None:
         yield Check("way-out", Health.SKIPPED, "No rule is for a single name, so there is none to try.")
         return
-    name = rule.destination.name
-    protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
-    tried = attempt(reader, seen.observed, Target(name, protocol, rule.port))
+    _, target = chosen
+    place = f"{target.name}:{target.port}"
+    tried = attempt(reader, seen.observed, target)
     last = tried.trial.steps[-1]
     if tried.passed:
-        yield Check("way-out", Health.OK, f"An agent reaches {name}:{rule.port} ({last.outcome}).")
+        yield Check("way-out", Health.OK, f"An agent reaches {place} ({last.outcome}).")
     elif tried.unclear:
-        yield Check("way-out", Health.WARNING, f"{name}:{rule.port} gave an answer ({last.outcome}). {UNCLEAR}")
+        yield Check("way-out", Health.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")
     else:
         yield Check(
             "way-out",
             Health.FAILED,
-            f"An agent does not reach {name}:{rule.port}: {last.name}, {tried.reason or last.outcome}.",
-            f"`clawker-fw explain {protocol.value}://{name}:{rule.port} --live` says at which step, and why. "
-            + _why_nothing_leaves(seen),
+            f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
+            f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
+            + way_out.may_keep_in(seen.observed),
         )
-
-
-def _why_nothing_leaves(seen: Comparison) -> str:
-    """Return what may keep Envoy's packets on the engine's machine, by name as far as the engine says it."""
-    if not seen.observed.machine.forwards:
-        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
-    egress = seen.observed.networks.get(Role.EGRESS)
-    options = egress.options if egress else {}
-    if (mode := options.get(_GATEWAY_MODE, "nat")) != "nat":
-        return f"{_GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
-    if options.get(_MASQUERADES, "true") != "true":
-        return f"{_MASQUERADES} of its network is off: the routers around need a route back to it."
-    return (
-        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
-        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
-    )
 
 
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:
@@ -270,16 +249,6 @@ def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Chec
         return [found] if isinstance(found, Check) else list(found)
     except FirewallError as error:
         return [failed(name, error)]
-
-
-def _plain(rules: RuleSet) -> list[Rule]:
-    """Return the rules that allow a single name over TLS or HTTP."""
-    usual = {Protocol.HTTPS, Protocol.HTTP}
-    return [
-        each
-        for each in rules.rules
-        if not each.denies and not each.destination.subtree and each.protocol in usual and not each.opaque
-    ]
 
 
 def _running(seen: Comparison, sibling: Sibling) -> str:

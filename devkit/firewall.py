@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class Outcome:
 class Firewall:
     """One stack on one engine: the one at `host`, or by default the one that the program locates.
 
-    `package` is the folder of another release of the program.
+    `package` is the folder of another release of the program. `within` is what runs the program somewhere else
+    than in this machine's network.
     """
 
     host: str
@@ -62,6 +63,7 @@ class Firewall:
     folder: Path
     package: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    within: Sequence[str] = ()
 
     @property
     def settings(self) -> Path:
@@ -77,7 +79,7 @@ class Firewall:
         """Return the program's command line."""
         place = ["--host", self.host] if self.host else []
         options = [*place, "--project", self.project, "--config", str(self.settings)]
-        return [sys.executable, "-m", "clawker_fw", *options, *arguments]
+        return [*self.within, sys.executable, "-m", "clawker_fw", *options, *arguments]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
@@ -144,7 +146,7 @@ class Firewall:
 
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
     """Return the same stack, managed by another release."""
-    return Firewall(firewall.host, firewall.project, firewall.folder, package, firewall.variables)
+    return replace(firewall, package=package)
 
 
 def remove_project(client: APIClient, project: str) -> None:

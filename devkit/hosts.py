@@ -27,8 +27,9 @@ class Host:
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
-    advice of `doctor`. One that `lacks` something is a machine with a kernel of its own, on which `run` refuses to
-    make anything, in words that contain this. `tested` hosts are part of `./dev test`.
+    warning of `run` and in the advice of `doctor`. One that `lacks` something is a machine with a kernel of its
+    own, on which `run` refuses to make anything, in words that contain this. `tested` hosts are part of
+    `./dev test`.
     """
 
     name: str
@@ -203,6 +204,13 @@ HOSTS = (
         "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
+    ),
+    Host(
+        "routed-gateway",
+        "The engine masquerades nothing (`gateway_mode_ipv4=routed`), and nobody has a route back.",
+        "28.5.2",
+        settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
+        keeps_in="gateway_mode_ipv4",
     ),
     # refused
     Host("no-nftables", "A kernel without nf_tables for IPv4, in User-Mode Linux.", lacks="nf_tables"),

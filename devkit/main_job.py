@@ -21,7 +21,7 @@ from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 from devkit.witness import Witnesses
-from devkit.world import WORLD
+from devkit.world import NAMESERVER, WORLD
 
 TCP_PORT, UDP_PORT = 2222, 5300
 
@@ -71,10 +71,12 @@ class MainJob:
             self.seconds[name] = time.monotonic() - began
 
     def perform_without_way_out(self, cause: str) -> None:
-        """Bring the stack up where nothing gets out: `doctor` names the cause, and `run` if the engine does."""
-        warnings = self.firewall.run().json["warnings"]
-        forwards = self.docker.info()["IPv4Forwarding"]
-        assert ("no-forwarding" in {each["code"] for each in warnings}) is not forwards, warnings
+        """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""
+        said = self.firewall.run().json["warnings"]
+        expected = "no-way-out" if self.docker.info()["IPv4Forwarding"] else "no-forwarding"
+        warned = {each["code"]: each["message"] for each in said}
+        assert cause in warned.get(expected, ""), said
+        assert "no-way-out" not in {each["code"] for each in self.firewall.run().json["warnings"]}
         self.firewall.drift().expect()
         agent = self.firewall.agent(self.peers)
         assert not agent.get("https://pub.test/", "--timeout", "2s").ok, "there is a way out"
@@ -85,7 +87,8 @@ class MainJob:
 
     def run(self) -> None:
         """From nothing to current, as `drift`, `status` and `doctor` see it, too."""
-        self.firewall.run()
+        warned = {each["code"] for each in self.firewall.run().json["warnings"]}
+        assert warned.isdisjoint({"no-way-out", "no-forwarding"}), warned
         found = self.firewall.drift().expect()
         assert (found.json["verdict"], found.findings) == ("current", set()), found.out
         assert self.firewall.run().json["changed"] is False
@@ -160,7 +163,11 @@ def main_job(engine: PrivateEngine, folder: Path, stack: ExitStack, *, routed: b
     said = folder / "said"
     said.mkdir()
     world = Beyond(engine, said, docker.version()["Arch"], stack, routed=routed)
-    firewall = Firewall(engine.host, "clawker", folder)
+    resolver = folder / "resolv.conf"
+    resolver.write_text(f"nameserver {NAMESERVER}\n")
+    # The program runs on the engine's host, as for most people: in its network, with its name server.
+    mounted = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolver))
+    firewall = Firewall(engine.host, "clawker", folder, within=engine.network_argv(*mounted))
     firewall.write(*RULES)
     peers = Peers(docker)
     stack.callback(peers.remove_all)

@@ -84,8 +84,8 @@ def run(
     """Bring the stack up, or up to date with settings and release.
 
     The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
-    differences them without dropping a request, and proves the result. A current stack is left
-    unchanged.
+    differences without dropping a request, and proves the result. A current stack is left unchanged.
+    After a new Envoy has been made, a host of the rules is tried once.
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
@@ -339,6 +339,7 @@ def _converge(
 
     convergence.require_settings(seen, options)
     given.warn_of_exposure(seen)
+    further: Sequence[Advice] = ()
     before, changes = seen.diff, seen.rule_changes
     performed: list[Progress] = []
     steps = pipeline.plan_for(seen, options)
@@ -352,19 +353,33 @@ def _converge(
         ):
             output.difference(before, said)
             seen = convergence.converge(engine, read, options, run_context, seen)
+        further = _tried(engine, seen, performed)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
 
         answer(
             with_sources(
-                documents.run_document(before, said, performed, seen.diff, seen.advice, rules=changes), seen
+                documents.run_document(
+                    before, said, performed, seen.diff, (*seen.advice, *further), rules=changes
+                ),
+                seen,
             )
         )
     else:
-        print_notices(None, seen.advice)
+        print_notices(None, (*seen.advice, *further))
         words = "applied and proven" if performed else "nothing to do"
         _print_open(seen.agents)
         _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
+
+
+def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
+    """Return what is wrong with the way out, if a new Envoy was made."""
+    from clawker_fw import way_out
+    from clawker_fw.model import Sibling
+    from clawker_fw.reconcile.steps import Create
+
+    made = {each.step.sibling for each in performed if isinstance(each.step, Create)}
+    return tuple(way_out.warning(engine, seen)) if Sibling.ENVOY in made else ()
 
 
 def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool) -> None:
