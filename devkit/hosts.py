@@ -97,8 +97,17 @@ HOSTILE = {
     },
     "default-ulimits": {
         "nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048},
-        "nproc": {"Name": "nproc", "Soft": 64, "Hard": 128},
-        "memlock": {"Name": "memlock", "Soft": 65536, "Hard": 65536},
+        **{
+            name: {"Name": name, "Soft": least, "Hard": least}
+            for name, least in {
+                "fsize": 1,
+                "memlock": 0,
+                "msgqueue": 0,
+                "nproc": 1,  # of the user on the whole machine; the kernel exempts root
+                "sigpending": 0,
+                "stack": 64 << 10,
+            }.items()
+        },
     },
     "default-cgroupns-mode": "host",
     "default-ipc-mode": "shareable",

@@ -54,12 +54,15 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         mem_limit=shape.memory or None,
         memswap_limit=shape.memory_swap or None,
         pids_limit=shape.pids or None,
-        ulimits=[Ulimit(name="nofile", soft=shape.open_files, hard=shape.open_files)]
-        if shape.open_files
-        else None,
+        ulimits=[_ulimit(name, limit) for name, limit in shape.ulimits.items()] or None,
         restart_policy={"Name": shape.restart} if shape.restart else None,
         log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
     )
     if shape.cgroup_mode:
         host["CgroupnsMode"] = shape.cgroup_mode
     return host
+
+
+def _ulimit(name: str, limit: str) -> Ulimit:
+    soft, _, hard = limit.partition(":")
+    return Ulimit(name=name, soft=int(soft), hard=int(hard or soft))

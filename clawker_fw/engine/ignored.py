@@ -40,6 +40,7 @@ IN_PART: Mapping[str, str] = {
     "of its daemon.json, and takes no `mode: blocking` beside a `max-buffer-size` there. So the mode is the "
     "engine's, and `non-blocking` is warned of, because it loses lines",
     "Runtime": "the engine's default is asked for, by its name",
-    "Ulimits": "that of open files is set and compared. An engine adds its `default-ulimits` to it",
+    "Ulimits": "those in `stack/ulimits.py` are set and compared. An engine adds its other `default-ulimits`, "
+    "which limit what no program of ours uses",
 }
 """Fields of `HostConfig` of which the rest is the engine's."""

@@ -22,6 +22,7 @@ from clawker_fw.model import (
     Shape,
 )
 from clawker_fw.stack import built, labels
+from clawker_fw.stack.ulimits import LIMITED
 
 _NANOSECONDS = 1_000_000_000
 
@@ -161,9 +162,7 @@ def _shape(
         memory_reservation=host.get("MemoryReservation") or 0,
         shared_memory=host.get("ShmSize") or 0,
         pids=host.get("PidsLimit") or 0,
-        open_files=next(
-            (min(each["Hard"], each["Soft"]) for each in host.get("Ulimits") or () if each["Name"] == "nofile"), 0
-        ),
+        ulimits={each["Name"]: _ulimit(each) for each in host.get("Ulimits") or () if each["Name"] in LIMITED},
         restart=(host.get("RestartPolicy") or {}).get("Name") or "",
         healthcheck=_healthcheck(config.get("Healthcheck")),
         log={
@@ -172,6 +171,11 @@ def _shape(
         },
         further=_given(host, _FURTHER),
     )
+
+
+def _ulimit(found: Mapping[str, Any]) -> str:
+    soft, hard = found["Soft"], found["Hard"]
+    return str(soft) if soft == hard else f"{soft}:{hard}"
 
 
 def runtime(name: str | None) -> str:

@@ -71,9 +71,10 @@ class Shape:
     is empty if it is the container's id. `processors` are CPU limits such as `NanoCpus=…`, `cpu_shares` is the
     weight, 0 for the engine's default, and `block_devices` are weights and limits such as `BlkioWeight=…`.
     `memory`, `memory_swap` (memory and swap together, -1 without a limit), `memory_reservation` and
-    `shared_memory` are in bytes. `open_files` is the lower one of both limits. `log` has the driver and its
-    bounds. `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that
-    means something else gets another name.
+    `shared_memory` are in bytes. `ulimits` are the resource limits that decide something, as `docker run --ulimit`
+    writes them: `SOFT:HARD`, or one number for both; -1 is no limit. `log` has the driver and its bounds.
+    `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that means
+    something else gets another name.
     """
 
     entrypoint: tuple[str, ...]
@@ -124,7 +125,7 @@ class Shape:
     memory_reservation: int = 0
     shared_memory: int = 0
     pids: int = 0
-    open_files: int = 0
+    ulimits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     restart: str = ""
     healthcheck: Healthcheck | None = None
     log: Mapping[str, str] = dataclasses.field(default_factory=dict)

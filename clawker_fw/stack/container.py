@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from clawker_fw.model import Attempt, File, Files, Healthcheck, Machine, Mount, Origin, Rules, Shape, Sibling
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
+from clawker_fw.stack.ulimits import ulimits
 
 VOLUME = "/fw"
 """The mount point of the volume with all our files. The rest of the file system is read-only."""
@@ -163,7 +164,7 @@ def shape(
         memory_swap=2 * capacity.memory if machine.swap_limit else -1,
         shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES + capacity.processors,
-        open_files=open_files,
+        ulimits=ulimits(open_files),
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "6m"},
@@ -182,6 +183,7 @@ def examination() -> Shape:
         capabilities_added=("NET_ADMIN", "SETUID"),
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
+        ulimits=ulimits(),
     )
 
 

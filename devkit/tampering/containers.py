@@ -66,6 +66,16 @@ def _label(label: str, value: str | None) -> Callable[[Body], None]:
     return change
 
 
+def _limited(name: str, limit: int) -> Callable[[Body], None]:
+    """Return the change that sets one of the limits, and leaves the others."""
+
+    def change(body: Body) -> None:
+        others = [each for each in body["HostConfig"]["Ulimits"] if each["Name"] != name]
+        body["HostConfig"]["Ulimits"] = [*others, {"Name": name, "Soft": limit, "Hard": limit}]
+
+    return change
+
+
 _DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
 
 CONTAINERS = (
@@ -144,9 +154,10 @@ CONTAINERS = (
         ENVOY,
         "with another limit on open files",
         host_fields(Ulimits=[{"Name": "nofile", "Soft": 4096, "Hard": 4096}]),
-        "open_files",
+        "ulimits",
     ),
-    _recreated(COREDNS, "with the engine's limit on open files", host_fields(Ulimits=[]), "open_files"),
+    _recreated(COREDNS, "with the engine's limits", host_fields(Ulimits=[]), "ulimits"),
+    _recreated(ENVOY, "with few processes of its user", _limited("nproc", 4096), "ulimits"),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),

@@ -193,12 +193,12 @@ def test_what_is_set_does_not_follow_the_machine(memory: MemoryEngine, release: 
 @pytest.mark.parametrize(
     ("sibling", "chosen", "fields"),
     [
-        ("envoy", {"processors": 1}, {"command", "pids", "open_files"}),
-        ("envoy", {"memory": "1GiB"}, {"memory", "open_files"}),
-        ("envoy", {"connections": 1000}, {"open_files"}),
+        ("envoy", {"processors": 1}, {"command", "pids", "ulimits"}),
+        ("envoy", {"memory": "1GiB"}, {"memory", "ulimits"}),
+        ("envoy", {"connections": 1000}, {"ulimits"}),
         ("coredns", {"processors": 1}, {"environment", "pids"}),
-        ("coredns", {"memory": "1GiB"}, {"memory", "open_files"}),
-        ("coredns", {"connections": 1000}, {"open_files"}),
+        ("coredns", {"memory": "1GiB"}, {"memory", "ulimits"}),
+        ("coredns", {"connections": 1000}, {"ulimits"}),
     ],
 )
 def test_a_changed_setting(
