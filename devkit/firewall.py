@@ -12,6 +12,7 @@ from typing import Any
 
 from docker import APIClient
 
+from devkit import prepared
 from devkit.peers import Peer, Peers
 from devkit.stacks import environment
 
@@ -88,14 +89,7 @@ class Firewall:
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
         """Start a whole command line and return at once."""
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
-        return subprocess.Popen(
-            list(command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env=environment(**release, **self.variables),
-        )
+        return prepared.start(command, self.folder, environment(**release, **self.variables))
 
     def call(self, *arguments: str) -> Outcome:
         """Run a command to its end."""
