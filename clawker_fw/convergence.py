@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, RefusedError, StoppedError
-from clawker_fw.model import Observed, Sibling, Verdict
+from clawker_fw.model import Action, Observed, Sibling, Verdict
 from clawker_fw.pipeline import Comparison, compare, perform, plan_for
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile import origin as origins
@@ -111,7 +111,20 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 
 
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
+    """Require that a run has left nothing of what it is to close.
+
+    Raises:
+        NotProvenError: when something differs still; with a word of its own where nothing can be replaced for it.
+    """
     left = options.within(seen.diff).findings
+    if left and all(each.action is Action.NONE for each in left):
+        raise NotProvenError(
+            "agents-cut-off",
+            f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
+            context=[line for each in left if isinstance(each.running, tuple) for line in each.running],
+            hint="Nothing has been replaced for it: another one would not be reached either. On that machine, run "
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its FORWARD chain.",
+        )
     if left:
         raise NotProvenError(
             "not-proven",
@@ -121,8 +134,13 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
         )
 
 
-def tidy(engine: EngineWriter, seen: Comparison) -> None:
-    """Do the housekeeping of a run that has nothing to change. Such a run never takes the lock."""
+def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> None:
+    """Do the housekeeping of a run that can change nothing. Such a run never takes the lock.
+
+    Raises:
+        NotProvenError: when something differs, for which nothing can be replaced.
+    """
+    _require_closed(seen, options)
     remove_abandoned(engine, seen.observed)
     if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
         origins.keep(engine, seen.observed, seen.blueprint.origin)

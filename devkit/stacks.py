@@ -128,7 +128,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions 
     options = options or ConvergeOptions(drain_seconds=0)
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
-        convergence.tidy(engine, seen)
+        convergence.tidy(engine, seen, options)
         return seen
     context = convergence.RunContext(lambda _: None, wall=lambda: 0.0)
     return convergence.converge(engine, lambda: wanted, options, context, seen)

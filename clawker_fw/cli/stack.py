@@ -318,7 +318,7 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
 
             text.console().print(text.plan_report(steps))
         _print_verdict(seen.diff.verdict, seen.desired.project)
-    if not steps.empty:
+    if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
 
 
@@ -345,7 +345,7 @@ def _converge(
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if said is None:
-        convergence.tidy(engine, seen)
+        convergence.tidy(engine, seen, options)
     else:
         with (
             _step_output(chosen, files=files) as output,

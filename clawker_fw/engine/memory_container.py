@@ -52,6 +52,7 @@ class MemoryContainer:
     network_differences: tuple[str, ...] = ()
     engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     nothing_reaches: tuple[str, ...] = ()
     """What it sees of an Envoy that agents are to be led to."""
     others: tuple[str, ...] = ()

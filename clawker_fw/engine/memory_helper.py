@@ -59,6 +59,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -
         network=inside.network_differences,
         engine_files=inside.engine_files,
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
+        dropped=inside.dropped,
         program=inside.program,
         processes=inside.processes,
         restarts=inside.helper_restarts,

@@ -41,6 +41,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             agents_see={
                 str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
             },
+            dropped=tuple(map(str, answer.get("dropped") or ())),
             refused=tuple(
                 Refused(
                     str(each["source"]),

@@ -42,10 +42,11 @@ from clawker_fw.model.observed import (
     ServerCertificate,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
-from clawker_fw.model.vocabulary import Action, Cause, Layer, Role, Sibling, Value, Verdict
+from clawker_fw.model.vocabulary import CLOSING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
     "ATTACHED",
+    "CLOSING",
     "NO_RECORDS",
     "Action",
     "Address",

@@ -255,7 +255,8 @@ class Probe:
     leaves `unread`. `others` lists other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`.
     `network` lists the differences of the network namespace from the desired one, and `engine_files` those of the
     files that the engine mounts. `agents_see` maps a sibling to what CoreDNS found wrong when it used that sibling
-    like an agent. `refused` is what the limits have refused. `records` counts what has been sent to a collector,
+    like an agent, and `dropped` are the siblings to whom no packet of agents gets. `refused` is what the limits
+    have refused. `records` counts what has been sent to a collector,
     and `collector` is the certificate that it showed last, as far as the sibling sees it. `program` is the command
     line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
     the serving one. `unhealthy` is the reason for which a health check would fail now, and `error` the reason for
@@ -272,6 +273,7 @@ class Probe:
     network: tuple[str, ...] = ()
     engine_files: tuple[str, ...] = ()
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
     collector: ServerCertificate | None = None

@@ -26,7 +26,7 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a value differs: settings, machine or release have changed, or somebody tampered with it."""
+    """Why a value differs: settings, release or the engine's machine, or somebody tampered with it."""
 
     SETTINGS = "settings"
     MACHINE = "machine"
@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
 
 class Action(StrEnum):
-    """The action that resolves a finding."""
+    """The action that resolves a finding. `none` is left to people: nothing that can be made again is to blame."""
 
     CREATE = "create"
     REPLACE = "replace"
@@ -62,6 +62,11 @@ class Action(StrEnum):
     PULL = "pull"
     DETACH = "detach"
     RECREATE_NETWORKS = "recreate-networks"
+    NONE = "none"
+
+
+CLOSING = frozenset(Action) - {Action.NONE}
+"""The actions that a run can perform."""
 
 
 class Role(StrEnum):

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 
-from clawker_fw.model import Action, Finding, Layer, Sibling
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
 from clawker_fw.reconcile.file_comparison import last_commit
 from clawker_fw.reconcile.sibling_comparison import SiblingComparison
 from clawker_fw.stack.container import EYE, program_of
 
 ANSWER = "answer"
 """The field of the live layer that reports a running program which does not answer: what is live is unknown."""
+
+AGENTS_SEE = "agents_see"
+"""The field of the live layer that reports what agents see of a sibling, and should not."""
 
 
 class LiveComparison(SiblingComparison):
@@ -32,14 +35,19 @@ class LiveComparison(SiblingComparison):
         """Report what agents see of a sibling that is right in every other way.
 
         CoreDNS looks on their behalf. If its network differs, or it was told other addresses, the result says
-        nothing about Envoy.
+        nothing about Envoy. What drops their packets on the engine's machine would drop those to another Envoy.
         """
         eye = self._observed.siblings.get(Sibling.COREDNS)
         wanted = self._desired.siblings[Sibling.COREDNS].hot.get(EYE)
         if eye is None or eye.probe is None or eye.probe.network or eye.files.get(EYE) != wanted:
             return
-        if seen := eye.probe.agents_see.get(self._wanted.sibling.value):
-            yield self._finding(Layer.LIVE, "agents_see", seen, (), made=False, action=Action.REPLACE)
+        name = self._wanted.sibling.value
+        seen, dropped = eye.probe.agents_see.get(name), name in eye.probe.dropped
+        if seen:
+            action, reason = (Action.NONE, Cause.MACHINE) if dropped else (Action.REPLACE, None)
+            yield self._finding(
+                Layer.LIVE, AGENTS_SEE, seen, (), made=reason is not None, reason=reason, action=action
+            )
 
     def _live(self) -> Iterator[Finding]:
         probe = self._seen.probe

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from clawker_fw.model import (
+    CLOSING,
     Action,
     Cause,
     ContainerSpec,
@@ -304,7 +305,7 @@ class ConvergeOptions:
     @property
     def everything(self) -> bool:
         """Whether all findings are to be closed, whatever their cause and action."""
-        return (self.causes, self.actions) == (frozenset(Cause), frozenset(Action))
+        return self.causes == frozenset(Cause) and self.actions >= CLOSING
 
     def within(self, found: Diff) -> Diff:
         """Return the part of a difference that these options select."""

@@ -57,6 +57,8 @@ def lines(said: Summary, *, rules: bool = True) -> list[str]:
     why = list(_reasons(said))
     details = [*why, *_rules(said.changes, named=rules), *_whose(said)]
     effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
+    if not effects and said.reasons[Cause.MACHINE]:
+        return ["Nothing will be replaced, because that would not mend it:", *map(visible, details)]
     if not effects:
         return []
     end, notices = ":" if details else ".", ", ".join(_interruption(said))
@@ -191,7 +193,10 @@ def _value(finding: Finding, value: Value) -> str:
 
 
 def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    yield f"the engine's machine was resized: {_fields(findings)}"
+    if cut_off := [_PROGRAMS[each.sibling] for each in findings if each.action is Action.NONE]:
+        yield f"the engine's machine drops what agents send to {_joined(cut_off)}"
+    if resized := [each for each in findings if each.action is not Action.NONE]:
+        yield f"the engine's machine was resized: {_fields(resized)}"
 
 
 def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
-from clawker_fw.model import Action, Cause, EngineFacts, Event, Finding, Sibling
+from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Sibling
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
@@ -435,7 +435,7 @@ class _Work:
 
     seen: pipeline.Comparison
     unused: SettingsError | None = None
-    actions: frozenset[Action] = frozenset(Action)
+    actions: frozenset[Action] = CLOSING
 
     @property
     def unread(self) -> SettingsError | None:

@@ -19,6 +19,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
@@ -34,6 +37,7 @@ const (
 	eyeTimeout  = time.Second // for an answer from the same host, on a busy machine
 	eyePatience = time.Second
 	eyesAtOnce  = 64
+	discard     = 9 // a port at which nobody listens (RFC 863)
 	// portsEachCheck limits the ports that one health check tries. With more ports, each check tries a random choice.
 	portsEachCheck = 32
 )
@@ -58,25 +62,29 @@ func readEye(root string) (Eye, error) {
 }
 
 // agentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
-// for. Only CoreDNS's container can tell.
-func agentsSee(root string, sibling Sibling, envoy bool) map[string][]string {
+// for. Only CoreDNS's container can tell. It also returns the siblings on whose way packets are dropped.
+func agentsSee(root string, sibling Sibling, envoy bool) (map[string][]string, []string) {
 	if sibling.Service == nil {
-		return map[string][]string{}
+		return map[string][]string{}, nil
 	}
 	seen := map[string][]string{"coredns": {}}
 	if claimed(root) {
 		seen["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
 	}
 	if !envoy {
-		return seen
+		return seen, nil
 	}
 	eye, err := readEye(root)
 	if err != nil {
 		seen["envoy"] = []string{"unreadable: " + err.Error()}
-		return seen
+		return seen, nil
 	}
-	seen["envoy"] = seenForAWhile(eye)
-	return seen
+	found, dropped := seenForAWhile(eye)
+	seen["envoy"] = found
+	if dropped {
+		return seen, []string{"envoy"}
+	}
+	return seen, nil
 }
 
 // Seen is the output of see: what agents would see of an Envoy that is not theirs yet, and should not.
@@ -90,19 +98,65 @@ func see(text string) (Seen, error) {
 	if err := json.Unmarshal([]byte(text), &eye); err != nil {
 		return Seen{}, err
 	}
-	found, _ := seenOfEnvoy(eye)
+	found, reasons := seenOfEnvoy(eye)
+	found, _ = onTheWay(eye, found, reasons)
 	return Seen{found}, nil
 }
 
 // filteredFrames is there where the kernel may hand frames between containers to the packet filter of the engine's machine.
 const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// noAnswer describes that nothing comes back, and what on the engine's machine may be in the way.
-func noAnswer() string {
-	if _, err := os.Stat(filteredFrames); err != nil {
-		return unanswered
+// onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
+// port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
+// is compared elsewhere, so that of the engine's machine is left.
+func onTheWay(eye Eye, found []string, reasons []error) ([]string, bool) {
+	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(eye.Address) {
+		return found, false
 	}
-	return unanswered + " (the kernel of the engine's machine has br_netfilter, so its packet filter may drop what passes between containers)"
+	because := ""
+	if _, err := os.Stat(filteredFrames); err == nil {
+		because = ", whose kernel has br_netfilter,"
+	}
+	told := []string{}
+	for _, each := range found {
+		told = append(told, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", each, because))
+	}
+	return told, true
+}
+
+// unreached reports whether an error says that the kernel of the other side did not answer, and not its program.
+func unreached(err error) bool {
+	var failure *net.OpError
+	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()
+}
+
+// isThere reports whether a host of our networks says now at which hardware address it is.
+func isThere(address netip.Addr) bool {
+	known := func() (netlink.Neigh, bool) {
+		entries, _ := netlink.NeighList(0, unix.AF_INET)
+		at := slices.IndexFunc(entries, func(each netlink.Neigh) bool { return each.IP.Equal(address.AsSlice()) })
+		if at < 0 {
+			return netlink.Neigh{}, false
+		}
+		return entries[at], entries[at].State&(unix.NUD_REACHABLE|unix.NUD_PERMANENT) != 0
+	}
+	if entry, there := known(); there || entry.IP != nil {
+		_ = netlink.NeighDel(&entry) // what is known may be outdated
+	}
+	connection, err := net.Dial("udp", netip.AddrPortFrom(address, discard).String())
+	if err != nil {
+		return false
+	}
+	defer connection.Close()
+	if _, err := connection.Write(nil); err != nil {
+		return false
+	}
+	for end := time.Now().Add(eyePatience); time.Now().Before(end); time.Sleep(pollEvery) {
+		if _, there := known(); there {
+			return true
+		}
+	}
+	return false
 }
 
 // agentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
@@ -116,7 +170,7 @@ func agentsAreServed(root string, sibling Sibling) error {
 	}
 	rand.Shuffle(len(eye.Ports), func(i, j int) { eye.Ports[i], eye.Ports[j] = eye.Ports[j], eye.Ports[i] })
 	eye.Ports = eye.Ports[:min(len(eye.Ports), portsEachCheck)]
-	if found := seenForAWhile(eye); len(found) > 0 {
+	if found, _ := seenForAWhile(eye); len(found) > 0 {
 		return fmt.Errorf("agents can't use envoy: %s", strings.Join(found, "; "))
 	}
 	return nil
@@ -134,19 +188,20 @@ func seenOfResolver(server netip.AddrPort) []string {
 }
 
 // seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
-// another port, needs a moment. Without a way to its network there is nothing to wait for.
-func seenForAWhile(eye Eye) []string {
+// another port, needs a moment. Without a way to its network there is nothing to wait for. It also reports whether packets
+// are dropped on the way.
+func seenForAWhile(eye Eye) ([]string, bool) {
 	for end := time.Now().Add(eyePatience); ; time.Sleep(pollEvery) {
 		found, reasons := seenOfEnvoy(eye)
-		if len(found) == 0 || time.Now().After(end) || errors.Is(reasons, syscall.ENETUNREACH) {
-			return found
+		if len(found) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
+			return onTheWay(eye, found, reasons)
 		}
 	}
 }
 
 // seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client. It describes what fails, and
-// returns the reasons as one error.
-func seenOfEnvoy(eye Eye) ([]string, error) {
+// returns the reasons.
+func seenOfEnvoy(eye Eye) ([]string, []error) {
 	var group sync.WaitGroup
 	var lock sync.Mutex
 	found, reasons := []string{}, []error{}
@@ -159,13 +214,9 @@ func seenOfEnvoy(eye Eye) ([]string, error) {
 			go func() {
 				defer func() { <-room; group.Done() }()
 				if err := ask(place); err != nil {
-					why := reason(err)
-					if why == unanswered {
-						why = noAnswer()
-					}
 					lock.Lock()
 					defer lock.Unlock()
-					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, why))
+					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
 					reasons = append(reasons, err)
 				}
 			}()
@@ -173,7 +224,7 @@ func seenOfEnvoy(eye Eye) ([]string, error) {
 	}
 	group.Wait()
 	slices.Sort(found)
-	return found, errors.Join(reasons...)
+	return found, reasons
 }
 
 func dialEnvoy(place string) (net.Conn, error) {

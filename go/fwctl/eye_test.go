@@ -128,7 +128,8 @@ func TestEyeOnAResolver(t *testing.T) {
 // If the file with Envoy's address can't be read, this is reported, and every health check fails.
 func TestEyeThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
-	if seen := agentsSee(root, newResolver(), true)["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") {
+	all, dropped := agentsSee(root, newResolver(), true)
+	if seen := all["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") || dropped != nil {
 		t.Errorf("got %q", seen)
 	}
 	if err := agentsAreServed(root, newResolver()); err == nil {
@@ -142,8 +143,8 @@ func TestEyeThatIsUnreadable(t *testing.T) {
 // Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
 func TestEyeThatNeedNotWait(t *testing.T) {
 	begin := time.Now()
-	found := seenForAWhile(eyeOn(netip.MustParseAddrPort("255.255.255.255:80")))
-	if len(found) != 2 || time.Since(begin) > eyePatience/2 {
+	found, dropped := seenForAWhile(eyeOn(netip.MustParseAddrPort("255.255.255.255:80")))
+	if len(found) != 2 || dropped || time.Since(begin) > eyePatience/2 {
 		t.Errorf("got %q after %s", found, time.Since(begin))
 	}
 	if !strings.HasSuffix(found[0], "over http: network is unreachable") {
@@ -153,7 +154,7 @@ func TestEyeThatNeedNotWait(t *testing.T) {
 
 // Whoever asks may leave Envoy out.
 func TestEyeWithoutEnvoy(t *testing.T) {
-	if seen := agentsSee(t.TempDir(), newResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
+	if seen, _ := agentsSee(t.TempDir(), newResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
 		t.Errorf("got %q", seen)
 	}
 }

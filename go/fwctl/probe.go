@@ -28,6 +28,7 @@ type Report struct {
 	Others      []string            `json:"others"`       // other hosts that answer ARP for our addresses
 	Network     []string            `json:"network"`      // differences from the desired network
 	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
+	Dropped     []string            `json:"dropped"`      // siblings to whom agents' packets don't get
 	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
 	Program     []string            `json:"program"`      // the command line of process 1
 	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
@@ -69,7 +70,7 @@ func probe(root string, sibling Sibling, program Program, how Thoroughness) Repo
 	report.Network = networkDifferences(sibling)
 	refused, refusedError := refusedSources()
 	report.Refused = refused
-	report.AgentsSee = agentsSee(root, sibling, how.envoy)
+	report.AgentsSee, report.Dropped = agentsSee(root, sibling, how.envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
 	report.Program = orUnreadable(commandOf(processes, "1"))
 	report.Restarts, _ = readRestarts(root) // that it can't be read is among the processes

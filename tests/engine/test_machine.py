@@ -95,7 +95,7 @@ def test_what_the_kernel_lacks_is_said_before_anything_is_made(poor: PrivateEngi
 def test_filtered_frames_are_not_mended_by_a_replacement(
     needs_engine: Callable[..., None], tmp_path: Path
 ) -> None:
-    """Where the packet filter drops what passes between containers, Envoy stays, and br_netfilter is named."""
+    """Where the packet filter drops what passes between containers, nothing is replaced; br_netfilter is named."""
     needs_engine()
     with private_engine(settings={"iptables": False}) as engine, closing(client(engine.host)) as sdk:
         firewall = Firewall(engine.host, "frames", tmp_path)
@@ -103,8 +103,9 @@ def test_filtered_frames_are_not_mended_by_a_replacement(
         firewall.run()
         before = sdk.inspect_container(firewall.container(ENVOY))["Id"]
         engine.run_in_network(["iptables", "-P", "FORWARD", "DROP"])
-        assert (ENVOY, "live", "agents_see", "tamper", "replace") in firewall.drift().findings
+        assert firewall.drift().findings == {(ENVOY, "live", "agents_see", "machine", "none")}
         outcome = firewall.call("run").expect(5)
+        assert "error[agents-cut-off]" in outcome.err
         assert "br_netfilter" in outcome.err
         assert sdk.inspect_container(firewall.container(ENVOY))["Id"] == before
         assert len(sdk.containers(all=True)) == 2

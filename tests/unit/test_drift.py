@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.errors import RefusedError
+from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -216,6 +216,19 @@ def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, want
     coredns.agents_see = {"coredns": ("10.213.8.53:53 over tcp: no answer",), "envoy": ()}
     assert stacks.found(memory, wanted) == {(C, "live", "agents_see", "tamper", "replace")}
     coredns.agents_see = {"coredns": (), "envoy": ()}
+    assert stacks.found(memory, wanted) == set()
+
+
+def test_what_is_dropped_on_the_way_is_nobody_s_tampering(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """What the engine's machine drops has the cause `machine`, and no replacement mends it."""
+    coredns = memory.inside("clawker-coredns")
+    coredns.agents_see, coredns.dropped = {"envoy": ("10.213.8.10:443 over https: no answer",)}, ("envoy",)
+    assert stacks.found(memory, wanted) == {(E, "live", "agents_see", "machine", "none")}
+    before = memory.listing()
+    with pytest.raises(NotProvenError, match="drops what agents send to envoy"):
+        stacks.converged(memory, wanted)
+    assert memory.listing() == before
+    coredns.agents_see, coredns.dropped = {"envoy": ()}, ()
     assert stacks.found(memory, wanted) == set()
 
 

@@ -301,6 +301,20 @@ def test_none_only_tells(watched: Watched) -> None:
     assert watched.engine.inside(ENVOY).status == "exited"
 
 
+@pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
+def test_what_the_machine_drops_is_left_alone(watched: Watched, heal: Heal) -> None:
+    """No replacement mends what drops agents' packets: it is told at each look, and nothing is tried."""
+    before = watched.engine.inside(ENVOY).id
+
+    def drop(*siblings: str) -> None:
+        resolver = watched.engine.inside(COREDNS)
+        resolver.agents_see, resolver.dropped = dict.fromkeys(siblings, ("no answer",)), siblings
+
+    decisions = watched.until(100, (10, partial(drop, ENVOY.removeprefix("clawker-"))), (70, drop), heal=heal)
+    assert decisions == ["0 start nothing", "30 interval leave", "60 interval leave", "90 interval nothing"]
+    assert watched.engine.inside(ENVOY).id == before
+
+
 @pytest.mark.parametrize(("heal", "there"), [(Heal.TAMPER, False), (Heal.ALL, True)])
 def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool) -> None:
     """Only `--heal all` brings up a stack that was taken down."""

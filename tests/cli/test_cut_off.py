@@ -1,0 +1,44 @@
+"""The commands where the engine's machine drops what agents send to Envoy."""
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from tests.cli.conftest import Command
+
+WORDS = "10.213.8.10:443 over https: no answer (the packet filter of the engine's machine drops it)"
+
+
+@pytest.fixture
+def cut_off(memory: MemoryEngine, command: Command) -> MemoryEngine:
+    """A stack on a machine that has begun to drop frames between containers."""
+    command("run")
+    resolver = memory.inside("clawker-coredns")
+    resolver.agents_see, resolver.dropped = {"envoy": (WORDS,)}, ("envoy",)
+    return memory
+
+
+def test_run_replaces_nothing_and_says_what_to_do(cut_off: MemoryEngine, command: Command) -> None:
+    """It ends with exit code 5, the words of the finding and a hint, and every container stays."""
+    before = cut_off.listing()
+    outcome = command("run")
+    assert outcome.code == 5
+    assert "error[agents-cut-off]: The engine's machine drops what agents send to envoy." in outcome.err
+    assert WORDS in outcome.err
+    assert "bridge-nf-call-iptables=0" in outcome.err
+    assert cut_off.listing() == before
+    assert command("reload").code == 5
+    dry = command("run", "--dry-run")
+    assert dry.code == 1
+    assert "drifted" in dry.out
+
+
+@pytest.mark.usefixtures("cut_off")
+def test_drift_says_that_nothing_can_be_replaced_for_it(command: Command) -> None:
+    """The first lines say so; the finding has the cause `machine` and the action `none`."""
+    outcome = command("drift")
+    assert outcome.code == 1
+    assert "Nothing will be replaced, because that would not mend it:\n" in outcome.out
+    assert "  the engine's machine drops what agents send to Envoy\n" in outcome.out
+    siblings = command("drift", "--format", "json").valid("drift")["siblings"]
+    found = [(each["field"], each["cause"], each["action"]) for one in siblings for each in one["findings"]]
+    assert found == [("agents_see", "machine", "none")]
