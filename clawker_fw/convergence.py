@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import FirewallError, LockLostError, NotProvenError, RefusedError, StoppedError
+from clawker_fw.errors import (
+    FirewallError,
+    LockLostError,
+    NotProvenError,
+    RefusedError,
+    StoppedError,
+    SubnetTakenError,
+)
 from clawker_fw.model import Action, Observed, Sibling, Verdict
 from clawker_fw.pipeline import Comparison, compare, perform, plan_for
 from clawker_fw.reconcile import attempt as attempts
@@ -23,6 +30,9 @@ from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, RemoveNetw
 from clawker_fw.stack import images
 
 _ROUNDS = 3
+
+_CHOICES = 10
+"""How often subnets are chosen. Of several runs that choose the same one at once, one gets it each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,9 @@ def converge(
         require_settings(seen, options)
         context.require(seen.observed)
         for round_ in range(_ROUNDS):
-            steps = plan_for(seen, options)
-            if steps.empty:
+            if plan_for(seen, options).empty:
                 break
-            applying = replace(applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps))
-            with _attempted(engine, seen):
-                perform(engine, seen, steps, applying)
+            seen = _performed(engine, seen, options, applying)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
             now = blueprint.at(context.wall())  # rules that have ended meanwhile are ended by the siblings
             seen = compare(engine, now, render=seen.render if now is blueprint else None)
@@ -84,6 +91,28 @@ def converge(
             attempts.keep(engine, seen.observed, None)
             origins.keep(engine, seen.observed, blueprint.origin)
         remove_abandoned(engine, seen.observed)
+    return seen
+
+
+def _performed(
+    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, applying: ApplyContext
+) -> Comparison:
+    """Perform the plan that closes a difference, and return the comparison from which it was made.
+
+    That is a new one, with other subnets, where another network has come into one that was chosen.
+    """
+    for choice in range(_CHOICES):
+        steps = plan_for(seen, options)
+        context = replace(applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps))
+        try:
+            with _attempted(engine, seen):
+                perform(engine, seen, steps, context)
+        except SubnetTakenError as error:
+            if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
+                raise
+            seen = compare(engine, seen.blueprint, render=seen.render)
+        else:
+            break
     return seen
 
 

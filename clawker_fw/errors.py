@@ -9,7 +9,8 @@ never prints and never exits.
     │   └── MistakesError               3  they have several mistakes
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
     │   ├── NotFoundError               4  the requested object is not on the engine
-    │   └── ConflictError               4  the name is taken
+    │   ├── ConflictError               4  the name is taken
+    │   └── SubnetTakenError            4  another network has a part of the subnet
     ├── NotProvenError                  5  applied but not proven live; the error says what serves
     ├── RefusedError                    6  not ours to change, or another run holds the lock
     │   └── LockLostError               6  another run has taken the lock from this one
@@ -20,6 +21,7 @@ never prints and never exits.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from ipaddress import IPv4Network
 from pathlib import Path
 
 _MOST_SHOWN = 10
@@ -101,6 +103,20 @@ class NotFoundError(EngineError):
 
 class ConflictError(EngineError):
     """The name is taken on the engine."""
+
+
+class SubnetTakenError(EngineError):
+    """Another network has a part of a subnet: it has come since this machine looked. `subnet` is as given."""
+
+    def __init__(self, code: str, message: str, *, subnet: IPv4Network, context: Sequence[str] = ()) -> None:
+        """Store the parts."""
+        super().__init__(
+            code,
+            message,
+            context=context,
+            hint="Repeat the command: it looks for a free subnet, if it may choose.",
+        )
+        self.subnet = subnet
 
 
 class NotProvenError(FirewallError):

@@ -35,7 +35,7 @@ from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, after
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
@@ -381,16 +381,24 @@ class DockerEngine:
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
-        with _translated(f"create network {spec.name}"):
-            self._client.create_network(
-                spec.name,
-                driver="bridge",
-                internal=spec.internal,
-                ipam=IPAMConfig(pool_configs=[pool]),
-                options=dict(spec.options),
-                labels=dict(spec.labels),
-                check_duplicate=True,
-            )
+        try:
+            with _translated(f"create network {spec.name}"):
+                self._client.create_network(
+                    spec.name,
+                    driver="bridge",
+                    internal=spec.internal,
+                    ipam=IPAMConfig(pool_configs=[pool]),
+                    options=dict(spec.options),
+                    labels=dict(spec.labels),
+                    check_duplicate=True,
+                )
+        except EngineError as error:
+            # "Pool overlaps with other one on this address space", "networks have overlapping IPv4"
+            if not any("overlap" in line for line in error.context):
+                raise
+            raise SubnetTakenError(
+                "subnet-overlaps", error.message, subnet=spec.subnet, context=error.context
+            ) from error
 
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""

@@ -23,7 +23,7 @@ from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.memory_container import MemoryContainer, summary_of, view_of
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.probe import probe_words
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.model import (
     ATTACHED,
     ContainerSpec,
@@ -247,7 +247,9 @@ class MemoryEngine:
         if any(network.name == spec.name for network in there):
             raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
         if any(spec.subnet.overlaps(other) for network in there for other in network.subnets):
-            raise EngineError("engine-error", f"The engine could not create network {spec.name}: it overlaps.")
+            raise SubnetTakenError(
+                "subnet-overlaps", f"The engine could not create network {spec.name}.", subnet=spec.subnet
+            )
         identity = self._identity()
         self._networks[identity] = NetworkView(
             identity,

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.model import (
     ContainerSpec,
     Desired,
@@ -59,8 +59,9 @@ def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desi
     for spec in stack.networks.values():
         with pytest.raises(EngineError):
             engine.create_network(spec)
-        with pytest.raises(EngineError):
+        with pytest.raises(SubnetTakenError) as taken:
             engine.create_network(replace(spec, name=f"{spec.name}-other"))
+        assert taken.value.subnet == spec.subnet
 
 
 def test_images_have_the_ids_we_computed(engine: EngineWriter, stack: Desired, wanted: Blueprint) -> None:

@@ -18,6 +18,7 @@ from devkit.host import client
 from devkit.peers import Peers
 from devkit.slow import slow
 from devkit.waiting import until
+from tests.engine.conftest import RULES
 
 
 @pytest.fixture
@@ -156,6 +157,21 @@ def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, doc
     assert firewall.current()
 
 
+def test_stacks_that_come_up_at_the_same_time(firewall: Firewall, docker: APIClient) -> None:
+    """Each chooses subnets of its own, whoever is first."""
+    several = [replace(firewall, project=f"{firewall.project}{number}") for number in range(3)]
+    try:
+        started = [each.start("run") for each in several]
+        ended = [each.communicate(timeout=240) for each in started]
+        assert [each.returncode for each in started] == [0, 0, 0], ended
+        assert all(each.current() for each in several)
+        networks = [each for each in docker.networks() if each["Name"].startswith(firewall.project)]
+        assert len({each["IPAM"]["Config"][0]["Subnet"] for each in networks}) == 6
+    finally:
+        for each in several:
+            each.call("down")
+
+
 def _only_check(text: bytes) -> bytes:
     """Make Envoy check its configuration successfully and end."""
     return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
@@ -174,6 +190,38 @@ def test_a_release_that_starts_and_dies(up: Firewall, docker: APIClient, tmp_pat
     assert failed["code"] == "replacement-not-ready"
     assert "The last attempt failed" in newer.call("drift").expect(1).out
     assert up.drift().expect().json["failed_attempt"] is None
+
+
+def test_another_subnet_with_a_release_that_dies(firewall: Firewall, peers: Peers, tmp_path: Path) -> None:
+    """The former networks are made again, with their subnets, and the former siblings serve on them."""
+    firewall.run()
+    before = firewall.status()["agent"]
+    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
+    rules = firewall.settings.read_text()
+    firewall.write(*RULES, network={"subnet": "10.214.208.0/20"})
+    outcome = upgraded(firewall, tmp_path / "newer").call("run").expect(5)
+    assert "error[replacement-not-ready]" in outcome.err
+    assert "The former envoy and coredns still serve." in outcome.err
+    firewall.settings.write_text(rules)
+    assert firewall.current()
+    assert firewall.status()["agent"] == before
+    firewall.origin(peers, ["a.test"])
+    agent = firewall.agent(peers)
+    assert until(lambda: agent.get("https://a.test/").ok)
+
+
+def test_what_a_killed_conformance_leaves(up: Firewall, docker: APIClient) -> None:
+    """The next `run` removes its container, and so does `down`."""
+    name = f"/{up.project}-conformance"
+    for command in ("run", "down"):
+        trying = up.start("conformance")
+        assert until(lambda: name in names(docker, up))
+        trying.kill()
+        trying.communicate()
+        assert name in names(docker, up)
+        up.call(command).expect()
+        assert name not in names(docker, up)
+    assert names(docker, up) == []
 
 
 MEDDLINGS: dict[str, Callable[[APIClient, str], object]] = {

@@ -1,13 +1,15 @@
 """A change may start with an earlier comparison, which is never used as the proof."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
-from clawker_fw.model import Files, Sibling, Verdict
+from clawker_fw.errors import SettingsError, SubnetTakenError
+from clawker_fw.model import Files, NetworkSpec, Role, Sibling, Verdict
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -97,3 +99,53 @@ def test_rules_that_another_run_committed_since(engine: Counting, release: Relea
     seen = pipeline.compare(engine, same)
     stacks.converged(engine, other)
     assert converged(engine, same, seen).diff.verdict is Verdict.CURRENT
+
+
+class Contested(MemoryEngine):
+    """Another network comes into the subnets of ours just before they are created, a few times."""
+
+    def __init__(self, times: int, role: Role) -> None:
+        """Contest the network of a role."""
+        super().__init__()
+        self.left, self._role = times, role
+
+    def create_network(self, spec: NetworkSpec) -> None:
+        """Be quicker."""
+        if spec.role is self._role and self.left:
+            self.left -= 1
+            super().create_network(replace(spec, name=f"another-{self.left}", labels={}))
+        super().create_network(spec)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_subnets_are_chosen_again_when_another_network_comes_first(release: Release, role: Role) -> None:
+    """Each time the networks are looked at again, and what was chosen for the other role is kept."""
+    engine = Contested(3, role)
+    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    assert (seen.diff.verdict, engine.left) == (Verdict.CURRENT, 0)
+    subnets = [subnet for each in engine.networks() for subnet in each.subnets]
+    assert len(subnets) == 5
+    assert not [one for one in subnets for other in subnets if one is not other and one.overlaps(other)]
+
+
+def test_choosing_subnets_has_an_end(release: Release) -> None:
+    """Where another network always comes first, the error is the engine's, and nothing of ours is left over."""
+    engine = Contested(1000, Role.AGENTS)
+    with pytest.raises(SubnetTakenError):
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    assert engine.left == 990
+    assert engine.listing() == ()
+
+
+def test_a_subnet_of_the_settings_is_never_exchanged(release: Release) -> None:
+    """The run fails, and the next one names the network that is there; its other network may be chosen again."""
+    network = {"subnet": "10.99.0.0/20"}
+    engine = Contested(1, Role.AGENTS)
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)
+    with pytest.raises(SubnetTakenError):
+        stacks.converged(engine, wanted)
+    with pytest.raises(SettingsError, match="overlaps other networks"):
+        stacks.converged(engine, wanted)
+    engine = Contested(1, Role.EGRESS)
+    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release, network=network))
+    assert (seen.diff.verdict, engine.left) == (Verdict.CURRENT, 0)
