@@ -14,13 +14,20 @@ _TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
 _TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
 """A line of a backtrace. The one of Envoy that names the signal is none."""
 
+_MILD = re.compile(r"^\[(trace|debug|info|warning)\]")
+"""What a line of Envoy's begins with, after its time, that is no reason to end."""
+
 
 def telling(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters."""
+    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
+
+    Warnings are told only if there is nothing worse.
+    """
     last: dict[str, str] = {}
     for line in lines:
         said = _TIME.sub("", line)
         if line.strip() and not _TRACE.search(line):
             last.pop(said, None)  # so that it stands where it was said last
             last[said] = line
-    return tuple(last.values())[-_TOLD:]
+    worse = [line for said, line in last.items() if not _MILD.search(said)]
+    return tuple(worse or last.values())[-_TOLD:]

@@ -27,7 +27,7 @@ Count = Callable[[Sibling, str, int], None]
 
 
 class RefusalCounter:
-    """Counts the refusals of a stack from the first look on."""
+    """Counts the refusals of a stack from the first look on, but for what `conformance` has tried."""
 
     def __init__(self, project: str, count: Count) -> None:
         """Count nothing yet."""
@@ -44,7 +44,8 @@ class RefusalCounter:
             FirewallError: when a log can't be read, or there is none.
         """
         there, now = sources(reader, self._project), reader.clock()
-        AgentNames(reader.facts().endpoint, self._project).look(there.agents, now)
+        names = AgentNames(reader.facts().endpoint, self._project, there.own)
+        names.look(there.agents, now)
         first = not self._read_to
         read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
         found: dict[Sibling, dict[str, Tally]] = {sibling: {} for sibling in Sibling}
@@ -61,7 +62,7 @@ class RefusalCounter:
             if first or any(tally):
                 tally.suppressed[UNKNOWN_AGENT] = self._counted_since(reader, container)
         for sibling, tallies in found.items():
-            self._take(sibling, list(tallies.values()))
+            self._take(sibling, list(tallies.values()), names)
 
     def _counted_since(self, reader: EngineReader, container: str) -> int:
         """Return how many more refusals Envoy has only counted since the last look, or since its start."""
@@ -73,13 +74,14 @@ class RefusalCounter:
             return counted - before if counted >= before else counted
         return 0
 
-    def _take(self, sibling: Sibling, tallies: list[Tally]) -> None:
+    def _take(self, sibling: Sibling, tallies: list[Tally], names: AgentNames) -> None:
         refusals = read_tallies([(sibling, each) for each in tallies])
         times: Counter[str] = Counter()
         for each in refusals.counted:
-            times[each.refusal.reason] += each.times
+            times[each.refusal.reason] += 0 if names.is_trial(each.refusal.agent) else each.times
             self._read_to[sibling] = max(self._read_to[sibling], each.last.encode())
-        times[NOT_RECORDED] = sum(refusals.suppressed.values()) + refusals.more
+        untold = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
+        times[NOT_RECORDED] = sum(untold) + refusals.more
         for word, number in times.items():
             if number and word in {*Reason, NOT_RECORDED}:
                 self._count(sibling, word, number)

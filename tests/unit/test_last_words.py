@@ -18,15 +18,26 @@ address 0xfffc00000001
 
 
 def test_a_backtrace_hides_nothing() -> None:
-    """Of an Envoy that was started again and again, each message is told once, and no line of a backtrace."""
+    """Of an Envoy that was started again and again, each failure is told once, and no line of a backtrace."""
     lines = "".join(_ABORT.format(f"{time:03}") for time in range(9)).splitlines()
     told = telling(lines)
     assert [line.rpartition("] ")[2][:24] for line in told] == [
-        "'CEL' formatter is alway",
         "assert failure: inotify_",
         "Caught Aborted, suspect ",
     ]
-    assert "41.008" in told[1]
+    assert "41.008" in told[0]
+
+
+def test_warnings_are_told_if_there_is_nothing_worse() -> None:
+    """Warnings of an Envoy that lives fill no line that a failure needs, but are better than nothing."""
+    warnings = tuple(
+        f"[2026-11-27 23:53:41.00{each}][1][warning][config] [source/x/config.cc:22] 'CEL' formatter {each}."
+        for each in range(9)
+    )
+    assert telling(warnings) == warnings[1:]
+    failure = "[2026-11-27 23:53:41.000][1][error][config] [source/x/config.cc:9] no room"
+    assert telling([failure, *warnings]) == (failure,)
+    assert telling(["fwctl: no such table", *warnings]) == ("fwctl: no such table",)
 
 
 def test_an_allocator_s_message_is_kept() -> None:

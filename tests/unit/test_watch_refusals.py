@@ -14,10 +14,13 @@ from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, FirewallError, RefusedError
 from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.reconcile.desired import addressing
 from clawker_fw.stack import labels
+from clawker_fw.stack.release import Release
 from clawker_fw.watch import record
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
+from devkit import stacks
 
 LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
 
@@ -66,6 +69,25 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
     envoy.logged_at = "2999-01-01T00:00:02.000000000Z"
     counter.look(engine)
     assert counted[Sibling.ENVOY, NOT_RECORDED] == 13
+
+
+def test_what_conformance_tries_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Release
+) -> None:
+    """It is nobody's refusal, as in `denials`, whether it has a line or came too fast for one."""
+    monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
+    engine = MemoryEngine()
+    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    trial = str(addressing(seen.blueprint, seen.observed).trial)
+    counted: Counter[str] = Counter()
+    counter = RefusalCounter("clawker", lambda _, reason, times: counted.update({reason: times}))
+    counter.look(engine)
+    for sibling, source in ((Sibling.COREDNS, trial), (Sibling.ENVOY, trial), (Sibling.ENVOY, "10.213.0.9")):
+        inside = engine.inside(f"clawker-{sibling}")
+        inside.logged_at = "2999-01-01T00:00:01.000000000Z"
+        inside.log += [(LINE % ("no-rule", ',"suppressed":5')).replace("10.0.0.1", source)]
+    counter.look(engine)
+    assert counted == {"no-rule": 1, NOT_RECORDED: 5}
 
 
 @pytest.mark.parametrize("failing", ["log", "suppressed"])
