@@ -11,7 +11,7 @@ from clawker_fw.rules.explanation import Explainer, Explanation, Remedy
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.rules.target import Target, parse_target
+from clawker_fw.rules.target import Target, meant_by, parse_target
 
 _PROTOCOLS = {
     "dns": Protocol.HTTPS,
@@ -21,9 +21,6 @@ _PROTOCOLS = {
     "udp": Protocol.UDP,
 }
 """What is probably meant. A question to the resolver does not say what the name is wanted for."""
-
-_USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP, 443: Protocol.HTTPS, 8443: Protocol.HTTPS}
-"""What is probably meant by a connection to a port at which nothing was said, because nobody listens there."""
 
 _NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
@@ -121,12 +118,14 @@ class Adviser:
 
 
 def _spoken(refusal: Refusal) -> Sequence[Protocol]:
-    """Return the protocols that may have been meant, the most probable one first."""
+    """Return the protocols that may have been meant, the most probable one first.
+
+    Over TCP nothing was said, because nobody listens there.
+    """
     protocol = _PROTOCOLS.get(refusal.protocol)
     if protocol is None:
         return ()
-    usual = _USUAL.get(refusal.port) if protocol is Protocol.TCP else None
-    return (usual, protocol) if usual else (protocol,)
+    return meant_by(refusal.port) if protocol is Protocol.TCP else (protocol,)
 
 
 def _targets(refusal: Refusal) -> Iterator[Target]:

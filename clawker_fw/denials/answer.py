@@ -1,8 +1,7 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from clawker_fw.denials.advice import Advice, Adviser
 from clawker_fw.denials.agents import AgentNames
@@ -54,18 +53,27 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """Refusals that were never written down: how many, of which address, and of the agent that had it, or ""."""
+
+    address: str
+    agent: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The refusals that were asked for, the latest last, or with `top` those that happened most often, most first.
 
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
-    `suppressed` how many were never written down, by the agent. `unattributed` were not either, and nobody knows
-    whose they are. `tried` is how often something was refused to `conformance` that is left out.
+    `suppressed` are those that were never written down, by the address. `unattributed` were not either, and nobody
+    knows whose they are. `tried` is how often something was refused to `conformance` that is left out.
     """
 
     denials: tuple[Denial, ...]
     left_out: int = 0
     more: int = 0
-    suppressed: Mapping[str, int] = field(default_factory=dict)
+    suppressed: tuple[Suppressed, ...] = ()
     unattributed: int = 0
     tried: int = 0
 
@@ -89,17 +97,17 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     found = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
-    suppressed: Counter[str] = Counter()
+    suppressed = []
     latest = {each.refusal.agent: each.last for each in refusals.counted}  # what is suppressed has no time
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
-            suppressed[name or address] += times
+            suppressed.append(Suppressed(address, name, times))
     return Answer(
         tuple(denial(each, name, agents, adviser) for each, name in chosen),
         found - len(chosen),
         refusals.more,
-        suppressed,
+        tuple(suppressed),
         0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
         tried,
     )

@@ -1,5 +1,6 @@
 """The answer of `denials`, for people and for programs."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -31,7 +32,10 @@ def _notes(answer: Answer) -> Iterator[str]:
         yield f"{answer.left_out:,} more different refusals; leave out --top for all."
     if answer.more:
         yield f"{answer.more:,} more refusals: too many different ones to tell them apart."
-    for agent, times in answer.suppressed.items():
+    by_name: Counter[str] = Counter()
+    for each in answer.suppressed:
+        by_name[each.agent or each.address] += each.times
+    for agent, times in by_name.items():
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
     if answer.unattributed:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
@@ -78,7 +82,10 @@ def denials_document(answer: Answer) -> dict[str, Any]:
         "denials": [denial_document(each) for each in answer.denials],
         "left_out": answer.left_out,
         "more": answer.more,
-        "suppressed": dict(answer.suppressed),
+        "suppressed": [
+            {"agent": each.agent or None, "address": each.address, "times": each.times}
+            for each in answer.suppressed
+        ],
         "unattributed": answer.unattributed,
         "tried": answer.tried,
     }

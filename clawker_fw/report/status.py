@@ -21,6 +21,7 @@ from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.exposure import engine_ways
 from clawker_fw.reconcile.lock import Holder, at_work
+from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import documents, sources, summary
 from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import rule_record
@@ -38,9 +39,9 @@ class Status:
 
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
     the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
-    `said` is what the next run would mean, if anything but the rules differs.
-    `refusals` are those of the last hour, the latest last. `sources` and `source_lines` say which settings
-    and which engine this is about.
+    `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
+    programs. `refusals` are those of the last hour, the latest last. `sources` and `source_lines` say which
+    settings and which engine this is about.
     """
 
     project: str
@@ -56,6 +57,7 @@ class Status:
     warnings: Sequence[Advice] = ()
     unread: SettingsError | None = None
     said: Sequence[str] = ()
+    summary: Sequence[str] = ()
     refusals: Sequence[Counted] = ()
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source_lines: Sequence[str] = ()
@@ -114,6 +116,7 @@ class Status:
 
 def of_comparison(seen: Comparison, now: float) -> Status:
     """Return the status that follows from a comparison. `now` is in seconds since 1970."""
+    said = summary_of(seen) if seen.diff.findings else None
     return Status(
         project=seen.desired.project,
         observed=seen.observed,
@@ -126,17 +129,17 @@ def of_comparison(seen: Comparison, now: float) -> Status:
         leftovers=documents.leftovers(seen.observed, seen.desired),
         busy=seen.busy,
         warnings=seen.advice,
-        said=_said(seen),
+        said=_said(said),
+        summary=summary.lines(said) if said else (),
         sources=sources.document(seen.blueprint, seen.observed),
         source_lines=sources.lines(seen.blueprint, seen.observed),
     )
 
 
-def _said(seen: Comparison) -> Sequence[str]:
+def _said(said: Summary | None) -> Sequence[str]:
     """Return what the next run would mean. Changed rules have a line of their own in every status."""
-    if not seen.diff.findings or seen.observed.absent:
+    if said is None or said.absent:
         return ()
-    said = summary_of(seen)
     return () if summary.is_about_rules(said) else summary.lines(said, rules=False)
 
 
@@ -185,6 +188,7 @@ def document(status: Status) -> dict[str, Any]:
     return {
         "schema": documents.SCHEMA,
         "verdict": status.verdict.value,
+        "summary": list(status.summary),
         **documents.notices(status.busy, status.warnings),
         "project": status.project,
         "engine": {

@@ -12,6 +12,7 @@ from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}
+_USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP}
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 
 
@@ -35,8 +36,16 @@ class Target:
         return f"{self.protocol} {self.name}:{self.port}"
 
 
+def meant_by(port: int) -> tuple[Protocol, ...]:
+    """Return what is probably spoken at a port of which nothing else is known, the most probable first.
+
+    That is https at most ports: a rule for it allows less than one for everything that can be said over TCP.
+    """
+    return (_USUAL.get(port, Protocol.HTTPS), Protocol.TCP)
+
+
 def parse_target(text: str, protocol: str | None = None) -> Target:
-    """Read a URL, or HOST or HOST:PORT. Without a protocol, it is https.
+    """Read a URL, or HOST or HOST:PORT. Without a protocol, it is what the port is usually for: see `meant_by`.
 
     Raises:
         ValueError: when it names a protocol that is not supported, no host, or no valid port.
@@ -49,21 +58,23 @@ def parse_target(text: str, protocol: str | None = None) -> Target:
     host, port = _parts(authority)
     if not host:
         raise ValueError("it names no host")
+    if spoken is None:
+        spoken = meant_by(port)[0] if port else Protocol.HTTPS
     port = port or spoken.default_port
     if port is None:
         raise ValueError(f"{spoken} has no usual port; add one, as in {spoken}://{host}:5432")
     return _target(host, spoken, port)
 
 
-def _protocol(scheme: str, named: str | None) -> Protocol:
-    """Return the protocol that the scheme of a URL or the option names."""
+def _protocol(scheme: str, named: str | None) -> Protocol | None:
+    """Return the protocol that the scheme of a URL or the option names, or None."""
     for said, form in ((scheme, f"{scheme}://"), (named, f"the protocol {named!r}")):
         if said and said not in _PROTOCOLS:
             raise ValueError(f"{form} is not supported; {', '.join(_PROTOCOLS)} are")
     by_scheme, by_option = (_PROTOCOLS[said] if said else None for said in (scheme, named))
     if by_scheme and by_option and by_scheme is not by_option:
         raise ValueError(f"the URL is for {by_scheme} and the option for {by_option}; give one of them")
-    return by_option or by_scheme or Protocol.HTTPS
+    return by_option or by_scheme
 
 
 def _parts(authority: str) -> tuple[str, int | None]:

@@ -183,13 +183,13 @@ def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     """Refusals that came too fast for the siblings to write them down are told of."""
     up.inside("clawker-envoy").log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
     answer = command("denials", "--format", "json").valid("denials")
-    assert answer["suppressed"] == {"10.213.0.1": 42}
+    assert answer["suppressed"] == [{"agent": None, "address": "10.213.0.1", "times": 42}]
     assert answer["unattributed"] == 0
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
 
 
 def test_what_was_only_counted_of_an_agent_that_had_two_addresses(command: Command, up: MemoryEngine) -> None:
-    """It is one number, of both addresses, as it is one name."""
+    """People get one number for one name, and programs one for each address."""
     envoy = up.inside("clawker-envoy")
     address = up.inside("builder").networks["clawker-net"]
     envoy.log[:] = [record(source=f"{address}:1", name="f.test", reason="no-rule", suppressed=40)]
@@ -197,7 +197,11 @@ def test_what_was_only_counted_of_an_agent_that_had_two_addresses(command: Comma
     up.inside("builder").networks["clawker-net"] = "10.213.0.77"
     envoy.log.append(record(source="10.213.0.77:1", name="f.test", reason="no-rule", suppressed=2))
     answer = command("denials", "--format", "json", "--agent", "builder").valid("denials")
-    assert answer["suppressed"] == {"builder": 42}
+    assert answer["suppressed"] == [
+        {"agent": "builder", "address": each, "times": times}
+        for each, times in sorted([(address, 40), ("10.213.0.77", 2)])
+    ]
+    assert "42 more refusals of builder, which came too fast" in command("denials").out
 
 
 def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
@@ -206,7 +210,7 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     envoy.suppressed = 1000
     envoy.log.append('{"source":"","suppressed":234}')
     answer = command("denials", "--format", "json").valid("denials")
-    assert (answer["unattributed"], answer["suppressed"]) == (1234, {})
+    assert (answer["unattributed"], answer["suppressed"]) == (1234, [])
     told = command("denials", "--reason", "limit").out
     assert told == "1,234 more refusals, which came too fast, of agents that Envoy can't tell apart.\n"
     assert command("denials", "--format", "json", "--agent", "builder").valid("denials")["unattributed"] == 0
@@ -314,6 +318,19 @@ def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, setti
         "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https."
     )
     assert "`clawker-fw rules allow https://NAME:8443`" in nameless["remedy"]["text"]
+
+
+@pytest.mark.parametrize("port", [22, 80, 443, 5432, 8080, 8443, 9443])
+def test_a_port_means_the_same_to_denials_and_explain(
+    command: Command, up: MemoryEngine, settings_file: Path, port: int
+) -> None:
+    """Whatever is asked for first, the command to paste is the same, for usual ports and for others."""
+    settings_file.write_text("rules: [{dst: a.test, proto: tcp, port: 7}]")
+    up.inside("clawker-coredns").log.clear()
+    up.inside("clawker-envoy").log[:] = [record(protocol="tcp", name="a.test", port=port, reason="wrong-port")]
+    (told,) = command("denials", "--format", "json").valid("denials")["denials"]
+    explained = command("explain", f"a.test:{port}", "--format", "json").json
+    assert told["remedy"]["command"] == explained["remedy"]["command"] is not None
 
 
 def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
