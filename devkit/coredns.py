@@ -31,7 +31,7 @@ class Program:
         """Start it with an empty list and without telemetry, and wait until it listens."""
         self.list, self.telemetry = folder / "names.json", folder / "telemetry.json"
         self._policy_socket, self._telemetry_socket = folder / "policy.sock", folder / "telemetry.sock"
-        self._port = free_port()
+        self.port = free_port()
         self.write(document(RuleSet()))
         self.telemetry.write_bytes(b"{}")
         corefile = folder / "Corefile"
@@ -40,11 +40,11 @@ class Program:
             f"otel {self.telemetry} {self._telemetry_socket}",
             f"policy {self.list} {self._policy_socket}",
         )
-        corefile.write_text("\n".join((f".:{self._port} {{", *plugins, "}\n")))
+        corefile.write_text("\n".join((f".:{self.port} {{", *plugins, "}\n")))
         self.process = subprocess.Popen(
             [release.binary("coredns", machine()), "-conf", corefile], stdout=subprocess.DEVNULL
         )
-        self.resolver = Resolver("127.0.0.1", self._port)
+        self.resolver = Resolver("127.0.0.1", self.port)
         wait_for(self.process, self._answers)
 
     def _answers(self) -> bool:

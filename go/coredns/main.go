@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	"clawker-fw/coredns/listening"
 	_ "clawker-fw/coredns/otel"
 	_ "clawker-fw/coredns/policy"
 
@@ -20,5 +21,6 @@ func init() {
 }
 
 func main() {
+	listening.EndWithout()
 	coremain.Run()
 }

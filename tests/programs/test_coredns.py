@@ -1,11 +1,15 @@
 """The real CoreDNS with our policy plugin, on loopback, compared with the policy."""
 
+import ctypes
 import itertools
+import os
 import random
 import secrets
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -206,3 +210,37 @@ def test_no_query_is_lost_while_lists_change(program: Program) -> None:
         ] * 200
         if time.monotonic() > end:
             break
+
+
+_PIDFD_GETFD = 438
+"""The number of pidfd_getfd(2) on every architecture."""
+
+
+def _fail(process: int, port: int) -> None:
+    """Have a process's next accept at a port fail."""
+    listening = next(
+        fields[9]
+        for fields in map(str.split, Path(f"/proc/{process}/net/tcp6").read_text().splitlines())
+        if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
+    )
+    files = Path(f"/proc/{process}/fd").iterdir()
+    file = next(each for each in files if str(each.readlink()) == f"socket:[{listening}]")
+    there = os.pidfd_open(process)
+    copied = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, there, int(file.name), 0)
+    os.close(there)
+    assert copied >= 0, os.strerror(ctypes.get_errno())
+    with socket.socket(fileno=copied) as listener:
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_coredns_ends_with_a_listener(tmp_path: Path, release: Release) -> None:
+    """When it can accept no connection any more, it ends, so that the engine starts it again."""
+    started = Program(tmp_path, release)
+    try:
+        assert started.resolver.ask(query("a.test"), tcp=True).code == REFUSED
+        assert started.process.poll() is None
+        _fail(started.process.pid, started.port)
+        assert started.process.wait(30) == 1
+    finally:
+        started.process.kill()
+        started.process.wait()
