@@ -21,8 +21,8 @@ from clawker_fw.__main__ import main
 main()
 """
 
-_USER = 65532
-_OTHERS = ("65531:65531", "65531:65532", "0:0")
+_PROGRAM = "40000:65532"  # any user of its group
+_OTHERS = ("65531:65531", "40000:65531", "0:0")
 
 
 def call(firewall: Firewall, number: int, *arguments: str) -> Outcome:
@@ -31,15 +31,15 @@ def call(firewall: Firewall, number: int, *arguments: str) -> Outcome:
 
 
 def require_private(client: APIClient, firewall: Firewall, number: int) -> None:
-    """Check that only the program's user can read the secrets, while others can read the other files.
+    """Check that only the program's group can read the secrets, while others can read the other files.
 
     Raises:
         AssertionError: otherwise.
     """
     coredns, hot = firewall.container("coredns"), f"hot-secret-{number}"
     for path, line in {"boot/token": "boot-secret", "hot/key/token": hot, "good/hot/key/token": hot}.items():
-        read = {user: read_as(client, user, coredns, f"/fw/{path}") for user in (f"{_USER}:{_USER}", *_OTHERS)}
-        if read != {f"{_USER}:{_USER}": line, **dict.fromkeys(_OTHERS)}:
+        read = {user: read_as(client, user, coredns, f"/fw/{path}") for user in (_PROGRAM, *_OTHERS)}
+        if read != {_PROGRAM: line, **dict.fromkeys(_OTHERS)}:
             raise AssertionError(path, read)
     if not all(read_as(client, user, coredns, "/fw/boot/Corefile") for user in _OTHERS):
         raise AssertionError("what is no secret can't be read")

@@ -1,16 +1,16 @@
 """Modes and owners of the files in a sibling's volume. They are decided here alone.
 
-Files belong to root, and the program, which runs unprivileged, can read but not change them. A secret belongs to
-the program's user, and only that user can read it. Even root in the container can't, because it lacks the
-capability; `fwctl` reads secrets as the program's user.
+Files belong to root, and the program, which runs unprivileged, can read but not change them. A secret belongs to a
+user that nobody is, and only the program's group can read it. Even root in the container can't, because it lacks
+the capability; `fwctl` reads secrets as their owner. (The program's own user is another one at every start.)
 """
 
 from clawker_fw.model import File
 
 ROOT = (0, 0)
 
-PROGRAM = (65532, 65532)
-"""The user and group that a sibling's program runs as (`unprivileged` in `go/fwctl/serve.go`)."""
+READERS = (65532, 65532)
+"""The owner of secrets, and the group that a sibling's program is in (`readers` in `go/fwctl/users.go`)."""
 
 _READ_BY_ALL = 0o004
 
@@ -30,7 +30,7 @@ def executable(content: bytes) -> File:
 
 def secret(content: bytes) -> File:
     """Return a file that only the program may read."""
-    return File(content, 0o400, PROGRAM, secret=True)
+    return File(content, 0o440, READERS, secret=True)
 
 
 def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:

@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// companion is a process of this helper beside the program.
+// companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
+// belongs to root, as its group does then.
 type companion struct {
-	user    uint32
+	group   uint32
 	command []string
 }
 
@@ -27,8 +28,8 @@ var companionNames = map[string]string{
 	keepVerb: "keeper of the helpers", recordVerb: "recorder of refusals", forwardVerb: "forwarder of lookups",
 }
 
-func newCompanion(root string, user uint32, arguments ...string) companion {
-	return companion{user, append([]string{filepath.Join(root, "bin", "fwctl")}, arguments...)}
+func newCompanion(root string, group uint32, arguments ...string) companion {
+	return companion{group, append([]string{filepath.Join(root, "bin", "fwctl")}, arguments...)}
 }
 
 func (c companion) verb() string { return c.command[1] }
@@ -58,6 +59,13 @@ func companionsOf(root string, sibling Sibling) []companion {
 
 // start starts it, with the sockets that it is given.
 func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
+	user := uint32(0)
+	if c.group != 0 {
+		var err error
+		if user, err = newUser(); err != nil {
+			return nil, err
+		}
+	}
 	process := exec.Command(c.command[0], c.command[1:]...)
 	process.Env = []string{"GOMAXPROCS=1"}
 	if len(sockets) > 0 {
@@ -65,11 +73,11 @@ func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	}
 	process.Stdout, process.Stderr = os.Stdout, os.Stderr
 	process.ExtraFiles = sockets
-	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.user, Gid: c.user}}
+	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: c.group}}
 	return process, process.Start()
 }
 
-// is reports whether a process is this one. Within the container, only `serve` and the keeper can start one of its user.
+// is reports whether a process is this one. Within the container, only `serve` and the keeper can start one of its group.
 func (c companion) is(proc, process string) bool {
 	state, err := os.Stat(filepath.Join(proc, process))
 	if err != nil {
@@ -77,5 +85,5 @@ func (c companion) is(proc, process string) bool {
 	}
 	owner, known := state.Sys().(*syscall.Stat_t)
 	command, err := commandOf(proc, process)
-	return err == nil && known && owner.Uid == c.user && slices.Equal(command, c.command)
+	return err == nil && known && owner.Gid == c.group && (owner.Uid == 0) == (c.group == 0) && slices.Equal(command, c.command)
 }

@@ -42,7 +42,7 @@ func asInAContainer(t *testing.T) {
 // own gives a file to the program, readable by it alone.
 func own(t *testing.T, path string) {
 	t.Helper()
-	if err := errors.Join(os.Chmod(path, 0o400), os.Chown(path, unprivileged, unprivileged)); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o440), os.Chown(path, readers, readers)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -54,7 +54,7 @@ func expectSecret(t *testing.T, path, set string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Mode() != 0o400 || userOf(info) != unprivileged || groupOf(info) != unprivileged {
+	if info.Mode() != 0o440 || userOf(info) != readers || groupOf(info) != readers {
 		t.Errorf("%s is %v of %d:%d", path, info.Mode(), userOf(info), groupOf(info))
 	}
 	if _, err := os.ReadFile(path); !errors.Is(err, fs.ErrPermission) {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// forwarding is the user and group id of the forwarder. No image defines it, and no other process has it.
+	// forwarding is the group id of the forwarder. No image defines it, and no other process has it.
 	forwarding = 65530
 
 	forwardVerb = "forward"

@@ -595,6 +595,7 @@ func TestForwarderIsMissed(t *testing.T) {
 	sibling := Sibling{Forwarder: &Forwarder{Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53")}}
 	proc := t.TempDir()
 	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+	writeUsers(t, proc)
 
 	found, err := processDifferences(proc, root, sibling)
 

@@ -73,7 +73,7 @@ func whyUnknown(err error) string {
 // closedTo returns the names of the sources without a route to an address. The kernel decides in the same way when a
 // connection from the source begins. A local route, which 0.0.0.0 always has, leads no further than this container.
 func closedTo(tables []Table, address netip.Addr) ([]string, error) {
-	closed, user := []string{}, uint32(unprivileged)
+	closed, user := []string{}, uint32(readers) // any but root's
 	for _, table := range tables {
 		routes, err := netlink.RouteGetWithOptions(address.AsSlice(), &netlink.RouteGetOptions{SrcAddr: table.From.AsSlice(), UID: &user})
 		if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) {

@@ -143,7 +143,7 @@ func link(t *testing.T, name string) netlink.Link {
 
 // route returns the kernel's routing decision for a packet of the program.
 func route(from, to netip.Addr) (netlink.Route, error) {
-	user := uint32(unprivileged)
+	user := uint32(readers)
 	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice(), UID: &user})
 	if err != nil {
 		return netlink.Route{}, err
@@ -153,7 +153,7 @@ func route(from, to netip.Addr) (netlink.Route, error) {
 
 // connect opens a connection from an address, as a proxy does that binds its source. Its socket is the program's user's.
 func connect(from, to netip.Addr, port int) error {
-	unix.Setfsuid(unprivileged) // of this thread alone, which no other test has
+	unix.Setfsuid(readers) // of this thread alone, which no other test has
 	defer unix.Setfsuid(os.Geteuid())
 	dialer := net.Dialer{
 		LocalAddr: &net.TCPAddr{IP: from.AsSlice()},
@@ -440,7 +440,7 @@ func TestDifferences(t *testing.T) {
 			func() error {
 				answer := first.rules(0)[0]
 				wider := first.rules(0)[0]
-				wider.UIDRange = netlink.NewRuleUIDRange(0, unprivileged)
+				wider.UIDRange = netlink.NewRuleUIDRange(0, readers)
 				return errors.Join(netlink.RuleDel(answer), netlink.RuleAdd(wider))
 			},
 			[]string{

@@ -32,8 +32,12 @@ func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
 	if err != nil {
 		return found, err
 	}
+	shared, err := sharedUser(proc)
+	if err != nil {
+		return found, err
+	}
 	failing, err := failingCompanions(proc, root, sibling)
-	return append(found, failing...), err
+	return slices.Concat(found, shared, failing), err
 }
 
 // failingCompanions lists the companions that are missing, unless the keeper starts them again, and those that keep ending.

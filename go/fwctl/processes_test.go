@@ -107,10 +107,11 @@ func TestAboutToExecute(t *testing.T) {
 	}
 }
 
-// A helper is known by its user and its command line. It is missing where agents are limited and nobody is it.
+// A helper is known by its user, its group and its command line. It is missing where agents are limited and nobody is it.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
 	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
+	writeUsers(t, proc)
 	limited, command := Sibling{Limits: &Limits{}}, "/fw/bin/fwctl\x00record\x00"
 	const noKeeper = "missing: /fw/bin/fwctl keep"
 	expect := func(when string, sibling Sibling, wanted ...string) {
@@ -123,11 +124,17 @@ func TestRecorderIsKnown(t *testing.T) {
 	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
 	expect("without limits", Sibling{})
 	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
-	expect("with another user's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to have a process of another user")
 	}
-	if err := os.Chown(filepath.Join(proc, "9"), recording, recording); err != nil {
+	for _, another := range []struct{ user, group int }{{fewestUsers, readers}, {0, recording}} {
+		if err := os.Chown(filepath.Join(proc, "9"), another.user, another.group); err != nil {
+			t.Fatal(err)
+		}
+		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+	}
+	if err := os.Chown(filepath.Join(proc, "9"), fewestUsers, recording); err != nil {
 		t.Fatal(err)
 	}
 	expect("with one", limited, noKeeper)
@@ -147,6 +154,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	sibling := Sibling{Limits: &Limits{}}
 	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
 	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	writeUsers(t, proc)
 	expect := func(when string, wanted ...string) {
 		t.Helper()
 		found, err := processDifferences(proc, volume, sibling)

@@ -18,8 +18,8 @@ import (
 // process of its own beside the program, without privileges and with nothing but the socket: `fwctl record`.
 
 const (
-	// recording is the user and group id of the recorder. No image defines it, and no other process has it, so neither
-	// can the program send it signals, nor can anybody but root be taken for it.
+	// recording is the group id of the recorder. No image defines it, and no other process has it, so nobody but root can
+	// be taken for it.
 	recording = 65533
 
 	recordVerb = "record"

@@ -47,7 +47,7 @@ func requirements() Requirements {
 	found := Requirements{Lacking: []string{}}
 	for _, ask := range []func() error{
 		func() error { return limitAgents(&limits) }, askForRefusals, askForRouting, askForAddresses,
-		func() error { return askForWatches(unprivileged) },
+		askForOwnWatches,
 	} {
 		if err := ask(); err != nil {
 			found.Lacking = append(found.Lacking, err.Error())
@@ -59,14 +59,14 @@ func requirements() Requirements {
 func prefixAround(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, 24) }
 
 // requireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
-func requireForEnvoy(sibling Sibling) error {
+func requireForEnvoy(sibling Sibling, user uint32) error {
 	if sibling.Name != "envoy" {
 		return nil
 	}
 	if err := askForAddresses(); err != nil {
 		return err
 	}
-	return askForWatches(unprivileged)
+	return askForWatches(user)
 }
 
 func askForRefusals() error {
@@ -107,19 +107,25 @@ func askForAddresses() error {
 	return nil
 }
 
-// askForWatches fails if a user, Envoy's, may not watch as many files as Envoy does. The kernel counts for a user on the whole
-// machine, whatever the container.
-func askForWatches(user int) error {
+func askForOwnWatches() error {
+	user, err := newUser()
+	if err != nil {
+		return err
+	}
+	return askForWatches(user)
+}
+
+// askForWatches fails if a user that has no other processes may not watch as many files as Envoy does.
+func askForWatches(user uint32) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err := watchAs(user)
+	err := watchAs(int(user))
 	if err == nil {
 		return nil
 	}
 	most, _ := os.ReadFile(filepath.Join(systemSettings, "fs/inotify/max_user_instances"))
-	return fmt.Errorf("Envoy needs %d inotify instances, and programs of user %d on the engine's machine have used up the %s "+
-		"that a user may have (`sysctl -w fs.inotify.max_user_instances=1024` there): %w",
-		watched, user, strings.TrimSpace(string(most)), err)
+	return fmt.Errorf("Envoy needs %d inotify instances, and the kernel of the engine's machine gives fewer to a user, at most %s "+
+		"(`sysctl -w fs.inotify.max_user_instances=1024` there): %w", watched, strings.TrimSpace(string(most)), err)
 }
 
 // watchAs opens what Envoy needs, as a user that this thread becomes for as long. A thread must not stay one: Go wedges the

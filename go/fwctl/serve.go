@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unprivileged is the user and group id of the real program. No image defines it.
-const unprivileged = 65532
-
 // announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have a new
 // hardware address since the last start of this container, or of another one in its slot, and neighbours have
 // cached the old one.
@@ -25,7 +22,11 @@ var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 // starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
 // program does not start: it never serves with an unguarded network, with unproven files or without a record.
 func serve(root string, sibling Sibling, program []string) error {
-	if err := requireForEnvoy(sibling); err != nil {
+	user, err := newUser()
+	if err != nil {
+		return err
+	}
+	if err := requireForEnvoy(sibling, user); err != nil {
 		return err
 	}
 	if err := startGood(root); err != nil {
@@ -58,7 +59,7 @@ func serve(root string, sibling Sibling, program []string) error {
 	if err := startKeeper(root, sibling); err != nil {
 		return err
 	}
-	if err := dropPrivileges(); err != nil {
+	if err := dropPrivileges(user); err != nil {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
@@ -95,15 +96,15 @@ func dropBounds() error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// dropPrivileges gives up all that is left, and becomes another user.
-func dropPrivileges() error {
+// dropPrivileges gives up all that is left, and becomes a user, in the group that may read the secrets.
+func dropPrivileges(user uint32) error {
 	if err := unix.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
-	if err := unix.Setresgid(unprivileged, unprivileged, unprivileged); err != nil {
+	if err := unix.Setresgid(readers, readers, readers); err != nil {
 		return fmt.Errorf("dropping the group: %w", err)
 	}
-	if err := unix.Setresuid(unprivileged, unprivileged, unprivileged); err != nil {
+	if err := unix.Setresuid(int(user), int(user), int(user)); err != nil {
 		return fmt.Errorf("dropping the user: %w", err)
 	}
 	var none [2]unix.CapUserData

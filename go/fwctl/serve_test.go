@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,7 +56,7 @@ func sceneOf(scene string) (owner int, sibling Sibling) {
 	sibling.Service, sibling.Limits = &Address{service, agentNet}, &limits
 	switch scene {
 	case "as nobody":
-		return unprivileged, Sibling{Name: "coredns"}
+		return readers, Sibling{Name: "coredns"}
 	case "without its network", "on nothing proven":
 		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
 	case "with impossible limits":
@@ -223,17 +224,25 @@ func serving(t *testing.T, scene string) (status map[string]string, text string)
 	return status, stdout
 }
 
-// The program starts as an unprivileged user without groups or capabilities, and can't gain any.
+// The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities,
+// and can't gain any.
 func TestServeDropsPrivileges(t *testing.T) {
 	status, _ := serving(t, "as a sibling")
 	expectUnprivileged(t, status, "", "65532")
+	if again, _ := serving(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
+		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
+	}
 }
 
-func expectUnprivileged(t *testing.T, status map[string]string, who, user string) {
+func expectUnprivileged(t *testing.T, status map[string]string, who, group string) {
 	t.Helper()
+	user, _, _ := strings.Cut(status[who+"Uid"], " ")
+	if id, err := strconv.Atoi(user); err != nil || id < fewestUsers {
+		t.Errorf("%s is %s, %v", who, user, err)
+	}
 	for name, wanted := range map[string]string{
 		"Uid":        strings.Join([]string{user, user, user, user}, " "),
-		"Gid":        strings.Join([]string{user, user, user, user}, " "),
+		"Gid":        strings.Join([]string{group, group, group, group}, " "),
 		"Groups":     "",
 		"CapInh":     "0000000000000000",
 		"CapPrm":     "0000000000000000",

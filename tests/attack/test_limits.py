@@ -170,3 +170,35 @@ def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
     assert flood["answers"] > 100
     firewall.write(*RULES, limits=LIMITS)
     firewall.run()
+
+
+def test_what_the_kernel_counts_for_a_user(
+    docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer
+) -> None:
+    """An agent that becomes Envoy's user and takes all it may watch stops neither Envoy nor its next start."""
+    envoy = firewall.container("envoy")
+
+    def user() -> str:
+        processes = docker.top(envoy, ps_args="-eo pid,uid,args")["Processes"]
+        return next(user for _, user, command in processes if "/envoy" in command)
+
+    def served() -> bool:
+        return neighbour.get("https://a.test/").ok and neighbour.get("http://h.test/").ok
+
+    assert until(served)
+    known = user()
+    attacker = firewall.agent(peers, "exhaust", known)
+    taken = until(attacker.said)[-1]
+    assert (taken["taken"] > 0, taken["files"]) == (True, True), taken
+    control = agent.ask("exhaust", known, "--for", "1ms").last
+    assert (control["taken"], control["files"]) == (0, True), "something is left for that user"
+
+    assert served()
+    firewall.drift().expect()
+    docker.restart(envoy)
+    assert until(served), "Envoy was not started again"
+    assert user() != known
+    firewall.run("--force-recreate")
+    assert until(served), "Envoy was not replaced"
+    firewall.drift().expect()
+    attacker.remove()

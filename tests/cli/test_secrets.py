@@ -126,10 +126,10 @@ def test_secrets_go_all_the_way(command: Command, memory: MemoryEngine, keys: Ke
     ("change", "values"),
     [
         ({"content": b"boot-secret-9"}, ("another content", "this content")),
-        ({"mode": 0o644}, ("mode 0644", "mode 0400")),
+        ({"mode": 0o644}, ("mode 0644", "mode 0440")),
         ({"owner": (0, 65532)}, ("owner 0:65532", "owner 65532:65532")),
-        ({"mode": 0o600, "owner": (0, 0)}, ("mode 0600, owner 0:0", "mode 0400, owner 65532:65532")),
-        ({"content": b"boot-secret-9", "mode": 0o644}, ("another content, mode 0644", "this content, mode 0400")),
+        ({"mode": 0o600, "owner": (0, 0)}, ("mode 0600, owner 0:0", "mode 0440, owner 65532:65532")),
+        ({"content": b"boot-secret-9", "mode": 0o644}, ("another content, mode 0644", "this content, mode 0440")),
     ],
 )
 def test_a_secret_that_was_tampered_with(
@@ -158,7 +158,7 @@ def test_a_secret_that_nobody_wants_any_more(
     """A file that not everyone may read counts as a secret, even if this release does not know it."""
     assert command("run").code == 0
     keys.ever.add(b"old-secret")
-    memory.inside(COREDNS).files[path] = File(b"old-secret", 0o400, (65532, 65532), secret=True)
+    memory.inside(COREDNS).files[path] = File(b"old-secret", 0o440, (65532, 65532), secret=True)
     assert path in findings(command("drift", "--format", "json"))
     keys.require_untold(*said(looks(command)))
     memory.inside(COREDNS).files[path] = public(b"old-secret")  # and what everybody may read is none
@@ -190,9 +190,9 @@ def test_a_secret_in_an_error(
 
 def test_a_secret_is_in_no_repr() -> None:
     """The content of other files is not in tracebacks either, because it may be large."""
-    assert repr(secret(b"guess-me")) == "File(secret, mode 0400, owner (65532, 65532))"
+    assert repr(secret(b"guess-me")) == "File(secret, mode 0440, owner (65532, 65532))"
     assert repr(executable(b"guess-me")) == "File(8 bytes, mode 0755, owner (0, 0))"
-    assert str({"a": secret(b"guess-me")}) == "{'a': File(secret, mode 0400, owner (65532, 65532))}"
+    assert str({"a": secret(b"guess-me")}) == "{'a': File(secret, mode 0440, owner (65532, 65532))}"
 
 
 def test_a_secret_in_a_label_and_in_what_is_live() -> None:

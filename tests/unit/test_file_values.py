@@ -31,10 +31,10 @@ DIGESTS = (digest(b"a"), digest(b"b"))
         (
             A,
             KEY.saying(b"b"),
-            (f"{HIDDEN[0]}, mode 0644, owner 0:0", f"{HIDDEN[1]}, mode 0400, owner 65532:65532"),
+            (f"{HIDDEN[0]}, mode 0644, owner 0:0", f"{HIDDEN[1]}, mode 0440, owner 65532:65532"),
             None,
         ),
-        (KEY.saying(b"a"), A, ("mode 0400, owner 65532:65532", "mode 0644, owner 0:0"), None),
+        (KEY.saying(b"a"), A, ("mode 0440, owner 65532:65532", "mode 0644, owner 0:0"), None),
         (None, KEY, (None, "a secret"), None),
         (KEY, None, ("a secret", None), None),
     ],

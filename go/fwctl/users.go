@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The kernel counts much for a user id on the whole machine, whatever the container: processes, pending signals, epoll
+// watches, inotify instances. An agent may become any user, so with a user id that it knows it could take all of that. The
+// program and each helper therefore get one at random, at every start. Nobody in another container can see it. (Whoever
+// tries can find out: a process can't be started as a user that has more of them than the limit. With 2^32 ids that takes
+// days.)
+
+// readers is the group id of the program, which alone may read the secrets in the volume. Nothing is counted for groups.
+const readers = 65532
+
+// fewestUsers is the first user id that is given, where there are as many as usual. Those below belong to images, to
+// people, and to services of machines.
+const fewestUsers = 1 << 20
+
+// Ids that are never given: what images, systems and earlier releases use (systemd's UIDS-GIDS), and what means "none".
+const (
+	knownUsers, knownUsersEnd = 61184, 65536
+	noUser                    = 1<<32 - 1
+)
+
+// users are the ids that may be given in this container: from first to last.
+type users struct{ first, last uint64 }
+
+// usersHere returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
+// of them: then the upper half is used.
+func usersHere(proc string) (users, error) {
+	mapped, err := os.ReadFile(filepath.Join(proc, "self", "uid_map"))
+	if err != nil {
+		return users{}, err
+	}
+	var largest users
+	lines := bufio.NewScanner(strings.NewReader(string(mapped)))
+	for lines.Scan() {
+		var inside, outside, count uint64
+		if _, err := fmt.Sscan(lines.Text(), &inside, &outside, &count); err != nil {
+			return users{}, fmt.Errorf("%s/self/uid_map: %q: %w", proc, lines.Text(), err)
+		}
+		if extent := (users{inside, inside + count - 1}); extent.size() > largest.size() {
+			largest = extent
+		}
+	}
+	largest.last = min(largest.last, noUser-1)
+	if largest.last > 2*fewestUsers {
+		largest.first = max(largest.first, fewestUsers)
+		return largest, nil
+	}
+	largest.first += largest.size() / 2
+	if largest.first < knownUsersEnd && largest.last >= knownUsers {
+		largest.last = knownUsers - 1
+	}
+	if largest.last <= largest.first {
+		return users{}, fmt.Errorf("the container has too few user ids: %s", strings.TrimSpace(string(mapped)))
+	}
+	return largest, nil
+}
+
+func (u users) size() uint64 { return u.last - u.first + 1 }
+
+func (u users) has(user uint32) bool { return u.first <= uint64(user) && uint64(user) <= u.last }
+
+// another returns one of them at random. The generator is the operating system's, seeded anew in each process.
+func (u users) another() uint32 { return uint32(u.first + rand.Uint64N(u.size())) }
+
+// newUser returns a user id that nobody else has.
+func newUser() (uint32, error) {
+	here, err := usersHere(processes)
+	if err != nil {
+		return 0, err
+	}
+	return here.another(), nil
+}
+
+// sharedUser describes a process 1 whose user id is none that serve has chosen, or says nothing.
+func sharedUser(proc string) ([]string, error) {
+	here, err := usersHere(proc)
+	if err != nil {
+		return nil, err
+	}
+	status, err := os.ReadFile(filepath.Join(proc, "1", "status"))
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for line := range strings.Lines(string(status)) {
+		ids, isUser := strings.CutPrefix(line, "Uid:")
+		if !isUser {
+			continue
+		}
+		for _, each := range slices.Compact(strings.Fields(ids)) {
+			var user uint32
+			if _, err := fmt.Sscan(each, &user); err != nil || !here.has(user) {
+				found = append(found, fmt.Sprintf("1: its user id %s is not one of its own", each))
+			}
+		}
+	}
+	return found, nil
+}
