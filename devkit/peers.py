@@ -6,7 +6,7 @@ Both run the static program in `devkit/peer`, in an image that is built like the
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
-from clawker_fw.engine.outputs import exit_code, outputs
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
+from devkit.session import Session
 from hatch_build import compile_program
 
 SOURCE = Path(__file__).with_name("peer")
@@ -91,15 +91,25 @@ class Peer:
     client: APIClient
     container: str
     name: str
+    _idle: list[Session] = field(default_factory=list, compare=False, repr=False)
+    """Sessions in the container in which no command runs. Commands at the same time need one each."""
 
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
-        identity = self.client.exec_create(self.container, ["/peer", *arguments])["Id"]
-        output = b"".join(written for written, _ in outputs(self.client, identity, None))
-        code = exit_code(self.client, identity)
-        if code is None:
-            raise TimeoutError(f"the engine does not know the exit code of {arguments[0]}")
+        session = self._session()
+        code, output = session.run(arguments)
+        self._idle.append(session)
         return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
+
+    def _session(self) -> Session:
+        """Return a session that can be used: one that has not ended with its container, or a new one."""
+        with suppress(IndexError):
+            while True:
+                session = self._idle.pop()
+                if session.alive():
+                    return session
+                session.close()
+        return Session(self.client, self.container)
 
     def get(self, url: str, *options: str) -> Answer:
         """Request a URL once, on a new connection."""
@@ -121,6 +131,8 @@ class Peer:
 
     def remove(self) -> None:
         """Remove the container, unless it is already gone."""
+        while self._idle:
+            self._idle.pop().close()
         with suppress(errors.NotFound):
             self.client.remove_container(self.container, force=True, v=True)
 

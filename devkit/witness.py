@@ -42,10 +42,18 @@ class Witnesses:
 
     origins: Sequence[LoggingOrigin]
 
-    def watch(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Seen:
+    def watch(
+        self,
+        attempt: Callable[[], Answer],
+        agent: Peer,
+        control: str,
+        *options: str,
+        settle: Callable[[], object] = lambda: None,
+    ) -> Seen:
         """Make an attempt, then an allowed request, and return the effects of the attempt.
 
-        `control` is the URL of the allowed request, without a path, and `options` are those of `get`.
+        `control` is the URL of the allowed request, without a path, and `options` are those of `get`. `settle`
+        waits for further evidence, before the effects are read.
 
         Raises:
             AssertionError: when the control does not arrive, because a failed attempt would then prove nothing.
@@ -69,6 +77,7 @@ class Witnesses:
             return next((event for event in events() if event.get("target") == target), None)
 
         mine = until(control_event)
+        settle()
         return Seen(answer, [event for event in events() if not _of(event, mine)])
 
     def refused(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Answer:

@@ -28,11 +28,18 @@ class Program:
     def __init__(self, path: Path) -> None:
         """Use a file for the output."""
         self._path = path
+        self._read = 0
+        self._said: tuple[dict[str, Any], ...] = ()
 
     def said(self) -> tuple[dict[str, Any], ...]:
         """Return the complete lines that it has written so far."""
-        whole, _, _ = self._path.read_bytes().rpartition(b"\n")
-        return tuple(json.loads(line) for line in whole.splitlines())
+        with self._path.open("rb") as output:
+            output.seek(self._read)
+            whole, end, _ = output.read().rpartition(b"\n")
+        if end:
+            self._said += tuple(json.loads(line) for line in whole.splitlines())
+            self._read += len(whole) + len(end)
+        return self._said
 
 
 class Internet:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -112,6 +113,12 @@ _OURS = {
 
 _MARK = "mark-"
 
+_LATE = 5.0
+"""Seconds that evidence may be late on a busy machine. If it is still missing then, the test says so."""
+
+_LAST = 100
+"""Lines of a log that are read from its end: asked for a time alone, an engine reads it from the beginning."""
+
 _UNUSED = 100
 """By how many addresses one that stands for no name comes after one that does."""
 
@@ -150,6 +157,7 @@ class Site:
             AssertionError: when the control does not succeed, because the attack would then prove nothing.
         """
         began, known = time.time(), len(self.names.said())
+        heard_before, records = self._heard(attack), list[Event]()
         attacker = self.who[attack.by]
         others = self._addresses_of(attack.control_by) if attack.control_by else set()
         verb, *arguments = self._filled(attack.control)
@@ -157,9 +165,15 @@ class Site:
         def attempt() -> Answer:
             return attacker.ask(*self._filled(attack.command))
 
+        def settle() -> None:
+            """Wait for what is on record, and for what is heard although nobody has answered."""
+            records.extend(self._records(attack, began))
+            with suppress(TimeoutError):
+                until(lambda: self._heard(attack) - heard_before >= len(attack.heard), _LATE)
+
         if verb == "get" and not attack.control_by:
             url, *options = arguments
-            seen = self.witnesses.watch(attempt, attacker, url.removesuffix("/"), *options)
+            seen = self.witnesses.watch(attempt, attacker, url.removesuffix("/"), *options, settle=settle)
         else:
 
             def both() -> Answer:
@@ -167,13 +181,13 @@ class Site:
                 self._control(attack, verb, *arguments)
                 return answer
 
-            seen = self.witnesses.watch(both, self.agent, f"https://{ALLOWED}")
+            seen = self.witnesses.watch(both, self.agent, f"https://{ALLOWED}", settle=settle)
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
             [event for event in seen.events if _source(event) not in others and not _is_control(event)],
             frozenset(each["name"].removesuffix(".") for each in questions if _source(each) not in others),
-            [(each["reason"], each["name"]) for each in self._records(attack.by, began)],
+            [(each["reason"], each["name"]) for each in records],
         )
 
     def beside(self, firewall: Firewall) -> "Site":
@@ -213,25 +227,41 @@ class Site:
     def _filled(self, command: Command) -> Command:
         return tuple(argument.format_map(self.places) for argument in command)
 
-    def _records(self, by: Who, began: float) -> list[Event]:
-        """Return what both siblings have on record of an agent since a time, in seconds since 1970.
+    def _heard(self, attack: Attack) -> int:
+        """Return how many of the queries that an attack causes have been received, by anybody."""
+        said = [each for origin in self.witnesses.origins for each in origin.said()] if attack.heard else []
+        return sum(each["event"] == "query" and each["name"].removesuffix(".") in attack.heard for each in said)
 
-        Records are complete when those of two more refusals are there, one by each sibling.
+    def _records(self, attack: Attack, began: float) -> list[Event]:
+        """Return what both siblings have on record of the attacker since a time, in seconds since 1970.
+
+        Records are complete when those of two more refusals are there, one by each sibling, and with them the one
+        of the attack. A connection is on record when the sibling knows its end, and that may be after the mark.
         """
+        by = attack.by
         mark = f"{_MARK}{secrets.token_hex(4)}.test"
         marks = (("resolve", mark, "--server", "{resolver}"), ("get", f"https://{mark}/", *DIRECT))
         with ThreadPoolExecutor(len(marks)) as pool:
             list(pool.map(lambda command: self.who[by].ask(*self._filled(command)), marks))
 
-        def complete() -> list[Event] | None:
-            records = [record for each in ("envoy", "coredns") for record in self._records_of(each, by, began)]
-            return records if sum(record["name"] == mark for record in records) > 1 else None
+        def read() -> list[Event]:
+            return [record for each in ("envoy", "coredns") for record in self._records_of(each, by, began)]
 
-        return [record for record in until(complete, 5) if not (record["name"] or "").startswith(_MARK)]
+        def others() -> list[Event]:
+            return [record for record in read() if not (record["name"] or "").startswith(_MARK)]
+
+        until(lambda: sum(record["name"] == mark for record in read()) > 1, _LATE)
+        if attack.reason:
+            with suppress(TimeoutError):
+                until(others, _LATE)
+        return others()
 
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
-        output = self.peers.client.logs(self.firewall.container(sibling), since=began)
-        for line in output.decode().splitlines():
+        container = self.firewall.container(sibling)
+        lines = self.peers.client.logs(container, since=began, tail=_LAST).decode().splitlines()
+        if len(lines) == _LAST:
+            lines = self.peers.client.logs(container, since=began).decode().splitlines()
+        for line in lines:
             if line.startswith("{"):
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:

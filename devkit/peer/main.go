@@ -55,6 +55,7 @@ func verbs() []verb {
 		{"remove", "PATH", "delete a file", declareRemove},
 		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
 		{"wait", "", "sleep until SIGTERM", declareWait},
+		{"commands", "", "run the command lines on standard input, each in a process of its own", declareCommands},
 	}
 }
 

@@ -58,6 +58,7 @@ func TestUsageErrors(t *testing.T) {
 		{"siege", "127.0.0.1:1", "--hex", "0"},
 		{"netinfo", "all"},
 		{"wait", "5"},
+		{"commands", "wait"},
 	} {
 		t.Run(strings.Join(arguments, " "), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -216,9 +216,13 @@ def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer
     for place in behind:
         assert agent.ask("probe-tcp", place, "--timeout", "1s").ok, place
     _route(site, "192.0.2.0/24", addresses[0])
-    _there(site, site.pid("envoy"), "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
-    site.world.serve("origin", "--address", "192.0.2.1", "--http", "81", process=site.pid("envoy"))
-    assert neighbour.ask("probe-tcp", "192.0.2.1:81", "--timeout", "1s").ok  # the control of such routes
+    _there(site, process, "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    try:
+        site.world.serve("origin", "--address", "192.0.2.1", "--http", "81", process=process)
+        assert neighbour.ask("probe-tcp", "192.0.2.1:81", "--timeout", "1s").ok  # the control of such routes
+    finally:
+        _there(site, process, "ip", "address", "delete", "192.0.2.1/32", "dev", "lo")
+    assert site.firewall.current()
 
 
 def _there(site: Site, process: int, *command: str) -> str:
