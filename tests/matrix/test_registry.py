@@ -23,7 +23,10 @@ from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.registry import PASSWORD, USER, Registry, faulty, registry
 
-KINDS = ("20.10.24", "28.5.2", "28.5.2-containerd", "29")
+ENDS = ("20.10.24", "29")
+"""The oldest engine, with its own image store, and the newest one, with containerd's."""
+
+KINDS = (*ENDS, "28.5.2", "28.5.2-containerd")
 
 NOWHERE = "sha256:" + "0" * 64
 LAYER_BYTES = 4 << 20
@@ -51,6 +54,10 @@ class Site:
     def forget(self, reference: str) -> None:
         """Remove an image from the engine."""
         self.docker.remove_image(reference.replace(":pushed", ""), force=True)
+
+
+at_both_ends = pytest.mark.parametrize("site", ENDS, indirect=True, scope="module")
+"""For what depends on the image store, and not on the words of an engine."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -156,6 +163,7 @@ def refused(engine: DockerEngine, reference: str) -> EngineError:
 # --- by digest ------------------------------------------------------------------------------------------------
 
 
+@at_both_ends
 def test_images_by_digest(firewall: Firewall, site: Site) -> None:
     """Images are pulled first, run, and compared by digest. Another digest is a change of the settings."""
     envoy, newer, coredns = (site.references[name] for name in ("envoy", "newer", "coredns"))
@@ -175,6 +183,7 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
     assert firewall.current()
 
 
+@at_both_ends
 def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site: Site) -> None:
     """The pull precedes every replacement, so the old siblings keep serving if it fails."""
     firewall.write("a.test")
@@ -222,6 +231,7 @@ def test_an_image_for_another_platform_is_taken_back(firewall: Firewall, site: S
     assert firewall.current()
 
 
+@at_both_ends
 def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
     """Once the engine has an image, the registry is not needed."""
     with faulty(site.open, "slow", tmp_path) as address:
@@ -264,6 +274,7 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
     site.forget(reference)
 
 
+@at_both_ends
 @pytest.mark.parametrize("section", ["credHelpers", "credsStore"])
 def test_credentials_from_a_helper(
     section: str, site: Site, tmp_path: Path, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
