@@ -25,17 +25,17 @@ Body = dict[str, Any]
 
 
 FORWARDER, RECORDER, KEEPER = 65530, 65533, 0
-"""The users whose processes are beside a sibling's program."""
+"""The groups whose processes are beside a sibling's program."""
 
 _KILL = """
 found=
 for each in /proc/[0-9]*; do
-  user=
+  group=
   while read -r field number _; do
-    if [ "$field" = Uid: ]; then user=$number; fi
+    if [ "$field" = Gid: ]; then group=$number; fi
   done <"$each/status" || continue
   read -r name <"$each/comm" || continue
-  if [ "$name" = fwctl ] && [ "$user" = USER ]; then kill -KILL "${each#/proc/}"; found=yes; fi
+  if [ "$name" = fwctl ] && [ "$group" = GROUP ]; then kill -KILL "${each#/proc/}"; found=yes; fi
 done
 [ "$found" ]
 """
@@ -150,10 +150,10 @@ class Hand:
         """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
 
-    def kill(self, sibling: str, user: int) -> bool:
-        """Kill our process of a user in a sibling's container, and return whether there was one."""
+    def kill(self, sibling: str, group: int) -> bool:
+        """Kill our process of a group in a sibling's container, and return whether there was one."""
         try:
-            self.inside(sibling, _KILL.replace("USER", str(user)))
+            self.inside(sibling, _KILL.replace("GROUP", str(group)))
         except RuntimeError:
             return False
         return True
