@@ -1,7 +1,9 @@
 """Style, the direction of data, and types, checked beside all other tests."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from devkit.stacks import CHECKOUT
 @pytest.mark.parametrize("session", ["lint", "types"])
 def test_check(session: str) -> None:
     """The session finds nothing."""
+    own = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     command = [sys.executable, "-m", "nox", "--session", session]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
