@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import venv
@@ -17,6 +16,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from devkit.stacks import CHECKOUT
+from devkit.wheel import copied, wheel
 from hatch_build import toolchain
 
 
@@ -31,32 +31,26 @@ def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> list[Path]:
-    """Two wheels: one built in an isolated environment, as by `pip install .`, and one in this environment.
-
-    Each is built in a copy, because building replaces programs that other tests run.
-    """
-    isolated, here = tmp_path_factory.mktemp("isolated"), tmp_path_factory.mktemp("here")
-    sources = [tmp_path_factory.mktemp("sources") / name for name in ("isolated", "here")]
-    for source in sources:
-        shutil.copytree(CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "bin", "__pycache__", "_build"))
+    """Two wheels: one built in an isolated environment, as by `pip install .`, and one in this environment."""
+    isolated = tmp_path_factory.mktemp("isolated")
+    source = copied(tmp_path_factory.mktemp("sources") / "isolated")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     environment = {**os.environ, "PATH": path_without_go}
-    subprocess.run([*pip, isolated, "."], cwd=sources[0], env=environment, check=True)
-    subprocess.run([*pip, here, "--no-build-isolation", "."], cwd=sources[1], check=True)
-    return [next(folder.glob("*.whl")) for folder in (isolated, here)]
+    subprocess.run([*pip, isolated, "."], cwd=source, env=environment, check=True)
+    return [next(isolated.glob("*.whl")), wheel()]
 
 
 def test_two_builds_are_the_same_bytes(wheels: list[Path]) -> None:
     """Nothing in it depends on the machine, the time or the folder."""
     assert wheels[0].name == wheels[1].name
-    digests = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    digests = {hashlib.sha256(each.read_bytes()).hexdigest() for each in wheels}
     assert len(digests) == 1
 
 
 def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     """It contains templates, programs for both architectures, the example and the licences."""
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        names = set(wheel.namelist())
+    with zipfile.ZipFile(wheels[0]) as archive:
+        names = set(archive.namelist())
     for template in (CHECKOUT / "templates").iterdir():
         assert f"clawker_fw/templates/{template.name}" in names
     for program in ("coredns", "fwctl"):
@@ -81,9 +75,9 @@ def test_an_index_takes_the_wheel(wheels: list[Path]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def materials(wheel: Path) -> tuple[str, dict[str, Any]]:
+def materials(built: Path) -> tuple[str, dict[str, Any]]:
     """Return the bill of materials that is in a wheel, as text and parsed."""
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(built) as archive:
         (name,) = (each for each in archive.namelist() if ".dist-info/sboms/" in each)
         text = archive.read(name).decode()
     assert name.endswith("/clawker-fw.cdx.json")
@@ -102,8 +96,8 @@ def test_the_bill_of_materials_is_complete(wheels: list[Path], tmp_path: Path) -
     _, bill = materials(wheels[0])
     components = {each["bom-ref"]: each for each in bill["components"]}
     inside = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        wheel.extractall(tmp_path)
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(tmp_path)
     programs = sorted((tmp_path / "clawker_fw" / "bin").iterdir())
     assert len(programs) == 4
     for program in programs:

@@ -7,7 +7,6 @@ import secrets
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.stacks import CHECKOUT, environment
+from devkit.wheel import wheel as built_wheel
 from hatch_build import ARCHITECTURES
 
 ACTION = yaml.safe_load((CHECKOUT / "examples" / "github-action" / "action.yml").read_text("utf-8"))
@@ -71,13 +71,9 @@ def image(docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This release, as pip installs it. It is built in a copy: others run the programs that a build replaces."""
-    source, folder = tmp_path_factory.mktemp("source") / "here", tmp_path_factory.mktemp("wheel")
-    shutil.copytree(CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "bin", "__pycache__", "_build"))
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    subprocess.run([*pip, folder, "."], cwd=source, check=True)
-    return next(folder.glob("*.whl"))
+def wheel() -> Path:
+    """This release, as pip installs it."""
+    return built_wheel()
 
 
 @dataclass
