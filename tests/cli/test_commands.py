@@ -431,9 +431,12 @@ def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, 
     ]
 
 
-def test_coming_up_is_not_drift(command: Command) -> None:
+def test_coming_up_is_not_drift(command: Command, memory: MemoryEngine) -> None:
     """A container that was missing has not drifted, so there is no record."""
-    assert "firewall_container_spec_drift" not in command("run").err
+    up = command("run")
+    assert up.code == 0
+    assert memory.inside("clawker-envoy").status == "running"
+    assert "firewall_container_spec_drift" not in up.err
 
 
 def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:

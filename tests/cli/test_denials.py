@@ -420,6 +420,37 @@ def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.Monke
     assert [each["name"] for each in follow(command, up, later)] == ["new.test", "newer.test"]
 
 
+def test_following_an_engine_that_goes_away(
+    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused before is shown, and then the error."""
+    begun, reading = following(up, monkeypatch), up.log
+
+    @contextmanager
+    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
+        with reading(container, lines, **how) as arriving:
+            yield ending(arriving)
+
+    def ending(arriving: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+        yield next(arriving)
+        raise EngineError("engine-unreachable", "The engine does not answer.")
+
+    monkeypatch.setattr(up, "log", log)
+
+    def later() -> None:
+        for _ in range(2):
+            assert begun.acquire(timeout=20)
+        up.inside("clawker-envoy").log.append(record(name="new.test", reason="no-rule"))
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    outcome = command("denials", "--follow", "--format", "json")
+    thread.join()
+    assert [json.loads(line)["name"] for line in outcome.out.splitlines()] == ["new.test"]
+    assert outcome.code == 4
+    assert "error[engine-unreachable]" in outcome.err
+
+
 def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal to an agent that has got the address of another one is not told of as the other's."""
     begun, looked, look = following(up, monkeypatch), threading.Semaphore(0), AgentNames.look

@@ -117,6 +117,17 @@ def test_trust_is_the_docker_clis(secured: Secured, firewall: Firewall, tmp_path
     secured.call(firewall, "status", DOCKER_TLS_VERIFY="1", REQUESTS_CA_BUNDLE=str(bundle), **said).expect()
     unverified = secured.call(firewall, "status", DOCKER_TLS="1", **said).expect()
     assert "Warning" not in unverified.err
+    warned = firewall.call_raw(secured.engine.network_argv(sys.executable, "-c", UNVERIFIED, str(secured.client)))
+    assert "InsecureRequestWarning" in warned.expect().err  # which the program does not show
+
+
+UNVERIFIED = f"""
+import sys, requests
+folder = sys.argv[1]
+files = (folder + "/cert.pem", folder + "/key.pem")
+requests.get("https{ADDRESS.removeprefix("tcp")}/_ping", verify=False, cert=files).raise_for_status()
+"""
+"""What `requests` itself does with an engine that is not verified."""
 
 
 def test_an_engine_has_one_name() -> None:

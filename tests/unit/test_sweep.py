@@ -183,3 +183,4 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         teardown.take_down(memory, "clawker", release.digests, run_context, detach=False)
         assert observe(memory, "clawker", ()).absent, point
         assert memory.listing() == (), point
+    assert point > 1
