@@ -6,22 +6,38 @@ from clawker_fw.stack import labels
 from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body
 from devkit.tampering.body import fields, host_fields, other_address
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering
 
 WITH_ANOTHER_RUNTIME = "with another runtime"
 """This kind needs an engine with a second runtime."""
 
 
-def _recreated(sibling: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
-    """Return the recreation of a container with one change. Its body is read from `docker inspect`."""
-    signs = tuple(Sign(sibling, "shape", field, "replace") for field in fields)
-    return Tampering(f"{sibling} is recreated {what}", lambda hand: hand.recreate(sibling, change), signs)
+_RECREATED = "recreated"
+_IN_A_NAMESPACE = "recreated in another namespace"
+"""Beside these, the host name can't be another one."""
 
 
-def _recreated_with_files(what: str, change: Callable[[Body], None], field: str) -> Tampering:
+def _recreated(
+    sibling: str, what: str, change: Callable[[Body], None], *fields: str, beside: str = _RECREATED
+) -> Tampering:
+    """Return the recreation of a container with one change."""
+    return _with_signs(sibling, what, change, *_shape(sibling, *fields), beside=beside)
+
+
+def _with_signs(
+    sibling: str, what: str, change: Callable[[Body], None], *signs: Sign, beside: str = _RECREATED
+) -> Tampering:
+    return Tampering(f"{sibling} is recreated {what}", Recreation(sibling, change), signs, beside)
+
+
+def _shape(sibling: str, *fields: str) -> tuple[Sign, ...]:
+    return tuple(Sign(sibling, "shape", field, "replace") for field in fields)
+
+
+def _recreated_with_files(what: str, change: Callable[[Body], None], field: str, says: str) -> Tampering:
     """Return the recreation of Envoy with a change that makes the engine write other files into it."""
-    signs = (Sign(ENVOY, "shape", field, "replace"), Sign(ENVOY, "live", "engine_files", "replace"))
-    return Tampering(f"envoy is recreated {what}", lambda hand: hand.recreate(ENVOY, change), signs)
+    file = Sign(ENVOY, "live", "engine_files", "replace", says=says)
+    return _with_signs(ENVOY, what, change, *_shape(ENVOY, field), file)
 
 
 def _more(field: str, *values: str) -> Callable[[Body], None]:
@@ -35,9 +51,7 @@ def _more_host(field: str, *values: str) -> Callable[[Body], None]:
 def _updated(sibling: str, what: str, field: str, **limits: int) -> Tampering:
     """Return a change of a running container's limits."""
     change = f"{sibling}'s {what} with `docker update`"
-    return Tampering(
-        change, lambda hand: hand.update(sibling, **limits), (Sign(sibling, "shape", field, "replace"),)
-    )
+    return Tampering(change, lambda hand: hand.update(sibling, **limits), _shape(sibling, field), beside="updated")
 
 
 def _without_sysctls(body: Body) -> None:
@@ -102,39 +116,52 @@ CONTAINERS = (
     _recreated(COREDNS, "without no-new-privileges", host_fields(SecurityOpt=None), "security_options"),
     _recreated(ENVOY, "without seccomp", _more_host("SecurityOpt", "seccomp=unconfined"), "security_options"),
     _recreated(COREDNS, "without masks over /proc", host_fields(MaskedPaths=[], ReadonlyPaths=[]), "system_paths"),
-    Tampering(
-        "coredns is recreated with other sysctls",
-        lambda hand: hand.recreate(COREDNS, _without_sysctls),
-        (Sign(COREDNS, "shape", "sysctls", "replace"), Sign(COREDNS, "live", "network", "replace")),
+    _with_signs(
+        COREDNS,
+        "with other sysctls",
+        _without_sysctls,
+        *_shape(COREDNS, "sysctls"),
+        Sign(COREDNS, "live", "network", "replace"),
+        beside=_IN_A_NAMESPACE,
     ),
     _recreated(COREDNS, "with a device", host_fields(Devices=[_DEVICE]), "devices"),
     _recreated(COREDNS, "with a device rule", host_fields(DeviceCgroupRules=["c 1:5 r"]), "device_rules"),
     _recreated(ENVOY, "with another DNS server", host_fields(Dns=["192.0.2.1"]), "dns"),
-    _recreated_with_files("with a search domain", host_fields(DnsSearch=["example.com"]), "dns_search"),
-    _recreated_with_files("with options for DNS", host_fields(DnsOptions=["ndots:9"]), "dns_options"),
     _recreated_with_files(
-        "with a name in its hosts file", host_fields(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts"
+        "with a search domain", host_fields(DnsSearch=["example.com"]), "dns_search", "search example.com"
+    ),
+    _recreated_with_files("with options for DNS", host_fields(DnsOptions=["ndots:9"]), "dns_options", "ndots:9"),
+    _recreated_with_files(
+        "with a name in its hosts file", host_fields(ExtraHosts=["a.test:192.0.2.1"]), "extra_hosts", "192.0.2.1"
     ),
     _recreated(COREDNS, "with a further group", host_fields(GroupAdd=["100"]), "groups"),
     _recreated(ENVOY, "with a published port", _published, "ports"),
     _recreated(ENVOY, "with all ports published", host_fields(PublishAllPorts=True), "publish_all"),
     _recreated(
-        COREDNS, "in the host's IPC namespace", host_fields(IpcMode="host"), "ipc_mode", "security_options"
+        COREDNS,
+        "in the host's IPC namespace",
+        host_fields(IpcMode="host"),
+        "ipc_mode",
+        "security_options",
+        beside=_IN_A_NAMESPACE,
     ),
-    Tampering(
-        "coredns is recreated in the host's UTS namespace",
-        lambda hand: hand.recreate(COREDNS, host_fields(UTSMode="host")),
-        (Sign(COREDNS, "shape", "uts_mode", "replace"), Sign(COREDNS, "live", "engine_files", "replace")),
+    _with_signs(
+        COREDNS,
+        "in the host's UTS namespace",
+        host_fields(UTSMode="host"),
+        *_shape(COREDNS, "uts_mode"),
+        Sign(COREDNS, "live", "engine_files", "replace"),
+        beside=_IN_A_NAMESPACE,
     ),
     _recreated(COREDNS, "in the host's control groups", host_fields(CgroupnsMode="host"), "cgroup_mode"),
-    Tampering(
-        "coredns is recreated below an init process of the engine",
-        lambda hand: hand.recreate(COREDNS, host_fields(Init=True)),
-        (
-            Sign(COREDNS, "shape", "init", "replace"),
-            Sign(COREDNS, "live", "processes", "replace"),
-            Sign(COREDNS, "live", "program", "replace"),
-        ),
+    _with_signs(
+        COREDNS,
+        "below an init process of the engine",
+        host_fields(Init=True),
+        *_shape(COREDNS, "init"),
+        Sign(COREDNS, "live", "processes", "replace"),
+        Sign(COREDNS, "live", "program", "replace"),
+        beside=_IN_A_NAMESPACE,
     ),
     _recreated(COREDNS, "with another host name", fields(Hostname="resolver"), "hostname"),
     _recreated(COREDNS, "with a terminal", fields(Tty=True), "terminal"),
@@ -161,39 +188,38 @@ CONTAINERS = (
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),
-    Tampering(
-        "coredns is recreated in the host's PID namespace",
-        lambda hand: hand.recreate(COREDNS, host_fields(PidMode="host")),
-        tuple(
-            Sign(COREDNS, layer, field, "replace")
-            for layer, field in (
-                ("shape", "pid_mode"),
-                ("shape", "security_options"),  # an engine that shares this namespace labels no processes
-                ("live", "processes"),
-                ("live", "program"),
-            )
-        ),
+    _with_signs(
+        COREDNS,
+        "in the host's PID namespace",
+        host_fields(PidMode="host"),
+        *_shape(COREDNS, "pid_mode"),
+        *_shape(COREDNS, "security_options"),  # an engine that shares this namespace labels no processes
+        Sign(COREDNS, "live", "processes", "replace"),
+        Sign(COREDNS, "live", "program", "replace"),
+        beside=_IN_A_NAMESPACE,
     ),
     _recreated(COREDNS, WITH_ANOTHER_RUNTIME, host_fields(Runtime=OTHER_RUNTIME), "runtime"),
     _recreated(COREDNS, "with another name on its network", _alias, "aliases"),
-    Tampering(
-        "coredns is recreated at another address",
-        lambda hand: hand.recreate(COREDNS, other_address),
-        (
-            Sign(COREDNS, "state", "networks.{project}-net", "replace"),
-            Sign(COREDNS, "live", "network", "replace"),
-            Sign(COREDNS, "live", "engine_files", "replace"),
-        ),
+    _with_signs(
+        COREDNS,
+        "at another address",
+        other_address,
+        Sign(COREDNS, "state", "networks.{project}-net", "replace"),
+        Sign(COREDNS, "live", "network", "replace"),
+        Sign(COREDNS, "live", "engine_files", "replace"),
+        beside=_IN_A_NAMESPACE,
     ),
-    Tampering(
-        "coredns is recreated without one of the three labels",
-        lambda hand: hand.recreate(COREDNS, _label(labels.STACK_BUILD_SHA, None)),
-        (Sign(COREDNS, "labels", labels.STACK_BUILD_SHA, "replace"),),
+    _with_signs(
+        COREDNS,
+        "without one of the three labels",
+        _label(labels.STACK_BUILD_SHA, None),
+        Sign(COREDNS, "labels", labels.STACK_BUILD_SHA, "replace"),
     ),
-    Tampering(
-        "envoy is recreated with another value in one of the three labels",
-        lambda hand: hand.recreate(ENVOY, _label(labels.OTEL_INFRA_PORT, "1")),
-        (Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", SETTINGS),),
+    _with_signs(
+        ENVOY,
+        "with another value in one of the three labels",
+        _label(labels.OTEL_INFRA_PORT, "1"),
+        Sign(ENVOY, "labels", labels.OTEL_INFRA_PORT, "replace", SETTINGS),
     ),
     Tampering(
         "coredns is recreated with an unreadable record of its creation",

@@ -40,10 +40,12 @@ IMAGES = (
         "the tag of coredns' image is moved to another image",
         lambda hand: _other_image(hand, _reference(hand, COREDNS)),
         (Sign(COREDNS, "image", "reference", "load"),),
+        beside="tags",
     ),
     Tampering(
         "the tag of envoy's image is removed",
         lambda hand: hand.docker.remove_image(_reference(hand, ENVOY), force=True),
         (Sign(ENVOY, "image", "reference", "load"),),
+        beside="tags",
     ),
 )

@@ -2,12 +2,15 @@
 
 from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
 
+_NETWORK = "network namespace"
+_TAKEN_AWAY = "taken out of the network namespace"
+"""These take away what others change."""
 
-def _inside(sibling: str, what: str, script: str) -> Tampering:
+
+def _inside(sibling: str, what: str, script: str, says: str, beside: str = _NETWORK) -> Tampering:
     """Return a change of a running sibling's network, made from the engine's machine."""
-    return Tampering(
-        what, lambda hand: hand.inside(sibling, script), (Sign(sibling, "live", "network", "replace"),)
-    )
+    sign = Sign(sibling, "live", "network", "replace", says=says)
+    return Tampering(what, lambda hand: hand.inside(sibling, script), (sign,), beside)
 
 
 _WAY_OUT = "set -- $(ip route show default); gateway=$3 interface=$5; "
@@ -24,99 +27,140 @@ fi
 
 NETWORK_NAMESPACE = (
     _inside(
-        ENVOY, "IP forwarding is enabled in envoy's network namespace", "echo 1 >/proc/sys/net/ipv4/ip_forward"
+        ENVOY,
+        "IP forwarding is enabled in envoy's network namespace",
+        "echo 1 >/proc/sys/net/ipv4/ip_forward",
+        "eth0.forwarding is 1",
     ),
     _inside(
         COREDNS,
         "ARP answers are disabled on coredns' interface",
         "echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore",
+        "eth0.arp_ignore is 8",
     ),
-    _inside(ENVOY, "an nftables rule in envoy drops packets from agents", f"iptables-nft -I {_DROP}"),
+    _inside(
+        ENVOY,
+        "an nftables rule in envoy drops packets from agents",
+        f"iptables-nft -I {_DROP}",
+        "nftables rule ip filter INPUT: protocol tcp, to port 443, drop",
+    ),
     _inside(
         ENVOY,
         "a legacy iptables rule in envoy drops packets from agents",
         f"iptables-legacy -I {_DROP}",
+        "iptables rule ip filter INPUT: protocol tcp, to port 443, drop",
     ),
     _inside(
-        ENVOY, "an nftables rule in envoy redirects upstream connections", f"iptables-nft -t nat -I {_DIVERT}"
+        ENVOY,
+        "an nftables rule in envoy redirects upstream connections",
+        f"iptables-nft -t nat -I {_DIVERT}",
+        "nftables rule ip nat OUTPUT: protocol tcp, to port 443, dnat",
     ),
     _inside(
         ENVOY,
         "a legacy iptables rule in envoy redirects upstream connections",
         f"iptables-legacy -t nat -I {_DIVERT}",
+        "iptables rule ip nat OUTPUT: protocol tcp, to port 443, dnat",
     ),
     Tampering(
         "the nftables input policy in coredns is set to drop",
         lambda hand: hand.inside(COREDNS, "iptables-nft -P INPUT DROP"),
-        (Sign(COREDNS, "live", "network", "replace"), Sign(COREDNS, "live", "answer", "replace")),
+        (
+            Sign(COREDNS, "live", "network", "replace", says="nftables rule ip filter INPUT: drop by default"),
+            Sign(COREDNS, "live", "answer", "replace"),
+        ),
+        _TAKEN_AWAY,
     ),
-    _inside(ENVOY, "the limits of agents are removed in envoy", "nft delete table ip clawker-fw"),
     _inside(
-        ENVOY, "the limit of connections is bypassed in envoy", "nft insert rule ip clawker-fw opening accept"
+        ENVOY,
+        "the limits of agents are removed in envoy",
+        "nft delete table ip clawker-fw",
+        "nftables table clawker-fw, flags 0 is missing",
+        _TAKEN_AWAY,
+    ),
+    _inside(
+        ENVOY,
+        "the limit of connections is bypassed in envoy",
+        "nft insert rule ip clawker-fw opening accept",
+        "nftables rule opening 1: accept is not ours",
     ),
     _inside(
         COREDNS,
         "the limit of queries is raised in coredns",
         "nft 'flush chain ip clawker-fw asking; add rule ip clawker-fw asking "
         "update @queries { ip saddr limit rate 1000000/second } return; add rule ip clawker-fw asking drop'",
+        "at most 1000000 in 1 s",
     ),
     _inside(
         ENVOY,
         "packet filter rules in envoy redirect DNS queries to another resolver",
         "for filter in nft legacy; do iptables-$filter -t nat -I OUTPUT -d 127.0.0.11 -p udp --dport 53 "
         "-j DNAT --to-destination 203.0.113.66:53; done",
+        "to port 53, dnat to 203.0.113.66:53",
     ),
     _inside(
         ENVOY,
         "the engine's packet filter rules for its resolver are removed in envoy",
         REDIRECT_REMOVED,
+        "the rule that leads udp to the engine's resolver is missing",
+        _TAKEN_AWAY,
     ),
-    _inside(ENVOY, "the default route is removed from envoy's main routing table", "ip route del default"),
+    _inside(
+        ENVOY,
+        "the default route is removed from envoy's main routing table",
+        "ip route del default",
+        "route default via",
+        _TAKEN_AWAY,
+    ),
     _inside(
         ENVOY,
         "a further route is added to envoy's main routing table",
         _WAY_OUT + "ip route add 198.51.100.0/24 via $gateway",
+        "route 198.51.100.0/24 via",
     ),
     _inside(
         COREDNS,
         "a further routing rule and table are added in coredns",
         "ip rule add priority 32000 lookup 7; ip route add blackhole 10.0.0.0/8 table 7",
+        "rule 32000: from all lookup 7",
     ),
     _inside(
         ENVOY,
         "a static neighbour entry with another MAC address is set for envoy's gateway",
         _WAY_OUT + "ip neighbour replace $gateway lladdr 02:00:00:00:00:66 nud permanent dev $interface",
+        "neighbour",
     ),
     _inside(
         ENVOY,
         "envoy's egress interface is throttled",
         _WAY_OUT + "tc qdisc add dev $interface root tbf rate 8kbit burst 1600 latency 1s",
+        "queue tbf on",
     ),
     _inside(
         COREDNS,
         "a further address is added to coredns' interface",
         "ip address add 10.66.0.1/32 dev eth0",
+        "address 10.66.0.1/32",
     ),
     _inside(
         ENVOY,
         "a further network interface is added in envoy",
         "ip link add extra type veth peer name further; ip link set extra up",
+        "interface extra is not ours",
     ),
     _inside(
         ENVOY,
         "an IPsec policy in envoy blocks packets from agents",
         "ip xfrm policy add dir in src 10.66.0.0/16 action block",
+        "IPsec policy 10.66.0.0/16",
     ),
 )
 
 
 def _mounted(sibling: str, what: str, file: str, line: str) -> Tampering:
     """Return a change of a file that the engine mounts into a container."""
-    return Tampering(
-        what,
-        lambda hand: hand.append(sibling, file, line),
-        (Sign(sibling, "live", "engine_files", "replace"),),
-    )
+    sign = Sign(sibling, "live", "engine_files", "replace", says=f"{line} is not ours")
+    return Tampering(what, lambda hand: hand.append(sibling, file, line), (sign,), _NETWORK)
 
 
 MOUNTED_FILES = (

@@ -66,36 +66,43 @@ RUNNING = (
         "a route around the guard is added in envoy",
         _lead_around_the_guard,
         (Sign(ENVOY, "live", "network", "replace"),),
+        beside="processes",
     ),
     Tampering(
         "another process is started in coredns",
         start_a_process,
         (Sign(COREDNS, "live", "processes", "replace"),),
+        beside="processes",
     ),
     Tampering(
         "the keeper of the helpers in envoy is killed",
         _kill_the_keeper,
         (Sign(ENVOY, "live", "processes", "replace"),),
+        beside="processes",
     ),
     Tampering(
         "the recorder of refusals in envoy is killed again and again",
         _kill_the_recorder_for_good,
         (Sign(ENVOY, "live", "processes", "replace"),),
+        beside="processes",
     ),
     Tampering(
         "Envoy loads a further server name, and the file is restored afterwards",
         _have_loaded(LISTENERS, b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
         (Sign(ENVOY, "live", "listeners", "commit"),),
+        beside="loaded",
     ),
     Tampering(
         "Envoy loads a further HTTP host, and the file is restored afterwards",
         _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
         (Sign(ENVOY, "live", "routes", "commit"),),
+        beside="loaded",
     ),
     Tampering(
         "Envoy loads a further cluster, and the file is restored afterwards",
         _have_loaded(CLUSTERS, b'"resources":[]', b'"resources":[' + _CLUSTER + b"]"),
         (Sign(ENVOY, "live", "clusters", "commit"),),
+        beside="loaded",
     ),
 )
 

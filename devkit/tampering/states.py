@@ -58,11 +58,13 @@ STATES = (
         "envoy is stopped",
         lambda hand: hand.docker.stop(hand.name(ENVOY)),
         (Sign(ENVOY, "state", "status", "start"),),
+        beside="status",
     ),
     Tampering(
         "coredns is stopped",
         lambda hand: hand.docker.stop(hand.name(COREDNS)),
         (Sign(COREDNS, "state", "status", "start"),),
+        beside="status",
     ),
     Tampering(
         "envoy is killed, and its restart policy removed",
@@ -73,11 +75,13 @@ STATES = (
         "envoy is paused",
         lambda hand: hand.docker.pause(hand.name(ENVOY)),
         (Sign(ENVOY, "state", "status", "unpause"),),
+        beside="status",
     ),
     Tampering(
         "coredns is paused",
         lambda hand: hand.docker.pause(hand.name(COREDNS)),
         (Sign(COREDNS, "state", "status", "unpause"),),
+        beside="status",
     ),
     Tampering(
         "envoy is removed",
@@ -93,6 +97,7 @@ STATES = (
         "envoy is renamed",
         lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
         (Sign(ENVOY, "state", "name", "rename"),),
+        beside="beside a container",
     ),
     Tampering(
         "envoy and coredns swap names",
@@ -108,6 +113,7 @@ STATES = (
         "an unfinished replacement of coredns is left behind",
         _leave_a_replacement,
         (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "remove", UPGRADE),),
+        beside="beside a container",
     ),
     Tampering(
         "envoy is disconnected from the egress network",
@@ -149,6 +155,7 @@ STATES = (
         "coredns releases the service address",
         lambda hand: hand.fwctl(COREDNS, "release"),
         (Sign(COREDNS, "state", "service_address", "claim"),),
+        beside="beside a container",
     ),
     Tampering(
         "an agent is given the service address too",

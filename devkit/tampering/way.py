@@ -1,10 +1,10 @@
-"""One kind of tampering: what is done, and the findings that it must cause."""
+"""One kind of tampering: what is done, the findings that it must cause, and beside which others it can be done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.stack import labels
-from devkit.hand import Hand
+from devkit.hand import Body, Hand
 
 ENVOY, COREDNS = "envoy", "coredns"
 TAMPER, UPGRADE, SETTINGS = "tamper", "upgrade", "settings"
@@ -15,7 +15,8 @@ class Sign:
     """A finding that must be reported.
 
     `field` may contain `{project}`, `{service}` and `{envoy}`: the stack's name, its service address, and the
-    address that Envoy had before the tampering.
+    address that Envoy had before the tampering. `says` is a part of the value that runs, by which kinds of
+    tampering with the same finding are told apart.
     """
 
     sibling: str
@@ -23,6 +24,13 @@ class Sign:
     field: str
     action: str
     cause: str = TAMPER
+    says: str = ""
+
+    def hides(self, other: "Sign") -> bool:
+        """Whether two signs are one to who reads the findings."""
+        if (self.sibling, self.layer, self.field) != (other.sibling, other.layer, other.field):
+            return False
+        return self.says in other.says or other.says in self.says
 
     def named(self) -> str:
         """Return the field with placeholders for what differs between stacks."""
@@ -31,9 +39,61 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Recreation:
+    """A change with which a sibling's container is made anew, from its `docker inspect`."""
+
+    sibling: str
+    change: Callable[[Body], None]
+
+
+@dataclass(frozen=True)
 class Tampering:
-    """One kind of tampering: its description, the function that does it, and all findings that `drift` reports."""
+    """One kind of tampering: its description, what does it, and all findings that `drift` reports.
+
+    Those with the same group in `beside` can be done to a stack at the same time: none makes another impossible,
+    and each causes its own findings and no others.
+    """
 
     what: str
-    make: Callable[[Hand], None]
+    done: Callable[[Hand], None] | Recreation
     signs: tuple[Sign, ...]
+    beside: str = ""
+
+
+def batches(ways: Iterable[Tampering]) -> Sequence[Sequence[Tampering]]:
+    """Divide kinds into those that can be done at the same time and have no sign in common, in their order."""
+    found: list[list[Tampering]] = []
+    for way in ways:
+        fitting = (batch for batch in found if way.beside and all(_fit(way, each) for each in batch))
+        if batch := next(fitting, None):
+            batch.append(way)
+        else:
+            found.append([way])
+    return found
+
+
+def _fit(one: Tampering, other: Tampering) -> bool:
+    return one.beside == other.beside and not any(a.hides(b) for a in one.signs for b in other.signs)
+
+
+def make(hand: Hand, batch: Iterable[Tampering]) -> None:
+    """Tamper in all these ways. A container is made anew once, with all changes."""
+    changes: dict[str, list[Callable[[Body], None]]] = {}
+    others: list[Callable[[Hand], None]] = []
+    for way in batch:
+        if isinstance(way.done, Recreation):
+            changes.setdefault(way.done.sibling, []).append(way.done.change)
+        else:
+            others.append(way.done)
+    for sibling, all_changes in changes.items():
+        hand.recreate(sibling, _all(all_changes))
+    for tamper in others:
+        tamper(hand)
+
+
+def _all(changes: Iterable[Callable[[Body], None]]) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        for each in changes:
+            each(body)
+
+    return change
