@@ -58,6 +58,16 @@ def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactor
     remove_project(docker, made.project)
 
 
+@pytest.fixture
+def lent(shared: Firewall, peers: Peers) -> Iterator[Firewall]:
+    """The module's stack, for a test that may leave it in any state: one `run` makes it current afterwards."""
+    shared.run("--drain-timeout", "0")
+    yield shared
+    peers.remove_all()
+    shared.write(*RULES)
+    shared.run("--drain-timeout", "0")
+
+
 @pytest.fixture(scope="module")
 def private(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
     """An engine that may be restarted and killed."""

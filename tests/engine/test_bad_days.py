@@ -21,14 +21,6 @@ from devkit.waiting import until
 from tests.engine.conftest import RULES
 
 
-@pytest.fixture
-def own_engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
-    """An engine that a test may restart."""
-    needs_engine()
-    with private_engine() as engine:
-        yield engine
-
-
 def names(docker: APIClient, firewall: Firewall) -> list[str]:
     """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
@@ -50,9 +42,9 @@ def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
-def test_an_engine_that_restarts_in_the_middle(moment: str, own_engine: PrivateEngine, tmp_path: Path) -> None:
+def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngine, tmp_path: Path) -> None:
     """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
-    firewall = Firewall(own_engine.host, "restarted", tmp_path)
+    firewall = Firewall(private.host, "restarted", tmp_path)
     firewall.write("a.test")
     firewall.run()
     process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
@@ -60,14 +52,15 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, own_engine: PrivateE
     for line in process.stderr:
         if line.startswith("done") and moment in line:
             break
-    own_engine.restart()
+    private.restart()
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 4, 5}
     assert "Traceback" not in err
     firewall.run("--drain-timeout", "1")
     assert firewall.drift().expect().findings == set()
-    with closing(client(own_engine.host)) as docker:
+    with closing(client(private.host)) as docker:
         assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
+    firewall.call("down").expect()
 
 
 @pytest.fixture

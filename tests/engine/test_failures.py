@@ -17,6 +17,13 @@ from devkit.firewall import Firewall, upgraded
 from devkit.peers import Peers
 from devkit.waiting import until
 
+
+@pytest.fixture
+def up(lent: Firewall) -> Firewall:
+    """A stack that is up and current, and need not be new."""
+    return lent
+
+
 BROKEN_LISTENERS = """
 import sys
 from clawker_fw.stack.envoy import sibling

@@ -24,6 +24,13 @@ from devkit.peers import Peers
 from devkit.slow import slow
 from devkit.waiting import until
 
+
+@pytest.fixture
+def up(lent: Firewall) -> Firewall:
+    """A stack that is up and current, and need not be new."""
+    return lent
+
+
 SUSPENDED = """
 import os, signal
 from clawker_fw.reconcile import apply
