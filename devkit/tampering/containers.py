@@ -184,7 +184,7 @@ CONTAINERS = (
         "ulimits",
     ),
     _recreated(COREDNS, "with the engine's limits", host_fields(Ulimits=[]), "ulimits"),
-    _recreated(ENVOY, "with few processes of its user", _limited("nproc", 4096), "ulimits"),
+    _recreated(ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits"),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),
