@@ -115,7 +115,7 @@ class Proxy:
                 "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(folder))]
             },
             "static_resources": {
-                "clusters": [*self.clusters, through.cluster(bounds.bounds(CAPACITY).connections)]
+                "clusters": [*self.clusters, through.cluster()]
             },
             "bootstrap_extensions": [through.bootstrap_extension()],
         }
@@ -310,6 +310,7 @@ class Resolving(Loading):
                 "name": each.name,
                 "lb_policy": "CLUSTER_PROVIDED",
                 "per_connection_buffer_limit_bytes": bounds.BUFFER,
+                "circuit_breakers": bounds.unbounded(),
                 "cluster_type": extension(
                     "envoy.clusters.dynamic_forward_proxy",
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",

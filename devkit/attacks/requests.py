@@ -26,7 +26,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 Fields = tuple[tuple[str, str], ...]
 
 
-def _block(fields: Fields) -> bytes:
+def block(fields: Fields) -> bytes:
     """Return fields of HTTP/2, each as a literal (RFC 7541, section 6.2.2)."""
     return b"".join(b"\0" + b"".join(bytes([len(word)]) + word.encode() for word in field) for field in fields)
 
@@ -35,9 +35,9 @@ def http2(*fields: tuple[str, str], trailers: Fields = ()) -> bytes:
     """Return a request over HTTP/2; with trailers, which come after an octet of a body."""
     settings, end_of_headers, end = frame(4, 0, 0, b""), 0x4, 0x1
     if not trailers:
-        return PREFACE + settings + frame(1, end_of_headers | end, 1, _block(fields))
-    body = frame(0, 0, 1, b"x") + frame(1, end_of_headers | end, 1, _block(trailers))
-    return PREFACE + settings + frame(1, end_of_headers, 1, _block(fields)) + body
+        return PREFACE + settings + frame(1, end_of_headers | end, 1, block(fields))
+    body = frame(0, 0, 1, b"x") + frame(1, end_of_headers | end, 1, block(trailers))
+    return PREFACE + settings + frame(1, end_of_headers, 1, block(fields)) + body
 
 
 def pseudo(authority: str, path: str = "/", method: str = "GET") -> Fields:

@@ -5,6 +5,7 @@ uses beyond that, configuration and libraries, has its own share.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from clawker_fw.stack.capacity import Capacity
 
@@ -34,8 +35,9 @@ _PROGRAM, _WORKER = 240 * _MEBIBYTE, 8 * _MEBIBYTE
 """Bytes of memory for Envoy's configuration, and for what each worker keeps of it (measured: 4.5 MB for 1,000
 ports)."""
 
-_FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096
-"""Each connection from an agent leads to one upstream; ports, sockets and files come on top."""
+_FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096 + 8192
+"""Each connection from an agent leads to one upstream; ports, sockets and files come on top, and connections to
+origins that are kept: a worker forwards about half as many requests in `REUSE_SECONDS` (docs/benchmarks.md)."""
 
 _MOST_FILES = 1 << 20
 """The most that a kernel allows one process by default (`fs.nr_open`)."""
@@ -46,8 +48,13 @@ HEADERS_KIBIBYTES = 32
 HELLO_SECONDS = 10
 """For how long a connection may take to say what it wants: a TLS hello, or the headers of a request."""
 
-STREAMS = 100
-"""Requests at once on one HTTP/2 connection (RFC 9113, section 6.5.2, recommends no fewer)."""
+STREAMS = 1
+"""Requests at once on one HTTP/2 connection. The kernel counts connections, and everything that is derived from
+their number counts on one request for each, as with HTTP/1. (RFC 9113, section 6.5.2, recommends 100.)"""
+
+UPSTREAM = 1 << 20
+"""No bound on connections to origins: agents share it, so one could use it up for all. Each connection of an agent
+leads to one, and those that are kept for the next request are kept for `REUSE_SECONDS`."""
 
 LOOKUPS = 1 << 20
 """No bound on requests and connections that wait for a lookup: there are no more than connections. How many names
@@ -77,8 +84,28 @@ SESSIONS = 1 << 20
 DATAGRAM = 65507
 """The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
 
-REUSE_SECONDS = 10
-"""For how long a connection to an origin is kept for the next HTTP request of any agent."""
+REUSE_SECONDS = 1
+"""For how long a connection to an origin is kept for the next HTTP request of any agent.
+
+So no more are kept than a worker forwards requests in that time. It is shorter than origins keep them, of which the
+quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.
+"""
+
+KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
+"""After how many silent seconds the kernel asks an agent whether its connection is still there, and how often.
+
+The kernel's count of an agent's connections (limits.go) forgets one that the agent has half closed after 60 s
+without a packet, though Envoy may still have it. A probe is such a packet.
+"""
+
+BACKLOG = 4096
+"""Connections that may wait at a listener until Envoy takes them: more than an agent may begin at once."""
+
+
+def unbounded() -> dict[str, Any]:
+    """Return a cluster's circuit breakers that never open."""
+    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), UPSTREAM)
+    return {"thresholds": [{**most, "max_retries": 0}]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,15 +69,9 @@ def bootstrap_extension() -> Json:
     )
 
 
-def cluster(connections: int) -> Json:
-    """Return the cluster that leads to the internal listener, for so many connections at once."""
+def cluster() -> Json:
+    """Return the cluster that leads to the internal listener."""
     address = {"envoy_internal_address": {"server_listener_name": THROUGH_RULES}}
-    most = {
-        "max_connections": connections,
-        "max_pending_requests": connections,
-        "max_requests": connections,
-        "max_retries": 16,
-    }
     options = "upstreams.http.v3.HttpProtocolOptions"
     return {
         "name": THROUGH_RULES,
@@ -102,7 +96,7 @@ def cluster(connections: int) -> Json:
                 "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
             }
         },
-        "circuit_breakers": {"thresholds": [most]},
+        "circuit_breakers": bounds.unbounded(),
     }
 
 

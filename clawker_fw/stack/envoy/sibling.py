@@ -113,11 +113,11 @@ def boot(
         "listeners_path": f"{container.VOLUME}/{LISTENERS}",
         "runtime_layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()],
         "buffer": bounds.BUFFER,
-        "connections": most.connections,
+        "circuit_breakers": bounds.unbounded(),
         "kept_heap": bounds.KEPT_HEAP,
         "overload_manager": overload_manager(most),
         "resolver": lookups.resolver(),
-        "through_rules": http.cluster(most.connections),
+        "through_rules": http.cluster(),
         "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}

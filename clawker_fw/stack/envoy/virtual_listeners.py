@@ -14,7 +14,7 @@ from clawker_fw.rules.policy import Allowed, Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.listeners import Place, at
-from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
+from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state, watched
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
 from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -72,6 +72,7 @@ def _forwarding(
         "stat_prefix": f"port-{_CHAIN}",  # whose connections `fwctl drain` counts
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        **watched(),
         **first,
         **({"additional_addresses": others} if others else {}),
         "access_log": refusals.of_opaque(name, reporting),

@@ -1,0 +1,152 @@
+"""What agents can spend on the way out: no more than they have on the way in, so nobody else runs short of it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.stack.release import Release
+from devkit.attacks.requests import PREFACE, block, frame, pseudo
+from devkit.dns import NameServer
+from devkit.envoy import Resolving, program
+from devkit.hellos import client_hello
+from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+TLS, HTTP, TCP = 8080, 80, 2222
+CONNECTIONS, REQUESTS = 54, 100
+NAMES = ("t.test", *(f"{kind}{number}.there.test" for kind in "hn" for number in range(REQUESTS)))
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_SETTINGS, _HEADERS, _END_OF_HEADERS = 4, 1, 0x4
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
+    """A proxy with a rule for each kind of listener, all of names on loopback."""
+    with NameServer(NAMES, OWN_LOOPBACK) as names:
+        started = Resolving(tmp_path, program(release), names.port)
+        started.ports |= {TLS: free_port(), HTTP: free_port()}
+        started.serve(
+            rule_set(
+                {"dst": ".there.test", "port": TLS},
+                {"dst": ".there.test", "port": HTTP, "proto": "http"},
+                {"dst": "t.test", "port": TCP, "proto": "tcp"},
+            )[1]
+        )
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+
+
+class Origin:
+    """An origin that keeps every connection, and answers at once all but what is posted."""
+
+    def __init__(self, port: int, answer: bytes = b"") -> None:
+        """Listen. `answer` is what is answered."""
+        self.opened = self.ended = 0
+        self._answer = answer
+        self._server = socket.create_server((OWN_LOOPBACK, port), backlog=1024)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def open(self) -> int:
+        """How many connections it has."""
+        return self.opened - self.ended
+
+    def close(self) -> None:
+        """Stop listening."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.opened += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while received := connection.recv(65536):
+                if not received.startswith(b"POST"):
+                    connection.sendall(self._answer)
+        self.ended += 1
+
+
+def _unfinished(number: int) -> bytes:
+    """Return so many requests over HTTP/2, of which none is complete."""
+    requests = (
+        frame(_HEADERS, _END_OF_HEADERS, 2 * at + 1, block(pseudo(f"h{at}.there.test", method="POST")))
+        for at in range(number)
+    )
+    return PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)
+
+
+def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
+    """Requests over HTTP/2 take no more connections to origins than the agent has; others' go on."""
+    with (
+        closing(Origin(HTTP, ANSWER)) as origin,
+        closing(Origin(TLS, b"ok")) as other,
+        ExitStack() as stack,
+    ):
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5))
+            agent.sendall(_unfinished(REQUESTS))
+        until(lambda: origin.open >= CONNECTIONS, 10)
+        for at in range(3):
+            assert proxy.hello(f"n{at}.there.test".encode(), TLS) == b"ok"
+            assert proxy.request(f"n{at}.there.test".encode(), HTTP) == b"HTTP/1.1 200 OK"
+        assert origin.open <= CONNECTIONS + 3
+        assert other.opened == 3
+        assert _statistic(proxy, "http.http.downstream_rq_active") <= CONNECTIONS
+
+
+def test_a_connection_to_an_origin_is_not_kept_for_long(proxy: Resolving) -> None:
+    """Requests to many hosts leave nothing open that counts, before origins would end it themselves."""
+    with (
+        closing(Origin(HTTP, ANSWER)) as origin,
+        socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent,
+    ):
+        for number in (*range(100), 99):
+            agent.sendall(f"GET / HTTP/1.1\r\nHost: h{number}.there.test\r\n\r\n".encode())
+            assert agent.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert origin.opened <= 101
+        until(lambda: origin.open == 0, 3)
+
+
+def test_every_connection_is_watched(proxy: Resolving) -> None:
+    """The kernel asks an agent that sends nothing whether it is still there, every 20 s, at every listener."""
+    places = {
+        ("127.0.0.1", proxy.ports[TLS]): client_hello(b"n0.there.test"),
+        ("127.0.0.1", proxy.ports[HTTP]): b"GET / HTTP/1.1\r\nHost: n0.there.test\r\n\r\n",
+        (str(proxy.virtual["t.test"]), TCP): b"",
+    }
+    with ExitStack() as stack:
+        for each in (TLS, HTTP, TCP):
+            stack.enter_context(closing(Origin(each)))
+        for place, content in places.items():
+            agent = stack.enter_context(socket.create_connection(place, timeout=5))
+            agent.sendall(content)
+            port = agent.getsockname()[1]
+            until(lambda port=port: 0 < _asks_within(port) <= 20, 5)
+
+
+def _asks_within(port: int) -> float:
+    """Return after how many seconds the kernel asks the other end of a connection with this port, or 0 for never."""
+    keepalive, hundredths = "02", 100
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, _, remote, _, _, timer, *_ = line.split()
+        kind, _, left = timer.partition(":")
+        if remote.endswith(f":{port:04X}") and kind == keepalive:
+            return int(left, 16) / hundredths
+    return 0
+
+
+def _statistic(proxy: Resolving, name: str) -> int:
+    return int(proxy.admin(f"/stats?filter=^{name}$").rpartition(b":")[2])
