@@ -114,9 +114,7 @@ class Proxy:
             "layered_runtime": {
                 "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(folder))]
             },
-            "static_resources": {
-                "clusters": [*self.clusters, through.cluster()]
-            },
+            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
             "bootstrap_extensions": [through.bootstrap_extension()],
         }
         if self.most:

@@ -43,6 +43,8 @@ class Tally:
         """Refusals in lines that were not kept."""
         self.suppressed: Counter[str] = Counter()
         """Refusals that the siblings have only counted, by the agent's address."""
+        self.latest = b""
+        """When the last line was written, as an engine writes it."""
 
     def add(self, lines: list[bytes], since: bytes = b"") -> None:
         """Count the lines that are records of refusals and not older than `since`, a time like theirs."""
@@ -51,6 +53,7 @@ class Tally:
             records = [line for line in records if line >= since]
         if not records:
             return
+        self.latest = max(self.latest, records[-1][:STAMP])
         text = b"".join([line[STAMP + 1 :] for line in records])
         if b',"suppressed":' in text:
             for source, count in _SUPPRESSED.findall(text):

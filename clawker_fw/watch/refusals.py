@@ -79,7 +79,7 @@ class RefusalCounter:
         times: Counter[str] = Counter()
         for each in refusals.counted:
             times[each.refusal.reason] += 0 if names.is_trial(each.refusal.agent) else each.times
-            self._read_to[sibling] = max(self._read_to[sibling], each.last.encode())
+        self._read_to[sibling] = max([self._read_to[sibling], *(each.latest for each in tallies)])
         untold = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
         times[NOT_RECORDED] = sum(untold) + refusals.more
         for word, number in times.items():

@@ -17,11 +17,12 @@ import (
 
 const keepVerb = "keep"
 
-// The sockets that the keeper is given: on the first it says that all helpers have started; the second, of a sibling
-// that limits agents, is the recorder's.
+// The sockets that the keeper is given: on the first it says that all helpers have started; the others, of a sibling
+// that limits agents, are the recorder's.
 const (
 	startedSocket = companionSocket + iota
 	refusalsSocket
+	linesSocket
 )
 
 // A helper is started again at once, and each time after twice as long if it ends again. One that has run for
@@ -63,7 +64,7 @@ func keep(root string, sibling Sibling) error {
 	if err := inherit(); err != nil {
 		return err
 	}
-	for _, each := range []int{startedSocket, refusalsSocket} {
+	for _, each := range []int{startedSocket, refusalsSocket, linesSocket} {
 		unix.CloseOnExec(each)
 	}
 	restarts, err := newRestarts(root)
@@ -145,7 +146,7 @@ func keptBy(root string, sibling Sibling) ([]*helper, error) {
 		kept := &helper{companion: each}
 		switch each.verb() {
 		case recordVerb:
-			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals")}
+			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
 		case forwardVerb:
 			sockets, err := lookupFiles(sibling.Forwarder.Listen)
 			if err != nil {
@@ -200,7 +201,8 @@ func inherit(wanted ...uint) error {
 	return nil
 }
 
-// startKeeper starts the keeper, and returns when all helpers have started. The calling thread has given up its bounds.
+// startKeeper starts the keeper, and returns when all helpers have started. The calling thread has given up its bounds. What
+// it writes to its standard output from then on goes through the recorder.
 func startKeeper(root string, sibling Sibling) error {
 	if len(helpersOf(root, sibling)) == 0 {
 		return nil
@@ -211,13 +213,20 @@ func startKeeper(root string, sibling Sibling) error {
 	}
 	defer started.Close()
 	sockets := []*os.File{says}
+	var lines *os.File
 	if sibling.Limits != nil {
 		refusals, err := listenForRefusals()
 		if err != nil {
 			return fmt.Errorf("starting the %s: %w", companionNames[recordVerb], err)
 		}
 		defer refusals.Close()
-		sockets = append(sockets, refusals)
+		read, write, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		defer write.Close()
+		sockets, lines = append(sockets, refusals, read), write
 	}
 	_, err = keeperOf(root).start(sockets...)
 	if err = errors.Join(err, says.Close()); err != nil {
@@ -226,5 +235,11 @@ func startKeeper(root string, sibling Sibling) error {
 	if _, err := started.Read(make([]byte, 1)); err != nil {
 		return fmt.Errorf("the %s has ended: %w", companionNames[keepVerb], err)
 	}
-	return nil
+	if lines == nil {
+		return nil
+	}
+	if err := lines.Chmod(0o622); err != nil { // Envoy opens its standard output again, as whoever it is
+		return fmt.Errorf("giving the program what it writes to: %w", err)
+	}
+	return unix.Dup3(int(lines.Fd()), int(os.Stdout.Fd()), 0)
 }

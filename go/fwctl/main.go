@@ -78,7 +78,7 @@ func run(arguments []string) error {
 	case keepVerb:
 		return keep(root, sibling)
 	case recordVerb:
-		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.Stdout)
+		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.NewFile(companionSocket+1, "lines"), os.Stdout)
 	case "probe":
 		known, err := readEvidence(rest)
 		if err != nil {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse. It is a
-// process of its own beside the program, without privileges and with nothing but the socket: `fwctl record`.
+// The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
+// what they write (journal.go). It is a process of its own beside the program, without privileges and with nothing but the
+// socket and what the program writes: `fwctl record`.
 
 const (
 	// recording is the group id of the recorder. No image defines it, and no other process has it, so nobody but root can
@@ -34,22 +35,32 @@ const (
 	becauseLimit     = "limit"
 )
 
-// An agent may cause linesPerSecond lines for as long as it likes, and linesAtOnce after it was quiet. Its other
-// refusals are only counted.
-const (
-	linesPerSecond = 50
-	linesAtOnce    = 200
-
-	// mostAgents bounds the agents that are remembered.
-	mostAgents = 4096
-)
-
 // recorderOf returns the recorder's process.
 func recorderOf(root string) companion { return newCompanion(root, recording, recordVerb) }
 
-// recordRefusals writes a line for each refusal that it reads from the socket, until that fails.
-func recordRefusals(root string, sibling Sibling, socket io.Reader, out io.Writer) error {
-	recorder := newRecorder(root, sibling, out)
+// recordRefusals writes a line for each refusal that it reads from the socket, and those of the program, until that fails.
+func recordRefusals(root string, sibling Sibling, socket, program io.Reader, out io.Writer) error {
+	journal := newJournal(out)
+	failed := make(chan error)
+	go func() { failed <- journal.write() }()
+	go func() { failed <- newRecorder(root, sibling, journal).read(socket) }()
+	go func() {
+		if err := journal.follow(program); err != nil {
+			failed <- err
+		}
+	}()
+	for counting := time.Tick(countEvery); ; {
+		select {
+		case err := <-failed:
+			return err
+		case <-counting:
+			journal.count()
+		}
+	}
+}
+
+// read records all refusals that it reads from the socket.
+func (r *recorder) read(socket io.Reader) error {
 	buffer := make([]byte, recorderBuffer)
 	for {
 		size, err := socket.Read(buffer)
@@ -60,28 +71,26 @@ func recordRefusals(root string, sibling Sibling, socket io.Reader, out io.Write
 		if err != nil {
 			return err
 		}
-		if err := recorder.write(refusals); err != nil {
+		if err := r.record(refusals); err != nil {
 			return err
 		}
 	}
 }
 
 type recorder struct {
-	out       io.Writer
-	now       func() time.Time
+	journal   *journal
 	listening listening
 	names     virtualNames
 	private   []netip.Addr // at which nothing is for agents, whatever listens
-	agents    map[netip.Addr]*bucket
 }
 
-func newRecorder(root string, sibling Sibling, out io.Writer) *recorder {
+func newRecorder(root string, sibling Sibling, journal *journal) *recorder {
 	var private []netip.Addr
 	if sibling.Limits != nil {
 		private = sibling.Limits.Private
 	}
 	return &recorder{
-		out: out, now: time.Now, private: private, agents: map[netip.Addr]*bucket{},
+		journal: journal, private: private,
 		listening: listening{folder: filepath.Join(processes, "self", "net")},
 		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
 	}
@@ -89,18 +98,17 @@ func newRecorder(root string, sibling Sibling, out io.Writer) *recorder {
 
 // line is one refusal, in the form in which Envoy writes its own.
 type line struct {
-	Address    netip.Addr `json:"address"`
-	Name       *string    `json:"name"`
-	Port       uint16     `json:"port"`
-	Protocol   string     `json:"protocol"`
-	Reason     string     `json:"reason"`
-	Source     string     `json:"source"`
-	Suppressed int        `json:"suppressed,omitempty"` // refusals of the same agent since its last line
-	Time       string     `json:"time"`
+	Address  netip.Addr `json:"address"`
+	Name     *string    `json:"name"`
+	Port     uint16     `json:"port"`
+	Protocol string     `json:"protocol"`
+	Reason   string     `json:"reason"`
+	Source   string     `json:"source"`
+	Time     string     `json:"time"`
 }
 
-// write writes refusals down. While nothing listens at all, nothing is refused: the program is starting, or ending.
-func (r *recorder) write(refusals []refusal) error {
+// record writes refusals down. While nothing listens at all, nothing is refused: the program is starting, or ending.
+func (r *recorder) record(refusals []refusal) error {
 	if len(refusals) == 0 {
 		return nil
 	}
@@ -108,23 +116,16 @@ func (r *recorder) write(refusals []refusal) error {
 		return err
 	}
 	for _, each := range refusals {
-		suppressed, allowed := r.agent(each.source.Addr()).take()
-		if !allowed {
-			continue
-		}
 		name := r.names.at(each.place.Addr())
 		text, err := json.Marshal(line{
 			Address: each.place.Addr(), Port: each.place.Port(), Source: each.source.String(),
 			Name: name, Protocol: map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[each.protocol],
-			Reason: r.reason(each, name), Suppressed: suppressed,
-			Time: r.now().UTC().Format("2006-01-02T15:04:05.000Z"),
+			Reason: r.reason(each, name), Time: written(r.journal.now()),
 		})
 		if err != nil {
 			return err
 		}
-		if _, err := r.out.Write(append(text, '\n')); err != nil {
-			return err
-		}
+		r.journal.add(each.source.Addr(), append(text, '\n'), 1)
 	}
 	return nil
 }
@@ -141,57 +142,6 @@ func (r *recorder) reason(refused refusal, name *string) string {
 		return becauseWrongPort
 	}
 	return becauseNoRule
-}
-
-// agent returns the bucket of an agent, filled up to now. Agents whose buckets are full are forgotten first.
-func (r *recorder) agent(source netip.Addr) *bucket {
-	now := r.now()
-	known := r.agents[source]
-	if known == nil {
-		if len(r.agents) >= mostAgents {
-			r.forget(now)
-		}
-		known = &bucket{lines: linesAtOnce, at: now}
-		r.agents[source] = known
-	}
-	known.fill(now)
-	return known
-}
-
-func (r *recorder) forget(now time.Time) {
-	for source, each := range r.agents {
-		if each.fill(now); each.lines >= linesAtOnce {
-			delete(r.agents, source)
-		}
-	}
-	if len(r.agents) >= mostAgents {
-		clear(r.agents)
-	}
-}
-
-// bucket is how many lines an agent may cause at the time of its last refusal.
-type bucket struct {
-	lines      float64
-	at         time.Time
-	suppressed int
-}
-
-func (b *bucket) fill(now time.Time) {
-	if passed := now.Sub(b.at).Seconds(); passed > 0 {
-		b.lines = min(linesAtOnce, b.lines+passed*linesPerSecond)
-		b.at = now
-	}
-}
-
-// take takes a line from the bucket, if it has one, and returns how many were suppressed before.
-func (b *bucket) take() (suppressed int, allowed bool) {
-	if b.lines < 1 {
-		b.suppressed++
-		return 0, false
-	}
-	suppressed = b.suppressed
-	b.lines, b.suppressed = b.lines-1, 0
-	return suppressed, true
 }
 
 // virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.

@@ -37,7 +37,7 @@ func newRecording(t *testing.T, limits Limits) *recordingSibling {
 	found := &recordingSibling{asAgent: limitedSibling(t, limits)}
 	root := t.TempDir()
 	write(t, root, tree{"hot/numbers/numbers.json": numbersFile})
-	found.recorder = newRecorder(root, newSibling(), &found.written)
+	found.recorder = newRecorder(root, newSibling(), newJournal(&found.written))
 	found.listening.folder = "/proc/thread-self/net"
 	socket, err := listenForRefusals()
 	if err != nil {
@@ -69,9 +69,12 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.write(refusals); err != nil {
+		if err := r.record(refusals); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := r.journal.flush(); err != nil {
+		t.Fatal(err)
 	}
 	var found []line
 	for text := range strings.Lines(r.written.String()) {
@@ -206,34 +209,6 @@ func TestNothingListensYet(t *testing.T) {
 	}
 }
 
-// The flood of one agent is counted, and another's refusals are still on record.
-func TestFloodOfRefusals(t *testing.T) {
-	var written bytes.Buffer
-	recorder := newRecorder(t.TempDir(), newSibling(), &written)
-	recorder.listening.folder = listeningFolder(t, "")
-	now := time.Now()
-	recorder.now = func() time.Time { return now }
-	flood := make([]refusal, 1000)
-	for index := range flood {
-		flood[index] = refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(agent, 1024), netip.AddrPortFrom(onAgents, 1)}
-	}
-	other := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(otherAgent, 1024), netip.AddrPortFrom(onAgents, 1)}
-	if err := recorder.write(append(flood, other)); err != nil {
-		t.Fatal(err)
-	}
-	if lines := bytes.Count(written.Bytes(), []byte("\n")); lines != linesAtOnce+1 {
-		t.Errorf("%d lines", lines)
-	}
-	written.Reset()
-	now = now.Add(time.Second)
-	if err := recorder.write(flood[:1]); err != nil {
-		t.Fatal(err)
-	}
-	if text := written.String(); !strings.Contains(text, `"suppressed":800,`) {
-		t.Error(text)
-	}
-}
-
 // At a private address nothing is for agents, although something listens: their connections are not one too many.
 func TestRefusalsAtPrivateAddresses(t *testing.T) {
 	for _, private := range []bool{false, true} {
@@ -244,32 +219,15 @@ func TestRefusalsAtPrivateAddresses(t *testing.T) {
 			sibling.Limits.Private, wanted = []netip.Addr{onAgents}, becauseNoRule
 		}
 		var written bytes.Buffer
-		recorder := newRecorder(t.TempDir(), sibling, &written)
+		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
 		recorder.listening.folder = listeningFolder(t, "")
 		each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(agent, 1024), netip.AddrPortFrom(onAgents, 443)}
-		if err := recorder.write([]refusal{each}); err != nil {
+		if err := errors.Join(recorder.record([]refusal{each}), recorder.journal.flush()); err != nil {
 			t.Fatal(err)
 		}
 		if text := written.String(); !strings.Contains(text, `"reason":"`+wanted+`"`) {
 			t.Errorf("private %t: %s", private, text)
 		}
-	}
-}
-
-// However many addresses an agent forges, those that are remembered are bounded.
-func TestManySourcesOfRefusals(t *testing.T) {
-	recorder := newRecorder(t.TempDir(), newSibling(), &bytes.Buffer{})
-	recorder.listening.folder = listeningFolder(t, "")
-	source := agentNet.Addr()
-	for range 2*mostAgents + 2 {
-		source = source.Next()
-		each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(source, 1024), netip.AddrPortFrom(onAgents, 1)}
-		if err := recorder.write([]refusal{each}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if found := len(recorder.agents); found > mostAgents {
-		t.Errorf("%d are remembered", found)
 	}
 }
 

@@ -128,9 +128,12 @@ cat /tmp/recorder
 cat /proc/$(pgrep -o -u 0)/status | sed 's/^/Keeper/'
 cat /proc/$$/status /proc/$$/net/fib_trie
 stat -c 'Tmp: %a' /tmp
+echo Writes: $(readlink /proc/$$/fd/1)
 echo Files: $(ulimit -Sn) $(ulimit -Hn)
 echo Hot: $(cat /tmp/volume/hot/*/*)
 echo Restarts: $(cat /tmp/volume/state/restarts.json)
+echo END
+until [ -e /tmp/copied ]; do sleep 0.01; done
 `
 
 // keeperUnderTest is a copy of this test binary, as the keeper.
@@ -140,9 +143,10 @@ const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
 const playHelper = `#!/bin/sh
 if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
 if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
-{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "More: $(readlink /proc/$$/fd/4)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+{ sed -u '/^END$/q' <&4; touch /tmp/copied; } &
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
 mv /tmp/recorder.new /tmp/recorder
-exec sleep 60
+wait
 `
 
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
@@ -257,8 +261,8 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 	}
 }
 
-// The recorder is a process of a user of its own, without any privilege, and with nothing but the socket: also when it
-// was started again.
+// The recorder is a process of a user of its own, without any privilege, and with nothing but the socket and what the program
+// writes: also when it was started again.
 func TestServeStartsTheRecorder(t *testing.T) {
 	for scene, restarts := range map[string]string{
 		"as a sibling":              "",
@@ -268,6 +272,9 @@ func TestServeStartsTheRecorder(t *testing.T) {
 		expectUnprivileged(t, status, "Recorder", "65533")
 		if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
 			t.Errorf("%s: it is to %q, with %q", scene, verb, socket)
+		}
+		if lines := status["RecorderLines"]; !strings.HasPrefix(lines, "pipe:") || lines != status["Writes"] {
+			t.Errorf("%s: it reads what is written to %q from %q", scene, status["Writes"], lines)
 		}
 		if more := status["RecorderMore"]; more != "" {
 			t.Errorf("%s: it also has %q", scene, more)

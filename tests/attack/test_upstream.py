@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,11 +135,15 @@ def test_every_connection_is_watched(proxy: Resolving) -> None:
             agent = stack.enter_context(socket.create_connection(place, timeout=5))
             agent.sendall(content)
             port = agent.getsockname()[1]
-            until(lambda port=port: 0 < _asks_within(port) <= 20, 5)
+            until(partial(_is_watched, port), 5)
+
+
+def _is_watched(port: int) -> bool:
+    return 0 < _asks_within(port) <= 20
 
 
 def _asks_within(port: int) -> float:
-    """Return after how many seconds the kernel asks the other end of a connection with this port, or 0 for never."""
+    """Return after how many seconds the kernel asks the other end, which has this port; 0 for never."""
     keepalive, hundredths = "02", 100
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, _, remote, _, _, timer, *_ = line.split()

@@ -35,9 +35,9 @@ _PROGRAM, _WORKER = 240 * _MEBIBYTE, 8 * _MEBIBYTE
 """Bytes of memory for Envoy's configuration, and for what each worker keeps of it (measured: 4.5 MB for 1,000
 ports)."""
 
-_FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096 + 8192
+_FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096
 """Each connection from an agent leads to one upstream; ports, sockets and files come on top, and connections to
-origins that are kept: a worker forwards about half as many requests in `REUSE_SECONDS` (docs/benchmarks.md)."""
+origins that are kept: no more than requests in `REUSE_SECONDS` (3,700 for a worker: docs/benchmarks.md)."""
 
 _MOST_FILES = 1 << 20
 """The most that a kernel allows one process by default (`fs.nr_open`)."""
@@ -87,8 +87,8 @@ DATAGRAM = 65507
 REUSE_SECONDS = 1
 """For how long a connection to an origin is kept for the next HTTP request of any agent.
 
-So no more are kept than a worker forwards requests in that time. It is shorter than origins keep them, of which the
-quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.
+So no more are kept than a worker forwards requests in that time. It is shorter than origins keep them, of which
+the quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.
 """
 
 KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3

@@ -14,14 +14,15 @@ from clawker_fw.stack.envoy import bounds, chains, routes
 from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, TYPES, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
-_LONGEST = 255
-"""Octets of a name or a path that are written down."""
+_LONGEST, _LONGEST_METHOD = 255, 32
+"""Octets of a name or a path that are written down, and of a method."""
 
 BUCKETS_FILE = "boot/refusals/buckets.json"
 """A folder of its own: Envoy reads all files of a folder again when one of them is renamed."""
 
-_LINES_A_SECOND, _LINES_AT_ONCE = 50, 200
-"""For the agents that share a bucket. Envoy counts the rest: `access_log.process_ratelimit.denied`."""
+_LINES_A_SECOND, _LINES_AT_ONCE = 1000, 2000
+"""For the agents that share a bucket: what Envoy spends on lines. How many of them one agent may cause is decided
+by `fwctl record`, which reads them. Envoy counts the rest: `access_log.process_ratelimit.denied`."""
 
 BUCKETS = 5
 """Two last digits of an address share one. Each is an inotify instance, of which a user has 128 (inotify(7))."""
@@ -39,7 +40,7 @@ _TLS = {"protocol": "tls", "name": "%REQUESTED_SERVER_NAME%"}
 _HTTP = {
     "protocol": "http",
     "name": f"%REQ(:AUTHORITY):{_LONGEST}%",
-    "method": f"%REQ(:METHOD):{_LONGEST}%",
+    "method": f"%REQ(:METHOD):{_LONGEST_METHOD}%",
     "path": f"%PATH(NQ:PATH):{_LONGEST}%",  # without the query, which may hold secrets
 }
 
@@ -314,10 +315,7 @@ def _within_limit(number: int) -> Json:
 
 
 def _not_too_many(source: str = "source.address") -> Json:
-    """Return the filter by which every agent's refusals have room in the log, whatever another one does.
-
-    Agents are told apart by the last digit of their address.
-    """
+    """Return the filter that bounds how many lines Envoy writes, by the last digits of the agents' addresses."""
     return {
         "or_filter": {
             "filters": [

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -22,102 +23,96 @@ const (
 	badRequest = "bad-request"
 )
 
-// A client may cause linesPerSecond lines for as long as it likes, and linesAtOnce after it was quiet. Its other
-// refusals are only counted, so that a flood leaves room in the log for the refusals of others.
-const (
-	linesPerSecond = 50
-	linesAtOnce    = 200
-)
-
-// mostClients bounds the clients that are remembered. The agents' network has fewer addresses in use.
-const mostClients = 4096
+// mostWaiting is how many lines may wait for whoever reads them. Queries never wait for that: further lines are only counted.
+const mostWaiting = 4096
 
 // record is one refusal, a line of JSON. Names are in presentation format, in which every odd octet is escaped.
 type record struct {
-	Time       string `json:"time"`
+	Time     string `json:"time"`
+	Source   string `json:"source"`
+	Protocol string `json:"protocol"`
+	Port     int    `json:"port"`
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Reason   string `json:"reason"`
+}
+
+// loss is the line that tells of refusals that were only counted, of nobody knows whom.
+type loss struct {
 	Source     string `json:"source"`
-	Protocol   string `json:"protocol"`
-	Port       int    `json:"port"`
-	Name       string `json:"name"`
-	Type       string `json:"type"`
-	Reason     string `json:"reason"`
-	Suppressed int    `json:"suppressed,omitempty"` // refusals of the same client since its last line
+	Suppressed int64  `json:"suppressed"`
+	Time       string `json:"time"`
 }
 
 // askedByOurselves is the name that the container asks itself for, to see that agents are refused.
 const askedByOurselves = "refused.clawker-fw.invalid."
 
-// Recorder writes refusals down, with a limit for each client.
+// Recorder writes refusals down. How many lines a client may cause is for the one to decide who reads them: `fwctl record`.
 type Recorder struct {
 	out     io.Writer
 	now     func() time.Time
-	mutex   sync.Mutex
-	clients map[netip.Addr]*client
+	lines   chan []byte
+	waiting sync.WaitGroup
+	lost    atomic.Int64
 }
 
-// client is a token bucket: how many lines it may cause at the time of its last refusal.
-type client struct {
-	lines      float64
-	at         time.Time
-	suppressed int
-}
-
-// NewRecorder returns a recorder that writes lines to out.
+// NewRecorder returns a recorder that writes lines to out, one after the other.
 func NewRecorder(out io.Writer) *Recorder {
-	return &Recorder{out: out, now: time.Now, clients: map[netip.Addr]*client{}}
+	recorder := &Recorder{out: out, now: time.Now, lines: make(chan []byte, mostWaiting)}
+	go recorder.write()
+	return recorder
 }
 
-// Record writes down which client was refused what, and why.
+// Record has written down which client was refused what, and why. It never waits.
 func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error {
 	question := dns.Question{Name: "."}
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
 	}
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	now := r.now()
-	from := r.client(address(source), now)
-	if from.lines < 1 {
-		from.suppressed++
-		return nil
+	line, err := json.Marshal(record{
+		Time:     r.time(),
+		Source:   source.String(),
+		Protocol: "dns",
+		Port:     53,
+		Name:     cut(strings.TrimSuffix(question.Name, ".")),
+		Type:     dns.Type(question.Qtype).String(),
+		Reason:   reason,
+	})
+	if err != nil {
+		return err
 	}
-	line := record{
-		Time:       now.UTC().Format("2006-01-02T15:04:05.000Z"),
-		Source:     source.String(),
-		Protocol:   "dns",
-		Port:       53,
-		Name:       cut(strings.TrimSuffix(question.Name, ".")),
-		Type:       dns.Type(question.Qtype).String(),
-		Reason:     reason,
-		Suppressed: from.suppressed,
+	r.waiting.Add(1)
+	select {
+	case r.lines <- append(line, '\n'):
+	default:
+		r.waiting.Done()
+		r.lost.Add(1)
 	}
-	from.lines--
-	from.suppressed = 0
-	return json.NewEncoder(r.out).Encode(line)
+	return nil
 }
 
-// client returns the bucket of a client, filled up to now. Clients whose buckets are full are forgotten first.
-func (r *Recorder) client(source netip.Addr, now time.Time) *client {
-	known := r.clients[source]
-	if known == nil {
-		if len(r.clients) >= mostClients {
-			r.forget(now)
+func (r *Recorder) time() string { return r.now().UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// write writes what is waiting. Lines are lost only while others wait, so what was lost is always told after these.
+func (r *Recorder) write() {
+	for line := range r.lines {
+		if _, err := r.out.Write(line); err != nil {
+			r.lost.Add(1)
 		}
-		known = &client{lines: linesAtOnce, at: now}
-		r.clients[source] = known
+		if lost := r.lost.Swap(0); lost > 0 {
+			r.tell(lost)
+		}
+		r.waiting.Done()
 	}
-	known.fill(now)
-	return known
 }
 
-func (r *Recorder) forget(now time.Time) {
-	for source, each := range r.clients {
-		if each.fill(now); each.lines >= linesAtOnce {
-			delete(r.clients, source)
-		}
+func (r *Recorder) tell(lost int64) {
+	line, err := json.Marshal(loss{Suppressed: lost, Time: r.time()})
+	if err == nil {
+		_, err = r.out.Write(append(line, '\n'))
 	}
-	if len(r.clients) >= mostClients {
-		clear(r.clients)
+	if err != nil {
+		r.lost.Add(lost)
 	}
 }
 
@@ -125,13 +120,6 @@ func (r *Recorder) forget(now time.Time) {
 const longestText = 255
 
 func cut(text string) string { return text[:min(len(text), longestText)] }
-
-func (c *client) fill(now time.Time) {
-	if passed := now.Sub(c.at).Seconds(); passed > 0 {
-		c.lines = min(linesAtOnce, c.lines+passed*linesPerSecond)
-		c.at = now
-	}
-}
 
 // address returns the IP address of a client, or the zero address when there is none.
 func address(source net.Addr) netip.Addr {

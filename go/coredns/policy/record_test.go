@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
+	"io"
 	"testing"
 	"time"
 
@@ -31,63 +31,49 @@ func lines(t *testing.T, out *bytes.Buffer) []record {
 	return found
 }
 
-// A flood of one client is counted after its share of lines, and costs another client none of its own.
+// Every refusal has a line, in the order in which they happened.
 func TestRecordFloods(t *testing.T) {
 	var out bytes.Buffer
-	now := time.Unix(1, 0)
 	recorder := NewRecorder(&out)
-	recorder.now = func() time.Time { return now }
-	record := func(source net.Addr, name string) {
-		t.Helper()
-		if err := recorder.Record(source, refused(name), noRule); err != nil {
+	recorder.now = func() time.Time { return time.Unix(1, 0) }
+	for number := range mostWaiting {
+		if err := recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), noRule); err != nil {
 			t.Fatal(err)
 		}
 	}
-	other := &net.UDPAddr{IP: net.IPv4(10, 213, 0, 8), Port: 4711}
-
-	for range 1000 {
-		record(stranger, "flood.test.")
-	}
-	for range 20 {
-		record(other, "other.test.")
-	}
-	if found := lines(t, &out); len(found) != linesAtOnce+20 {
-		t.Errorf("%d lines", len(found))
-	}
-
-	now = now.Add(time.Second)
-	for range 1000 {
-		record(stranger, "flood.test.")
-	}
+	recorder.waiting.Wait()
 	found := lines(t, &out)
-	if len(found) != linesPerSecond || found[0].Suppressed != 1000-linesAtOnce || found[1].Suppressed != 0 {
-		t.Errorf("%d lines, the first of %+v", len(found), found[:1])
-	}
-
-	now = now.Add(time.Hour)
-	record(stranger, "flood.test.")
-	if found = lines(t, &out); len(found) != 1 || found[0].Suppressed != 1000-linesPerSecond {
-		t.Errorf("got %+v", found)
+	if len(found) != mostWaiting || found[0].Name != "0.test" || found[mostWaiting-1].Name != fmt.Sprintf("%d.test", mostWaiting-1) {
+		t.Errorf("%d lines", len(found))
 	}
 }
 
-// No number of clients makes the recorder forget to write, or remember more than it may.
-func TestRecordManyClients(t *testing.T) {
-	var out bytes.Buffer
-	recorder := NewRecorder(&out)
-	now := time.Unix(1, 0)
-	recorder.now = func() time.Time { return now }
-	const clients = 3 * mostClients
-	for number := range clients {
-		source := &net.UDPAddr{IP: net.IPv4(10, byte(number>>16), byte(number>>8), byte(number)), Port: 1}
-		if err := recorder.Record(source, refused(fmt.Sprintf("%d.test.", number)), noRule); err != nil {
+// A reader that stalls delays no query: what waits is bounded, and the rest is counted and told when it reads again.
+func TestAReaderThatStalls(t *testing.T) {
+	read, write := io.Pipe()
+	recorder := NewRecorder(write)
+	const refusals = 3 * mostWaiting
+	for range refusals {
+		if err := recorder.Record(stranger, refused("flood.test."), noRule); err != nil {
 			t.Fatal(err)
 		}
-		if len(recorder.clients) > mostClients {
-			t.Fatalf("%d clients are remembered", len(recorder.clients))
+	}
+	told := 0
+	for decoder := json.NewDecoder(read); told < refusals; {
+		var each struct {
+			Reason     string
+			Suppressed int
 		}
+		if err := decoder.Decode(&each); err != nil {
+			t.Fatal(err)
+		}
+		if each.Reason != "" {
+			told++
+		}
+		told += each.Suppressed
 	}
-	if found := lines(t, &out); len(found) != clients {
-		t.Errorf("%d lines", len(found))
+	if told != refusals {
+		t.Errorf("%d of %d are told of", told, refusals)
 	}
+	recorder.waiting.Wait()
 }

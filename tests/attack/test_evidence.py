@@ -1,0 +1,93 @@
+"""What a flood of refusals leaves on record, and what many requests at once cost a neighbour, on a real engine."""
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from docker import APIClient
+
+from devkit.attacks.requests import PREFACE, block, frame, pseudo
+from devkit.firewall import Firewall, remove_project
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+
+CONNECTIONS, REQUESTS = 200, 100
+RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)
+REFUSALS = 300
+_HEADERS, _SETTINGS, _COMPLETE = 1, 4, 0x5
+
+
+@pytest.fixture(scope="module")
+def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
+    """A stack with room for few connections, of which one agent may have some."""
+    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("evidence"))
+    made.write(*RULES, resources={"envoy": {"connections": CONNECTIONS}}, limits={"connections": 20})
+    made.run()
+    yield made
+    remove_project(docker, made.project)
+
+
+@pytest.fixture(scope="module")
+def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
+    """Agents, and an origin."""
+    started = Peers(docker)
+    firewall.origin(started, ["a.test", "h.test"])
+    yield started
+    started.remove_all()
+
+
+@pytest.fixture
+def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
+    """An agent that does what it can."""
+    made = firewall.agent(peers)
+    yield made
+    made.remove()
+
+
+def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agent: Peer) -> None:
+    """Downloads over HTTP/2 that are not read, a hundred on each connection, cost no neighbour a request."""
+    neighbour = firewall.agent(peers)
+    request = block(pseudo("h.test", "/bytes?size=1e9"))
+    requests = [frame(_HEADERS, _COMPLETE, 2 * at + 1, request) for at in range(REQUESTS)]
+    content = PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)
+    envoy = firewall.status()["siblings"][0]["address"]
+    siege = ("siege", f"{envoy}:80", "--count", "15", "--seconds", "6", "--unread", "--hex", content.hex())
+    wanted = ("https://a.test/", "http://h.test/")
+    with ThreadPoolExecutor() as pool:
+        attacking = pool.submit(agent.ask, *siege)
+        until(lambda: agent.get("https://a.test/").ok)
+        assert all(neighbour.get(url).ok for url in wanted * 3)
+        assert attacking.result().last["peak"] == 15
+    neighbour.remove()
+
+
+def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
+    """Of a burst of questions, all are on record or counted within seconds, though nobody asks again."""
+    resolver = firewall.status()["agent"]["dns"]
+    flood = agent.ask("inundate", "burst.test", "--server", resolver, "--count", str(REFUSALS), "--pause", "1ms")
+    assert flood.last["answers"] == REFUSALS
+    until(lambda: _told(firewall, agent, "burst.test") == REFUSALS, 10)
+
+
+def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:
+    """Every request that was refused is on record or counted, with the agent that has sent it."""
+    envoy = firewall.status()["siblings"][0]["address"]
+    flood = ("siege", f"{envoy}:80", "--count", "10", "--seconds", "3", "--host", "long.test", "--brief")
+    refused = agent.ask(*flood, "--path", f"/{'x' * 1000}").last["replied"]
+    assert refused > 200
+    until(lambda: _told(firewall, agent, "long.test") >= refused, 10)
+
+
+def _told(firewall: Firewall, agent: Peer, name: str) -> int:
+    """Return how many refusals of an agent `denials` tells of: of a name, and of those that were only counted."""
+    answer = (
+        firewall.call("denials", "--format", "json", "--agent", agent.address(f"{firewall.project}-net"))
+        .expect()
+        .json
+    )
+    written: int = sum(each["times"] for each in answer["denials"] if each["name"] == name)
+    return written + int(sum(each["times"] for each in answer["suppressed"]))
