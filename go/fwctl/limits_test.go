@@ -172,6 +172,63 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	})
 }
 
+// A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
+// still there. Without that, the kernel would forget it.
+func TestHalfClosedConnectionsCount(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	const forgets = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
+	if err := os.WriteFile(forgets, []byte("2"), 0); err != nil {
+		t.Skip("this needs settings of the kernel that can be written: ", err)
+	}
+	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
+	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	for listening, wanted := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
+		listener, err := listening.Listen(t.Context(), "tcp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := make(chan net.Conn, 100)
+		go func() {
+			for {
+				connection, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				held <- connection
+			}
+		}()
+		port := listener.Addr().(*net.TCPAddr).Port
+		asAgent(func() {
+			opened, _ := dialMany(t, agent, port, 5)
+			for _, each := range opened {
+				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			further := 0
+			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				if more, err := dialFrom(agent, port); err == nil {
+					t.Cleanup(func() { more.Close() })
+					further++
+				}
+			}
+			if further != wanted {
+				t.Errorf("%d further ones, expected %d", further, wanted)
+			}
+			for _, each := range opened {
+				each.(*net.TCPConn).SetLinger(0)
+				each.Close()
+			}
+		})
+		listener.Close()
+		for len(held) > 0 {
+			connection := <-held
+			connection.(*net.TCPConn).SetLinger(0)
+			connection.Close()
+		}
+	}
+}
+
 // At a private address, an agent finds a closed port, although there is a listener. Only addresses without limits get in.
 func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
 	limits := smallLimits()
