@@ -89,15 +89,15 @@ def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         agents = [stack.enter_context(proxy.connect(HTTP, "127.0.0.7")) for _ in range(32)]
-        for _ in range(40):
+        for _ in range(120):
             for agent in agents:
                 agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
             for agent in agents:
                 assert agent.recv(65536)
     seconds = time.monotonic() - started
     denied = proxy.statistic(DENIED) - before
-    assert 1280 - denied <= 200 + 50 * (seconds + 1)
-    until(lambda: _lines(proxy, "flood.test") == 1280 - denied, 5)
+    assert 3840 - denied <= 2000 + 1000 * (seconds + 1)
+    until(lambda: _lines(proxy, "flood.test") == 3840 - denied, 5)
 
 
 def _begun(proxy: Sharing) -> socket.socket:
