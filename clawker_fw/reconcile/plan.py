@@ -346,19 +346,21 @@ class _Planner:
         return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
 
     def _takeover(self) -> list[list[Step | InTurn]]:
-        """Move the service address, then retire both old siblings in parallel."""
-        retirement = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
+        """Move the service address, then retire both old siblings, in parallel where the order does not matter."""
+        lanes = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
             claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
-            return [[*claim, *retirement]]
-        # If the old CoreDNS can't send agents to the new Envoy, all agents must have moved to the new CoreDNS
-        # before the old Envoy is removed.
+            return [[*claim, *lanes]]
+        # If the old CoreDNS can't send agents to the new Envoy, the old one serves until the old CoreDNS is gone:
+        # its health check announces the service address until it has released it, so agents come back to it.
         redirected = old is not None and self._can_redirect(old)
+        misleads = old is not None and old.container.running and not redirected
+        retirement = [[lane] for lane in lanes] if misleads else [lanes]
         new = Role.AGENTS not in self._observed.networks  # no agent there with a stale neighbour entry
         seconds = 0 if redirected or new else ANNOUNCE_SECONDS
-        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], retirement]
+        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
 
     def _retire_coredns(self) -> list[Step]:
         """Let the old CoreDNS release the service address, or remove it, and announce the address again.

@@ -382,3 +382,22 @@ def test_teardown_refuses_while_agents_are_attached(memory: MemoryEngine, wanted
         "stop and remove envoy | stop and remove coredns",
         "remove network net | remove network egress",
     ]
+
+
+def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """A resolver that can't be given the new Envoy's address is gone before the old Envoy's last seconds begin.
+
+    Until it has released the service address, its health check announces that, and brings agents back.
+    """
+    resolver = memory.inside("clawker-coredns")
+    resolver.files["boot/sibling.json"] = public(b"{}")  # of a release with other resources
+    applied = json.loads(resolver.spec.labels[labels.APPLIED])
+    applied["boot"]["boot/sibling.json"] = labels.digest(b"{}")
+    resolver.spec = replace(resolver.spec, labels={**resolver.spec.labels, labels.APPLIED: json.dumps(applied)})
+    lines = planned(memory, wanted, replace_all=True)
+    assert lines[lines.index("---") + 1 :] == [
+        ANNOUNCE,
+        COREDNS_RELIEVED,
+        ENVOY_RELIEVED,
+        "name envoy envoy | name coredns coredns",
+    ]
