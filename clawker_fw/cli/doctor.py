@@ -36,7 +36,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     else:
         from clawker_fw.report import text
 
-        text.console().print(diagnosis.report(checks))
+        text.console().print(diagnosis.Report(checks))
     if any(each.health is Health.FAILED for each in checks):
         raise typer.Exit(ExitCode.DRIFT)
 

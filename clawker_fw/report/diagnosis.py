@@ -1,9 +1,11 @@
 """The answer of `doctor`: each check with what to do, for people and as a JSON document."""
 
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from clawker_fw.diagnosis import Check, Health
@@ -12,6 +14,8 @@ from clawker_fw.report.terminal import visible
 
 _STYLES = {Health.OK: "green", Health.WARNING: "yellow", Health.FAILED: "bold red", Health.SKIPPED: "dim"}
 _WIDEST = max(map(len, Health))
+_UNBROKEN = "\N{NO-BREAK SPACE}"
+"""Stands for the spaces of a command while lines are broken."""
 
 
 def document(checks: Sequence[Check]) -> dict[str, Any]:
@@ -26,12 +30,39 @@ def document(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-def report(checks: Sequence[Check]) -> RenderableType:
-    """Return the answer for people: a line for each check, and one for what to do."""
-    lines: list[Text] = []
-    for each in checks:
-        state = (each.health.value.ljust(_WIDEST), _STYLES[each.health])
-        lines.append(Text.assemble(state, visible(f"  {each.name}: {each.seen}")))
-        if each.advice:
-            lines.append(Text(visible(f"{' ' * _WIDEST}  → {each.advice}")))
-    return Group(*lines)
+class Report:
+    """The answer for people: a paragraph for each check, and one for what to do. Commands stay in one line."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        """Store the checks."""
+        self._checks = checks
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield lines that fit the terminal."""
+        for each in self._checks:
+            state = each.health.value.ljust(_WIDEST)
+            first, *others = _wrapped(f"{state}  {each.name}: {each.seen}", _WIDEST + 2, options.max_width)
+            yield _line(first, _STYLES[each.health], len(state))
+            yield from map(_line, others)
+            if each.advice:
+                advice = f"{' ' * _WIDEST}  → {each.advice}"
+                yield from map(_line, _wrapped(advice, _WIDEST + 4, options.max_width))
+
+
+def _line(words: str, style: str = "", styled: int = 0) -> Text:
+    line = Text(words, no_wrap=True, overflow="ignore")
+    line.stylize(style, 0, styled)
+    return line
+
+
+def _wrapped(words: str, indent: int, width: int) -> list[str]:
+    """Return the lines of a paragraph, of which all but the first are indented."""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), visible(words))
+    lines = textwrap.wrap(
+        whole,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_UNBROKEN, " ") for line in lines]

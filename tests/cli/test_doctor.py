@@ -1,5 +1,6 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from clawker_fw.diagnosis import Check, Health
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Records, Trial, TrialStep
+from clawker_fw.report import diagnosis
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
 
@@ -205,3 +209,18 @@ def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngi
     assert results(command("doctor", "--format", "json"))["telemetry"] == "warning"
     memory.inside("clawker-envoy").records = Records(5, 0)
     assert results(command("doctor", "--format", "json"))["telemetry"] == "ok"
+
+
+def test_lines_fit_a_terminal() -> None:
+    """Each check is a paragraph of at most 80 columns, and a command that is to be pasted is never broken."""
+    command_ = "`clawker-fw explain https://a.test:443 --live`"
+    long = Check("way-out", Health.FAILED, "An agent does not reach it: " + "word " * 20, f"{command_} says. " * 3)
+    written = io.StringIO()
+    console = Console(width=80, file=written, soft_wrap=True)
+    console.print(diagnosis.Report([long, Check("engine", Health.OK, "Engine 28 on amd64.")]))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("failed   way-out: An agent")
+    assert lines[-1] == "ok       engine: Engine 28 on amd64."
+    assert sum(line.count(command_) for line in lines) == 3
+    assert {line[:11] for line in lines[1:-1]} == {" " * 9 + "wo", " " * 9 + "→ ", " " * 11}

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
+from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
+from clawker_fw.report.summary import lines
 from clawker_fw.stack.files import public
+from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
 from tests.cli.conftest import SETTINGS, Command
 
@@ -67,6 +71,35 @@ def test_an_upgrade(command: Command) -> None:
     assert f"{first}\n{second}\n" in command("status").out
     assert command("run").err.startswith(f"{first}\n{second}\ndone ")
     assert command("drift").code == 0
+
+
+@pytest.mark.parametrize(
+    ("running", "desired", "word"),
+    [
+        ("0.2.0", "0.1.0", "downgrade"),
+        ("0.1.10", "0.1.9", "downgrade"),
+        ("0.1.0", "0.1.0", "upgrade"),
+        ("0.1.9", "0.1.10", "upgrade"),
+        ("0.2.0.dev1", "0.1.0", "upgrade"),  # what is no plain number is not compared
+        (None, "0.1.0", "upgrade"),
+    ],
+)
+def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, word: str) -> None:
+    """An earlier version is told from a later one by its numbers."""
+    found = Finding(
+        Sibling.ENVOY, Layer.LABELS, STACK_BUILD_SHA, "a" * 40, "b" * 40, Cause.UPGRADE, Action.REPLACE
+    )
+    said = Summary(
+        project="clawker",
+        absent=False,
+        count=1,
+        effects={Effect.REPLACED: (Sibling.ENVOY,)},
+        interruption=Interruption(drained=30.0),
+        changes=None,
+        builds={Sibling.ENVOY: (Build(running, "a" * 40), Build(desired, "b" * 40))},
+        reasons={cause: (found,) if cause is Cause.UPGRADE else () for cause in Cause},
+    )
+    assert lines(said)[1].startswith(f"  {word} from ")
 
 
 @pytest.mark.usefixtures("old")

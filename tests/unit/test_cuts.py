@@ -13,7 +13,7 @@ from clawker_fw.reconcile.cuts import Cut, cut
 from clawker_fw.reconcile.desired import Capacities, desired
 from clawker_fw.settings import ResourceSettings
 from clawker_fw.stack import coredns, virtual
-from clawker_fw.stack.envoy import chains
+from clawker_fw.stack.envoy import chains, virtual_listeners
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.topology import Addressing
@@ -105,3 +105,18 @@ def test_files_that_can_not_be_read(content: bytes) -> None:
     running = {**desired_, LISTENERS: desired_[LISTENERS].saying(content)}
     assert cut(running, desired_) == Cut(unknown=True)
     assert cut({}, desired_) == Cut(unknown=True)
+
+
+def test_ports_that_share_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the ports that have a listener each, a rule's ports have one: another number of them cuts its own."""
+    monkeypatch.setattr(virtual_listeners, "MOST_APART", 3)
+    other: Entry = {"dst": "u.test", "proto": "tcp", "port": "7000-7001"}
+    fewer: Entry = {"dst": "t.test", "proto": "tcp", "port": "8000-8001"}
+    few, many = (*(each for each in RULES if each != SHELL), fewer), (*RULES, other)
+    without = (*(each for each in many if each != SHELL), fewer)
+    changed = cut(rendered(*many), rendered(*without)).whose
+    assert changed
+    assert all("t.test" in each for each in changed)
+    crossed = cut(rendered(*few), rendered(*few, other)).whose  # two ports apart, and then four
+    assert any("t.test" in each for each in crossed)
+    assert not [each for each in crossed if "a.test" in each]
