@@ -5,6 +5,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,12 @@ from clawker_fw.errors import RefusedError
 LOG = logging.getLogger("clawker_fw")
 
 _SOCKET_MODE = 0o660
-_REQUEST_SECONDS = 5
+
+CONNECTION_SECONDS = 5.0
+"""How long a connection may take altogether, however slowly it goes on."""
+
+MOST_CONNECTIONS = 32
+"""Connections at the same time. One more ends the oldest, so whoever asks and reads at once is always answered."""
 _HIGHEST_PORT = 65535
 
 
@@ -115,6 +121,42 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+    def __init__(self, *arguments: Any) -> None:
+        self._lock = threading.Lock()
+        self._began: dict[socket.socket, float] = {}  # the oldest first
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, and end the oldest connection if there are too many."""
+        with self._lock:
+            self._began[request] = time.monotonic()
+        self._end_oldest(lambda count, _: count > MOST_CONNECTIONS)
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections that take too long. Called at least every half second."""
+        self._end_oldest(lambda _, seconds: seconds > CONNECTION_SECONDS)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection, and close it."""
+        with self._lock:
+            self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def _end_oldest(self, due: Callable[[int, float], bool]) -> None:
+        """End the oldest connections while that is due, by their number and the age of the oldest.
+
+        Their threads see the end, and close them.
+        """
+        with self._lock:
+            while self._began:
+                oldest = next(iter(self._began))
+                if not due(len(self._began), time.monotonic() - self._began[oldest]):
+                    return
+                del self._began[oldest]
+                with suppress(OSError):  # the client has closed it
+                    oldest.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a failed response at debug level: usually the client has disconnected."""
         del request, client_address
@@ -138,7 +180,7 @@ def _server(address: Address, pages: Pages) -> _Server:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _REQUEST_SECONDS
+    timeout = CONNECTION_SECONDS
     served: Pages
 
     def do_GET(self) -> None:

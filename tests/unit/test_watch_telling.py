@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -14,8 +15,10 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -24,7 +27,7 @@ from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.agents import Agent
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
-from clawker_fw.watch import record
+from clawker_fw.watch import page, record
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
 from clawker_fw.watch.health import Health
 from clawker_fw.watch.installed import Installed
@@ -447,6 +450,34 @@ def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         installed.require_same()
     assert caught.value.code == "release-changed"
+
+
+def test_what_cannot_be_examined_is_no_other_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A watcher without a free file descriptor goes on, and says so; once it has one, it notices a release."""
+    release = stacks.copied_release(tmp_path)
+    installed = Installed(release)
+    changed(release)
+    with monkeypatch.context() as poor:
+        poor.setattr(os, "scandir", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        installed.require_same()
+    assert [each.message for each in caplog.records] == ["release_unread"]
+    with pytest.raises(RefusedError):
+        installed.require_same()
+
+
+def test_slow_visitors_of_the_page_are_in_nobody_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among hundreds of connections that ask for nothing, each request is answered, and few have a thread."""
+    before = threading.active_count()
+    with served(Address("127.0.0.1", 0), PAGES) as address, ExitStack() as slow:
+        for _ in range(300):
+            slow.enter_context(socket.create_connection((address.host, address.port))).sendall(b"G")
+        with urllib.request.urlopen(f"http://{address}/metrics") as reply:
+            assert reply.read() == b"1\n"
+        until(lambda: threading.active_count() - before <= page.MOST_CONNECTIONS + 2)
+        monkeypatch.setattr(page, "CONNECTION_SECONDS", 0.1)
+        until(lambda: threading.active_count() - before <= 1)  # the server's own thread
 
 
 def test_whoever_goes_before_the_answer_is_there(capfd: pytest.CaptureFixture[str]) -> None:
