@@ -103,14 +103,10 @@ func commitFrom(
 	if err := removeOthers(hot, wanted.paths()); err != nil { // hot/ must match the record exactly
 		return result, err
 	}
-	text, err := json.Marshal(wanted)
-	if err != nil {
+	if err := keepCommitted(root, wanted); err != nil {
 		return result, err
 	}
-	if err := writeFile(committedRecord(root), text); err != nil {
-		return result, err
-	}
-	return result, errors.Join(keepGood(root), removeUnfinished(root, stage))
+	return result, removeUnfinished(root, stage)
 }
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.

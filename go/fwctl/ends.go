@@ -224,14 +224,10 @@ func endAtStart(root string, now time.Time) error {
 	if err := place(stage, hot, wanted.paths()); err != nil {
 		return err
 	}
-	text, err := json.Marshal(wanted)
-	if err != nil {
+	if err := keepCommitted(root, wanted); err != nil {
 		return err
 	}
-	if err := writeFile(committedRecord(root), text); err != nil {
-		return err
-	}
-	return errors.Join(keepGood(root), os.RemoveAll(endedFolder(root)))
+	return os.RemoveAll(endedFolder(root))
 }
 
 // lockHot waits until no other commit is at work, and lets none begin until it is unlocked.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,9 +19,24 @@ import (
 
 // readFile reads a file, as its owner if nobody else may read it.
 func readFile(path string) ([]byte, error) {
-	content, err := os.ReadFile(path)
+	opened, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	var content bytes.Buffer
+	if info, err := opened.Stat(); err == nil {
+		content.Grow(int(info.Size()) + bytes.MinRead)
+	}
+	_, err = content.ReadFrom(opened)
+	return content.Bytes(), err
+}
+
+// open opens a file or a folder for reading, as its owner if nobody else may read it.
+func open(path string) (*os.File, error) {
+	opened, err := os.Open(path)
 	if !errors.Is(err, fs.ErrPermission) {
-		return content, err
+		return opened, err
 	}
 	info, failed := os.Stat(path)
 	if failed != nil {
@@ -33,7 +49,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Setfsuid(os.Geteuid())
-	return os.ReadFile(path)
+	return os.Open(path)
 }
 
 func userOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,7 +20,8 @@ func unfinished(folder string) string { return folder + ".new" }
 
 // keepGood makes the hot files the good set if they match the record of the last commit. If they don't, a commit died
 // halfway or somebody has changed them, and the existing good set stays. If there is no good set at all, hot/ is
-// copied as it is: a failed commit then restores that, although startGood never accepts it.
+// copied as it is: a failed commit then restores that, although startGood never accepts it. The copy is on the disk
+// before it takes the place of the former one.
 func keepGood(root string) error {
 	record := committedRecord(root)
 	if intact(filepath.Join(root, "hot"), record) != nil {
@@ -41,10 +41,16 @@ func keepGood(root string) error {
 			return err
 		}
 	}
+	if err := flushTree(copied); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(goodFolder(root)); err != nil {
 		return err
 	}
-	return os.Rename(copied, goodFolder(root))
+	if err := os.Rename(copied, goodFolder(root)); err != nil {
+		return err
+	}
+	return flush(root)
 }
 
 // startGood makes sure that hot/ holds a proven set, and restores the good set if it does not. It fails if neither is
@@ -52,6 +58,10 @@ func keepGood(root string) error {
 func startGood(root string) error {
 	changed := intact(filepath.Join(root, "hot"), committedRecord(root))
 	if changed == nil {
+		// The engine has put these files there, and does not wait until they are on the disk.
+		if err := errors.Join(flushTree(filepath.Join(root, "hot")), flushTree(filepath.Join(root, "state"))); err != nil {
+			return err
+		}
 		return errors.Join(keepGood(root), removeUnfinished(root, stages(root)...))
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
@@ -124,11 +134,7 @@ func restore(root string) error {
 	if err := removeOthers(hot, before); err != nil {
 		return err
 	}
-	text, err := json.Marshal(record)
-	if err != nil {
-		return err
-	}
-	return errors.Join(writeFile(committedRecord(root), text), os.RemoveAll(copied))
+	return errors.Join(recordCommitted(root, record), os.RemoveAll(copied))
 }
 
 // removeOthers removes every file in a folder that is not in paths.

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"encoding/json"
+	"io/fs"
+	"path/filepath"
+)
+
+// What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
+// them, and the record is before anybody is told. A file system may otherwise keep the record and lose the files.
+
+// flush has a file's content, or a folder's entries, written to the disk (fsync(2)).
+var flush = func(path string) error {
+	opened, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	return opened.Sync()
+}
+
+// flushTree has everything in a folder written to the disk, and the folder's own name as well. A link has no content.
+func flushTree(folder string) error {
+	var folders []string
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			folders = append(folders, path)
+		case entry.Type().IsRegular():
+			return flush(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range append(folders, filepath.Dir(folder)) {
+		if err := flush(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepCommitted makes hot/ what was proven last: the files, then their record, and then the good set are on the disk.
+func keepCommitted(root string, proven Commit) error {
+	if err := recordCommitted(root, proven); err != nil {
+		return err
+	}
+	return keepGood(root)
+}
+
+// recordCommitted writes the record of the files in hot/, once these are on the disk.
+func recordCommitted(root string, committed Commit) error {
+	if err := flushTree(filepath.Join(root, "hot")); err != nil {
+		return err
+	}
+	text, err := json.Marshal(committed)
+	if err != nil {
+		return err
+	}
+	record := committedRecord(root)
+	if err := writeFile(record, text); err != nil {
+		return err
+	}
+	return flushTree(filepath.Dir(record))
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inode identifies a file or folder, also after it was renamed. Numbers are used again, so its birth belongs to it.
+type inode struct {
+	number uint64
+	birth  unix.StatxTimestamp
+}
+
+// disk is what a disk has of a volume: contents of files, and entries of folders, as they were flushed last.
+type disk struct {
+	t        *testing.T
+	contents map[inode]string
+	entries  map[inode]map[string]inode
+	root     inode
+}
+
+func inodeOf(t *testing.T, path string) inode {
+	t.Helper()
+	var found unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &found); err != nil {
+		t.Fatal(err)
+	}
+	return inode{found.Ino, found.Btime}
+}
+
+// flush takes over what a file or folder has now.
+func (d *disk) flush(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		content, err := os.ReadFile(path)
+		d.contents[inodeOf(d.t, path)] = string(content)
+		return err
+	}
+	names, err := os.ReadDir(path)
+	entries := map[string]inode{}
+	for _, each := range names {
+		entries[each.Name()] = inodeOf(d.t, filepath.Join(path, each.Name()))
+	}
+	d.entries[inodeOf(d.t, path)] = entries
+	return err
+}
+
+// afterLoss returns what is there after a loss of power when the disk has nothing but what was flushed. A file whose
+// content was not is empty.
+func (d *disk) afterLoss() string {
+	folder := filepath.Join(d.t.TempDir(), "lost")
+	d.write(d.root, folder)
+	return folder
+}
+
+func (d *disk) write(folder inode, to string) {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	for name, each := range d.entries[folder] {
+		path := filepath.Join(to, name)
+		if _, is := d.entries[each]; is {
+			d.write(each, path)
+		} else if err := os.WriteFile(path, []byte(d.contents[each]), 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// afterLossOfContents returns what is there when the disk has all names, as some file systems keep those first. A file
+// whose content was not flushed is empty.
+func (d *disk) afterLossOfContents(root string) string {
+	folder := filepath.Join(d.t.TempDir(), "emptied")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, _ := filepath.Rel(root, path)
+		if entry.IsDir() {
+			return os.MkdirAll(filepath.Join(folder, below), 0o755)
+		}
+		return os.WriteFile(filepath.Join(folder, below), []byte(d.contents[inodeOf(d.t, path)]), 0o644)
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return folder
+}
+
+// losing plays a scene on a volume that is completely on the disk, and returns what is there after a loss of power
+// before and after each flush, and at the end.
+func losing(t *testing.T, root string, scene func()) (during, after []string) {
+	t.Helper()
+	on := &disk{t, map[inode]string{}, map[inode]map[string]inode{}, inodeOf(t, root)}
+	flushed := flush
+	defer func() { flush = flushed }()
+	flush = on.flush
+	if err := flushTree(root); err != nil {
+		t.Fatal(err)
+	}
+	lose := func() []string { return []string{on.afterLoss(), on.afterLossOfContents(root)} }
+	flush = func(path string) error {
+		during = append(during, on.afterLossOfContents(root))
+		err := on.flush(path)
+		during = append(during, lose()...)
+		if _, missing := os.Lstat(unfinished(goodFolder(root))); path == root && missing == nil {
+			between := on.afterLossOfContents(root) // the former good set is gone, and the new one has not its name yet
+			if err := os.RemoveAll(goodFolder(between)); err != nil {
+				t.Fatal(err)
+			}
+			during = append(during, between)
+		}
+		return err
+	}
+	scene()
+	return during, lose()
+}
+
+// A volume that lost its power at any point of a commit starts with the set before or the new one, and once the commit
+// has said that it is committed, with the new one.
+func TestCommitLosesPower(t *testing.T) {
+	root := staged(t)
+	during, after := losing(t, root, func() {
+		result, err := commit(root, resources, startReader(root), time.Now, func() {})
+		if err != nil || !result.Committed {
+			t.Errorf("%+v, %v", result, err)
+		}
+	})
+	if len(during) < 3*10 {
+		t.Errorf("only %d points", len(during))
+	}
+	for point, volume := range during {
+		t.Run(fmt.Sprintf("point %d", point), func(t *testing.T) {
+			if err := startGood(volume); err != nil {
+				t.Fatal(err)
+			}
+			expectSet(t, volume, proven(t, volume))
+		})
+	}
+	_, second := set("2", routes, added, listeners)
+	for _, volume := range after {
+		if err := startGood(volume); err != nil {
+			t.Fatal(err)
+		}
+		expectSet(t, volume, second)
+	}
+}
+
+// A start makes sure that what the engine has put there is on the disk.
+func TestStartLosesPower(t *testing.T) {
+	root, files := newVolume(t)
+	_, after := losing(t, root, func() {
+		for _, path := range []string{"hot/" + routes, "hot/" + listeners, "state/committed.json"} {
+			content, err := os.ReadFile(filepath.Join(root, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := writeFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
+				t.Fatal(err)
+			}
+		}
+		if err := startGood(root); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, volume := range after {
+		if err := startGood(volume); err != nil {
+			t.Fatal(err)
+		}
+		expectSet(t, volume, files)
+	}
+}
