@@ -14,7 +14,7 @@ from pathlib import Path
 from clawker_fw import way_out
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Sibling, Verdict
+from clawker_fw.model import Role, Sibling, Verdict
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.machine import lacking
 from clawker_fw.reconcile.plan import examiner
@@ -23,6 +23,8 @@ from clawker_fw.trying import UNCLEAR, attempt
 
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
+
+_NEIGHBOURS = "neighbours"
 
 _LOOKED_UP = 3
 """How many names of rules are looked up."""
@@ -126,6 +128,26 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
         advice = "Each sentence says what is needed on the engine's machine."
         return Check("kernel", Health.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice)
     return Check("kernel", Health.OK, "The kernel of the engine's machine has what the siblings need.")
+
+
+def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
+    """Whether one agent can fill the kernel's table of neighbours, which all containers of the machine share.
+
+    `most` is how many entries that table has.
+    """
+    if not reader.facts().local or most is None:
+        return Check(_NEIGHBOURS, Health.SKIPPED, "Only known of the machine that this command runs on.")
+    network = seen.desired.networks[Role.AGENTS].subnet
+    if network.num_addresses > most // 2:
+        return Check(
+            _NEIGHBOURS,
+            Health.WARNING,
+            f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
+            f"addresses of {network}.",
+            "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
+            f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
+        )
+    return Check(_NEIGHBOURS, Health.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
 
 
 def agents(seen: Comparison) -> Check:

@@ -151,7 +151,7 @@ class NetworkSettings(_Section):
 
     subnet: Annotated[IPv4Network, BeforeValidator(_subnet)] | None = Field(
         default=None,
-        description="The agent network's subnet, /8 to /25. By default, a free /20 is chosen once and kept.",
+        description="The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept.",
     )
 
 

@@ -167,6 +167,6 @@ def change_envoy_command(release: Release) -> None:
 def serving(memory: MemoryEngine) -> bool:
     """Whether agents are served: one resolver holds the service address, and points to a running Envoy."""
     running = [memory.inside(each.id) for each in memory.listing() if each.status == "running"]
-    holders = [each for each in running if "10.213.8.53" in each.addresses and POLICY in each.files]
+    holders = [each for each in running if "10.213.1.53" in each.addresses and POLICY in each.files]
     envoys = {each.networks["clawker-net"] for each in running if LISTENERS in each.files}
     return bool(holders) and all(envoy_address(each.files) in envoys for each in holders)

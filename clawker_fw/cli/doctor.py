@@ -46,6 +46,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     from clawker_fw import diagnosis
     from clawker_fw.cli import connection
     from clawker_fw.diagnosis import Check, Health
+    from clawker_fw.engine import host_network
     from clawker_fw.report.rules import counted_rules
 
     usable = True
@@ -75,6 +76,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("stack", error)
         return
     yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, seen))
+    yield diagnosis.neighbours(engine, seen, host_network.most_neighbours())
     yield diagnosis.agents(seen)
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
     yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))

@@ -151,7 +151,11 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     if chosen and chosen != has.get(Role.AGENTS):
         _require_free(chosen, observed.subnets)
         _require_unrouted(chosen, routed)
-    agents = chosen or has.get(Role.AGENTS) or free_subnet(Role.AGENTS, [*observed.subnets, *own], routed)
+    agents = (
+        chosen
+        or has.get(Role.AGENTS)
+        or free_subnet(Role.AGENTS, [*observed.subnets, *own], routed, len(blueprint.opaque))
+    )
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)

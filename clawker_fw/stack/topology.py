@@ -15,8 +15,16 @@ from clawker_fw.model import NetworkSpec, NetworkView, Role
 from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels
 from clawker_fw.stack.virtual import Numbers
 
-AGENT_PREFIX = 20
-EGRESS_PREFIX = 24
+_AGENT_PREFIXES = (23, 22, 21, 20)
+"""The sizes of an agents' network that is chosen here, the usual one first.
+
+Every agent can fill the kernel's table of neighbours with the addresses of its own network, answered or not, and
+that table is shared by the whole machine: 1,024 entries (`net.ipv4.neigh.default.gc_thresh3`, Linux,
+Documentation/networking/ip-sysctl). A /23 leaves half of them to everybody else. A larger network is chosen only
+where the rules need more virtual addresses.
+"""
+
+_EGRESS_PREFIX = 24
 
 _POOLS = {
     Role.AGENTS: ("10.213.0.0/16", "172.24.0.0/13", "192.168.128.0/17"),
@@ -86,8 +94,8 @@ class Addressing:
 
     @property
     def room(self) -> int:
-        """How many virtual addresses a slot has. The subnet's last address is its broadcast address."""
-        return max(0, _quarter(self.agents, 0).num_addresses - _BEFORE_BLOCK - 1)
+        """How many virtual addresses a slot has."""
+        return _room(self.agents)
 
     def coredns(self, slot: int) -> IPv4Address:
         """CoreDNS's own address, in a slot."""
@@ -159,11 +167,18 @@ def lower_half(network: IPv4Network) -> IPv4Network:
     return next(network.subnets())
 
 
-def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network]) -> IPv4Network:
+def _room(agents: IPv4Network) -> int:
+    """Return how many virtual addresses a slot has in a network. Its last address is its broadcast address."""
+    return max(0, _quarter(agents, 0).num_addresses - _BEFORE_BLOCK - 1)
+
+
+def free_subnet(
+    role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0
+) -> IPv4Network:
     """Return the first subnet of the role's pools that overlaps no network of the engine and no route.
 
     If every free subnet overlaps a route, as in a large private network, the one with the least specific route is
-    used.
+    used. `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
 
     Raises:
         SettingsError: when there is none.
@@ -173,7 +188,7 @@ def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4N
     def most_specific(candidate: IPv4Network) -> int:
         return max((route.prefixlen for route in routed if route.overlaps(candidate)), default=0)
 
-    free = [each for each in _candidates(role) if not any(each.overlaps(other) for other in taken)]
+    free = [each for each in _candidates(role, names) if not any(each.overlaps(other) for other in taken)]
     if free:
         return min(free, key=most_specific)
     raise SettingsError(
@@ -183,10 +198,17 @@ def free_subnet(role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4N
     )
 
 
-def _candidates(role: Role) -> Iterator[IPv4Network]:
-    prefix = AGENT_PREFIX if role is Role.AGENTS else EGRESS_PREFIX
+def _candidates(role: Role, names: int) -> Iterator[IPv4Network]:
+    prefix = _agent_prefix(names) if role is Role.AGENTS else _EGRESS_PREFIX
     for pool in _POOLS[role]:
         yield from IPv4Network(pool).subnets(new_prefix=prefix)
+
+
+def _agent_prefix(names: int) -> int:
+    """Return the smallest network that has room for twice as many names, else the largest."""
+    return next(
+        (prefix for prefix in _AGENT_PREFIXES if _room(IPv4Network((0, prefix))) >= 2 * names), _AGENT_PREFIXES[-1]
+    )
 
 
 def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpec]:

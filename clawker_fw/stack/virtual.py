@@ -42,7 +42,7 @@ def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
         raise SettingsError(
             "subnet-small",
             f"The agents' network has room for {room:,} names with tcp, ssh or udp rules, not for {len(names):,}.",
-            hint="Choose a larger subnet with `network.subnet`. A /20, the default, has 959.",
+            hint="Choose a larger subnet with `network.subnet`: a /22 has room for 191, a /20 for 959.",
         )
     kept = {name: number for name, number in before.names if number < room}
     if len(kept.keys() | set(names)) > room:

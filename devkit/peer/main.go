@@ -54,6 +54,7 @@ func verbs() []verb {
 		{"move", "FROM TO", "rename a file", declareMove},
 		{"remove", "PATH", "delete a file", declareRemove},
 		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
+		{"sweep", "NETWORK", "send a datagram to every address of a network, again and again", declareSweep},
 		{"wait", "", "sleep until SIGTERM", declareWait},
 		{"commands", "", "run the command lines on standard input, each in a process of its own", declareCommands},
 	}

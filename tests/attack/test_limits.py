@@ -163,6 +163,23 @@ def test_datagrams(firewall: Firewall, agent: Peer, neighbour: Peer) -> None:
     assert limited["datagrams"] > flood["sent"] / 2
 
 
+def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer) -> None:
+    """An agent that sends to every address of its network leaves entries of the kernel's table to those who come."""
+    (pool,) = docker.inspect_network(f"{firewall.project}-net")["IPAM"]["Config"]
+    with ThreadPoolExecutor() as threads:
+        sweeping = threads.submit(agent.ask, "sweep", pool["Subnet"], "--seconds", "5")
+        asked = 0
+        while not sweeping.done():
+            newcomer = firewall.agent(peers)  # knows no neighbour yet
+            assert newcomer.get("https://a.test/").ok
+            newcomer.remove()
+            asked += 1
+        swept = sweeping.result().last
+    assert asked
+    assert swept["failed"] == 0
+    assert 400 < swept["neighbours"] <= 510  # it took what it could
+
+
 def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
     """It is a difference of the sibling that it is for, told as a setting, and closed by a replacement."""
     firewall.write(*RULES, limits={**LIMITS, "queries_per_second": 5000})

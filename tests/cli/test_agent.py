@@ -15,7 +15,7 @@ from clawker_fw.report.attachment import REFUSAL
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command
 
-FLAGS = "--network clawker-net --dns 10.213.8.53 --dns-search . --cap-drop NET_RAW"
+FLAGS = "--network clawker-net --dns 10.213.1.53 --dns-search . --cap-drop NET_RAW"
 PROGRAM = Path(__file__).with_name("program.py")
 
 DOCKER = f"""#!{sys.executable}
@@ -70,7 +70,7 @@ def test_flags_as_json(command: Command) -> None:
     assert answer["flags"] == FLAGS.split()
     assert (answer["network"], answer["dns"], answer["dns_search"], answer["cap_drop"]) == (
         "clawker-net",
-        ["10.213.8.53"],
+        ["10.213.1.53"],
         ["."],
         ["NET_RAW"],
     )

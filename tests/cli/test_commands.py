@@ -37,11 +37,11 @@ def test_the_way_of_a_newcomer(command: Command) -> None:
     status = command("status", "--format", "json")
     assert status.code == 0
     answer = status.valid("status")
-    assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.8.53", "attached": []}
+    assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.1.53", "attached": []}
     assert answer["rules"] == 2
     assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
     assert all(each["live_version"] for each in answer["siblings"])
-    assert "docker run --rm -it --network clawker-net --dns 10.213.8.53" in command("status").out
+    assert "docker run --rm -it --network clawker-net --dns 10.213.1.53" in command("status").out
 
     down = command("down", "--format", "json")
     assert down.code == 0
@@ -240,7 +240,7 @@ def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -
     """Other answers to ARP are a warning, and change neither the verdict nor the exit code."""
     command("run")
     assert command("drift", "--format", "json").valid("drift")["warnings"] == []
-    memory.inside("clawker-coredns").others = ("10.213.8.53 02:00:00:00:00:99",)
+    memory.inside("clawker-coredns").others = ("10.213.1.53 02:00:00:00:00:99",)
     for verb in ("drift", "status", "run"):
         outcome = command(verb, "--format", "json")
         answer = outcome.valid(verb)

@@ -85,7 +85,7 @@ def test_a_container_of_somebody_else_is_left_alone(command: Command, memory: Me
     assert command("conformance").code == 0
 
 
-TRIAL = "10.213.8.60"
+TRIAL = "10.213.1.60"
 """The address from which `conformance` tries, on the agent network of the in-memory engine."""
 
 

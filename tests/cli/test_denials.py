@@ -65,7 +65,7 @@ def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEng
         record(name="y.wild.test", reason="private-address", upstream="169.254.169.254:443"),
         record(name="z.wild.test", reason="no-address"),
         record(protocol="http", port=80, name="h.test", reason="no-rule", method="GET", path="/p"),
-        record(protocol="tcp", port=22, name=None, address="10.213.8.10", reason="no-rule"),
+        record(protocol="tcp", port=22, name=None, address="10.213.1.10", reason="no-rule"),
         record(name="a.test", reason="no-rule"),
         record(name=None, reason="no-server-name"),
         record(name="q.test", reason="word-of-tomorrow"),
@@ -100,7 +100,7 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     }
     assert found["z.wild.test"]["failed"]
     assert found["z.wild.test"]["remedy"]["command"] is None
-    assert found["no-rule"]["tried"] == "10.213.8.10"
+    assert found["no-rule"]["tried"] == "10.213.1.10"
     assert found["q.test"]["message"] == "word-of-tomorrow"
 
 
@@ -309,7 +309,7 @@ def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, setti
     up.inside("clawker-coredns").log.clear()
     up.inside("clawker-envoy").log[:] = [
         record(protocol="tcp", name="git.test", port=8443, reason="wrong-port"),
-        record(protocol="tcp", port=8443, name=None, address="10.213.8.10", reason="no-rule"),
+        record(protocol="tcp", port=8443, name=None, address="10.213.1.10", reason="no-rule"),
     ]
     named, nameless = command("denials", "--format", "json").valid("denials")["denials"]
     explained = command("explain", "https://git.test:8443", "--format", "json").json

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from clawker_fw.diagnosis import Check, Health
+from clawker_fw.engine import host_network
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Records, Trial, TrialStep
@@ -22,6 +23,12 @@ from tests.cli.test_status import join
 def results(outcome: Outcome) -> dict[str, str]:
     """Return the result of each check."""
     return {each["name"]: each["health"] for each in outcome.valid("doctor")["checks"]}
+
+
+@pytest.fixture(autouse=True)
+def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the tests run, the kernel's table of neighbours has its usual size."""
+    monkeypatch.setattr(host_network, "most_neighbours", lambda: 1024)
 
 
 @pytest.fixture
@@ -39,14 +46,40 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     outcome = well()
     assert results(outcome) == dict.fromkeys(
         [
-            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "agents", "upstream-dns"),
-            *("refusal", "way-out"),
+            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "neighbours", "agents"),
+            *("upstream-dns", "refusal", "way-out"),
         ],
         "ok",
     )
     assert (outcome.code, outcome.json["healthy"]) == (0, True)
     assert "ok       clocks: " in command("doctor").out
     assert "clawker-fw.yaml has 2 rules.\n" in command("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("subnet", "most", "expected"),
+    [
+        ("10.77.0.0/23", 1024, "ok"),
+        ("10.77.0.0/22", 1024, "warning"),
+        ("10.77.0.0/22", 2048, "ok"),
+        ("10.77.0.0/20", None, "skipped"),
+    ],
+)
+def test_an_agent_that_can_fill_the_table_of_neighbours(
+    subnet: str,
+    most: int | None,
+    expected: str,
+    command: Command,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network with more than half as many addresses as the kernel's table has entries is warned of."""
+    monkeypatch.setattr(host_network, "most_neighbours", lambda: most)
+    settings_file.write_text(f"network: {{subnet: {subnet}}}\nrules:\n  - dst: a.test\n")
+    command("run")
+    seen = command("doctor", "--format", "json")
+    assert results(seen)["neighbours"] == expected
+    assert (f"the 1,024 addresses of {subnet}" in seen_of(seen, "neighbours")) == (expected == "warning")
 
 
 def test_one_is_counted_as_one(command: Command, memory: MemoryEngine, settings_file: Path) -> None:

@@ -15,7 +15,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Trial, TrialStep
 from tests.cli.conftest import Command
 
-SOURCE = "10.213.8.20:40000"
+SOURCE = "10.213.1.20:40000"
 RULES = """\
 rules:
   - dst: a.test

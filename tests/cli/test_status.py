@@ -20,7 +20,7 @@ from devkit import stacks
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
 
-RESOLVER = "10.213.8.53"
+RESOLVER = "10.213.1.53"
 
 
 def join(memory: MemoryEngine, name: str, **shape: Any) -> None:  # noqa: ANN401 - fields of a shape

@@ -196,7 +196,7 @@ def test_status_does_without_the_count_of_an_earlier_release(command: Command, m
 def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
     """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
     command("run")
-    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.8.53",))
+    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.1.53",))
     spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
     memory.start(memory.create_container(spec))
     address = next(iter(memory.inside("greedy").networks.values()))

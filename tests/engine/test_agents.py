@@ -72,7 +72,7 @@ def test_docker_with_flags(site: Site) -> None:
     """`docker run $(clawker-fw agent flags)` starts a confined agent; without them, docker would grant more."""
     agent = site.started("docker run -d $(fw agent flags) $IMAGE /peer wait")
     assert confined(agent)
-    assert agent.ask("spoof", "10.213.8.53", "02:42:0a:00:00:01").code == 1
+    assert agent.ask("spoof", str(site.firewall.status()["agent"]["dns"]), "02:42:0a:00:00:01").code == 1
     plain = site.started("docker run -d $IMAGE /peer wait")
     assert plain.may_forge()
     assert plain.search_domains() == [SEARCHED]

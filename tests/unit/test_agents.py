@@ -17,7 +17,7 @@ from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
-RESOLVER = "10.213.8.53"
+RESOLVER = "10.213.1.53"
 CONFINED: Mapping[str, Any] = {"dns": (RESOLVER,), "dns_search": (".",), "capabilities_dropped": ("NET_RAW",)}
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from clawker_fw.report.attachment import REFUSAL, Attachment
 
-ATTACHMENT = Attachment("my_project-1.x-net", "10.213.8.53")
+ATTACHMENT = Attachment("my_project-1.x-net", "10.213.1.53")
 
 
 class Compose(yaml.SafeLoader):

@@ -38,7 +38,7 @@ REFUSED = (
     "--name --rm --network host debian",
     "--dns 192.0.2.1 debian",
     "--dns-search example.com debian",
-    "--ip 10.213.8.53 debian",
+    "--ip 10.213.1.53 debian",
     "--mac-address 02:42:0a:d5:08:0a debian",
     "--privileged debian",
     "--privileged=true debian",

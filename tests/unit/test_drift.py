@@ -152,9 +152,9 @@ MATRIX = [
      (E, "live", "network", "tamper", "replace")),
     (inside("clawker-envoy", engine_files=("/etc/hosts: 192.0.2.1 a.test is not ours",)),
      (E, "live", "engine_files", "tamper", "replace")),
-    (take("10.213.8.53"), (C, "state", "address.10.213.8.53", "tamper", "detach")),
-    (take("10.213.8.11"), (C, "state", "address.10.213.8.11", "tamper", "detach")),
-    (take("10.213.8.200"), (C, "state", "address.10.213.8.200", "tamper", "detach")),
+    (take("10.213.1.53"), (C, "state", "address.10.213.1.53", "tamper", "detach")),
+    (take("10.213.1.11"), (C, "state", "address.10.213.1.11", "tamper", "detach")),
+    (take("10.213.1.200"), (C, "state", "address.10.213.1.200", "tamper", "detach")),
     (alter("clawker-net", driver="macvlan"),
      (C, "shape", "networks.clawker-net.driver", "tamper", "recreate-networks")),
     (alter("clawker-net", internal=False),
@@ -206,14 +206,14 @@ def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wa
 def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, wanted: Blueprint) -> None:
     """CoreDNS sees it for agents. The finding names the sibling, and is only reported without other findings."""
     coredns, envoy = memory.inside("clawker-coredns"), memory.inside("clawker-envoy")
-    coredns.agents_see = {"coredns": (), "envoy": ("10.213.8.10:443 over https: no answer",)}
+    coredns.agents_see = {"coredns": (), "envoy": ("10.213.1.10:443 over https: no answer",)}
     assert stacks.found(memory, wanted) == {(E, "live", "agents_see", "tamper", "replace")}
     envoy.network_differences = ("eth0 is down",)
     assert stacks.found(memory, wanted) == {(E, "live", "network", "tamper", "replace")}
     envoy.network_differences, coredns.network_differences = (), ("eth0 is down",)
     assert stacks.found(memory, wanted) == {(C, "live", "network", "tamper", "replace")}
     coredns.network_differences = ()
-    coredns.agents_see = {"coredns": ("10.213.8.53:53 over tcp: no answer",), "envoy": ()}
+    coredns.agents_see = {"coredns": ("10.213.1.53:53 over tcp: no answer",), "envoy": ()}
     assert stacks.found(memory, wanted) == {(C, "live", "agents_see", "tamper", "replace")}
     coredns.agents_see = {"coredns": (), "envoy": ()}
     assert stacks.found(memory, wanted) == set()
@@ -299,7 +299,7 @@ def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted:
 def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A container that an unfinished run left behind is reported and removed."""
     spec = memory.inside("clawker-envoy").spec
-    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    networks = {"clawker-net": "10.213.1.11", "clawker-egress": "10.214.0.139"}
     left = replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks))
     memory.create_container(left)
     field = "leftover.clawker-envoy-next"
@@ -491,7 +491,7 @@ def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine, want
     """In every finding, also of the service address, unless CoreDNS has lost the one that it was made with."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
-    assert ("service_address", "10.213.8.53", Cause.SETTINGS) in found
+    assert ("service_address", "10.213.1.53", Cause.SETTINGS) in found
     assert {cause for _, _, cause in found} == {Cause.SETTINGS}
     lose_service_address(memory)
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}

@@ -11,6 +11,7 @@ from clawker_fw.engine import host_network
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Role, Verdict
+from clawker_fw.stack import topology
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -62,15 +63,30 @@ def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
 @pytest.mark.parametrize(
     ("routed", "expected"),
     [
-        ((), "10.213.0.0/20"),
-        (("10.213.4.0/24",), "10.213.16.0/20"),
-        (("10.0.0.0/8",), "172.24.0.0/20"),
-        (("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"), "10.213.0.0/20"),
+        ((), "10.213.0.0/23"),
+        (("10.213.0.0/24",), "10.213.2.0/23"),
+        (("10.0.0.0/8",), "172.24.0.0/23"),
+        (("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"), "10.213.0.0/23"),
     ],
 )
 def test_a_free_subnet_takes_no_route_away(routed: tuple[str, ...], expected: str, release: Release) -> None:
     """The first subnet without a route is used; if all have one, the first subnet is used."""
     assert agents(release, *routed) == expected
+
+
+@pytest.mark.parametrize(("names", "prefix"), [(31, 23), (32, 22), (95, 22), (96, 21), (2000, 20)])
+def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None:
+    """The smallest network is chosen that has room for twice the virtual addresses, up to a /20."""
+    assert topology.free_subnet(Role.AGENTS, (), (), names).prefixlen == prefix
+
+
+@pytest.mark.parametrize(("content", "most"), [("1024\n", 1024), ("", None), (None, None)])
+def test_the_size_of_the_table_of_neighbours(content: str | None, most: int | None, tmp_path: Path) -> None:
+    """The size is unknown where the kernel does not show it, as outside of its initial network namespace."""
+    setting = tmp_path / "gc_thresh3"
+    if content is not None:
+        setting.write_text(content)
+    assert host_network.most_neighbours(setting) == most
 
 
 def test_a_subnet_that_is_set_may_be_a_part_of_what_is_routed(release: Release) -> None:

@@ -283,7 +283,7 @@ def _coredns_is_gone(engine: MemoryEngine) -> None:
 def _a_second_envoy_as_coredns(engine: MemoryEngine) -> None:
     engine.rename(COREDNS, "other")
     spec = engine.inside(ENVOY).spec
-    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    networks = {"clawker-net": "10.213.1.11", "clawker-egress": "10.214.0.139"}
     engine.create_container(replace(spec, name=COREDNS, shape=replace(spec.shape, networks=networks)))
 
 
@@ -346,7 +346,7 @@ def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprin
 
 
 @pytest.mark.parametrize("sibling", [ENVOY, COREDNS])
-@pytest.mark.parametrize("address", ["10.213.8.10", "10.213.8.20", "10.213.8.53"])
+@pytest.mark.parametrize("address", ["10.213.1.10", "10.213.1.20", "10.213.1.53"])
 def test_an_answer_on_the_wire_does_nothing_to_anybody(
     address: str, sibling: str, engine: Flapping, wanted: Blueprint
 ) -> None:

@@ -87,7 +87,7 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
     assert [line.partition("@")[0] for line in planned(memory, blueprint)] == [
         f"load image {images[Sibling.ENVOY]} | load image {images[Sibling.COREDNS]}",
         ASKED,
-        "create network net (10.213.0.0/20) | create network egress (10.214.0.0/24)",
+        "create network net (10.213.0.0/23) | create network egress (10.214.0.0/24)",
         "create envoy | create coredns",
         "verify envoy",
         "---",
@@ -100,7 +100,7 @@ def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted:
     images = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
     changed = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images)
     spec = memory.inside("clawker-envoy").spec
-    networks = {"clawker-net": "10.213.8.11", "clawker-egress": "10.214.0.139"}
+    networks = {"clawker-net": "10.213.1.11", "clawker-egress": "10.214.0.139"}
     memory.create_container(replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks)))
     lines = planned(memory, changed)
     assert lines[:2] == ["pull image registry.test/envoy", "stop and remove envoy-next"]
@@ -139,7 +139,7 @@ def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
         "stop and remove clawker-coredns-next",
         "remove network clawker-net",
         "remove network clawker-egress",
-        "create network clawker-net (10.213.0.0/20)",
+        "create network clawker-net (10.213.0.0/23)",
         "create network clawker-egress (10.214.0.0/24)",
         "put envoy back on clawker-net and clawker-egress",
         "put coredns back on clawker-net",
@@ -350,7 +350,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     ]
     (commit,) = (step for step in steps.steps if isinstance(step, Commit))
     policy = json.loads(commit.files[f"stage/{POLICY}"].content)
-    assert (policy["addresses"], policy["names"]) == ({"envoy": "10.213.8.11"}, {"b.test": {"at": "envoy"}})
+    assert (policy["addresses"], policy["names"]) == ({"envoy": "10.213.1.11"}, {"b.test": {"at": "envoy"}})
 
 
 def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:

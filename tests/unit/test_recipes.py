@@ -42,7 +42,7 @@ def test_the_rules_of_a_job_are_valid() -> None:
 def test_the_words_of_a_development_container_are_those_of_agent_flags() -> None:
     """They are the ones that are printed, for the usual stack."""
     (text,) = blocks("json")
-    assert tuple(json.loads(text)["runArgs"]) == Attachment("clawker-net", "10.213.8.53").flags
+    assert tuple(json.loads(text)["runArgs"]) == Attachment("clawker-net", "10.213.1.53").flags
 
 
 def test_the_file_for_compose_is_one() -> None:

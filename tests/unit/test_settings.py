@@ -99,7 +99,7 @@ def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     assert len(suggestions()) == 18
     loaded = settings.load(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 7
-    assert str(loaded.settings.network.subnet) == "10.213.0.0/20"
+    assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
 
 
 EDITORS = "# yaml-language-server: "

@@ -55,7 +55,7 @@ def _waste(memory: MemoryEngine) -> None:
 
 def _impostor(memory: MemoryEngine) -> None:
     image = memory.inside("clawker-envoy").image
-    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
+    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.1.53"}))
     memory.start(memory.create_container(spec))
 
 

@@ -152,7 +152,7 @@ def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None
     )
     after = stacks.converged(memory, replaced)
     assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers
-    address = b'"address":"10.213.12.67","port_value":22'
+    address = b'"address":"10.213.1.195","port_value":22'
     assert address in after.observed.siblings[Sibling.ENVOY].files[LISTENERS].content
 
 

@@ -136,7 +136,7 @@ def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
 def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None:
     """An event in which only the network is ours is a reason to compare."""
     image = watched.engine.inside(COREDNS).spec.image
-    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.8.53"}))
+    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.1.53"}))
     agent = watched.engine.create_container(spec)
     watched.until(20, (5, partial(watched.engine.start, agent)))
     assert watched.heals() == [5 + SPACING]
@@ -148,7 +148,7 @@ def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Wa
     """The engine reports a connection before the start; a comparison in between is too early to see it."""
     engine = watched.engine
     spec = ContainerSpec(
-        "agent", engine.inside(COREDNS).spec.image, {}, Shape((), (), {"clawker-net": "10.213.8.53"})
+        "agent", engine.inside(COREDNS).spec.image, {}, Shape((), (), {"clawker-net": "10.213.1.53"})
     )
     agent = engine.create_container(spec)
     announced = Event("network", "connect", ("clawker-net",), agent)

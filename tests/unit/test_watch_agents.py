@@ -27,7 +27,7 @@ def join(watched: Watched, name: str, *, privileged: bool = False, mounts: tuple
     bare = stacks.bare_container(name, watched.wanted, "clawker-net")
     shape = replace(
         bare.shape,
-        dns=("10.213.8.53",),
+        dns=("10.213.1.53",),
         capabilities_dropped=("NET_RAW",),
         privileged=privileged,
         mounts=mounts,
