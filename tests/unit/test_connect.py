@@ -250,9 +250,9 @@ def test_an_engine_that_is_slow(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the engine answers late, the command continues; for a quick engine there is no warning."""
-    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
+    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
     engine.answering.clear()
     connecting = in_background(connect, engine.address, None, {})
     until(lambda: waited(caplog))
