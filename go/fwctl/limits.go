@@ -91,8 +91,8 @@ type limitFilter struct {
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
 //
-// A connection of anybody else to an address that only those without limits may use ends as at a closed port. It has
-// counted as one that was begun by then.
+// A connection or datagram of anybody else to an address that only those without limits may use ends as at a closed port. It
+// has counted as one that was begun by then.
 //
 // The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
 // a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
@@ -131,7 +131,8 @@ func newLimitFilter(limits Limits) limitFilter {
 	f.addRule(beginning, counted(refused))
 	f.addRule(beginning, verdict(expr.VerdictDrop))
 	for _, address := range limits.Private {
-		f.addRule(opening, isTo(address), reset)
+		f.addRule(opening, isTo(address), isProtocol(unix.IPPROTO_TCP), reset)
+		f.addRule(opening, isTo(address), unreachable)
 	}
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
@@ -253,7 +254,8 @@ var (
 	}
 	isMarked = []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: registerOne}, equal(markOfFew...)}
 
-	reset = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	reset       = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	unreachable = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachableCode}}
 
 	source      = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
 	destination = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}

@@ -778,7 +778,7 @@ func TestLimitDifferences(t *testing.T) {
 				}
 				return c.DelRule(rules[len(rules)-1])
 			},
-			[]string{"nftables rule telling 2: log 128 octets to group 0001, flags 0 is missing"},
+			[]string{"nftables rule telling 2: log 136 octets to group 0001, flags 0 is missing"},
 		},
 		"refusals told to somebody else": {
 			func(c *nftables.Conn) error {

@@ -183,6 +183,43 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 	return connection.LocalAddr().String()
 }
 
+// A datagram is on record whatever options its header has, and at an address that is not for agents as well.
+func TestRefusedDatagramsAreRecorded(t *testing.T) {
+	limits := smallLimits()
+	limits.DatagramsPerSecond = 1000
+	private := netip.MustParseAddr("10.213.8.10")
+	limits.Private = []netip.Addr{private}
+	recorder := newRecording(t, limits)
+	listenAt(t, netip.AddrPortFrom(onAgents, 443))
+	const recordRoute, noOperation = "\x07\x27\x04", "\x01"
+	for _, options := range []string{"", recordRoute + strings.Repeat("\x00", 36) + noOperation} {
+		place := netip.AddrPortFrom(private, 9)
+		recorder.asAgent(func() {
+			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: agent.AsSlice()}}
+			connection, err := dialer.Dial("udp4", place.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer connection.Close()
+			socket, err := connection.(*net.UDPConn).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket.Close()
+			if err := unix.SetsockoptString(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_OPTIONS, options); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := connection.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		found := recorder.lines(t)
+		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != becauseNoRule {
+			t.Errorf("%d octets of options: got %+v", len(options), found)
+		}
+	}
+}
+
 // A connection above what an agent may have is on record as well, with another reason.
 func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	limits := smallLimits()

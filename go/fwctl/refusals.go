@@ -20,8 +20,9 @@ import (
 const (
 	// refusalGroup is the group in which the kernel sends copies. Each network namespace has its own groups.
 	refusalGroup = 1
-	// refusalOctets are copied of an answer: its headers, and those of the datagram that it is about.
-	refusalOctets = 128
+	// refusalOctets are copied of an answer: its headers, and those of the datagram that it is about. With all options that
+	// fit, a header of IP has 60 octets, and an answer has those of the datagram.
+	refusalOctets = 2*60 + 2*8
 	// refusalsAtOnce may be in one message. Fewer wait for refusalDelay.
 	refusalsAtOnce = 32
 	refusalDelay   = 10 // hundredths of a second
