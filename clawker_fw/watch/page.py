@@ -117,16 +117,25 @@ def _remove_stale(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+_Connection = socket.socket | tuple[bytes, socket.socket]
+"""A request in the terms of `socketserver`, which is a datagram otherwise."""
+
+
+def _socket(connection: _Connection) -> socket.socket:
+    return connection if isinstance(connection, socket.socket) else connection[1]
+
+
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, *arguments: Any) -> None:
+    def server_activate(self) -> None:
+        """Begin to listen. There is no connection yet."""
         self._lock = threading.Lock()
-        self._began: dict[socket.socket, float] = {}  # the oldest first
-        super().__init__(*arguments)
+        self._began: dict[_Connection, float] = {}  # the oldest first
+        super().server_activate()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: _Connection, client_address: object) -> None:
         """Answer in a thread of its own, and end the oldest connection if there are too many."""
         with self._lock:
             self._began[request] = time.monotonic()
@@ -137,7 +146,7 @@ class _Server(socketserver.ThreadingTCPServer):
         """End connections that take too long. Called at least every half second."""
         self._end_oldest(lambda _, seconds: seconds > CONNECTION_SECONDS)
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request: _Connection) -> None:
         """Forget a connection, and close it."""
         with self._lock:
             self._began.pop(request, None)
@@ -155,7 +164,7 @@ class _Server(socketserver.ThreadingTCPServer):
                     return
                 del self._began[oldest]
                 with suppress(OSError):  # the client has closed it
-                    oldest.shutdown(socket.SHUT_RDWR)
+                    _socket(oldest).shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a failed response at debug level: usually the client has disconnected."""

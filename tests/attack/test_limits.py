@@ -164,7 +164,7 @@ def test_datagrams(firewall: Firewall, agent: Peer, neighbour: Peer) -> None:
 
 
 def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer) -> None:
-    """An agent that sends to every address of its network leaves entries of the kernel's table to those who come."""
+    """An agent that sends to every address of its network leaves room in the kernel's table to those who come."""
     (pool,) = docker.inspect_network(f"{firewall.project}-net")["IPAM"]["Config"]
     with ThreadPoolExecutor() as threads:
         sweeping = threads.submit(agent.ask, "sweep", pool["Subnet"], "--seconds", "5")

@@ -66,18 +66,14 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     ],
 )
 def test_an_agent_that_can_fill_the_table_of_neighbours(
-    subnet: str,
-    most: int | None,
-    expected: str,
-    command: Command,
-    settings_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    subnet: str, most: int | None, expected: str, command: Command, settings_file: Path
 ) -> None:
     """A network with more than half as many addresses as the kernel's table has entries is warned of."""
-    monkeypatch.setattr(host_network, "most_neighbours", lambda: most)
     settings_file.write_text(f"network: {{subnet: {subnet}}}\nrules:\n  - dst: a.test\n")
     command("run")
-    seen = command("doctor", "--format", "json")
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr(host_network, "most_neighbours", lambda: most)
+        seen = command("doctor", "--format", "json")
     assert results(seen)["neighbours"] == expected
     assert (f"the 1,024 addresses of {subnet}" in seen_of(seen, "neighbours")) == (expected == "warning")
 
