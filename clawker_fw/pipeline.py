@@ -9,6 +9,7 @@ lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and r
 """
 
 import functools
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ class Comparison:
         """The agents, and whether each is confined."""
         observed, wanted = self.observed, self.desired
         ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
-        return judging.judge(observed, wanted.project, ways, written)
+        return judging.judge(observed, wanted.project, ways, written, time.time())
 
     @property
     def verdict(self) -> Verdict:

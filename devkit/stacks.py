@@ -9,14 +9,16 @@ from typing import Any
 from clawker_fw import convergence, pipeline
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.model import ContainerSpec, EngineFacts, Shape, Sibling
+from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
 from clawker_fw.pipeline import Comparison
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings import Settings
+from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from hatch_build import compile_program
@@ -146,6 +148,12 @@ def bare_container(name: str, wanted: Blueprint, network: str | None = None) -> 
     """Return a container that is not ours: an agent, or a foreign container with one of our names."""
     networks = {network: ""} if network else {}
     return ContainerSpec(name, wanted.images[Sibling.COREDNS].reference, {}, Shape((), (), networks))
+
+
+def never_started(name: str, image: str, found: Mapping[str, str]) -> ContainerSpec:
+    """Return a container of ours that does nothing but exist, such as a lock. Its labels say what it is."""
+    shape = Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),))
+    return ContainerSpec(name, image, found, shape, {"lease": public(b"0")})
 
 
 def change_envoy_image(release: Release) -> None:

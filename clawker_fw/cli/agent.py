@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,11 +110,22 @@ def agent_run(
         )
     with changing(chosen, only_reading=True) as (engine, _, seen):
         endpoint = seen.observed.engine.endpoint
-        require_confined(words, Guarded.of(endpoint, seen.blueprint.files))
+        require_confined(words, Guarded.of(endpoint, seen.blueprint.files, _resolving(seen)))
         flags = _attachment(seen).flags
         engine.close()
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
     _become(program, ["docker", *place, "run", *flags, *words])
+
+
+def _resolving(seen: "Comparison") -> "Callable[[str], bool]":
+    """Return whether the rules allow a name: those that are live, or those in the settings."""
+    from clawker_fw.model import Sibling
+    from clawker_fw.reconcile.agents import resolving
+    from clawker_fw.stack import policy
+
+    now = time.time()
+    live, wanted = resolving(seen.observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)
+    return lambda name: live(name) or wanted(name)
 
 
 def _attachment(seen: "Comparison") -> "Attachment":

@@ -6,12 +6,16 @@ command, so each option's form must be known: one that takes a value takes the n
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from clawker_fw.engine.inspection import LOCAL_LOGS, LOCAL_SYSLOG
 from clawker_fw.errors import RefusedError, UsageError
-from clawker_fw.reconcile.exposure import ENGINE_FOLDER, engine_ways, ways
+from clawker_fw.reconcile.exposure import ENGINE_FOLDER, engine_ways, is_of_network, ways
+from clawker_fw.stack.labels import PREFIX
 
 _SHORT = {
     "a": "attach",
@@ -49,10 +53,10 @@ _HARMLESS = _words(
     cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems
     detach-keys device-read-bps device-read-iops device-write-bps device-write-iops dns-opt dns-option
     domainname entrypoint env env-file expose gpus group-add health-cmd health-interval health-retries
-    health-start-interval health-start-period health-timeout hostname io-maxbandwidth io-maxiops isolation
-    kernel-memory label label-file link log-driver log-opt memory memory-reservation memory-swap
-    memory-swappiness name net-alias network-alias oom-score-adj pids-limit platform publish pull restart
-    runtime shm-size stop-signal stop-timeout storage-opt tmpfs ulimit user volume-driver workdir
+    health-start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation
+    kernel-memory link memory memory-reservation memory-swap
+    memory-swappiness oom-score-adj pids-limit platform publish pull restart
+    runtime shm-size stop-signal stop-timeout storage-opt tmpfs ulimit user workdir
     """
 )
 """Options with a value that leave an agent confined, whatever the value is."""
@@ -99,18 +103,25 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """What of its host an agent must not get: ways to the engine, and writable ways to the settings."""
+    """What an agent must not get: ways to the engine, writable ones to the settings, names that rules allow."""
 
     engine: frozenset[Path]
     settings: frozenset[Path]
+    resolves: Callable[[str], bool] = lambda _: False
 
     @classmethod
-    def of(cls, endpoint: str, settings: Iterable[Path]) -> "Guarded":
-        """Guard the engine at an address, and, if it is on this machine, the settings files."""
+    def of(
+        cls, endpoint: str, settings: Iterable[Path], resolves: Callable[[str], bool] = lambda _: False
+    ) -> "Guarded":
+        """Guard the engine at an address, and, if it is on this machine, the settings files.
+
+        `resolves` is whether the rules allow a name.
+        """
         local = endpoint.startswith("unix://")
         return cls(
             engine_ways(endpoint),
             frozenset(way for each in settings for way in ways(each)) if local else frozenset(),
+            resolves,
         )
 
 
@@ -216,7 +227,46 @@ def _sysctl(value: str, _: Guarded) -> str:
 
 
 def _security(value: str, _: Guarded) -> str:
-    return "it opens the host's kernel settings" if value.startswith("systempaths") else ""
+    if value.startswith("systempaths"):
+        return "it opens the host's kernel settings"
+    unfiltered = re.fullmatch("seccomp[=:]unconfined", value)
+    return "it could open sockets that no network confines (AF_VSOCK)" if unfiltered else ""
+
+
+def _name(value: str, guarded: Guarded) -> str:
+    """Return why an agent may not have a name. The engine tells all who are on its network who has it."""
+    taken = guarded.resolves(value)
+    return f"a rule allows {value}, and other agents would reach this one in its place" if taken else ""
+
+
+def _log_driver(value: str, _: Guarded) -> str:
+    return "" if value in {*LOCAL_LOGS, "syslog"} else f"what the agent prints would be sent by {value}"
+
+
+def _log_option(value: str, _: Guarded) -> str:
+    address = value.removeprefix("syslog-address=")
+    sent = address != value and address.partition("://")[0] not in LOCAL_SYSLOG
+    return f"what the agent prints would be sent to {address}" if sent else ""
+
+
+def _volume_driver(value: str, _: Guarded) -> str:
+    return "" if value in {"", "local"} else f"what the agent writes would go to the driver {value}"
+
+
+def _label(value: str, _: Guarded) -> str:
+    return f"labels that begin with {PREFIX} are for what clawker-fw makes itself" if _is_ours(value) else ""
+
+
+def _label_file(value: str, guarded: Guarded) -> str:
+    """Return why a file with labels is refused. One that can't be read, docker can't read either."""
+    with suppress(OSError):
+        lines = Path(value).read_text(errors="replace").splitlines()
+        return next(filter(None, (_label(line, guarded) for line in lines)), "")
+    return ""
+
+
+def _is_ours(label: str) -> bool:
+    return label.strip().startswith(PREFIX)
 
 
 def _volume(value: str, guarded: Guarded) -> str:
@@ -230,8 +280,15 @@ def _mount(value: str, guarded: Guarded) -> str:
     fields = {key.strip().lower(): given for key, _, given in pairs}
     writable = all(fields.get(name, "false") in _FALSE for name in ("readonly", "ro"))
     sources = [fields[name] for name in ("source", "src") if name in fields]
-    sources += [given.removeprefix("device=") for key, _, given in pairs if key.strip().lower() == "volume-opt"]
-    return next(filter(None, (_mounted(each, guarded, writable=writable) for each in sources)), "")
+    options = [given for key, _, given in pairs if key.strip().lower() == "volume-opt"]
+    sources += [each.removeprefix("device=") for each in options]
+    kinds = [each.removeprefix("type=") for each in options if each.startswith("type=")]
+    objections = (
+        *(_mounted(source, guarded, writable=writable) for source in sources),
+        *(f"what the agent writes would be sent over {kind}" for kind in kinds if is_of_network(kind)),
+        _volume_driver(fields.get("volume-driver", ""), guarded),
+    )
+    return next(filter(None, objections), "")
 
 
 def _mounted(source: str, guarded: Guarded, *, writable: bool) -> str:
@@ -261,6 +318,15 @@ _DECIDED_BY_VALUE: Mapping[str, Callable[[str, Guarded], str]] = {
     "cgroupns": _namespace,
     "sysctl": _sysctl,
     "security-opt": _security,
+    "name": _name,
+    "hostname": _name,
+    "net-alias": _name,
+    "network-alias": _name,
+    "log-driver": _log_driver,
+    "log-opt": _log_option,
+    "volume-driver": _volume_driver,
+    "label": _label,
+    "label-file": _label_file,
     "volume": _volume,
     "mount": _mount,
 }

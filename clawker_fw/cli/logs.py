@@ -83,14 +83,10 @@ def logs(
 
 def _containers(engine: "EngineReader", project: str, sibling: str | None) -> "list[ContainerSummary]":
     """Return the siblings' containers, also those of a replacement under way."""
-    from clawker_fw.stack import labels
+    from clawker_fw.stack.ownership import sibling_of
 
-    return [
-        each
-        for each in engine.listing()
-        if labels.is_ours(each.labels, project, labels.SIBLING)
-        and each.labels[labels.SIBLING] in ((sibling,) if sibling else _SIBLINGS)
-    ]
+    wanted = (sibling,) if sibling else _SIBLINGS
+    return [each for each in engine.listing() if sibling_of(each, project) in wanted]
 
 
 def _merged(engine: "EngineReader", found: "list[ContainerSummary]", tail: int) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,11 @@ more and more lines are asked for until they are old enough.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from clawker_fw.background import in_background
 from clawker_fw.denials.agents import Attached, own_names
@@ -18,8 +19,11 @@ from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
-from clawker_fw.stack import labels
+from clawker_fw.stack.ownership import sibling_of
 from clawker_fw.stack.topology import network_names
+
+_READERS = 4
+"""How many agents are inspected at the same time."""
 
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
@@ -45,27 +49,45 @@ def sources(reader: EngineReader, project: str) -> Sources:
     """
     network = network_names(project)[Role.AGENTS]
     found: list[tuple[Sibling, str]] = []
-    agents: dict[str, Attached] = {}
+    there: list[ContainerSummary] = []
     for each in reader.listing():
-        sibling = _sibling(each, project)
+        sibling = sibling_of(each, project)
         if sibling is not None:
             found.append((sibling, each.id))
         elif each.attached and network in each.networks and each.networks[network].address:
-            agents[each.networks[network].address] = Attached(each.name, each.created)
+            there.append(each)
     if not found:
         raise RefusedError(
             "not-up", f"{project} is not up, so nothing is on record.", hint="Start it with `clawker-fw run`."
         )
-    subnets = (subnet for each in reader.networks() if each.name == network for subnet in each.subnets)
-    return Sources(tuple(found), agents, own_names(project, subnets))
+    networks = [each for each in reader.networks() if each.name == network]
+    subnets = (subnet for each in networks for subnet in each.subnets)
+    words = {network, *(each.id for each in networks)}
+    return Sources(tuple(found), _attached(reader, network, words, there), own_names(project, subnets))
 
 
-def _sibling(container: ContainerSummary, project: str) -> Sibling | None:
-    if not labels.is_ours(container.labels, project, labels.SIBLING):
-        return None
-    with suppress(ValueError):  # the word of another release
-        return Sibling(container.labels[labels.SIBLING])
-    return None
+def _attached(
+    reader: EngineReader, network: str, words: Collection[str], there: Sequence[ContainerSummary]
+) -> dict[str, Attached]:
+    """Return agents by their addresses. A list does not say when a container was started, so each is inspected.
+
+    `words` are those for the network with which a container may have been created.
+    """
+
+    def read(some: Sequence[ContainerSummary]) -> dict[str, Attached]:
+        views = {each.networks[network].address: reader.container(each.id) for each in some}
+        return {
+            address: Attached(view.name, _seconds(view.started), view.network_mode in words)
+            for address, view in views.items()
+            if view
+        }
+
+    reading = [in_background(read, there[first::_READERS]) for first in range(min(_READERS, len(there)))]
+    return {address: agent for each in reading for address, agent in each.result().items()}
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 class Reading:

@@ -27,6 +27,7 @@ from clawker_fw.engine.inspection import (
     is_own_volume,
     listed,
     network_view,
+    volume_view,
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
@@ -52,6 +53,7 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
     Trial,
+    VolumeView,
 )
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import HELPER_PATH, VOLUME
@@ -145,6 +147,8 @@ class DockerEngine:
         self._facts = facts
         self._root = root
         self._evidence = EvidenceStore()
+        self._projects: dict[str, str] = {}
+        """By the id of a container with our labels: the project for which we made it, or an empty string."""
         self.address = address
 
     def close(self) -> None:
@@ -174,10 +178,22 @@ class DockerEngine:
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """See `EngineReader`. No filter is used, because the engine's name filter also matches parts of names."""
+        """See `EngineReader`. No filter is used, because the engine's name filter also matches parts of names.
+
+        A list does not show the form of a container, so those with our labels are inspected, each of them once.
+        """
         with _translated("list its containers"):
-            found = (listed(raw) for raw in self._client.containers(all=True))
-            return tuple(sorted(found, key=lambda each: each.name))
+            found = [listed(raw) for raw in self._client.containers(all=True)]
+        labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
+        now = {each: known[each] if each in known else self._project_of(each) for each in labelled}
+        self._projects = now
+        told = (replace(each, project=now.get(each.id, "")) for each in found)
+        return tuple(sorted(told, key=lambda each: each.name))
+
+    def _project_of(self, container: str) -> str:
+        """Return the project for which we made a container, or an empty string. That never changes."""
+        view = self.container(container)
+        return view.project if view else ""
 
     def container(self, container: str) -> ContainerView | None:
         """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
@@ -207,6 +223,11 @@ class DockerEngine:
         with _translated("list its volumes"):
             found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
         return tuple(sorted(raw["Name"] for raw in found or () if is_own_volume(raw, project)))
+
+    def volumes(self) -> tuple[VolumeView, ...]:
+        """See `EngineReader`."""
+        with _translated("list its volumes"):
+            return tuple(volume_view(raw) for raw in self._client.volumes()["Volumes"] or ())
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""

@@ -20,8 +20,10 @@ from clawker_fw.model import (
     Mount,
     NetworkView,
     Shape,
+    VolumeView,
 )
 from clawker_fw.stack import built, labels
+from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.ulimits import LIMITED
 
 _NANOSECONDS = 1_000_000_000
@@ -31,6 +33,12 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 
 _GENERATED_NAME = re.compile("[0-9a-f]{64}")
 """The form of a generated volume name."""
+
+LOCAL_LOGS = frozenset({"", "json-file", "local", "journald", "none"})
+"""The drivers of logs that stay on the engine's machine. All others but `syslog` send what a container writes."""
+
+LOCAL_SYSLOG = frozenset({"", "unix", "unixgram"})
+"""How the addresses of a `syslog` on the engine's machine begin."""
 
 _LOG_BOUNDS = {"max-file", "max-size"}
 """The options of a log that decide something. The engine adds those of its daemon.json, such as `tag`."""
@@ -101,8 +109,21 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         reference=raw["Config"].get("Image") or "",
         network_mode=raw["HostConfig"].get("NetworkMode") or "",
         network_owner=PurePosixPath(raw.get("ResolvConfPath") or "").parent.name,
+        logs_to=_logs_to(_log(raw["HostConfig"])),
         may_lose_lines=(_log(raw["HostConfig"]).get("Config") or {}).get("mode") == "non-blocking",
+        project=labels.project_of_container(
+            raw["Config"].get("Labels") or {}, _requested_labels(raw["HostConfig"])
+        ),
+        volumes=_volumes(raw),
     )
+
+
+def _requested_labels(host: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """Return the labels with which the volume for our files was requested, or None if it was not requested."""
+    for each in host.get("Mounts") or ():
+        if each.get("Target") == VOLUME and each.get("Type") == "volume" and not each.get("Source"):
+            return (each.get("VolumeOptions") or {}).get("Labels") or {}
+    return None
 
 
 def _shape(
@@ -185,6 +206,15 @@ def runtime(name: str | None) -> str:
 
 def _log(host: Mapping[str, Any]) -> Mapping[str, Any]:
     return host.get("LogConfig") or {}
+
+
+def _logs_to(log: Mapping[str, Any]) -> str:
+    """Return the driver of a log that is sent over a network, or an empty string. Syslog needs an address."""
+    driver = log.get("Type") or ""
+    address = str((log.get("Config") or {}).get("syslog-address") or "")
+    if driver == "syslog":
+        return "" if address.partition("://")[0] in LOCAL_SYSLOG else driver
+    return "" if driver in LOCAL_LOGS else driver
 
 
 def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
@@ -279,7 +309,14 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
         ),
         namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
         created=raw["Created"],
+        volumes=_volumes(raw),
     )
+
+
+def _volumes(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a container's volumes, by their places in it."""
+    mounts = raw.get("Mounts") or ()
+    return {each["Destination"]: each["Name"] for each in mounts if each["Type"] == "volume" and each.get("Name")}
 
 
 def _namespace(network_mode: str) -> str:
@@ -324,6 +361,11 @@ def image_form(raw: Mapping[str, Any]) -> built.Form:
         layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
         extras=tuple(built.extras(config)),
     )
+
+
+def volume_view(raw: Mapping[str, Any]) -> VolumeView:
+    """Read a volume."""
+    return VolumeView(raw["Name"], raw.get("Driver") or "", raw.get("Options") or {})
 
 
 def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:

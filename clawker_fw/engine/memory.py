@@ -41,9 +41,10 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
     Trial,
+    VolumeView,
 )
-from clawker_fw.stack import built
-from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, examination, program_of
+from clawker_fw.stack import built, labels
+from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, VOLUME, examination, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 
 
@@ -66,7 +67,10 @@ class MemoryEngine:
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
         self._forms: dict[str, built.Form] = {}
-        self.volumes: dict[str, str] = {}
+        self.lost_volumes: dict[str, str] = {}
+        """The projects of volumes that have lost their containers."""
+        self.drivers: dict[str, VolumeView] = {}
+        """Volumes by their names, as far as it matters what keeps them."""
         self._numbers = itertools.count(1)
         self._followers: list[queue.SimpleQueue[Event | None]] = []
 
@@ -108,7 +112,11 @@ class MemoryEngine:
 
     def orphans(self, project: str) -> tuple[str, ...]:
         """See `EngineReader`. A volume outlives its container only when a test says so."""
-        return tuple(sorted(name for name, owner in self.volumes.items() if owner == project))
+        return tuple(sorted(name for name, owner in self.lost_volumes.items() if owner == project))
+
+    def volumes(self) -> tuple[VolumeView, ...]:
+        """See `EngineReader`."""
+        return tuple(self.drivers.values())
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""
@@ -239,7 +247,7 @@ class MemoryEngine:
 
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
-        self.volumes.pop(volume, None)
+        self.lost_volumes.pop(volume, None)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
@@ -282,9 +290,12 @@ class MemoryEngine:
             raise NotFoundError("not-found", f"The engine could not create container {spec.name}: no image.")
         networks = {name: self._address(name, wanted) for name, wanted in spec.shape.networks.items()}
         identity = self._identity()
+        requested = any(mount.target == VOLUME and mount.kind == "volume" for mount in spec.shape.mounts)
+        volume = labels.volume_labels(spec.labels) if requested else None
         self._containers[identity] = MemoryContainer(
-            identity, spec, image.id, self._now(), dict(spec.files), networks
+            identity, spec, image.id, self._now(), dict(spec.files), networks, volume=volume
         )
+        self._containers[identity].volumes = self._volumes_of(identity, spec)
         self._emit_for(self._containers[identity], "create")
         return identity
 
@@ -471,6 +482,14 @@ class MemoryEngine:
             return wanted
         hosts = (view.ip_range or view.subnets[0]).hosts()
         return next(str(host) for host in hosts if str(host) not in taken and host != view.subnets[0][1])
+
+    def _volumes_of(self, identity: str, spec: ContainerSpec) -> dict[str, str]:
+        """Return the names of a container's volumes by their places: its own, and those of other containers."""
+        found: dict[str, str] = {}
+        for each in spec.shape.volumes_from:
+            found |= self.inside(each).volumes
+        mounted = [mount for mount in spec.shape.mounts if mount.kind == "volume"]
+        return found | {each.target: each.source or f"{identity[-8:]}{each.target}" for each in mounted}
 
     def _identity(self) -> str:
         return f"{next(self._numbers):064x}"

@@ -1,5 +1,6 @@
 """The state of one container of the in-memory engine, and how the engine shows it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from clawker_fw.model import (
     ServerCertificate,
     Trial,
 )
+from clawker_fw.stack import labels
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -74,6 +76,11 @@ class MemoryContainer:
     may_lose_lines: bool = False
     network_owner: str = ""
     """The id of the container whose network it has joined."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """The names of its volumes, by their places."""
+    logs_to: str = ""
+    volume: Mapping[str, str] | None = None
+    """The labels that were requested for its volume at `/fw`, or None without such a request."""
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -93,6 +100,8 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
         mounts=inside.spec.shape.mounts,
         namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
         created=int(datetime.fromisoformat(inside.created).timestamp()),
+        project=labels.project_of_container(inside.spec.labels, inside.volume),
+        volumes=dict(inside.volumes),
     )
 
 
@@ -118,5 +127,8 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         reference=inside.spec.image,
         network_mode=inside.network_mode or next(iter(inside.networks), "none"),
         may_lose_lines=inside.may_lose_lines,
+        logs_to=inside.logs_to,
         network_owner=(inside.network_owner or inside.id) if inside.started else "",
+        project=labels.project_of_container(inside.spec.labels, inside.volume),
+        volumes=dict(inside.volumes),
     )

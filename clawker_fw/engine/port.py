@@ -25,6 +25,7 @@ from clawker_fw.model import (
     OwnImage,
     Probe,
     Trial,
+    VolumeView,
 )
 
 NOTHING: Files = MappingProxyType({})
@@ -61,6 +62,9 @@ class EngineReader(Protocol):
 
     def orphans(self, project: str) -> tuple[str, ...]:
         """Return the volumes that have lost their container of this project, sorted by name."""
+
+    def volumes(self) -> tuple[VolumeView, ...]:
+        """Return all volumes."""
 
     def image(self, reference: str) -> ImageView | None:
         """Return an image by its id, tag or digest reference, or None if the engine does not have it."""

@@ -40,6 +40,7 @@ from clawker_fw.model.observed import (
     Refused,
     Restart,
     ServerCertificate,
+    VolumeView,
 )
 from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import CLOSING, Action, Cause, Layer, Role, Sibling, Value, Verdict
@@ -91,5 +92,6 @@ __all__ = [
     "TrialStep",
     "Value",
     "Verdict",
+    "VolumeView",
     "version_of",
 ]

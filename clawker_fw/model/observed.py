@@ -92,6 +92,15 @@ class NetworkView:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeView:
+    """A volume on the engine. `options` are those of its driver."""
+
+    name: str
+    driver: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A container's IPv4 address and MAC address on a network. Both are empty while it has none."""
 
@@ -107,9 +116,11 @@ ATTACHED = frozenset({"running", "paused"})
 class ContainerSummary:
     """A container in a list, ours or another. `networks` maps network names to its endpoints.
 
-    In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `namespace` is the id
+    In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `volumes` maps the
+    places of volumes in it to their names, which are generated for anonymous ones. `namespace` is the id
     of the container whose network it uses instead of its own, or empty. `created` is when it was created, in whole
-    seconds since 1970: a list does not say when it was started.
+    seconds since 1970: a list does not say when it was started. `project` is the project for which we made it, by
+    its labels and its form, or empty if it is somebody else's: labels alone never decide.
     """
 
     id: str
@@ -121,6 +132,8 @@ class ContainerSummary:
     mounts: tuple[Mount, ...] = ()
     namespace: str = ""
     created: int = 0
+    project: str = ""
+    volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __hash__(self) -> int:
         """Return the hash of the id, because mappings can't be hashed."""
@@ -145,7 +158,8 @@ class ContainerView:
     `container:ID`, or the name of a network). `network_owner` is the id of the container with whose network it was
     started, usually its own: also where it has joined one that had joined another, and that is gone. It is empty
     before the first start. `may_lose_lines` is whether its log has the mode
-    `non-blocking`.
+    `non-blocking`, `logs_to` the driver of its log if that sends it over a network. `project` and `volumes` are as
+    in a list.
     """
 
     id: str
@@ -165,6 +179,9 @@ class ContainerView:
     network_mode: str = ""
     network_owner: str = ""
     may_lose_lines: bool = False
+    logs_to: str = ""
+    project: str = ""
+    volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def running(self) -> bool:
@@ -306,9 +323,11 @@ class Observed:
     without a container. `lock` is the lock's container, which exists during a run and after a killed one, and
     `trial` that of `conformance`. `listing` is every container of the engine but the lock's. `machine` is what the
     engine's machine has at this moment.
-    `agents` are the containers on the agent network that are not ours, and those that use the network of one, or
-    of a sibling: `joined` has the ids of these, each with the id of the container whose network it is. `others`
-    are all networks that are not ours.
+    `agents` are the containers on the agent network that are not ours, those that use the network of one, or of a
+    sibling, and those that have the files of a sibling. `joined` has the ids of those that use another's network,
+    each with the id of the container whose network it is. `companions` are further containers whose processes or
+    memory agents share, and `volumes` what is known of the volumes that agents use. `others` are all networks that
+    are not ours.
     """
 
     engine: EngineFacts
@@ -327,6 +346,8 @@ class Observed:
     agents: tuple[ContainerView, ...] = ()
     joined: Mapping[str, str] = dataclasses.field(default_factory=dict)
     others: tuple[NetworkView, ...] = ()
+    companions: tuple[ContainerView, ...] = ()
+    volumes: Mapping[str, VolumeView] = dataclasses.field(default_factory=dict)
 
     @property
     def absent(self) -> bool:

@@ -3,17 +3,27 @@
 An agent is judged by what the engine says about it, never by anything that it says or does itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Verdict
-from clawker_fw.reconcile.exposure import ENGINE_FOLDER, Exposure
+from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
+from clawker_fw.reconcile.exposure import ENGINE_FOLDER, Exposure, bound_folder, is_of_network
+from clawker_fw.reconcile.namespaces import Chain, chain
+from clawker_fw.stack import policy
 from clawker_fw.stack.topology import Addressing, network_names
 
-_ESCAPES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"})
+_ESCAPES = frozenset(
+    {
+        *("ALL", "BPF", "DAC_READ_SEARCH", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"),
+        "SYS_TIME",  # the host's clock: rules end by it
+    }
+)
 """Capabilities with which a container can change its own network, or reach the host."""
+
+_UNFILTERED = frozenset({"seccomp=unconfined", "seccomp:unconfined"})
+_LOCAL_DRIVER = "local"
 
 _RAW = "NET_RAW"
 _WITHOUT_HOST = {
@@ -78,21 +88,32 @@ def running_resolver(observed: Observed) -> str:
     return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
+def resolving(observed: Observed, now: float) -> Callable[[str], bool]:
+    """Return whether the rules that are live answer a name, by the list of the CoreDNS that serves."""
+    resolver = observed.siblings.get(Sibling.COREDNS)
+    return policy.answers(resolver.files, now) if resolver else lambda _: False
+
+
 def judge(
-    observed: Observed, project: str, ways: frozenset[Path], exposures: Iterable[Exposure]
+    observed: Observed, project: str, ways: frozenset[Path], exposures: Iterable[Exposure], now: float
 ) -> tuple[Agent, ...]:
     """Return every agent of a stack, sorted by name.
 
     `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
-    settings.
+    settings. `now` is in seconds since 1970: rules end.
     """
+    siblings = tuple(each.container for each in (*observed.siblings.values(), *observed.leftovers))
     place = _Place(
         network_names(project)[Role.AGENTS],
         running_resolver(observed),
         {each.name: each for each in observed.others},
         {each.id: each for each in observed.agents},
         observed.joined,
-        {each.container.id: each.container.name for each in (*observed.siblings.values(), *observed.leftovers)},
+        {each.id: each.name for each in siblings},
+        {volume: each.name for each in siblings for volume in each.volumes.values()},
+        observed.volumes,
+        (*observed.agents, *siblings, *observed.companions),
+        resolving(observed, now),
     )
     written: dict[str, list[Exposure]] = {}
     for each in exposures:
@@ -104,15 +125,25 @@ def judge(
             image=view.reference or view.image,
             address=view.connected.get(place.own, ""),
             since=view.started,
-            openings=(
-                *_network(view, place),
-                *_privileges(view),
-                *_mounts(view, ways, written.get(view.name, ())),
-            ),
-            weaknesses=(*_raw(view), *_host_addresses(view, place)),
+            openings=tuple(dict.fromkeys(_openings(view, place, ways, written))),
+            weaknesses=(*_raw(view), *_host_addresses(view, place), *_told_elsewhere(view, place)),
         )
         for view in observed.agents
     )
+
+
+def _openings(
+    view: ContainerView, place: "_Place", ways: frozenset[Path], written: Mapping[str, Iterable[Exposure]]
+) -> Iterator[Opening]:
+    """Yield the ways around of an agent, and those of the agents whose processes it sees: it can be these."""
+    processes = chain(view, lambda each: each.shape.pid_mode, place.known)
+    for each in (view, *(found for found in processes.passed if found.id in place.agents)):
+        yield from _network(each, place)
+        yield from _privileges(each)
+        yield from _mounts(each, place, ways, written.get(each.name, ()))
+        yield from _names(each, place)
+    yield from _processes(processes, place)
+    yield from _memory_of_siblings(view, place)
 
 
 def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
@@ -125,7 +156,9 @@ class _Place:
     """What agents are judged by: the agent network, its resolver, other networks by name, the agents by id.
 
     `joined` has the ids of those that use another container's network, each with the id of that container, and
-    `siblings` the names of our containers by their ids.
+    `siblings` the names of our containers by their ids. `files` are the volumes of these, with the same names, and
+    `volumes` all that is known of any. `known` are all containers whose namespaces matter. `resolves` is whether
+    the rules that are live answer a name.
     """
 
     own: str
@@ -134,6 +167,10 @@ class _Place:
     agents: Mapping[str, ContainerView]
     joined: Mapping[str, str]
     siblings: Mapping[str, str]
+    files: Mapping[str, str]
+    volumes: Mapping[str, VolumeView]
+    known: tuple[ContainerView, ...]
+    resolves: Callable[[str], bool]
 
     def owner(self, view: ContainerView) -> ContainerView | None:
         """Return the agent whose network an agent uses, usually itself; None if it is no agent, or has gone."""
@@ -149,8 +186,8 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
     if sibling := place.sibling(joining):
         yield Opening("sibling-network", f"it uses the network of {sibling}, a part of the firewall")
     view = place.owner(joining)
-    if view is None:
-        return
+    if view is None or place.own not in view.connected:
+        return  # it is no agent, but has a sibling's files
     if view.network_mode == "host":
         yield Opening("host-network", "it is on the host's network")
     for name in sorted(set(view.connected) - {place.own}):
@@ -174,19 +211,53 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
         yield Opening("privileged", "it is privileged")
     if escapes := sorted(_ESCAPES & {each.upper() for each in shape.capabilities_added}):
         yield Opening("capability", f"it has {', '.join(escapes)}")
-    if shape.pid_mode == "host":
-        yield Opening("host-pid", "it sees the processes of the host")
     if shape.devices or shape.device_rules:
         yield Opening("device", f"it has devices of the host, {', '.join((*shape.devices, *shape.device_rules))}")
     if shape.system_paths and not shape.privileged:
         yield Opening("system-paths", "the host's kernel settings are open to it")
 
 
-def _mounts(view: ContainerView, ways: frozenset[Path], exposures: Iterable[Exposure]) -> Iterator[Opening]:
-    for mount in view.shape.mounts:
-        source = Path(mount.source)
-        if mount.kind == "bind" and (source in ways or source.is_relative_to(ENGINE_FOLDER)):
-            yield Opening("engine", f"{mount.source} leads to the engine")
+def _processes(found: Chain, place: _Place) -> Iterator[Opening]:
+    """Yield whose processes an agent sees: it can do whatever these can."""
+    if found.host:
+        yield Opening("host-pid", "it sees the processes of the host")
+    for each in found.passed:
+        if each.id in place.siblings:
+            yield Opening("sibling-processes", f"it sees the processes of {each.name}, a part of the firewall")
+        elif each.id not in place.agents:
+            yield Opening("processes", f"it sees the processes of {each.name}, which is no agent")
+    if found.unknown:
+        yield Opening("processes", f"it sees the processes of {found.unknown}, which is not known")
+
+
+def _memory_of_siblings(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    for each in _memory(view, place).passed:
+        if each.id in place.siblings:
+            yield Opening("sibling-memory", f"it shares memory with {each.name}, a part of the firewall")
+
+
+def _memory(view: ContainerView, place: _Place) -> Chain:
+    return chain(view, lambda each: each.shape.ipc_mode, place.known)
+
+
+def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield the names of an agent that a rule allows: the engine leads its neighbours to it, and not to Envoy."""
+    aliases = [alias.partition(":")[2] for alias in view.shape.aliases if alias.startswith(f"{place.own}:")]
+    for name in dict.fromkeys((view.name, view.shape.hostname, *aliases)):
+        if place.own in view.connected and name and place.resolves(name):
+            yield Opening("name", f"it is called {name}, so other agents reach it in place of that host")
+
+
+def _mounts(
+    view: ContainerView, place: _Place, ways: frozenset[Path], exposures: Iterable[Exposure]
+) -> Iterator[Opening]:
+    for sibling in dict.fromkeys(place.files[each] for each in view.volumes.values() if each in place.files):
+        yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
+    sources = [mount.source for mount in view.shape.mounts if mount.kind == "bind"]
+    bound = (bound_folder(place.volumes[each]) for each in view.volumes.values() if each in place.volumes)
+    for source in (*sources, *filter(None, bound)):
+        if Path(source) in ways or Path(source).is_relative_to(ENGINE_FOLDER):
+            yield Opening("engine", f"{source} leads to the engine")
     for each in exposures:
         yield Opening("settings", f"it can write {each.file}, through {each.target}", certain=each.certain)
 
@@ -208,3 +279,24 @@ def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
             yield Opening(
                 "host-address", f"on the network {name} it reaches what the host serves at {network.gateway}"
             )
+
+
+def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield a warning for each way on which what it says, or has in memory, gets elsewhere."""
+    if not view.shape.privileged and _UNFILTERED & set(view.shape.security_options):
+        yield Opening(
+            "seccomp", "without a seccomp profile it can open sockets that no network confines (AF_VSOCK)"
+        )
+    if view.logs_to:
+        yield Opening("log", f"what it prints is sent by the log driver {view.logs_to}")
+    for name in sorted(set(view.volumes.values()) & set(place.volumes)):
+        volume = place.volumes[name]
+        kind = volume.options.get("type", "")
+        if volume.driver != _LOCAL_DRIVER:
+            yield Opening("volume", f"what it writes to the volume {name} goes to the driver {volume.driver}")
+        elif is_of_network(kind):
+            yield Opening("volume", f"what it writes to the volume {name} is sent over {kind}")
+    memory = _memory(view, place)
+    strangers = [each.name for each in memory.passed if each.id not in {*place.agents, *place.siblings}]
+    for each in filter(None, ("the host" if memory.host else "", *strangers, memory.unknown)):
+        yield Opening("shared-memory", f"it shares memory with programs of {each}")

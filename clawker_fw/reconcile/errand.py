@@ -12,7 +12,6 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import RefusedError, after
 from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.own_images import create_from
-from clawker_fw.stack import labels
 from clawker_fw.stack.image_tar import BuiltImage
 
 _LOOK_EVERY = 0.05
@@ -62,7 +61,7 @@ def _remove_former(engine: EngineWriter, name: str, project: str) -> None:
     former = engine.container(name)
     if former is None:
         return
-    if not labels.is_ours(former.labels, project):
+    if former.project != project:
         raise RefusedError(
             "foreign-container",
             f"The container {name} exists, but clawker-fw did not create it.",

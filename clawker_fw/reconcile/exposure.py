@@ -5,12 +5,12 @@ is the only module that inspects this machine's own files. For a remote engine, 
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.model import Mount, Observed
+from clawker_fw.model import ContainerSummary, Mount, Observed, VolumeView
 
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
@@ -24,6 +24,9 @@ _SOCKETS = (
 )
 _SHARED = "/host_mnt"
 """Where Docker Desktop's virtual machine has the files of this one. The sources of mounts begin with it."""
+
+_OF_NETWORKS = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "fuse.")
+"""How the types of file systems begin that another machine keeps."""
 
 _MOST_LINKS = 40
 """The kernel's own limit of symbolic links (path_resolution(7))."""
@@ -57,10 +60,30 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
         (each.name, mount)
         for each in observed.listing
         if each.id in agents
-        for mount in each.mounts
+        for mount in (*each.mounts, *_bound(each, observed.volumes))
         if mount.source.startswith("/") and not mount.read_only
     ]
     return tuple(_found(mounts, files) if mounts else ())
+
+
+def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> Iterator[Mount]:
+    """Yield what the volumes of a container are folders of."""
+    read_only = {mount.target: mount.read_only for mount in container.mounts}
+    for target, name in container.volumes.items():
+        if folder := bound_folder(volumes[name]) if name in volumes else "":
+            yield Mount("bind", target, folder, read_only=read_only.get(target, False))
+
+
+def is_of_network(kind: str) -> bool:
+    """Whether another machine keeps a file system of this type."""
+    return kind.lower().startswith(_OF_NETWORKS)
+
+
+def bound_folder(volume: VolumeView) -> str:
+    """Return the folder of the host that a volume is (`o=bind`), or an empty string."""
+    options = volume.options.get("o", "").split(",")
+    bound = volume.driver == "local" and not {"bind", "rbind"}.isdisjoint(options)
+    return volume.options.get("device", "") if bound else ""
 
 
 def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:

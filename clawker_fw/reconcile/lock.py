@@ -43,6 +43,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
+from clawker_fw.stack.ownership import is_lock
 
 LEASE_SECONDS = 10.0
 """How long a lease is valid at least. After that, a holder without a renewal counts as gone."""
@@ -85,11 +86,7 @@ def at_work(lock: ContainerSummary | None) -> Holder | None:
 
 def others_at_work(observed: Observed) -> bool:
     """Whether runs of other projects are at work, which may be about to use what nobody uses yet."""
-    return any(
-        each.name == lock_name(project) and labels.is_ours(each.labels, project, *labels.LOCK) and at_work(each)
-        for each in observed.listing
-        if (project := labels.project_of(each.labels))
-    )
+    return any(is_lock(each, each.project) and at_work(each) for each in observed.listing if each.project)
 
 
 def abandoned(lock: ContainerSummary) -> bool:
@@ -243,7 +240,7 @@ class Lock:
             return b""
 
     def _require_ours(self, held: ContainerView) -> None:
-        if not labels.is_ours(held.labels, self._project, *labels.LOCK):
+        if not is_lock(held, self._project):
             raise RefusedError(
                 "foreign-container",
                 f"The name {held.name} is taken by a container that this firewall did not create.",

@@ -4,7 +4,7 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -26,9 +26,10 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
-from clawker_fw.reconcile.namespaces import NetworkOwners
+from clawker_fw.reconcile.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.stack import labels, policy
-from clawker_fw.stack.container import container_names, lock_name, trial_name
+from clawker_fw.stack.container import container_names
+from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, sibling_of
 from clawker_fw.stack.topology import network_names
 
 _LOOKS = 3
@@ -144,13 +145,14 @@ def _read(
     reading_orphans = in_background(reader.orphans, project)
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
-    trial = next((each for each in listing if _is_trial(each, project)), None)
+    trial = next((each for each in listing if is_trial(each, project)), None)
     running = [each for each in ours if each.status == "running"]
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
     agents = _agents(reader, listing, ours, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
+    reading_volumes = in_background(reader.volumes) if _have_volumes(listing, agents) else None
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
     reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
 
@@ -158,6 +160,7 @@ def _read(
     our_networks = _our_networks(networks, project)
     found = {each: sibling.result() for each, sibling in reading.items()}
     probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
+    views = sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
     unprobed = Observed(
         engine=reader.facts(),
         networks=our_networks,
@@ -181,11 +184,11 @@ def _read(
         trial=trial,
         listing=listing,
         machine=reading_machine.result(),
-        agents=tuple(
-            sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
-        ),
+        agents=tuple(views),
         joined={each: owner for each, owner in agents.items() if owner != each},
         others=tuple(each for each in networks if each not in our_networks.values()),
+        companions=_companions(reader, [*views, *(each.container for each in found.values())]),
+        volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
     )
     on_unprobed(unprobed)
     probed = [each.result() for each in probing]
@@ -213,7 +216,8 @@ def _agents(
 ) -> dict[str, str]:
     """Return the ids of the agents, each with the id of the container whose network it uses, usually its own.
 
-    They are the containers on the agent network, and those that use the network of one, or of a sibling.
+    They are the containers on the agent network, those that use the network of one, or of a sibling, and those
+    that have the files of a sibling.
     """
 
     def ask(container: str) -> str:
@@ -224,7 +228,9 @@ def _agents(
     there = [each for each in listing if each.attached]
     attached = {each.id for each in there if each in ours or network in each.networks}
     owner_of = {each.id: owners.of(each) for each in there if each not in ours}
-    return {each: owner for each, owner in owner_of.items() if owner in attached}
+    files = {name for each in ours for name in each.volumes.values()}
+    sharing = {each.id for each in there if not files.isdisjoint(each.volumes.values())}
+    return {each: owner for each, owner in owner_of.items() if owner in attached or each in sharing}
 
 
 def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Future[list[ContainerView]]]":
@@ -235,6 +241,27 @@ def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Futu
 
     all_ = list(agents)
     return [in_background(read, all_[first::_READERS]) for first in range(min(_READERS, len(all_)))]
+
+
+def _have_volumes(listing: Iterable[ContainerSummary], agents: Collection[str]) -> bool:
+    return any(each.volumes for each in listing if each.id in agents)
+
+
+def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
+    """Inspect the containers that are not `known` and whose processes or memory known ones share, at any depth."""
+    found: list[ContainerView] = []
+    asked: set[str] = set()
+    left = list(known)
+    while left:
+        shape = left.pop().shape
+        for word in filter(None, (joined_by(shape.pid_mode), joined_by(shape.ipc_mode))):
+            if word in asked or any(matches(each, word) for each in (*known, *found)):
+                continue
+            asked.add(word)
+            if view := reader.container(word):
+                found.append(view)
+                left.append(view)
+    return tuple(found)
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
@@ -251,7 +278,7 @@ def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
 def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
     """Return the lock container, if there is one, and all other containers."""
     listing = reader.listing()
-    lock = next((each for each in listing if _is_lock(each, project)), None)
+    lock = next((each for each in listing if is_lock(each, project)), None)
     return lock, tuple(each for each in listing if each is not lock)
 
 
@@ -264,31 +291,27 @@ def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict
     ours: dict[ContainerSummary, Sibling] = {}
     for each in listing:
         if each.name in names:
-            _require_ours("container", each.name, each.labels, project, labels.SIBLING)
-        elif not labels.is_ours(each.labels, project, *labels.MADE_WITH):
+            _require_ours(
+                "container", each.name, each.labels, project, labels.SIBLING, form=each.project == project
+            )
+        elif not is_made_as_sibling(each, project):
             continue
-        kind = each.labels[labels.SIBLING]
-        if kind in set(Sibling):
-            ours[each] = Sibling(kind)
+        if kind := sibling_of(each, project):
+            ours[each] = kind
         elif each.name in names:
             ours[each] = names[each.name]
     return ours
 
 
-def _is_lock(listed: ContainerSummary, project: str) -> bool:
-    return listed.name == lock_name(project) and labels.is_ours(listed.labels, project, *labels.LOCK)
-
-
-def _is_trial(listed: ContainerSummary, project: str) -> bool:
-    return listed.name == trial_name(project) and labels.is_ours(listed.labels, project)
-
-
-def _require_ours(kind: str, name: str, found: Mapping[str, str], project: str, *further: str) -> None:
-    if missing := labels.lacking(found, project, *further):
+def _require_ours(
+    kind: str, name: str, found: Mapping[str, str], project: str, *further: str, form: bool = True
+) -> None:
+    missing = [f"missing label: {label}" for label in labels.lacking(found, project, *further)]
+    if missing or not form:
         raise RefusedError(
             f"foreign-{kind}",
             f"The {kind} {name} exists, but clawker-fw did not create it.",
-            context=[f"missing label: {label}" for label in missing],
+            context=missing or ["it has the labels, but not the volume that clawker-fw requests"],
             hint=f"Rename or remove that {kind}, or choose another name for this stack with --project.",
         )
 

@@ -13,7 +13,7 @@ from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.status import Status
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import labels
+from clawker_fw.stack.topology import project_of_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,9 @@ def unreadable(project: str, error: FirewallError) -> Stack:
 
 def projects(engine: EngineReader) -> tuple[str, ...]:
     """Return the projects of all containers and networks that are ours, sorted."""
-    found = [each.labels for each in engine.listing()] + [each.labels for each in engine.networks()]
-    return tuple(sorted({project for each in found if (project := labels.project_of(each))}))
+    containers = {each.project for each in engine.listing()}
+    networks = {project_of_network(each) for each in engine.networks()}
+    return tuple(sorted((containers | networks) - {""}))
 
 
 def document(stacks: Sequence[Stack], engine: EngineFacts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from clawker_fw.model import Observed
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.exposure import HINT, exposures
+from clawker_fw.report.terminal import visible
 
 
 def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, Any]]:
@@ -59,6 +60,6 @@ def lines(blueprint: Blueprint, observed: Observed) -> tuple[str, ...]:
         f"Settings  {path} ({blueprint.named_by})",
         f"Engine    {engine.endpoint} ({engine.named_by})",
         *(f"Made from another settings file: {each}" for each in origins.others(observed, now)),
-        *(f"The settings are open: {each}." for each in found),
+        *(visible(f"The settings are open: {each}.") for each in found),
         *([HINT] if found else []),
     )

@@ -5,6 +5,7 @@ live, who the agents are.
 """
 
 import functools
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,7 +147,7 @@ def _said(said: Summary | None) -> Sequence[str]:
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     resolver = judging.running_resolver(observed)
-    agents = judging.judge(observed, project, engine_ways(observed.engine.endpoint), ())
+    agents = judging.judge(observed, project, engine_ways(observed.engine.endpoint), (), time.time())
     return Status(
         project=project,
         observed=observed,

@@ -51,10 +51,21 @@ def ownership_labels(project: str) -> dict[str, str]:
     return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
 
 
-def project_of(found: Mapping[str, str]) -> str | None:
-    """Return the project to which a resource belongs, or None if it is not ours."""
-    project = found.get(PROJECT)
-    return project if project and is_ours(found, project) else None
+def project_of(found: Mapping[str, str]) -> str:
+    """Return the project that the labels of ownership name, or an empty string if they are not all there."""
+    project = found.get(PROJECT, "")
+    return project if project and is_ours(found, project) else ""
+
+
+def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
+    """Return the project for which we made a container, or an empty string if it is somebody else's.
+
+    `found` are its labels, and `volume` those that its volume at `/fw` was requested with, or None without such a
+    request. A container inherits the labels of its image, and an image can have any labels and any volumes. But
+    only who creates a container can request labels for a volume of it, and nothing changes them afterwards.
+    """
+    project = project_of(found)
+    return project if project and volume == ownership_labels(project) else ""
 
 
 def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:

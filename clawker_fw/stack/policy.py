@@ -3,7 +3,10 @@
 `observe` reads it as well, before settings and rules are read, so it imports nothing that only those need.
 """
 
+import functools
 import json
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from clawker_fw.model import Files
@@ -75,6 +78,31 @@ def _decision(what: str, scope: "Scope") -> dict[str, str | int]:
         return {what: _DENY}
     until = scope.until
     return {what: _ENVOY} if until is None else {what: _ENVOY, f"{what}_until": until}
+
+
+def answers(files: Files, now: float) -> Callable[[str], bool]:
+    """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
+
+    One without a readable list answers none.
+
+    The list is read when the first name is asked for: it may be long.
+    """
+
+    @functools.cache
+    def names() -> Mapping[str, Mapping[str, str | int]]:
+        try:
+            return dict(json.loads(files[POLICY].content)["names"])
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def answered(name: str) -> bool:
+        labels = name.lower().split(".")
+        above = [names().get(".".join(labels[start:]), {}) for start in range(len(labels))]
+        places = [("at", above[0]), *(("below", each) for each in above)]
+        what, entry = next(((what, entry) for what, entry in places if what in entry), ("", {}))
+        return bool(what) and entry[what] != _DENY and now < float(entry.get(f"{what}_until", math.inf))
+
+    return answered
 
 
 def envoy_address(files: Files) -> str:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import NetworkSpec, NetworkView, Role
-from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels
+from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels, project_of
 from clawker_fw.stack.virtual import Numbers
 
 _AGENT_PREFIXES = (23, 22, 21, 20)
@@ -275,3 +275,10 @@ def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, obj
 def network_names(project: str) -> dict[Role, str]:
     """Return the names of a project's networks."""
     return {Role.AGENTS: f"{project}-net", Role.EGRESS: f"{project}-egress"}
+
+
+def project_of_network(network: NetworkView) -> str:
+    """Return the project to which a network belongs, or an empty string if it is somebody else's."""
+    project = project_of(network.labels)
+    ours = {name: role.value for role, name in network_names(project).items()}
+    return project if project and ours.get(network.name) == network.labels.get(ROLE) else ""

@@ -14,7 +14,7 @@ import pytest
 
 from clawker_fw.cli.app import Panel
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
@@ -65,7 +65,7 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
 def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, memory: MemoryEngine) -> None:
     """Unused images are not drift, but `status` lists them, `--dry-run` plans their removal, and `run` does it."""
     command("run")
-    memory.volumes["0123456789abcdef"] = "clawker"
+    memory.lost_volumes["0123456789abcdef"] = "clawker"
     assert command("drift").code == 0
     left = command("status", "--format", "json").valid("status")["leftovers"]
     assert left == {"containers": [], "images": [], "volumes": ["0123456789abcdef"]}
@@ -74,7 +74,7 @@ def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, m
     assert command("run", "--format", "json").valid("run")["steps"] == [
         {"kind": "remove-volume", "volume": "0123456789abcdef", "text": "remove volume 0123456789ab"}
     ]
-    assert memory.volumes == {}
+    assert memory.lost_volumes == {}
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
@@ -85,7 +85,7 @@ def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, mem
     def hold(**changes: str) -> None:
         held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
         everything = labels.ownership_labels("clawker") | held_by
-        memory.create_container(ContainerSpec("clawker-lock", image, everything, Shape((), (), {})))
+        memory.create_container(stacks.never_started("clawker-lock", image, everything))
 
     for verb in ("run", "down", "down"):
         hold(process="999999999 1")
@@ -353,7 +353,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
             f"{labels.PREFIX}lock.command": command_line,
         }
         everything = labels.ownership_labels("clawker") | held_by
-        return memory.create_container(ContainerSpec("clawker-lock", image, everything, Shape((), (), {})))
+        return memory.create_container(stacks.never_started("clawker-lock", image, everything))
 
     held = hold(f"{parent} {lock.start_time(parent)}", "clawker-fw run \x1b[31m")
     mine = lock.holder()

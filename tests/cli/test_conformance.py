@@ -10,9 +10,11 @@ import pytest
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.lock import holder, start_time
+from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.labels import LOCK_PROCESS
+from devkit import stacks
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
 
@@ -81,7 +83,7 @@ def test_a_container_of_somebody_else_is_left_alone(command: Command, memory: Me
     labels = {
         key: text for key, text in memory.inside("clawker-coredns").spec.labels.items() if "firewall." not in key
     }
-    memory.create_container(ContainerSpec("clawker-conformance", image, labels, Shape((), (), {})))
+    memory.create_container(stacks.never_started("clawker-conformance", image, labels))
     assert command("conformance").code == 0
 
 
@@ -132,7 +134,9 @@ def killed(memory: MemoryEngine, process: str = "999999999 1") -> None:
     labels = {key: text for key, text in resolver.spec.labels.items() if "firewall." not in key}
     by = {**holder(), LOCK_PROCESS: process}
     confined = {"dns": (service_address(resolver),), "capabilities_dropped": ("NET_RAW",)}
-    shape = Shape((), (), {"clawker-net": TRIAL}, **confined)  # type: ignore[arg-type]  # of several types
+    mounts = (Mount("volume", VOLUME),)
+    on_network = {"clawker-net": TRIAL}
+    shape = Shape((), (), on_network, mounts=mounts, **confined)  # type: ignore[arg-type]  # of several types
     memory.start(
         memory.create_container(ContainerSpec("clawker-conformance", resolver.image, {**labels, **by}, shape))
     )

@@ -39,7 +39,9 @@ class Foreign:
             for number, part in enumerate([*parts(ours), ours])
         ]
         sibling = {**ours, labels.SIBLING: "envoy", labels.SLOT: "0"}
-        some = [ours, {**ours, labels.SIBLING: "coredns"}, sibling, {labels.SIBLING: "envoy"}, {}]
+        every = {**sibling, **dict.fromkeys(labels.MADE_WITH[2:], "{}")}
+        resolver = {**every, labels.SIBLING: "coredns"}
+        some = [ours, {**ours, labels.SIBLING: "coredns"}, sibling, {labels.SIBLING: "envoy"}, {}, every, resolver]
         self.containers = [self._container(peers, part) for part in some]
 
     def _load(self, found: Mapping[str, str], name: str = "clawker-fw/lock") -> str:
@@ -52,9 +54,9 @@ class Foreign:
 
     def _container(self, peers: Peers, found: Mapping[str, str]) -> str:
         config: Any = self._docker.inspect_container(peers.start("wait", network="none").container)["Config"]
-        identity = self._docker.create_container(config["Image"], command=["/peer", "wait"], labels=dict(found))[
-            "Id"
-        ]
+        identity = self._docker.create_container(
+            config["Image"], command=["/peer", "wait"], labels=dict(found), volumes=["/fw"]
+        )["Id"]
         self._docker.start(identity)
         return str(identity)
 

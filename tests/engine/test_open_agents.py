@@ -57,7 +57,7 @@ def test_each_agent_is_judged_by_what_the_engine_says(
         fine: ("fenced", []),
         weak: ("weak", ["raw-packets"]),
         joined: ("open", ["host-pid"]),
-        loose: ("open", ["dns", "ipv6", "capability", "host-pid", "device", "engine"]),
+        loose: ("open", ["dns", "ipv6", "capability", "device", "engine", "host-pid"]),
         wanderer: ("open", ["network"]),
     }
     assert shared.call("drift").code == 1
@@ -88,6 +88,31 @@ def test_whoever_uses_a_sibling_s_network_is_open(shared: Firewall, start: Calla
     """What is started in the network of Envoy's container has its way out, and is shown."""
     inside = start(network_mode=f"container:{shared.project}-envoy", dns=None)
     assert reasons(shared) == {inside: ("open", ["sibling-network"])}
+
+
+def test_whoever_shares_something_of_a_sibling_is_open(
+    shared: Firewall, docker: APIClient, start: Callable[..., str]
+) -> None:
+    """Its processes, its files, also at second hand and from another network, and its clock; a log is told."""
+    envoy = f"{shared.project}-envoy"
+    processes = start(pid_mode=f"container:{envoy}")
+    agent = start()
+    friend = start(pid_mode=f"container:{docker.inspect_container(agent)['Name'].removeprefix('/')}")
+    second = start(pid_mode=f"container:{processes}")
+    files = start(volumes_from=[f"{envoy}:ro"])
+    elsewhere = start(volumes_from=[files], network_mode="none", dns=None)
+    clock = start(cap_add=["SYS_TIME"])
+    logging = start(log_config={"type": "gelf", "config": {"gelf-address": "udp://127.0.0.1:12201"}})
+    assert reasons(shared) == {
+        agent: ("fenced", []),
+        friend: ("fenced", []),
+        processes: ("open", ["sibling-processes"]),
+        second: ("open", ["sibling-processes"]),
+        files: ("open", ["sibling-files"]),
+        elsewhere: ("open", ["sibling-files"]),
+        clock: ("open", ["capability"]),
+        logging: ("weak", ["log"]),
+    }
 
 
 @pytest.mark.parametrize("order", ["detach", "stop"])

@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw import pipeline
 from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict
+from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict, VolumeView
 from clawker_fw.reconcile.agents import Agent, Confinement, judge, verdict
 from clawker_fw.reconcile.exposure import Exposure, engine_ways
 from clawker_fw.reconcile.observe import observe
@@ -38,7 +38,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
     """Return the agents of the stack."""
-    return judge(observe(engine, "clawker", ()), "clawker", engine_ways("unix:///x/my.sock"), exposures)
+    return judge(observe(engine, "clawker", ()), "clawker", engine_ways("unix:///x/my.sock"), exposures, 0)
 
 
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
@@ -82,6 +82,13 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "a rule for devices": ("device", {"device_rules": ("c 1:3 rwm",)}),
     "the host's processes": ("host-pid", {"pid_mode": "host"}),
     "the kernel's settings": ("system-paths", {"system_paths": "unconfined"}),
+    "the host's clock": ("capability", {"capabilities_added": ("SYS_TIME",)}),
+    "the files of a sibling": ("sibling-files", {"volumes_from": ("clawker-envoy",)}),
+    "the processes of a sibling": ("sibling-processes", {"pid_mode": "container:clawker-envoy"}),
+    "the memory of a sibling": ("sibling-memory", {"ipc_mode": "container:clawker-coredns"}),
+    "the processes of nobody known": ("processes", {"pid_mode": "container:gone"}),
+    "a name that a rule allows": ("name", {"hostname": "a.test"}),
+    "an alias that a rule allows": ("name", {"aliases": ("clawker-net:agent", "clawker-net:A.test")}),
 }
 
 
@@ -115,6 +122,8 @@ HARMLESS: Mapping[str, Mapping[str, Any]] = {
     "a folder": {"mounts": (Mount("bind", "/w", "/home/me/work"),)},
     "IPv6 switched off": {"sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"}},
     "a graphics processor": {"device_requests": ("{}",)},
+    "memory of its own": {"ipc_mode": "shareable"},
+    "a name that no rule allows": {"hostname": "b.test", "aliases": ("clawker-net:db", "other:a.test")},
 }
 
 
@@ -217,6 +226,95 @@ def test_whoever_joined_a_container_elsewhere_is_no_agent(engine: MemoryEngine) 
             engine.join(name, joins)
     engine.remove("gone")
     assert [each.name for each in judged(engine)] == ["agent"]
+
+
+@pytest.mark.parametrize("member", ["agent", "stranger"])
+def test_whose_processes_an_agent_sees_is_followed(member: str, engine: MemoryEngine) -> None:
+    """A chain of shared processes opens an agent where it leads to the host, through whomever."""
+    started(engine, "last", pid_mode="host")
+    if member == "stranger":
+        engine.disconnect("clawker-net", "last")
+    started(engine, "middle", pid_mode=f"container:{engine.inside('last').id}")
+    started(engine, "first", pid_mode="container:middle")
+    agents = {each.name: each for each in judged(engine)}
+    expected = ["host-pid"] if member == "agent" else ["host-pid", "processes"]
+    assert sorted(each.code for each in agents["middle"].openings) == expected
+    assert sorted(each.code for each in agents["first"].openings) == expected
+
+
+def test_whoever_sees_the_processes_of_an_open_agent_is_open(engine: MemoryEngine) -> None:
+    """What an agent can do, whoever sees its processes can do; two that are fenced may see each other's."""
+    started(engine, "loose", capabilities_added=("NET_ADMIN",))
+    started(engine, "beside", pid_mode="container:loose")
+    started(engine, "quiet")
+    started(engine, "friend", pid_mode="container:quiet")
+    agents = {each.name: each for each in judged(engine)}
+    assert agents["beside"].openings == agents["loose"].openings
+    assert [agents[each].confinement for each in ("quiet", "friend")] == [Confinement.FENCED] * 2
+
+
+def test_whoever_has_a_sibling_s_files_is_listed(engine: MemoryEngine) -> None:
+    """A container that is on no network of ours is judged if it has a sibling's volume, and open."""
+    started(engine, "files", volumes_from=("clawker-coredns",))
+    started(engine, "second", volumes_from=("files",))
+    engine.disconnect("clawker-net", "second")
+    engine.connect("world", "second", "")
+    agents = {each.name: each for each in judged(engine)}
+    assert agents["second"].address == ""
+    for name in ("files", "second"):
+        assert [(each.code, "clawker-coredns" in each.phrase) for each in agents[name].openings] == [
+            ("sibling-files", True)
+        ]
+
+
+VOLUMES: Mapping[str, tuple[VolumeView, list[str], list[str]]] = {
+    "local": (VolumeView("data", "local", {}), [], []),
+    "the engine": (
+        VolumeView("data", "local", {"type": "none", "o": "rw,bind", "device": "/run"}),
+        ["engine"],
+        [],
+    ),
+    "a folder": (VolumeView("data", "local", {"o": "bind", "device": "/home/me/work"}), [], []),
+    "a network": (VolumeView("data", "local", {"type": "nfs4", "o": "addr=192.0.2.1"}), [], ["volume"]),
+    "a driver": (VolumeView("data", "sshfs", {}), [], ["volume"]),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_a_volume_is_followed_to_what_it_is(name: str, engine: MemoryEngine) -> None:
+    """One that is a folder above the engine's socket opens; one that another machine keeps is a weakness."""
+    volume, openings, weaknesses = VOLUMES[name]
+    engine.drivers["data"] = volume
+    started(engine, mounts=(Mount("volume", "/data", "data"),))
+    (agent,) = judged(engine)
+    assert [each.code for each in agent.openings] == openings
+    assert [each.code for each in agent.weaknesses] == weaknesses
+
+
+def test_without_a_seccomp_profile_is_a_weakness(engine: MemoryEngine) -> None:
+    """The engine's own profile, or another one, keeps an agent from sockets without a network."""
+    started(engine, security_options=("seccomp=unconfined", "no-new-privileges"))
+    started(engine, "other", security_options=('seccomp={"defaultAction":"SCMP_ACT_ERRNO"}',))
+    agents = {each.name: each for each in judged(engine)}
+    assert [each.code for each in agents["agent"].weaknesses] == ["seccomp"]
+    assert agents["other"].confinement is Confinement.FENCED
+
+
+def test_what_is_told_elsewhere_is_a_weakness(engine: MemoryEngine) -> None:
+    """A log that is sent, and memory that is shared with others, are warnings."""
+    started(engine)
+    engine.inside("agent").logs_to = "gelf"
+    started(engine, "host", ipc_mode="host")
+    started(engine, "other", ipc_mode="shareable")
+    engine.disconnect("clawker-net", "other")
+    started(engine, "joined", ipc_mode="container:other")
+    agents = {each.name: each for each in judged(engine)}
+    assert {name: [each.code for each in agents[name].weaknesses] for name in agents} == {
+        "agent": ["log"],
+        "host": ["shared-memory"],
+        "joined": ["shared-memory"],
+    }
+    assert {each.confinement for each in agents.values()} == {Confinement.WEAK}
 
 
 def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, release: Release) -> None:

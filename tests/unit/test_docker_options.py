@@ -7,7 +7,11 @@ import pytest
 from clawker_fw.cli.docker_options import Guarded, require_confined
 from clawker_fw.errors import RefusedError, UsageError
 
-GUARDED = Guarded.of("unix:///var/tmp/engine/docker.sock", [Path("/srv/settings/clawker-fw.yaml")])
+GUARDED = Guarded.of(
+    "unix:///var/tmp/engine/docker.sock",
+    [Path("/srv/settings/clawker-fw.yaml")],
+    lambda name: name.endswith("allow.test"),
+)
 
 PASSED_ON = (
     "-it --rm debian bash",
@@ -23,6 +27,9 @@ PASSED_ON = (
     "--cap-drop ALL --cap-add SYS_PTRACE --cap-add=cap_chown debian",
     "--security-opt no-new-privileges --ipc private --pid= --sysctl kernel.shm_rmid_forced=1 debian",
     "--privileged=false --use-api-socket=0 --publish-all=false --expose 80 -i=false debian",
+    "--name other.test --network-alias db --log-driver syslog --log-opt max-size=1m --log-driver=local debian",
+    "--log-opt syslog-address=unix:///dev/log --volume-driver local debian",
+    "-l role=agent --label com.example=dev.clawker. --label-file /nowhere debian",
     "--memory 1g --cpus=2 --gpus all --tmpfs /tmp --add-host a:192.0.2.1 debian",
     "-- debian --network host",
     "debian --network host --privileged -v /:/host",
@@ -53,9 +60,20 @@ REFUSED = (
     "--pid=container:clawker-envoy debian",
     *(f"--{name} host debian" for name in ("ipc", "uts", "userns", "cgroupns")),
     "--device /dev/sda debian",
+    "-l dev.clawker.managed=true debian",
+    *(f"--{option} www.allow.test debian" for option in ("name", "hostname", "net-alias", "network-alias")),
+    "-h allow.test debian",
+    "--log-driver gelf debian",
+    "--log-driver=fluentd debian",
+    "--log-driver syslog --log-opt syslog-address=udp://192.0.2.1:514 debian",
+    "--volume-driver sshfs debian",
+    "--mount type=volume,src=a,dst=/a,volume-driver=sshfs debian",
+    "--mount type=volume,dst=/a,volume-opt=type=nfs,volume-opt=o=addr=192.0.2.1 debian",
+    "--label dev.clawker.firewall.sibling=envoy debian",
     "--volumes-from clawker-envoy debian",
     "--sysctl net.ipv6.conf.all.disable_ipv6=0 debian",
     "--security-opt systempaths=unconfined debian",
+    "--security-opt seccomp=unconfined debian",
     "-v /var/run/docker.sock:/var/run/docker.sock debian",
     "-v/run/docker.sock:/s debian",
     "-itv /:/host debian",
@@ -147,3 +165,14 @@ def test_paths_of_a_remote_engine_are_not_those_of_this_machine() -> None:
 def test_an_option_without_its_value_ends_the_line() -> None:
     """Docker itself reports what is missing."""
     require_confined(["-it", "--name"], GUARDED)
+
+
+def test_labels_of_ours_in_a_file_are_refused(tmp_path: Path) -> None:
+    """A file with labels may have none of ours; others are passed on."""
+    file = tmp_path / "labels"
+    file.write_text("role=agent\n")
+    require_confined(["--label-file", str(file), "debian"], GUARDED)
+    file.write_text("role=agent\n  dev.clawker.purpose=firewall\n")
+    with pytest.raises(RefusedError) as refused:
+        require_confined(["--label-file", str(file), "debian"], GUARDED)
+    assert refused.value.code == "agent-unconfined"

@@ -278,12 +278,12 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
     used = BuiltImage("clawker-fw/envoy", "0.0.2", "amd64", (), wanted.release.digests)
     memory.load_image(used.archive(), 1, lambda _: None)
     memory.create_container(ContainerSpec("other-envoy", used.reference, {}, Shape((), (), {})))
-    memory.volumes = {"orphan": "clawker", "another": "other"}
+    memory.lost_volumes = {"orphan": "clawker", "another": "other"}
     assert stacks.found(memory, wanted) == set()
     seen = stacks.converged(memory, wanted)
     assert memory.image(old.reference) is None
     assert memory.image(used.reference) is not None
-    assert memory.volumes == {"another": "other"}
+    assert memory.lost_volumes == {"another": "other"}
     assert pipeline.plan_for(seen, ConvergeOptions(0)).empty
 
 

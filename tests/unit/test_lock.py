@@ -41,13 +41,7 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
     """Let another process hold the lock."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
     engine.create_container(
-        ContainerSpec(
-            "clawker-lock",
-            image.reference,
-            labels.ownership_labels("clawker") | held_by,
-            Shape((), (), {}),
-            {"lease": public(b"0")},
-        )
+        stacks.never_started("clawker-lock", image.reference, labels.ownership_labels("clawker") | held_by)
     )
 
 

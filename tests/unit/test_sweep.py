@@ -48,7 +48,7 @@ def _off(network: str, name: str) -> Callable[[MemoryEngine], None]:
 
 
 def _waste(memory: MemoryEngine) -> None:
-    memory.volumes["orphan"] = "clawker"
+    memory.lost_volumes["orphan"] = "clawker"
     memory.retag("clawker-fw/envoy:old", "sha256:" + "0" * 64)
     _shape("coredns")(memory)
 
@@ -123,7 +123,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
             "clawker-coredns",
             "clawker-envoy",
         ], where
-        assert memory.volumes == {}, where
+        assert memory.lost_volumes == {}, where
     assert point > 1
     with capsys.disabled():
         print(f" [{point - 1} points]", end="")  # noqa: T201 - how much was covered
@@ -162,7 +162,7 @@ def _everything(memory: MemoryEngine) -> object:
     containers = {each.name: copy.deepcopy(memory.inside(each.name)) for each in memory.listing()}
     for inside in containers.values():
         inside.files.pop(ATTEMPT, None)
-    return containers, memory.networks(), dict(memory.volumes)
+    return containers, memory.networks(), dict(memory.lost_volumes)
 
 
 @pytest.mark.parametrize("fault", list(Fault))

@@ -447,12 +447,10 @@ def test_another_run_has_its_turn(watched: Watched) -> None:
 
     def hold() -> None:
         engine.create_container(
-            ContainerSpec(
+            stacks.never_started(
                 "clawker-lock",
                 images.lock_image(engine.facts(), watched.release.digests).reference,
                 labels.ownership_labels("clawker") | dict(lock.holder()) | {f"{labels.PREFIX}lock.process": "1 0"},
-                Shape((), (), {}),
-                {"lease": public(b"0")},
             )
         )
 

@@ -13,7 +13,7 @@ import pytest
 from clawker_fw.denials import agents
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, FirewallError, RefusedError
-from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.model import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
@@ -32,7 +32,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
     for sibling in Sibling:
-        spec = ContainerSpec(f"p-{sibling}", "x", labels.sibling_labels("p", sibling, 0), Shape((), (), {}), {})
+        spec = stacks.never_started(f"p-{sibling}", "x", labels.sibling_labels("p", sibling, 0))
         engine.inside(engine.create_container(spec)).status = "running"
     return engine
 

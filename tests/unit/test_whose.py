@@ -1,4 +1,4 @@
-"""A resource is ours only with every label that we set. Everything else is never changed."""
+"""A resource is ours only with every label and the form that we give it. Everything else is never changed."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ import pytest
 
 from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import NetworkView, Sibling
+from clawker_fw.model import Mount, NetworkView, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images, labels
+from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.release import Release
 from devkit import stacks
 
@@ -35,10 +36,10 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
 
 
 def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A container that lacks one of the labels is left alone; with all of them, it is removed."""
+    """A container that lacks one of the labels, or the form, is left alone; with all of them, it is removed."""
     every = dict(memory.inside("clawker-envoy").spec.labels)
     some = [{key: text for key, text in every.items() if key != missing} for missing in every]
-    some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP)]
+    some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP), every]
     spec = stacks.bare_container("theirs", wanted, "clawker-net")
     theirs = [
         memory.create_container(replace(spec, name=f"theirs{number}", labels=found))
@@ -47,7 +48,8 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
     for container in theirs:
         memory.start(container)
     before = [memory.container(container) for container in theirs]
-    ours = memory.create_container(replace(spec, name="renamed", labels=every))
+    made_like_ours = replace(spec.shape, mounts=(Mount("volume", VOLUME),))
+    ours = memory.create_container(replace(spec, name="renamed", labels=every, shape=made_like_ours))
     assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
     stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
     assert memory.container(ours) is None

@@ -1,0 +1,73 @@
+"""Containers that look like ours, and are not: every command, and every list."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, VolumeView
+from clawker_fw.stack.files import public
+from tests.cli.conftest import Command
+
+IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of its own": {}}
+"""What an image can bring besides labels: the labels that were requested for a volume at `/fw`."""
+
+
+@pytest.mark.parametrize("volume", IMAGES)
+@pytest.mark.parametrize("attached", [False, True], ids=["never started", "an agent"])
+def test_an_image_with_our_labels_is_in_nobody_s_way(
+    volume: str,
+    attached: bool,  # noqa: FBT001 - a parameter of pytest
+    command: Command,
+    memory: MemoryEngine,
+) -> None:
+    """A container that inherits a sibling's labels from its image stops no command and is taken for no sibling."""
+    command("run")
+    before = {each: memory.inside(f"clawker-{each}").id for each in Sibling}
+    every = memory.inside("clawker-coredns").spec.labels
+    attachment = command("agent", "flags", "--format", "json").json
+    networks = {attachment["network"]: ""} if attached else {}
+    shape = Shape((), (), networks, dns=tuple(attachment["dns"]), capabilities_dropped=("NET_RAW",))
+    image = memory.inside("clawker-envoy").image
+    theirs = memory.create_container(ContainerSpec("theirs", image, every, shape))
+    memory.inside(theirs).volume = IMAGES[volume]
+    if attached:
+        memory.start(theirs)
+        memory.put_files(theirs, {"state/claimed": public(b"")})  # as if it served
+        memory.inside(theirs).log.append(
+            '{"name":"a.test","port":443,"protocol":"tls","reason":"no-rule","source":"10.0.0.1:1"}'
+        )
+    assert command("drift").code == 0
+    assert command("status").code == 0
+    assert command("reload").code == 0
+    assert command("run").code == 0
+    assert command("denials", "--format", "json").json["denials"] == []
+    assert "theirs" not in command("logs").out
+    agents = command("status", "--format", "json").json["agents"]
+    assert [each["name"] for each in agents] == (["theirs"] if attached else [])
+    assert [each["project"] for each in command("ps", "--format", "json").json["stacks"]] == ["clawker"]
+    assert {each: memory.inside(f"clawker-{each}").id for each in Sibling} == before
+    assert command("down", *(["--force"] if attached else [])).code == 0
+    assert memory.container(theirs), "it is somebody else's"
+    assert [each.name for each in memory.listing()] == ["theirs"]
+    assert command("ps", "--format", "json").json["stacks"] == []
+
+
+def test_a_mount_forges_no_line(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """A line break in the place of a mount, or in a volume's folder, is shown as such in every answer."""
+    command("run")
+    attachment = command("agent", "flags", "--format", "json").json
+    memory.drivers["data"] = VolumeView("data", "lo\nforged  line", {})
+    mounts = (
+        Mount("bind", "/work\nforged  line", str(settings_file.parent)),
+        Mount("bind", "/engine", "/var/lib/docker/x\nforged  line"),
+        Mount("volume", "/data", "data"),
+    )
+    shape = Shape((), (), {attachment["network"]: ""}, dns=tuple(attachment["dns"]), mounts=mounts)
+    memory.start(memory.create_container(ContainerSpec("agent", memory.inside("clawker-envoy").image, {}, shape)))
+    for verb in ("drift", "status", "doctor", "run", "ps"):
+        outcome = command(verb)
+        lines = f"{outcome.out}{outcome.err}".splitlines()
+        assert not [line for line in lines if line.strip().startswith("forged")], (verb, lines)
+    assert "\\nforged" in command("drift").out
