@@ -4,8 +4,9 @@ An engine tells the address of a container only while it runs, and gives it to a
 at the agents remembers them in a file of the user's cache: `denials`, and a watcher that counts refusals. A file
 that can't be read or written is ignored.
 
-An agent has an address from when its container was created, or from when another one was last seen with it, until
-it was last seen itself. What was refused at any other time is nobody's: it is better not to know than to blame.
+An agent has an address from when its container was started, or from when another one was last seen with it, until
+it was last seen itself. One that was connected to the network by hand has it from when it was first seen: engines
+don't say since when. What was refused at any other time is nobody's: it is better not to know than to blame.
 """
 
 import json
@@ -30,10 +31,14 @@ _MOST_REMEMBERED = 1_000
 
 
 class Attached(NamedTuple):
-    """An agent that has an address now, and when its container was created, in seconds since 1970."""
+    """An agent that has an address now, and when its container was started, in seconds since 1970.
+
+    `since_start` is whether it was on the network by then.
+    """
 
     name: str
-    created: float
+    started: float
+    since_start: bool = True
 
 
 @dataclass(slots=True)
@@ -104,12 +109,13 @@ class AgentNames:
         """Remember the agents that have addresses now."""
         latest = {each.address: each for each in self._seen}
         self._there = {}
-        for address, (name, created) in agents.items():
+        for address, (name, started, since_start) in agents.items():
             known = latest.get(address)
-            if known and known.name == name and created <= known.last:
+            if known and known.name == name and started <= known.last:
                 known.last = now
             else:
-                known = _Seen(address, name, max(created, known.last) if known else created, now)
+                first = started if since_start else now
+                known = _Seen(address, name, max(first, known.last) if known else first, now)
                 self._seen.append(known)
             self._there[address] = known
         self._seen = sorted(self._seen, key=lambda each: each.last)[-_MOST_REMEMBERED:]

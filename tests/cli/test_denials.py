@@ -48,7 +48,7 @@ def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEng
         ContainerSpec("builder", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}), {})
     )
     memory.start(agent)
-    memory.inside(agent).created = LONG_AGO
+    memory.inside(agent).started = LONG_AGO
     address = memory.inside(agent).networks["clawker-net"]
     proxy, resolver = memory.inside("clawker-envoy"), memory.inside("clawker-coredns")
     proxy.logged_at, resolver.logged_at = "2026-01-01T00:00:02.000000000Z", "2026-01-01T00:00:01.000000000Z"
@@ -504,7 +504,7 @@ def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
     )
     later = memory.inside(name)
     assert later.networks == builder.networks
-    later.created = datetime.fromtimestamp(memory.clock(), UTC).isoformat()
+    later.started = datetime.fromtimestamp(memory.clock(), UTC).isoformat()
     return later
 
 
@@ -518,14 +518,25 @@ def test_an_agent_that_is_gone(command: Command, up: MemoryEngine) -> None:
     assert set(ask(command, "--agent", "builder")) == {"pypi.test"}
 
 
-def test_an_agent_is_not_blamed_for_what_happened_before_it_was_created(
+def test_an_agent_is_not_blamed_for_what_happened_before_it_was_started(
     command: Command, up: MemoryEngine
 ) -> None:
     """What the container that had its address before was refused has no name if that one was never seen."""
-    succeed(up, "later")
+    succeed(up, "later").created = LONG_AGO
     assert ask(command)["pypi.test"]["agent"] is None
     assert command("denials", "--agent", "later").out == "Nothing was refused.\n"
     assert command("denials", "--agent", "later", "--as-rules").out.endswith("rules: []\n")
+
+
+def test_an_agent_is_not_blamed_for_what_happened_before_it_was_connected(
+    command: Command, up: MemoryEngine
+) -> None:
+    """A container that ran before on another network has its address from when it is seen on this one."""
+    up.inside("builder").network_mode = "bridge"
+    assert ask(command)["pypi.test"]["agent"] is None
+    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
+    found = ask(command)
+    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == (None, "builder")
 
 
 def test_an_agent_is_not_blamed_for_what_happened_after_it_was_seen_last(
