@@ -35,24 +35,27 @@ const (
 	giveUpEvery = 250 * time.Millisecond
 )
 
-// Forwarder is where the forwarder listens, and whom it asks.
+// Forwarder is where the forwarder listens, whom it asks, and which networks it is on.
 type Forwarder struct {
 	Listen   netip.AddrPort `json:"listen"`
 	Upstream netip.AddrPort `json:"upstream"`
+	Agents   netip.Prefix   `json:"agents"`
+	Egress   netip.Prefix   `json:"egress"`
 }
 
 // forwarderOf returns the forwarder's process.
 func forwarderOf(root string, settings Forwarder) companion {
 	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
-	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees)
+	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
+		settings.Agents.String(), settings.Egress.String())
 }
 
-// forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, and the file with the
-// subtrees that rules name. Its keeper hands it the sockets, which outlive it: what is asked while it is started again
+// forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
+// subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive it: what is asked while it is started again
 // waits in them. Envoy would remember for seconds that it was refused.
 func forward(arguments []string) error {
-	if len(arguments) != 3 {
-		return errors.New("forward needs LISTEN, UPSTREAM and SUBTREES")
+	if len(arguments) != 5 {
+		return errors.New("forward needs LISTEN, UPSTREAM, SUBTREES, AGENTS and EGRESS")
 	}
 	listen, err := netip.ParseAddrPort(arguments[0])
 	if err != nil {
@@ -62,11 +65,20 @@ func forward(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	agents, err := netip.ParsePrefix(arguments[3])
+	if err != nil {
+		return err
+	}
+	egress, err := netip.ParsePrefix(arguments[4])
+	if err != nil {
+		return err
+	}
 	datagrams, streams, err := lookupSockets(listen)
 	if err != nil {
 		return err
 	}
 	forwarder := newForwarder(exchangeWith(upstream), (&subtrees{path: arguments[2]}).around)
+	forwarder.agents, forwarder.egress = agents, egress
 	failed := make(chan error, 2)
 	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
 	go func() { failed <- forwardStreams(forwarder, streams) }()

@@ -58,7 +58,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 	}
 	subtrees := filepath.Join(folder, "subtrees.json")
 	forwarder := companion{0, []string{
-		filepath.Join(folder, "fwctl"), forwardVerb, place.String(), upstream.LocalAddr().String(), subtrees,
+		filepath.Join(folder, "fwctl"), forwardVerb, place.String(), upstream.LocalAddr().String(), subtrees, "192.0.2.0/25", "192.0.2.128/25",
 	}}
 	for range 2 {
 		answered := make(chan error, 2)

@@ -59,6 +59,9 @@ const (
 	keepTimeOfMany = 5 * time.Second // of a share with more names than manyNames in a keepTime
 	manyNames      = 1000
 
+	// The engine's own answers are good for ten minutes, also if the container has gone by then.
+	keepTimeOfContainers = 5 * time.Second
+
 	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
 )
@@ -117,6 +120,9 @@ type forwarder struct {
 	rule     func(name string) string
 	now      func() time.Time
 	sleep    func(time.Duration)
+
+	// The engine's resolver knows the names of containers on these networks, and answers them itself.
+	agents, egress netip.Prefix
 
 	lock    sync.Mutex
 	running int
@@ -253,11 +259,17 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	switch {
 	case silent:
 		f.fail(l, rememberSilence)
-	case err != nil || code(reply) == dnsmessage.RCodeServerFailure:
+	case err != nil || code(reply) == dnsmessage.RCodeServerFailure || has(reply, f.agents):
+		// A container on the agents' network that is called like a host has its name while it is there. Nothing is
+		// ever reached through Envoy there, so this is no answer, and must not outlive the container.
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
-		l.answer(l.told(reply, f.keeps(l)))
+		keep := f.keeps(l)
+		if has(reply, f.egress) {
+			keep = min(keep, keepTimeOfContainers)
+		}
+		l.answer(l.told(reply, keep))
 	}
 	if silent { // the engine's resolver waits longer
 		f.lock.Unlock()
@@ -427,6 +439,23 @@ func answers(query, message []byte) bool {
 	repeated, err := said.Question()
 	return err == nil && repeated.Type == question.Type && repeated.Class == question.Class &&
 		strings.EqualFold(repeated.Name.String(), question.Name.String())
+}
+
+// has reports whether a reply has an address in a network.
+func has(reply []byte, network netip.Prefix) bool {
+	var parser dnsmessage.Parser
+	if _, err := parser.Start(reply); err != nil || parser.SkipAllQuestions() != nil {
+		return false
+	}
+	for {
+		record, err := parser.Answer()
+		if err != nil {
+			return false
+		}
+		if address, is := record.Body.(*dnsmessage.AResource); is && network.Contains(netip.AddrFrom4(address.A)) {
+			return true
+		}
+	}
 }
 
 func code(message []byte) dnsmessage.RCode {

@@ -538,7 +538,9 @@ func TestForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.53"), upstream.Port())
-	go func() { _ = forward([]string{place.String(), upstream.String(), file}) }()
+	go func() {
+		_ = forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"})
+	}()
 	for _, network := range []string{"udp", "tcp"} {
 		var reply dnsmessage.Message
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -592,7 +594,10 @@ func TestSubtrees(t *testing.T) {
 // Each companion is known by its user and its command line, and is missing where nobody is it.
 func TestForwarderIsMissed(t *testing.T) {
 	place := netip.MustParseAddrPort("127.0.0.53:53")
-	sibling := Sibling{Forwarder: &Forwarder{Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53")}}
+	sibling := Sibling{Forwarder: &Forwarder{
+		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
+		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
+	}}
 	proc := t.TempDir()
 	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
 	writeUsers(t, proc)
@@ -600,10 +605,58 @@ func TestForwarderIsMissed(t *testing.T) {
 	found, err := processDifferences(proc, root, sibling)
 
 	wanted := []string{
-		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json",
+		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24",
 		"missing: /fw/bin/fwctl keep",
 	}
 	if err != nil || !slices.Equal(found, wanted) {
 		t.Errorf("%q, %v", found, err)
+	}
+}
+
+// The engine answers the names of containers on our networks itself, for ten minutes. What is on the agents' network is no
+// answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for as long as it says.
+func TestForwarderTakesNoContainerForAHost(t *testing.T) {
+	for address, wanted := range map[[4]byte]uint32{
+		{10, 213, 0, 2}: 0, {10, 214, 0, 2}: uint32(keepTimeOfContainers / time.Second), {10, 215, 0, 2}: 600,
+	} {
+		under := newForwarderUnderTest(t)
+		under.agents, under.egress = netip.MustParsePrefix("10.213.0.0/20"), netip.MustParsePrefix("10.214.0.0/24")
+		resolved := queryFor("named.")
+		resolved.Response = true
+		resolved.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 600},
+			Body:   &dnsmessage.AResource{A: address},
+		}}
+		reply, err := resolved.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		under.of("named.") <- reply
+		query := queryFor("named.")
+		packed, err := query.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := make(chan []byte, 1)
+		under.take(packed, false, func(reply []byte) { said <- reply })
+		var told dnsmessage.Message
+		if err := told.Unpack(<-said); err != nil {
+			t.Fatal(err)
+		}
+		if wanted == 0 {
+			if told.RCode != dnsmessage.RCodeServerFailure || len(told.Answers) != 0 {
+				t.Errorf("%v: it is told %+v", address, told)
+			}
+			under.pass(rememberFailure + time.Millisecond)
+			under.answer("named.", dnsmessage.RCodeNameError) // the container has gone
+			under.take(packed, false, func(reply []byte) { said <- reply })
+			if code(<-said) != dnsmessage.RCodeNameError {
+				t.Errorf("%v: its name outlives the container", address)
+			}
+			continue
+		}
+		if len(told.Answers) != 1 || told.Answers[0].Header.TTL != wanted {
+			t.Errorf("%v: it is told %+v, not for %d s", address, told.Answers, wanted)
+		}
 	}
 }

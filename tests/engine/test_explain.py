@@ -8,13 +8,18 @@ import pytest
 
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.peers import peers
 from devkit.programs import machine
 from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = "10.9.9.9"
+BORNE = ("name.wild.test", "alias.wild.test")
+"""Hosts that containers are called like."""
+
 ZONE = {
-    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test")},
+    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test", *BORNE)},
     **{name: [PRIVATE] for name in ("office.test", "home.test", "hidden.test")},
     "mixed.test": [PRIVATE, WORLD],
     "loop.test": ["127.0.0.1"],
@@ -178,3 +183,29 @@ def test_nothing_is_changed(place: Place) -> None:
     """After an attempt the stack is still current."""
     place.explain("a.test", "--live")
     assert place.firewall.current()
+
+
+@pytest.mark.parametrize("borne", BORNE)
+def test_a_container_that_is_called_like_a_host(place: Place, borne: str) -> None:
+    """It is open, and Envoy never takes it for the host, which a neighbour reaches as soon as it is gone."""
+    docker = client(place.firewall.host)
+    attached = place.firewall.status()["agent"]
+    network, dns = (
+        attached["network"],
+        attached["dns"][0] if isinstance(attached["dns"], list) else attached["dns"],
+    )
+    way = ("--dns-server", f"{dns}:53", "--timeout", "4s")
+    with peers(docker) as there:
+        neighbour = there.agent(network, dns)
+        named = {"name": borne} if borne.startswith("name") else {"aliases": (borne,)}
+        bearer = there.start("origin", "--https", "443", network=network, dns=dns, dropped=("NET_RAW",), **named)
+        (agent,) = (each for each in place.firewall.status()["agents"] if each["id"] == bearer.container)
+        assert (agent["state"], [each["code"] for each in agent["reasons"]]) == ("open", ["name"])
+        answer = neighbour.get(f"https://{borne}/", *way)
+        assert not answer.ok, answer
+        assert neighbour.get("https://a.test/", *way).ok
+        assert not any(each["event"] == "request" for each in bearer.said()), "nobody is led to it by Envoy"
+        refused = place.firewall.call("agent", "run", "--name", borne, "IMAGE").expect(6)
+        assert borne in refused.err
+        bearer.remove()
+        until(lambda: neighbour.get(f"https://{borne}/", *way).ok, 20)

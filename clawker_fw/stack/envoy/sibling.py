@@ -211,6 +211,8 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
         "forwarder": {
             "listen": f"{lookups.FORWARDER}:{lookups.DNS_PORT}",
             "upstream": f"{container.RESOLVER}:{lookups.DNS_PORT}",
+            "agents": str(agents),
+            "egress": str(egress),
         },
         "blocks": [str(block) for block in addressing.blocks(slot)],
         "addresses": [
