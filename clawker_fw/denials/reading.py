@@ -75,12 +75,13 @@ def _attached(
     """
 
     def read(some: Sequence[ContainerSummary]) -> dict[str, Attached]:
-        views = {each.networks[network].address: reader.container(each.id) for each in some}
-        return {
-            address: Attached(view.name, _seconds(view.started), view.network_mode in words)
-            for address, view in views.items()
-            if view
-        }
+        found: dict[str, Attached] = {}
+        for each in some:
+            with suppress(EngineError):  # it is nobody's for this time; what was refused is told all the same
+                if view := reader.container(each.id):
+                    agent = Attached(view.name, _seconds(view.started), view.network_mode in words)
+                    found[each.networks[network].address] = agent
+        return found
 
     reading = [in_background(read, there[first::_READERS]) for first in range(min(_READERS, len(there)))]
     return {address: agent for each in reading for address, agent in each.result().items()}

@@ -20,7 +20,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import built, image_tar, images, labels
-from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.container import HELPER, VOLUME
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
@@ -96,6 +96,22 @@ def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter
     assert {path: files[path] for path in wanted.boot} == dict(wanted.boot)
     assert {path: files[path] for path in wanted.hot} == dict(wanted.hot)
     engine.remove(container)
+
+
+def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
+    """It is ours by its labels and by the volume that was requested with them, and not by its labels alone."""
+    ours = created(engine, stack, Sibling.COREDNS)
+    spec = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-theirs")
+    bare = replace(spec, files={}, shape=replace(spec.shape, mounts=(), networks={}))
+    theirs = engine.create_container(bare)
+    listed = {each.id: each for each in engine.listing()}
+    for container, project in ((ours, stack.project), (theirs, "")):
+        assert labels.is_ours(listed[container].labels, stack.project, *labels.MADE_WITH)
+        assert (listed[container].project, view(engine, container).project) == (project, project)
+        assert dict(listed[container].volumes) == dict(view(engine, container).volumes)
+    assert set(listed[ours].volumes) == {VOLUME}
+    assert not listed[theirs].volumes
+    engine.remove(theirs)
 
 
 def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired) -> None:
