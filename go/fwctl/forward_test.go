@@ -24,27 +24,38 @@ func askPatiently(server, network string, query dnsmessage.Message) error {
 	}
 }
 
+// listenAtOnePort opens sockets for UDP and TCP at the same free port. Somebody else may have it for one of them.
+func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
+	t.Helper()
+	for range 100 {
+		datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(datagrams.LocalAddr().(*net.UDPAddr).AddrPort()))
+		if err == nil {
+			return datagrams, streams
+		}
+		datagrams.Close()
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
+}
+
 // A forwarder that was killed is started with the same sockets, and what was asked meanwhile is answered then, over UDP and
 // TCP: nobody is refused.
 func TestForwarderKeepsItsSockets(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this needs root, to start a process of a user")
 	}
-	upstream, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	upstream, streams := listenAtOnePort(t)
 	defer upstream.Close()
+	defer streams.Close()
 	resolver := newForwarder(func(l *pendingLookup) ([]byte, error) {
 		reply := dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{l.question}}
 		return reply.Pack()
 	}, func(string) string { return "" })
 	go func() { _ = forwardDatagrams(resolver, upstream) }()
-	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(upstream.LocalAddr().(*net.UDPAddr).AddrPort()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer streams.Close()
 	go func() { _ = forwardStreams(resolver, streams) }()
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.54"), upstream.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	sockets, err := lookupFiles(place)

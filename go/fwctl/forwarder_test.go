@@ -518,15 +518,8 @@ func TestExchangeOverUDP(t *testing.T) {
 
 // It answers over UDP and TCP, and asks its resolver over the same.
 func TestForward(t *testing.T) {
-	resolver, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	datagrams, resolver := listenAtOnePort(t)
 	upstream := resolver.Addr().(*net.TCPAddr).AddrPort()
-	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(upstream))
-	if err != nil {
-		t.Fatal(err)
-	}
 	serve := newForwarder(func(l *pendingLookup) ([]byte, error) {
 		reply := dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{l.question}}
 		return reply.Pack()
@@ -543,6 +536,7 @@ func TestForward(t *testing.T) {
 	}()
 	for _, network := range []string{"udp", "tcp"} {
 		var reply dnsmessage.Message
+		var err error
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			query := queryFor("b.a.test.")
 			query.ID = 4711
