@@ -35,7 +35,7 @@ for each in /proc/[0-9]*; do
     if [ "$field" = Gid: ]; then group=$number; fi
   done <"$each/status" || continue
   read -r name <"$each/comm" || continue
-  if [ "$name" = fwctl ] && [ "$group" = GROUP ]; then kill -KILL "${each#/proc/}"; found=yes; fi
+  if [ "$name" = fwctl ] && [ "$group" = GROUP ]; then kill -SIGNAL "${each#/proc/}"; found=yes; fi
 done
 [ "$found" ]
 """
@@ -150,10 +150,10 @@ class Hand:
         """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
 
-    def kill(self, sibling: str, group: int) -> bool:
-        """Kill our process of a group in a sibling's container, and return whether there was one."""
+    def kill(self, sibling: str, group: int, signal: str = "KILL") -> bool:
+        """Send our process of a group in a sibling's container a signal, and return whether there was one."""
         try:
-            self.inside(sibling, _KILL.replace("GROUP", str(group)))
+            self.inside(sibling, _KILL.replace("GROUP", str(group)).replace("SIGNAL", signal))
         except RuntimeError:
             return False
         return True

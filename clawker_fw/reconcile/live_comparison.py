@@ -29,7 +29,9 @@ class LiveComparison(SiblingComparison):
     def _health(self) -> Iterator[Finding]:
         """Report a health check that fails although everything else is right."""
         if self._container.running and self._container.health == "unhealthy" and not self._healthy_by_now:
-            yield self._finding(Layer.STATE, "health", "unhealthy", "healthy", made=False, action=Action.REPLACE)
+            probe = self._seen.probe
+            seen = f"unhealthy: {probe.unhealthy}" if probe and probe.unhealthy else "unhealthy"
+            yield self._finding(Layer.STATE, "health", seen, "healthy", made=False, action=Action.REPLACE)
 
     def _as_agents_see(self) -> Iterator[Finding]:
         """Report what agents see of a sibling that is right in every other way.

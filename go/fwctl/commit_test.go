@@ -289,6 +289,8 @@ func (r *reader) Reason() string { return "rejected by the test" }
 
 func (r *reader) Telemetry() (Telemetry, error) { return Telemetry{}, r.broken }
 
+func (r *reader) Serves() error { return r.broken }
+
 func (r *reader) Suppressed() (Suppressed, error) { return Suppressed{}, r.broken }
 
 func (r *reader) Connections() (int, error) { return len(r.seen), r.broken }

@@ -100,6 +100,11 @@ func (c coredns) Live(resources []Resource) (map[string]string, error) {
 	return live, nil
 }
 
+// Serves asks over both transports. While many ask, one may fail.
+func (c coredns) Serves() error {
+	return patiently(func() error { return errors.Join(refuses(c.server, "udp"), refuses(c.server, "tcp")) })
+}
+
 // Evidence is empty: the plugins tell digests at no cost.
 func (c coredns) Evidence() Evidence { return nil }
 

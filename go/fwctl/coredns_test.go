@@ -326,3 +326,16 @@ func TestRefusesAbsent(t *testing.T) {
 		}
 	}
 }
+
+// CoreDNS serves only if it answers over UDP and over TCP.
+func TestCorednsServesOverEachTransport(t *testing.T) {
+	for served, missing := range map[string]string{"udp": "tcp", "tcp": "udp"} {
+		t.Run("only "+served, func(t *testing.T) {
+			t.Parallel()
+			err := asked(socketPath(t), serveDNS(t, served, refusing(served))).Serves()
+			if err == nil || !strings.Contains(err.Error(), "over "+missing) || strings.Contains(err.Error(), "over "+served) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

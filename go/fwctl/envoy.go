@@ -163,6 +163,44 @@ func (e envoy) state(proof EnvoyProof) (string, error) {
 	return sum(body), nil
 }
 
+// lookupStatistics are those of the cluster whose name Envoy looks up again and again, as set in the bootstrap.
+const lookupStatistics = "cluster.looking_up.update_"
+
+// lookups counts what Envoy has looked up to show that it can.
+type lookups struct{ begun, done int }
+
+func (e envoy) lookups() (lookups, error) {
+	values, err := e.stats(counters, `^cluster\.looking_up\.update_(attempt|success)$`)
+	if err != nil {
+		return lookups{}, err
+	}
+	begun, err := strconv.Atoi(values[lookupStatistics+"attempt"])
+	if err != nil {
+		return lookups{}, fmt.Errorf("envoy admin: lookups: %w", err)
+	}
+	done, err := strconv.Atoi(values[lookupStatistics+"success"])
+	return lookups{begun, done}, err
+}
+
+// Serves fails if Envoy's lookups don't end. One may be under way, and earlier ones may have failed: then another one has
+// to succeed.
+func (e envoy) Serves() error {
+	first, err := e.lookups()
+	if err != nil {
+		return err
+	}
+	if first.begun > 0 && first.begun == first.done {
+		return nil
+	}
+	return patiently(func() error {
+		now, err := e.lookups()
+		if err == nil && now.done <= first.done {
+			err = fmt.Errorf("it looks up no name: of %d lookups, %d have ended well", now.begun, now.done)
+		}
+		return err
+	})
+}
+
 // Evidence returns what Live has read, in addition to what was known before.
 func (e envoy) Evidence() Evidence { return e.evidence }
 

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -515,4 +516,37 @@ func stdout(t *testing.T, do func() error) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// Envoy serves while its lookups end, also if earlier ones have failed; one under way may take a while.
+func TestEnvoyLooksNamesUp(t *testing.T) {
+	statistics := func(begun, done string) string {
+		return "cluster.looking_up.update_attempt: " + begun + "\ncluster.looking_up.update_failure: 1\ncluster.looking_up.update_success: " + done + "\n"
+	}
+	for name, each := range map[string]struct {
+		shown  []string // one after the other, the last one again and again
+		wanted string
+	}{
+		"all have ended":    {[]string{statistics("3", "3")}, ""},
+		"one is under way":  {[]string{statistics("3", "2"), statistics("3", "2"), statistics("3", "3")}, ""},
+		"one had failed":    {[]string{statistics("4", "2"), statistics("5", "3")}, ""},
+		"none ends":         {[]string{statistics("3", "2")}, "it looks up no name: of 3 lookups, 2 have ended well"},
+		"they fail":         {[]string{statistics("3", "2"), statistics("9", "2")}, "it looks up no name: of 9 lookups, 2 have ended well"},
+		"none has begun":    {[]string{statistics("0", "0")}, "it looks up no name: of 0 lookups, 0 have ended well"},
+		"it tells of none":  {[]string{"server.live: 1\n"}, "lookups"},
+		"it tells nonsense": {[]string{statistics("3", "x")}, "invalid syntax"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int32
+			program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": func(w http.ResponseWriter, request *http.Request) {
+				now := min(int(asked.Add(1)), len(each.shown)) - 1
+				reports(each.shown[now])(w, request)
+			}})
+			err := program.Serves()
+			if each.wanted == "" && err != nil || each.wanted != "" && (err == nil || !strings.Contains(err.Error(), each.wanted)) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 }

@@ -151,6 +151,10 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 		return
 	}
 	question := message.Questions[0]
+	if strings.EqualFold(question.Name.String(), lookedUpAgain) {
+		reply(known(message.ID, question))
+		return
+	}
 	name, share := shareOf(strings.ToLower(question.Name.String()))
 	wanted := &pendingLookup{
 		inquiry:  inquiry{share, stream, name, question.Type, question.Class},
@@ -178,6 +182,29 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	f.pending[wanted.inquiry] = wanted
 	shared.waiting = append(shared.waiting, wanted)
 	f.start(shared)
+}
+
+// lookedUpAgain is the name that Envoy looks up again and again, to show that it can (envoy.Serves). Nobody outside is
+// asked for it. No rule can allow it, because .invalid is reserved (RFC 6761).
+const lookedUpAgain = "lookup.clawker-fw.invalid."
+
+// known answers a question for that name with a loopback address, to which nothing connects.
+func known(id uint16, question dnsmessage.Question) []byte {
+	message := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, Response: true, RecursionDesired: true, RecursionAvailable: true},
+		Questions: []dnsmessage.Question{question},
+	}
+	if question.Type == dnsmessage.TypeA {
+		message.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
+			Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+		}}
+	}
+	packed, err := message.Pack()
+	if err != nil {
+		return nil // its question was read from a packed message
+	}
+	return packed
 }
 
 // answerTooLong answers that a name does not exist whose query can't be read: with the label of a share, one of over 250

@@ -654,3 +654,24 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 		}
 	}
 }
+
+// The name with which Envoy shows that it can look names up has an address, and nobody else is asked for it.
+func TestKnownName(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for _, name := range []string{lookedUpAgain, strings.ToUpper(lookedUpAgain)} {
+		under.ask(name, "", 7)
+		under.expect("7 RCodeSuccess")
+	}
+	if asked := under.count(lookedUpAgain); asked != 0 {
+		t.Errorf("the engine's resolver was asked %d times", asked)
+	}
+	var answer dnsmessage.Message
+	question := queryFor(lookedUpAgain).Questions[0]
+	if err := answer.Unpack(known(9, question)); err != nil || len(answer.Answers) != 1 {
+		t.Errorf("%v, %v", answer, err)
+	}
+	question.Type = dnsmessage.TypeAAAA
+	if err := answer.Unpack(known(9, question)); err != nil || len(answer.Answers) != 0 || answer.RCode != dnsmessage.RCodeSuccess {
+		t.Errorf("of type AAAA: %v, %v", answer, err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -139,7 +140,19 @@ func health(root string, sibling Sibling, program Program) error {
 	return agentsAreServed(root, sibling)
 }
 
-// check fails unless the program has loaded the last commit. It compares the version of versioned files, and the
+// servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
+const servesWithin = 2 * time.Second
+
+// patiently tries something until it succeeds, and returns its last error after servesWithin.
+func patiently(try func() error) error {
+	for end := time.Now().Add(servesWithin); ; time.Sleep(pollEvery) {
+		if err := try(); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
 func check(root string, resources []Resource, program Program) error {
 	committed, err := readCommitted(root)
@@ -152,6 +165,9 @@ func check(root string, resources []Resource, program Program) error {
 	}
 	if len(other) > 0 {
 		return fmt.Errorf("not loaded from the committed files: %v", other)
+	}
+	if err := program.Serves(); err != nil {
+		return err
 	}
 	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
 	live, err := program.Live(digests)

@@ -103,6 +103,8 @@ type Program interface {
 	Rejections(resources []Resource) (map[string]int, error)
 	// Reason returns the program's explanation of its last rejection.
 	Reason() string
+	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
+	Serves() error
 	// Connections returns the number of open connections from agents.
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.

@@ -55,3 +55,16 @@ def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
     assert [words for words in told if "forwarder of lookups in envoy has ended 3 times" in words]
     assert [words for words in told if "recorder of refusals in envoy has ended 3 times" in words]
     assert all("signal: killed" in words for words in told)
+
+
+def test_an_envoy_that_looks_up_no_name_is_replaced(hand: Hand, agent: Peer) -> None:
+    """Whatever keeps it from that, it is unhealthy, `drift` says why, and `run` replaces it."""
+    hand.firewall.drift().expect()
+    assert hand.kill("envoy", FORWARDER, "STOP")
+    until(lambda: hand.inspect("envoy")["State"]["Health"]["Status"] == "unhealthy", 60)
+    found = hand.firewall.drift().expect(1)
+    assert found.findings == {("envoy", "state", "health", "tamper", "replace")}
+    assert "looks up no name" in found.out
+    hand.firewall.run("--drain-timeout", "1")
+    hand.firewall.drift().expect()
+    until(lambda: agent.get(f"https://{NAMES[1]}/").ok)

@@ -239,6 +239,8 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert stacks.found(memory, wanted) == set()
     envoy.unhealthy = "not live at version 1"
     assert stacks.found(memory, wanted) == {("envoy", "state", "health", "tamper", "replace")}
+    (finding,) = pipeline.compare(memory, wanted).diff.findings
+    assert finding.running == "unhealthy: not live at version 1"
     envoy.files["state/committed.json"] = public(
         b"{}"
     )  # a check relies on it: what is found there explains that it fails

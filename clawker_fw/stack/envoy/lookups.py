@@ -44,6 +44,11 @@ TRIES = 5
 NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
+_LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
+"""The cluster and the name with which Envoy shows that it can look names up (`go/fwctl/{envoy,forwarder}.go`)."""
+
+_AGAIN = "0.5s"
+
 _KINDS = ("guarded", "exempt")
 
 
@@ -137,6 +142,31 @@ def resolver() -> Json:
         query_timeout_seconds="1",
         query_tries=TRIES,
     )
+
+
+def proof() -> Json:
+    """Return the cluster by which Envoy shows that it can look names up: its host's name, again and again.
+
+    `fwctl forward` answers that itself, and nothing leads to the cluster. `fwctl` reads how many lookups have
+    begun and ended: a resolver of Envoy's for which the kernel had no room once never looks up anything again.
+    """
+    host = {"socket_address": {"address": _LOOKED_UP_AGAIN, "port_value": DNS_PORT}}
+    return {
+        "name": _LOOKING_UP,
+        "cluster_type": extension(
+            "envoy.clusters.dns",
+            "clusters.dns.v3.DnsCluster",
+            dns_lookup_family="V4_ONLY",
+            all_addresses_in_single_endpoint=True,
+            dns_refresh_rate=_AGAIN,
+            dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
+        ),
+        "wait_for_warm_on_init": False,
+        "load_assignment": {
+            "cluster_name": _LOOKING_UP,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": host}}]}],
+        },
+    }
 
 
 def subtrees(policy: Policy) -> bytes:

@@ -117,6 +117,7 @@ def boot(
         "kept_heap": bounds.KEPT_HEAP,
         "overload_manager": overload_manager(most),
         "resolver": lookups.resolver(),
+        "looking_up": lookups.proof(),
         "through_rules": http.cluster(),
         "bootstrap_extension": http.bootstrap_extension(),
         "clusters": [
