@@ -105,7 +105,7 @@ def test_telemetry_is_ready_from_the_first_run_on(stack: Stack) -> None:
     assert stack.memory.inside("clawker-envoy").files[CLUSTERS].secret
     told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
     assert told["server_name"] == "collector.test"
-    assert told["endpoint"].endswith(".8.30:4319")
+    assert told["endpoint"].endswith(".1.30:4319")
     assert told["resource"]["service.name"] == "clawker-fw-coredns"
 
 
