@@ -17,7 +17,11 @@ def look(host: str, project: str, references: list[str]) -> None:
     for reference in references:
         client.inspect_image(reference)  # type: ignore[no-untyped-call]
     names = {f"/{project}-{sibling}" for sibling in ("envoy", "coredns")}
-    for listed in client.containers(all=True):
+    listing = client.containers(all=True)
+    for listed in listing:  # a list does not show the form of a container, by which it is ours or not
+        if listed["Labels"].get("dev.clawker.project"):
+            client.inspect_container(listed["Id"])
+    for listed in listing:
         if names.isdisjoint(listed["Names"]):
             continue
         container = client.inspect_container(listed["Id"])

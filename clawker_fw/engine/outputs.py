@@ -30,7 +30,7 @@ def outputs(client: APIClient, identity: str, silence: float | None) -> Generato
         TimeoutError: when there is no output for longer. Engines can lose the end of a program whose container is
             restarted at that moment.
     """
-    how = {"Detach": False, "Tty": False}
+    how = {"Tty": False, "Detach": False}
     with direct.opened(client, "POST", f"/exec/{identity}/start", silence, json=how) as response:
         yield from frames(partial(direct.read, response))
 

@@ -12,13 +12,14 @@ PRIVATE_RANGES = tuple(
     for text in (
         "10.0.0.0/8",
         "100.64.0.0/10",
+        "168.63.129.16/32",  # what a machine in Azure has its platform at
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.168.0.0/16",
         "198.18.0.0/15",
     )
 )
-"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges."""
+"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges, and a platform."""
 
 
 def is_special(block: IPv4Network) -> bool:

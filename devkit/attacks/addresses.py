@@ -4,7 +4,13 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.settings import OtelSettings
 from devkit.attacks.attack import ALLOWED, Attack, Command, Who
 
-PRIVATE = {"local": "169.254.169.254", "private": "10.9.9.9", "shared": "100.64.0.1", "gateway": "10.214.0.1"}
+PRIVATE = {
+    "local": "169.254.169.254",
+    "private": "10.9.9.9",
+    "shared": "100.64.0.1",
+    "platform": "168.63.129.16",
+    "gateway": "10.214.0.1",
+}
 """Further addresses of the origin, which no agent may reach."""
 
 HOST_PORT = 5300
@@ -14,7 +20,13 @@ HOST_PORT = 5300
 RELAY_PORT = OtelSettings().infra_port
 
 
+_ON_AGENTS = {"agent", "self", "resolver", "virtual"}
+"""Names that lead to the agents' network. Such an address is no answer for Envoy."""
+
+
 def _leads(name: str, where: str, protocol: str, reason: Reason = Reason.PRIVATE_ADDRESS) -> Attack:
+    if name.removesuffix("2") in _ON_AGENTS:
+        reason = Reason.NO_ADDRESS
     return Attack(
         f"An allowed name that leads to {where}, over {protocol.upper()}",
         ("get", f"{protocol}://{name}.test/"),
@@ -32,6 +44,7 @@ REFUSED_PLACES = {
     "local2": "a link-local address, with `allow_private`",
     "private": "a private address",
     "shared": "a shared address",
+    "platform": "an address of the cloud's platform",
     "benchmark": "an address for benchmarks",
     "reserved": "a reserved address",
     "multicast": "a multicast address",

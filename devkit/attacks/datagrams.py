@@ -42,7 +42,7 @@ DATAGRAMS = (
             f"A datagram to a name that leads to {where}",
             _sends(f"{{{name}}}:{HOST_PORT}"),
             "no answer",
-            Reason.PRIVATE_ADDRESS,
+            Reason.NO_ADDRESS if name == "oneself2" else Reason.PRIVATE_ADDRESS,  # on the agents' network
             f"{name}.test",
             _ANSWERED,
         )

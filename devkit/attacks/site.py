@@ -119,7 +119,7 @@ _LATE = 5.0
 _LAST = 100
 """Lines of a log that are read from its end: asked for a time alone, an engine reads it from the beginning."""
 
-_UNUSED = 100
+_UNUSED = 40
 """By how many addresses one that stands for no name comes after one that does."""
 
 

@@ -142,7 +142,7 @@ def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tu
         ("other.test", "no-rule", "no-rule", ["resolve"]),
         ("no.wild.test", "denied", "denied", ["resolve"]),
         ("http://x.wild.test", "wrong-port", "no-rule", ["resolve", "connect", "request"]),
-        ("a.test:80", "wrong-port", "no-rule", ["resolve", "connect", "handshake"]),
+        ("https://a.test:80", "wrong-port", "no-rule", ["resolve", "connect", "handshake"]),
         ("a.test:2222", "wrong-port", None, ["resolve", "connect"]),
         ("office.test", "private-address", "private-address", ["resolve", "connect", "handshake"]),
         ("gone.test", "no-address", "no-address", ["resolve", "connect", "handshake"]),
