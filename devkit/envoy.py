@@ -40,6 +40,7 @@ from clawker_fw.stack.envoy.sibling import (
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
+from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
@@ -276,7 +277,9 @@ _NEVER = {
 def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
     """Start the forwarder of lookups as its keeper does, but without sockets: it opens its own."""
     places = (f"{HERE}:{port}" for port in (listen, name_server))
-    process = subprocess.Popen([installed_release().binary("fwctl", machine()), "forward", *places, subtrees])
+    networks = (str(ADDRESSING.agents), str(ADDRESSING.egress))
+    command = [installed_release().binary("fwctl", machine()), "forward", *places, subtrees, *networks]
+    process = subprocess.Popen(command)
     wait_for(process, lambda: listens(str(HERE), listen))
     return process
 
