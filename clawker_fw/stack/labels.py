@@ -62,10 +62,11 @@ def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | N
 
     `found` are its labels, and `volume` those that its volume at `/fw` was requested with, or None without such a
     request. A container inherits the labels of its image, and an image can have any labels and any volumes. But
-    only who creates a container can request labels for a volume of it, and nothing changes them afterwards.
+    only who creates a container can request labels for a volume of it, and nothing changes them afterwards. An
+    engine adds one of its own (`com.docker.volume.anonymous`, Docker 29).
     """
     project = project_of(found)
-    return project if project and volume == ownership_labels(project) else ""
+    return project if project and volume is not None and is_ours(volume, project) else ""
 
 
 def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:

@@ -35,6 +35,21 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
     return blueprint
 
 
+@pytest.mark.parametrize(
+    ("volume", "ours"),
+    [
+        (OWNERSHIP, True),
+        ({"com.docker.volume.anonymous": "", **OWNERSHIP}, True),  # what Docker 29 adds
+        (labels.ownership_labels("other"), False),
+        *((some, False) for some in parts(OWNERSHIP)),
+        (None, False),
+    ],
+)
+def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] | None, *, ours: bool) -> None:
+    """All three labels of ownership were requested for its volume; an engine may have added others."""
+    assert labels.project_of_container(OWNERSHIP, volume) == ("clawker" if ours else "")
+
+
 def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A container that lacks one of the labels, or the form, is left alone; with all of them, it is removed."""
     every = dict(memory.inside("clawker-envoy").spec.labels)
