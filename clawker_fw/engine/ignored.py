@@ -31,7 +31,6 @@ HOST_CONFIG: Mapping[str, str] = {
     "IOMaximumBandwidth": "only for Windows",
     "IOMaximumIOps": "only for Windows",
     "Isolation": "only for Windows",
-    "Mounts": "what is mounted is compared",
 }
 """Fields of `HostConfig`."""
 
@@ -39,6 +38,8 @@ IN_PART: Mapping[str, str] = {
     "LogConfig": "the driver, `max-size` and `max-file` are set and compared. An engine adds the other `log-opts` "
     "of its daemon.json, and takes no `mode: blocking` beside a `max-buffer-size` there. So the mode is the "
     "engine's, and `non-blocking` is warned of, because it loses lines",
+    "Mounts": "that our volume was requested, with our labels, says whose a container is. What is mounted is "
+    "compared",
     "Runtime": "the engine's default is asked for, by its name",
     "Ulimits": "those in `stack/ulimits.py` are set and compared. An engine adds its other `default-ulimits`, "
     "which limit what no program of ours uses",
