@@ -277,9 +277,9 @@ _NEVER = {
 def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
     """Start the forwarder of lookups as its keeper does, but without sockets: it opens its own."""
     places = (f"{HERE}:{port}" for port in (listen, name_server))
-    networks = (str(ADDRESSING.agents), str(ADDRESSING.egress))
-    command = [installed_release().binary("fwctl", machine()), "forward", *places, subtrees, *networks]
-    process = subprocess.Popen(command)
+    networks = map(str, (ADDRESSING.agents, ADDRESSING.egress))
+    program = str(installed_release().binary("fwctl", machine()))
+    process = subprocess.Popen([program, "forward", *places, str(subtrees), *networks])
     wait_for(process, lambda: listens(str(HERE), listen))
     return process
 
