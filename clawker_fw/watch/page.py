@@ -128,6 +128,7 @@ def _socket(connection: _Connection) -> socket.socket:
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 128  # one that finds no room is tried again after a second
 
     def server_activate(self) -> None:
         """Begin to listen. There is no connection yet."""
