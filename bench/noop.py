@@ -96,7 +96,8 @@ def _recorded(firewall: Firewall, command: Sequence[str]) -> tuple[Counter[str],
     out = firewall.folder / "calls.json"
     firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()
     found = json.loads(out.read_text())
-    return Counter(found["calls"]), found["seconds"]
+    # `run` asks for a probe without the rules in full, which is shorter: the same calls otherwise.
+    return Counter(each.replace(', "quick"]', "]") for each in found["calls"]), found["seconds"]
 
 
 def _slowest(firewall: Firewall, command: Sequence[str]) -> float:
