@@ -110,11 +110,14 @@ def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
 class _Forked(subprocess.Popen[str]):
     """A process that a prepared interpreter has forked. It differs from others in how it is started."""
 
-    def __init__(self, interpreter: Interpreter, command: Sequence[str], **named: Any) -> None:  # noqa: ANN401 - as of Popen
+    def __init__(
+        self, interpreter: Interpreter, command: Sequence[str], folder: Path, variables: Mapping[str, str]
+    ) -> None:
         self._interpreter = interpreter
-        super().__init__(command, **named)
+        pipe = subprocess.PIPE
+        super().__init__(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
 
-    def _execute_child(self, *positional: Any) -> None:  # noqa: ANN401 - all that Popen passes on
+    def _execute_child(self, *positional: object) -> None:
         base = cast("Any", super())
         given = inspect.signature(base._execute_child).bind(*positional).arguments  # noqa: SLF001 - the one step to replace
         request = {
@@ -154,12 +157,11 @@ def in_use() -> Iterator[None]:
 
 def start(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
     """Start a command line with pipes for its output: in a fork if one is in use and makes no difference."""
-    named: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    named |= {"cwd": folder, "env": variables}
     for interpreter in _in_use[-1:]:
         if interpreter.serves(command, variables):
-            return _Forked(interpreter, list(command), **named)
-    return subprocess.Popen(list(command), **named)
+            return _Forked(interpreter, list(command), folder, variables)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(list(command), stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
 
 
 def _prepare() -> None:

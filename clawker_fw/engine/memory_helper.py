@@ -92,7 +92,7 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     if POLICY not in inside.files:
         raise EngineError("helper-failed", "fwctl try failed: only CoreDNS's container can try.")
     source, envoy = f"{service_address(inside)}:40000", envoy_address(inside.files)
-    if not _resolves(inside, name):
+    if not policy.answers(inside.files, now=0)(name):  # no rule has ended yet
         return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))
     last = {"https": "handshake", "http": "request"}.get(protocol, "wait")
     outcomes = {"resolve": envoy, "connect": envoy, last: "completed"}
@@ -118,16 +118,6 @@ def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
         usual = "no such name" if each["kind"] == "ask" else _CONFINED[each["kind"]]
         lines.append(json.dumps({"id": each["id"], "outcome": instead.get(each["id"], usual)}))
     return lines
-
-
-def _resolves(inside: MemoryContainer, name: str) -> bool:
-    names = json.loads(inside.files[POLICY].content)["names"]
-    labels = name.split(".")
-    for start in range(len(labels)):
-        entry = names.get(".".join(labels[start:]), {})
-        if decision := entry.get("at") if start == 0 else entry.get("below"):
-            return bool(decision != "deny")
-    return False
 
 
 def service_address(inside: MemoryContainer) -> str:

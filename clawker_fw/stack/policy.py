@@ -83,9 +83,8 @@ def _decision(what: str, scope: "Scope") -> dict[str, str | int]:
 def answers(files: Files, now: float) -> Callable[[str], bool]:
     """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
 
-    One without a readable list answers none.
-
-    The list is read when the first name is asked for: it may be long.
+    It is what `Decide` in `go/coredns/policy/list.go` says. One without a readable list answers none. The list,
+    which may be long, is read when the first name is asked for.
     """
 
     @functools.cache

@@ -133,10 +133,14 @@ def killed(memory: MemoryEngine, process: str = "999999999 1") -> None:
     resolver = memory.inside("clawker-coredns")
     labels = {key: text for key, text in resolver.spec.labels.items() if "firewall." not in key}
     by = {**holder(), LOCK_PROCESS: process}
-    confined = {"dns": (service_address(resolver),), "capabilities_dropped": ("NET_RAW",)}
-    mounts = (Mount("volume", VOLUME),)
-    on_network = {"clawker-net": TRIAL}
-    shape = Shape((), (), on_network, mounts=mounts, **confined)  # type: ignore[arg-type]  # of several types
+    shape = Shape(
+        (),
+        (),
+        {"clawker-net": TRIAL},
+        mounts=(Mount("volume", VOLUME),),
+        dns=(service_address(resolver),),
+        capabilities_dropped=("NET_RAW",),
+    )
     memory.start(
         memory.create_container(ContainerSpec("clawker-conformance", resolver.image, {**labels, **by}, shape))
     )

@@ -17,10 +17,7 @@ IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of i
 @pytest.mark.parametrize("volume", IMAGES)
 @pytest.mark.parametrize("attached", [False, True], ids=["never started", "an agent"])
 def test_an_image_with_our_labels_is_in_nobody_s_way(
-    volume: str,
-    attached: bool,  # noqa: FBT001 - a parameter of pytest
-    command: Command,
-    memory: MemoryEngine,
+    volume: str, command: Command, memory: MemoryEngine, *, attached: bool
 ) -> None:
     """A container that inherits a sibling's labels from its image stops no command and is taken for no sibling."""
     command("run")
