@@ -6,7 +6,9 @@ that it came from. So nothing but a headless Chromium is needed, and nobody driv
 
 import functools
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,11 +124,12 @@ def problems(site: Path) -> list[str]:
             [BROWSER, *options, "--remote-debugging-port=0", f"{address}/measure"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             return found.get(timeout=_WITHIN)
         finally:
-            browser.kill()
+            os.killpg(browser.pid, signal.SIGKILL)  # what is started is a script, which starts the browser
             browser.wait()
 
 
