@@ -51,8 +51,8 @@ func forwarderOf(root string, settings Forwarder) companion {
 }
 
 // forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
-// subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive it: what is asked while it is started again
-// waits in them. Envoy would remember for seconds that it was refused.
+// subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
+// it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
 func forward(arguments []string) error {
 	if len(arguments) != 5 {
 		return errors.New("forward needs LISTEN, UPSTREAM, SUBTREES, AGENTS and EGRESS")
