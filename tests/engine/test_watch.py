@@ -92,6 +92,8 @@ def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) 
 
 def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
     """Health checks and our own probes cause events, but no comparisons."""
+    until(lambda: {hand.inspect(each)["State"]["Health"]["Status"] for each in (ENVOY, COREDNS)} == {"healthy"})
+    _quiet(watched)  # becoming healthy is worth a comparison
     before = len(watched.decisions)
 
     def checked() -> int:
