@@ -14,14 +14,14 @@ from pathlib import Path
 import yaml
 
 from clawker_fw.__main__ import ALLOCATIONS
-from clawker_fw.document import document_of
+from clawker_fw.digests import Digests
 from clawker_fw.model import EngineFacts, Machine, Slots
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings import Settings
+from clawker_fw.settings.document import document_of
+from clawker_fw.settings.model import Settings
 from clawker_fw.stack import coredns
-from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing

@@ -7,8 +7,8 @@ from contextlib import closing
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
 from bench.stage import REPLACE, RULES, Stage
-from clawker_fw import pipeline
 from clawker_fw.engine.docker import connect
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.steps import AwaitTtl, Claim, ConvergeOptions, InTurn, Plan, Step
 from devkit import stacks
 

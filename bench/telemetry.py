@@ -19,8 +19,8 @@ from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
 from bench.stage import NAMES, RULES, Stage
 from bench.strain import SIBLINGS, Siblings
-from clawker_fw.certificate_store import CertificateStore
-from clawker_fw.stack.certs import mint_authority
+from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.x509 import mint_authority
 from devkit.collectors import Collector
 from devkit.engines import EngineError, PrivateEngine
 from devkit.firewall import Firewall, remove_project

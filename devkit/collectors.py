@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from clawker_fw.stack.credentials import Pair
+from clawker_fw.certificates.credentials import Pair
 from devkit.floor import PLACE, Lock
 from devkit.programs import machine
 from devkit.starting import wait_for

@@ -17,11 +17,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Machine, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings import ResourceSettings
+from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
 from clawker_fw.stack.envoy import http as through
@@ -42,6 +41,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
+from devkit.memory.engine import MemoryEngine
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
 from devkit.starting import listens, wait_for

@@ -14,7 +14,7 @@ from typing import Any
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
-from clawker_fw.stack.digests import Digests
+from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.session import Session

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw import settings, settings_file
 from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
+from clawker_fw.settings.model import LEAST_MEMORY, LONGEST_DURATION, MOST_MEMORY, SHORTEST_IDLE, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLACE = Path("docs", "reference", "settings.schema.json")
@@ -34,7 +35,7 @@ Schema = dict[str, Any]
 def _duration(least: float) -> Schema:
     return {
         "anyOf": [
-            {"type": "number", "minimum": least, "maximum": settings.LONGEST_DURATION},
+            {"type": "number", "minimum": least, "maximum": LONGEST_DURATION},
             {"type": "string", "pattern": _DURATION},
         ]
     }
@@ -42,14 +43,14 @@ def _duration(least: float) -> Schema:
 
 _MEMORY_FORM: Schema = {
     "anyOf": [
-        {"type": "integer", "minimum": settings.LEAST_MEMORY, "maximum": settings.MOST_MEMORY},
+        {"type": "integer", "minimum": LEAST_MEMORY, "maximum": MOST_MEMORY},
         {"type": "string", "pattern": _MEMORY},
     ]
 }
 
 _FORMS: Mapping[str, Schema] = {
     "include": {"type": "array", "items": {"type": "string", "minLength": 1}},
-    "project": {"type": "string", "pattern": f"^{settings_file.PROJECT_NAME}$"},
+    "project": {"type": "string", "pattern": f"^{PROJECT_NAME}$"},
     "network.subnet": {
         "type": "string",
         "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/([89]|1[0-9]|2[0-5]|255(\.[0-9]{1,3}){3})$",
@@ -59,7 +60,7 @@ _FORMS: Mapping[str, Schema] = {
     "otel.endpoint": {"type": "string", "pattern": f"^{_HOST}:[0-9]+$"},
     "otel.server_name": {"type": "string", "pattern": f"^{_HOST}$"},
     "otel.certs_dir": {"type": "string", "minLength": 1},
-    "limits.idle": _duration(settings.SHORTEST_IDLE),
+    "limits.idle": _duration(SHORTEST_IDLE),
     "resources.envoy.memory": _MEMORY_FORM,
     "resources.coredns.memory": _MEMORY_FORM,
     "drain_timeout": _duration(0),
@@ -141,7 +142,7 @@ def address() -> str:
 
 def schema() -> Schema:
     """Return the schema of a settings file, which is also right for files that are included."""
-    described = settings.Settings.model_json_schema()
+    described = Settings.model_json_schema()
     whole = _section(described, described["$defs"], "")
     rules = whole["properties"]["rules"]
     rules["items"]["allOf"] = [{"if": {"allOf": when}, "then": then} for when, then in _REQUIREMENTS]
@@ -149,7 +150,7 @@ def schema() -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": address(),
-        "title": f"The settings of clawker-fw ({settings_file.FILE_NAME})",
+        "title": f"The settings of clawker-fw ({FILE_NAME})",
         **whole,
         "anyOf": [_has("rules", _GIVEN), _has("include", _GIVEN)],
     }

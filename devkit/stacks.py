@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.digests import Digests
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
-from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings import Settings
+from clawker_fw.settings.model import Settings
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.release import Release
+from devkit.memory.engine import MemoryEngine
 from hatch_build import compile_program
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -130,10 +130,10 @@ def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions 
     options = options or ConvergeOptions(drain_seconds=0)
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
-        convergence.tidy(engine, seen, options)
+        converge.tidy(engine, seen, options)
         return seen
-    context = convergence.RunContext(lambda _: None, wall=lambda: 0.0)
-    return convergence.converge(engine, lambda: wanted, options, context, seen)
+    context = converge.RunContext(lambda _: None, wall=lambda: 0.0)
+    return converge.converge(engine, lambda: wanted, options, context, seen)
 
 
 def found(engine: EngineWriter, wanted: Blueprint) -> set[tuple[str, str, str, str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from docker import APIClient
 
-from clawker_fw.stack.digests import Digests
+from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PATH, install
 from devkit.peers import BUILT

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Event
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
@@ -18,6 +17,7 @@ from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Presence
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
 
 ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"

@@ -18,8 +18,8 @@ from clawker_fw.errors import EngineError
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.pipeline import Comparison
-    from clawker_fw.report.attachment import Attachment
+    from clawker_fw.agents.attachment import Attachment
+    from clawker_fw.reconcile.pipeline import Comparison
 
 _DEFAULT_SERVICE = "agent"
 
@@ -98,7 +98,7 @@ def agent_run(
 
     Example: clawker-fw agent run --rm -it IMAGE
     """
-    from clawker_fw.cli.docker_options import Guarded, require_confined
+    from clawker_fw.agents.docker_options import Guarded, require_confined
 
     chosen: Options = context.obj
     program = shutil.which("docker")
@@ -119,8 +119,8 @@ def agent_run(
 
 def _resolving(seen: "Comparison") -> "Callable[[str], bool]":
     """Return whether the rules allow a name: those that are live, or those in the settings."""
+    from clawker_fw.agents.judge import resolving
     from clawker_fw.model import Sibling
-    from clawker_fw.reconcile.agents import resolving
     from clawker_fw.stack import policy
 
     now = time.time()
@@ -130,10 +130,10 @@ def _resolving(seen: "Comparison") -> "Callable[[str], bool]":
 
 def _attachment(seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now."""
+    from clawker_fw.agents.attachment import attachment
+    from clawker_fw.agents.serving import require_serving
     from clawker_fw.cli.connection import proxy_variables
     from clawker_fw.model import Verdict
-    from clawker_fw.reconcile.serving import require_serving
-    from clawker_fw.report.attachment import attachment
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from clawker_fw import settings_file
 from clawker_fw.cli import completion, usage
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
+from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 if TYPE_CHECKING:
     from typer._click import HelpFormatter
@@ -87,7 +87,7 @@ class Program(Commands):
         log.configure(_log_format(arguments), debug=False)
         code = self._exit_code(arguments)
         if code != ExitCode.CURRENT and self._answers_docker(arguments):
-            from clawker_fw.report.attachment import REFUSAL
+            from clawker_fw.agents.attachment import REFUSAL
 
             terminal.answer(REFUSAL)
         sys.exit(code)
@@ -192,7 +192,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
     if wanted:
-        from clawker_fw.stack.digests import Digests
+        from clawker_fw.digests import Digests
         from clawker_fw.stack.release import Release, build_name
 
         with Digests() as digests:
@@ -232,8 +232,8 @@ def _install_completion(shell: str | None) -> None:
 
 
 def _checked_project(name: str | None) -> str | None:
-    if name is not None and not re.fullmatch(settings_file.PROJECT_NAME, name):
-        raise typer.BadParameter(settings_file.PROJECT_FORM)
+    if name is not None and not re.fullmatch(PROJECT_NAME, name):
+        raise typer.BadParameter(PROJECT_FORM)
     return name
 
 

@@ -16,9 +16,9 @@ from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.certificate_store import CertificateStore
+    from clawker_fw.certificates.store import CertificateStore
     from clawker_fw.report.certs import Answer
-    from clawker_fw.settings import Loaded
+    from clawker_fw.settings.load import Loaded
 
 certs_app = typer.Typer(
     cls=Commands,
@@ -46,20 +46,21 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     """
     chosen: Options = context.obj
     with comparison(chosen) as seen:
+        from clawker_fw.digests import Digests
+        from clawker_fw.inspect.telemetry import obstacle
         from clawker_fw.report import certs as report
-        from clawker_fw.stack.digests import Digests
 
         loaded = given.load(chosen)
         kept = given.store(chosen, loaded, Digests(), keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
-        obstacle = report.obstacle(seen.observed, seen.desired, provision.live) if usable else ""
-        reasons = (f"{obstacle}; `clawker-fw run` changes that" if obstacle else "", provision.reason)
+        unsent = obstacle(seen.observed, seen.desired, provision.live) if usable else ""
+        reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
         answer = report.Answer(
             chosen.project,
             loaded.settings.otel.endpoint,
             report.rows(kept, seen.observed),
-            usable and not obstacle,
+            usable and not unsent,
             "; ".join(filter(None, reasons)),
             provision.due,
         )
@@ -133,7 +134,7 @@ def export(
 @contextmanager
 def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
     """Yield the certificates that are kept here, and the settings. What can't be read or written is an error."""
-    from clawker_fw.stack.digests import Digests
+    from clawker_fw.digests import Digests
 
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)

@@ -12,9 +12,9 @@ from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
+    from clawker_fw.reconcile.pipeline import Comparison
 
 
 @contextmanager
@@ -39,13 +39,13 @@ def changing(
     observing = in_background(start_observation)
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
-    from clawker_fw import pipeline
+    from clawker_fw.digests import Digests
+    from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
-    from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
     if not only_reading:
-        importlib.import_module("clawker_fw.convergence")  # while the engine answers; the caller needs it next
+        importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
     given.warn_of_rules(review(loaded.rules, time.time()))
     with Digests() as digests:

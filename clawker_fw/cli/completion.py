@@ -53,7 +53,7 @@ def agents(ctx: typer.Context) -> list[str]:
     chosen = _chosen(ctx)
 
     def remembered() -> Iterable[str]:
-        from clawker_fw.denials.agents import AgentNames
+        from clawker_fw.agents.names import AgentNames
         from clawker_fw.engine.locate import locate
 
         return AgentNames(locate(chosen.host, chosen.context, os.environ).address, chosen.project).all

@@ -20,14 +20,12 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     """
     chosen: Options = context.obj
     with changing(chosen) as (engine, _, seen):
-        from clawker_fw.conformance.run import perform
-        from clawker_fw.reconcile.serving import require_serving
+        from clawker_fw.agents.serving import require_serving
+        from clawker_fw.inspect.conformance.run import perform
         from clawker_fw.report import conformance as report
-        from clawker_fw.report.attachment import attachment
-        from clawker_fw.stack.container import HELPER_PATH
 
         require_serving(seen.desired.project, seen.observed, seen.diff)
-        results = perform(engine, seen, attachment(seen.desired).shape([HELPER_PATH], ["attempts"]))
+        results = perform(engine, seen)
         if format_ is Format.JSON:
             print_json(report.document(seen.desired.project, results))
         else:

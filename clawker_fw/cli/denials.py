@@ -14,8 +14,8 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
+    from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.advice import Adviser
-    from clawker_fw.denials.agents import AgentNames
     from clawker_fw.denials.answer import Selection
     from clawker_fw.denials.reading import Sources
     from clawker_fw.engine.port import EngineReader
@@ -86,9 +86,9 @@ def denials(
     found = sources(engine, chosen.project)
     # What follows is imported and read while the engine sends its logs, which takes it longer.
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
-    from clawker_fw.denials.agents import AgentNames
+    from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.answer import Selection, answer
-    from clawker_fw.denials.tally import stamp
+    from clawker_fw.engine.log_stream import stamp
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
 
@@ -141,7 +141,7 @@ def _adviser(chosen: Options) -> "Adviser":
     """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.errors import SettingsError
-    from clawker_fw.rules.explanation import Explainer
+    from clawker_fw.inspect.explanation import Explainer
 
     try:
         loaded = given.load(chosen)

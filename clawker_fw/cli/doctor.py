@@ -12,7 +12,7 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
-    from clawker_fw.diagnosis import Check
+    from clawker_fw.inspect.diagnosis import Check
 
 
 @app.command(rich_help_panel=Panel.ANSWERS)
@@ -26,7 +26,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw doctor
     """
-    from clawker_fw.diagnosis import Health
+    from clawker_fw.inspect.diagnosis import Health
 
     checks = list(_checks(context.obj))
     from clawker_fw.report import diagnosis
@@ -43,10 +43,10 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 def _checks(chosen: Options) -> "Iterator[Check]":
     """Yield all checks, in the order in which one depends on another."""
-    from clawker_fw import diagnosis
     from clawker_fw.cli import connection
-    from clawker_fw.diagnosis import Check, Health
     from clawker_fw.engine import host_network
+    from clawker_fw.inspect import diagnosis
+    from clawker_fw.inspect.diagnosis import Check, Health
     from clawker_fw.report.rules import counted_rules
 
     usable = True

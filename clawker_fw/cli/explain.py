@@ -12,9 +12,9 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
 
 if TYPE_CHECKING:
-    from clawker_fw.explaining import Answer
+    from clawker_fw.inspect.explaining import Answer
+    from clawker_fw.inspect.explanation import Explanation
     from clawker_fw.model import Rules
-    from clawker_fw.rules.explanation import Explanation
 
 
 @app.command(rich_help_panel=Panel.ANSWERS)
@@ -47,8 +47,8 @@ def explain(
 
     Example: clawker-fw explain https://api.example.com
     """
+    from clawker_fw.inspect.explanation import explain as explain_by_rules
     from clawker_fw.model import Rules
-    from clawker_fw.rules.explanation import explain as explain_by_rules
     from clawker_fw.rules.target import parse_target
 
     try:
@@ -76,7 +76,7 @@ def explain(
 
 def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "Answer":
     """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
-    from clawker_fw import explaining
+    from clawker_fw.inspect import explaining
 
     if explained.target.mistake:
         return explaining.Answer(explained, rules)

@@ -11,13 +11,13 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
-    from clawker_fw.certificate_store import CertificateStore
+    from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.digests import Digests
     from clawker_fw.model import EngineFacts
-    from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.rules.review import Remark
-    from clawker_fw.settings import Loaded
-    from clawker_fw.stack.digests import Digests
+    from clawker_fw.settings.load import Loaded
     from clawker_fw.stack.release import Release
 
 _MOST_WARNINGS = 10
@@ -29,10 +29,10 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
-    from clawker_fw import settings
-    from clawker_fw.settings_file import DEFAULT_PROJECT
+    from clawker_fw.settings.find import DEFAULT_PROJECT
+    from clawker_fw.settings.load import load_settings
 
-    loaded = settings.load(chosen.config, os.environ)
+    loaded = load_settings(chosen.config, os.environ)
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -111,7 +111,7 @@ def certificates(
 
 def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
     """Return the place of the chosen project's certificates."""
-    from clawker_fw.certificate_store import CertificateStore, state_folder
+    from clawker_fw.certificates.store import CertificateStore, state_folder
 
     otel = loaded.settings.otel
     beside = loaded.source.absolute().parent if loaded.source else Path()
@@ -121,7 +121,7 @@ def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool)
 
 def warn_of_exposure(seen: "Comparison") -> None:
     """Warn when an agent could change the settings that are about to be applied."""
-    from clawker_fw.reconcile.exposure import HINT, exposures
+    from clawker_fw.agents.exposure import HINT, exposures
 
     for each in exposures(seen.observed, seen.blueprint.files):
         _warn(

@@ -31,15 +31,16 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw ps --format json | jq -r '.stacks[] | select(.verdict != "current") | .project'
     """
     from clawker_fw.cli import connection
+    from clawker_fw.digests import Digests
+    from clawker_fw.reconcile.observe import projects
     from clawker_fw.report import overview
-    from clawker_fw.stack.digests import Digests
     from clawker_fw.stack.release import Release
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
     with Digests() as digests:
         release = Release.installed(digests)
-        found = [_stack(engine, chosen, release, project) for project in overview.projects(engine)]
+        found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
         print_json(overview.document(found, engine.facts()))
     elif found:
@@ -52,8 +53,8 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
     """Return one stack: compared with its own settings if possible, else as far as it can be known."""
-    from clawker_fw import pipeline
     from clawker_fw.reconcile import origin as origins
+    from clawker_fw.reconcile import pipeline
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report import overview, status
 

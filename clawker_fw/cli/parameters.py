@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw import settings_file
 from clawker_fw.report.log import LogFormat
+from clawker_fw.settings.find import project_of
 
 
 class Format(StrEnum):
@@ -35,7 +35,7 @@ class Options:
     @cached_property
     def project(self) -> str:
         """The stack's name: from the options, else from the settings file."""
-        return self.named_project or settings_file.project(self.config)
+        return self.named_project or project_of(self.config)
 
 
 FormatOption = Annotated[
@@ -68,7 +68,7 @@ AgentsOption = Annotated[
 
 def duration(text: str) -> float:
     """Parse a duration from the command line, in seconds."""
-    from clawker_fw.settings import LONGEST_DURATION, parse_duration
+    from clawker_fw.settings.model import LONGEST_DURATION, parse_duration
 
     try:
         seconds = parse_duration(text)

@@ -11,9 +11,9 @@ import typer
 from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
-    from clawker_fw.rule_edits import Addition, Removal
     from clawker_fw.rules.importing import Imported
     from clawker_fw.rules.schema import Rule
+    from clawker_fw.settings.edit.edits import Addition, Removal
 
 _HERE = "the command line"
 
@@ -29,8 +29,8 @@ def additions(
     names: Sequence[str], protocol: str | None, port: str | None, fields: dict[str, Any]
 ) -> "list[Addition]":
     """Return the rules that the command line asks for. A field that is not given is None."""
-    from clawker_fw.rule_edits import Addition
     from clawker_fw.rules.until import parse_until_from
+    from clawker_fw.settings.edit.edits import Addition
 
     given_fields = {name: value for name, value in fields.items() if value is not None}
     chosen = frozenset(given_fields)
@@ -64,8 +64,8 @@ def _rule(fields: dict[str, Any]) -> "Rule":
 
 def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
     """Return the fields of a rule that a name and the options give."""
-    from clawker_fw.rules.naming import parse_name, port_of
     from clawker_fw.rules.schema import ALIASES
+    from clawker_fw.settings.edit.naming import parse_name, port_of
 
     named = parse_name(name)
     fields: dict[str, Any] = {"dst": named.dst}
@@ -91,7 +91,7 @@ def removals(
 
 def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
     """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
-    from clawker_fw.rule_edits import Removal
+    from clawker_fw.settings.edit.edits import Removal
 
     allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True})
     name = str(allowing.destination)
@@ -106,8 +106,8 @@ def imported_from(file: Path) -> "list[Imported]":
     Raises:
         SettingsError: when it can't be read, or has no rules.
     """
-    from clawker_fw.document import document_of, read_text, text_of
     from clawker_fw.rules.importing import import_rules
+    from clawker_fw.settings.document import document_of, read_text, text_of
 
     from_input = str(file) == "-"
     source = Path("standard input") if from_input else file

@@ -17,10 +17,10 @@ from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputErro
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.rule_edits import Addition
     from clawker_fw.rules.importing import Imported
-    from clawker_fw.rules_file import Decide, Edited
-    from clawker_fw.settings import Loaded
+    from clawker_fw.settings.edit.edits import Addition
+    from clawker_fw.settings.edit.rules_file import Decide, Edited
+    from clawker_fw.settings.load import Loaded
 
 rules_app = typer.Typer(
     cls=Commands,
@@ -241,7 +241,7 @@ def remove_rules(
 
     Example: clawker-fw rules remove api.example.com
     """
-    from clawker_fw.rule_edits import remove
+    from clawker_fw.settings.edit.edits import remove
 
     removals = rule_words.removals(names, protocol, port, action, as_)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
@@ -270,7 +270,7 @@ def import_file(
 
     Example: clawker-fw rules import --partial egress-rules.yaml
     """
-    from clawker_fw.rule_edits import Addition
+    from clawker_fw.settings.edit.edits import Addition
 
     imported = rule_words.imported_from(file)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
@@ -314,16 +314,16 @@ def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
 
 
 def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders, *, shorten: bool = False) -> None:
-    from clawker_fw.rule_edits import add
+    from clawker_fw.settings.edit.edits import add
 
     _edit(chosen, lambda there: add(there, additions, time.time(), shorten=shorten), orders)
 
 
 def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     """Edit the settings file, print what has become of each rule, and apply the settings."""
-    from clawker_fw import rules_file
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
+    from clawker_fw.settings.edit import rules_file
 
     done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run)
     now = time.time()

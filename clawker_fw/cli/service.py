@@ -23,7 +23,7 @@ from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.on_open import OnOpen
 
 if TYPE_CHECKING:
-    from clawker_fw.service import Unit
+    from clawker_fw.watch.service import Unit
 
 service_app = typer.Typer(
     cls=Commands,
@@ -61,7 +61,7 @@ def service_install(
 
     Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
     """
-    from clawker_fw import service
+    from clawker_fw.watch import service
 
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     if listen:
@@ -88,7 +88,7 @@ def service_uninstall(context: typer.Context, *, system: SystemOption = None) ->
 
     Example: clawker-fw service uninstall
     """
-    from clawker_fw import service
+    from clawker_fw.watch import service
 
     unit = _named_unit(context.obj, system=system)
     terminal.answer(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
@@ -100,7 +100,7 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
 
     Example: clawker-fw service status || clawker-fw service install
     """
-    from clawker_fw import service
+    from clawker_fw.watch import service
 
     unit = _named_unit(context.obj, system=system)
     found = service.state(unit)
@@ -112,7 +112,7 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
 
 def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
     """Return a unit with the project's name only, for finding the installed one."""
-    from clawker_fw.service import Scope, Unit, default_scope
+    from clawker_fw.watch.service import Scope, Unit, default_scope
 
     scope = default_scope() if system is None else Scope.SYSTEM if system else Scope.USER
     return Unit(scope, chosen.project, (), 0)
@@ -124,7 +124,8 @@ def _unit(
     """Return a unit that runs the watcher with these options. The settings must be valid."""
     import platformdirs
 
-    from clawker_fw import service, settings
+    from clawker_fw.settings.load import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
+    from clawker_fw.watch import service
     from clawker_fw.watch.page import parse_address
 
     state = platformdirs.user_state_path("clawker-fw")
@@ -140,7 +141,7 @@ def _unit(
         arguments=[*before, "watch", *options],
         interval=interval,
         variables={
-            **service.kept(os.environ, settings.ENVIRONMENT_PREFIX, settings.IGNORED_VARIABLES),
+            **service.kept(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
             # That of the user who installs it, so that `run` uses the same certificates.
             "XDG_STATE_HOME": str(state.parent),
         },

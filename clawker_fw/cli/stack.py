@@ -28,15 +28,15 @@ from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.convergence import RunContext
+    from clawker_fw.agents.judge import Agent
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import Verdict
-    from clawker_fw.pipeline import Comparison
     from clawker_fw.reconcile.advice import Advice
-    from clawker_fw.reconcile.agents import Agent
     from clawker_fw.reconcile.apply import Progress
+    from clawker_fw.reconcile.converge import RunContext
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.lock import Holder
+    from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents import Left
@@ -58,10 +58,11 @@ def init(
 
     Example: clawker-fw init && clawker-fw run
     """
-    from clawker_fw import settings, settings_file
+    from clawker_fw.settings.example import write_example
+    from clawker_fw.settings.find import FILE_NAME
 
     chosen: Options = context.obj
-    path = settings.write_example(chosen.config or Path(settings_file.FILE_NAME), overwrite=force)
+    path = write_example(chosen.config or Path(FILE_NAME), overwrite=force)
     terminal.answer(f"Wrote {path}. Add rules for what agents may reach, then: clawker-fw run")
 
 
@@ -120,8 +121,8 @@ def drift(
     Example: clawker-fw drift --format json | jq -r .verdict
     """
     with comparison(context.obj) as seen:
-        from clawker_fw import pipeline
         from clawker_fw.model import Verdict
+        from clawker_fw.reconcile import pipeline
 
         said = pipeline.summary_of(seen) if seen.diff.findings else None
         judged = None if agents is Agents.IGNORE else seen.agents
@@ -184,9 +185,9 @@ def apply_settings(
 ) -> None:
     """Apply the settings to the running stack. `answer` prints the answer in JSON."""
     with changing(chosen, quick=True) as (engine, read, seen):
-        from clawker_fw import convergence
+        from clawker_fw.reconcile import converge
 
-        convergence.require_up(seen)
+        converge.require_up(seen)
         options = _converge_options(seen, drain_timeout, adopt=adopt)
         _converge(
             engine, read, seen, options, chosen, lock_wait=lock_wait, format_=format_, files=files, answer=answer
@@ -210,10 +211,10 @@ def down(
 
     Example: clawker-fw down
     """
-    from clawker_fw import teardown
+    from clawker_fw.agents import names
     from clawker_fw.cli import connection
-    from clawker_fw.denials import agents
-    from clawker_fw.stack.digests import Digests
+    from clawker_fw.digests import Digests
+    from clawker_fw.reconcile import teardown
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
@@ -227,7 +228,7 @@ def down(
             engine, chosen.project, digests, run_context, detach=force, everything=everything
         )
     if everything:
-        agents.forget()
+        names.forget()
         digests.forget()
     from clawker_fw.report import documents
 
@@ -265,7 +266,7 @@ def _run_context(
 
     The first Ctrl-C stops after the current step, the second one immediately.
     """
-    from clawker_fw.convergence import RunContext
+    from clawker_fw.reconcile.converge import RunContext
 
     asked = threading.Event()
 
@@ -299,9 +300,9 @@ def _converge_options(
 
 def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:
     """Print the answer of a dry run."""
-    from clawker_fw import convergence, pipeline
+    from clawker_fw.reconcile import converge, pipeline
 
-    convergence.require_settings(seen, options)
+    converge.require_settings(seen, options)
     given.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
@@ -335,9 +336,9 @@ def _converge(
     answer: Callable[[dict[str, Any]], None] = print_json,
 ) -> None:
     """Report the differences, close them, and print the proof. `answer` prints the answer in JSON."""
-    from clawker_fw import convergence, pipeline
+    from clawker_fw.reconcile import converge, pipeline
 
-    convergence.require_settings(seen, options)
+    converge.require_settings(seen, options)
     given.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before, changes = seen.diff, seen.rule_changes
@@ -345,14 +346,14 @@ def _converge(
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if said is None:
-        convergence.tidy(engine, seen, options)
+        converge.tidy(engine, seen, options)
     else:
         with (
             _step_output(chosen, files=files) as output,
             _run_context(output, lock_wait, performed) as run_context,
         ):
             output.difference(before, said)
-            seen = convergence.converge(engine, read, options, run_context, seen)
+            seen = converge.converge(engine, read, options, run_context, seen)
         further = _tried(engine, seen, performed)
     if format_ is Format.JSON:
         from clawker_fw.report import documents
@@ -374,7 +375,7 @@ def _converge(
 
 def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
     """Return what is wrong with the way out, if a new Envoy was made."""
-    from clawker_fw import way_out
+    from clawker_fw.inspect import way_out
     from clawker_fw.model import Sibling
     from clawker_fw.reconcile.steps import Create
 

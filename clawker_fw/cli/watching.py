@@ -62,7 +62,7 @@ def watch(
     import gc
     import time
 
-    from clawker_fw.stack.digests import Digests
+    from clawker_fw.digests import Digests
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
     from clawker_fw.watch.follow import Inbox

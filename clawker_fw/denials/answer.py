@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Advice, Adviser
-from clawker_fw.denials.agents import AgentNames
 from clawker_fw.denials.refusal import Counted, Refusals
-from clawker_fw.denials.tally import UNKNOWN_AGENT
-from clawker_fw.rules.explanation import Remedy
+from clawker_fw.inspect.explanation import Remedy
+from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background
-from clawker_fw.denials.agents import Attached, own_names
-from clawker_fw.denials.carried import carried
 from clawker_fw.denials.refusal import Refusals, read_tallies
-from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
+from clawker_fw.denials.tally import Tally
+from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
+from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
 from clawker_fw.stack.topology import network_names
 

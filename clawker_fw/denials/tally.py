@@ -7,13 +7,11 @@ So a log of a million lines is counted without reading a line as JSON; only line
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+
+from clawker_fw.engine.log_stream import STAMP
 
 MOST_LINES = 100_000
 """Different lines that are kept. More are only counted."""
-
-STAMP = len("2026-01-01T00:00:00.000000000Z")
-"""The length of the engine's time before each line."""
 
 _TIME = re.compile(rb'"time":"[^"]*"')
 _PORT = re.compile(rb':(?<=[0-9]:)[0-9]+"')
@@ -22,14 +20,6 @@ _NUMBER = re.compile(rb',"suppressed":[0-9]+')
 constant replacement is quickest, because a template is expanded in Python."""
 
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
-
-UNKNOWN_AGENT = ""
-"""In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
-
-
-def stamp(moment: float) -> bytes:
-    """Return a time in seconds since 1970 as an engine writes it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
 class Tally:

@@ -33,10 +33,10 @@ from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.outputs import EXIT_SECONDS, exit_code, outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.probe import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
+from clawker_fw.fwctl.answers import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,

@@ -6,11 +6,20 @@ whatever has arrived is taken apart at once.
 
 import struct
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 _HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
 _OUTPUT, _ERRORS = 1, 2
+
+STAMP = len("2026-01-01T00:00:00.000000000Z")
+"""The length of the engine's time before each line."""
+
+
+def stamp(moment: float) -> bytes:
+    """Return a time in seconds since 1970 as an engine writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
 def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[list[bytes]]:

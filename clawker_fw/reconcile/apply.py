@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, assert_never
 
-from clawker_fw.denials.carried import hand_over
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     EngineError,
@@ -24,6 +23,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.last_words import READ, telling
 from clawker_fw.reconcile.machine import require_kernel
 from clawker_fw.reconcile.own_images import create_from

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clawker_fw.certificates.credentials import Credentials
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
@@ -33,11 +34,10 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings import Settings
+from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, templates, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
-from clawker_fw.stack.credentials import Credentials
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
@@ -46,7 +46,7 @@ from clawker_fw.stack.telemetry import Telemetry
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
-    from clawker_fw.certificate_store import CertificateStore  # only what has telemetry needs it
+    from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
 
 
 @dataclass(frozen=True)

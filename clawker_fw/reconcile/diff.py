@@ -19,10 +19,10 @@ from clawker_fw.model import (
     Sibling,
     Verdict,
 )
-from clawker_fw.reconcile.container_comparison import ContainerComparison
-from clawker_fw.reconcile.file_comparison import FileComparison
-from clawker_fw.reconcile.live_comparison import ANSWER, LiveComparison
-from clawker_fw.reconcile.network_comparison import intruder_findings, network_findings
+from clawker_fw.reconcile.compare.container import ContainerComparison
+from clawker_fw.reconcile.compare.files import FileComparison
+from clawker_fw.reconcile.compare.live import ANSWER, LiveComparison
+from clawker_fw.reconcile.compare.networks import intruder_findings, network_findings
 
 
 def diff(observed: Observed, desired: Desired) -> Diff:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import TypedDict
 
+from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
@@ -26,11 +27,10 @@ from clawker_fw.model import (
     Role,
     Sibling,
 )
-from clawker_fw.reconcile.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, sibling_of
-from clawker_fw.stack.topology import network_names
+from clawker_fw.stack.topology import network_names, project_of_network
 
 _LOOKS = 3
 _READERS = 4
@@ -440,3 +440,10 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
 
 def _agent_address(project: str, observed: ObservedSibling) -> str:
     return observed.container.shape.networks.get(network_names(project)[Role.AGENTS], "")
+
+
+def projects(reader: EngineReader) -> tuple[str, ...]:
+    """Return the projects of all containers and networks that are ours, sorted."""
+    containers = {each.project for each in reader.listing()}
+    networks = {project_of_network(each) for each in reader.networks()}
+    return tuple(sorted((containers | networks) - {""}))

@@ -11,8 +11,9 @@ from rich.text import Text
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
-from clawker_fw.settings import ENVIRONMENT_PREFIX, Loaded, setting_keys
-from clawker_fw.settings_file import DEFAULT_PROJECT
+from clawker_fw.settings.find import DEFAULT_PROJECT
+from clawker_fw.settings.load import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.model import setting_keys
 
 
 class Origin(StrEnum):

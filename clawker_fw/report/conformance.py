@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.conformance.run import Result
+from clawker_fw.inspect.conformance.run import Result
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows

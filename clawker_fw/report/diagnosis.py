@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from clawker_fw.diagnosis import Check, Health
+from clawker_fw.inspect.diagnosis import Check, Health
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 

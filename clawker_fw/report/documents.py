@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
+from clawker_fw.agents.judge import Agent
 from clawker_fw.model import (
     Attempt,
     Desired,
@@ -20,7 +22,6 @@ from clawker_fw.model import (
     version_of,
 )
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder, abandoned
 from clawker_fw.reconcile.removal import unused_images
@@ -52,7 +53,6 @@ from clawker_fw.reconcile.steps import (
 )
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
-from clawker_fw.report.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.capacity import running

@@ -6,13 +6,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.explaining import Answer
+from clawker_fw.inspect.explaining import Answer
+from clawker_fw.inspect.explanation import Difference, Near
+from clawker_fw.inspect.trial import UNCLEAR, Attempted
 from clawker_fw.report.documents import SCHEMA, live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
-from clawker_fw.rules.explanation import Difference, Near
 from clawker_fw.rules.schema import Rule
-from clawker_fw.trying import UNCLEAR, Attempted
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",

@@ -7,13 +7,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.status import Status
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack.topology import project_of_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +46,6 @@ class Stack:
 def unreadable(project: str, error: FirewallError) -> Stack:
     """Return a stack that can't be observed."""
     return Stack(project, Verdict.UNKNOWN, reason=error.message)
-
-
-def projects(engine: EngineReader) -> tuple[str, ...]:
-    """Return the projects of all containers and networks that are ours, sorted."""
-    containers = {each.project for each in engine.listing()}
-    networks = {project_of_network(each) for each in engine.networks()}
-    return tuple(sorted((containers | networks) - {""}))
 
 
 def document(stacks: Sequence[Stack], engine: EngineFacts) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from clawker_fw.report.documents import SCHEMA
-from clawker_fw.rule_edits import Outcome, Result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark
 from clawker_fw.rules.schema import Rule
 from clawker_fw.rules.until import written
-from clawker_fw.rules_file import Edited
-from clawker_fw.settings import Loaded
+from clawker_fw.settings.edit.edits import Outcome, Result
+from clawker_fw.settings.edit.rules_file import Edited
+from clawker_fw.settings.load import Loaded
 
 _WIDEST = max(len(each) for each in Outcome)
 

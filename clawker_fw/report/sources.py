@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.model import Observed
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.exposure import HINT, exposures
 from clawker_fw.report.terminal import visible
 
 

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from clawker_fw.denials.agents import own_names
+from clawker_fw.agents import judge
+from clawker_fw.agents.attachment import Attachment
+from clawker_fw.agents.exposure import engine_ways
+from clawker_fw.agents.judge import Agent
+from clawker_fw.agents.names import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
-from clawker_fw.pipeline import Comparison, summary_of
-from clawker_fw.reconcile import agents as judging
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.reconcile.agents import Agent
-from clawker_fw.reconcile.exposure import engine_ways
 from clawker_fw.reconcile.lock import Holder, at_work
+from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import documents, sources, summary
-from clawker_fw.report.attachment import Attachment
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
 
@@ -112,7 +112,7 @@ class Status:
     @property
     def attachable(self) -> bool:
         """Whether agents can be attached: the stack is up, at the addresses that the settings ask for."""
-        return documents.attachable(self.observed) and self.attached.dns == judging.running_resolver(self.observed)
+        return documents.attachable(self.observed) and self.attached.dns == judge.running_resolver(self.observed)
 
 
 def of_comparison(seen: Comparison, now: float) -> Status:
@@ -146,12 +146,12 @@ def _said(said: Summary | None) -> Sequence[str]:
 
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
-    resolver = judging.running_resolver(observed)
-    agents = judging.judge(observed, project, engine_ways(observed.engine.endpoint), (), time.time())
+    resolver = judge.running_resolver(observed)
+    agents = judge.judge(observed, project, engine_ways(observed.engine.endpoint), (), time.time())
     return Status(
         project=project,
         observed=observed,
-        verdict=judging.verdict(Verdict.UNKNOWN, agents),
+        verdict=judge.verdict(Verdict.UNKNOWN, agents),
         verdicts=dict.fromkeys(Sibling, Verdict.UNKNOWN),
         attached=Attachment(network_names(project)[Role.AGENTS], resolver),
         agents=agents,

@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
-from clawker_fw.reconcile.agents import Agent, Confinement
 from clawker_fw.report import verdict
 from clawker_fw.report.documents import limited, live_version, program_version
 from clawker_fw.report.status import MOST_REFUSALS, Status

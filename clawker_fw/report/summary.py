@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
-from clawker_fw.reconcile.container_comparison import RESTARTS
-from clawker_fw.reconcile.live_comparison import ANSWER
+from clawker_fw.reconcile.compare.container import RESTARTS
+from clawker_fw.reconcile.compare.live import ANSWER
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible

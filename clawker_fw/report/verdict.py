@@ -6,9 +6,9 @@ A current stack needs nothing more, and importing `rich` would take longer than 
 import os
 import sys
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.model import Diff, Verdict
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.reconcile.agents import Agent
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.report.terminal import visible
 

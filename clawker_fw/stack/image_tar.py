@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from clawker_fw.digests import Digests
 from clawker_fw.stack import built
-from clawker_fw.stack.digests import Digests
 
 _CHUNK = 1 << 20
 

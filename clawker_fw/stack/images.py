@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from clawker_fw.digests import Digests
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Image, Sibling
 from clawker_fw.stack import versions
-from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
+from clawker_fw.digests import Digests
 from clawker_fw.errors import FirewallError
-from clawker_fw.stack.digests import Digests
 
 _PACKAGE = Path(__file__).parent.parent
 

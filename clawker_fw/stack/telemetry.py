@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from clawker_fw.certificates.credentials import Credentials, Pair, Running
 from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
-from clawker_fw.stack.credentials import Credentials, Pair, Running
 from clawker_fw.stack.files import secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 

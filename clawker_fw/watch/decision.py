@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from clawker_fw.agents import judge
+from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
-from clawker_fw.reconcile import agents as judging
-from clawker_fw.reconcile.agents import Agent
-from clawker_fw.reconcile.container_comparison import RESTARTS
-from clawker_fw.reconcile.live_comparison import ANSWER
+from clawker_fw.reconcile.compare.container import RESTARTS
+from clawker_fw.reconcile.compare.live import ANSWER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
@@ -71,7 +71,7 @@ class Decision:
         """The stack's verdict after healing, as `drift` would give it."""
         if self.verdicts is None:
             return None
-        return judging.verdict(Diff(self.left, self.verdicts).verdict, self.agents)
+        return judge.verdict(Diff(self.left, self.verdicts).verdict, self.agents)
 
 
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})

@@ -7,11 +7,11 @@ looked at once more directly before.
 
 from dataclasses import dataclass
 
+from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Role
-from clawker_fw.pipeline import Comparison
-from clawker_fw.reconcile.agents import Agent, Opening
+from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.watch.on_open import OnOpen
 
 

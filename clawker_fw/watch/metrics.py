@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from clawker_fw.agents.judge import Confinement
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
-from clawker_fw.reconcile.agents import Confinement
 from clawker_fw.watch.decision import Answer, Decision, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

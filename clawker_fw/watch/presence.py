@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from clawker_fw.reconcile.agents import Agent
+from clawker_fw.agents.judge import Agent
 
 MOST_CHANGES = 200
 """Of one look. The records of some looks fit into what a watcher keeps for a collector."""

@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
-from clawker_fw.denials.agents import AgentNames
+from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.reading import records, sources
 from clawker_fw.denials.refusal import read_tallies
-from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally, stamp
+from clawker_fw.denials.tally import Tally
+from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
 from clawker_fw.model import Sibling
+from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 
 COUNT_EVERY = 15.0

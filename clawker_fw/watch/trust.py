@@ -7,11 +7,11 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from clawker_fw.agents.exposure import HINT, Exposure, exposures
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Observed
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.exposure import HINT, Exposure, exposures
 
 
 class Trust:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from clawker_fw import convergence, pipeline
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Sibling
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
@@ -369,14 +369,14 @@ class Watcher:
         """
         seen = work.seen
         closing = options.within(seen.diff).findings
-        run_context = convergence.RunContext(self._place.progress, self._place.stopping, wall=self._place.wall)
+        run_context = converge.RunContext(self._place.progress, self._place.stopping, wall=self._place.wall)
         if work.unused and not work.unread:
             run_context = dataclasses.replace(run_context, require=self._trust.require_latest)
         failure: FirewallError | None = None
         wait: float | None = None
         before = None if work.unused else seen
         try:
-            seen_after = convergence.converge(
+            seen_after = converge.converge(
                 engine, lambda: self._settings_of(engine, work), options, run_context, before
             )
         except StoppedError as error:

@@ -56,7 +56,7 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     for program in ("coredns", "fwctl"):
         for architecture in ("amd64", "arm64"):
             assert f"clawker_fw/bin/{program}-linux-{architecture}" in names
-    assert {"clawker_fw/example.yaml", "clawker_fw/py.typed"} <= names
+    assert {"clawker_fw/settings/example.yaml", "clawker_fw/py.typed"} <= names
     assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names}
     version = wheels[0].name.split("-")[1]
     own = f"clawker_fw-{version}"
@@ -149,7 +149,7 @@ def test_the_installed_program_runs(installed: Path, host: str, clean_project: s
 def test_a_release_is_the_same_from_wheel_and_checkout(installed: Path) -> None:
     """The build SHA does not depend on how the package was installed."""
     ask = (
-        "from clawker_fw.stack.digests import Digests; from clawker_fw.stack.release import Release; "
+        "from clawker_fw.digests import Digests; from clawker_fw.stack.release import Release; "
         "print(Release.installed(Digests()).build_sha)"
     )
     pythons = (installed.with_name("python"), Path(sys.executable))

@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
+from clawker_fw.agents import names as agents
 from clawker_fw.cli import app, connection
-from clawker_fw.denials import agents
-from clawker_fw.engine.memory import MemoryEngine
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 
 SETTINGS = "rules:\n  - dst: a.test\n  - dst: h.test\n    proto: http\n"

@@ -7,8 +7,8 @@ import sys
 
 from clawker_fw.__main__ import main
 from clawker_fw.cli import connection
-from clawker_fw.engine.memory import MemoryEngine
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 if __name__ == "__main__":
     split = sys.argv.index("--")

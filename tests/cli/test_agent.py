@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.report.attachment import REFUSAL
+from clawker_fw.agents.attachment import REFUSAL
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import ServerCertificate, Sibling
-from clawker_fw.stack.certs import certificate
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from clawker_fw.stack.telemetry import CLUSTERS, FILE
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command, Outcome
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from clawker_fw.cli.app import Panel
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
 
 

@@ -10,12 +10,12 @@ from typing import NoReturn
 
 import pytest
 
+from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.cli import completion, connection
-from clawker_fw.denials.agents import AgentNames, Attached
 from clawker_fw.engine.locate import DEFAULT_ADDRESS
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command, Outcome
 from tests.unit.test_locate import write_context

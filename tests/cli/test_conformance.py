@@ -7,14 +7,14 @@ from typing import NoReturn
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.lock import holder, start_time
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.labels import LOCK_PROCESS
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+from devkit.memory.helper import service_address
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
 

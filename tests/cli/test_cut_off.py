@@ -2,7 +2,7 @@
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 WORDS = "10.213.8.10:443 over https: no answer (the packet filter of the engine's machine drops it)"

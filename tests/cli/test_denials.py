@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.denials.agents import AgentNames, Attached
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.engine.memory_container import MemoryContainer
-from clawker_fw.engine.memory_helper import service_address
+from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Shape
+from devkit.memory.container import MemoryContainer
+from devkit.memory.engine import MemoryEngine
+from devkit.memory.helper import service_address
 from tests.cli.conftest import Command
 
 RULES = """\

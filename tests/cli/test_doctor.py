@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from clawker_fw.diagnosis import Check, Health
 from clawker_fw.engine import host_network
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
+from clawker_fw.inspect.diagnosis import Check, Health
 from clawker_fw.model import Records, Trial, TrialStep
 from clawker_fw.report import diagnosis
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
 

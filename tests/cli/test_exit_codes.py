@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.cli import connection
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 EM_AARCH64 = 183

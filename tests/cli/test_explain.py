@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import trying
 from clawker_fw.cli import connection
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
+from clawker_fw.inspect import trial
 from clawker_fw.model import Trial, TrialStep
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 SOURCE = "10.213.1.20:40000"
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         moved.now += seconds
 
-    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: moved.now, sleep=sleep))
+    monkeypatch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: moved.now, sleep=sleep))
     return moved
 
 

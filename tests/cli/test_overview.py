@@ -10,8 +10,8 @@ from typing import NoReturn
 import jsonschema
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError, NotFoundError
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command
 from tests.cli.test_status import join

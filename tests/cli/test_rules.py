@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.cli import connection
-from clawker_fw.engine.memory import MemoryEngine
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
 
 ADDED = "  - dst: new.test\n"

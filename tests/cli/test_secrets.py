@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, File, Files
 from clawker_fw.stack import coredns, labels
 from clawker_fw.stack.files import executable, public, secret
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.resources import Resource, live_digests
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 
 COREDNS = "clawker-coredns"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Mount
 from clawker_fw.stack.container import ORIGIN
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command
 
 

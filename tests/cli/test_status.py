@@ -8,15 +8,15 @@ from typing import Any, NoReturn
 
 import pytest
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.denials.refusal import Counted, Refusal
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.engine.memory_helper import service_address
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
-from clawker_fw.reconcile.agents import Agent
 from clawker_fw.report import status as statuses
 from clawker_fw.report import status_text
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+from devkit.memory.helper import service_address
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
 

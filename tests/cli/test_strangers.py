@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, VolumeView
 from clawker_fw.stack.files import public
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of its own": {}}

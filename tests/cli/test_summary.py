@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.files import public
 from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"

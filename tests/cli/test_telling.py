@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Records, Refused, Shape, Sibling
 from clawker_fw.report import log
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.files import public
 from devkit import reference
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 

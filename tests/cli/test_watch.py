@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import service
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.watch import record, steady
+from clawker_fw.watch import record, service, steady
 from clawker_fw.watch.decision import Decision
+from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
 from tests.cli.conftest import Command
 

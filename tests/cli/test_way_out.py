@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import way_out
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.inspect import way_out
 from clawker_fw.model import Trial, TrialStep
+from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 
 NO_ANSWER = Trial((TrialStep("handshake", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer"),))

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from docker import APIClient
 
-from clawker_fw.stack.digests import Digests
+from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from clawker_fw.engine.docker import connect
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.model import (
@@ -23,6 +22,7 @@ from clawker_fw.reconcile.plan import creation
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from clawker_fw.report.attachment import REFUSAL
+from clawker_fw.agents.attachment import REFUSAL
 from devkit.engines import install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from devkit.firewall import Firewall
 

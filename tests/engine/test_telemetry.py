@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.certificates.store import CertificateStore
 from devkit.collectors import Collector, Record
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, remove_project

@@ -13,28 +13,28 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents.attachment import Attachment
 from clawker_fw.errors import RefusedError
-from clawker_fw.explaining import Answer
+from clawker_fw.inspect.explaining import Answer
+from clawker_fw.inspect.explanation import explain
+from clawker_fw.inspect.trial import Attempted
 from clawker_fw.model import Address, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
-from clawker_fw.pipeline import Comparison
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
+from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import explaining, text
-from clawker_fw.report.attachment import Attachment
-from clawker_fw.rules.explanation import explain
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
-from clawker_fw.settings import ResourceSettings
+from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
-from clawker_fw.trying import Attempted
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 EXPECTED = Path(__file__).with_name("expected")
 RULES = (

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.x509 import mint_authority, mint_client, mint_server
 from clawker_fw.model import Sibling
-from clawker_fw.stack.certs import mint_authority, mint_client, mint_server
-from clawker_fw.stack.credentials import Pair
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import ATTRIBUTES, QUERY
 from devkit.collectors import Collector

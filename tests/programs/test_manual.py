@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import settings
+from clawker_fw.settings.model import setting_keys
 from devkit import manual, reference
 from devkit.engines import EngineError, install
 from devkit.stacks import CHECKOUT
@@ -52,7 +52,7 @@ def test_the_pages_have_everything() -> None:
     for name, command in reference.commands().items():
         assert f" {name} " in program
         assert [each.opts[0] for each in reference.options_of(command) if each.opts[0] not in program] == []
-    assert [key for key in settings.setting_keys() if f" {key} " not in file] == []
+    assert [key for key in setting_keys() if f" {key} " not in file] == []
 
 
 AWKWARD = ".start of a line, 'quoted', a back\\slash, - and --, 10 %, \"...\", an ellipsis… and `code`"

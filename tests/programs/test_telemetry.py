@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.certificates.credentials import Credentials, Pair
+from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.credentials import Credentials, Pair
 from clawker_fw.stack.envoy import sampling
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting

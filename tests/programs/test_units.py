@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.service import MARK, Scope, Unit, quoted
+from clawker_fw.watch.service import MARK, Scope, Unit, quoted
 from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore
+from clawker_fw.agents.judge import Agent
+from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
-from clawker_fw.reconcile.agents import Agent
-from clawker_fw.stack.certs import mint_authority
 from clawker_fw.watch import otlp, record
 from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
 from clawker_fw.watch.metrics import Metrics

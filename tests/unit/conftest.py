@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.stack.release import Release
+from devkit.memory.engine import MemoryEngine
 from devkit.watched import Watched
 
 

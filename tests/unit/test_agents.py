@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents.exposure import Exposure, engine_ways
+from clawker_fw.agents.judge import Agent, Confinement, judge, verdict
 from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict, VolumeView
-from clawker_fw.reconcile.agents import Agent, Confinement, judge, verdict
-from clawker_fw.reconcile.exposure import Exposure, engine_ways
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 RESOLVER = "10.213.1.53"
 CONFINED: Mapping[str, Any] = {"dns": (RESOLVER,), "dns_search": (".",), "capabilities_dropped": ("NET_RAW",)}

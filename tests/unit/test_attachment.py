@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clawker_fw.report.attachment import REFUSAL, Attachment
+from clawker_fw.agents.attachment import REFUSAL, Attachment
 
 ATTACHMENT = Attachment("my_project-1.x-net", "10.213.1.53")
 

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Cause, Finding, Layer, Machine, Sibling, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.settings import ResourceSettings
+from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns
 from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 MIB, GIB = 1 << 20, 1 << 30
 LARGE = Machine(processors=64, memory=256 * GIB)

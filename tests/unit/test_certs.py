@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore, write_private
+from clawker_fw.certificates import x509
+from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
+from clawker_fw.certificates.store import CertificateStore, write_private
+from clawker_fw.certificates.x509 import Judgement, Use, certificate, judge
+from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
-from clawker_fw.stack import certs
-from clawker_fw.stack.certs import Judgement, Use, certificate, judge
-from clawker_fw.stack.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.stack.digests import Digests
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -170,8 +170,8 @@ def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) ->
     (sentence,) = at(tmp_path, NOW + DAY).provide(shown(first)).due
     assert "another one since the collector's was exported" in sentence
     trust, second = at(tmp_path, NOW + DAY).export("collector.test", tmp_path / "tls")
-    assert certs.is_issued_by(second.certificate, trust)
-    assert not certs.is_issued_by(first.certificate, trust)
+    assert x509.is_issued_by(second.certificate, trust)
+    assert not x509.is_issued_by(first.certificate, trust)
     assert at(tmp_path, NOW + DAY).provide().due == ()
 
 
@@ -179,12 +179,12 @@ def test_a_collectors_certificate_is_of_the_authority(tmp_path: Path) -> None:
     """If the user replaces the authority in the folder, the next export has a certificate of the new one."""
     own, folder = tmp_path / "own", tmp_path / "state"
     for begins in (NOW, NOW + DAY):
-        found = certs.mint_authority("mine", begins)
+        found = x509.mint_authority("mine", begins)
         own.mkdir(exist_ok=True)
         (own / "ca.crt").write_bytes(found.certificate)
         (own / "ca.key").write_bytes(found.key)
         trust, pair = at(folder, begins, own=own).export("collector.test", tmp_path / "tls")
-        assert certs.is_issued_by(pair.certificate, trust)
+        assert x509.is_issued_by(pair.certificate, trust)
 
 
 def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def _server_as_client(folder: Path) -> None:
 
 
 def _foreign_authority(folder: Path) -> None:
-    (folder / "ca.crt").write_bytes(certs.mint_authority("other", NOW).certificate)
+    (folder / "ca.crt").write_bytes(x509.mint_authority("other", NOW).certificate)
 
 
 def _no_certificate(folder: Path) -> None:
@@ -298,7 +298,7 @@ def test_they_must_be_valid_for_another_hour(after: float, reason: str, tmp_path
 def test_an_authority_of_the_users_own_signs(tmp_path: Path) -> None:
     """With `ca.key` in the user's folder, certificates are signed by it, and kept in the state folder only."""
     own = tmp_path / "own"
-    authority = certs.mint_authority("mine", NOW)
+    authority = x509.mint_authority("mine", NOW)
     own.mkdir()
     (own / "ca.crt").write_bytes(authority.certificate)
     (own / "ca.key").write_bytes(authority.key)
@@ -361,7 +361,7 @@ def test_a_judgement_is_remembered(
     path = tmp_path / "cache.json"
     with Digests(path) as digests:
         first = replace(store, digests=digests).provide()
-    monkeypatch.setattr("clawker_fw.certificate_store.judge", _never)
+    monkeypatch.setattr("clawker_fw.certificates.store.judge", _never)
     with Digests(path) as digests:
         assert replace(store, digests=digests).provide() == first
     assert first.credentials
@@ -381,7 +381,7 @@ def test_no_text_has_a_key(store: CertificateStore) -> None:
     found = credentials(store)
     try:
         judge(Credentials(b"", Pair(b"x", found.envoy.key), found.coredns)).unusable(NOW)
-        certs.mint_client(Pair(b"x", found.envoy.key), "demo", Sibling.ENVOY, NOW)
+        x509.mint_client(Pair(b"x", found.envoy.key), "demo", Sibling.ENVOY, NOW)
     except ValueError as error:
         text = "".join(traceback.format_exception(error))
     shown = [text, repr(found), repr(Provision(found)), repr(Running(found)), str(found.envoy)]
@@ -398,7 +398,7 @@ def test_a_spoiled_cache_is_ignored(text: str) -> None:
 def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:
     """An authority whose key does not fit signs nothing: the certificates stay until they expire."""
     found = credentials(at(tmp_path, NOW))
-    (tmp_path / "ca.key").write_bytes(certs.mint_authority("demo", NOW).key)
+    (tmp_path / "ca.key").write_bytes(x509.mint_authority("demo", NOW).key)
     later = at(tmp_path, NOW + 70 * DAY).provide()
     assert later.credentials == found
     assert "can't be renewed" in later.reason

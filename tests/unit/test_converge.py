@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import SettingsError, SubnetTakenError
 from clawker_fw.model import Files, NetworkSpec, Role, Sibling, Verdict
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 
 class Counting(MemoryEngine):
@@ -48,9 +48,7 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
     """Converge the stack, starting with an earlier comparison."""
-    return convergence.converge(
-        engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(lambda _: None), seen
-    )
+    return converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(lambda _: None), seen)
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:

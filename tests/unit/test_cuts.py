@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Files, Machine, Sibling, Slots
 from clawker_fw.reconcile.cuts import Cut, cut
 from clawker_fw.reconcile.desired import Capacities, desired
-from clawker_fw.settings import ResourceSettings
+from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns, virtual
 from clawker_fw.stack.envoy import chains, virtual_listeners
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 Entry = str | Mapping[str, Any]
 

@@ -6,17 +6,17 @@ import pytest
 import yaml
 
 from clawker_fw.denials import tally
-from clawker_fw.denials.carried import carried, hand_over
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.suggestion import suggested
-from clawker_fw.denials.tally import UNKNOWN_AGENT, Tally
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.denials.tally import Tally
 from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
 from clawker_fw.report.denials import rules_text
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.rules.target import parse_target
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
+from devkit.memory.engine import MemoryEngine
 
 BODY = b'{"name":"%s","port":443,"protocol":"tls","reason":"no-rule","source":"10.0.0.%d:%d","time":"%s"}\n'
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import service
 from clawker_fw.errors import RefusedError
-from clawker_fw.service import Scope, Unit
+from clawker_fw.watch import service
+from clawker_fw.watch.service import Scope, Unit
 from devkit import reference
 from devkit.stacks import CHECKOUT
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.cli.docker_options import Guarded, require_confined
+from clawker_fw.agents.docker_options import Guarded, require_confined
 from clawker_fw.errors import RefusedError, UsageError
 
 GUARDED = Guarded.of(

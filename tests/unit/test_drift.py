@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
@@ -21,6 +20,7 @@ from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 RULES = ("a.test", ".wild.test", {"dst": "h.test", "proto": "http"})
 

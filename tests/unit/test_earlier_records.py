@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents.serving import require_serving
 from clawker_fw.model import Mount, Shape, Sibling, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.serving import require_serving
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, program_of
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -20,6 +19,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 NET = "clawker-net"

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.convergence import RunContext, converge
-from clawker_fw.engine.memory import MemoryEngine
-from clawker_fw.engine.memory_container import MemoryContainer
 from clawker_fw.model import Rules, Sibling, Slots, Verdict
-from clawker_fw.pipeline import compare
 from clawker_fw.reconcile.advice import advice
+from clawker_fw.reconcile.converge import RunContext, converge
+from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.report.documents import live_rules
 from clawker_fw.rules.until import written
@@ -21,6 +19,8 @@ from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts
 from clawker_fw.stack.files import public
 from devkit import stacks
+from devkit.memory.container import MemoryContainer
+from devkit.memory.engine import MemoryEngine
 
 SOON, LATER = 4_000_000_000, 4_000_000_600
 PIECES = st.lists(st.sampled_from(["a},", "b},", "ü\n", '"c"', "},"]), max_size=12).map("".join)

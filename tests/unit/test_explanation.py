@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw import rule_edits
 from clawker_fw.cli import rule_words
+from clawker_fw.inspect.explanation import Difference, Explanation, Remedy, explain
 from clawker_fw.model import Address, Lookup
-from clawker_fw.rule_edits import Addition, Written
-from clawker_fw.rules.explanation import Difference, Explanation, Remedy, explain
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
 from clawker_fw.rules.target import Target, parse_target
-from clawker_fw.splice import Edit, spliced
+from clawker_fw.settings.edit import edits
+from clawker_fw.settings.edit.edits import Addition, Written
+from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -315,7 +315,7 @@ def after(command: str, there: RuleSet, now: float) -> RuleSet:
     }
     text = spliced("", Edit(added=[Addition(rule).fields for rule in there.rules]), "before")
     rules = [Written(rule, position) for position, rule in enumerate(there.rules)]
-    edit, _ = rule_edits.add(rules, rule_words.additions([name], None, None, fields), now)
+    edit, _ = edits.add(rules, rule_words.additions([name], None, None, fields), now)
     entries = yaml.safe_load(spliced(text, edit, "after"))["rules"]
     return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
 

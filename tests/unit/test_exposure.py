@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.model import Mount, Observed
-from clawker_fw.reconcile.exposure import engine_ways, exposures
 from clawker_fw.reconcile.observe import observe
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 Comparison = Callable[..., Observed]
 

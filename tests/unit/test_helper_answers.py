@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.probe import read_lookup, read_suppressed, read_trial
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import read_lookup, read_suppressed, read_trial
 from clawker_fw.model import Trial, TrialStep
 
 STEP = {"step": "connect", "source": "10.1.0.2:40000", "seconds": 0.5, "ok": True, "status": 0, "outcome": "x"}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import pipeline
 from clawker_fw.engine import host_network
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Role, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import topology
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 DEFAULT = str(IPv4Address(0))
 HEADER = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.digests import Digests
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
-from clawker_fw.stack.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.document import document_of
 from clawker_fw.rules.importing import Imported, import_rules
+from clawker_fw.settings.document import document_of
 
 
 def imported(text: str) -> list[Imported]:

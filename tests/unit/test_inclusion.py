@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import settings
 from clawker_fw.errors import SettingsError
+from clawker_fw.settings.load import load_settings
 
 Written = Callable[..., Path]
 
@@ -33,7 +33,7 @@ def test_the_rules_of_all_files_count(files: Written) -> None:
         more__team="include: [../last.yaml]\nrules:\n- dst: team.test\n- dst: main.test\n",
         last="rules:\n\n- dst: last.test\n",
     )
-    loaded = settings.load(path, {})
+    loaded = load_settings(path, {})
     folder = path.parent
     assert {str(rule.destination): rule.place for rule in loaded.rules.rules} == {
         "last.test": f"{folder}/more/../last.yaml, line 3",
@@ -48,15 +48,15 @@ def test_the_rules_of_all_files_count(files: Written) -> None:
 def test_a_file_may_have_includes_alone(files: Written) -> None:
     """Then the rules are those of the files that it includes."""
     path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
-    assert len(settings.load(path, {}).rules.rules) == 1
+    assert len(load_settings(path, {}).rules.rules) == 1
 
 
 def test_an_included_file_that_has_changed_is_read_again(files: Written) -> None:
     """The settings are kept in memory only while all files are the same."""
     path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
-    assert len(settings.load(path, {}).rules.rules) == 1
+    assert len(load_settings(path, {}).rules.rules) == 1
     files(team="rules: []\n")
-    assert len(settings.load(path, {}).rules.rules) == 0
+    assert len(load_settings(path, {}).rules.rules) == 0
 
 
 def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
@@ -66,7 +66,7 @@ def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
         team="rules:\n- dst: ok.test\n  port: 0\n",
     )
     with pytest.raises(SettingsError) as caught:
-        settings.load(path, {})
+        load_settings(path, {})
     first, second = caught.value.context
     assert first.startswith(f"{path}, line 3: ")
     assert second.startswith(f"{path.with_name('team.yaml')}, line 3: ")
@@ -79,7 +79,7 @@ def test_contradictions_name_both_rules(files: Written) -> None:
         team="rules:\n- {dst: a.test, allow_private: true}\n- {dst: b.test, allow_private: true}\n",
     )
     with pytest.raises(SettingsError) as caught:
-        settings.load(path, {})
+        load_settings(path, {})
     assert caught.value.code == "rules-contradict"
     places = [(f"{path}, line {line}", f"{path.with_name('team.yaml')}, line {line - 1}") for line in (3, 4)]
     for line, (first, second) in zip(caught.value.context, places, strict=True):
@@ -122,7 +122,7 @@ def test_contradictions_name_both_rules(files: Written) -> None:
 def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: str, complaint: str) -> None:
     """Nothing is left out silently: each is an error that says where."""
     with pytest.raises(SettingsError) as caught:
-        settings.load(files(**texts), {})
+        load_settings(files(**texts), {})
     assert caught.value.code == code
     assert complaint in caught.value.message
 
@@ -133,10 +133,10 @@ def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
     loop = path.with_name("loop.yaml")
     loop.symlink_to(loop)
     with pytest.raises(SettingsError, match=r"main\.yaml, line 1: .*loop\.yaml can't be read: ") as caught:
-        settings.load(path, {})
+        load_settings(path, {})
     assert caught.value.code == "include-unreadable"
     with pytest.raises(SettingsError, match=r"loop\.yaml can't be read: ") as caught:
-        settings.load(loop, {})
+        load_settings(loop, {})
     assert caught.value.code == "settings-unreadable"
 
 
@@ -145,15 +145,15 @@ def test_only_a_regular_file_is_included(files: Written) -> None:
     path = files(main="include: [pipe.yaml]\n")
     os.mkfifo(path.with_name("pipe.yaml"))
     with pytest.raises(SettingsError, match=r"main\.yaml, line 1: .*pipe\.yaml is not a regular file") as caught:
-        settings.load(path, {})
+        load_settings(path, {})
     assert caught.value.code == "include-unreadable"
     path.write_text("include: [/dev/zero]\n")
     with pytest.raises(SettingsError, match="/dev/zero is not a regular file"):
-        settings.load(path, {})
+        load_settings(path, {})
     link = path.with_name("link.yaml")
     link.symlink_to(files(team="rules: [{dst: team.test}]\n"))
     path.write_text("include: [link.yaml]\n")
-    assert len(settings.load(path, {}).rules.rules) == 1
+    assert len(load_settings(path, {}).rules.rules) == 1
 
 
 @pytest.mark.parametrize("key", ['"inclu\\x64e"', '"inclu\\u0064e"', '? "inclu\\\n  de"\n'])
@@ -161,14 +161,14 @@ def test_no_include_is_ignored(key: str, files: Written) -> None:
     """One that is written with an escape would otherwise not be followed, and what its rules deny be allowed."""
     path = files(main=f"rules: []\n{key}: [team.yaml]\n", team="rules: [{dst: team.test, action: deny}]\n")
     with pytest.raises(SettingsError, match=r"main\.yaml, line 2: `include` must be written without escapes"):
-        settings.load(path, {})
+        load_settings(path, {})
     path = files(main="include: [team.yaml]\n", team=f"rules: []\n{key}: [other.yaml]\n", other="rules: []\n")
     with pytest.raises(SettingsError, match=r"team\.yaml, line 2: `include` must be written without escapes"):
-        settings.load(path, {})
+        load_settings(path, {})
 
 
 def test_an_include_has_no_variable(files: Written) -> None:
     """It would be unclear to what its paths are relative."""
     with pytest.raises(SettingsError) as caught:
-        settings.load(files(main="rules: []"), {"CLAWKER_FW_INCLUDE": "[team.yaml]"})
+        load_settings(files(main="rules: []"), {"CLAWKER_FW_INCLUDE": "[team.yaml]"})
     assert caught.value.code == "variable-unknown"

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import (
     EngineError,
@@ -19,13 +17,14 @@ from clawker_fw.errors import (
     StoppedError,
 )
 from clawker_fw.model import ContainerSpec, ContainerView, Files, Shape, Verdict
-from clawker_fw.reconcile import lock
+from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
 
 
@@ -280,7 +279,7 @@ def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: R
 
     lost: dict[str, bool] = {}
     with pytest.raises(FirewallError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
     assert stacks.found(engine, wanted) == set()
 
 
@@ -297,7 +296,7 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
             adopted.update({each.name: each.id for each in engine.listing()})
 
     with pytest.raises(LockLostError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
     assert adopted
     assert {each.name: each.id for each in engine.listing()} == adopted
     assert stacks.found(engine, wanted) == set()
@@ -316,7 +315,7 @@ def test_what_a_run_without_the_lock_has_found_means_nothing(release: Release) -
             raise NotProvenError("replacement-not-ready", "It did not answer, then.")
 
     with pytest.raises(LockLostError):
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
     assert stacks.found(engine, wanted) == set()
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
@@ -336,7 +335,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
-        convergence.converge(engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
     assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 

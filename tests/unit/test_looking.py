@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.certificates.credentials import Credentials
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     ContainerSpec,
@@ -25,17 +24,17 @@ from clawker_fw.model import (
     Slots,
     Verdict,
 )
-from clawker_fw.reconcile import observe
+from clawker_fw.reconcile import converge, observe, pipeline
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
-from clawker_fw.stack.credentials import Credentials
 from clawker_fw.stack.files import FOLDER, public
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 
@@ -254,8 +253,8 @@ def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Bluepr
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
-    after = convergence.converge(
-        engine, lambda: wanted, ConvergeOptions(0), convergence.RunContext(lambda _: None), seen
+    after = converge.converge(
+        engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(lambda _: None), seen
     )
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Cause, NetworkSpec, Role, Sibling
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown
@@ -22,6 +21,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 ASKED = "ask the engine's kernel for what the siblings need"
 ANNOUNCE = "announce the service address for 1.25 s"

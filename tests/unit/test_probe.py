@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.probe import read_probe
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import read_probe
 from clawker_fw.model import NO_RECORDS, Records, Restart, ServerCertificate
 
 OLDEST = {

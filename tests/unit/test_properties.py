@@ -5,15 +5,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Slots, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Detach, Drain, Remove, Rename
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.strategies import rule_sets
 
 CHOSEN = st.fixed_dictionaries(

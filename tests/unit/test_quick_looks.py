@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Layer, Probe, Sibling, Verdict
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -14,6 +13,7 @@ from clawker_fw.report.documents import live_rules, live_version
 from clawker_fw.stack.container import HELPER_PATH
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 ENVOY = "clawker-envoy"
 
@@ -69,8 +69,8 @@ def test_an_envoy_that_serves_something_else_is_found(engine: Counting, release:
     engine.inside(ENVOY).live["listeners"] = "another"
     seen = looked(engine, wanted)
     assert [(each.layer, each.field) for each in seen.diff.findings] == [(Layer.LIVE, "listeners")]
-    context = convergence.RunContext(lambda _: None)
-    after = convergence.converge(engine, lambda: wanted, ConvergeOptions(0), context, seen)
+    context = converge.RunContext(lambda _: None)
+    after = converge.converge(engine, lambda: wanted, ConvergeOptions(0), context, seen)
     assert after.diff.verdict is Verdict.CURRENT
     assert engine.whole == 2
 
@@ -83,8 +83,8 @@ def test_what_is_about_to_change_need_not_be_shown(engine: Counting, release: Re
     assert {each.layer for each in seen.diff.findings if each.sibling is Sibling.ENVOY} == {Layer.HOT}
     assert live_version(seen.observed, Sibling.ENVOY) is None
     assert live_rules(seen.observed) is None
-    context = convergence.RunContext(lambda _: None)
-    after = convergence.converge(engine, lambda: wanted, ConvergeOptions(0), context, seen)
+    context = converge.RunContext(lambda _: None)
+    after = converge.converge(engine, lambda: wanted, ConvergeOptions(0), context, seen)
     assert after.diff.verdict is Verdict.CURRENT
     assert engine.whole == 1
 

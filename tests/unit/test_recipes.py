@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clawker_fw import settings
-from clawker_fw.report.attachment import Attachment
+from clawker_fw.agents.attachment import Attachment
+from clawker_fw.settings.load import load_settings, validated
 from devkit.stacks import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text("utf-8")
@@ -27,7 +27,7 @@ def test_each_settings_file_is_valid(text: str, tmp_path: Path) -> None:
     """It is read as it stands, and allows something."""
     path = tmp_path / "clawker-fw.yaml"
     path.write_text(text)
-    assert settings.load(path, {}).rules.rules
+    assert load_settings(path, {}).rules.rules
 
 
 def test_the_rules_of_a_job_are_valid() -> None:
@@ -36,7 +36,7 @@ def test_the_rules_of_a_job_are_valid() -> None:
     found = re.search(r"CLAWKER_FW_RULES='(.*?)'", script)
     assert found
     given = {"CLAWKER_FW_RULES": found[1]}
-    assert len(settings.validated((), "", given).rules.rules) == 2
+    assert len(validated((), "", given).rules.rules) == 2
 
 
 def test_the_words_of_a_development_container_are_those_of_agent_flags() -> None:

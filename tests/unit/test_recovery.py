@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from clawker_fw import convergence, pipeline, teardown
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import (
     ConflictError,
     EngineError,
@@ -19,6 +17,7 @@ from clawker_fw.errors import (
     StoppedError,
 )
 from clawker_fw.model import ContainerSpec, Files, Sibling
+from clawker_fw.reconcile import converge, pipeline, teardown
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -29,6 +28,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 
 def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
@@ -385,8 +385,8 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
         progress_seen.append(progress)
 
     with pytest.raises(ConflictError):
-        convergence.converge(
-            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), convergence.RunContext(on_progress)
+        converge.converge(
+            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), converge.RunContext(on_progress)
         )
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
@@ -403,11 +403,11 @@ def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None
             started.append(progress)
 
     with pytest.raises(StoppedError) as caught:
-        convergence.converge(
+        converge.converge(
             engine,
             lambda: wanted,
             ConvergeOptions(0, replace_all=True),
-            convergence.RunContext(on_progress, lambda: bool(started)),
+            converge.RunContext(on_progress, lambda: bool(started)),
         )
     left = "\n".join(caught.value.context)
     assert "stop and remove clawker-envoy" in left
@@ -430,11 +430,9 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         first = stacks.blueprint(engine.facts(), "a.test", release=release)
         stacks.converged(engine, first)
         progress_seen: list[Progress] = []
-        run_context = convergence.RunContext(progress_seen.append, partial(_after, progress_seen, point))
+        run_context = converge.RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
-            convergence.converge(
-                engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context
-            )
+            converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
         assert caught.value.hint.endswith("Agents are served in the meantime.")
@@ -450,9 +448,9 @@ def test_nobody_is_said_to_be_served_before_the_stack_is_up(release: Release) ->
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
     for blueprint in (wanted, moved):
         seen: list[Progress] = []
-        run_context = convergence.RunContext(seen.append, partial(_after, seen, 2))
+        run_context = converge.RunContext(seen.append, partial(_after, seen, 2))
         with pytest.raises(StoppedError) as caught:
-            convergence.converge(engine, partial(_itself, blueprint), ConvergeOptions(0), run_context)
+            converge.converge(engine, partial(_itself, blueprint), ConvergeOptions(0), run_context)
         assert caught.value.hint == "Run the command again: it completes the remaining steps."
         stacks.converged(engine, wanted)
 
@@ -462,7 +460,7 @@ def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release
     engine = MemoryEngine()
     stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     seen: list[Progress] = []
-    run_context = convergence.RunContext(seen.append, partial(_after, seen, 1))
+    run_context = converge.RunContext(seen.append, partial(_after, seen, 1))
     with pytest.raises(StoppedError) as caught:
         teardown.take_down(engine, "clawker", release.digests, run_context, detach=False)
     assert caught.value.hint == "Run the command again: it completes the remaining steps."
@@ -486,9 +484,7 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
 
     options = ConvergeOptions(0, replace_all=True)
     with pytest.raises(StoppedError):
-        convergence.converge(
-            engine, lambda: wanted, options, convergence.RunContext(on_progress, lambda: bool(ended))
-        )
+        converge.converge(engine, lambda: wanted, options, converge.RunContext(on_progress, lambda: bool(ended)))
     steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(0)).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["Claim 0", "Release"] if step is Claim else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.stack.digests import Digests
+from clawker_fw.digests import Digests
 from clawker_fw.stack.release import Release
 from devkit import stacks
 

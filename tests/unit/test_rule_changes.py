@@ -2,15 +2,15 @@
 
 from hypothesis import given
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.model import Sibling
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.strategies import rule_sets
 
 OLD = {"dst": "old.test", "proto": "http"}

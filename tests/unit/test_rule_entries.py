@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from clawker_fw.document import parse
 from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
 from clawker_fw.rules.until import parse_until_from
+from clawker_fw.settings.document import parse
 
 NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import rule_edits, rules_file
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.rule_edits import Addition, Outcome, Removal, Result, Written
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.schema import Action, Protocol, RuleEntry
-from clawker_fw.rules_file import Edited, edit
-from clawker_fw.splice import Edit
+from clawker_fw.settings.edit import edits, rules_file
+from clawker_fw.settings.edit.edits import Addition, Outcome, Removal, Result, Written
+from clawker_fw.settings.edit.rules_file import Edited, edit
+from clawker_fw.settings.edit.splice import Edit
 from devkit.stacks import CHECKOUT
 
 CONCURRENT = 8
@@ -40,12 +40,12 @@ def addition(dst: str, *, note: str | None = None, stays: bool = False, **fields
 
 def add(path: Path, *additions: Addition, write: bool = True, shorten: bool = False) -> Edited:
     """Add rules to a file."""
-    return edit(path, {}, lambda there: rule_edits.add(there, additions, NOW, shorten=shorten), write=write)
+    return edit(path, {}, lambda there: edits.add(there, additions, NOW, shorten=shorten), write=write)
 
 
 def remove(path: Path, *removals: Removal) -> Edited:
     """Remove rules from a file."""
-    return edit(path, {}, lambda there: rule_edits.remove(there, removals, NOW), write=True)
+    return edit(path, {}, lambda there: edits.remove(there, removals, NOW), write=True)
 
 
 def removal(dst: str, protocol: Protocol | None = None, port: int | None = None) -> Removal:
@@ -246,7 +246,7 @@ def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from
     ]
 
     def decide(there: Sequence[Written]) -> tuple[Edit, list[Result]]:
-        change, results = rule_edits.add(there, clashing, NOW)
+        change, results = edits.add(there, clashing, NOW)
         return replace(change, removed=frozenset({0})), results
 
     with pytest.raises(SettingsError) as raised:
@@ -358,15 +358,15 @@ def test_a_file_that_cannot_be_written_is_an_error(path: Path, monkeypatch: pyte
 _EDITOR = """
 import sys
 from pathlib import Path
-from clawker_fw import rule_edits
+from clawker_fw.settings.edit import edits
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.rules_file import edit
+from clawker_fw.settings.edit.rules_file import edit
 
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(5):
     rule = RuleEntry(dst=f"n{number}.p{sys.argv[2]}.test").rule()
-    edit(Path(sys.argv[1]), {}, lambda there: rule_edits.add(there, [rule_edits.Addition(rule)], 0), write=True)
+    edit(Path(sys.argv[1]), {}, lambda there: edits.add(there, [edits.Addition(rule)], 0), write=True)
 """
 
 

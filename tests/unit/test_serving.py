@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents.serving import require_serving
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Cause
-from clawker_fw.pipeline import Comparison, compare
-from clawker_fw.reconcile.serving import require_serving
+from clawker_fw.reconcile.pipeline import Comparison, compare
 from clawker_fw.stack.release import Release
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import blueprint, converged
 from tests.unit.test_drift import MATRIX, Tamper
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw import settings
-from clawker_fw.document import parse
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
+from clawker_fw.settings.document import parse
+from clawker_fw.settings.example import example, write_example
+from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.model import Settings, parse_duration, setting_keys
 
 Write = Callable[[str], Path]
 
@@ -32,7 +34,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 def refused(path: Path | None, **environment: str) -> SettingsError:
     """Return the error that loading raises."""
     with pytest.raises(SettingsError) as caught:
-        settings.load(path, environment)
+        load_settings(path, environment)
     return caught.value
 
 
@@ -45,12 +47,12 @@ def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
     assert "`rules` is missing" in error.message
     assert str(write(text)) in error.message
     assert "`rules: []`" in error.hint
-    assert settings.load(write(text.replace("rules:", "#") + "\nrules: []\n"), {}).rules.rules == ()
+    assert load_settings(write(text.replace("rules:", "#") + "\nrules: []\n"), {}).rules.rules == ()
 
 
 def test_no_rules_denies_everything(write: Write) -> None:
     """`rules: []` is valid, and everything else has a default."""
-    loaded = settings.load(write("rules: []"), {})
+    loaded = load_settings(write("rules: []"), {})
     assert loaded.rules.rules == ()
     assert loaded.settings.otel.infra_port == 4319
     assert loaded.settings.drain_timeout == 30
@@ -58,18 +60,18 @@ def test_no_rules_denies_everything(write: Write) -> None:
 
 def test_the_example_is_the_defaults(write: Write) -> None:
     """The file that `init` writes equals the defaults."""
-    assert settings.load(write(settings.example()), {}).settings == settings.Settings(rules=())
+    assert load_settings(write(example()), {}).settings == Settings(rules=())
 
 
 def test_the_example_names_every_setting() -> None:
     """The file that `init` writes contains every key."""
-    for key in settings.setting_keys():
-        assert f"{key.rpartition('.')[2]}:" in settings.example()
+    for key in setting_keys():
+        assert f"{key.rpartition('.')[2]}:" in example()
 
 
 def uncommented(wanted: Callable[[int], bool]) -> str:
     """Return the example with some of its disabled settings enabled."""
-    lines = settings.example().splitlines()
+    lines = example().splitlines()
     return "\n".join(
         re.sub(r"#(?! )", "", line, count=1) if wanted(number) else line for number, line in enumerate(lines)
     )
@@ -83,21 +85,21 @@ def with_team(path: Path) -> Path:
 
 def suggestions() -> list[int]:
     """Return the numbers of lines with disabled settings."""
-    lines = settings.example().splitlines()
+    lines = example().splitlines()
     return [number for number, line in enumerate(lines) if re.match(r"\s*#[^ ]", line)]
 
 
 @pytest.mark.parametrize("number", suggestions())
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
     """Each disabled setting is valid alone, and differs from its default."""
-    loaded = settings.load(with_team(write(uncommented(lambda each: each == number))), {})
-    assert loaded.settings != settings.Settings(rules=())
+    loaded = load_settings(with_team(write(uncommented(lambda each: each == number))), {})
+    assert loaded.settings != Settings(rules=())
 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
     assert len(suggestions()) == 18
-    loaded = settings.load(with_team(write(uncommented(lambda _: True))), {})
+    loaded = load_settings(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 7
     assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
 
@@ -108,7 +110,7 @@ EDITORS = "# yaml-language-server: "
 
 def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings() -> None:
     """A comment with a space after `#` does not look like a setting."""
-    for line in settings.example().splitlines():
+    for line in example().splitlines():
         if re.match(r"\s*# ", line) and not line.startswith(EDITORS):
             with suppress(SettingsError):
                 assert not isinstance(parse(line.strip().removeprefix("#"), "")[0], dict), line
@@ -117,7 +119,7 @@ def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings()
 def test_the_environment_comes_before_the_file(write: Write) -> None:
     """A variable overrides only its own key."""
     path = write("otel:\n  infra_port: 1\nrules:\n  - dst: a.test\n")
-    loaded = settings.load(path, {"CLAWKER_FW_OTEL__INFRA_PORT": "2", "CLAWKER_FW_DRAIN_TIMEOUT": "1m"})
+    loaded = load_settings(path, {"CLAWKER_FW_OTEL__INFRA_PORT": "2", "CLAWKER_FW_DRAIN_TIMEOUT": "1m"})
     assert loaded.settings.otel.infra_port == 2
     assert loaded.settings.drain_timeout == 60
     assert len(loaded.rules.rules) == 1
@@ -126,11 +128,11 @@ def test_the_environment_comes_before_the_file(write: Write) -> None:
 def test_the_environment_alone_is_enough(write: Write) -> None:
     """Variables alone are enough, for example in CI."""
     write("").unlink()
-    loaded = settings.load(None, {"CLAWKER_FW_RULES": '[{"dst": "a.test"}]'})
+    loaded = load_settings(None, {"CLAWKER_FW_RULES": '[{"dst": "a.test"}]'})
     assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
 
 
-@pytest.mark.parametrize("key", [key for key in settings.setting_keys() if key not in {"project", "include"}])
+@pytest.mark.parametrize("key", [key for key in setting_keys() if key not in {"project", "include"}])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
     """Each key has a variable. That of `project` belongs to the option, and `include` has none."""
     values = {
@@ -155,7 +157,7 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "drain_timeout": "5s",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
-    settings.load(write("rules: []"), {variable: values[key]})
+    load_settings(write("rules: []"), {variable: values[key]})
 
 
 @pytest.mark.parametrize(
@@ -180,10 +182,10 @@ def test_memory(text: str, size: int | None, write: Write) -> None:
     path = write(f"rules: []\nresources: {{envoy: {{memory: {text}}}}}")
     if size is None:
         with pytest.raises(SettingsError) as caught:
-            settings.load(path, {})
+            load_settings(path, {})
         assert "line 2" in caught.value.message
     else:
-        assert settings.load(path, {}).settings.resources.envoy.memory == size
+        assert load_settings(path, {}).settings.resources.envoy.memory == size
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_memory(text: str, size: int | None, write: Write) -> None:
 def test_absurd_resources(wrong: str, write: Write) -> None:
     """What no machine can have is one mistake, told with its place."""
     with pytest.raises(SettingsError) as caught:
-        settings.load(write(f"rules: []\nresources: {{coredns: {{{wrong}}}}}"), {})
+        load_settings(write(f"rules: []\nresources: {{coredns: {{{wrong}}}}}"), {})
     assert "line 2" in caught.value.message
 
 
@@ -206,7 +208,7 @@ def test_idle_is_a_time_in_bounds(write: Write, text: str, seconds: float | None
     if seconds is None:
         assert "idle" in refused(path).message
     else:
-        assert settings.load(path, {}).settings.limits.idle == seconds
+        assert load_settings(path, {}).settings.limits.idle == seconds
 
 
 def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
@@ -214,9 +216,9 @@ def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
     here = write("rules: []\ndrain_timeout: 1\n")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "clawker-fw.yaml").write_text("rules: []\ndrain_timeout: 2\n")
-    assert settings.load(None, {}).settings.drain_timeout == 1
+    assert load_settings(None, {}).settings.drain_timeout == 1
     here.unlink()
-    assert settings.load(None, {}).settings.drain_timeout == 2
+    assert load_settings(None, {}).settings.drain_timeout == 2
 
 
 def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
@@ -366,7 +368,7 @@ def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
     """Limits of the programs are checked when rules are read; as many rules as allowed are accepted."""
     ports = range(1000, 1000 + MOST_PORTS - 2)
     entries = [f"  - {{dst: a.test, port: {port}}}" for port in ports]
-    assert len(settings.load(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
+    assert len(load_settings(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
     error = refused(write("\n".join(["rules:", *entries, "  - {dst: a.test, port: 999}"])))
     assert (error.code, error.exit_code) == ("rules-too-many", 3)
     assert "1,001 ports; at most 1,000 are supported" in error.message
@@ -387,7 +389,7 @@ def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(SettingsError, match="Permission denied") as caught:
-        settings.write_example(tmp_path / "clawker-fw.yaml", overwrite=False)
+        write_example(tmp_path / "clawker-fw.yaml", overwrite=False)
     assert caught.value.code == "settings-unwritable"
     assert "must be able to write the file and its folder" in caught.value.hint
 
@@ -395,13 +397,13 @@ def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.M
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
     """An existing file is overwritten only with --force."""
     path = tmp_path / "new" / "clawker-fw.yaml"
-    settings.write_example(path, overwrite=False)
+    write_example(path, overwrite=False)
     path.write_text("mine")
     with pytest.raises(RefusedError):
-        settings.write_example(path, overwrite=False)
+        write_example(path, overwrite=False)
     assert path.read_text() == "mine"
-    settings.write_example(path, overwrite=True)
-    assert path.read_text() == settings.example()
+    write_example(path, overwrite=True)
+    assert path.read_text() == example()
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -410,4 +412,4 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
 )
 def test_durations(text: object, seconds: float) -> None:
     """A duration is a number of seconds, or a number with a unit."""
-    assert settings.parse_duration(text) == seconds
+    assert parse_duration(text) == seconds

@@ -12,11 +12,13 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from clawker_fw import settings
 from clawker_fw.errors import SettingsError
-from clawker_fw.inclusion import Source
 from clawker_fw.rules.schema import FIELDS, Rule
 from clawker_fw.rules.until import written
+from clawker_fw.settings.example import example
+from clawker_fw.settings.include import Source
+from clawker_fw.settings.load import validated
+from clawker_fw.settings.model import setting_keys
 from devkit import settings_schema
 from devkit.stacks import CHECKOUT
 from devkit.strategies import rules
@@ -51,7 +53,7 @@ def marked(text: str) -> list[str]:
 def refused(text: str) -> str:
     """Return what the program says about a settings file that it can't use."""
     try:
-        settings.validated((Source(Path("file"), text),), "", {})
+        validated((Source(Path("file"), text),), "", {})
     except SettingsError as error:
         return error.message
     return ""
@@ -61,7 +63,7 @@ def test_the_schema_is_one() -> None:
     """It is valid itself, and knows each setting and each field of a rule, with its description."""
     schema = settings_schema.schema()
     Draft7Validator.check_schema(schema)
-    for key in settings.setting_keys():
+    for key in setting_keys():
         place = schema
         for part in key.split("."):
             place = place["properties"][part]
@@ -71,14 +73,14 @@ def test_the_schema_is_one() -> None:
 
 def test_the_file_that_init_writes_names_the_schema() -> None:
     """Its first line says to editors where the schema is published: in the repository that the package names."""
-    first = settings.example().splitlines()[0]
+    first = example().splitlines()[0]
     assert first == f"# yaml-language-server: $schema={settings_schema.address()}"
 
 
 def examples() -> list[Any]:
     """Return every settings file, or part of one, that the documentation shows."""
-    found = {"init": settings.example(), "demo": (CHECKOUT / "examples" / "demo.yaml").read_text("utf-8")}
-    keys = {key.partition(".")[0] for key in settings.setting_keys()}
+    found = {"init": example(), "demo": (CHECKOUT / "examples" / "demo.yaml").read_text("utf-8")}
+    keys = {key.partition(".")[0] for key in setting_keys()}
     for page in PAGES:
         for number, block in enumerate(
             re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
@@ -99,7 +101,7 @@ def test_no_example_is_marked(text: str) -> None:
 
 def test_the_whole_example_is_not_marked() -> None:
     """With all of its disabled settings, the file that `init` writes has no mistake either."""
-    whole = "\n".join(re.sub(r"^(\s*)#(?! )", r"\1", line) for line in settings.example().splitlines())
+    whole = "\n".join(re.sub(r"^(\s*)#(?! )", r"\1", line) for line in example().splitlines())
     assert "team.yaml" in yaml.safe_load(whole)["include"]
     assert marked(whole) == []
 

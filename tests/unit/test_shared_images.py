@@ -2,16 +2,16 @@
 
 import pytest
 
-from clawker_fw.convergence import RunContext
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import NotFoundError
 from clawker_fw.model import ContainerSpec, Sibling, Verdict
+from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
+from clawker_fw.reconcile.teardown import take_down
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
-from clawker_fw.teardown import take_down
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw import settings, splice
-from clawker_fw.document import parse
 from clawker_fw.errors import SettingsError
-from clawker_fw.splice import Edit, spliced
+from clawker_fw.settings.document import parse
+from clawker_fw.settings.edit import splice
+from clawker_fw.settings.edit.splice import Edit, spliced
+from clawker_fw.settings.example import example
 
 NEW = {"dst": "new.test", "proto": "http"}
 TIME = datetime(2027, 1, 1, tzinfo=UTC)
@@ -193,11 +194,11 @@ def test_a_field_of_a_rule_is_removed(before: str, after: str) -> None:
 
 def test_the_example_is_the_same_after_adding_and_removing() -> None:
     """What `init` writes is edited between its comments, and back."""
-    edited = spliced(settings.example(), Edit(added=[NEW]), "f")
+    edited = spliced(example(), Edit(added=[NEW]), "f")
     line = "  {dst: new.test, proto: http},\n"
-    assert edited.replace(line, "") == settings.example()
+    assert edited.replace(line, "") == example()
     assert edited.count(line) == 1
-    assert spliced(edited, Edit(removed=frozenset({0})), "f") == settings.example()
+    assert spliced(edited, Edit(removed=frozenset({0})), "f") == example()
 
 
 @pytest.mark.parametrize("text", ["rules: !!seq []\n", "--- {rules: []}\n...\n", "{rules: [{dst: a.test}], x: 1}"])

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from publicsuffixlist import PublicSuffixList
 
-from clawker_fw import settings
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.suffixes import is_registry, is_shared
+from clawker_fw.settings.load import load_settings
 
 NO_HOST = "is a public suffix under which others register names, not a host"
 
@@ -70,7 +70,7 @@ def test_the_error_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "clawker-fw.yaml"
     path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n")
     with pytest.raises(SettingsError) as caught:
-        settings.load(path, {})
+        load_settings(path, {})
     assert "line 3: '.github.io' would allow every site" in caught.value.message
     path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n    force: true\n")
-    assert len(settings.load(path, {}).rules.rules) == 2
+    assert len(load_settings(path, {}).rules.rules) == 2

@@ -9,17 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from clawker_fw import convergence, teardown
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import ContainerSpec, Shape, Verdict
+from clawker_fw.reconcile import converge, teardown
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ATTEMPT
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.faults import READS, WRITES, Fault, Faulty, Killed
+from devkit.memory.engine import MemoryEngine
 
 Engine = Faulty[MemoryEngine]
 Tamper = Callable[[MemoryEngine], None]
@@ -172,7 +172,7 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         wanted = _blueprint(memory, release, **ONE)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
-        run_context = convergence.RunContext(lambda _: None)
+        run_context = converge.RunContext(lambda _: None)
         with suppress(Killed, FirewallError):
             teardown.take_down(cast("EngineWriter", engine), "clawker", release.digests, run_context, detach=False)
         if not engine.hit:

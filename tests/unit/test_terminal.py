@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
@@ -24,6 +23,7 @@ from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 HOSTILE = "\x1b]0;title\x07\x1b[2K\x1b[1A\rcurrent\x08\x9b31m\u202egnp\u2028\n\x00\udc9b"
 foreign = st.one_of(st.text(), st.text(st.sampled_from([*HOSTILE, *'ab ="[/]']))).map(str)

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw import pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Sibling
+from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
@@ -21,6 +20,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.stack.virtual import Numbers, assigned
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 EGRESS = IPv4Network("10.214.0.0/24")
 NAMES = st.sets(st.sampled_from("abcdefgh"), max_size=5)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificate_store import CertificateStore
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Shape, Verdict
 from clawker_fw.reconcile import lock
@@ -28,6 +27,7 @@ from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
 from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, CountingEngine, Script, Watched
 
 

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import pytest
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
-from clawker_fw.reconcile.agents import Agent
 from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.health import Health

@@ -10,8 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from clawker_fw.denials import agents
-from clawker_fw.engine.memory import MemoryEngine
+from clawker_fw.agents import names
 from clawker_fw.errors import EngineError, FirewallError, RefusedError
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.desired import addressing
@@ -21,6 +20,7 @@ from clawker_fw.watch import record
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.0.0.1:1"%s}'
 
@@ -28,7 +28,7 @@ LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
     """An engine with both siblings of the project `p`."""
-    monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
+    monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
     for sibling in Sibling:
@@ -89,7 +89,7 @@ def test_what_conformance_tries_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Release
 ) -> None:
     """It is nobody's refusal, as in `denials`, whether it has a line or came too fast for one."""
-    monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
+    monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     trial = str(addressing(seen.blueprint, seen.observed).trial)

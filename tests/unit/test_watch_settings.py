@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from clawker_fw import convergence, pipeline
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Mount
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack.files import public
@@ -19,6 +18,7 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import Answer
 from clawker_fw.watch.heal import Heal
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
 
 
@@ -301,14 +301,14 @@ def test_what_a_person_applies_is_not_undone(
             apply()
         return seen
 
-    def converge(*given: Any) -> pipeline.Comparison:  # noqa: ANN401 - passed on
+    def converging(*given: Any) -> pipeline.Comparison:  # noqa: ANN401 - passed on
         if moment == "before the lock":
             apply()
         return converged(*given)
 
-    compared, converged = pipeline.compare, convergence.converge
+    compared, converged = pipeline.compare, converge.converge
     monkeypatch.setattr(pipeline, "compare", compare)
-    monkeypatch.setattr(convergence, "converge", converge)
+    monkeypatch.setattr(converge, "converge", converging)
 
     def write() -> None:
         stack.wants("more.test")

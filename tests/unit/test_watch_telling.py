@@ -22,9 +22,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
-from clawker_fw.reconcile.agents import Agent
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import page, record
@@ -426,7 +426,7 @@ def test_nobody_to_tell_is_no_error(address: str) -> None:
 
 def changed(release: Release) -> None:
     """Install another file in place of one."""
-    stacks.change_file(release.package / "pipeline.py", lambda text: text + b"# newer\n")
+    stacks.change_file(release.package / "reconcile/pipeline.py", lambda text: text + b"# newer\n")
 
 
 CHANGES: dict[str, Callable[[Release], None]] = {

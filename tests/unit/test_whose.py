@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw.engine.memory import MemoryEngine
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Mount, NetworkView, Sibling
 from clawker_fw.reconcile import lock
@@ -17,6 +16,7 @@ from clawker_fw.stack import images, labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.release import Release
 from devkit import stacks
+from devkit.memory.engine import MemoryEngine
 
 OWNERSHIP = labels.ownership_labels("clawker")
 

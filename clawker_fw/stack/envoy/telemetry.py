@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from clawker_fw.certificates.credentials import Pair, address_of
 from clawker_fw.model import Sibling
-from clawker_fw.stack.credentials import Pair, address_of
 from clawker_fw.stack.envoy import bounds, sampling
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed, watched
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, Telemetry

@@ -1,0 +1,1 @@
+"""Certificates for telemetry: made, kept, judged and renewed."""

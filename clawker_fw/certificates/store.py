@@ -1,0 +1,354 @@
+"""The certificates on this machine: read, checked, renewed, and kept in the user's state folder.
+
+A folder for each project, which only the user can read; files are replaced by rename, under a lock. Which
+credentials a stack should use is decided here: the newest that are valid, whether they are kept here or live in
+its siblings. So two machines never take turns, and one without the authority's key uses what is live.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import platformdirs
+
+from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
+from clawker_fw.certificates.renewal import Situation, due
+from clawker_fw.certificates.x509 import (
+    Judgement,
+    certificate,
+    first_certificate,
+    is_due,
+    is_issued_by,
+    judge,
+    mint_authority,
+    mint_client,
+    mint_server,
+)
+from clawker_fw.digests import Digests
+from clawker_fw.model import ServerCertificate, Sibling
+
+_EXPORTED = "exported.json"
+"""What the collector's certificate says that was exported last."""
+
+AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
+"""The names of pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
+
+LEAD_SECONDS = 3600.0
+"""For how long credentials must still be valid to be put into siblings that have none."""
+
+
+def state_folder() -> Path:
+    """Return the folder of all projects, in the user's state folder."""
+    return platformdirs.user_state_path("clawker-fw") / "certs"
+
+
+@dataclass(frozen=True)
+class CertificateStore:
+    """The certificates of one project. `own` is the user's folder (`otel.certs_dir`), which is never written to.
+
+    Only a store that `keeps` writes. Another one mints what it lacks in memory, to show what a run would do.
+    """
+
+    folder: Path
+    project: str
+    own: Path | None = None
+    keeps: bool = False
+    digests: Digests | None = field(default=None, compare=False, repr=False)
+    clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+
+    def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
+        """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
+        now = self.clock()
+        live = self._judged(running.credentials) if running.credentials else Judgement("nothing is live")
+        found = replace(self._provided(now, running, live), live=live.unusable(now))
+        if found.credentials is None:
+            return found
+        used = _digest(found.credentials.trust)
+        signs = self._signs and used == self._authority_here()
+        authority, exported = (self._exported() if signs else None) or (used, None)
+        known = Situation(
+            self._judged(found.credentials),
+            exported,
+            running.collector,
+            superseded=authority != used,
+            own=self.own is not None,
+            signs=signs,
+        )
+        return replace(found, due=tuple(due(now, known)))
+
+    @property
+    def _signs(self) -> bool:
+        """Whether the authority's key is expected here."""
+        return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+
+    def _provided(self, now: float, running: Running, live: Judgement) -> Provision:
+        """Return the newest credentials that are valid. `live` is what is true of those that are running."""
+        alive = running.credentials
+        try:
+            found = self._local(now, may_found=not running.any)
+        except (OSError, ValueError) as error:
+            found = Provision(reason=_sentence(error))
+        here = self._judged(found.credentials) if found.credentials else Judgement(found.reason)
+        unusable = here.unusable(now, LEAD_SECONDS)
+        reason = "; ".join(dict.fromkeys(each for each in (unusable, found.reason) if each))
+        if alive and not live.unusable(now) and alive != found.credentials:
+            if unusable:
+                return Provision(alive, f"{reason}; what is live is kept until it expires")
+            if self.own is None and live.issued > here.issued:
+                return Provision(alive)
+        if unusable:
+            return Provision(reason=reason)
+        return found
+
+    def _local(self, now: float, *, may_found: bool) -> Provision:
+        """Return what is kept here, renewed if it is due. `may_found` allows a new authority.
+
+        Raises:
+            OSError, ValueError: when there is nothing that could be used.
+        """
+        if self.own is not None and not self._signs:
+            return Provision(self._read(self.own, self.own))
+        with self._locked():
+            authority = self._authority(now, may_found=may_found)
+            self._renew_collector(authority, now)
+            kept: Credentials | None = None
+            with suppress(OSError):
+                kept = self._read(self.own or self.folder, self.folder)
+            judged = self._judged(kept) if kept else Judgement("there are none")
+            if kept and not judged.unusable(now, LEAD_SECONDS) and now < judged.renewed_at:
+                return Provision(kept, renewed_at=judged.renewed_at)
+            try:
+                return self._renewed(authority, now)
+            except (OSError, ValueError) as error:
+                if kept is None:
+                    raise
+                return Provision(kept, f"the certificates can't be renewed: {_sentence(error)}")
+
+    def _renewed(self, authority: Pair, now: float) -> Provision:
+        """Mint both siblings' certificates, and keep them.
+
+        Raises:
+            OSError, ValueError: when the authority can't sign, or they can't be kept.
+        """
+        pairs = {each: mint_client(authority, self.project, each, now) for each in Sibling}
+        minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
+        judged = self._judged(minted)
+        if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
+            raise ValueError(judged.problem)
+        for sibling, pair in pairs.items():
+            self._keep(sibling.value, pair)
+        return Provision(minted, renewed_at=judged.renewed_at)
+
+    def _authority(self, now: float, *, may_found: bool) -> Pair:
+        """Return the authority. Its certificate may be followed by those that are also trusted.
+
+        Raises:
+            OSError: when it can't be read, or may not be made.
+        """
+        folder = self.own or self.folder
+        try:
+            return _read_pair(folder, AUTHORITY)
+        except FileNotFoundError:
+            if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
+                raise
+            if not may_found:
+                raise OSError(
+                    f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
+                    "been made yet"
+                ) from None
+        founded = mint_authority(self.project, now)
+        self._keep(AUTHORITY, founded)
+        return founded
+
+    def rotate(self, *, authority: bool) -> None:
+        """Renew the siblings' certificates now, or found a new authority. The former one stays trusted.
+
+        Raises:
+            OSError, ValueError: when that is impossible.
+        """
+        now = self.clock()
+        with self._locked():
+            if not authority:
+                self._renewed(self._authority(now, may_found=False), now)
+                return
+            founded = mint_authority(self.project, now)
+            with suppress(OSError):
+                former = first_certificate(_read_pair(self.folder, AUTHORITY).certificate)
+                founded = Pair(founded.certificate + former, founded.key)
+            self._keep(AUTHORITY, founded)
+            for name in (COLLECTOR, *Sibling):
+                (self.folder / f"{name}.crt").unlink(missing_ok=True)
+            self._renewed(founded, now)
+
+    def collector(self, host: str) -> tuple[bytes, Pair]:
+        """Return what the collector at a host needs: the authorities that it trusts, and its own pair.
+
+        Raises:
+            OSError, ValueError: when it can't be made here.
+        """
+        now = self.clock()
+        with self._locked():
+            authority = self._authority(now, may_found=False)
+            with suppress(OSError, ValueError):
+                kept = _read_pair(self.folder, COLLECTOR)
+                said = certificate(kept.certificate)
+                fits = host in said.names and is_issued_by(kept.certificate, authority.certificate)
+                if fits and now < said.renewed_at:
+                    return authority.certificate, kept
+            minted = mint_server(authority, host, now)
+            self._keep(COLLECTOR, minted)
+            return authority.certificate, minted
+
+    def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
+        """Write what the collector at a host needs into a folder, and note which certificate it has been given.
+
+        Raises:
+            OSError, ValueError: when it can't be made here, or not be written. Then nothing is noted.
+        """
+        trust, pair = self.collector(host)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(folder / f"{AUTHORITY}.crt", trust)
+        write_private(folder / f"{COLLECTOR}.key", pair.key)
+        write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
+        said = certificate(pair.certificate)
+        given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
+        if self.keeps:
+            noted = {"authority": _digest(trust), "certificate": given.document()}
+            with self._locked():
+                write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
+        return trust, pair
+
+    def _exported(self) -> tuple[str, ServerCertificate] | None:
+        """Return what was exported last, if that is known: its authority's digest, and the certificate."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            noted = json.loads((self.folder / _EXPORTED).read_bytes())
+            return str(noted["authority"]), ServerCertificate.read(noted["certificate"])
+        return None
+
+    def _authority_here(self) -> str | None:
+        """Return the digest of the authority that is kept here, if there is one."""
+        with suppress(OSError):
+            return _digest(((self.own or self.folder) / f"{AUTHORITY}.crt").read_bytes())
+        return None
+
+    def _renew_collector(self, authority: Pair, now: float) -> None:
+        """Renew the collector's certificate if it is due. It is put into use by the next export."""
+        _, given = self._exported() or ("", None)
+        if given is None or not self.keeps or not is_due(now, given.begins, given.ends):
+            return
+        with suppress(OSError, ValueError):
+            said = certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
+            if said.names and is_due(now, said.begins, said.ends):
+                self._keep(COLLECTOR, mint_server(authority, said.names[0], now))
+
+    def watcher(self) -> tuple[bytes, Pair]:
+        """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
+
+        Raises:
+            OSError, ValueError: when there is none, and it can't be made here.
+        """
+        if self.own is not None and not self._signs:
+            return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
+        with self._locked():
+            authority = self._authority(self.clock(), may_found=False)
+        return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
+
+    def kept(self) -> dict[str, tuple[Path, bytes]]:
+        """Return the certificates that are kept here, without keys: by name, the path and the content."""
+        found: dict[str, tuple[Path, bytes]] = {}
+        for name in (AUTHORITY, *Sibling, COLLECTOR, WATCHER):
+            for folder in (self.folder, *([self.own] if self.own else [])):
+                path = folder / f"{name}.crt"
+                with suppress(OSError):
+                    found[str(name)] = path, path.read_bytes()
+        return found
+
+    def _read(self, trust: Path, pairs: Path) -> Credentials:
+        authority = (trust / f"{AUTHORITY}.crt").read_bytes()
+        return Credentials(
+            authority, *(_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
+        )
+
+    def _judged(self, credentials: Credentials) -> Judgement:
+        """Judge credentials, or recall how equal ones were judged."""
+        pairs = [credentials.of(each) for each in Sibling]
+        parts = [credentials.trust, *(part for pair in pairs for part in (pair.certificate, pair.key))]
+        sums = [hashlib.sha256(part).digest() for part in parts]
+        key = f"certs {hashlib.sha256(b''.join(sums)).hexdigest()}"
+        if self.digests is not None and (text := self.digests.recall(key)):
+            known = Judgement.read(text)
+            if known is not None:
+                return known
+        judged = judge(credentials)
+        if self.digests is not None:
+            self.digests.remember(key, judged.written())
+        return judged
+
+    def _keep(self, name: str, pair: Pair) -> None:
+        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit."""
+        if not self.keeps:
+            return
+        write_private(self.folder / f"{name}.key", pair.key)
+        write_private(self.folder / f"{name}.crt", pair.certificate)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock. A store that only reads needs none where there is no folder yet.
+
+        Raises:
+            OSError: when the folder can't be used.
+        """
+        with ExitStack() as held:
+            if self.keeps:
+                make_private(self.folder)
+            with suppress(*(() if self.keeps else (FileNotFoundError,))):
+                how = os.O_RDWR | os.O_CREAT if self.keeps else os.O_RDONLY
+                handle = os.open(self.folder / "lock", how | os.O_CLOEXEC, 0o600)
+                held.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only the user can enter.
+
+    Raises:
+        OSError: when it can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file, which only the user can read from its first byte on.
+
+    Raises:
+        OSError: when it can't be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    fresh.replace(path)
+
+
+def _read_pair(folder: Path, name: str) -> Pair:
+    return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+
+
+def _digest(trust: bytes) -> str:
+    """Return the SHA-256 of the authority among those that are trusted, in hexadecimal: it is the first."""
+    return hashlib.sha256(first_certificate(trust)).hexdigest()
+
+
+def _sentence(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,1 @@
+"""The client of `fwctl`, the helper in our containers."""

@@ -1,0 +1,109 @@
+"""Perform the attempts: as an agent, in a container of ours that is removed afterwards."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from clawker_fw.agents.attachment import attachment
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.inspect.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
+from clawker_fw.model import ContainerSpec, Sibling
+from clawker_fw.reconcile.desired import addressing
+from clawker_fw.reconcile.errand import errand
+from clawker_fw.reconcile.lock import holder
+from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
+from clawker_fw.stack.files import public
+
+_WITHIN = 60.0
+"""Seconds that all attempts together may take. They are made at the same time, so 10 are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt."""
+
+    attempt: Attempt
+    outcome: str
+
+    @property
+    def held(self) -> bool:
+        """Whether it ended as it must."""
+        return self.outcome in self.attempt.holds
+
+
+def perform(engine: EngineWriter, seen: Comparison) -> tuple[Result, ...]:
+    """Try everything against a stack, in a container like an agent's, which runs the helper.
+
+    Raises:
+        RefusedError: when somebody else has a container of the name that is needed.
+        EngineError: when the attempts could not be made.
+    """
+    tried = attempts(place(seen))
+    outcomes = _outcomes(engine, seen, tried)
+    return tuple(Result(each, outcomes.get(each.id, "not tried")) for each in tried)
+
+
+def place(seen: Comparison) -> Place:
+    """Return where a stack is, for an agent."""
+    where, rules = addressing(seen.blueprint, seen.observed), seen.blueprint.rules
+    policy = seen.blueprint.policy
+    exact = (
+        name for rule in rules.rules if not rule.denies and not rule.destination.subtree for name in rule.names
+    )
+    return Place(
+        envoy=str(where.envoy(seen.slots.envoy)),
+        coredns=str(where.coredns(seen.slots.coredns)),
+        service=str(where.service),
+        bridge=str(where.agents[1]),
+        egress=(
+            where.egress_primary(seen.slots.envoy),
+            where.guarded(seen.slots.envoy),
+            where.exempt(seen.slots.envoy),
+        ),
+        egress_host=str(where.egress_gateway),
+        allowed=next((name for name in exact if policy.resolves(name)), ""),
+        forbids_public_name=not policy.resolves(PUBLIC_NAME),
+        ports=frozenset(rules.ports),
+    )
+
+
+def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Attempt, ...]) -> dict[str, str]:
+    """Return what each attempt ended with, by its id."""
+    project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
+    told = json.dumps([each.instruction() for each in tried]).encode()
+    shape = attachment(seen.desired).shape([HELPER_PATH], ["attempts"])
+    spec = ContainerSpec(
+        name=trial_name(project),
+        image=seen.observed.siblings[Sibling.COREDNS].container.image,
+        labels={**labels.ownership_labels(project), **holder()},
+        shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
+        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
+    )
+    with errand(engine, project, spec, _WITHIN) as lines:
+        return _answers(lines)
+
+
+def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
+    """Return the outcomes that were written."""
+    if lines is None:
+        raise EngineError(
+            "conformance-silent",
+            f"The attempts did not end within {_WITHIN:g} s.",
+            hint="The engine's machine is overloaded: try again later.",
+        )
+    answers: dict[str, str] = {}
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            answer = json.loads(line)
+            answers[str(answer["id"])] = str(answer["outcome"])
+    if not answers:
+        raise EngineError(
+            "conformance-failed",
+            "The attempts could not be made.",
+            context=list(lines[-3:] or ["no output"]),
+            hint="`clawker-fw doctor` looks for the cause.",
+        )
+    return answers

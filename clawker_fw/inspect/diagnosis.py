@@ -1,0 +1,278 @@
+"""What `doctor` checks: one function for each thing that can be wrong, each with what to do about it.
+
+Nothing here changes a stack. A check is `skipped` if it needs something that is missing: the check that failed
+before it says why.
+"""
+
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import FirewallError
+from clawker_fw.inspect import way_out
+from clawker_fw.inspect.trial import UNCLEAR, attempt
+from clawker_fw.model import Role, Sibling, Verdict
+from clawker_fw.reconcile.machine import lacking
+from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.reconcile.plan import examiner
+from clawker_fw.stack.container import REFUSED_NAME
+
+_CLOCKS_APART = 2.0
+"""Seconds by which two clocks may differ unnoticed, beside what the request takes."""
+
+_NEIGHBOURS = "neighbours"
+
+_LOOKED_UP = 3
+"""How many names of rules are looked up."""
+
+
+class Health(StrEnum):
+    """The result of a check. A warning is no failure."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its name, the result, what was seen, and what to do if it is not well."""
+
+    name: str
+    health: Health
+    seen: str
+    advice: str = ""
+
+
+def failed(name: str, error: FirewallError) -> Check:
+    """Return the check that ended with an error."""
+    return Check(name, Health.FAILED, error.in_one_line, error.hint)
+
+
+def permissions(files: Sequence[Path]) -> Check:
+    """Whether only the owner can write the settings: whoever can write them makes the rules."""
+    for file in files:
+        try:
+            mode = file.stat().st_mode
+        except OSError as error:
+            return Check("permissions", Health.FAILED, f"{file} can't be examined: {error}.", "Make it readable.")
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return Check(
+                "permissions",
+                Health.WARNING,
+                f"{file} can be written by others (mode {stat.S_IMODE(mode):04o}).",
+                f"Others can change the rules. Run `chmod go-w {file}`, unless they should.",
+            )
+    return Check("permissions", Health.OK, "Only their owner can write the settings.")
+
+
+def engine(reader: EngineReader) -> Check:
+    """Return which engine answers. Whether it can be used has been checked on connecting, its kernel included."""
+    facts = reader.facts()
+    kernel = f", Linux {facts.kernel}" if facts.kernel else ""
+    return Check(
+        "engine", Health.OK, f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}."
+    )
+
+
+def clocks(reader: EngineReader) -> Check:
+    """Whether the engine's clock and ours agree: rules that end, and records, rely on them."""
+    began = time.time()
+    apart = reader.clock() - (began + time.time()) / 2
+    took = time.time() - began
+    if abs(apart) > _CLOCKS_APART + took:
+        return Check(
+            "clocks",
+            Health.WARNING,
+            f"The engine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's.",
+            "Synchronise both, for example with systemd-timesyncd: rules with `until` end by them.",
+        )
+    return Check("clocks", Health.OK, f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
+
+
+def stack(seen: Comparison) -> Iterator[Check]:
+    """Yield whether the stack is up and current, and what is worth a warning."""
+    if seen.observed.absent:
+        yield Check(
+            "stack", Health.FAILED, f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`."
+        )
+        return
+    if seen.diff.verdict is Verdict.CURRENT:
+        yield Check("stack", Health.OK, f"{seen.desired.project} is current.")
+    else:
+        number = len(seen.diff.findings)
+        yield Check(
+            "stack",
+            Health.FAILED,
+            f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
+            "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
+        )
+    for each in seen.advice:
+        yield Check(each.code, Health.WARNING, each.message)
+
+
+def kernel(writer: EngineWriter, seen: Comparison) -> Check:
+    """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
+    if not seen.observed.absent:
+        return Check("kernel", Health.OK, "Siblings run on the kernel of the engine's machine.")
+    asked = examiner(seen.desired)
+    if writer.image(asked.image) is None:
+        why = "The first `clawker-fw run` asks the kernel, before it makes anything."
+        return Check("kernel", Health.SKIPPED, why)
+    if missing := lacking(writer, seen.desired.project, asked):
+        advice = "Each sentence says what is needed on the engine's machine."
+        return Check("kernel", Health.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice)
+    return Check("kernel", Health.OK, "The kernel of the engine's machine has what the siblings need.")
+
+
+def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
+    """Whether one agent can fill the kernel's table of neighbours, which all containers of the machine share.
+
+    `most` is how many entries that table has.
+    """
+    if not reader.facts().local or most is None:
+        return Check(_NEIGHBOURS, Health.SKIPPED, "Only known of the machine that this command runs on.")
+    network = seen.desired.networks[Role.AGENTS].subnet
+    if network.num_addresses > most // 2:
+        return Check(
+            _NEIGHBOURS,
+            Health.WARNING,
+            f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
+            f"addresses of {network}.",
+            "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
+            f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
+        )
+    return Check(_NEIGHBOURS, Health.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
+
+
+def agents(seen: Comparison) -> Check:
+    """Whether every agent is confined."""
+    if opened := [each for each in seen.agents if each.openings]:
+        ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
+        have = "has" if len(opened) == 1 else "have"
+        advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
+        if len(opened) > 1:
+            advice = advice.replace("it", "them", 1)
+        return Check(
+            "agents", Health.FAILED, f"{', '.join(ways_around)} {have} a way around the firewall.", advice
+        )
+    if weak := [each.name for each in seen.agents if each.weaknesses]:
+        advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
+        return Check("agents", Health.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
+    if not seen.agents:
+        return Check("agents", Health.OK, "No agent is attached.")
+    number = len(seen.agents)
+    return Check("agents", Health.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
+
+
+def arrivals(seen: Comparison) -> Iterator[Check]:
+    """Yield whether what the siblings tell a collector arrives there: certificates alone do not show it."""
+    endpoint = seen.blueprint.settings.otel.endpoint
+    if endpoint is None:
+        return
+    probes = {each: found.probe for each, found in seen.observed.siblings.items() if found.probe}
+    lost = {each: probe.records for each, probe in probes.items() if probe.records.lost}
+    if silent := [each.value for each, records in lost.items() if not records.sent]:
+        number = sum(records.lost for records in lost.values() if not records.sent)
+        yield Check(
+            "telemetry",
+            Health.FAILED,
+            f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
+            "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
+            "certificates: `clawker-fw certs show`, `clawker-fw logs`.",
+        )
+    elif lost:
+        number = sum(records.lost for records in lost.values())
+        yield Check(
+            "telemetry",
+            Health.WARNING,
+            f"{number:,} records have not arrived at {endpoint} since the siblings started.",
+            "The collector was away, or could not keep up.",
+        )
+    elif sent := sum(probe.records.sent for probe in probes.values()):
+        yield Check("telemetry", Health.OK, f"{sent:,} records have arrived at {endpoint}.")
+    else:
+        yield Check("telemetry", Health.OK, f"There was nothing to tell {endpoint} so far.")
+
+
+def upstream(reader: EngineReader, seen: Comparison) -> Check:
+    """Whether Envoy can resolve names of rules, with the resolvers that its container has."""
+    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in way_out.plain(seen.blueprint.rules)))
+    envoy = _running(seen, Sibling.ENVOY)
+    if not envoy or not names:
+        why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
+        return Check("upstream-dns", Health.SKIPPED, why)
+    asked = names[:_LOOKED_UP]
+    answers = {name: reader.lookup(envoy, name) for name in asked}
+    unknown = {name: answer.error or "no address" for name, answer in answers.items() if not answer.addresses}
+    if len(unknown) == len(asked):
+        name, error = next(iter(unknown.items()))
+        return Check(
+            "upstream-dns",
+            Health.FAILED,
+            f"Envoy can resolve none of {', '.join(asked)} ({name}: {error}).",
+            "Check the name servers of the engine's machine (/etc/resolv.conf), and its way to them.",
+        )
+    if unknown:
+        advice = (
+            "Check how these names are written; if they are right, the hosts are gone or their zone is broken."
+        )
+        return Check("upstream-dns", Health.WARNING, f"Envoy can't resolve {', '.join(unknown)}.", advice)
+    return Check("upstream-dns", Health.OK, f"Envoy resolves {', '.join(asked)}.")
+
+
+def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
+    """Yield whether an agent gets where it may, and nowhere else, from inside of the agents' network."""
+    resolver = _running(seen, Sibling.COREDNS)
+    if not resolver:
+        yield Check("way-out", Health.SKIPPED, "CoreDNS does not run.")
+        return
+    refused = reader.trial(resolver, REFUSED_NAME, "https", 443).steps[-1]
+    if refused.name == "resolve" and not refused.ok:
+        yield Check("refusal", Health.OK, "A name without a rule does not resolve.")
+    else:
+        yield Check(
+            "refusal",
+            Health.FAILED,
+            f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
+            "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
+        )
+    chosen = way_out.tried_rule(seen.blueprint.rules)
+    if chosen is None:
+        yield Check("way-out", Health.SKIPPED, "No rule is for a single name, so there is none to try.")
+        return
+    _, target = chosen
+    place = f"{target.name}:{target.port}"
+    tried = attempt(reader, seen.observed, target)
+    last = tried.trial.steps[-1]
+    if tried.passed:
+        yield Check("way-out", Health.OK, f"An agent reaches {place} ({last.outcome}).")
+    elif tried.unclear:
+        yield Check("way-out", Health.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")
+    else:
+        yield Check(
+            "way-out",
+            Health.FAILED,
+            f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
+            f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
+            + way_out.may_keep_in(seen.observed),
+        )
+
+
+def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:
+    """Return what a function yields. An error of the engine is the failure of that check, not the end."""
+    try:
+        found = work()
+        return [found] if isinstance(found, Check) else list(found)
+    except FirewallError as error:
+        return [failed(name, error)]
+
+
+def _running(seen: Comparison, sibling: Sibling) -> str:
+    found = seen.observed.siblings.get(sibling)
+    return found.container.id if found and found.container.running else ""

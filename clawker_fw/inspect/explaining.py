@@ -1,0 +1,82 @@
+"""Explaining what happens to a connection: what the rules say, what the name leads to, and what an agent meets.
+
+The rules alone give an answer without an engine. A stack adds the addresses of the name, as Envoy sees them at the
+moment, and, if asked to, an attempt from the agents' network. Nothing here changes a stack.
+"""
+
+from dataclasses import dataclass
+
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.inspect.explanation import Explanation
+from clawker_fw.inspect.trial import Attempted, attempt
+from clawker_fw.model import Observed, Rules, Sibling
+from clawker_fw.rules.reasons import Reason
+
+_OF_RULES = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
+"""Reasons that follow from the rules alone."""
+_OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
+"""Steps of an attempt that fail only at the siblings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known about a connection.
+
+    `rules` are those of the settings. `observed` is the stack, and `unasked` says why it could not be asked for
+    everything.
+    """
+
+    explanation: Explanation
+    rules: Rules
+    observed: Observed | None = None
+    attempted: Attempted | None = None
+    unasked: str = ""
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the attempt shows something else than what the rules say."""
+        if self.attempted is None:
+            return False
+        if not self.explanation.allowed:
+            return self.attempted.passed
+        last = self.attempted.trial.steps[-1]
+        return self.attempted.reason in _OF_RULES or (not last.ok and last.name in _OUR_STEPS)
+
+    @property
+    def good(self) -> bool:
+        """Whether the connection is allowed and, if it was tried, gets through."""
+        return self.explanation.allowed and (self.attempted is None or self.attempted.passed)
+
+
+def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules: Rules, *, live: bool) -> Answer:
+    """Complete the explanation for a host name with what a stack knows.
+
+    Raises:
+        RefusedError: when an attempt is wanted and a sibling does not run.
+        EngineError: when the attempt fails otherwise than for an agent.
+    """
+    idle = [each for each in Sibling if not _runs(observed, each)]
+    if live and idle:
+        raise RefusedError(
+            "not-up",
+            f"Nothing can be tried: {' and '.join(idle)} of the stack does not run.",
+            hint="Start it with `clawker-fw run`.",
+        )
+    unasked = ""
+    if Sibling.ENVOY in idle:
+        unasked = "the stack is not up" if observed.absent else "envoy does not run"
+    else:
+        try:
+            envoy = observed.siblings[Sibling.ENVOY].container.id
+            explained = explained.with_addresses(reader.lookup(envoy, explained.leads_to))
+        except EngineError as error:  # the helper of an earlier release knows no lookups
+            unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
+    return Answer(
+        explained, rules, observed, attempt(reader, observed, explained.target) if live else None, unasked
+    )
+
+
+def _runs(observed: Observed, sibling: Sibling) -> bool:
+    seen = observed.siblings.get(sibling)
+    return seen is not None and seen.container.running

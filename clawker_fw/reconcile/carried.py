@@ -1,0 +1,63 @@
+"""What a replacement keeps of the refusals that its predecessor has written down: a file in its volume.
+
+The engine removes a log with its container. So before a replaced sibling is removed, its last refusals are
+written into the volume of the one that serves now, in the form in which the engine gives them. It is a
+convenience: it must neither make a replacement fail nor delay it.
+"""
+
+import gzip
+import json
+import zlib
+from contextlib import suppress
+
+from clawker_fw.engine.log_stream import STAMP, stamp
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.stack.container import CARRIED
+from clawker_fw.stack.files import public
+
+UNKNOWN_AGENT = ""
+"""In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
+
+MOST_REFUSALS = 10_000
+_MOST_BYTES = 32 << 20
+"""Of which no more are read: such a line is at most 2 KB long."""
+
+_LEVEL = 1
+"""Lines are much alike, so the quickest compression makes them ten times smaller."""
+
+
+def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
+    """Write the last refusals of a container into the volume of the one that replaces it.
+
+    Raises:
+        EngineError: when either is gone, or the engine fails.
+    """
+    lines = carried(engine, predecessor)
+    with engine.log(predecessor, MOST_REFUSALS) as log:
+        for some in log:
+            lines += [line for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
+    if lines:
+        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+            if count := engine.suppressed(predecessor):
+                lines.append(_line_of(count, engine.clock()))
+        content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
+        engine.put_files(successor, {CARRIED: public(content)})
+
+
+def _line_of(count: int, now: float) -> bytes:
+    """Return a line that tells how many refusals a container has counted without one."""
+    told = {"source": UNKNOWN_AGENT, "suppressed": count}
+    return stamp(now) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
+
+
+def carried(reader: EngineReader, container: str) -> list[bytes]:
+    """Return the refusals that a container has been given, oldest first. A file that can't be read holds none."""
+    file = reader.file(container, CARRIED)
+    if file is None:
+        return []
+    try:
+        text = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(file.content, _MOST_BYTES)
+    except zlib.error:
+        return []
+    return text.splitlines(keepends=True)

@@ -1,0 +1,187 @@
+"""diff: compare a sibling's container with what it should be: its state, labels, image and shape. Pure."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+
+from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
+from clawker_fw.reconcile.compare.sibling import SiblingComparison
+from clawker_fw.stack import labels, versions
+from clawker_fw.stack.container import container_names
+from clawker_fw.stack.resources import SIBLING
+
+RESTARTS = "restarts"
+"""The field of the state layer that reports a program which ends every time the engine starts it."""
+
+
+class ContainerComparison(SiblingComparison):
+    """The container as the engine describes it."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the differences, layer by layer."""
+        yield from self._state()
+        yield from self._labels()
+        yield from self._image()
+        yield from self._shape()
+
+    def _state(self) -> Iterator[Finding]:
+        container, wanted = self._container, self._wanted
+        name, *others = container_names(self._desired.project, wanted.sibling)
+        if container.name != name:
+            yield self._finding(
+                Layer.STATE,
+                "name",
+                container.name,
+                name,
+                made=container.name in others,
+                action=Action.RENAME,
+                reason=Cause.UPGRADE,
+            )
+        if container.status != "running":
+            action = {"paused": Action.UNPAUSE, "exited": Action.START, "created": Action.START}.get(
+                container.status, Action.REPLACE
+            )
+            yield self._finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
+        # The engine resets its count only when somebody starts the container by hand. A program that runs and
+        # answers has recovered, whatever the count is.
+        if container.restarts and (container.status == "restarting" or (container.running and not self._answers)):
+            code = "" if container.running else f", exit code {container.exit_code}"
+            running = f"{container.restarts}{code}"
+            yield self._finding(Layer.STATE, RESTARTS, running, None, made=False, action=Action.REPLACE)
+        yield from self._networks_held()
+        if wanted.sibling is Sibling.COREDNS and (probe := self._seen.probe) and not probe.error:
+            yield from self._service_address()
+
+    def _networks_held(self) -> Iterator[Finding]:
+        running, wanted = dict(self._kept_networks), self._wanted.shape.networks
+        if self._container.running:
+            for name, address in self._container.connected.items():
+                running[name] = running.get(name) or address
+        made = self._applied.shape.get("networks") if self._applied else None
+        for name in sorted({*running, *wanted}):
+            if running.get(name) != wanted.get(name):
+                yield self._finding(
+                    Layer.STATE,
+                    f"networks.{name}",
+                    running.get(name),
+                    wanted.get(name),
+                    made=f"{name}={running.get(name)}" in (made if isinstance(made, list) else ()),
+                    action=Action.REATTACH if self._taken_off and name not in running else Action.REPLACE,
+                )
+
+    def _service_address(self) -> Iterator[Finding]:
+        address, probe = str(self._desired.service_address), self._seen.probe
+        if probe and not (probe.claimed and address in probe.addresses):
+            made = self._made_service_address
+            kept = probe.claimed and made != address and made in probe.addresses
+            action = Action.REATTACH if self._taken_off else Action.CLAIM
+            yield self._finding(
+                Layer.STATE, "service_address", made if kept else "not held", address, made=kept, action=action
+            )
+
+    @property
+    def _made_service_address(self) -> str | None:
+        """The service address that the container was made with, or None if its file is not as it was made."""
+        file, made = self._seen.files.get(SIBLING), self._applied.boot if self._applied else {}
+        if file is None or labels.digest(file.content) != made.get(SIBLING):
+            return None
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
+            return str(json.loads(file.content)["service"]["address"])
+        return None
+
+    def _labels(self) -> Iterator[Finding]:
+        for label in labels.DRIFT_LABELS:
+            running = self._container.labels.get(label)
+            if running != self._wanted.labels[label]:
+                yield self._finding(
+                    Layer.LABELS,
+                    label,
+                    running,
+                    self._wanted.labels[label],
+                    made=running is not None or self._is_new(label),
+                    action=Action.REPLACE,
+                )
+        if self._applied is None:
+            yield self._unreadable(Layer.LABELS, labels.APPLIED, Action.REPLACE)
+
+    def _is_new(self, label: str) -> bool:
+        """Whether the release that made the container did not have this label yet."""
+        return self._by_another_release and self._applied is not None and label not in self._applied.labels
+
+    def _image(self) -> Iterator[Finding]:
+        """Compare the image's id with the desired one, and check that the engine has the desired reference.
+
+        A reference can be removed or moved while a container runs. It is then loaded or pulled again. For a
+        reference by digest, the ids can only be compared after that.
+        """
+        wanted, running = self._wanted.image, self._container.image
+        view = self._observed.images.get(wanted.reference)
+        known = wanted.ids or ((view.id,) if view else ())
+        applied = self._applied
+        made_from_it = applied is not None and applied.image == wanted.reference
+        if running in known or (not known and made_from_it):
+            there = view.id if view else None
+            if there is None or (known and there not in known):
+                action = Action.LOAD if wanted.bundled else Action.PULL
+                desired = known[0] if known else wanted.reference
+                yield self._finding(Layer.IMAGE, "reference", there, desired, made=False, action=action)
+            return
+        made = applied is not None and (
+            running in applied.image_ids if applied.image_ids else applied.image != wanted.reference
+        )
+        yield self._finding(
+            Layer.IMAGE,
+            "id",
+            running,
+            known[0] if known else wanted.reference,
+            made=made,
+            action=Action.REPLACE,
+            reason=self._why_image(),
+            versions=self._versions(),
+        )
+
+    def _why_image(self) -> Cause:
+        """Return the cause of a different image: `upgrade` between bundled images, otherwise `settings`."""
+        bundled = self._wanted.image.bundled and self._applied is not None and bool(self._applied.image_ids)
+        return Cause.UPGRADE if bundled else Cause.SETTINGS
+
+    def _versions(self) -> tuple[str | None, str | None]:
+        """Return the versions of the running and the desired program.
+
+        For our CoreDNS this is the release that built it, because two builds of one CoreDNS may differ in plugins.
+        """
+        wanted, applied, probe = self._wanted.image, self._applied, self._seen.probe
+        ours = applied is not None and self._container.image in applied.image_ids
+        reported = versions.of_build(probe.build) if probe else None
+        recorded = versions.of_reference(applied.image) if applied and (ours or not applied.image_ids) else None
+        if wanted.sibling is Sibling.COREDNS and wanted.bundled:
+            return (recorded, wanted.version) if ours else (reported, None)
+        return reported or recorded, wanted.version
+
+    def _shape(self) -> Iterator[Finding]:
+        running = {**labels.shape_fields(self._container.shape), "environment": self._environment}
+        wanted = labels.shape_fields(self._wanted.shape)
+        applied = self._applied.shape if self._applied else {}
+        for field, value in wanted.items():
+            if field != "networks" and running[field] != value:
+                recorded = applied.get(field)
+                as_recorded = field != "environment" and labels.agrees(self._container.shape, field, recorded)
+                yield self._finding(
+                    Layer.SHAPE,
+                    field,
+                    _value(running[field]),
+                    _value(value),
+                    made=as_recorded or self._made(running[field], recorded),
+                    action=Action.REPLACE,
+                )
+
+    @property
+    def _environment(self) -> list[str]:
+        """The container's variables, without those of its image."""
+        view = self._observed.images.get(self._container.image)
+        inherited = set(view.environment if view else ()) - set(self._wanted.shape.environment)
+        return sorted(set(self._container.shape.environment) - inherited)
+
+
+def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,169 @@
+"""diff: compare the files in a sibling's volume with what they should be. Pure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from clawker_fw.model import Action, Cause, File, Files, Finding, Layer
+from clawker_fw.reconcile.compare.file_values import attribute_pairs, contents, digest_pair, value_pair
+from clawker_fw.reconcile.compare.sibling import SiblingComparison
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import (
+    ATTEMPT,
+    COMMITTED,
+    GOOD,
+    HELPER,
+    HOT,
+    KEPT,
+    NO_ATTEMPT,
+    UNFINISHED,
+    read_attempt,
+)
+from clawker_fw.stack.files import FOLDER, RECORD
+from clawker_fw.stack.resources import plain
+
+
+class FileComparison(SiblingComparison):
+    """The boot files, the hot files, and the records and copies that `fwctl` keeps."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the differences, layer by layer."""
+        yield from self._boot()
+        yield from self._hot()
+
+    def _boot(self) -> Iterator[Finding]:
+        """Compare every file that is only read at start. Any further file in the volume is a difference."""
+        running = {path: file for path, file in self._seen.files.items() if _is_boot(path)}
+        folders = {path: FOLDER for path in running if path.startswith("/")}
+        made = self._applied.boot if self._applied else {}
+        yield from self._files(Layer.BOOT, running, {**self._wanted.boot, **folders}, made, Action.REPLACE)
+        for path in sorted(KEPT - {COMMITTED}):
+            yield from self._attributes(Layer.BOOT, path, RECORD, Action.REPLACE)
+        try:
+            read_attempt(self._seen.files.get(ATTEMPT, NO_ATTEMPT).content)
+        except ValueError:
+            yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE)
+
+    def _hot(self) -> Iterator[Finding]:
+        """Compare the hot files (without the version of their commit), their record and their copies."""
+        raw = {path: file for path, file in self._seen.files.items() if path.startswith(HOT)}
+        running = {path: file.saying(plain(file.content)) for path, file in raw.items()}
+        commit = last_commit(self._seen.files)
+        committed = commit.files
+        differing = {path for path in raw if running[path] != self._wanted.hot.get(path)}
+        made = _without_version(committed, {path: raw[path] for path in differing})
+        found = list(self._files(Layer.HOT, running, self._wanted.hot, made, Action.COMMIT))
+        yield from found
+        desired = CommitDigests(
+            {path: labels.digest(file.content) for path, file in self._wanted.hot.items()}, self._wanted.live
+        )
+        if not found and commit != desired:
+            # Another release may have recorded fewer resources, or other digests of what it made live.
+            same_files = self._by_another_release and _without_version(committed, raw) == desired.files
+            yield self._finding(
+                Layer.HOT, COMMITTED, "another set", "this set", made=same_files, action=Action.COMMIT
+            )
+        yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
+        if committed:
+            yield from self._good(committed)
+        for folder in UNFINISHED:
+            if any(path.startswith(f"{folder}/") for path in self._seen.files):
+                yield self._finding(
+                    Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
+                )
+
+    def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
+        """Compare the kept copies of the hot files with the record of the last commit."""
+        for path, file in self._seen.files.items():
+            if not path.startswith(f"{GOOD}{HOT}"):
+                continue
+            hot = path.removeprefix(GOOD)
+            wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
+            digest = labels.digest(plain(file.content))
+            if kept not in {digest, labels.digest(file.content)}:
+                yield self._finding(
+                    Layer.HOT,
+                    path,
+                    *digest_pair(file, wanted, digest, kept),
+                    made=False,
+                    action=Action.COMMIT,
+                )
+            elif wanted is not None:
+                yield from self._attributes(Layer.HOT, path, wanted, Action.COMMIT)
+
+    def _files(
+        self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action
+    ) -> Iterator[Finding]:
+        for path in sorted({*running, *wanted}):
+            before, after = running.get(path), wanted.get(path)
+            if before == after:
+                continue
+            yield self._finding(
+                layer,
+                path,
+                *value_pair(before, after),
+                made=self._made_file(path, before, after, made.get(path)),
+                action=action,
+                contents=None if path == HELPER else contents(before, after),
+            )
+
+    def _made_file(self, path: str, running: File | None, wanted: File | None, recorded: str | None) -> bool:
+        """Whether we made a file as it is now, or its absence. Of a secret's content there is no record."""
+        if running is None:
+            return recorded is None
+        if wanted is not None and attribute_pairs(running, wanted) and not self._made_attributes(path, running):
+            return False
+        if wanted is not None and running.content == wanted.content:
+            return True
+        return (
+            self._by_another_release if recorded == labels.SECRET else labels.digest(running.content) == recorded
+        )
+
+    def _made_attributes(self, path: str, file: File) -> bool:
+        recorded = self._applied.attributes_of(path) if self._applied else None
+        return self._made(labels.attributes(file), recorded)
+
+    def _attributes(self, layer: Layer, path: str, wanted: File, action: Action) -> Iterator[Finding]:
+        """Compare only the mode and owner of a file."""
+        file = self._seen.files.get(path)
+        if file is not None and attribute_pairs(file, wanted):
+            yield self._finding(
+                layer,
+                path,
+                *value_pair(file, wanted.saying(file.content)),
+                made=self._made_attributes(path.removeprefix(GOOD), file),
+                action=action,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDigests:
+    """The digest of each hot file, and of each resource that is live with these files."""
+
+    files: Mapping[str, str]
+    live: Mapping[str, str]
+
+
+def last_commit(files: Files) -> CommitDigests:
+    """Return the last commit according to the container's own record, or an empty one if it is unreadable."""
+    try:
+        record = json.loads(files[COMMITTED].content)
+        digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
+        live = record.get("live", {})  # an earlier release had none
+        return CommitDigests(digests, {str(name): str(digest) for name, digest in live.items()})
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return CommitDigests({}, {})
+
+
+def _without_version(committed: Mapping[str, str], files: Files) -> dict[str, str]:
+    """Return recorded digests as they are of files without the version of their commit.
+
+    Earlier releases recorded the digest of the whole file, version included.
+    """
+    whole = {path for path, file in files.items() if committed.get(path) == labels.digest(file.content)}
+    return {**committed, **{path: labels.digest(plain(files[path].content)) for path in whole}}
+
+
+def _is_boot(path: str) -> bool:
+    folder, slash, _ = path.partition("/")
+    return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" in {HOT, GOOD}))

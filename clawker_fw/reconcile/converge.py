@@ -1,0 +1,210 @@
+"""Convergence: perform plans under the stack's lock until a comparison finds no difference.
+
+That last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import (
+    FirewallError,
+    LockLostError,
+    NotProvenError,
+    RefusedError,
+    StoppedError,
+    SubnetTakenError,
+)
+from clawker_fw.model import Action, Observed, Sibling, Verdict
+from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import replacement
+from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.lock import Lock, remove_abandoned
+from clawker_fw.reconcile.observe import unchanged
+from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
+from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, RemoveNetwork, Step
+from clawker_fw.stack import images
+
+_ROUNDS = 3
+
+_CHOICES = 10
+"""How often subnets are chosen. Of several runs that choose the same one at once, one gets it each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock.
+
+    `require` raises when the stack, as it is found under the lock, must not be changed. `wall` is the time in
+    seconds since 1970, by which rules end.
+    """
+
+    on_progress: ProgressCallback
+    stopping: Callable[[], bool] = lambda: False
+    lock_wait: float = 0.0
+    require: Callable[[Observed], None] = lambda _: None
+    wall: Callable[[], float] = time.time
+
+
+def converge(
+    engine: EngineWriter,
+    read: Callable[[], Blueprint],
+    options: ConvergeOptions,
+    context: RunContext,
+    seen: Comparison | None = None,
+) -> Comparison:
+    """Bring a stack to its desired state, and return the comparison that proves it.
+
+    The settings are read again once the lock is held, because the previous holder may have applied newer ones.
+    `seen` is a comparison taken before the lock. It is reused unless another run was at work, or a container or
+    the settings have changed since.
+
+    Raises:
+        NotProvenError: when the stack is not current afterwards.
+        RefusedError: when the stack was made from another settings file, or another run holds the lock.
+    """
+    blueprint = seen.blueprint if seen else read()
+    image = images.lock_image(blueprint.engine, blueprint.release.digests)
+    with Lock(engine, blueprint.project, image, context.lock_wait, context.stopping) as lock:
+        applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
+        if (now := read()) != blueprint:
+            blueprint, seen = now, None
+        if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
+            seen = compare(engine, blueprint, render=seen.render if seen else None)
+        require_settings(seen, options)
+        context.require(seen.observed)
+        for round_ in range(_ROUNDS):
+            if plan_for(seen, options).empty:
+                break
+            seen = _performed(engine, seen, options, applying)
+            options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
+            now = blueprint.at(context.wall())  # rules that have ended meanwhile are ended by the siblings
+            seen = compare(engine, now, render=seen.render if now is blueprint else None)
+            blueprint = now
+        with _attempted(engine, seen):
+            _require_closed(seen, options)
+        if seen.diff.verdict is Verdict.CURRENT:
+            attempts.keep(engine, seen.observed, None)
+            origins.keep(engine, seen.observed, blueprint.origin)
+        remove_abandoned(engine, seen.observed)
+    return seen
+
+
+def _performed(
+    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, applying: ApplyContext
+) -> Comparison:
+    """Perform the plan that closes a difference, and return the comparison from which it was made.
+
+    That is a new one, with other subnets, where another network has come into one that was chosen.
+    """
+    for choice in range(_CHOICES):
+        steps = plan_for(seen, options)
+        context = replace(applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps))
+        try:
+            with _attempted(engine, seen):
+                perform(engine, seen, steps, context)
+        except SubnetTakenError as error:
+            if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
+                raise
+            seen = compare(engine, seen.blueprint, render=seen.render)
+        else:
+            break
+    return seen
+
+
+def _serves(seen: Comparison, steps: Plan) -> bool:
+    """Whether a stack serves agents while a plan is performed: it does so before, and keeps its networks."""
+    siblings = seen.observed.siblings
+    probes = [siblings[each].probe if each in siblings else None for each in Sibling]
+    moves = any(isinstance(step, RemoveNetwork) for step in steps.steps)
+    return not moves and all(each is not None and not (each.error or each.unhealthy) for each in probes)
+
+
+@contextmanager
+def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
+    """Record a failed attempt, so that the next `drift` shows it.
+
+    A run that the user stopped has not failed, and a run that has lost the lock must not write any more.
+    """
+    try:
+        yield
+    except (StoppedError, LockLostError):
+        raise
+    except FirewallError as error:
+        attempts.keep(engine, seen.observed, attempts.failed(error))
+        raise
+
+
+def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
+    """Require that a run has left nothing of what it is to close.
+
+    Raises:
+        NotProvenError: when something differs still; with a word of its own where nothing can be replaced for it.
+    """
+    left = options.within(seen.diff).findings
+    if left and all(each.action is Action.NONE for each in left):
+        raise NotProvenError(
+            "agents-cut-off",
+            f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
+            context=[line for each in left if isinstance(each.running, tuple) for line in each.running],
+            hint="Nothing has been replaced for it: another one would not be reached either. On that machine, run "
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its FORWARD chain.",
+        )
+    if left:
+        raise NotProvenError(
+            "not-proven",
+            "Every step was applied, but the stack still differs from its desired state.",
+            context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
+            hint="Run `clawker-fw drift` to see the differences in full.",
+        )
+
+
+def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> None:
+    """Do the housekeeping of a run that can change nothing. Such a run never takes the lock.
+
+    Raises:
+        NotProvenError: when something differs, for which nothing can be replaced.
+    """
+    _require_closed(seen, options)
+    remove_abandoned(engine, seen.observed)
+    if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
+        origins.keep(engine, seen.observed, seen.blueprint.origin)
+
+
+def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
+    """Require that the stack was made from this settings file, unless the user adopts it.
+
+    Raises:
+        RefusedError: when the stack was made from another settings file.
+    """
+    if not options.adopt:
+        origins.require_same(seen.observed, seen.blueprint.origin)
+
+
+def require_up(seen: Comparison) -> None:
+    """Require that both siblings exist.
+
+    Raises:
+        RefusedError: when one is missing, so that there is nothing to reload.
+    """
+    missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
+    if missing:
+        raise RefusedError(
+            "not-up",
+            f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
+            hint="Start it with `clawker-fw run`.",
+        )
+
+
+def _recorder(seen: Comparison, steps: Plan) -> Callable[[tuple[Step | InTurn, ...]], None]:
+    """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
+
+    def beginning(stage: tuple[Step | InTurn, ...]) -> None:
+        for sibling in replacement.replaced(seen.observed, steps, stage):
+            replacement.record(sibling, seen.observed, seen.desired, seen.diff)
+
+    return beginning

@@ -1,0 +1,202 @@
+"""The pipeline: five verbs, joined. Read this module first.
+
+settings, rules ──> desired ──┐
+                              ├──> diff ──> plan ──> apply ──> engine
+engine ──> observe ───────────┘
+
+`drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` performs plans under the stack's
+lock until nothing differs; `teardown.py` removes a stack. Locks, attempts and removal don't belong here.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from clawker_fw.agents import judge
+from clawker_fw.agents.exposure import engine_ways, exposures
+from clawker_fw.agents.judge import Agent
+from clawker_fw.certificates.credentials import Credentials, Provision
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import FirewallError, RefusedError, SettingsError
+from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
+from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile.advice import Advice, advice
+from clawker_fw.reconcile.desired import (
+    Blueprint,
+    Capacities,
+    addressing,
+    built_images,
+    capacities,
+    desired,
+    prepare,
+    slots,
+)
+from clawker_fw.reconcile.diff import diff
+from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
+from clawker_fw.reconcile.observe import Observation, completed
+from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
+from clawker_fw.stack import telemetry
+from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.topology import Addressing
+
+if TYPE_CHECKING:
+    from clawker_fw.reconcile.apply import ApplyContext
+    from clawker_fw.reconcile.steps import ConvergeOptions, Plan
+    from clawker_fw.reconcile.summary import Summary
+
+Render = Callable[[Addressing, Capacities, Slots, Credentials | None], Desired]
+"""Returns the desired stack for given addresses, capacities, slots and credentials.
+
+Equal arguments give the same object.
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a stack: the observed state, the desired state in the same slots, and the difference.
+
+    The desired state follows from the `blueprint`, as it was read for this comparison.
+    """
+
+    blueprint: Blueprint
+    observed: Observed
+    slots: Slots
+    provision: Provision
+    desired: Desired
+    diff: Diff
+    desired_at: Callable[[Slots], Desired]
+    render: Render
+
+    @property
+    def failed_attempt(self) -> Attempt | None:
+        """The last attempt to close the difference, if it failed and the difference is still there."""
+        return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
+
+    @property
+    def busy(self) -> Holder | None:
+        """The run that was changing the stack at that moment: the observed state may be half done."""
+        return at_work(self.observed.lock)
+
+    @property
+    def rule_changes(self) -> RuleChanges | None:
+        """Which rules the difference adds and removes, if those that were committed last are known."""
+        return rule_changes(self.observed, self.blueprint.rules)
+
+    @functools.cached_property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents, and whether each is confined."""
+        observed, wanted = self.observed, self.desired
+        ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
+        return judge.judge(observed, wanted.project, ways, written, time.time())
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the stack: that on its siblings, but `open` if an agent has a way around the firewall."""
+        return judge.verdict(self.diff.verdict, self.agents)
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """Warnings: things to know that are not differences."""
+        return advice(self.observed, self.desired, self.provision.reason, self.provision.due)
+
+
+def compare(
+    reader: EngineReader,
+    blueprint: Blueprint,
+    observation: Observation | None = None,
+    render: Render | None = None,
+) -> Comparison:
+    """Observe a stack and compare it with its desired state.
+
+    `observation` is one already under way. If it is quick, a sibling that differs in another way is asked for
+    nothing more: what it has loaded is about to change. `render` is taken from an earlier comparison by the same
+    blueprint: with thousands of rules, rendering takes most of the time.
+    """
+    references = tuple(image.reference for image in blueprint.images.values())
+    observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+    prepare(blueprint)
+    render = render or functools.cache(functools.partial(desired, blueprint))
+    if blueprint.certificates is None and (early := observation.early(references)):
+        _render_early(blueprint, early, render)
+    observed = observation.finish(references)
+    addresses = addressing(blueprint, observed)
+    provided = _provided(blueprint, observed)
+    has = capacities(blueprint, observed)
+
+    def desired_at(slots_: Slots) -> Desired:
+        return render(addresses, has, slots_, provided.credentials)
+
+    now = slots(observed, addresses)
+    wanted = desired_at(now)
+    found = diff(observed, wanted)
+    if unread := _undecided(observed, found):
+        observed = completed(reader, observed, unread)
+        found = diff(observed, wanted)
+    return Comparison(blueprint, observed, now, provided, wanted, found, desired_at, render)
+
+
+def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
+    """Return the siblings that would be called current without having shown everything that they have loaded."""
+    current = (each for each, verdict in found.verdicts.items() if verdict is Verdict.CURRENT)
+    return [each for each in current if (probe := observed.siblings[each].probe) and probe.unread]
+
+
+def _render_early(blueprint: Blueprint, early: Observed, render: Render) -> None:
+    """Render while the siblings' programs answer: their probes rarely decide anything about what is desired.
+
+    Not with telemetry, whose certificates may be renewed only for what has been observed as a whole. What can't be
+    desired is an error later.
+    """
+    with suppress(SettingsError):
+        addresses = addressing(blueprint, early)
+        render(addresses, capacities(blueprint, early), slots(early, addresses), None)
+
+
+def _provided(blueprint: Blueprint, observed: Observed) -> Provision:
+    """Return the credentials for telemetry: the newest of those that are kept here and those that are live."""
+    if blueprint.certificates is None:
+        return Provision()
+    files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
+    coredns = observed.siblings.get(Sibling.COREDNS)
+    shown = coredns.probe.collector if coredns and coredns.probe else None
+    return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
+
+
+def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
+    """Return the plan that closes the difference found by a comparison.
+
+    Images that nobody uses are left for a later run while one of another project is at work, which may need them.
+    """
+    from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` and `status` make no plan
+
+    options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
+    return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
+
+
+def summary_for(seen: Comparison, steps: "Plan | FirewallError") -> "Summary":
+    """Return what it means to perform the plan of a comparison; or that there is none, because of an error."""
+    from clawker_fw.reconcile.summary import summary  # noqa: PLC0415 - a current stack needs none
+
+    version = seen.blueprint.release.version
+    return summary(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
+
+
+def summary_of(seen: Comparison) -> "Summary":
+    """Return what the next `run` would mean, for commands that make no plan of their own."""
+    from clawker_fw.reconcile.steps import ConvergeOptions  # noqa: PLC0415 - a current stack needs none
+
+    try:
+        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions(seen.blueprint.settings.drain_timeout))
+    except RefusedError as refusal:
+        steps = refusal
+    return summary_for(seen, steps)
+
+
+def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "ApplyContext") -> None:
+    """Perform the plan of a comparison."""
+    from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - only what changes a stack needs it
+
+    apply(engine, steps, built_images(seen.blueprint), context)

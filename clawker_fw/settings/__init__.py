@@ -1,0 +1,1 @@
+"""Settings: their sources, their validation, and the edits of the file's rules."""

@@ -1,0 +1,1 @@
+"""Edits of the rules in a settings file, which keep its comments and its layout."""

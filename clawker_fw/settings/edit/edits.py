@@ -1,0 +1,297 @@
+"""Decides what becomes of the rules in a settings file: which to add, to change and to remove. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet, ends
+from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.until import written as written_time
+from clawker_fw.settings.edit.splice import Edit, Fields
+
+
+class Outcome(StrEnum):
+    """What becomes of a rule."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    NOT_FOUND = "not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A rule as it is written. `position` is its place in the settings file, None in an included file."""
+
+    rule: Rule
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What becomes of one rule, and where it is written, or comes from if it is new.
+
+    `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
+    `allowed_by` is another rule that still allows what a removed one did, or, if that is `partly` so, some of it.
+    """
+
+    outcome: Outcome
+    rule: str
+    place: str = ""
+    position: int | None = None
+    changes: tuple[str, ...] = ()
+    allowed_by: str = ""
+    partly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
+
+    Only its fields that are `chosen` are changed, and its note is kept when `note` is None.
+    """
+
+    rule: Rule
+    note: str | None = None
+    stays: bool = False
+    chosen: frozenset[str] = frozenset()
+
+    def onto(self, old: Rule) -> Rule:
+        """Return what becomes of a rule that is there."""
+        return replace(
+            old,
+            allow_private=self.rule.allow_private if "allow_private" in self.chosen else old.allow_private,
+            until=self.rule.until if "until" in self.chosen else old.until,
+            note=old.note if self.note is None else self.note,
+        )
+
+    @property
+    def fields(self) -> Fields:
+        """The rule as it is written: what is a default is left out."""
+        rule = self.rule
+        protocol = rule.protocol if rule.denies or rule.protocol is not Protocol.HTTPS else None
+        usual = rule.protocol.default_port if rule.protocol and not rule.denies else None
+        fields = {
+            "dst": rule.host or str(rule.destination),
+            "as": rule.destination.name if rule.host else None,
+            "proto": protocol and protocol.value,
+            "port": rule.written_port if rule.written_port != usual else None,
+            "action": rule.action.value if rule.denies else None,
+            "allow_private": rule.allow_private or None,
+            "until": _time(rule.until),
+            "force": bool(not rule.denies and objection(rule.destination)) or None,
+            "note": self.note or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Which rules to remove: all for a destination, or only those with this protocol, port, action and host."""
+
+    destination: Destination
+    protocol: Protocol | None = None
+    port: int | str | None = None
+    action: Action | None = None
+    host: str = ""
+
+    def matches(self, rule: Rule) -> bool:
+        """Whether a rule is to be removed."""
+        return (
+            rule.destination == self.destination
+            and self.protocol in {None, rule.protocol}
+            and self.port in {None, rule.written_port}
+            and self.action in {None, rule.action}
+            and self.host in {"", rule.host}
+        )
+
+    def __str__(self) -> str:
+        """Return what is to be removed in the form of a rule."""
+        name = f"{self.destination}" + (f":{self.port}" if self.port else "")
+        words = (self.action, self.protocol, name, f"at {self.host}" if self.host else "")
+        return " ".join(word for word in words if word)
+
+
+def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]:
+    """Return rules with their places. The first `own` of them are written in the settings file itself."""
+    return [
+        Written(entry.rule(place), position if position < own else None)
+        for position, (entry, place) in enumerate(entries)
+    ]
+
+
+def add(
+    there: Sequence[Written], additions: Iterable[Addition], now: float, *, shorten: bool = False
+) -> tuple[Edit, list[Result]]:
+    """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
+
+    Raises:
+        RefusedError: when a rule in an included file would have to change, when one would end sooner, or when one
+            has ended and nothing says until when it is to last.
+    """
+    known: dict[object, list[Written]] = {}
+    for each in there:
+        known.setdefault(_identity(each.rule), []).append(each)
+    end = sum(each.position is not None for each in there)
+    changed: dict[int, Fields] = {}
+    added: list[Fields] = []
+    results = []
+    for addition in additions:
+        same = known.get(_identity(addition.rule), [])
+        if not same:
+            known[_identity(addition.rule)] = [Written(addition.rule, end)]
+            results.append(Result(Outcome.ADDED, str(addition.rule), addition.rule.place, end))
+            added.append(addition.fields)
+            end += 1
+        if same and not addition.stays:
+            last = max((each.rule for each in same), key=ends)  # of several, this one counts
+            _require_lasting(last, addition.onto(last), now, shorten=shorten)
+        for each in same:
+            after = each.rule if addition.stays else addition.onto(each.rule)
+            fields = _changes(each.rule, after)
+            if fields and each.position is None:
+                raise _included(each.rule)
+            if fields and each.position is not None:
+                changed[each.position] = fields
+            if not fields:
+                results.append(Result(Outcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
+                continue
+            phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
+            results.append(Result(Outcome.CHANGED, str(after), each.rule.place, each.position, phrases))
+    return Edit(changed=changed, added=added), results
+
+
+def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[Result]]:
+    """Decide which rules to remove. `now` is in seconds since 1970.
+
+    Raises:
+        RefusedError: when one of them is written in an included file.
+    """
+    removed: dict[int, int] = {}
+    results: list[Result] = []
+    for removal in removals:
+        found = [each for each in there if removal.matches(each.rule)]
+        if not found:
+            results.append(Result(Outcome.NOT_FOUND, str(removal)))
+        for each in found:
+            if each.position is None:
+                raise _included(each.rule)
+            if each.position not in removed:
+                removed[each.position] = len(results)
+                results.append(Result(Outcome.REMOVED, str(each.rule), each.rule.place))
+    if removed:
+        after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
+        for each in (one for one in there if one.position in removed):
+            place = removed[each.position or 0]
+            if other := _allowed_by(after, each.rule):
+                partly = not _allows_all(other, each.rule)
+                results[place] = replace(results[place], allowed_by=str(other), partly=partly)
+    return Edit(removed=frozenset(removed)), results
+
+
+def _allowed_by(after: Policy, removed: Rule) -> Rule | None:
+    """Return the rule that still allows what a removed one did, or some of it, if there is one."""
+    if removed.denies:
+        return None
+    decisions = (after.decide(name, *key) for name in _within(after, removed) for key in removed.keys)
+    return next((each.rule for each in decisions if each.allowed), None)
+
+
+def _within(after: Policy, removed: Rule) -> Iterator[str]:
+    """Yield names that a rule is for, one of each part for which the other rules may decide something else.
+
+    `*` stands for a name that no rule has.
+    """
+    yield from removed.names
+    if not removed.destination.subtree:
+        return
+    below = f".{removed.destination.name}"
+    yield f"*{below}"
+    for rule in after.rules.rules:
+        if not rule.denies and rule.destination.name.endswith(below):
+            yield rule.destination.name
+            yield f"*.{rule.destination.name}"
+
+
+def _allows_all(other: Rule, removed: Rule) -> bool:
+    """Whether a rule is for all that another one is for."""
+    return (
+        all(map(other.covers, removed.names))
+        and other.destination.subtree >= removed.destination.subtree
+        and set(other.keys) >= set(removed.keys)
+    )
+
+
+def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:
+    """Return results with the places of the rules after the edit."""
+    return [each if each.position is None else replace(each, place=places[each.position]) for each in results]
+
+
+def _identity(rule: Rule) -> object:
+    return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
+
+
+def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None:
+    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before.
+
+    Raises:
+        RefusedError: when it is not.
+    """
+    if new.until is not None and new.until <= now:
+        raise RefusedError(
+            "rule-has-ended",
+            f"`{old}` has ended{_at(old)}, so it would still decide nothing.",
+            hint="Say until when it is to last: with `--until 8h`, for example, or with `--until never`.",
+        )
+    if not shorten and new.until is not None and (old.until is None or new.until < old.until):
+        until = written_time(new.until)
+        before = "has no end" if old.until is None else f"ends at {written_time(old.until)}"
+        raise RefusedError(
+            "rule-shortened",
+            f"`{replace(old, until=None)}` {before}, and would end at {until}{_at(old)}.",
+            hint="Nothing has been changed. If it is to end then, add `--shorten`; otherwise leave out `--until`.",
+        )
+
+
+def _at(rule: Rule) -> str:
+    return f" ({rule.place})" if rule.place else ""
+
+
+def _changes(old: Rule, new: Rule) -> Fields:
+    """Return the fields in which an existing rule differs from what becomes of it."""
+    fields: dict[str, object] = {}
+    if old.allow_private != new.allow_private:
+        fields["allow_private"] = new.allow_private
+    if old.until != new.until:
+        fields["until"] = _time(new.until)
+    if new.note != old.note:
+        fields["note"] = new.note
+    return fields
+
+
+def _phrase(old: Rule, name: str, value: object) -> str:
+    before: object = {"allow_private": old.allow_private, "until": _time(old.until), "note": old.note}[name]
+    return f"{name}: {_word(before)} → {_word(value)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return (value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else str(value or "")) or "none"
+
+
+def _time(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _included(rule: Rule) -> RefusedError:
+    return RefusedError(
+        "rule-included",
+        f"`{rule}` is written in an included file, and only the settings file itself is edited: {rule.place}.",
+        hint="Edit the included file.",
+    )

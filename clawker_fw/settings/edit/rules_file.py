@@ -1,0 +1,187 @@
+"""Edits the rules of a settings file in place: one editor at a time, checked before it is replaced, atomically."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
+from clawker_fw.settings.document import document_of, read_bytes, resolved, text_of
+from clawker_fw.settings.edit.edits import Outcome, Result, Written, placed, written
+from clawker_fw.settings.edit.splice import KEY, Edit, spliced
+from clawker_fw.settings.find import find
+from clawker_fw.settings.include import Source, joined, sources
+from clawker_fw.settings.load import RULES_VARIABLE, Loaded, validated
+
+Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[Result]]]
+"""Decides from the rules that are there what to do with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What an edit has done, or would do: the settings, and the content of the file, before and after it."""
+
+    path: Path
+    results: Sequence[Result]
+    before: Loaded
+    after: Loaded
+    contents: tuple[bytes, bytes]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file differs."""
+        return self.contents[0] != self.contents[1]
+
+
+def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, write: bool) -> Edited:
+    """Edit the settings file: the one that the user named, or the one that is found.
+
+    Without `write`, nothing is written; the answer is the same.
+
+    Raises:
+        SettingsError: when there is no file, or the settings are not valid, before or after the edit.
+        RefusedError: when an included file would have to change, or somebody else has changed the file meanwhile.
+    """
+    path, found = find(named)
+    if path is None:
+        raise SettingsError(
+            "settings-not-found", "There is no settings file to edit.", hint="Write one with `clawker-fw init`."
+        )
+    if RULES_VARIABLE in environment:
+        raise SettingsError(
+            "rules-in-environment",
+            f"The rules come from the variable {RULES_VARIABLE}, so an edit of {path} would have no effect.",
+            hint="Unset the variable.",
+        )
+    target = resolved(path)
+    if not write:
+        return _edited(path, found, environment, decide, read_bytes(target))
+    with _locked(target) as content:
+        done = _edited(path, found, environment, decide, content)
+        if done.changed:
+            _replace(target, content, done.contents[1])
+    return done
+
+
+def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Decide, content: bytes) -> Edited:
+    first, *others = sources(path)
+    read = (replace(first, text=text_of(content, path)), *others)
+    before = validated(read, found, environment)
+    document = joined(read)
+    places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
+    own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
+    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
+    change, results = decide(there)
+    if change.empty:
+        return Edited(path, results, before, before, (content, content))
+    new = spliced(content.decode(), change, str(path)).encode()
+    kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
+    added = (each.place for each in results if each.outcome is Outcome.ADDED)
+    read = (replace(first, text=text_of(new, path)), *others)
+    after = _validated(read, (*kept, *added), found, environment)
+    document = document_of(read[0].text, path)
+    places = [document.place((KEY, position)) for position in range(len(document.values[KEY]))]
+    return Edited(path, placed(results, places), before, after, (content, new))
+
+
+def _validated(
+    read: tuple[Source, ...], origins: tuple[str, ...], found: str, environment: Mapping[str, str]
+) -> Loaded:
+    """Check edited settings. If they are wrong, they won't be written: the error names the origins of the rules.
+
+    All mistakes are told, because no other command can show the rest.
+    """
+    with suppress(SettingsError):
+        return validated(read, found, environment)
+    try:
+        return validated((replace(read[0], origins=origins), *read[1:]), found, environment)
+    except MistakesError as error:
+        raise error.in_full() from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bytes]:
+    """Lock a file against other editors of ours, and yield its content.
+
+    The lock is on the file itself. Who waited for it may find that the file has been replaced, and starts over.
+    """
+    while True:
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is(path, descriptor):
+                yield read_bytes(path)
+                return
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    read_bytes(path)  # a missing file is told like everywhere else
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # an NFS server locks only what may be written
+    except OSError as error:
+        raise unwritable_settings(path, error) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _replace(path: Path, before: bytes, after: bytes) -> None:
+    """Replace a file's content at once, with its mode, owner and attributes kept.
+
+    Raises:
+        RefusedError: when the content is no longer `before`, because a program that knows no lock has written it.
+        SettingsError: when it can't be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)  # from an editor that was killed: nobody else has the lock
+        try:
+            _write(fresh, after, path)
+            _require_content(path, before)
+            fresh.replace(path)
+        except BaseException:  # only then: once the file is replaced, another editor may be at work
+            fresh.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritable_settings(path, error) from error
+    with suppress(OSError):  # not every file system can
+        _sync(path.parent)
+
+
+def _require_content(path: Path, content: bytes) -> None:
+    if path.read_bytes() != content:
+        raise RefusedError(
+            "settings-changed", f"{path} was changed by another program meanwhile.", hint="Run it again."
+        )
+
+
+def _write(fresh: Path, content: bytes, old: Path) -> None:
+    """Write a new file with the owner, the mode and the attributes of an old one."""
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    was, now = old.stat(), fresh.stat()
+    if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
+        os.chown(fresh, was.st_uid, was.st_gid)
+    shutil.copystat(old, fresh)
+    os.utime(fresh)
+    _sync(fresh)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

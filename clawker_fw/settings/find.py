@@ -1,0 +1,79 @@
+"""Finds the settings file, and reads the project from it.
+
+A command starts to observe its stack while the settings are still being read. The little that it needs for that is
+read here, without slow imports. `settings.py` reads the whole file.
+"""
+
+import re
+from pathlib import Path
+
+from clawker_fw.errors import SettingsError, unreadable_settings
+
+FILE_NAME = "clawker-fw.yaml"
+DEFAULT_PROJECT = "clawker"
+PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
+PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
+
+_PROJECT_LINE = re.compile(r"^project[ \t]*:(?P<value>.*)$", re.MULTILINE)
+_PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(?P=quote)[ \t]*(#.*)?""")
+
+
+def find(named: Path | None) -> tuple[Path | None, str]:
+    """Return the settings file, if there is one, and a description of where it was found, empty if it was named.
+
+    Raises:
+        SettingsError: when a path can't be checked.
+    """
+    if named:
+        return named, ""
+    here = Path(FILE_NAME)
+    if _is_there(here):
+        return here, "the current folder"
+    users = users_file()
+    return (users, "the user's config folder") if _is_there(users) else (None, "the environment")
+
+
+def users_file() -> Path:
+    """Return the path of the user's own settings file."""
+    import platformdirs  # noqa: PLC0415 - most settings files lie in the current folder
+
+    return platformdirs.user_config_path("clawker-fw") / FILE_NAME
+
+
+def project_of(named: Path | None) -> str:
+    """Return the project in the settings file.
+
+    Raises:
+        SettingsError: when the file can't be read, or when `project` is not a plain name on a line of its own.
+    """
+    path, _ = find(named)
+    try:
+        text = path.read_text(encoding="utf-8") if path else ""
+    except FileNotFoundError:
+        return DEFAULT_PROJECT
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            "settings-unreadable",
+            f"{path} can't be read, so its project is unknown: {error}.",
+            hint="Name the project with --project.",
+        ) from error
+    line = _PROJECT_LINE.search(text)
+    if line is None:
+        return DEFAULT_PROJECT
+    value = _PROJECT_VALUE.fullmatch(line["value"].rstrip("\r"))
+    if value is None:
+        number = text.count("\n", 0, line.start()) + 1
+        raise SettingsError(
+            "settings-invalid",
+            f"{path}, line {number}: `project` must be a plain name on its line: {PROJECT_FORM}.",
+            hint=f"Write it as `project: {DEFAULT_PROJECT}`.",
+        )
+    return value["name"]
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether the file exists. If that can't be checked, it is an error, because it may exist."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreadable_settings(path, error) from error

@@ -1,0 +1,155 @@
+"""Included files: rules that several settings files share.
+
+`include: [team.yaml]` adds the rules of another file, whose path is relative to the file that names it. An
+included file is a regular one, has rules, and may include others.
+
+Files are read again and again, and parsed only when one has changed. So whether a file may include others is told
+from its text; that each include was followed is required of the parsed documents.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.settings.document import Document, document_of, read_regular, read_text, resolved
+
+KEY = "include"
+_RULES = "rules"
+_KEYS = (KEY, _RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file with settings, its text, and the files that it includes, as it names them.
+
+    `origins` are the places of its rules if the text is not written yet: its lines don't exist.
+    """
+
+    path: Path
+    text: str
+    includes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+def sources(path: Path) -> tuple[Source, ...]:
+    """Read a settings file and all files that it includes, itself first. Each is read once.
+
+    Raises:
+        SettingsError: when one can't be read, or includes itself, perhaps through others.
+    """
+    found: dict[Path, Source] = {}
+    _collect(path, (), "", found)
+    return tuple(found.values())
+
+
+def _collect(path: Path, above: tuple[Path, ...], place: str, found: dict[Path, Source]) -> None:
+    """Read a file and what it includes. `place` is where it is included, by the files `above`."""
+    with _told_of(place):
+        here = resolved(path)
+    if here in above:
+        chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
+        raise SettingsError(
+            "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
+        )
+    if here in found:
+        return
+    with _told_of(place):
+        text = read_regular(path) if place else read_text(path)
+    included: Mapping[str, str] = {}
+    if KEY in text:  # otherwise it need not be parsed now
+        included = _included(document_of(text, path))
+    found[here] = Source(path, text, tuple(included))
+    for name, at in included.items():
+        _collect(path.parent / name, (*above, here), at, found)
+
+
+@contextmanager
+def _told_of(place: str) -> Iterator[None]:
+    """Tell an error about an included file with the place of its include, if there is one."""
+    try:
+        yield
+    except SettingsError as error:
+        if not place:
+            raise
+        raise SettingsError(
+            "include-unreadable",
+            f"{place}: an included file can't be used: {error.message}",
+            hint="The path of an included file is relative to the file that includes it.",
+        ) from error
+
+
+def _included(document: Document) -> Mapping[str, str]:
+    """Return the files that a document includes, as it names them, each with its place."""
+    names = document.values.get(KEY, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise SettingsError(
+            "settings-invalid",
+            f"{document.place((KEY,))}: `{KEY}` must be a list of files.",
+            hint=f"Write it as `{KEY}: [team.yaml]`.",
+        )
+    return {name: document.place((KEY, position)) for position, name in enumerate(names)}
+
+
+def joined(read: Sequence[Source]) -> Document:
+    """Return the first file's settings with the rules of all files, each with its own place.
+
+    Raises:
+        SettingsError: when a file is not YAML or has an include that was not followed, or an included file has
+            other settings, or no rules.
+    """
+    first, *others = (_followed(source) for source in read)
+    if not others:
+        return first
+    for each in others:
+        _require_rules_alone(each)
+    rules: list[Any] = []
+    places = {location: place for location, place in first.places.items() if location[:1] != (_RULES,)}
+    for each in (first, *others):
+        own = each.values.get(_RULES, [])
+        if not isinstance(own, list):
+            raise SettingsError("settings-invalid", f"{each.place((_RULES,))}: `rules` must be a list.")
+        places |= dict(_moved(each, len(rules)))
+        rules += own
+    return replace(first, values={**first.values, _RULES: rules}, places=places)
+
+
+def _followed(source: Source) -> Document:
+    """Return the document of a file, all of whose includes have been followed."""
+    document = document_of(source.text, source.path)
+    if set(_included(document)) != set(source.includes):
+        raise SettingsError(
+            "settings-invalid",
+            f"{document.place((KEY,))}: `{KEY}` must be written without escapes.",
+            hint=f"Write it as `{KEY}: [team.yaml]`.",
+        )
+    if not source.origins:
+        return document
+    places = {location: place for location, place in document.places.items() if location[:1] != (_RULES,)}
+    return replace(document, places=places | {(_RULES, at): place for at, place in enumerate(source.origins)})
+
+
+def _moved(document: Document, by: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the places of a document's rules, each of which is `by` positions further in the joined list."""
+    for location, place in document.places.items():
+        if location[:1] == (_RULES,) and len(location) > 1:
+            yield (_RULES, int(location[1]) + by, *location[2:]), place
+
+
+def _require_rules_alone(document: Document) -> None:
+    values: Mapping[str, Any] = document.values
+    other = next((key for key in values if key not in _KEYS), None)
+    if other is not None:
+        raise SettingsError(
+            "settings-invalid",
+            f"{document.place((other,))}: `{other}` can't be set in an included file, only `rules`.",
+            hint="Move it to the settings file.",
+        )
+    if not values:
+        raise SettingsError(
+            "settings-invalid",
+            f"{document.source} is included, but has no rules.",
+            hint="Write `rules: []` if it is meant to have none.",
+        )

@@ -1,0 +1,511 @@
+"""An engine in memory, which makes tests fast.
+
+It holds containers, networks and images, and simulates the two programs and `fwctl` as far as `EngineWriter` shows
+them. It can be trusted because it passes the same contract suite as a real engine.
+"""
+
+import hashlib
+import itertools
+import json
+import queue
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from clawker_fw.engine import archive
+from clawker_fw.engine.inspection import image_form
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
+from clawker_fw.fwctl.answers import probe_words
+from clawker_fw.model import (
+    ATTACHED,
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    EngineFacts,
+    Event,
+    File,
+    Files,
+    ImageView,
+    Lookup,
+    Machine,
+    NetworkSpec,
+    NetworkView,
+    OwnImage,
+    Probe,
+    Trial,
+    VolumeView,
+)
+from clawker_fw.stack import built, labels
+from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, VOLUME, examination, program_of
+from clawker_fw.stack.resources import SIBLING, declared
+from devkit.memory import helper
+from devkit.memory.container import MemoryContainer, summary_of, view_of
+
+
+class MemoryEngine:
+    """An `EngineWriter` without an engine. Tests also change its state directly, as a user with `docker` could."""
+
+    def __init__(self, architecture: str = "amd64", routes: tuple[IPv4Network, ...] = ()) -> None:
+        """Make an engine without containers, networks or images."""
+        self._facts = EngineFacts(
+            "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
+        )
+        self.has = Machine(processors=2, memory=8 << 30)
+        self._networks: dict[str, NetworkView] = {}
+        self.sources_checked: bool | None = None
+        self.clock_ahead = 0.0
+        self.lacking: tuple[str, ...] = ()
+        """What its kernel lacks that a sibling needs."""
+        self.attempted: dict[str, str] = {}
+        """What attempts of an agent end with, by their id, if not as in a stack that confines it."""
+        self._containers: dict[str, MemoryContainer] = {}
+        self._images: dict[str, str] = {}
+        self._forms: dict[str, built.Form] = {}
+        self.lost_volumes: dict[str, str] = {}
+        """The projects of volumes that have lost their containers."""
+        self.drivers: dict[str, VolumeView] = {}
+        """Volumes by their names, as far as it matters what keeps them."""
+        self._numbers = itertools.count(1)
+        self._followers: list[queue.SimpleQueue[Event | None]] = []
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def facts(self) -> EngineFacts:
+        """See `EngineReader`."""
+        return self._facts
+
+    def machine(self) -> Machine:
+        """See `EngineReader`."""
+        return self.has
+
+    def networks(self) -> tuple[NetworkView, ...]:
+        """See `EngineReader`."""
+        found = tuple(self._networks.values())
+        return tuple(replace(each, sources_checked=self.sources_checked) for each in found)
+
+    def listing(self) -> tuple[ContainerSummary, ...]:
+        """See `EngineReader`."""
+        return tuple(
+            summary_of(each) for each in sorted(self._containers.values(), key=lambda each: each.spec.name)
+        )
+
+    def container(self, container: str) -> ContainerView | None:
+        """See `EngineReader`."""
+        try:
+            return view_of(self.inside(container))
+        except NotFoundError:
+            return None
+
+    def own_images(self) -> tuple[OwnImage, ...]:
+        """See `EngineReader`."""
+        tagged = {
+            identity: sorted(tag for tag, of in self._images.items() if of == identity) for identity in self._forms
+        }
+        forms = (replace(form, references=tuple(tagged[identity])) for identity, form in self._forms.items())
+        return tuple(OwnImage(form.id, tags) for form in forms if (tags := built.our_references(form)))
+
+    def orphans(self, project: str) -> tuple[str, ...]:
+        """See `EngineReader`. A volume outlives its container only when a test says so."""
+        return tuple(sorted(name for name, owner in self.lost_volumes.items() if owner == project))
+
+    def volumes(self) -> tuple[VolumeView, ...]:
+        """See `EngineReader`."""
+        return tuple(self.drivers.values())
+
+    def image(self, reference: str) -> ImageView | None:
+        """See `EngineReader`."""
+        if reference in self._images:
+            return ImageView(self._images[reference])
+        return ImageView(reference) if reference in self._images.values() else None
+
+    def files(self, container: str, known: Files = NOTHING) -> Files:
+        """See `EngineReader`."""
+        found = self.inside(container).files
+        return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
+
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+        """See `EngineReader`."""
+        inside = self._running(container, "probe")
+        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *probe_words(envoy=envoy, quick=quick))))
+        return helper.probe(inside, envoy=envoy, quick=quick)
+
+    def lookup(self, container: str, name: str) -> Lookup:
+        """See `EngineReader`."""
+        inside = self._running(container, "lookup")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} lookup {name}")
+        return helper.lookup(inside, name)
+
+    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
+        """See `EngineReader`."""
+        inside = self._running(container, "try")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
+        return helper.trial(inside, name, protocol)
+
+    def suppressed(self, container: str) -> int:
+        """See `EngineReader`."""
+        inside = self._running(container, "suppressed")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
+        return inside.suppressed
+
+    def last_words(self, container: str, lines: int) -> tuple[str, ...]:
+        """See `EngineReader`."""
+        return tuple(self.inside(container).log[-lines:])
+
+    def clock(self) -> float:
+        """See `EngineReader`."""
+        return time.time() + self.clock_ahead
+
+    @contextmanager
+    def log(
+        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
+    ) -> Iterator[Iterator[list[bytes]]]:
+        """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
+        del errors
+        inside = self.inside(container)
+        first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
+        left = threading.Event()
+
+        def arriving(at: int) -> Iterator[list[bytes]]:
+            while True:
+                runs = (
+                    inside.status == "running" and inside.id in self._containers
+                )  # before the last lines are read
+                written = inside.log[at:]
+                at += len(written)
+                if written:
+                    yield [f"{inside.logged_at} {line}\n".encode() for line in written]
+                if not follow or not runs or left.wait(0.01):
+                    return
+
+        try:
+            yield arriving(first)
+        finally:
+            left.set()
+
+    def file(self, container: str, path: str) -> File | None:
+        """See `EngineReader`."""
+        try:
+            return self.inside(container).files.get(path)
+        except NotFoundError:
+            return None
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[Event]]:
+        """See `EngineReader`."""
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._followers.append(events)
+        try:
+            yield iter(events.get, None)
+        finally:
+            events.put(None)
+            if events in self._followers:
+                self._followers.remove(events)
+
+    def close(self) -> None:
+        """See `EngineReader`. There is no connection to close."""
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
+        """See `EngineWriter`. Reading stops before the layers, which are not kept."""
+        del size
+        listing, blobs = [], {}
+        with tarfile.open(fileobj=archive.Reading(archive_), mode="r|") as tar:
+            for member in tar:
+                stream = tar.extractfile(member)
+                blobs[member.name] = stream.read() if stream else b""
+                listing = json.loads(blobs.get("manifest.json", b"[]"))
+                if listing and all(image["Config"] in blobs for image in listing):
+                    break
+            else:
+                raise EngineError("engine-error", "The engine could not load an image.")
+        for image in listing:
+            identity = image["Config"].replace("blobs/", "").replace("/", ":")
+            self._images |= dict.fromkeys(image["RepoTags"], identity)
+            self._forms[identity] = image_form({"Id": identity, **_inspected(json.loads(blobs[image["Config"]]))})
+        on_progress(1.0)
+
+    def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
+        """See `EngineWriter`. Every image can be pulled."""
+        self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
+        on_progress(1.0)
+
+    def remove_image(self, reference: str) -> None:
+        """See `EngineWriter`."""
+        identity = self._images.get(reference, reference)
+        if any(each.image == identity for each in tuple(self._containers.values())):
+            return
+        self._images.pop(reference, None)
+        if identity not in self._images.values():
+            self._forms.pop(identity, None)
+
+    def remove_volume(self, volume: str) -> None:
+        """See `EngineWriter`."""
+        self.lost_volumes.pop(volume, None)
+
+    def create_network(self, spec: NetworkSpec) -> None:
+        """See `EngineWriter`."""
+        there = self.networks()  # a copy, because two networks are created concurrently
+        if any(network.name == spec.name for network in there):
+            raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
+        if any(spec.subnet.overlaps(other) for network in there for other in network.subnets):
+            raise SubnetTakenError(
+                "subnet-overlaps", f"The engine could not create network {spec.name}.", subnet=spec.subnet
+            )
+        identity = self._identity()
+        self._networks[identity] = NetworkView(
+            identity,
+            spec.name,
+            "bridge",
+            spec.internal,
+            False,  # noqa: FBT003 - no IPv6
+            (spec.subnet,),
+            str(spec.gateway),
+            spec.ip_range,
+            dict(spec.options),
+            dict(spec.labels),
+        )
+        self._emit(Event("network", "create", (spec.name,)))
+
+    def remove_network(self, network: str) -> None:
+        """See `EngineWriter`."""
+        found = self._network(network)
+        name = found.name
+        if any(name in each.networks and each.status in ATTACHED for each in tuple(self._containers.values())):
+            raise EngineError("engine-error", f"The engine could not remove network {network}: it is in use.")
+        self._emit(Event("network", "destroy", (self._networks.pop(found.id).name,)))
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """See `EngineWriter`."""
+        if any(each.spec.name == spec.name for each in tuple(self._containers.values())):
+            raise ConflictError("engine-error", f"The engine could not create container {spec.name}.")
+        image = self.image(spec.image)
+        if image is None:
+            raise NotFoundError("not-found", f"The engine could not create container {spec.name}: no image.")
+        networks = {name: self._address(name, wanted) for name, wanted in spec.shape.networks.items()}
+        identity = self._identity()
+        requested = any(mount.target == VOLUME and mount.kind == "volume" for mount in spec.shape.mounts)
+        volume = labels.volume_labels(spec.labels) if requested else None
+        self._containers[identity] = MemoryContainer(
+            identity, spec, image.id, self._now(), dict(spec.files), networks, volume=volume
+        )
+        self._containers[identity].volumes = self._volumes_of(identity, spec)
+        self._emit_for(self._containers[identity], "create")
+        return identity
+
+    def start(self, container: str) -> None:
+        """See `EngineWriter`. A program that ends at once is restarted once, like its restart policy says."""
+        inside = self.inside(container)
+        if inside.status != "restarting":
+            inside.restarts = 0
+        there = {name: self._network(name).id for name in inside.networks}
+        if gone := [id_ for name, id_ in inside.remembered.items() if name in there and id_ != there[name]]:
+            raise NotFoundError("not-found", f"The engine could not start container {container}: no {gone[0]}.")
+        inside.remembered = there
+        for network in inside.networks:
+            self._emit(Event("network", "connect", (network,), inside.id))
+        self._emit_for(inside, "start")
+        inside.started, inside.status = self._now(), "running"
+        inside.addresses = set(inside.networks.values())
+        if ATTEMPTS in inside.files:
+            inside.log += helper.attempts(inside, self.attempted)
+            inside.status, inside.exit_code = "exited", 0
+            self._emit_for(inside, "die")
+            return
+        if inside.spec.shape.command == examination().command:
+            inside.log.append(json.dumps({"lacking": self.lacking}))
+            inside.status, inside.exit_code = "exited", 0
+            self._emit_for(inside, "die")
+            return
+        if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
+            again = inside.spec.shape.restart == "always"
+            inside.status, inside.exit_code = "restarting" if again else "exited", 1
+            inside.restarts += again
+            self._emit_for(inside, "die")
+            inside.log.append("fwctl: open boot/sibling.json: no such file or directory")
+            return
+        if helper.CLAIMED in inside.files:
+            inside.addresses.add(helper.service_address(inside))
+        inside.live, inside.processes = {}, ()
+        inside.program = program_of(inside.spec.shape)
+        resources = declared(inside.files)
+        if resources and not helper.restore_good(inside):
+            inside.status, inside.exit_code = "exited", 1
+            self._emit_for(inside, "die")
+            inside.log.append("fwctl: the hot files are not what was committed")
+            return
+        for resource, digest in helper.loaded(resources, inside.files).items():
+            inside.live[resource] = digest or ""
+
+    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
+        """See `EngineWriter`. Every program stops at once."""
+        del seconds
+        inside = self.inside(container)
+        if inside.status not in {"running", "paused", "restarting"}:
+            return
+        inside.status, inside.addresses, inside.live = "exited", set(), {}
+        self._emit_for(inside, "die")
+
+    def unpause(self, container: str) -> None:
+        """See `EngineWriter`."""
+        self.inside(container).status = "running"
+        self._emit_for(self.inside(container), "unpause")
+
+    def rename(self, container: str, name: str) -> None:
+        """See `EngineWriter`."""
+        if any(each.spec.name == name for each in tuple(self._containers.values())):
+            raise ConflictError("engine-error", f"The engine could not rename a container to {name}.")
+        inside = self.inside(container)
+        before, inside.spec = inside.spec.name, replace(inside.spec, name=name)
+        self._emit(Event("container", "rename", (name, before), inside.id))
+
+    def remove(self, container: str) -> None:
+        """See `EngineWriter`."""
+        try:
+            inside = self._containers.pop(self.inside(container).id)
+        except NotFoundError:
+            return
+        if inside.status in ATTACHED:
+            self._emit_for(inside, "die")
+        self._emit_for(inside, "destroy")
+
+    def connect(self, network: str, container: str, address: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        name = self._network(network).name
+        inside.networks[name] = self._address(name, address)
+        networks = {**inside.spec.shape.networks, name: address}
+        inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, networks=networks))
+        if inside.status == "running":
+            inside.addresses.add(inside.networks[name])
+            inside.remembered[name] = self._network(name).id
+            self._emit(Event("network", "connect", (name,), inside.id))
+
+    def disconnect(self, network: str, container: str) -> None:
+        """See `EngineWriter`."""
+        inside = self.inside(container)
+        name = self._network(network).name
+        inside.addresses.discard(inside.networks.pop(name, ""))
+        inside.remembered.pop(name, None)
+        self._emit(Event("network", "disconnect", (name,), inside.id))
+
+    def put_files(self, container: str, files: Files) -> None:
+        """See `EngineWriter`."""
+        self.inside(container).files.update(files)
+        self._emit_for(self.inside(container), "extract-to-dir")
+
+    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+        """See `EngineWriter`."""
+        inside = self._running(container, arguments[0])
+        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
+        helper.run_verb(inside, arguments, on_line)
+
+    # --- for tests --------------------------------------------------------------------------------------------
+
+    def inside(self, container: str) -> MemoryContainer:
+        """Return a container's state by its id or name."""
+        if container in self._containers:
+            return self._containers[container]
+        for each in tuple(self._containers.values()):
+            if each.spec.name == container:
+                return each
+        raise NotFoundError("not-found", f"There is no container {container}.")
+
+    def retag(self, reference: str, image: str | None) -> None:
+        """Move a tag to another image, or remove it, as `docker tag` and `docker rmi` do."""
+        self._images.pop(reference, None)
+        if image:
+            self._images[reference] = image
+        self._emit(Event("image", "untag", (reference,)))
+
+    def alter_network(self, name: str, **fields: Any) -> None:  # noqa: ANN401 - those of `NetworkView`
+        """Change fields of a network that containers stay connected to."""
+        network = self._network(name)
+        self._networks[network.id] = replace(network, **fields)
+
+    def double_network(self, name: str) -> None:
+        """Create a second network of the same name, as engines before 25 do without `check_duplicate`."""
+        identity = self._identity()
+        self._networks[identity] = replace(self._network(name), id=identity)
+
+    def join(self, container: str, joined: str) -> None:
+        """Put a container into the network of another one, as `docker run --network container:JOINED` does."""
+        inside, other = self.inside(container), self.inside(joined)
+        inside.network_mode, inside.networks = f"container:{joined}", {}
+        inside.network_owner = other.network_owner or other.id
+
+    def pause(self, container: str) -> None:
+        """Pause a container, as `docker pause` does."""
+        self.inside(container).status = "paused"
+        self._emit_for(self.inside(container), "pause")
+
+    def go_away(self) -> None:
+        """End every stream of events, as a stopping engine does."""
+        while self._followers:
+            self._followers.pop().put(None)
+
+    # --- the rest ---------------------------------------------------------------------------------------------
+
+    def _emit(self, event: Event) -> None:
+        for events in self._followers:
+            events.put(event)
+
+    def _emit_for(self, inside: MemoryContainer, action: str, words: str = "") -> None:
+        self._emit(Event("container", action, (inside.spec.name,), inside.id, words))
+
+    def _running(self, container: str, verb: str) -> MemoryContainer:
+        inside = self.inside(container)
+        if inside.status != "running":
+            raise EngineError(
+                "engine-error", f"The engine could not run fwctl {verb} in {container}: it is {inside.status}."
+            )
+        return inside
+
+    def _network(self, network: str) -> NetworkView:
+        for each in self._networks.values():
+            if network in {each.id, each.name}:
+                return each
+        raise NotFoundError("not-found", f"There is no network {network}.")
+
+    def _address(self, network: str, wanted: str) -> str:
+        view = self._network(network)
+        taken = {each.networks.get(view.name) for each in tuple(self._containers.values())}
+        if wanted:
+            if wanted in taken or IPv4Address(wanted) not in view.subnets[0]:
+                raise EngineError("engine-error", f"The engine could not give out {wanted}: already in use.")
+            return wanted
+        hosts = (view.ip_range or view.subnets[0]).hosts()
+        return next(str(host) for host in hosts if str(host) not in taken and host != view.subnets[0][1])
+
+    def _volumes_of(self, identity: str, spec: ContainerSpec) -> dict[str, str]:
+        """Return the names of a container's volumes by their places: its own, and those of other containers."""
+        found: dict[str, str] = {}
+        for each in spec.shape.volumes_from:
+            found |= self.inside(each).volumes
+        mounted = [mount for mount in spec.shape.mounts if mount.kind == "volume"]
+        return found | {each.target: each.source or f"{identity[-8:]}{each.target}" for each in mounted}
+
+    def _identity(self) -> str:
+        return f"{next(self._numbers):064x}"
+
+    def _now(self) -> str:
+        later = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._numbers))
+        return f"{later:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _inspected(config: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's config as `docker inspect` shows it."""
+    return {
+        "Config": config.get("config"),
+        "Architecture": config.get("architecture"),
+        "Os": config.get("os"),
+        "Created": config.get("created"),
+        "RootFS": {"Layers": config["rootfs"]["diff_ids"]},
+    }

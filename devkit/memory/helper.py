@@ -1,0 +1,214 @@
+"""fwctl of the in-memory engine: its verbs, as far as their effects can be seen through the engine."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
+from clawker_fw.stack import policy
+from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
+from clawker_fw.stack.files import public
+from clawker_fw.stack.policy import POLICY, envoy_address
+from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
+from devkit.memory.container import MemoryContainer
+
+CLAIMED = "state/claimed"
+
+
+def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    """Run a verb that changes something, and pass each line of its output to `on_line`."""
+    match arguments:
+        case ["commit"]:
+            result = _commit(inside)
+            if result["committed"]:
+                on_line({"taken": True})
+            on_line(result)
+        case ["claim", _]:
+            inside.files[CLAIMED] = public(b"")
+            inside.addresses.add(service_address(inside))
+        case ["release"]:
+            inside.files.pop(CLAIMED, None)
+            inside.addresses.discard(service_address(inside))
+        case ["see", _]:
+            on_line({"agents_see": list(inside.nothing_reaches)})
+        case ["drain", _]:
+            on_line({"connections": inside.connections})
+            inside.connections = inside.lingering
+            on_line({"connections": inside.lingering})
+        case _:
+            raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
+
+
+def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -> Probe:
+    """Return what `fwctl probe` would report."""
+    unread = inside.long_to_read if quick and not inside.silent else ()
+    return Probe(
+        build=inside.build,
+        live={} if inside.silent else {name: each for name, each in inside.live.items() if name not in unread},
+        unread=unread,
+        connections=inside.connections,
+        addresses=tuple(sorted(inside.addresses)),
+        claimed=CLAIMED in inside.files,
+        others=inside.others,
+        refused=inside.refused,
+        records=inside.records,
+        collector=inside.collector,
+        network=inside.network_differences,
+        engine_files=inside.engine_files,
+        agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
+        dropped=inside.dropped,
+        program=inside.program,
+        processes=inside.processes,
+        restarts=inside.helper_restarts,
+        unhealthy=inside.unhealthy,
+        error=inside.silent,
+    )
+
+
+def lookup(inside: MemoryContainer, name: str) -> Lookup:
+    """Return what `fwctl lookup` would report."""
+    tables = json.loads(inside.files[SIBLING].content)["tables"]
+    addresses = tuple(
+        Address(
+            address,
+            tuple(
+                table["name"]
+                for table in tables
+                if any(IPv4Address(address) in IPv4Network(each) for each in table["unreachable"])
+            ),
+        )
+        for address in sorted(inside.zone.get(name, ()))
+    )
+    return Lookup(addresses, "" if addresses else "no such name, or none with an IPv4 address")
+
+
+def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
+    """Return what `fwctl try` would report, where Envoy and all hosts answer whatever is resolved."""
+    if inside.tried:
+        return inside.tried
+    if POLICY not in inside.files:
+        raise EngineError("helper-failed", "fwctl try failed: only CoreDNS's container can try.")
+    source, envoy = f"{service_address(inside)}:40000", envoy_address(inside.files)
+    if not policy.answers(inside.files, now=0)(name):  # no rule has ended yet
+        return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))
+    last = {"https": "handshake", "http": "request"}.get(protocol, "wait")
+    outcomes = {"resolve": envoy, "connect": envoy, last: "completed"}
+    return Trial(
+        tuple(TrialStep(step, source, 0.001, ok=True, status=0, outcome=text) for step, text in outcomes.items())
+    )
+
+
+_CONFINED = {
+    "connect": "network is unreachable",
+    "tls": "access denied",
+    "send": "HTTP 403",
+    "datagram": "connection refused",
+    "socket": "operation not permitted",
+    "gateway": "no gateway answers",
+}
+
+
+def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
+    """Return what `fwctl attempts` would print in the container of an agent that is confined."""
+    lines = []
+    for each in json.loads(inside.files[ATTEMPTS].content):
+        usual = "no such name" if each["kind"] == "ask" else _CONFINED[each["kind"]]
+        lines.append(json.dumps({"id": each["id"], "outcome": instead.get(each["id"], usual)}))
+    return lines
+
+
+def service_address(inside: MemoryContainer) -> str:
+    """Return the address that `boot/sibling.json` names for the service."""
+    return str(json.loads(inside.files[SIBLING].content)["service"]["address"])
+
+
+def loaded(resources: Sequence[Resource], files: Files) -> dict[str, str | None]:
+    """Return the digest of each proven resource, or None for one that its program would reject."""
+    found: dict[str, str | None] = {}
+    for each in resources:
+        file = files.get(f"{HOT}{each.path}", public(b""))
+        if each.proven:
+            found[each.name] = each.digest(file.content) if _readable(each, file.content) else None
+    return found
+
+
+def _readable(resource: Resource, content: bytes) -> bool:
+    """Whether the program can read the file: Envoy resources that each have a name, or what CoreDNS is told."""
+    try:
+        document = json.loads(content)
+        if resource.envoy:
+            return all("name" in each for each in document["resources"])
+        if resource.name == policy.RESOURCE.name:
+            return isinstance(document["names"], dict)
+        return bool(not document or {"endpoint", "ca", "certificate", "key"} <= document.keys())
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _commit(inside: MemoryContainer) -> dict[str, Any]:
+    """Do what `fwctl commit` does: make all staged files live, or keep the old ones."""
+    wanted = json.loads(inside.files[f"{STAGE}commit.json"].content)
+    new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
+    for file in wanted["files"]:
+        if hashlib.sha256(plain(new[f"{HOT}{file['path']}"].content)).hexdigest() != file["sha256"]:
+            raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
+    digests = loaded(declared(inside.files), {**inside.files, **new})
+    refused = sorted(name for name, digest in digests.items() if digest != wanted["live"].get(name))
+    staged = [path for path in inside.files if path.startswith(STAGE)]
+    if refused:
+        for path in staged:
+            del inside.files[path]
+        return {
+            "committed": False,
+            "rejected": refused,
+            "missing": [],
+            "reason": "it could not be read",
+            "hung": False,
+        }
+    kept = {path: file for path, file in inside.files.items() if not path.startswith(HOT)}
+    inside.files = {**kept, **new}  # hot/ must match the record exactly
+    inside.files[COMMITTED] = inside.files[f"{STAGE}commit.json"]
+    for path in staged:
+        del inside.files[path]
+    _keep_good(inside)
+    inside.live = {name: digest for name, digest in digests.items() if digest is not None}
+    return {"committed": True, "rejected": [], "missing": [], "reason": "", "hung": False}
+
+
+def _keep_good(inside: MemoryContainer) -> None:
+    """Keep a copy of the hot files, as `fwctl` does once they are proven live."""
+    kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}
+    copies = {f"{GOOD}{path}": file for path, file in kept.items() if path.startswith(HOT)}
+    inside.files = {**kept, **copies, f"{GOOD}committed.json": kept[COMMITTED]}
+
+
+def _intact(files: Files, folder: str, record: str) -> bool:
+    """Whether the hot files in a folder are exactly those that the record lists."""
+    try:
+        recorded = {each["path"]: each["sha256"] for each in json.loads(files[record].content)["files"]}
+    except (KeyError, TypeError, ValueError):
+        return False
+    present = {
+        path.removeprefix(folder): hashlib.sha256(plain(file.content)).hexdigest()
+        for path, file in files.items()
+        if path.startswith(folder)
+    }
+    return present == recorded
+
+
+def restore_good(inside: MemoryContainer) -> bool:
+    """Restore the last proven set if the hot files differ from it, as `fwctl serve` does at start.
+
+    Returns whether the hot files are now a proven set.
+    """
+    if not _intact(inside.files, HOT, COMMITTED):
+        if not _intact(inside.files, f"{GOOD}{HOT}", f"{GOOD}committed.json"):
+            return False
+        kept = {path: file for path, file in inside.files.items() if not path.startswith(HOT)}
+        good = {path.removeprefix(GOOD): file for path, file in kept.items() if path.startswith(f"{GOOD}{HOT}")}
+        inside.files = {**kept, **good, COMMITTED: kept[f"{GOOD}committed.json"]}
+    _keep_good(inside)
+    return True
