@@ -361,6 +361,34 @@ class Resolving(Loading):
             return connection.recv(4096).partition(b"\r\n")[0]
 
 
+_GIVEN_UP = ("RemoteReset", "-")
+"""What `fwctl record` leaves out: the agent has ended the connection before there was an answer."""
+
+
+class Recording(Resolving):
+    """A proxy, and what it has written down so far."""
+
+    read = 0
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what has been written down since the last time."""
+        lines = self.log.read_text().splitlines()
+        fresh, self.read = lines[self.read :], len(lines)
+        records = [json.loads(line) for line in fresh if line.startswith("{")]
+        return [each for each in records if (each.get("ended"), each["flags"]) != _GIVEN_UP]
+
+    def send(self, content: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
+        """Return what comes back before the connection ends."""
+        with socket.create_connection(
+            ("127.0.0.1", self.ports[port]), timeout=15, source_address=(source, 0)
+        ) as agent:
+            agent.sendall(content)
+            try:
+                return agent.recv(65536)
+            except ConnectionResetError:
+                return b""
+
+
 def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
     """Yield each configuration of the DNS cache in a resource."""
     if isinstance(value, dict):

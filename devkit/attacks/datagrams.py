@@ -1,9 +1,10 @@
 """UDP: datagrams lead to the one host that an address stands for, or nowhere."""
 
 from clawker_fw.rules.reasons import Reason
-from devkit.attacks.addresses import HOST_PORT
+from devkit.attacks.addresses import HOST_PORT, RELAY_PORT
 from devkit.attacks.attack import Attack, Command
 from devkit.attacks.opaque import FETCHES, OWN
+from devkit.dns import query
 
 HEARD, CONTROL = "heard.test", "control.test"
 """What is asked of whoever listens for datagrams: by an attack, and by what must succeed directly afterwards."""
@@ -18,11 +19,15 @@ LEADS = {
 }
 """Names with a rule for UDP, and where those lead that lead where no agent may go."""
 
+_RECORD_ROUTE = bytes((7, 39, 40)) + bytes(36) + b"\1"
+"""The longest option that records a route, with no room left in it (RFC 791, section 3.1), and no operation."""
+
 
 def _sends(place: str, name: str = HEARD) -> Command:
     return ("resolve", name, "--timeout", "1s", "--server", place)
 
 
+# The kernel answers at most six refused datagrams of an agent in a short time, so there are no more of them here.
 _ANSWERED = _sends(f"{{{TALK}}}:{HOST_PORT}", CONTROL)
 
 
@@ -56,6 +61,19 @@ DATAGRAMS = (
     _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443", OWN),
     _knocks("A datagram to Envoy itself", "{envoy}:53"),
     _knocks("A datagram to an address that stands for no name", f"{{unused}}:{HOST_PORT}"),
+    *(
+        Attack(
+            f"A datagram whose header has no room left for its route, to {where}",
+            ("raw", place, "--udp", "--options", _RECORD_ROUTE.hex(), "--hex", query(HEARD).hex()),
+            "connection refused",
+            Reason.NO_RULE,
+            control=_ANSWERED,
+        )
+        for where, place in {
+            "where Envoy passes on telemetry": f"{{relay}}:{RELAY_PORT}",
+            "the resolver": "{resolver}:5353",
+        }.items()
+    ),
     Attack(
         "A connection to the port of a rule for datagrams",
         ("probe-tcp", f"{{{TALK}}}:{HOST_PORT}", "--timeout", "1s"),

@@ -193,7 +193,9 @@ QUESTIONS = (
             what,
             _asked(name, *options, "--server", "{resolver}"),
             "REFUSED",
-            control=(*RESOLVES, "--server", "{resolver}"),
+            Reason.BAD_REQUEST,
+            name,
+            (*RESOLVES, "--server", "{resolver}"),
         )
         for what, name, options in (
             ("The version of the resolver, class CHAOS", "version.bind", ("--type", "TXT", "--class", "CH")),
@@ -206,20 +208,38 @@ QUESTIONS = (
             what,
             _asked(name, "--opcode", str(operation), "--server", "{resolver}"),
             "NOTIMP",
-            reason,
-            name if reason else None,
+            Reason.BAD_REQUEST,
+            name if read else "",
             (*RESOLVES, "--server", "{resolver}"),
         )
-        for what, operation, name, reason in (
-            ("An inverse query", 1, ALLOWED, None),
-            ("A query for the state", 2, ALLOWED, None),
-            ("A notification", 4, ALLOWED, Reason.BAD_REQUEST),
-            ("An update of an allowed name", 5, ALLOWED, None),
-            ("An update of another name", 5, EVIL, None),
+        for what, operation, name, read in (
+            ("An inverse query", 1, ALLOWED, False),
+            ("A query for the state", 2, ALLOWED, False),
+            ("A notification", 4, ALLOWED, True),
+            ("An update of an allowed name", 5, ALLOWED, False),
+            ("An update of another name", 5, EVIL, False),
         )
     ),
     *(
-        Attack(f"{what}, over UDP", _datagram(content), result, control=(*RESOLVES, "--server", "{resolver}"))
+        Attack(
+            f"An allowed name, with version {version} of EDNS",
+            _asked(ALLOWED, "--edns", "--edns-version", str(version), "--server", "{resolver}"),
+            "BADVERS",
+            Reason.BAD_REQUEST,
+            ALLOWED,
+            (*RESOLVES, "--edns", "--server", "{resolver}"),
+        )
+        for version in (1, 255)
+    ),
+    *(
+        Attack(
+            f"{what}, over UDP",
+            _datagram(content),
+            result,
+            Reason.BAD_REQUEST if result == "FORMERR" else None,
+            "" if result == "FORMERR" else None,
+            (*RESOLVES, "--server", "{resolver}"),
+        )
         for what, content, result in (
             ("A single octet", b"\0", "no answer"),
             ("Octets that are no message", bytes(range(256)), "FORMERR"),

@@ -147,6 +147,16 @@ REQUESTS = (
             "An exception that is allowed over TLS only": "back.gone.deny.test",
         }.items()
     ),
+    Attack(
+        "An allowed host that ends the connection without an answer",
+        _sent(request("GET /nothing HTTP/1.1", _HOST)),
+        "503",
+        Reason.UNREACHABLE,
+        ALLOWED,
+        FETCHES,
+        ("/nothing",),
+        port=80,
+    ),
     _refused("A host without a rule", request(_GET, f"Host: {EVIL}"), *_NO_RULE, EVIL),
     _refused(
         "A host that begins like an allowed one",

@@ -258,6 +258,8 @@ func originHandler(name string) http.Handler {
 		var err error
 		query := request.URL.Query()
 		switch request.URL.Path {
+		case "/nothing":
+			panic(http.ErrAbortHandler) // the connection ends without an answer
 		case "/bytes":
 			err = serveBytes(writer, request, query)
 		case "/slow":

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // rawResult is what came back. Whether that is a refusal is for those to say who could have been reached.
@@ -24,6 +27,7 @@ func declareRaw(flags *flag.FlagSet) action {
 	bytes := flags.String("hex", "", "the bytes to send, in `HEXADECIMAL`")
 	timeout := flags.Duration("timeout", time.Second, "limit for all; an answer that goes on is cut")
 	udp := flags.Bool("udp", false, "send a datagram and wait for another one; it is a failure if none comes")
+	options := flags.String("options", "", "of the datagram's IP header (RFC 791, section 3.1), in `HEXADECIMAL`")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		address, err := oneArgument(positional, "ADDRESS:PORT")
@@ -38,11 +42,17 @@ func declareRaw(flags *flag.FlagSet) action {
 		if err != nil || len(sent) == 0 {
 			return false, usageError("expected --hex with bytes")
 		}
-		send := sendRaw
-		if *udp {
-			send = sendDatagram
+		header, err := hex.DecodeString(*options)
+		if err != nil || (len(header) > 0 && !*udp) {
+			return false, usageError("expected --options with bytes, and --udp")
 		}
-		result := send(ctx, destination{host: host, port: port, pieces: *pieces}, sent, *timeout)
+		to := destination{host: host, port: port, pieces: *pieces}
+		result := rawResult{}
+		if *udp {
+			result = sendDatagram(ctx, to, sent, header, *timeout)
+		} else {
+			result = sendRaw(ctx, to, sent, *timeout)
+		}
 		out.print(result)
 		return result.OK, nil
 	}
@@ -67,8 +77,16 @@ func sendRaw(ctx context.Context, to destination, sent []byte, timeout time.Dura
 }
 
 // sendDatagram sends one datagram and waits for one. Nobody there is told by the kernel, as for a connection.
-func sendDatagram(ctx context.Context, to destination, sent []byte, timeout time.Duration) rawResult {
-	conn, err := new(net.Dialer).DialContext(ctx, "udp", net.JoinHostPort(to.host, to.port))
+func sendDatagram(ctx context.Context, to destination, sent, options []byte, timeout time.Duration) rawResult {
+	dialer := &net.Dialer{Control: func(_, _ string, socket syscall.RawConn) (err error) {
+		failed := socket.Control(func(socket uintptr) {
+			if len(options) > 0 {
+				err = unix.SetsockoptString(int(socket), unix.IPPROTO_IP, unix.IP_OPTIONS, string(options))
+			}
+		})
+		return errors.Join(failed, err)
+	}}
+	conn, err := dialer.DialContext(ctx, "udp", net.JoinHostPort(to.host, to.port))
 	if err != nil {
 		return rawResult{Error: failureOf(inStage(ctx, stageConnect, err))}
 	}

@@ -38,6 +38,7 @@ func declareResolve(flags *flag.FlagSet) action {
 	server := declareServer(flags, "server")
 	tcp := flags.Bool("tcp", false, "ask over TCP")
 	edns := flags.Bool("edns", false, "send an EDNS query")
+	version := flags.Uint("edns-version", 0, "of this `NUMBER` (RFC 6891, section 6.1.3), with --edns")
 	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the answer")
 	from := flags.String("from", "", "send from this `ADDRESS`, through its interface, over UDP")
 
@@ -64,6 +65,7 @@ func declareResolve(flags *flag.FlagSet) action {
 		query.Question[0].Qclass, query.Opcode = class, *operation
 		if *edns {
 			query.SetEdns0(dns.DefaultMsgSize, false)
+			query.IsEdns0().SetVersion(uint8(*version))
 		}
 		client := &dns.Client{Timeout: *timeout}
 		if *from != "" {
@@ -95,6 +97,9 @@ func resolve(ctx context.Context, client *dns.Client, query *dns.Msg, server str
 		return result
 	}
 	result.Rcode, result.Truncated = dns.RcodeToString[reply.Rcode], reply.Truncated
+	if reply.Rcode == dns.RcodeBadVers {
+		result.Rcode = "BADVERS" // the same number as BADSIG, which is for signed messages
+	}
 	for _, record := range reply.Answer {
 		header := record.Header()
 		result.Answers = append(result.Answers, strings.TrimPrefix(record.String(), header.String()))

@@ -210,6 +210,25 @@ func TestLinesOfTheProgram(t *testing.T) {
 	}
 }
 
+// A request that its agent gives up was not refused; one that has failed was, whoever ends the connection first. What an agent
+// has chosen is never taken for either.
+func TestARequestThatIsGivenUp(t *testing.T) {
+	kept := []string{
+		`{"ended":"Normal","flags":"-","source":"10.213.0.7:1024"}`,
+		`{"ended":"RemoteReset","flags":"UF","source":"10.213.0.7:1024"}`,
+		`{"name":"\"ended\":\"RemoteReset\"","flags":"-","source":"10.213.0.7:1024"}`,
+	}
+	var out bytes.Buffer
+	journal := newJournal(&out)
+	program := `{"ended":"RemoteReset","flags":"-","source":"10.213.0.7:1024"}` + "\n" + strings.Join(kept, "\n") + "\n"
+	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
+		t.Fatal(err)
+	}
+	if wanted := strings.Join(kept, "\n") + "\n"; out.String() != wanted {
+		t.Errorf("got %q", out.String())
+	}
+}
+
 // Whatever is written at the same time, each line is whole: those of the program, and those of the kernel's refusals.
 func TestLinesNeverMix(t *testing.T) {
 	var out bytes.Buffer

@@ -14,10 +14,10 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import program
+from devkit.envoy import Recording, program
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
-from tests.attack.test_records import Recording, serve
+from tests.attack.test_records import serve
 
 PORT = 9100
 OBEYS = 2.0

@@ -1,6 +1,5 @@
 """Every refusal leaves one line, with its reason, within a second; a flood of them leaves room for others'."""
 
-import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import http2, pseudo
 from devkit.dns import NameServer
-from devkit.envoy import Resolving, program
+from devkit.envoy import Recording, program
 from devkit.hellos import client_hello
 from devkit.programs import free_port
 from devkit.stacks import rule_set
@@ -30,29 +29,6 @@ ACCESS_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 """The alert (RFC 8446, section 6.2)."""
 NOBODY = "127.0.0.3"
 """Where the names are that can be looked up: nobody listens there."""
-
-
-class Recording(Resolving):
-    """A proxy, and what it has written down so far."""
-
-    read = 0
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return what has been written down since the last time."""
-        lines = self.log.read_text().splitlines()
-        fresh, self.read = lines[self.read :], len(lines)
-        return [json.loads(line) for line in fresh if line.startswith("{")]
-
-    def send(self, content: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
-        """Return what comes back before the connection ends."""
-        with socket.create_connection(
-            ("127.0.0.1", self.ports[port]), timeout=15, source_address=(source, 0)
-        ) as agent:
-            agent.sendall(content)
-            try:
-                return agent.recv(65536)
-            except ConnectionResetError:
-                return b""
 
 
 def serve(proxy: Recording, *rules: str | Mapping[str, Any]) -> None:

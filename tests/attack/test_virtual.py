@@ -16,11 +16,11 @@ from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import program
+from devkit.envoy import Recording, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
-from tests.attack.test_records import Recording, serve
+from tests.attack.test_records import serve
 
 PORT = 9000
 WITHIN = DRAIN_SECONDS + 1.5

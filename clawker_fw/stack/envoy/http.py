@@ -19,6 +19,7 @@ from clawker_fw.stack.envoy.messages import (
     HOST,
     HOST_NAME,
     PORT,
+    REQUEST,
     THROUGH_RULES,
     TYPES,
     Json,
@@ -169,6 +170,7 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                     # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
                     passed_on(HOST, host, cel_formatter(), factory_key=hashed),
                     passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
+                    passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
                     passed_on(_REUSE, f"%DOWNSTREAM_LOCAL_PORT% %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
                 ],
             ),

@@ -19,6 +19,10 @@ SOURCE, ASKED, SHARE = "clawker_fw.source", "clawker_fw.asked", "clawker_fw.shar
 """The filter states with the agent's address and port and the host that its request names, for the record, and
 with the last digit of its address, by which lookups are kept apart (`lookups`)."""
 
+REQUEST = "clawker_fw.request"
+"""The filter state that no two requests have alike. A connection to an origin has that of the request for which it
+was opened."""
+
 THROUGH_RULES = "http-rules"
 """The internal listener that HTTP requests go through, and the cluster that leads to it."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, routes
-from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
 _LONGEST, _LONGEST_METHOD = 255, 32
@@ -54,6 +54,9 @@ _TOO_MUCH = ("too_large", "overflow", "overload")
 _ENDED = ("connection_termination", "remote_connection_failure")
 """A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
 
+_REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
+"""Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
+
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
 
@@ -73,6 +76,10 @@ _UPSTREAM_REASON = (
 
 _FORWARDED = "has(upstream.local_address)"
 """Of a connection that leads somewhere: Envoy has connected, and failed neither before nor at that."""
+
+_UNANSWERED = f"{_FORWARDED} && response.size == 0"
+"""Of a connection that leads to an origin, which has sent nothing. Which end has ended it, only a line can say:
+`fwctl record` leaves out those that the agent has given up (`ended`)."""
 
 _FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
 
@@ -171,7 +178,11 @@ def of_bad_name() -> Json:
 def of_rules(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of the internal listener: HTTP requests that their rule forwards, but lead nowhere."""
     failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
-    reason = _first(("xds.filter_chain_name == ''", Reason.NO_RULE), otherwise=_UPSTREAM_REASON)
+    reason = _first(
+        ("xds.filter_chain_name == ''", Reason.NO_RULE),
+        (_FORWARDED, Reason.UNREACHABLE),
+        otherwise=_UPSTREAM_REASON,
+    )
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -180,11 +191,12 @@ def of_rules(reporting: Reporting | None = None) -> list[Json]:
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
         "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
         "reason": reason,
+        "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
     any_of_them = {"or_filter": {"filters": [failed, _cel(_CROWDED)]}}
     source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
-    return _logs(any_of_them, None, fields, reporting, told, source=source)
+    return _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=_cel(_UNANSWERED))
 
 
 def of_http(reporting: Reporting | None = None) -> list[Json]:
@@ -192,12 +204,8 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
 
     What the internal listener has written down already is not repeated.
     """
-    own = " && ".join(
-        [
-            f"has({_DETAILS}) && {_DETAILS} != 'via_upstream'",
-            *(f"!{_DETAILS}.startsWith('upstream_reset_before_response_started{{{why}')" for why in _ENDED),
-        ]
-    )
+    told = " || ".join(f"{_DETAILS}.startsWith('upstream_reset_before_response_started{{{why}')" for why in _ENDED)
+    own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
     not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
     reason = _first(
         (_DENIED_ROUTE, Reason.DENIED),
@@ -246,9 +254,14 @@ def _logs(
     told: Mapping[str, str] | None = None,
     *,
     source: str = "source.address",
+    unanswered: Json | None = None,
 ) -> list[Json]:
-    """Return the log of what is refused, and those for a collector, whose records have what is `told` instead."""
-    written = [_log(_all(refused, _not_too_many(source)), fields)]
+    """Return the log of what is refused, and those for a collector, whose records have what is `told` instead.
+
+    What had no answer is only written: who has ended it is told apart by whoever reads the lines.
+    """
+    any_of_them = {"or_filter": {"filters": [refused, unanswered]}} if unanswered else refused
+    written = [_log(_all(any_of_them, _not_too_many(source)), fields)]
     if reporting is None:
         return written
     fields = {**fields, **(told or {})}

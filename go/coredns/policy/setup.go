@@ -34,6 +34,8 @@ func setup(controller *caddy.Controller) error {
 		return listener.Close()
 	})
 	handler := NewHandler(source, os.Stdout)
-	dnsserver.GetConfig(controller).AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
+	config := dnsserver.GetConfig(controller)
+	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
+	config.UDPDecorateWriterFunc = handler.watch
 	return nil
 }

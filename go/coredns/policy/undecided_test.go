@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"bytes"
+	"net"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// socket is a client over UDP.
+type socket struct{ bytes.Buffer }
+
+func (*socket) RemoteAddr() net.Addr { return stranger }
+
+// watchedAnswer returns the record of an answer that CoreDNS itself has written.
+func watchedAnswer(t *testing.T, answer []byte) []record {
+	t.Helper()
+	var refusals bytes.Buffer
+	handler, client := Handler{refusals: NewRecorder(&refusals)}, &socket{}
+	if _, err := handler.watch(nil)(client).Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(client.Bytes(), answer) {
+		t.Errorf("got %x", client.Bytes())
+	}
+	handler.refusals.waiting.Wait()
+	return lines(t, &refusals)
+}
+
+func packed(t *testing.T, message *dns.Msg) []byte {
+	t.Helper()
+	answer, err := message.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// What CoreDNS answers before the policy is asked is on record.
+func TestAnswersBeforeThePolicy(t *testing.T) {
+	query := new(dns.Msg).SetQuestion("a.test.", dns.TypeTXT)
+	version := new(dns.Msg).SetRcode(query, dns.RcodeSuccess)
+	version.SetEdns0(payload, false)
+	version.IsEdns0().SetExtendedRcode(dns.RcodeBadVers)
+	update := new(dns.Msg).SetRcode(query, dns.RcodeNotImplemented)
+	update.Opcode = dns.OpcodeUpdate
+	chaos := new(dns.Msg).SetRcode(query, dns.RcodeRefused)
+	chaos.Question = []dns.Question{{Name: "a.test.", Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}}
+	for what, answer := range map[string]*dns.Msg{
+		"another version": version, "an update": update, "another class": chaos,
+		"a failure": new(dns.Msg).SetRcode(query, dns.RcodeServerFailure),
+	} {
+		found := watchedAnswer(t, packed(t, answer))
+		if len(found) != 1 || found[0].Name != "a.test" || found[0].Type != "TXT" || found[0].Reason != badRequest || found[0].Source != stranger.String() {
+			t.Errorf("%s: got %+v", what, found)
+		}
+	}
+	found := watchedAnswer(t, packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}}))
+	if len(found) != 1 || found[0].Name != "" || found[0].Reason != badRequest {
+		t.Errorf("without a question: got %+v", found)
+	}
+}
+
+// What the policy answers is not on record twice.
+func TestAnswersOfThePolicy(t *testing.T) {
+	question := func(kind uint16, operation int) *dns.Msg {
+		query := new(dns.Msg).SetQuestion("a.test.", kind)
+		query.Opcode = operation
+		query.SetEdns0(payload, false)
+		return query
+	}
+	unknown := question(dns.TypeA, dns.OpcodeQuery)
+	unknown.Question[0].Name = "b.test."
+	for what, query := range map[string]*dns.Msg{
+		"an address": question(dns.TypeA, dns.OpcodeQuery), "no data": question(dns.TypeAAAA, dns.OpcodeQuery),
+		"no rule": unknown, "a transfer": question(dns.TypeAXFR, dns.OpcodeQuery),
+		"a notification": question(dns.TypeSOA, dns.OpcodeNotify),
+	} {
+		reply, _ := ask(t, stranger, query)
+		if found := watchedAnswer(t, packed(t, reply)); len(found) > 0 {
+			t.Errorf("%s: got %+v", what, found)
+		}
+	}
+	if undecided([]byte("short")) {
+		t.Error("what is no message counts")
+	}
+}

@@ -1,0 +1,177 @@
+"""An origin that takes a request and does not answer it: the agent gets a 503, and there is a line."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import Recording, program
+from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+HTTP = 80
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+KEPT_SECONDS = 5
+"""For how long Apache and Node keep a connection on which nothing is asked."""
+
+
+def _close(_: socket.socket) -> None:
+    """Accept, and end the connection."""
+
+
+def _read(connection: socket.socket) -> None:
+    """Read, and end the connection."""
+    connection.recv(4096)
+
+
+def _reset(connection: socket.socket) -> None:
+    """Read, and reset the connection."""
+    connection.recv(4096)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _answer_once(connection: socket.socket) -> None:
+    """Answer the first request, and end the connection when the second one has come."""
+    connection.recv(4096)
+    connection.sendall(OK)
+    connection.recv(4096)
+
+
+def _be_silent(connection: socket.socket) -> None:
+    """Read until the other end has gone."""
+    while connection.recv(4096):
+        pass
+
+
+def _keep(connection: socket.socket) -> None:
+    """Answer every request, and end the connection when there was none for a while."""
+    connection.settimeout(KEPT_SECONDS)
+    while connection.recv(4096):
+        connection.sendall(OK)
+
+
+ORIGINS: Mapping[str, Callable[[socket.socket], None]] = {
+    "close.there.test": _close,
+    "read.there.test": _read,
+    "reset.there.test": _reset,
+    "once.there.test": _answer_once,
+    "silent.there.test": _be_silent,
+    "kept.there.test": _keep,
+}
+
+
+class Origin:
+    """An origin that does with a connection what belongs to the host of its first request."""
+
+    def __init__(self) -> None:
+        """Listen."""
+        self.accepted = 0
+        self.does: Callable[[socket.socket], None] = _close
+        self._server = socket.create_server((OWN_LOOPBACK, HTTP), backlog=1024)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.accepted += 1
+                threading.Thread(target=self._serve, args=(connection, self.does), daemon=True).start()
+
+    @staticmethod
+    def _serve(connection: socket.socket, does: Callable[[socket.socket], None]) -> None:
+        with connection, suppress(OSError):
+            does(connection)
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+    """A proxy whose log is looked at."""
+    with NameServer(tuple(ORIGINS), OWN_LOOPBACK) as names:
+        started = Recording(tmp_path_factory.mktemp("unanswered"), program(release), names.port)
+        started.ports |= {HTTP: free_port()}
+        started.serve(rule_set({"dst": ".there.test", "port": HTTP, "proto": "http"})[1])
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    """An origin."""
+    started = Origin()
+    yield started
+    started.close()
+
+
+def _asks(agent: socket.socket, host: str) -> bytes:
+    """Return the status of what comes back for a request, or nothing if it was not answered."""
+    agent.sendall(f"GET /path HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return agent.recv(4096)[9:12]
+
+
+def _answered(agent: socket.socket, host: str) -> int:
+    """Return how many requests were answered before one that was not."""
+    statuses = list(iter(partial(_asks, agent, host), b"503"))
+    assert set(statuses) <= {b"200"}
+    return len(statuses)
+
+
+@pytest.mark.parametrize("host", ["close.there.test", "read.there.test", "reset.there.test", "once.there.test"])
+def test_a_request_without_an_answer_is_on_record(proxy: Recording, origin: Origin, host: str) -> None:
+    """There is one line that says whose request it was, and that its host did not answer."""
+    origin.does = ORIGINS[host]
+    proxy.records()
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+        assert bool(_answered(agent, host)) == (host == "once.there.test")
+        source = "{}:{}".format(*agent.getsockname())
+    (found,) = until(proxy.records, 3)
+    assert (found["reason"], found["name"], found["source"]) == (Reason.UNREACHABLE, host, source)
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+        assert _asks(agent, "next.test") == b"403"
+    (after,) = until(proxy.records, 3)
+    assert after["name"] == "next.test"
+
+
+def test_a_request_that_its_agent_gives_up_is_not_on_record(proxy: Recording, origin: Origin) -> None:
+    """An agent that ends the connection before there is an answer was refused nothing."""
+    origin.does = _be_silent
+    proxy.records()
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+        agent.sendall(b"GET / HTTP/1.1\r\nHost: silent.there.test\r\n\r\n")
+        until(lambda: origin.accepted == 1)
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+        assert _asks(agent, "next.test") == b"403"
+    (found,) = until(proxy.records, 3)
+    assert found["name"] == "next.test"
+
+
+def test_origins_that_end_kept_connections(proxy: Recording, origin: Origin) -> None:
+    """No request meets a connection that its origin is just ending, as Apache and Node do after 5 s."""
+    origin.does = _keep
+
+    def twice(pause: float) -> list[bytes]:
+        with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+            first = _asks(agent, "kept.there.test")
+            time.sleep(pause)
+            return [first, _asks(agent, "kept.there.test")]
+
+    pauses = [KEPT_SECONDS + (number - 50) / 1000 for number in range(100)]
+    with ThreadPoolExecutor(len(pauses)) as agents:
+        assert list(agents.map(twice, pauses)) == [[b"200", b"200"]] * len(pauses)
