@@ -95,7 +95,7 @@ type pendingLookup struct {
 	inquiry
 	question dnsmessage.Question        // as Envoy has asked it
 	size     *dnsmessage.ResourceHeader // of the OPT record (RFC 6891), if the query has one
-	rule     string                     // the subtree rule that the name is below, or ""
+	rule     string                     // the subtree rule that decides the name, or "" if one names it exactly
 	askers   []asker
 	since    time.Time
 }
@@ -159,7 +159,9 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	wanted := &pendingLookup{
 		inquiry:  inquiry{share, stream, name, question.Type, question.Class},
 		question: question, size: optOf(message), askers: []asker{{message.ID, reply}},
-		rule: f.rule(strings.TrimSuffix(name, ".")),
+	}
+	if share != "" { // otherwise a rule names it exactly, also if another rule is for all around it
+		wanted.rule = f.rule(strings.TrimSuffix(name, "."))
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()

@@ -160,6 +160,20 @@ func (f *forwarderUnderTest) eventually(what string, holds func() bool) {
 	}
 }
 
+// A name that a rule names exactly is in no subtree's room, though a subtree rule is around it: neither in that of agents who
+// invent names there, nor in one that all names of such rules would share.
+func TestForwarderNamesWithinASubtree(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	for number := range 2 * lookupsOfARule {
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
+		under.ask(fmt.Sprintf("named%d.silent.test.", number), "", 2)
+	}
+	under.eventually("only what was invented waits", func() bool { return under.count(".silent.test.") == 3*lookupsOfARule })
+	if kept := under.keeps(&pendingLookup{inquiry: inquiry{name: "named.silent.test."}}); kept < 24*time.Hour {
+		t.Errorf("it is kept for %s", kept)
+	}
+}
+
 // Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
 func TestForwarderAnswersAll(t *testing.T) {
 	under := newForwarderUnderTest(t)

@@ -159,6 +159,22 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving, names:
         until(lambda: _arrives(crowded, tls, "127.0.0.14", client_hello(b"d.there.test")), 10)
 
 
+def test_names_of_exact_rules_within_a_subtree(proxy: Resolving, names: NameServer) -> None:
+    """They are looked up at once, whatever is invented in the subtree around them."""
+    exact = [f"named{number}.silent.test" for number in range(2 * OF_A_RULE)]
+    proxy.serve(rule_set(*({"dst": dst, "port": 8080} for dst in (".silent.test", *exact)))[1])
+    until(proxy.serves)
+    with ExitStack() as stack:
+        for number in range(3 * OF_A_RULE):
+            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(b"x%d.silent.test" % number)))
+        until(lambda: len(_silent(names)) == OF_A_RULE, 5)
+        for name in exact:
+            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
+        asked = {tuple(name.encode().split(b".")) for name in exact}
+        until(lambda: asked <= set(_silent(names)), 1.5)
+        assert len(_silent(names)) == OF_A_RULE + len(exact)
+
+
 def test_a_slow_answer_is_waited_for(proxy: Resolving) -> None:
     """However quick all answers before it were: c-ares waits five times as long as they took, at least 250 ms."""
     with socket.create_server((OWN_LOOPBACK, 8080)) as origin:
