@@ -55,7 +55,11 @@ def _room(memory: int, processors: int) -> int:
 
 
 def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
-    """Return the container's shape. Its only network is the agent network, so it has no way out."""
+    """Return the container's shape. Its only network is the agent network, so it has no way out.
+
+    Go would take twice what it uses before it collects garbage, whatever the container has. The last quarter is for
+    what Go does not count: the helpers, and the kernel's buffers.
+    """
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
@@ -63,7 +67,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
         machine=machine,
         open_files=capacity.connections + _OWN_FILES,
         settings=_SETTINGS,
-        environment=(f"GOMAXPROCS={capacity.processors}",),
+        environment=(f"GOMAXPROCS={capacity.processors}", f"GOMEMLIMIT={capacity.memory * 3 // 4}"),
     )
 
 

@@ -173,6 +173,12 @@ def test_a_resized_machine(memory: MemoryEngine, release: Release) -> None:
     assert not drift(memory, plain)
 
 
+def test_the_resolver_knows_how_much_memory_it_has(memory: MemoryEngine, release: Release) -> None:
+    """Its garbage is collected before the container is full, however large the list of names is."""
+    stacks.converged(memory, wanted(memory, release, resources={"coredns": {"memory": "64MiB"}}))
+    assert f"GOMEMLIMIT={48 << 20}" in memory.inside("clawker-coredns").spec.shape.environment
+
+
 def test_a_machine_that_reports_a_little_less_is_the_same(memory: MemoryEngine, release: Release) -> None:
     """Nothing of the memory's exact size is part of the desired state."""
     plain = wanted(memory, release)
