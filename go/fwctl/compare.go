@@ -287,7 +287,35 @@ func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	for _, route := range found {
 		texts = append(texts, sentence(route.Table, seen.describeRoute(route)))
 	}
-	return expected.differences(texts), nil
+	six, err := seen.sixRoutes()
+	if err != nil {
+		return nil, err
+	}
+	return append(expected.differences(texts), six...), nil
+}
+
+// sixRoutes finds routes of IPv6. The kernel itself makes those for its own loopback address.
+func (n *namespace) sixRoutes() ([]string, error) {
+	routes, err := netlink.RouteListFiltered(
+		unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, route := range routes {
+		own := n.isLoopback(route.LinkIndex) &&
+			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
+		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
+			found = append(found, fmt.Sprintf("%sroute %s in table %d is not ours", inSix, n.describeRoute(route), route.Table))
+		}
+	}
+	return found, nil
+}
+
+func (n *namespace) isLoopback(index int) bool {
+	return slices.ContainsFunc(n.links, func(link netlink.Link) bool {
+		return link.Attrs().Index == index && link.Attrs().Flags&net.FlagLoopback != 0
+	})
 }
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
@@ -386,7 +414,33 @@ func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 	for _, rule := range rules {
 		found = append(found, sentence(rule))
 	}
-	return expected.differences(found), nil
+	six, err := sixRules()
+	if err != nil {
+		return nil, err
+	}
+	return append(expected.differences(found), six...), nil
+}
+
+// sixRules finds rules for routes of IPv6, except for the kernel's own.
+func sixRules() ([]string, error) {
+	if !hasSix() {
+		return nil, nil
+	}
+	expected := expecting()
+	expected.allow(describeRule(kernelRule(0, unix.RT_TABLE_LOCAL)), describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)))
+	rules, err := netlink.RuleList(unix.AF_INET6)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, rule := range rules {
+		found = append(found, describeRule(rule))
+	}
+	differences := expected.differences(found)
+	for index := range differences {
+		differences[index] = inSix + "rule " + differences[index]
+	}
+	return differences, nil
 }
 
 func kernelRule(priority, table int) netlink.Rule {

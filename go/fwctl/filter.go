@@ -144,9 +144,14 @@ type nftObject struct {
 	attributes attributes
 }
 
-// ours reports whether the object belongs to our own table, whose name is in an attribute.
+// ours reports whether the object belongs to one of our own tables, whose name is in an attribute.
 func (o nftObject) ours(table int) bool {
-	return o.family == unix.NFPROTO_IPV4 && o.attributes.text(table) == limitTable
+	return o.oursIn(unix.NFPROTO_IPV4, table) || o.oursIn(unix.NFPROTO_IPV6, table)
+}
+
+// oursIn reports whether the object belongs to our own table of one family.
+func (o nftObject) oursIn(family byte, table int) bool {
+	return o.family == family && o.attributes.text(table) == limitTable
 }
 
 func (o nftObject) place(table, chain int) string {

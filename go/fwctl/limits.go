@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -178,6 +180,23 @@ func newLimitFilter(limits Limits) limitFilter {
 	f.addRule(arriving, from, untracked, []expr.Any{&expr.Notrack{}})
 	f.addRule(leaving, to, untracked, []expr.Any{&expr.Notrack{}})
 	return f
+}
+
+// newSixFilter describes our table for IPv6, which nobody uses here: whoever gives a sibling an address or a route of it opens
+// no way.
+func newSixFilter() limitFilter {
+	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv6}}
+	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	f.addRule(arriving, notLoopback(expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop))
+	f.addRule(leaving, notLoopback(expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop))
+	return f
+}
+
+// hasSix reports whether the kernel has IPv6 at all.
+func hasSix() bool {
+	_, err := os.Stat(filepath.Join(processes, "self", "net", "if_inet6"))
+	return err == nil
 }
 
 // limitRate has a chain return for packets within the limit of their source address, and count and drop all others.
@@ -374,6 +393,12 @@ func limitAgents(limits *Limits, options ...nftables.ConnOption) error {
 	if err := requireFilter(connection); err != nil {
 		return err
 	}
+	if six := newSixFilter(); hasSix() {
+		if err := six.install(six.rules, options); err != nil {
+			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
+				"loaded): %w", err)
+		}
+	}
 	filter := newLimitFilter(*limits)
 	if err := filter.install(filter.rules, options); err != nil {
 		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
@@ -407,20 +432,34 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 	return connection.Flush()
 }
 
-// limitDifferences compares our table with the desired one: each set with its elements, each chain and each rule.
+// limitDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
 func limitDifferences(limits *Limits) ([]string, error) {
-	expected := expecting()
+	four, six := expecting(), expecting()
 	if limits != nil {
-		if err := newLimitFilter(*limits).describe(expected); err != nil {
+		if err := newLimitFilter(*limits).describe(four); err != nil {
+			return nil, err
+		}
+		if err := newSixFilter().describe(six); err != nil {
 			return nil, err
 		}
 	}
-	found, err := readLimits()
+	found, err := readLimits(unix.NFPROTO_IPV4)
 	if err != nil {
 		return nil, err
 	}
-	return expected.differences(found), nil
+	differences := four.differences(found)
+	if !hasSix() {
+		return differences, nil
+	}
+	found, err = readLimits(unix.NFPROTO_IPV6)
+	for _, each := range six.differences(found) {
+		differences = append(differences, inSix+each)
+	}
+	return differences, err
 }
+
+// inSix begins a sentence about IPv6.
+const inSix = "IPv6 "
 
 // describe adds a sentence for each part of the table. Rules are marshalled and read again, so that both sides of the
 // comparison are read by the same code.
@@ -468,15 +507,15 @@ func (r *filterRule) readMarshalled(expression expr.Any, loaded map[int]string) 
 	return r.readExpression(content, loaded)
 }
 
-// readLimits describes the table that the kernel has.
-func readLimits() ([]string, error) {
+// readLimits describes the table that the kernel has for one family.
+func readLimits(family byte) ([]string, error) {
 	var found []string
 	tables, err := askNftables(nftGetTable, nftNewTable)
 	if err != nil {
 		return nil, err
 	}
 	for _, table := range tables {
-		if table.ours(unix.NFTA_TABLE_NAME) {
+		if table.oursIn(family, unix.NFTA_TABLE_NAME) {
 			found = append(found, describeTable(table.attributes.number(unix.NFTA_TABLE_FLAGS)))
 		}
 	}
@@ -488,7 +527,7 @@ func readLimits() ([]string, error) {
 		return nil, err
 	}
 	for _, set := range sets {
-		if !set.ours(unix.NFTA_SET_TABLE) {
+		if !set.oursIn(family, unix.NFTA_SET_TABLE) {
 			continue
 		}
 		size, err := readAttributes(set.attributes[unix.NFTA_SET_DESC])
@@ -510,7 +549,7 @@ func readLimits() ([]string, error) {
 		return nil, err
 	}
 	for _, chain := range chains {
-		if !chain.ours(unix.NFTA_CHAIN_TABLE) {
+		if !chain.oursIn(family, unix.NFTA_CHAIN_TABLE) {
 			continue
 		}
 		name, kind := chain.attributes.text(unix.NFTA_CHAIN_NAME), chain.attributes.text(unix.NFTA_CHAIN_TYPE)
@@ -531,7 +570,7 @@ func readLimits() ([]string, error) {
 	}
 	places := map[string]int{}
 	for _, rule := range rules {
-		if !rule.ours(unix.NFTA_RULE_TABLE) {
+		if !rule.oursIn(family, unix.NFTA_RULE_TABLE) {
 			continue
 		}
 		read := filterRule{}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -648,6 +649,73 @@ func TestLimitsAreIdempotent(t *testing.T) {
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 50 // as for a sibling that is no resolver
 	shape(t, sibling)
 	expectDifferences(t, sibling)
+}
+
+// Nothing of IPv6 arrives or leaves, whoever has switched it on, and it is our own table that keeps it out.
+func TestSixIsDropped(t *testing.T) {
+	inNetwork(t)
+	asNeighbour := moved(t, "egress-end", egressNet, gateway)
+	own, other := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
+	giveSix(t, "egress", own)
+	asNeighbour(func() { giveSix(t, "egress-end", other) })
+	if !arrivesOverSix(t, asNeighbour, own) {
+		t.Fatal("nothing arrives without our table either: this test shows nothing")
+	}
+	limits := smallLimits()
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	if arrivesOverSix(t, asNeighbour, own) {
+		t.Error("a datagram has arrived")
+	}
+	socket, err := net.Dial("udp6", netip.AddrPortFrom(other, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if _, err := socket.Write([]byte("x")); !errors.Is(err, unix.EPERM) {
+		t.Errorf("sending a datagram: %v", err)
+	}
+}
+
+// giveSix switches IPv6 on for an interface of this network, and gives it an address.
+func giveSix(t *testing.T, name string, address netip.Addr) {
+	t.Helper()
+	setting := filepath.Join(systemSettings, "net/ipv6/conf", name, "disable_ipv6")
+	there := netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+	if err := errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(link(t, name), &there)); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitForLocalSix(address.String() + "/128"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// arrivesOverSix reports whether a neighbour's datagrams arrive at an address of ours.
+func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool {
+	t.Helper()
+	socket, err := net.ListenUDP("udp6", &net.UDPAddr{IP: own.AsSlice()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	for range 5 {
+		asNeighbour(func() {
+			out, err := net.Dial("udp6", socket.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			_, _ = out.Write([]byte("x"))
+		})
+		if err := socket.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := socket.Read(make([]byte, 1)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Sources that the kernel has added to the sets are no difference.

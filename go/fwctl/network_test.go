@@ -539,6 +539,33 @@ func TestDifferences(t *testing.T) {
 				"route unreachable 10.0.0.0/8 tos 16 in table 101 is not ours",
 			},
 		},
+		"an address of IPv6": {
+			func() error {
+				return errors.Join(withSix(netlink.AddrAdd, "fd00::1/128"), waitForLocalSix("fd00::1/128"))
+			},
+			[]string{
+				"IPv6 route fd00::1/128 on lo metric 256 in table 254 is not ours",
+				"IPv6 route local fd00::1/128 on lo in table 255 is not ours",
+				"address fd00::1/128 on lo is not ours",
+			},
+		},
+		"a route of IPv6": {
+			func() error {
+				add := func(own netlink.Link, place *netlink.Addr) error {
+					return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: place.IPNet})
+				}
+				return withSix(add, "fd00::/64")
+			},
+			[]string{"IPv6 route fd00::/64 on lo metric 1024 in table 254 is not ours"},
+		},
+		"a rule for IPv6": {
+			func() error {
+				rule := netlink.NewRule()
+				rule.Family, rule.Priority, rule.Table = unix.AF_INET6, 50, unix.RT_TABLE_MAIN
+				return netlink.RuleAdd(rule)
+			},
+			[]string{"IPv6 rule 50: from all lookup 254 is not ours"},
+		},
 		"an address deleted": {
 			func() error {
 				link, err := linkHolding(guarded)
@@ -559,6 +586,35 @@ func TestDifferences(t *testing.T) {
 			}
 			expectDifferences(t, sibling, each.found...)
 		})
+	}
+}
+
+// withSix switches IPv6 on for loopback, which changes nothing by itself, and adds something there.
+func withSix(add func(netlink.Link, *netlink.Addr) error, place string) error {
+	own, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	address, err := netlink.ParseAddr(place)
+	if err != nil {
+		return err
+	}
+	address.Flags = unix.IFA_F_NODAD // so that it is used at once
+	name := filepath.Join(systemSettings, "net/ipv6/conf/lo/disable_ipv6")
+	return errors.Join(os.WriteFile(name, []byte("0"), 0), add(own, address))
+}
+
+// waitForLocalSix waits until the kernel takes an address for its own.
+func waitForLocalSix(place string) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		isOwn := func(route netlink.Route) bool { return route.Dst != nil && route.Dst.String() == place }
+		if err != nil || slices.ContainsFunc(routes, isOwn) {
+			return err
+		}
+		if time.Now().After(end) {
+			return errors.New("it never does")
+		}
 	}
 }
 
