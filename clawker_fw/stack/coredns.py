@@ -57,8 +57,8 @@ def _room(memory: int, processors: int) -> int:
 def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
     """Return the container's shape. Its only network is the agent network, so it has no way out.
 
-    Go would take twice what it uses before it collects garbage, whatever the container has. The last quarter is for
-    what Go does not count: the helpers, and the kernel's buffers.
+    Go would take twice what it uses before it collects garbage, whatever the container has. The last quarter is
+    for what Go does not count: the helpers, and the kernel's buffers.
     """
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],

@@ -71,7 +71,7 @@ has asked for a thousand names, and a name that has no address is forgotten with
 KEPT_HEAP = 48 * _MEBIBYTE
 """Beyond so many bytes of heap, Envoy gives free memory back. Otherwise it keeps all that it has ever used.
 
-It is read at start, so it can't follow the rules; and measured with 50,000 names, which take more, it costs nothing.
+It is read at start, so it can't follow the rules. Measured with 50,000 names, which take more, it costs nothing.
 """
 
 SESSION_SECONDS = 60
