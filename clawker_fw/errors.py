@@ -10,6 +10,7 @@ never prints and never exits.
     ├── EngineError                     4  the engine can't be reached, is too old, or failed
     │   ├── NotFoundError               4  the requested object is not on the engine
     │   ├── ConflictError               4  the name is taken
+    │   ├── DiskFullError               4  there is no room on the engine's disk
     │   └── SubnetTakenError            4  another network has a part of the subnet
     ├── NotProvenError                  5  applied but not proven live; the error says what serves
     ├── RefusedError                    6  not ours to change, or another run holds the lock
@@ -103,6 +104,10 @@ class NotFoundError(EngineError):
 
 class ConflictError(EngineError):
     """The name is taken on the engine."""
+
+
+class DiskFullError(EngineError):
+    """There is no room on the disk that has the engine's data."""
 
 
 class SubnetTakenError(EngineError):

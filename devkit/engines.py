@@ -221,6 +221,12 @@ class PrivateEngine:
         """The file system as the engine sees it; its API's pids are those of ``root / "proc"``."""
         return Path(f"/proc/{self.init}/root")
 
+    def mount_data(self, size: str) -> None:
+        """Give the engine's data a file system of its own, in memory, of a size such as `400m`."""
+        data = f"{self.folder}/data"
+        _run([*self._nsenter(), "mkdir", "-p", data])
+        _run([*self._nsenter(), "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data])
+
     def version(self) -> str:
         """Return the running engine's version."""
         return str(json.loads(get(self._socket, "/version"))["Version"])
@@ -321,6 +327,7 @@ def private_engine(
     data: Path | None = None,
     sysctls: Mapping[str, str] = FORWARDING,
     commands: Sequence[Sequence[str]] = (),
+    disk: str = "",
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
@@ -329,10 +336,12 @@ def private_engine(
     before the engine starts.
 
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
-    must be the same one, because engines store paths.
+    must be the same one, because engines store paths. `disk` is the size of a file system for its data alone.
     """
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
-    engine = _launch(kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands)
+    engine = _launch(
+        kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands, disk=disk
+    )
     try:
         yield engine
     finally:
@@ -349,6 +358,7 @@ def _launch(
     data: Path | None = None,
     sysctls: Mapping[str, str] = FORWARDING,
     commands: Sequence[Sequence[str]] = (),
+    disk: str = "",
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
@@ -360,6 +370,8 @@ def _launch(
             shutil.move(data, engine.folder / "data")
         engine.hold(root, detached=detached)
         engine.set_host(sysctls)
+        if disk:
+            engine.mount_data(disk)
         for command in commands:
             engine.run_in_network(command)
         engine.start()

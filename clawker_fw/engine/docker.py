@@ -31,11 +31,11 @@ from clawker_fw.engine.inspection import (
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
-from clawker_fw.engine.outputs import EXIT_SECONDS, exit_code, outputs
+from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
+from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.fwctl.answers import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.model import (
     ContainerSpec,
@@ -103,15 +103,37 @@ def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator
         explanation = str(error.explanation)
         raise NotFoundError("not-found", f"The engine could not {what}.", context=[explanation]) from error
     except errors.APIError as error:
+        _require_room(what, str(error.explanation or error), error)
         kind = ConflictError if error.status_code == requests.codes.conflict else EngineError
         raise kind(
             "engine-error", f"The engine could not {what}.", context=[str(error.explanation or error)]
         ) from error
     except (errors.DockerException, requests.RequestException, OSError) as error:
+        _require_room(what, str(error), error)
         raise EngineError(
             "engine-unreachable",
             f"The engine did not answer when asked to {what}.",
             context=[str(innermost(error))],
+        ) from error
+
+
+_FULL = ("no space left on device", "disk quota exceeded")
+"""How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
+
+
+def _require_room(what: str, words: str, error: Exception | None = None) -> None:
+    """Raise an error of its own if these words say that there is no room on the disk.
+
+    Raises:
+        DiskFullError: if they do.
+    """
+    if any(each in words.lower() for each in _FULL):
+        raise DiskFullError(
+            "engine-disk-full",
+            f"The engine could not {what}, because its disk is full.",
+            context=[words],
+            hint="Make room on the disk that has the engine's data (`docker system df`), then run again. "
+            "To take rules away, `clawker-fw rules remove` and `reload` need no room.",
         ) from error
 
 
@@ -122,7 +144,14 @@ _GOING = {"removing", "dead"}
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
 
-_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "try": 45.0}
+_READING_SECONDS = {
+    "probe": 20.0,
+    "lookup": 20.0,
+    "suppressed": 5.0,
+    "see": 20.0,
+    "try": 45.0,
+    "commit-in-place": 120.0,
+}
 _HELPER_SECONDS = 120.0
 """For how long fwctl may be silent, beside the seconds that it is given."""
 
@@ -505,13 +534,30 @@ class DockerEngine:
 
     def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
         """See `EngineWriter`."""
+        self._talk_to_helper(container, arguments, on_line)
+
+    def commit_in_place(self, container: str, files: Files, on_line: Callable[[Any], None]) -> None:
+        """See `EngineWriter`."""
+        sent = archive.pack(files)
+        self._talk_to_helper(container, ["commit-in-place", str(len(sent))], on_line, sent)
+
+    def _talk_to_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], sent: bytes = b""
+    ) -> None:
+        """Run a verb of `fwctl` to its end, with something on its standard input if it is `sent` any."""
         rest, complaint = b"", b""
+        command = [HELPER_PATH, *arguments]
         with (
             _translated(f"run fwctl {arguments[0]} in container {container}"),
             _silence_of(arguments, container) as silence,
         ):
-            identity = self._client.exec_create(container, [HELPER_PATH, *arguments])["Id"]
-            with closing(outputs(self._client, identity, silence)) as written:
+            identity = self._client.exec_create(container, command, stdin=bool(sent))["Id"]
+            talk = (
+                dialogue(self._client, identity, sent, silence)
+                if sent
+                else outputs(self._client, identity, silence)
+            )
+            with closing(talk) as written:
                 for stdout, stderr in written:
                     complaint += stderr
                     *lines, rest = (rest + stdout).split(b"\n")
@@ -535,10 +581,10 @@ class DockerEngine:
                 hint="The container was restarted, or the engine is overloaded: run the command again.",
             )
         if code != 0:
+            words = (complaint or rest).decode(errors="replace").strip() or f"exit code {code}"
+            _require_room(f"run fwctl {arguments[0]} in container {container}", words)
             raise EngineError(
-                "helper-failed",
-                f"fwctl {arguments[0]} failed in container {container}.",
-                context=[(complaint or rest).decode(errors="replace").strip() or f"exit code {code}"],
+                "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]
             )
 
 

@@ -4,10 +4,12 @@ The Docker SDK reads the output directly from the socket, and so loses what Pyth
 buffered. On a busy machine, the whole output of a quick program may arrive together with the response's head.
 """
 
+import socket
 import struct
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
+from typing import Any, cast
 
 from docker import APIClient
 
@@ -33,6 +35,32 @@ def outputs(client: APIClient, identity: str, silence: float | None) -> Generato
     how = {"Tty": False, "Detach": False}
     with direct.opened(client, "POST", f"/exec/{identity}/start", silence, json=how) as response:
         yield from frames(partial(direct.read, response))
+
+
+def dialogue(
+    client: APIClient, identity: str, sent: bytes, silence: float | None
+) -> Generator[tuple[bytes, bytes], None, None]:
+    """Start a program that says nothing before it has read what is sent, and yield its output as `outputs` does.
+
+    Raises:
+        TimeoutError: when there is no output for longer than `silence`.
+    """
+    stream = cast("Any", client.exec_start(identity, socket=True))
+    connection: socket.socket = getattr(stream, "_sock", stream)  # there is no public way to write
+    try:
+        connection.settimeout(silence)
+        connection.sendall(sent)
+        yield from frames(partial(_received, connection))
+    finally:
+        stream._response.close()  # noqa: SLF001 - closing the stream alone leaves the connection to the garbage collector
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    """Return so many octets, or fewer at the end."""
+    content = b""
+    while len(content) < size and (more := connection.recv(size - len(content))):
+        content += more
+    return content
 
 
 def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:

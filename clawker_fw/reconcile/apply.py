@@ -14,6 +14,7 @@ from typing import Any, NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
+    DiskFullError,
     EngineError,
     FirewallError,
     LockLostError,
@@ -386,7 +387,6 @@ class _Performer:
     def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
-        self._engine.put_files(step.container, step.files)
         answers: list[Any] = []
 
         def on_line(answer: Mapping[str, Any]) -> None:
@@ -396,7 +396,7 @@ class _Performer:
                 answers.append(answer)
 
         try:
-            self._engine.run_helper(step.container, ["commit"], on_line)
+            self._hand_in(step, on_line)
         except EngineError as error:
             self._require_new_start(step, before, error)
         result = answers[-1] if answers else {}
@@ -419,6 +419,22 @@ class _Performer:
         if result.get("hung"):
             self._restart(step, rejection)
         raise rejection
+
+    def _hand_in(self, step: Commit, on_line: Callable[[Mapping[str, Any]], None]) -> None:
+        """Stage files and have them committed; on a full disk, have them written over those before them.
+
+        Raises:
+            DiskFullError: when these have not enough room either.
+        """
+        try:
+            self._engine.put_files(step.container, step.files)
+            self._engine.run_helper(step.container, ["commit"], on_line)
+        except DiskFullError as full:
+            try:
+                self._engine.commit_in_place(step.container, step.files, on_line)
+            except EngineError as error:
+                full.context = (*full.context, f"it could not be done without room: {error.in_one_line}")
+                raise full from error
 
     def _restart(self, step: Commit, rejection: NotProvenError) -> None:
         """Kill a hung program, which only works from outside. It restarts with the restored files."""

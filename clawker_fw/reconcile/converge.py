@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
+    DiskFullError,
     FirewallError,
     LockLostError,
     NotProvenError,
@@ -26,10 +27,22 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock, remove_abandoned
 from clawker_fw.reconcile.observe import unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
-from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, RemoveNetwork, Step
+from clawker_fw.reconcile.steps import (
+    Commit,
+    ConvergeOptions,
+    InTurn,
+    Plan,
+    RemoveImage,
+    RemoveNetwork,
+    RemoveVolume,
+    Step,
+)
 from clawker_fw.stack import images
 
 _ROUNDS = 3
+
+_WITHOUT_ROOM = (Commit, RemoveImage, RemoveVolume)
+"""The steps that need no room on the engine's disk."""
 
 _CHOICES = 10
 """How often subnets are chosen. Of several runs that choose the same one at once, one gets it each time."""
@@ -78,16 +91,21 @@ def converge(
         require_settings(seen, options)
         context.require(seen.observed)
         for round_ in range(_ROUNDS):
-            if plan_for(seen, options).empty:
+            steps = plan_for(seen, options)
+            if steps.empty:
                 break
+            if lock.full and not all(isinstance(step, _WITHOUT_ROOM) for step in steps.steps):
+                raise lock.full
             seen = _performed(engine, seen, options, applying)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
-            now = blueprint.at(context.wall())  # rules that have ended meanwhile are ended by the siblings
+            # Rules that have ended meanwhile are ended by the siblings. Without a lock, another run may have read
+            # newer settings meanwhile, and been the first to apply them.
+            now = read() if lock.full else blueprint.at(context.wall())
             seen = compare(engine, now, render=seen.render if now is blueprint else None)
             blueprint = now
         with _attempted(engine, seen):
             _require_closed(seen, options)
-        if seen.diff.verdict is Verdict.CURRENT:
+        if seen.diff.verdict is Verdict.CURRENT and not lock.full:
             attempts.keep(engine, seen.observed, None)
             origins.keep(engine, seen.observed, blueprint.origin)
         remove_abandoned(engine, seen.observed)
@@ -128,11 +146,12 @@ def _serves(seen: Comparison, steps: Plan) -> bool:
 def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
     """Record a failed attempt, so that the next `drift` shows it.
 
-    A run that the user stopped has not failed, and a run that has lost the lock must not write any more.
+    A run that the user stopped has not failed, and a run that has lost the lock must not write any more. On a full
+    disk, a record that is written would be left empty.
     """
     try:
         yield
-    except (StoppedError, LockLostError):
+    except (StoppedError, LockLostError, DiskFullError):
         raise
     except FirewallError as error:
         attempts.keep(engine, seen.observed, attempts.failed(error))

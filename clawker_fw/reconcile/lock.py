@@ -9,6 +9,9 @@ of two machines are never compared: a waiting client measures by its own clock h
 An engine may be slow for one of the two clients or for both. Therefore a renewal does not wait for the previous
 one to arrive. A holder states in a label for how long its lease is valid, based on how fast the engine answers it.
 And a waiting client adds the time that the engine takes to answer its own requests.
+
+On a full disk there is no room for the container. A run goes on without one (`Lock.full`): it may only do what
+needs no room, and what it does excludes others by itself.
 """
 
 import itertools
@@ -30,6 +33,7 @@ from clawker_fw.background import in_background
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     ConflictError,
+    DiskFullError,
     EngineError,
     LockLostError,
     NotFoundError,
@@ -121,6 +125,8 @@ class Lock:
         self._container = ""
         self.waited = False
         """Whether another run held the lock at first."""
+        self.full: DiskFullError | None = None
+        """Why there is no lock, although nobody else has it: the engine's disk is full."""
         self._unanswered = False
         """Whether the last renewal failed: a series of failures is reported once."""
         self._ended = threading.Event()
@@ -133,15 +139,30 @@ class Lock:
             RefusedError: when another run holds it, or when a foreign container has its name.
             StoppedError: when the user asks to stop while this run waits.
         """
+        try:
+            self._container = self._acquire(self._prepared())
+        except DiskFullError as full:
+            self.full = full
+            if (held := self._holder()) is not None:
+                raise _held(held, self._project) from full
+            return self
+        _HELD.add(self._container)
+        self._renewer.start()
+        return self
+
+    def _prepared(self) -> float:
+        """Provide the image. Return how many seconds a lease is valid, by how fast the engine answers."""
         asked = time.monotonic()
         there = self._engine.image(self._image.reference)
         answered = time.monotonic() - asked
         if there is None:
             self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
-        self._container = self._acquire(min(max(LEASE_SECONDS, _LEASE_ANSWERS * answered), _LONGEST_LEASE))
-        _HELD.add(self._container)
-        self._renewer.start()
-        return self
+        return min(max(LEASE_SECONDS, _LEASE_ANSWERS * answered), _LONGEST_LEASE)
+
+    def _holder(self) -> ContainerView | None:
+        """Return the lock of another run that may be at work, or None."""
+        held = self._engine.container(lock_name(self._project))
+        return held if held and _may_be_alive(held) else None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,6 +173,8 @@ class Lock:
             EngineError: when the work is done, but the lock could not be released.
         """
         self._ended.set()
+        if self.full:
+            return
         self._renewer.join()
         _HELD.discard(self._container)
         with after(error, "the lock was not released either"):
@@ -175,6 +198,8 @@ class Lock:
             LockLostError: when another client has taken it over because the lease was not renewed in time.
         """
         held = self._engine.container(lock_name(self._project))
+        if self.full and self._holder() is None:
+            return
         if held is None or held.id != self._container:
             raise LockLostError(
                 "lock-lost",

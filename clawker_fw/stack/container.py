@@ -271,6 +271,8 @@ def read_attempt(note: bytes) -> Attempt | None:
     Raises:
         ValueError: when the record is unreadable.
     """
+    if not note:  # an engine whose disk was full has left the file empty
+        return None
     try:
         read = json.loads(note)
         if read == {}:

@@ -21,7 +21,7 @@ from typing import Any
 from clawker_fw.engine import archive
 from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
+from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.fwctl.answers import probe_words
 from clawker_fw.model import (
     ATTACHED,
@@ -48,6 +48,9 @@ from clawker_fw.stack.resources import SIBLING, declared
 from devkit.memory import helper
 from devkit.memory.container import MemoryContainer, summary_of, view_of
 
+_SLACK = 4096
+"""By how many octets a file may grow on a full disk: the block that is kept for it."""
+
 
 class MemoryEngine:
     """An `EngineWriter` without an engine. Tests also change its state directly, as a user with `docker` could."""
@@ -72,6 +75,8 @@ class MemoryEngine:
         """The projects of volumes that have lost their containers."""
         self.drivers: dict[str, VolumeView] = {}
         """Volumes by their names, as far as it matters what keeps them."""
+        self.disk_full = False
+        """Whether nothing can be written any more."""
         self._numbers = itertools.count(1)
         self._followers: list[queue.SimpleQueue[Event | None]] = []
 
@@ -216,6 +221,7 @@ class MemoryEngine:
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. Reading stops before the layers, which are not kept."""
         del size
+        self._require_room("load an image")
         listing, blobs = [], {}
         with tarfile.open(fileobj=archive.Reading(archive_), mode="r|") as tar:
             for member in tar:
@@ -289,6 +295,7 @@ class MemoryEngine:
         image = self.image(spec.image)
         if image is None:
             raise NotFoundError("not-found", f"The engine could not create container {spec.name}: no image.")
+        self._require_room(f"create container {spec.name}")
         networks = {name: self._address(name, wanted) for name, wanted in spec.shape.networks.items()}
         identity = self._identity()
         requested = any(mount.target == VOLUME and mount.kind == "volume" for mount in spec.shape.mounts)
@@ -398,6 +405,7 @@ class MemoryEngine:
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
+        self._require_room(f"write files into container {container}")
         self.inside(container).files.update(files)
         self._emit_for(self.inside(container), "extract-to-dir")
 
@@ -406,6 +414,19 @@ class MemoryEngine:
         inside = self._running(container, arguments[0])
         self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
         helper.run_verb(inside, arguments, on_line)
+
+    def commit_in_place(self, container: str, files: Files, on_line: Callable[[Any], None]) -> None:
+        """See `EngineWriter`. The files have to be as large as those before them, but for some octets."""
+        inside = self._running(container, "commit-in-place")
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} commit-in-place")
+        if self.disk_full and helper.growth(inside, files) > _SLACK:
+            self._require_room(f"run fwctl commit-in-place in container {container}")
+        inside.files.update(files)
+        helper.run_verb(inside, ["commit"], on_line)
+
+    def _require_room(self, what: str) -> None:
+        if self.disk_full:
+            raise DiskFullError("engine-disk-full", f"The engine could not {what}, because its disk is full.")
 
     # --- for tests --------------------------------------------------------------------------------------------
 

@@ -178,6 +178,13 @@ def _commit(inside: MemoryContainer) -> dict[str, Any]:
     return {"committed": True, "rejected": [], "missing": [], "reason": "", "hung": False}
 
 
+def growth(inside: MemoryContainer, staged: Files) -> int:
+    """Return by how many octets the file grows that grows most, of those that are staged."""
+    new = {path.removeprefix(STAGE): file for path, file in staged.items() if path.startswith(f"{STAGE}{HOT}")}
+    before = {path: len(inside.files[path].content) if path in inside.files else 0 for path in new}
+    return max(len(file.content) - before[path] for path, file in new.items())
+
+
 def _keep_good(inside: MemoryContainer) -> None:
     """Keep a copy of the hot files, as `fwctl` does once they are proven live."""
     kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}

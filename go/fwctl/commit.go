@@ -103,10 +103,12 @@ func commitFrom(
 	if err := removeOthers(hot, wanted.paths()); err != nil { // hot/ must match the record exactly
 		return result, err
 	}
-	if err := keepCommitted(root, wanted); err != nil {
+	// What is staged goes first: where the disk is full, its room is needed.
+	if err := removeUnfinished(root, stage); err != nil {
 		return result, err
 	}
-	return result, removeUnfinished(root, stage)
+	usual := func() error { return keepCommitted(root, wanted) }
+	return result, withoutRoom(usual, func() error { return errors.Join(removeUnfinished(root), keepInPlace(root, wanted)) })
 }
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.

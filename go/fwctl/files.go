@@ -72,10 +72,24 @@ func writeFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+	if err := writeNew(path+".new", content, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// writeNew writes a file that nobody reads yet, with a reserve. One that could not be written is removed.
+func writeNew(path string, content []byte, mode fs.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	reserve(file, int64(len(content)))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // writeLike replaces the file in one step, with the mode and owner in info. Before that, nobody else can read it.
@@ -84,7 +98,7 @@ func writeLike(path string, content []byte, info fs.FileInfo) error {
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.WriteFile(fresh, content, 0o600); err != nil {
+	if err := writeNew(fresh, content, 0o600); err != nil {
 		return err
 	}
 	if err := os.Chmod(fresh, info.Mode().Perm()); err != nil {

@@ -29,6 +29,9 @@ func keepGood(root string) error {
 			return nil
 		}
 	}
+	if same(record, goodRecord(root)) && intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)) == nil {
+		return nil
+	}
 	copied := unfinished(goodFolder(root))
 	if err := os.RemoveAll(copied); err != nil {
 		return err
@@ -62,6 +65,8 @@ func startGood(root string) error {
 		if err := errors.Join(flushTree(filepath.Join(root, "hot")), flushTree(filepath.Join(root, "state"))); err != nil {
 			return err
 		}
+		reserveAll(filepath.Join(root, "hot"))
+		reserveAll(filepath.Join(root, "state"))
 		return errors.Join(keepGood(root), removeUnfinished(root, stages(root)...))
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,6 +39,7 @@ const usage = `fwctl VERB
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
                                the program has taken them, and then the result
+  commit-in-place SIZE         do so with files from the standard input, a tar of SIZE octets, without room on the disk
   end                          move what rules that have ended leave into hot/, prove it live, or restore the old files
   claim SECONDS                take the service address and announce it for SECONDS
   release                      keep answering at the service address, but stop answering ARP for it
@@ -107,6 +109,8 @@ func run(arguments []string) error {
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
 		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, taken))
+	case commitInPlaceVerb:
+		return answerInPlace(rest, sibling)
 	case endVerb:
 		return endRules(root, sibling.Resources, sibling.program(nil), time.Now)
 	case "claim":
@@ -125,6 +129,24 @@ func run(arguments []string) error {
 		return drain(newEnvoy(adminSocket, nil), limit)
 	}
 	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
+}
+
+// answerInPlace commits what is sent on the standard input.
+func answerInPlace(arguments []string, sibling Sibling) error {
+	if len(arguments) != 1 {
+		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", commitInPlaceVerb)
+	}
+	size, err := strconv.ParseInt(arguments[0], 10, 64)
+	if err != nil {
+		return err
+	}
+	wanted, files, err := readSent(size, os.Stdin)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	taken := func() { tellTaken(time.Since(began)) }
+	return answerUnless(commitInPlace(root, wanted, files, sibling.Resources, sibling.program(nil), time.Now, taken))
 }
 
 const evidencePrefix = "known="

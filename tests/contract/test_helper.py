@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,22 @@ def test_hot_files_are_committed_live(
             assert not any(path.startswith("stage/") for path in files)
             assert _hot(files, "good/") == target.hot
             assert engine.probe(container).live == target.live
+
+
+@pytest.mark.parametrize("sibling", list(Sibling))
+def test_files_are_committed_in_place(
+    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
+) -> None:
+    """What would be staged is sent to the helper: it becomes live, on record, and the good set."""
+    container, target = running[sibling], stack.siblings[sibling]
+    answers: list[dict[str, Any]] = []
+    engine.commit_in_place(container, staged(target, ()), answers.append)
+    assert answers[0] == {"taken": True}
+    assert answers[1]["committed"] is True
+    files = engine.files(container)
+    assert _hot(files) == _hot(files, "good/") == target.hot
+    assert not any(path.startswith("stage/") for path in files)
+    assert engine.probe(container).live == target.live
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))

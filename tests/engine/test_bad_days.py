@@ -4,7 +4,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from devkit import stacks
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, upgraded
 from devkit.host import client
-from devkit.peers import Peers
+from devkit.peers import Peer, Peers
+from devkit.peers import peers as peers_of
 from devkit.slow import slow
 from devkit.waiting import until
 from tests.engine.conftest import RULES
@@ -90,6 +91,67 @@ def test_a_disk_that_is_full(small_disk: Path, needs_engine: Callable[..., None]
         engine.restart()
         firewall.run()
         assert firewall.current()
+
+
+@pytest.fixture
+def filled(needs_engine: Callable[..., None], tmp_path: Path) -> Iterator[tuple[Firewall, Peers, Peer, Path]]:
+    """A stack with two rules on an engine whose disk is full, its peers, an agent, and what fills the disk."""
+    needs_engine()
+    with private_engine(disk="1g") as engine, closing(client(engine.host)) as docker, peers_of(docker) as around:
+        firewall = Firewall(engine.host, "full", tmp_path)
+        firewall.write(*RULES)
+        firewall.run()
+        firewall.origin(around, ["a.test", "h.test"])
+        agent = firewall.agent(around)
+        assert agent.get("http://h.test/").ok
+        filler = engine.root / f"{engine.folder}/data/filler".lstrip("/")
+        fill(filler)
+        yield firewall, around, agent, filler
+
+
+def fill(filler: Path) -> None:
+    """Write a file until its disk has no room for another octet."""
+    with filler.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+    with pytest.raises(OSError, match="No space left"):
+        filler.with_name("more").write_bytes(b"x")
+
+
+def test_a_rule_is_taken_away_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """What it allowed is refused, what others allow is not, and nothing differs afterwards."""
+    firewall, _, agent, _ = filled
+    firewall.call("rules", "remove", "--no-reload", "h.test").expect()
+    outcome = firewall.call("reload").expect()
+    assert "Traceback" not in outcome.err
+    assert not agent.get("http://h.test/").ok
+    assert agent.get("https://a.test/").ok
+    assert firewall.current()
+    firewall.write()
+    firewall.call("run").expect()
+    assert not agent.get("https://a.test/").ok
+    firewall.call("down", "--force").expect()
+
+
+def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """It says what is wrong and changes nothing; with room on the disk, the next run succeeds."""
+    firewall, _, agent, filler = filled
+    firewall.write(*RULES, limits={"connections": 100})
+    outcome = firewall.call("run").expect(4)
+    assert "error[engine-disk-full]" in outcome.err
+    firewall.write(*RULES, *(f"{number:060}.test" for number in range(200)))
+    outcome = firewall.call("reload").expect(4)
+    assert "error[engine-disk-full]" in outcome.err
+    assert "Traceback" not in outcome.err
+    firewall.write(*RULES)
+    assert firewall.current()
+    assert agent.get("https://a.test/").ok
+    firewall.write(*RULES, limits={"connections": 100})
+    filler.unlink()
+    firewall.run("--drain-timeout", "0")
+    assert firewall.current()
 
 
 @pytest.mark.parametrize("end", ["egress", "net"])

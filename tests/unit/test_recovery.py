@@ -12,19 +12,23 @@ import pytest
 
 from clawker_fw.errors import (
     ConflictError,
+    DiskFullError,
     EngineError,
     NotProvenError,
+    RefusedError,
     StoppedError,
 )
 from clawker_fw.model import ContainerSpec, Files, Sibling
 from clawker_fw.reconcile import converge, pipeline, teardown
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import AwaitTtl, Claim, ConvergeOptions
 from clawker_fw.reconcile.steps import Release as ReleaseAddress
 from clawker_fw.report import documents
-from clawker_fw.stack import labels
+from clawker_fw.stack import images, labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -68,6 +72,60 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     assert "log: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
     assert stacks.found(engine, first) == set()
+
+
+def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
+    """There is no room for a lock, and none is needed."""
+    engine = MemoryEngine()
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", "b.test", release=release))
+    engine.disk_full = True
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    assert stacks.found(engine, wanted) == set()
+    assert engine.container("clawker-lock") is None
+
+
+def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
+    """The lock of a run on another machine is there: it may be at work."""
+    engine = MemoryEngine()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+    image = images.lock_image(engine.facts(), release.digests)
+    with Lock(engine, "clawker", image):
+        engine.disk_full = True
+        with pytest.raises(RefusedError) as caught:
+            stacks.converged(engine, stacks.blueprint(engine.facts(), release=release))
+    assert caught.value.code == "lock-held"
+
+
+@pytest.mark.parametrize("more", ["c" * 60, "b.test"])
+def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
+    """On a full disk, neither files that are much larger nor a replacement: nothing has changed afterwards."""
+    engine = MemoryEngine()
+    first = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, first)
+    engine.disk_full = True
+    larger = stacks.blueprint(engine.facts(), *(f"{more}.{number}.test" for number in range(200)), release=release)
+    for wanted, options in ((larger, ConvergeOptions(0)), (first, ConvergeOptions(0, replace_all=True))):
+        with pytest.raises(DiskFullError):
+            stacks.converged(engine, wanted, options)
+        assert stacks.found(engine, first) == set()
+    stacks.converged(engine, first)
+
+
+def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> None:
+    """Without a lock, the settings are read again after each round."""
+    engine = MemoryEngine()
+    wanted = [
+        stacks.blueprint(engine.facts(), *rules, release=release)
+        for rules in (["a.test", "b.test"], ["a.test"], [])
+    ]
+    stacks.converged(engine, wanted[0])
+    engine.disk_full = True
+    read = iter([wanted[1], wanted[1], *([wanted[2]] * 3)])
+    seen = converge.converge(engine, lambda: next(read), ConvergeOptions(0), RunContext(lambda _: None))
+    assert seen.blueprint == wanted[2]
+    assert stacks.found(engine, wanted[2]) == set()
 
 
 def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// newSmallVolume returns a volume on a small disk of its own, in which set 1 was committed, and the folder above it.
+func newSmallVolume(t *testing.T, paths ...string) (string, string) {
+	t.Helper()
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("a small disk needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	root := filepath.Join(disk, "fw")
+	wanted, files := set("1", append(paths, routes, listeners)...)
+	write(t, filepath.Join(root, "hot"), files)
+	record(t, committedRecord(root), wanted)
+	if err := startGood(root); err != nil {
+		t.Fatal(err)
+	}
+	return root, disk
+}
+
+// fill fills a disk until nothing more can be written.
+func fill(t *testing.T, disk string) {
+	t.Helper()
+	file, err := os.OpenFile(filepath.Join(disk, "filler"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for size := 1 << 16; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = file.Write(make([]byte, size))
+		}
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// sent returns a commit as it is sent, read again.
+func sent(t *testing.T, wanted Commit, files tree) (Commit, map[string]sentFile) {
+	t.Helper()
+	var content bytes.Buffer
+	archive := tar.NewWriter(&content)
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := tree{"stage/commit.json": string(text)}
+	for path, text := range files {
+		all["stage/hot/"+path] = text
+	}
+	for path, text := range all {
+		header := tar.Header{Name: path, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o644}
+		if err := archive.WriteHeader(&header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := archive.Close(); err != nil {
+		t.Fatal(err)
+	}
+	read, found, err := readSent(int64(content.Len()), &content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read, found
+}
+
+// On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
+// the good set.
+func TestCommitInPlaceOnAFullDisk(t *testing.T) {
+	root, disk := newSmallVolume(t)
+	versions := []string{unversioned}
+	for _, name := range []string{"2", "3", "4"} {
+		fill(t, disk)
+		wanted, files := set(name, routes, listeners)
+		read, found := sent(t, wanted, files)
+
+		result, err := commitInPlace(root, read, found, resources, newReader(t, root), time.Now, func() {})
+
+		if err != nil || !result.Committed {
+			t.Fatalf("got %+v, %v", result, err)
+		}
+		expectSet(t, root, files, versions...)
+		expectGood(t, root, files)
+		expectFinished(t, root)
+		committed, err := readCommitted(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions = append(versions, committed.Version)
+	}
+	fill(t, disk)
+	if err := startGood(root); err != nil {
+		t.Errorf("it does not start again: %v", err)
+	}
+}
+
+// A file that is gone with the last rule that it was for is removed.
+func TestCommitInPlaceRemovesFiles(t *testing.T) {
+	root, disk := newSmallVolume(t, added)
+	fill(t, disk)
+	wanted, files := set("2", routes, listeners)
+	read, found := sent(t, wanted, files)
+	result, err := commitInPlace(root, read, found, resources, newReader(t, root), time.Now, func() {})
+	if err != nil || !result.Committed {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectSet(t, root, files)
+	expectGood(t, root, files)
+}
+
+// What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
+func TestCommitInPlaceTakesBack(t *testing.T) {
+	for name, change := range map[string]func(tree, *reader){
+		"rejected": func(files tree, program *reader) { program.refuses = []string{files[listeners]} },
+		"too large": func(files tree, _ *reader) {
+			files[listeners] = strings.Replace(files[listeners], "2", strings.Repeat("2", 3*slack), 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, disk := newSmallVolume(t)
+			_, before := set("1", routes, listeners)
+			fill(t, disk)
+			wanted, files := set("2", routes, listeners)
+			program := newReader(t, root)
+			change(files, program)
+			for at, each := range wanted.Files {
+				wanted.Files[at].Digest = digestOf([]byte(files[each.Path]))
+			}
+			read, found := sent(t, wanted, files)
+
+			result, err := commitInPlace(root, read, found, resources, program, time.Now, func() {})
+
+			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
+				t.Errorf("got %+v, %v", result, err)
+			}
+			expectSet(t, root, before)
+			expectGood(t, root, before)
+		})
+	}
+}
+
+// A commit that was staged in time is completed on a disk that is full by then.
+func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
+	root, disk := newSmallVolume(t)
+	wanted, files := set("2", routes, listeners)
+	stage(t, root, wanted, files)
+	program := newReader(t, root)
+	full := func() { fill(t, disk) }
+
+	result, err := commit(root, resources, program, time.Now, full)
+
+	if err != nil || !result.Committed {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectSet(t, root, files)
+	expectGood(t, root, files)
+	expectFinished(t, root)
+}
+
+// What is sent is refused unless every file is there as its digest says.
+func TestReadSentChecksDigests(t *testing.T) {
+	wanted, files := set("2", routes, listeners)
+	for name, change := range map[string]func(tree){
+		"missing": func(files tree) { delete(files, routes) },
+		"another": func(files tree) { files[routes] += " " },
+	} {
+		changed := maps.Clone(files)
+		change(changed)
+		if err := verifySent(wanted, sentOf(changed)); err == nil {
+			t.Errorf("%s: it was taken", name)
+		}
+	}
+	if err := verifySent(wanted, sentOf(files)); err != nil {
+		t.Error(err)
+	}
+	if err := verifySent(Commit{}, nil); err == nil {
+		t.Error("nothing was taken")
+	}
+}
+
+func sentOf(files tree) map[string]sentFile {
+	found := map[string]sentFile{}
+	for path, text := range files {
+		found[path] = sentFile{content: []byte(text)}
+	}
+	return found
+}
