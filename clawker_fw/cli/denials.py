@@ -169,7 +169,7 @@ def _follow(
 
     from clawker_fw.denials import reading
     from clawker_fw.denials.answer import denial
-    from clawker_fw.denials.following import Following
+    from clawker_fw.denials.following import Following, Missed
     from clawker_fw.errors import RefusedError
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal, text
@@ -177,6 +177,12 @@ def _follow(
     console, known, looked = text.console(), {*found.agents, *found.own}, time.monotonic()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted in Following(engine, chosen.project, found):
+            if isinstance(counted, Missed):
+                if telling.format_ is Format.JSON:
+                    terminal.answer(json.dumps({"gap": report.gap_document(counted.sibling, counted.gap)}))
+                else:
+                    console.print(report.gap_text(counted.sibling, counted.gap), style="dim")
+                continue
             address = counted.refusal.agent
             if address not in known or time.monotonic() - looked >= _NAMES_SECONDS:
                 with suppress(RefusedError):  # the stack has gone since

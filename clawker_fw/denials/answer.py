@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Advice, Adviser
 from clawker_fw.denials.refusal import Counted, Refusals
+from clawker_fw.denials.tally import Gap
 from clawker_fw.inspect.explanation import Remedy
+from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
@@ -67,7 +69,8 @@ class Answer:
 
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
     `suppressed` are those that were never written down, by the address. `unattributed` were not either, and nobody
-    knows whose they are. `tried` is how often something was refused to `conformance` that is left out.
+    knows whose they are. `tried` is how often something was refused to `conformance` that is left out. In `gaps`,
+    lines of a sibling's log are missing.
     """
 
     denials: tuple[Denial, ...]
@@ -76,6 +79,7 @@ class Answer:
     suppressed: tuple[Suppressed, ...] = ()
     unattributed: int = 0
     tried: int = 0
+    gaps: tuple[tuple[Sibling, Gap], ...] = ()
 
     def targets(self) -> Iterable[Target]:
         """Yield what agents wanted and rules could allow."""
@@ -110,6 +114,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
         tuple(suppressed),
         0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
         tried,
+        refusals.gaps,
     )
 
 

@@ -1,7 +1,8 @@
 """Reading what was refused from the siblings' logs, and from what replacements have kept of earlier ones.
 
 An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
-more and more lines are asked for until they are old enough.
+more and more lines are asked for until they are old enough. If fewer come than were asked for, that is all there
+is, or a line was cut off (`runs.py`).
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from clawker_fw.denials.refusal import Refusals, read_tallies
 from clawker_fw.denials.tally import Tally
 from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
@@ -138,13 +140,19 @@ def records(reader: EngineReader, container: str, since: bytes) -> Tally:
     wanted = FIRST_LINES if since else None
     earlier = in_background(carried, reader, container)
     while True:
-        tally, first, lines = Tally(), b"", 0
+        tally, first, last, lines = Tally(), b"", b"", 0
         with reader.log(container, wanted) as log:
             tally.add(earlier.result(), since)
             for some in log:
-                first = first or some[0]
+                first, last = first or some[0], some[-1]
                 lines += len(some)
                 tally.add(some, since)
-        if wanted is None or lines < wanted or (first and first < since):
+        if wanted is None or lines < wanted:
+            if first and not complete(reader, container, first, last, lines):
+                tally = Tally()
+                tally.add(earlier.result(), since)
+                tally.add_runs(runs(reader, container, since), since)
+            return tally
+        if first < since:
             return tally
         wanted *= _FURTHER

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import Gap, Tally
 from clawker_fw.model import Sibling
 
 
@@ -50,12 +50,14 @@ class Refusals:
     """All that was refused, the latest last.
 
     `more` is how many refusals could only be counted, because too many different things were refused, and
-    `suppressed` how many were never written down, by the agent's address, or `UNKNOWN_AGENT`.
+    `suppressed` how many were never written down, by the agent's address, or `UNKNOWN_AGENT`. `gaps` are where
+    lines of a sibling's log are missing.
     """
 
     counted: tuple[Counted, ...]
     more: int = 0
     suppressed: Mapping[str, int] = field(default_factory=dict)
+    gaps: tuple[tuple[Sibling, Gap], ...] = ()
 
 
 def read_tallies(tallies: Sequence[tuple[Sibling, Tally]]) -> Refusals:
@@ -67,7 +69,8 @@ def read_tallies(tallies: Sequence[tuple[Sibling, Tally]]) -> Refusals:
         for body, times, last in tally:
             _add(found, sibling, body, times, last)
     counted = tuple(sorted(found.values(), key=lambda each: each.last))
-    return Refusals(counted, sum(tally.more for _, tally in tallies), suppressed)
+    gaps = tuple((sibling, gap) for sibling, tally in tallies for gap in tally.gaps)
+    return Refusals(counted, sum(tally.more for _, tally in tallies), suppressed, gaps)
 
 
 def read_lines(sibling: Sibling, lines: list[bytes]) -> Iterator[Counted]:

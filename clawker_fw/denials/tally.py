@@ -6,7 +6,8 @@ So a log of a million lines is counted without reading a line as JSON; only line
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from clawker_fw.engine.log_stream import STAMP
 
@@ -22,6 +23,14 @@ constant replacement is quickest, because a template is expanded in Python."""
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Between these times (RFC 3339), lines of a log are missing, nobody knows how many. An empty one is open."""
+
+    since: str
+    until: str
+
+
 class Tally:
     """How often each line was written, and when last, of one sibling."""
 
@@ -35,6 +44,8 @@ class Tally:
         """Refusals that the siblings have only counted, by the agent's address."""
         self.latest = b""
         """When the last line was written, as an engine writes it."""
+        self.gaps: list[Gap] = []
+        """Where the log has lines that were cut off."""
 
     def add(self, lines: list[bytes], since: bytes = b"") -> None:
         """Count the lines that are records of refusals and not older than `since`, a time like theirs."""
@@ -56,6 +67,16 @@ class Tally:
             bodies, records = [bodies[at] for at in kept], [records[at] for at in kept]
         self._times.update(bodies)
         self._last.update(zip(bodies, [line[:STAMP] for line in records], strict=True))
+
+    def add_runs(self, runs: Sequence[list[bytes]], since: bytes) -> None:
+        """Count the lines of all runs of a log. Between two of them is a gap."""
+        before = ""
+        for run in runs:
+            first = run[0][:STAMP] if run else b""
+            if before and not b"" < first < since:
+                self.gaps.append(Gap(before, first.decode()))
+            before = run[-1][:STAMP].decode() if run else before
+            self.add(run, since)
 
     def _has_room(self, body: bytes) -> bool:
         """Whether a line is kept: it is known, or becomes known, with no times yet."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 _HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
-_OUTPUT, _ERRORS = 1, 2
+_OUTPUT, _ERRORS, _ENGINE = 1, 2, 3
 
 STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""
@@ -25,7 +25,7 @@ def stamp(moment: float) -> bytes:
 def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[list[bytes]]:
     """Yield the lines of a log as they arrive, several at a time, until the stream ends.
 
-    Unless `errors` are wanted, a line of standard error is empty: it is only there to be counted.
+    Unless `errors` are wanted, a line of standard error is only the engine's time: it is there to be counted.
     """
     wanted = (_OUTPUT, _ERRORS) if errors else (_OUTPUT,)
     rest = b""
@@ -37,7 +37,8 @@ def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[li
             begin, end = at + _HEAD.size, at + _HEAD.size + size
             if end > len(rest):
                 break
-            lines.append(rest[begin:end] if stream in wanted else b"")
+            if stream != _ENGINE:  # which says why it ends here
+                lines.append(rest[begin : end if stream in wanted else min(end, begin + STAMP)])
             at = end
         rest = rest[at:]
         if lines:

@@ -4,12 +4,13 @@ The Docker SDK reads the output directly from the socket, and so loses what Pyth
 buffered. On a busy machine, the whole output of a quick program may arrive together with the response's head.
 """
 
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from docker import APIClient
 
@@ -45,14 +46,13 @@ def dialogue(
     Raises:
         TimeoutError: when there is no output for longer than `silence`.
     """
-    stream = cast("Any", client.exec_start(identity, socket=True))
-    connection: socket.socket = getattr(stream, "_sock", stream)  # there is no public way to write
-    try:
+    # Over TLS it is a socket, and otherwise what reads from one.
+    stream = cast("socket.SocketIO", client.exec_start(identity, socket=True))
+    descriptor = stream if isinstance(stream, socket.socket) else socket.socket(fileno=os.dup(stream.fileno()))
+    with descriptor as connection:
         connection.settimeout(silence)
         connection.sendall(sent)
         yield from frames(partial(_received, connection))
-    finally:
-        stream._response.close()  # noqa: SLF001 - closing the stream alone leaves the connection to the garbage collector
 
 
 def _received(connection: socket.socket, size: int) -> bytes:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from clawker_fw.engine.log_stream import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
@@ -34,15 +35,22 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
         EngineError: when either is gone, or the engine fails.
     """
     lines = carried(engine, predecessor)
-    with engine.log(predecessor, MOST_REFUSALS) as log:
-        for some in log:
-            lines += [line for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
+    lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
             if count := engine.suppressed(predecessor):
                 lines.append(_line_of(count, engine.clock()))
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
+
+
+def _written(engine: EngineWriter, container: str) -> list[bytes]:
+    """Return the last lines of a log, also those before one that was cut off."""
+    with engine.log(container, MOST_REFUSALS) as log:
+        lines = [line for some in log for line in some]
+    if not lines or len(lines) == MOST_REFUSALS or complete(engine, container, lines[0], lines[-1], len(lines)):
+        return lines
+    return [line for run in runs(engine, container, b"") for line in run]
 
 
 def _line_of(count: int, now: float) -> bytes:

@@ -11,6 +11,8 @@ from rich.text import Text
 from clawker_fw.denials.answer import Answer, Denial
 from clawker_fw.denials.refusal import Refusal
 from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
+from clawker_fw.denials.tally import Gap
+from clawker_fw.model import Sibling
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
@@ -39,6 +41,8 @@ def _notes(answer: Answer) -> Iterator[str]:
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
     if answer.unattributed:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
+    for sibling, gap in answer.gaps:
+        yield gap_text(sibling, gap)
     if not (answer.denials or answer.left_out or answer.more or answer.suppressed or answer.unattributed):
         yield "Nothing was refused."
     if answer.tried:
@@ -88,7 +92,25 @@ def denials_document(answer: Answer) -> dict[str, Any]:
         ],
         "unattributed": answer.unattributed,
         "tried": answer.tried,
+        "gaps": [gap_document(*each) for each in answer.gaps],
     }
+
+
+def gap_text(sibling: Sibling, gap: Gap) -> str:
+    """Return a sentence about lines that are missing in a sibling's log."""
+    since, until = (
+        f"{datetime.fromisoformat(each).astimezone():%m-%d %H:%M:%S}" if each else ""
+        for each in (gap.since, gap.until)
+    )
+    when = f"Between {since} and {until}" if until else f"Since {since}"
+    return (
+        f"{when}, refusals of {sibling} may be missing: the engine could not write its whole log (a full disk?)."
+    )
+
+
+def gap_document(sibling: Sibling, gap: Gap) -> dict[str, str | None]:
+    """Return a gap in a sibling's log."""
+    return {"sibling": sibling.value, "since": gap.since, "until": gap.until or None}
 
 
 def denial_document(denial: Denial) -> dict[str, Any]:

@@ -383,7 +383,8 @@ def following(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> threadin
     @contextmanager
     def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
         with reading(container, lines, **how) as arriving:
-            begun.release()
+            if how.get("follow"):
+                begun.release()
             yield arriving
 
     monkeypatch.setattr(memory, "log", log)
@@ -429,7 +430,7 @@ def test_following_an_engine_that_goes_away(
     @contextmanager
     def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
         with reading(container, lines, **how) as arriving:
-            yield ending(arriving)
+            yield ending(arriving) if how.get("follow") else arriving
 
     def ending(arriving: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
         yield next(arriving)
@@ -480,7 +481,8 @@ def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: p
         assert up.inside("later").networks["clawker-net"] == address
         refuse("two.test")
 
-    told = {each["name"]: each["agent"] for each in follow(command, up, later)}
+    # as every line has another time at once here, lines seem to be missing
+    told = {each["name"]: each["agent"] for each in follow(command, up, later) if "gap" not in each}
     assert told == {"one.test": "builder", "two.test": "later"}
 
 

@@ -1,6 +1,8 @@
 """Failing engines and releases: there is one clear error, nothing is half done, and the next run succeeds."""
 
+import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -133,6 +135,48 @@ def test_a_rule_is_taken_away_while_the_disk_is_full(filled: tuple[Firewall, Pee
     firewall.call("run").expect()
     assert not agent.get("https://a.test/").ok
     firewall.call("down", "--force").expect()
+
+
+def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """What was refused before and after is shown and followed, and that some are missing: each time."""
+    firewall, _, agent, filler = filled
+    filler.unlink()
+    following = firewall.start("denials", "--follow", "--format", "json")
+    try:
+        for turn in ("first", "second"):
+            _refuse(agent, firewall, f"{turn}-before")
+            fill(filler)
+            for number in range(20):
+                agent.get(f"http://{turn}-during{number}.test/")
+            filler.unlink()
+            agent.get("http://lost.test/")  # on one line with what was cut off
+            _refuse(agent, firewall, f"{turn}-after")
+        answer = firewall.call("denials", "--format", "json").expect().json
+        whole = {f"{turn}-{when}.test" for turn in ("first", "second") for when in ("before", "after")}
+        assert whole <= {each["name"] for each in answer["denials"]}
+        assert len([each for each in answer["gaps"] if each["sibling"] == "coredns"]) >= 2
+        assert "refusals of coredns may be missing" in firewall.call("denials").expect().out
+        assert following.stdout is not None
+        said = []
+        while "second-after.test" not in (line := following.stdout.readline()):
+            said.append(json.loads(line))
+        assert len([each for each in said if each.get("gap", {}).get("sibling") == "coredns"]) >= 2
+        assert "first-after.test" in {each.get("name") for each in said}
+    finally:
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=30)
+
+
+def _refuse(agent: Peer, firewall: Firewall, name: str) -> None:
+    """Have a name refused by the resolver, and wait until that is on record."""
+
+    def shown() -> bool:
+        agent.get("http://next.test/")  # newer engines show a line after one that was cut off with the next one
+        denials = firewall.call("denials", "--format", "json").expect().json["denials"]
+        return f"{name}.test" in {each["name"] for each in denials}
+
+    assert agent.get(f"http://{name}.test/").kind == "dns-nxdomain"
+    until(shown)
 
 
 def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peers, Peer, Path]) -> None:

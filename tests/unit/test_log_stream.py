@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.engine import direct
-from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.log_stream import STAMP, log_lines
 from clawker_fw.engine.outputs import frames
 from devkit.stacks import CHECKOUT
 
@@ -80,9 +80,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     st.lists(st.integers(1, 30), min_size=1, max_size=20),
 )
 def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None:
-    """Chunks and frames end anywhere; lines of standard error are empty unless they are wanted."""
+    """Chunks and frames end anywhere; of lines of standard error only the time is told unless they are wanted."""
     body = b"".join(frame(line, stream) for line, stream in lines)
-    expected = [line if stream == 1 else b"" for line, stream in lines]
+    expected = [line if stream == 1 else line[:STAMP] for line, stream in lines]
     pieces, at = [], 0
     for size in [*sizes, len(body)]:
         pieces.append(body[at : at + size])
@@ -99,7 +99,13 @@ def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None
 @pytest.mark.usefixtures("way")
 def test_a_log() -> None:
     """It is the same whether it is read from the buffer or as the libraries offer it."""
-    assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"b\n", 2)), chunk(b"")) == [b"a\n", b""]
+    assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"b" * 99, 2)), chunk(b"")) == [b"a\n", b"b" * STAMP]
+
+
+@pytest.mark.usefixtures("way")
+def test_what_the_engine_itself_says_is_no_line() -> None:
+    """As newer ones do where they can't read on."""
+    assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"Error grabbing logs", 3)), chunk(b"")) == [b"a\n"]
 
 
 @pytest.mark.usefixtures("way")
