@@ -107,6 +107,8 @@ class AgentNames:
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Remember the agents that have addresses now."""
+        for each in self._seen:  # with a clock that was ahead, and was put back since
+            each.first, each.last = min(each.first, now), min(each.last, now)
         latest = {each.address: each for each in self._seen}
         self._there = {}
         for address, (name, started, since_start) in agents.items():

@@ -324,10 +324,10 @@ class DockerEngine:
 
     def clock(self) -> float:
         """See `EngineReader`. The time is that of the middle of the request."""
-        before = time.time()
+        before = time.monotonic()
         with _translated("tell its time"):
             told = str(self._client.info()["SystemTime"])
-        return datetime.fromisoformat(told).timestamp() - (time.time() - before) / 2
+        return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
 
     @contextmanager
     def log(

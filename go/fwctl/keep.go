@@ -108,7 +108,7 @@ func keep(root string, sibling Sibling) error {
 			}
 		case end := <-ends:
 			fmt.Fprintf(os.Stderr, "fwctl: the %s has ended: %s\n", end.helper.name(), end.reason)
-			if err := restarts.add(end.helper.name(), end.reason, time.Now()); err != nil {
+			if err := restarts.add(end.helper.name(), end.reason, time.Now(), sinceStart()); err != nil {
 				fmt.Fprintf(os.Stderr, "fwctl: counting that: %v\n", err)
 			}
 			time.AfterFunc(end.helper.pause(time.Now()), func() { again <- end.helper })

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,11 +55,11 @@ func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
 		return slices.ContainsFunc(running, func(each process) bool { return wanted.is(proc, each.id) && each.isAtWork() })
 	}
 	var found []string
-	kept, now := exists(keeperOf(root)), time.Now()
+	kept, up := exists(keeperOf(root)), sinceStart()
 	for _, each := range companionsOf(root, sibling) {
 		restart := restartOf(restarts, each)
 		switch command := strings.Join(each.command, " "); {
-		case restart.keepsEnding(now):
+		case restart.keepsEnding(up):
 			found = append(found, fmt.Sprintf("keeps ending: %s: %s", command, restart.Reason))
 		case !kept && !exists(each):
 			found = append(found, "missing: "+command)

@@ -170,7 +170,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	now := time.Now()
 	ends := func(ago time.Duration) {
 		t.Helper()
-		if err := record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago)); err != nil {
+		if err := record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago); err != nil {
 			t.Fatal(err)
 		}
 	}

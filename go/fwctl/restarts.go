@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A helper that has ended once is a fact to be told. One that ended restartsTolerated times within restartsWithin does
@@ -19,11 +21,21 @@ const (
 
 // Restart is what became of a helper since its container has started.
 type Restart struct {
-	Helper string      `json:"helper"`
-	Count  int         `json:"count"`
-	Last   time.Time   `json:"last"` // when it ended last, for people: to the second
-	Reason string      `json:"reason"`
-	Recent []time.Time `json:"recent"` // its last ends, at most restartsTolerated
+	Helper string          `json:"helper"`
+	Count  int             `json:"count"`
+	Last   time.Time       `json:"last"` // when it ended last, for people: to the second
+	Reason string          `json:"reason"`
+	Recent []time.Duration `json:"recent"` // its last ends since the machine has started, at most restartsTolerated
+}
+
+// sinceStart returns for how long the machine has been up: what is counted with it does not change when somebody sets the
+// clock. All processes of a container have the same.
+func sinceStart() time.Duration {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return 0 // no kernel that we need lacks it (2.6.39)
+	}
+	return time.Duration(up.Nano())
 }
 
 // restarts is the record of the ends of helpers. It is written in place: a further file in the volume, even for a
@@ -46,7 +58,7 @@ func newRestarts(root string) (*restarts, error) {
 }
 
 // add counts the end of a helper, and writes the record.
-func (r *restarts) add(helper, reason string, now time.Time) error {
+func (r *restarts) add(helper, reason string, now time.Time, up time.Duration) error {
 	at := slices.IndexFunc(r.each, func(each Restart) bool { return each.Helper == helper })
 	if at < 0 {
 		at = len(r.each)
@@ -55,7 +67,7 @@ func (r *restarts) add(helper, reason string, now time.Time) error {
 	counted := &r.each[at]
 	counted.Count++
 	counted.Last, counted.Reason = now.UTC().Truncate(time.Second), reason
-	counted.Recent = append(counted.Recent, now.UTC())
+	counted.Recent = append(counted.Recent, up)
 	if more := len(counted.Recent) - restartsTolerated; more > 0 {
 		counted.Recent = slices.Delete(counted.Recent, 0, more)
 	}
@@ -97,8 +109,8 @@ func readRestarts(root string) ([]Restart, error) {
 }
 
 // keepsEnding reports whether a helper has ended too often.
-func (r Restart) keepsEnding(now time.Time) bool {
-	return len(r.Recent) >= restartsTolerated && now.Sub(r.Recent[len(r.Recent)-restartsTolerated]) < restartsWithin
+func (r Restart) keepsEnding(up time.Duration) bool {
+	return len(r.Recent) >= restartsTolerated && up-r.Recent[len(r.Recent)-restartsTolerated] < restartsWithin
 }
 
 // restartOf returns what became of a companion, which is nothing if it has never ended.

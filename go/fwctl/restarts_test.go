@@ -18,7 +18,8 @@ func TestRestarts(t *testing.T) {
 	}
 	add := func(helper, reason string, seconds int) {
 		t.Helper()
-		if err := record.add(helper, reason, now.Add(time.Duration(seconds)*time.Second+time.Millisecond)); err != nil {
+		passed := time.Duration(seconds)*time.Second + time.Millisecond
+		if err := record.add(helper, reason, now.Add(passed), passed); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,7 +38,8 @@ func TestRestarts(t *testing.T) {
 	if one := found[0]; one.Count != 11 || one.Reason != "killed" || !one.Last.Equal(last) || len(one.Recent) != restartsTolerated {
 		t.Errorf("%+v", one)
 	}
-	if !found[0].keepsEnding(last) || found[0].keepsEnding(last.Add(restartsWithin)) || found[1].keepsEnding(last) {
+	up := 9 * time.Second
+	if !found[0].keepsEnding(up) || found[0].keepsEnding(up+restartsWithin) || found[1].keepsEnding(up) {
 		t.Error("who keeps ending?")
 	}
 	if _, err := newRestarts(volume); err != nil {
@@ -45,6 +47,29 @@ func TestRestarts(t *testing.T) {
 	}
 	if found, err := readRestarts(volume); err != nil || len(found) != 0 {
 		t.Errorf("after a start: %v, %v", found, err)
+	}
+}
+
+// Whoever sets the clock changes nothing of how often a helper has ended lately.
+func TestRestartsWhileTheClockIsSet(t *testing.T) {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for what, each := range map[string]struct {
+		apart time.Duration // two ends, by the machine
+		clock time.Duration // and by the clock
+		often bool
+	}{
+		"back":    {time.Hour, -3 * time.Hour, false},
+		"forward": {time.Minute, 24 * time.Hour, true},
+	} {
+		record := restarts{path: restartsRecord(t.TempDir())}
+		for number := range time.Duration(restartsTolerated) {
+			if err := record.add("recorder", "killed", began.Add(number*each.clock), number*each.apart); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if often := record.each[0].keepsEnding(restartsTolerated * each.apart); often != each.often {
+			t.Errorf("%s: %t", what, often)
+		}
 	}
 }
 
