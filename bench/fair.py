@@ -21,7 +21,7 @@ from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
 from bench.strain import SIBLINGS, Siblings, returned
-from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
+from devkit.attacks.floods import FLOODS, GONE, LARGE, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
 from devkit.engines import INSTALLED, EngineError, available, private_engine
 from devkit.firewall import Firewall, remove_project
 from devkit.host import client
@@ -96,7 +96,8 @@ def measure(place: Stage) -> Result:
     if (reason := available(place.kind or INSTALLED.name)) is not None:
         raise EngineError(reason)
     seconds = place.seconds or SECONDS
-    attacks = [each for each in FLOODS if not place.only or any(word in each.name for word in place.only)]
+    wanted = [each for each in (*FLOODS, *LARGE) if any(word in each.name for word in place.only)]
+    attacks = wanted if place.only else FLOODS
     result = Result()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -178,8 +179,16 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
     baseline = _neighbour(ground, seconds)
     status = firewall.status()
     network, resolver = status["agent"]["network"], status["agent"]["dns"]
-    attacker = ground.peers.start("wait", network=network, dns=resolver, dropped=["ALL"], processor=PROCESSOR)
-    targets = Targets(status["siblings"][0]["address"], resolver)
+    attacker = ground.peers.start(
+        "wait",
+        network=network,
+        dns=resolver,
+        capabilities=attack.capabilities,
+        dropped=["ALL"],
+        processor=PROCESSOR,
+    )
+    (addresses,) = ground.peers.client.inspect_network(network)["IPAM"]["Config"]
+    targets = Targets(status["siblings"][0]["address"], resolver, addresses["Subnet"])
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
     spent = siblings.processor_seconds()
     with siblings.observed() as strain, ThreadPoolExecutor() as pool:

@@ -7,6 +7,8 @@ again what it loses.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from devkit.attacks.requests import PREFACE, block, frame, pseudo
+
 TARGET = "target.test"
 """A name with rules, which exists. Nobody else uses its host."""
 
@@ -25,6 +27,11 @@ _SOON = ("--pause", "100ms")
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
 
+_SETTINGS, _HEADERS, _END_OF_HEADERS = 4, 1, 0x4
+"""Of HTTP/2 (RFC 9113, sections 6.2 and 6.5)."""
+
+_NOBODY = "65532"
+
 _DNS = 53
 _OWN_CLOSED_PORT = "127.0.0.1:9"
 _AT_ONCE = 64
@@ -37,6 +44,8 @@ class Targets:
 
     envoy: str
     resolver: str
+    network: str
+    """The agents' network."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Flood:
     command: Callable[[Targets, float], tuple[str, ...]]
     asks_below: str | None = None
     control: bool = False
+    capabilities: tuple[str, ...] = ()
+    """What the attacker has of what Docker gives every container."""
 
 
 def _hold(count: int, port: int, *options: str) -> Callable[[Targets, float], tuple[str, ...]]:
@@ -73,6 +84,26 @@ def _own_flood(_: Targets, seconds: float) -> tuple[str, ...]:
     return ("siege", _OWN_CLOSED_PORT, "--count", str(_AT_ONCE), "--seconds", str(seconds))
 
 
+def _sweep(targets: Targets, seconds: float) -> tuple[str, ...]:
+    return ("sweep", targets.network, "--seconds", str(seconds))
+
+
+def _exhaust(*options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+    """Take, as the user that runs programs in many images, all that the kernel gives it."""
+
+    def command(_: Targets, seconds: float) -> tuple[str, ...]:
+        return ("exhaust", _NOBODY, "--for", f"{seconds}s", *options)
+
+    return command
+
+
+def _unfinished(number: int) -> str:
+    """Return requests over HTTP/2 that never end, all on one connection."""
+    post = block(pseudo(TARGET, method="POST"))
+    requests = (frame(_HEADERS, _END_OF_HEADERS, 2 * at + 1, post) for at in range(number))
+    return (PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)).hex()
+
+
 def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:
     return ("inundate", f"a.{_REFUSED}", "--server", targets.resolver, "--seconds", str(seconds))
 
@@ -97,5 +128,22 @@ FLOODS = (
         "10,000 requests of one octet a second",
         _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS),
     ),
+    Flood(
+        "1,000 connections with 100 unfinished requests each",
+        _hold(1_000, 80, "--hex", _unfinished(100)),
+    ),
+    Flood("18,000 TLS connections half closed", _hold(18_000, 443, "--hello", TARGET, "--half")),
+    Flood(
+        "bursts of 4,096 connections", _flood(4_096, 443, "--hello", f"*.{_REFUSED}", "--brief", "--pause", "3s")
+    ),
+    Flood(
+        "flood of refused requests with long paths",
+        _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief", "--path", "/" + 8_000 * "x"),
+    ),
+    Flood("neighbour entries for the whole network", _sweep),
+    Flood("all inotify instances of another user", _exhaust(), capabilities=("SETUID",)),
 )
 """The first is a control: what a busy container costs its neighbours, whatever the firewall does."""
+
+LARGE = (Flood("all epoll watches of another user", _exhaust("--epoll"), capabilities=("SETUID",)),)
+"""Those that take a gigabyte of the machine: only performed when they are asked for."""

@@ -46,7 +46,7 @@ func verbs() []verb {
 		{"hold", "ADDRESS:PORT", "open connections and keep them", declareHold},
 		{"siege", "ADDRESS:PORT", "take as many connections as are let, and those that are lost again", declareSiege},
 		{"inundate", "NAME", "send one DNS query many times and count the answers", declareInundate},
-		{"exhaust", "USER", "become a user and take all inotify instances that it may have", declareExhaust},
+		{"exhaust", "USER", "become a user and take all inotify instances, or watches of epoll, that it may have", declareExhaust},
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"ping", "ADDRESS", "send an ICMP echo and wait for its answer", declarePing},
 		{"forge", "ADDRESS:PORT", "send a UDP datagram as a raw frame, from any address, to any hardware address", declareForge},

@@ -44,6 +44,7 @@ type siege struct {
 	pause   time.Duration // before a place is taken again
 	drip    time.Duration // between single octets after what is sent at once; 0 is none
 	unread  bool          // nothing is ever received
+	half    bool          // after what is sent, a connection is ended in this direction
 	brief   bool          // a connection is ended as soon as something was received
 
 	sent []byte // with anyLabel where each connection has a label of its own
@@ -65,6 +66,7 @@ func declareSiege(flags *flag.FlagSet) action {
 	headers := flags.Int("headers", 0, "the request's headers go on for this many `OCTETS` and never end")
 	drip := flags.Duration("drip", 0, "after that, send one octet in each interval")
 	unread := flags.Bool("unread", false, "receive nothing")
+	half := flags.Bool("half", false, "then end each connection in this direction")
 	brief := flags.Bool("brief", false, "end a connection as soon as something was received")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		address, err := oneArgument(positional, "ADDRESS:PORT")
@@ -88,7 +90,7 @@ func declareSiege(flags *flag.FlagSet) action {
 		}
 		siege := &siege{
 			address: address, places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
-			brief: *brief, sent: sent, result: siegeResult{Errors: map[string]int{}},
+			half: *half, brief: *brief, sent: sent, result: siegeResult{Errors: map[string]int{}},
 		}
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
 		defer cancel()
@@ -222,6 +224,11 @@ func (s *siege) ended(received int64, byOther bool) {
 func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err error) {
 	if _, err := conn.Write(s.message()); err != nil {
 		return 0, err
+	}
+	if s.half {
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			return 0, err
+		}
 	}
 	if s.drip > 0 {
 		go func() {

@@ -38,6 +38,20 @@ func TestSiegeIsBrief(t *testing.T) {
 	}
 }
 
+// A connection that is half closed is still one: the other side reads its end, and can answer.
+func TestSiegeHalfCloses(t *testing.T) {
+	address := startListener(t, func(conn *net.TCPConn, _ int) {
+		if sent, err := io.ReadAll(conn); err == nil && string(sent) == "x" {
+			_, _ = conn.Write([]byte("seen"))
+		}
+		<-t.Context().Done()
+	})
+	got := runFor[siegeResult](t, exitDone, "siege", address, "--seconds", "0.5", "--half", "--hex", "78")
+	if got.Opened != 1 || got.Peak != 1 || got.Replied != 1 || got.Ended != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // What is refused is counted and tried again.
 func TestSiegeIsRefused(t *testing.T) {
 	got := runFor[siegeResult](t, exitFailed, "siege", closedPort(t), "--seconds", "0.3", "--pause", "10ms")
