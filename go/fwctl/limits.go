@@ -393,18 +393,18 @@ func limitAgents(limits *Limits, options ...nftables.ConnOption) error {
 	if err := requireFilter(connection); err != nil {
 		return err
 	}
-	if six := newSixFilter(); hasSix() {
-		if err := six.install(six.rules, options); err != nil {
-			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
-				"loaded): %w", err)
-		}
-	}
 	filter := newLimitFilter(*limits)
 	if err := filter.install(filter.rules, options); err != nil {
 		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
 		missing := strings.Join(missingParts(filter.rules, takes), ", ")
 		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
 			"or its modules, nft_*, can't be loaded): %w", cmp.Or(missing, "nothing in particular"), err)
+	}
+	if six := newSixFilter(); hasSix() {
+		if err := six.install(six.rules, options); err != nil {
+			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
+				"loaded): %w", err)
+		}
 	}
 	return nil
 }
