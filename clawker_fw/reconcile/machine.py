@@ -8,7 +8,7 @@ from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.stack.image_tar import BuiltImage
 
-_WITHIN = 30.0
+_WITHIN = 60.0
 
 
 def lacking(

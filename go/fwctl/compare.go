@@ -207,6 +207,9 @@ func problems(link netlink.Link) []string {
 // by default.
 func queueDifferences(_ Sibling, seen *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
+	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED has none
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,8 @@ const (
 	// watched is how many inotify instances an Envoy needs, measured, and one more. CoreDNS needs none.
 	watched = 10
 	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
-	// first message of a transaction and never those that follow.
-	filterPatience = 5 * time.Second
+	// first message of a transaction and never those that follow. It is silent as well while it loads modules.
+	filterPatience = 20 * time.Second
 )
 
 // Requirements is the output of requirements: what is missing, a sentence each.
@@ -45,6 +45,7 @@ func requirements() Requirements {
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
 	}
 	found := Requirements{Lacking: []string{}}
+	newLimitFilter(limits).loadModules()
 	for _, ask := range []func() error{
 		func() error { return limitAgents(&limits) }, askForRefusals, askForRouting, askForAddresses,
 		askForOwnWatches,
@@ -175,6 +176,33 @@ func requireFilter(connection *nftables.Conn) error {
 	return nil
 }
 
+// loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each
+// module that it has loaded, and runs modprobe again for those before: 50 times for all of them in one.
+func (f limitFilter) loadModules() {
+	connection, err := openFilter(nil)
+	if err != nil || requireFilter(connection) != nil {
+		return
+	}
+	for _, rule := range covering(f.rules) {
+		_ = f.install([]*nftables.Rule{rule}, nil) // whether it takes them all is asked for afterwards
+	}
+}
+
+// covering returns some of the rules, in which each expression of all occurs.
+func covering(rules []*nftables.Rule) []*nftables.Rule {
+	chosen, covered := []*nftables.Rule{}, map[string]bool{}
+	for _, rule := range rules {
+		before := len(covered)
+		for _, part := range partsOf(rule) {
+			covered[part] = true
+		}
+		if len(covered) > before {
+			chosen = append(chosen, rule)
+		}
+	}
+	return chosen
+}
+
 // missingParts returns the expressions of nf_tables that the kernel lacks, of those in rules: what is in a rule that it
 // does not take, and in none that it takes.
 func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []string {
@@ -184,17 +212,26 @@ func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []str
 		if takes(rule) {
 			parts = taken
 		}
-		for _, each := range rule.Exprs {
-			parts[partOf(each)] = true
-			if set, nested := each.(*expr.Dynset); nested {
-				for _, inner := range set.Exprs {
-					parts[partOf(inner)] = true
-				}
-			}
+		for _, part := range partsOf(rule) {
+			parts[part] = true
 		}
 	}
 	maps.DeleteFunc(refused, func(part string, _ bool) bool { return taken[part] })
 	return slices.Sorted(maps.Keys(refused))
+}
+
+// partsOf returns the expressions in a rule, and those in the sets that it updates.
+func partsOf(rule *nftables.Rule) []string {
+	parts := []string{}
+	for _, each := range rule.Exprs {
+		parts = append(parts, partOf(each))
+		if set, nested := each.(*expr.Dynset); nested {
+			for _, inner := range set.Exprs {
+				parts = append(parts, partOf(inner))
+			}
+		}
+	}
+	return parts
 }
 
 // partOf returns the kernel's name of an expression, which is that of its type here.
