@@ -8,7 +8,7 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "docs", "build"]
 
-SIDE_BY_SIDE = ("--numprocesses", "3", "--dist", "loadgroup")
+SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "loadgroup")
 """Three workers for two processors: tests with engines mostly wait."""
 
 GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer", "devkit/clients/content/fetch")

@@ -20,7 +20,6 @@ LOAD = ("load", "--rate", "100", "--seconds", "0", "https://a.test/", "http://h.
 SIBLINGS = ("envoy", "coredns")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("commit", [each.commit for each in EARLIER])
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """What differs is an upgrade: a watcher leaves it, agents may start, and `run` closes it without a failure."""
