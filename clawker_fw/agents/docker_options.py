@@ -144,7 +144,7 @@ def require_confined(words: Sequence[str], guarded: Guarded) -> None:
             raise RefusedError(
                 "agent-unconfined",
                 f"An agent can't be started with --{each.name}: {reason}.",
-                hint="Leave it out. Only what is not an agent may have it: start that with docker itself.",
+                hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
             )
 
 

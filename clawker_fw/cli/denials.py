@@ -131,9 +131,9 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
         return
     raise RefusedError(
         "agent-unknown",
-        f"No agent called {agent} is known here, so nothing can be told of it.",
+        f"No agent called {agent} is known.",
         context=[f"known: {known}"],
-        hint="Agents are known that are on the agents' network, or were seen there from this machine.",
+        hint="Known are the agents on the agents' network, and those that this machine has seen there.",
     )
 
 

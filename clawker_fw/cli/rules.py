@@ -279,7 +279,7 @@ def import_file(
         _print_imported(imported, format_)
         raise SettingsError(
             "rules-left-out",
-            f"{left_out} of {len(imported)} entries can't be imported, so none was.",
+            f"{left_out} of {len(imported)} entries can't be imported, so none was imported.",
             hint="With --partial, the others are imported.",
         )
     additions = [Addition(each.rule, stays=True) for each in imported if each.rule]

@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
 
 class Action(StrEnum):
-    """The action that resolves a finding. `none` is left to people: nothing that can be made again is to blame."""
+    """The action that resolves a finding. `none` is left to people: the cause is outside the stack."""
 
     CREATE = "create"
     REPLACE = "replace"

@@ -117,7 +117,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
 
 
 def _nothing() -> None:
-    """Tell nobody: no step waits for this one to get far enough."""
+    """Do nothing: no step waits for this one."""
 
 
 class _Performer:

@@ -170,7 +170,7 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
             "agents-cut-off",
             f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
             context=[line for each in left if isinstance(each.running, tuple) for line in each.running],
-            hint="Nothing has been replaced for it: another one would not be reached either. On that machine, run "
+            hint="Nothing was replaced, because a new one would not be reached either. On that machine, run "
             "`sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its FORWARD chain.",
         )
     if left:

@@ -188,7 +188,7 @@ class Lock:
                 "lock-not-released",
                 f"The lock of {self._project} could not be released.",
                 context=[trouble.in_one_line],
-                hint="What was to be done is done. The next run takes the lock over.",
+                hint="The work itself is complete. The next run takes over the lock.",
             ) from trouble
 
     def require_held(self) -> None:

@@ -32,25 +32,25 @@ class Reason(StrEnum):
     """TLS without a server name (RFC 6066): no rule can be for it."""
 
     BAD_NAME = "bad-name"
-    """What was named is no host name (RFC 1035)."""
+    """The name is no host name (RFC 1035)."""
 
     BAD_REQUEST = "bad-request"
     """Neither TLS nor a request that can be forwarded: another protocol, CONNECT, an upgrade, no Host."""
 
     TIMEOUT = "timeout"
-    """It was not said in time what is wanted."""
+    """No TLS hello, or no complete request headers, arrived in time."""
 
     LIMIT = "limit"
-    """More than one agent, or all of them, may have at once."""
+    """Over the limit of one agent, or of all agents."""
 
     PRIVATE_ADDRESS = "private-address"
-    """A rule allows the name, and it leads to an address that the rule does not allow."""
+    """A rule allows the name, but not the addresses that it resolves to."""
 
     NO_ADDRESS = "no-address"
-    """A rule allows the name, and it could not be looked up."""
+    """A rule allows the name, but looking it up failed."""
 
     UNREACHABLE = "unreachable"
-    """A rule allows the name, and its host does not answer, or failed to."""
+    """A rule allows the name, but the server did not answer, or its answer failed."""
 
 
 _SENTENCES = {
@@ -60,11 +60,11 @@ _SENTENCES = {
     Reason.EXPIRED: "the rule for this host has ended",
     Reason.NO_SERVER_NAME: "there is no server name",
     Reason.BAD_NAME: "this is not a host name",
-    Reason.BAD_REQUEST: "this is nothing that can be forwarded",
-    Reason.TIMEOUT: "it was not said in time what is wanted",
-    Reason.LIMIT: "this is more than an agent, or all of them, may have at once",
-    Reason.PRIVATE_ADDRESS: "the rule allows this host, but may reach none of its addresses",
+    Reason.BAD_REQUEST: "this is neither TLS nor an HTTP request that can be forwarded",
+    Reason.TIMEOUT: "no TLS hello or complete request headers arrived in time",
+    Reason.LIMIT: "this is over the limit of this agent, or of all agents",
+    Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",
     Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
-    Reason.UNREACHABLE: "a rule allows this host, but its host does not answer",
+    Reason.UNREACHABLE: "a rule allows this host, but the server did not answer",
 }
 """CoreDNS has its own copies of some (go/coredns/policy); a test compares them."""

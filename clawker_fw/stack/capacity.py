@@ -21,7 +21,7 @@ MOST_BY_DEFAULT = 8
 """Processors that a sibling uses by default at most. Descriptors and memory are needed for each of them."""
 
 _UNKNOWN = Machine(processors=2, memory=0)
-"""What a machine is taken for that an engine does not describe."""
+"""The assumed size of a machine that the engine does not report."""
 
 _ROOM = 3 / 2
 """How much more memory than Envoy's by default a machine must have, so that the agents' own is left."""
@@ -86,7 +86,7 @@ def allot(sibling: Sibling, chosen: Chosen, machine: Machine, usual: int, room: 
             "resources-not-there",
             f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
             f"{written(machine.memory)}.",
-            hint="A sibling that counts on more memory than there is would be ended by the kernel. Set it lower.",
+            hint="The kernel would kill a sibling that uses more memory than there is. Set it lower.",
         )
     most = room(memory, processors)
     if most < max(1, chosen.connections or 1):

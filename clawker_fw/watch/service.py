@@ -183,7 +183,7 @@ def install(unit: Unit) -> bool:
     if sys.platform != "linux":
         raise RefusedError(
             "service-unsupported",
-            f"A service is one of systemd, which is on Linux only, and this is {sys.platform}.",
+            f"A service needs systemd, which is on Linux only, and this is {sys.platform}.",
             hint="Have `clawker-fw watch` started by this system's own service manager: launchd on macOS.",
         )
     text = unit.text()

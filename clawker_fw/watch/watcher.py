@@ -169,7 +169,7 @@ class Watcher:
         if self._following.failures == _TELLING:
             error = EngineError(
                 "events-ended",
-                "The engine ends its stream of events again and again.",
+                "The engine keeps closing its stream of events.",
                 context=[f"the last one after {lasted:.1f} s"],
                 hint="Something between here and the engine may cut connections. "
                 "The stack is compared at each new connection.",

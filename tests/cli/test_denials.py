@@ -342,7 +342,7 @@ def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file:
         record(name="b.test", port=8443, reason="denied"),
     ]
     found = ask(command)
-    assert found["a.test"]["message"] == "the rule allows this host, but may reach none of its addresses"
+    assert found["a.test"]["message"] == "a rule allows this host, but none of its addresses"
     assert found["a.test"]["remedy"]["text"].startswith("No rule allows this host by now. Allow it with")
     assert found["b.test"]["message"] == "a rule denies this host"
     assert "Rules allow this host only on another port" in found["b.test"]["remedy"]["text"]
@@ -352,7 +352,7 @@ def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> No
     """It is an error that names those who are known, also an agent that has gone; an address may be anybody's."""
     outcome = command("denials", "--agent", "nope")
     assert (outcome.code, outcome.out) == (6, "")
-    assert "error[agent-unknown]: No agent called nope is known here" in outcome.err
+    assert "error[agent-unknown]: No agent called nope is known." in outcome.err
     assert "known: builder, clawker-conformance, clawker-coredns, clawker-envoy" in outcome.err
     up.remove("builder")
     assert command("denials", "--agent", "builder").code == 0

@@ -70,6 +70,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
     assert shared.current()
 
 
+@pytest.mark.alone
 def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
     """Half a second after an agent was refused, `--follow` has printed it."""
     agent = shared.agent(module_peers)

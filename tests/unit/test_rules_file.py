@@ -130,7 +130,7 @@ def test_a_rule_ends_sooner_only_if_that_is_said(there: str, told: str, action: 
 
 
 def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> None:
-    """It would still decide nothing, which is not what was asked for; of several, the last end counts."""
+    """The change would have no effect, which is not what was asked for; of several, the last end counts."""
     path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}]")
     with pytest.raises(RefusedError, match="has ended") as refused:
         add(path, addition("a.test", allow_private=True))

@@ -245,8 +245,8 @@ def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None
     if new.until is not None and new.until <= now:
         raise RefusedError(
             "rule-has-ended",
-            f"`{old}` has ended{_at(old)}, so it would still decide nothing.",
-            hint="Say until when it is to last: with `--until 8h`, for example, or with `--until never`.",
+            f"`{old}` has ended{_at(old)}, so the change would have no effect.",
+            hint="Give it a new end, for example `--until 8h`, or `--until never`.",
         )
     if not shorten and new.until is not None and (old.until is None or new.until < old.until):
         until = written_time(new.until)
