@@ -20,6 +20,7 @@ from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
 from bench.stage import REPLACE, RULES, Stage
 from clawker_fw.engine.docker import connect
+from clawker_fw.fwctl.client import HelperReader
 from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall
 from devkit.peers import Peer
@@ -149,7 +150,7 @@ def _size(stage: Stage, size: int, name: str, found: Values) -> None:
     note("of it CoreDNS's commit", steps["coredns"])
     engine = connect(firewall.host, None, {})
     began = time.monotonic()
-    engine.probe(firewall.container("envoy"))
+    HelperReader(engine, firewall.container("envoy")).probe()
     note("one proof by Envoy", time.monotonic() - began)
     engine.close()
 

@@ -20,6 +20,7 @@ from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
@@ -127,7 +128,8 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            suppressed[UNKNOWN_AGENT] += reader.suppressed(container) if sibling is Sibling.ENVOY else 0
+            if sibling is Sibling.ENVOY:
+                suppressed[UNKNOWN_AGENT] += HelperReader(reader, container).suppressed()
     return replace(refusals, suppressed=+suppressed)
 
 

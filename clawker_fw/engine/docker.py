@@ -36,7 +36,6 @@ from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
 from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError, after
-from clawker_fw.fwctl.answers import probe_words, read_lookup, read_probe, read_suppressed, read_trial
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
@@ -46,13 +45,10 @@ from clawker_fw.model import (
     File,
     Files,
     ImageView,
-    Lookup,
     Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
-    Probe,
-    Trial,
     VolumeView,
 )
 from clawker_fw.stack import built, labels
@@ -143,17 +139,6 @@ _GOING = {"removing", "dead"}
 
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
-
-_READING_SECONDS = {
-    "probe": 20.0,
-    "lookup": 20.0,
-    "suppressed": 5.0,
-    "see": 20.0,
-    "try": 45.0,
-    "commit-in-place": 120.0,
-}
-_HELPER_SECONDS = 120.0
-"""For how long fwctl may be silent, beside the seconds that it is given."""
 
 
 class DockerEngine:
@@ -289,30 +274,14 @@ class DockerEngine:
                 raise NotFoundError("not-found", error.message, context=error.context) from error
             raise
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
-        """See `EngineReader`."""
-        words = probe_words(envoy=envoy, quick=quick)
-        return read_probe(self._answer(container, *words, *self._evidence.arguments(container)))
-
-    def lookup(self, container: str, name: str) -> Lookup:
-        """See `EngineReader`."""
-        return read_lookup(self._answer(container, "lookup", name))
-
-    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
-        """See `EngineReader`."""
-        return read_trial(self._answer(container, "try", name, protocol, str(port)))
-
-    def suppressed(self, container: str) -> int:
-        """See `EngineReader`."""
-        return read_suppressed(self._answer(container, "suppressed"))
-
-    def _answer(self, container: str, verb: str, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the one line that a verb of fwctl answers with."""
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+        """See `EngineReader`. A probe is told what an earlier one has read, and need not read it again."""
+        known = self._evidence.arguments(container) if arguments[0] == "probe" else []
         answers: list[Any] = []
-        self.run_helper(container, [verb, *arguments], answers.append)
+        self.run_helper(container, [*arguments, *known], answers.append, silence)
         if len(answers) != 1:
             raise EngineError(
-                "probe-unreadable", f"fwctl {verb} in container {container} gave no readable answer."
+                "probe-unreadable", f"fwctl {arguments[0]} in container {container} gave no readable answer."
             )
         return answers[0]
 
@@ -532,24 +501,33 @@ class DockerEngine:
         with _translated(f"write files into container {container}"):
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """See `EngineWriter`."""
-        self._talk_to_helper(container, arguments, on_line)
+        self._talk_to_helper(container, arguments, on_line, silence)
 
-    def commit_in_place(self, container: str, files: Files, on_line: Callable[[Any], None]) -> None:
+    def commit_in_place(
+        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """See `EngineWriter`."""
         sent = archive.pack(files)
-        self._talk_to_helper(container, ["commit-in-place", str(len(sent))], on_line, sent)
+        self._talk_to_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent)
 
     def _talk_to_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], sent: bytes = b""
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        sent: bytes = b"",
     ) -> None:
         """Run a verb of `fwctl` to its end, with something on its standard input if it is `sent` any."""
         rest, complaint = b"", b""
         command = [HELPER_PATH, *arguments]
         with (
             _translated(f"run fwctl {arguments[0]} in container {container}"),
-            _silence_of(arguments, container) as silence,
+            _told_of_silence(arguments[0], container, silence),
         ):
             identity = self._client.exec_create(container, command, stdin=bool(sent))["Id"]
             talk = (
@@ -589,16 +567,10 @@ class DockerEngine:
 
 
 @contextmanager
-def _silence_of(arguments: Sequence[str], container: str) -> Iterator[float]:
-    """Yield for how many seconds a verb of fwctl may be silent. Reading is quick; others are told how long.
-
-    Raises:
-        EngineError: when it has been silent for longer.
-    """
-    verb, *given = arguments
-    silence = _READING_SECONDS.get(verb) or _HELPER_SECONDS + sum(map(float, given))
+def _told_of_silence(verb: str, container: str, silence: float) -> Iterator[None]:
+    """Translate the error of a verb that has been silent for too long."""
     try:
-        yield silence
+        yield
     except TimeoutError as error:
         raise EngineError(
             "helper-silent",

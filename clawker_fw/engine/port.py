@@ -18,13 +18,10 @@ from clawker_fw.model import (
     File,
     Files,
     ImageView,
-    Lookup,
     Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
-    Probe,
-    Trial,
     VolumeView,
 )
 
@@ -76,25 +73,14 @@ class EngineReader(Protocol):
         equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
-        """Run `fwctl probe` in a running container and return its report.
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+        """Run a verb of `fwctl` that changes nothing in a running container, and return its answer.
 
-        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
-        takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
-        rules takes long to show, and says so.
+        `silence` is for how many seconds it may say nothing. `fwctl.client` has the verbs.
 
-        What an earlier probe or commit by this object has read is not read again as long as the program says that
-        it has loaded nothing since.
+        Raises:
+            EngineError: when it fails (the context has its error output), or does not answer with one line.
         """
-
-    def lookup(self, container: str, name: str) -> Lookup:
-        """Resolve a name in Envoy's running container, as Envoy does. It takes up to 5 s."""
-
-    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
-        """Use a name as an agent would, from CoreDNS's running container. It takes up to 25 s."""
-
-    def suppressed(self, container: str) -> int:
-        """Return how many refusals a sibling, in its running container, has counted without a line about them."""
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
@@ -178,14 +164,20 @@ class EngineWriter(EngineReader, Protocol):
     def put_files(self, container: str, files: Files) -> None:
         """Write files into a container's volume, in place."""
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """Run a verb of `fwctl` in a running container, and pass each JSON line to `on_line` when it is printed.
+
+        `silence` is as in `ask_helper`.
 
         Raises:
             EngineError: when it fails; the context has its error output.
         """
 
-    def commit_in_place(self, container: str, files: Files, on_line: Callable[[Any], None]) -> None:
+    def commit_in_place(
+        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """Commit files that would be staged, as the verb `commit` does, without any room on the engine's disk.
 
         Raises:

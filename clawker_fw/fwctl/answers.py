@@ -1,6 +1,7 @@
-"""Parsing of what `fwctl` reports: of its sibling, of a name's addresses, of an attempt to use a name."""
+"""Reading the answers of `fwctl`. The helper of an earlier release prints fewer fields."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.errors import EngineError
@@ -16,18 +17,31 @@ from clawker_fw.model import (
     TrialStep,
 )
 
+PROTOCOL = 1
+"""The version of what both sides say to each other. It changes where another one would be misunderstood."""
 
-def probe_words(*, envoy: bool, quick: bool) -> list[str]:
-    """Return the words that ask `fwctl` for a probe: see `EngineReader.probe`."""
-    return ["probe", *([] if envoy else ["without-envoy"]), *(["quick"] if quick else [])]
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What came of a commit.
+
+    `refused` are the resources that the program rejected, or that it did not load in time. `hung` is
+    whether the program no longer answers and must be restarted.
+    """
+
+    committed: bool
+    refused: tuple[str, ...] = ()
+    reason: str = ""
+    hung: bool = False
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
-    """Read the output of `fwctl probe`. The helper of an earlier release prints fewer fields.
+    """Read the output of `fwctl probe`.
 
     Raises:
-        EngineError: when it is not the output of a probe.
+        EngineError: when it is not the output of a probe, or that of a helper which speaks a later protocol.
     """
+    _require_known(answer.get("protocol", PROTOCOL))
     try:
         return Probe(
             build=answer["build"],
@@ -65,6 +79,15 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error
+
+
+def _require_known(protocol: object) -> None:
+    if protocol != PROTOCOL:
+        raise EngineError(
+            "helper-newer",
+            f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
+            hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
+        )
 
 
 def _read_records(telemetry: Mapping[str, Any]) -> Records:
@@ -129,3 +152,56 @@ def _read_steps(steps: Sequence[Mapping[str, Any]]) -> tuple[TrialStep, ...]:
         )
         for each in steps
     )
+
+
+def read_agents_see(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the output of `fwctl see`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl see`.
+    """
+    try:
+        return tuple(map(str, answer["agents_see"]))
+    except (KeyError, TypeError) as error:
+        raise EngineError("probe-unreadable", f"A look was answered in an unknown form: {error}.") from error
+
+
+def read_committed(answer: Mapping[str, Any]) -> Committed:
+    """Read the last line of `fwctl commit`. What is missing in it counts as a refusal."""
+    refused = answer.get("rejected") or answer.get("missing") or ()
+    return Committed(
+        answer.get("committed") is True,
+        tuple(map(str, refused)),
+        str(answer.get("reason") or ""),
+        answer.get("hung") is True,
+    )
+
+
+def read_connections(answer: Mapping[str, Any]) -> int:
+    """Read a line of `fwctl drain`.
+
+    Raises:
+        EngineError: when it is not a line of a drain.
+    """
+    try:
+        return int(answer["connections"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A drain was answered in an unknown form: {error}.") from error
+
+
+def read_lacking(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the output of `fwctl requirements`: what the kernel lacks, a sentence each.
+
+    Raises:
+        KeyError, TypeError: when it is not the output of `fwctl requirements`.
+    """
+    return tuple(map(str, answer["lacking"]))
+
+
+def read_outcome(answer: Mapping[str, Any]) -> tuple[str, str]:
+    """Read a line of `fwctl attempts`: the attempt's id, and what it ended with.
+
+    Raises:
+        KeyError, TypeError: when it is not a line of `fwctl attempts`.
+    """
+    return str(answer["id"]), str(answer["outcome"])

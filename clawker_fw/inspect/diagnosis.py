@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.inspect import way_out
 from clawker_fw.inspect.trial import UNCLEAR, attempt
 from clawker_fw.model import Role, Sibling, Verdict
@@ -208,7 +209,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
         return Check("upstream-dns", Health.SKIPPED, why)
     asked = names[:_LOOKED_UP]
-    answers = {name: reader.lookup(envoy, name) for name in asked}
+    answers = {name: HelperReader(reader, envoy).lookup(name) for name in asked}
     unknown = {name: answer.error or "no address" for name, answer in answers.items() if not answer.addresses}
     if len(unknown) == len(asked):
         name, error = next(iter(unknown.items()))
@@ -232,7 +233,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     if not resolver:
         yield Check("way-out", Health.SKIPPED, "CoreDNS does not run.")
         return
-    refused = reader.trial(resolver, REFUSED_NAME, "https", 443).steps[-1]
+    refused = HelperReader(reader, resolver).trial(REFUSED_NAME, "https", 443).steps[-1]
     if refused.name == "resolve" and not refused.ok:
         yield Check("refusal", Health.OK, "A name without a rule does not resolve.")
     else:

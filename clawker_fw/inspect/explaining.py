@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.inspect.explanation import Explanation
 from clawker_fw.inspect.trial import Attempted, attempt
 from clawker_fw.model import Observed, Rules, Sibling
@@ -69,7 +70,7 @@ def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules:
     else:
         try:
             envoy = observed.siblings[Sibling.ENVOY].container.id
-            explained = explained.with_addresses(reader.lookup(envoy, explained.leads_to))
+            explained = explained.with_addresses(HelperReader(reader, envoy).lookup(explained.leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     return Answer(

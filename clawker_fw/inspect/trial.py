@@ -12,6 +12,7 @@ from typing import Any
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import Observed, Sibling, Trial, TrialStep
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
@@ -53,7 +54,7 @@ def attempt(reader: EngineReader, observed: Observed, target: Target) -> Attempt
     """
     resolver = observed.siblings[Sibling.COREDNS].container.id
     counted = _counted(reader, observed)
-    trial = reader.trial(resolver, target.name, target.protocol.transport, target.port)
+    trial = HelperReader(reader, resolver).trial(target.name, target.protocol.transport, target.port)
     last = trial.steps[-1]
     # A datagram that leads nowhere is just not answered.
     if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
@@ -68,7 +69,7 @@ def _counted(reader: EngineReader, observed: Observed) -> int | None:
     """Return how many refusals Envoy has only counted, or None if it does not say."""
     envoy = observed.siblings.get(Sibling.ENVOY)
     with suppress(EngineError):  # it does not run, or is of an earlier release
-        return reader.suppressed(envoy.container.id) if envoy else None
+        return HelperReader(reader, envoy.container.id).suppressed() if envoy else None
     return None
 
 

@@ -10,19 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, assert_never
+from typing import NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
     EngineError,
     FirewallError,
+    HelperOutdatedError,
     LockLostError,
     NotFoundError,
     NotProvenError,
     StoppedError,
     after,
 )
+from clawker_fw.fwctl.answers import Committed
+from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.last_words import READ, telling
@@ -62,7 +65,6 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
-_UNKNOWN_VERB = "unknown verb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +281,9 @@ class _Performer:
             case Commit():
                 self._commit(step, enough)
             case Claim():
-                engine.run_helper(step.container, ["claim", str(step.seconds)], _ignore)
+                Helper(engine, step.container).claim(step.seconds)
             case Release():
-                engine.run_helper(step.container, ["release"], _ignore)
+                Helper(engine, step.container).release()
             case AwaitTtl():
                 self._wait(step.seconds)
             case Drain():
@@ -354,20 +356,17 @@ class _Performer:
         """Return what agents would see of a new Envoy that they should not: another one would look no better."""
         if not step.eye:
             return []
-        seen: list[str] = []
         try:
-            self._engine.run_helper(
-                step.eye, ["see", step.place], lambda answer: seen.extend(answer["agents_see"])
-            )
+            seen = Helper(self._engine, step.eye).agents_see(step.place)
+        except HelperOutdatedError:
+            return []
         except EngineError as error:
-            if any(_UNKNOWN_VERB in line for line in error.context):  # the helper of an earlier release
-                return []
             return [f"agents' view: {error}"]
         return [f"agents would see: {each}" for each in seen]
 
     def _ask(self, container: str) -> Probe | None:
         try:
-            return self._engine.probe(container)
+            return Helper(self._engine, container).probe()
         except EngineError:
             return None  # not started yet, or gone: the caller checks which
 
@@ -387,51 +386,43 @@ class _Performer:
     def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
-        answers: list[Any] = []
-
-        def on_line(answer: Mapping[str, Any]) -> None:
-            if answer.get("taken"):
-                taken()
-            else:
-                answers.append(answer)
-
         try:
-            self._hand_in(step, on_line)
+            result = self._hand_in(step, taken)
         except EngineError as error:
             self._require_new_start(step, before, error)
-        result = answers[-1] if answers else {}
-        if result.get("committed"):
-            return
-        if not result:
+        if result is None:
             raise NotProvenError(
                 "commit-unanswered",
                 f"{step.sibling} did not say whether it has taken the new files.",
                 context=self._last_words(step.container),
                 hint="`clawker-fw drift` shows what it serves.",
             )
-        refused = ", ".join(result.get("rejected") or result.get("missing") or ["everything"])
+        if result.committed:
+            return
+        refused = ", ".join(result.refused or ["everything"])
         rejection = NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[str(result.get("reason") or "no reason given"), *self._last_words(step.container)],
+            context=[result.reason or "no reason given", *self._last_words(step.container)],
             hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows both siblings.",
         )
-        if result.get("hung"):
+        if result.hung:
             self._restart(step, rejection)
         raise rejection
 
-    def _hand_in(self, step: Commit, on_line: Callable[[Mapping[str, Any]], None]) -> None:
+    def _hand_in(self, step: Commit, taken: Callable[[], None]) -> Committed | None:
         """Stage files and have them committed; on a full disk, have them written over those before them.
 
         Raises:
             DiskFullError: when these have not enough room either.
         """
+        helper = Helper(self._engine, step.container)
         try:
             self._engine.put_files(step.container, step.files)
-            self._engine.run_helper(step.container, ["commit"], on_line)
+            return helper.commit(taken)
         except DiskFullError as full:
             try:
-                self._engine.commit_in_place(step.container, step.files, on_line)
+                return helper.commit_in_place(step.files, taken)
             except EngineError as error:
                 full.context = (*full.context, f"it could not be done without room: {error.in_one_line}")
                 raise full from error
@@ -481,14 +472,14 @@ class _Performer:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0
 
-        def on_line(line: Mapping[str, int]) -> None:
+        def on_connections(number: int) -> None:
             nonlocal left
             self.require_going([(step,)])
-            left = line["connections"]
+            left = number
             self._on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
-            self._engine.run_helper(step.container, ["drain", str(step.seconds)], on_line)
+            Helper(self._engine, step.container).drain(step.seconds, on_connections)
         except EngineError as error:
             # The container is about to be removed and another one serves, so a failed drain just ends early.
             ended = f"ended early: {error}"
@@ -556,7 +547,3 @@ def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
-
-
-def _ignore(_: object) -> None:
-    """Ignore the output of claim and release."""

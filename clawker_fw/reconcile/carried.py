@@ -14,6 +14,7 @@ from clawker_fw.engine.log_stream import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
@@ -38,7 +39,7 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            if count := engine.suppressed(predecessor):
+            if count := HelperReader(engine, predecessor).suppressed():
                 lines.append(_line_of(count, engine.clock()))
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})

@@ -4,6 +4,7 @@ import json
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import read_lacking
 from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.stack.image_tar import BuiltImage
@@ -22,7 +23,7 @@ def lacking(
     with errand(engine, project, spec, _WITHIN, image) as lines:
         try:
             answer = json.loads((lines or ("",))[-1])
-            return tuple(map(str, answer["lacking"]))
+            return read_lacking(answer)
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 "machine-silent",

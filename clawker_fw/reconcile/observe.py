@@ -15,6 +15,7 @@ from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import (
     ContainerSummary,
     ContainerView,
@@ -405,7 +406,7 @@ def _probe(reader: EngineReader, container: str, *, envoy: bool = True, quick: b
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
-            probe = reader.probe(container, envoy=envoy, quick=quick)
+            probe = HelperReader(reader, container).probe(envoy=envoy, quick=quick)
         except EngineError as error:
             probe = Probe(error="; ".join((str(error), *error.context)))
         if not probe.error or time.monotonic() > end:

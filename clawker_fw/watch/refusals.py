@@ -12,6 +12,7 @@ from clawker_fw.denials.tally import Tally
 from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
@@ -70,7 +71,7 @@ class RefusalCounter:
         """Return how many more refusals Envoy has only counted since the last look, or since its start."""
         before = self._counted.get(container, 0)
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            counted = self._counted[container] = reader.suppressed(container)
+            counted = self._counted[container] = HelperReader(reader, container).suppressed()
             if before is None:
                 return 0
             return counted - before if counted >= before else counted

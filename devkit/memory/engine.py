@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -22,7 +22,6 @@ from clawker_fw.engine import archive
 from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
-from clawker_fw.fwctl.answers import probe_words
 from clawker_fw.model import (
     ATTACHED,
     ContainerSpec,
@@ -135,26 +134,47 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
         """See `EngineReader`."""
+        del silence
+        match arguments:
+            case ["probe", *words]:
+                return helper.probe_answer(
+                    self.probe(container, envoy="without-envoy" not in words, quick="quick" in words)
+                )
+            case ["lookup", name]:
+                return asdict(self.lookup(container, name))
+            case ["try", name, protocol, port]:
+                return helper.trial_answer(self.trial(container, name, protocol, int(port)))
+            case ["suppressed"]:
+                return {"refusals": self.suppressed(container)}
+            case ["see", _]:
+                return {"agents_see": list(self._running(container, "see").nothing_reaches)}
+            case _:
+                raise EngineError(
+                    "helper-failed", f"fwctl {arguments[0]} failed.", context=[f'unknown verb "{arguments[0]}"']
+                )
+
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+        """Return what `fwctl probe` reports. Tests override this."""
         inside = self._running(container, "probe")
-        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *probe_words(envoy=envoy, quick=quick))))
+        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe")
         return helper.probe(inside, envoy=envoy, quick=quick)
 
     def lookup(self, container: str, name: str) -> Lookup:
-        """See `EngineReader`."""
+        """Return what `fwctl lookup` reports. Tests override this."""
         inside = self._running(container, "lookup")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} lookup {name}")
         return helper.lookup(inside, name)
 
     def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
-        """See `EngineReader`."""
+        """Return what `fwctl try` reports. Tests override this."""
         inside = self._running(container, "try")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
         return helper.trial(inside, name, protocol)
 
     def suppressed(self, container: str) -> int:
-        """See `EngineReader`."""
+        """Return what `fwctl suppressed` reports. Tests override this."""
         inside = self._running(container, "suppressed")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
         return inside.suppressed
@@ -409,14 +429,20 @@ class MemoryEngine:
         self.inside(container).files.update(files)
         self._emit_for(self.inside(container), "extract-to-dir")
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """See `EngineWriter`."""
+        del silence
         inside = self._running(container, arguments[0])
         self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
         helper.run_verb(inside, arguments, on_line)
 
-    def commit_in_place(self, container: str, files: Files, on_line: Callable[[Any], None]) -> None:
+    def commit_in_place(
+        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """See `EngineWriter`. The files have to be as large as those before them, but for some octets."""
+        del silence
         inside = self._running(container, "commit-in-place")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} commit-in-place")
         if self.disk_full and helper.growth(inside, files) > _SLACK:

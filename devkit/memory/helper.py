@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import PROTOCOL
 from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
@@ -32,8 +34,6 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
         case ["release"]:
             inside.files.pop(CLAIMED, None)
             inside.addresses.discard(service_address(inside))
-        case ["see", _]:
-            on_line({"agents_see": list(inside.nothing_reaches)})
         case ["drain", _]:
             on_line({"connections": inside.connections})
             inside.connections = inside.lingering
@@ -66,6 +66,22 @@ def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -
         unhealthy=inside.unhealthy,
         error=inside.silent,
     )
+
+
+def probe_answer(probe: Probe) -> dict[str, Any]:
+    """Return the JSON of a probe."""
+    answer = {"protocol": PROTOCOL, **asdict(probe)}
+    collector = answer.pop("collector")
+    if collector:
+        collector["sha256"] = collector.pop("fingerprint")
+    answer["telemetry"] = {**answer.pop("records"), "collector": collector}
+    return answer
+
+
+def trial_answer(trial: Trial) -> dict[str, Any]:
+    """Return the JSON of an attempt."""
+    steps = [asdict(step) for step in trial.steps]
+    return {"steps": [{"step": step.pop("name"), **step} for step in steps]}
 
 
 def lookup(inside: MemoryContainer, name: str) -> Lookup:

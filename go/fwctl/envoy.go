@@ -382,6 +382,11 @@ func (e envoy) Suppressed() (Suppressed, error) {
 	return Suppressed{count}, nil
 }
 
+// Draining is a line of the output of drain: how many connections are open.
+type Draining struct {
+	Connections int `json:"connections"`
+}
+
 // drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
 // connections close after their next response. The internal listener, which their requests go through, is not drained.
 // It prints the number of open connections until it is 0 or the limit has passed.
@@ -394,7 +399,7 @@ func drain(program envoy, limit time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if err := answer(map[string]int{"connections": connections}); err != nil {
+		if err := answer(Draining{connections}); err != nil {
 			return err
 		}
 		if connections == 0 || time.Now().After(end) {

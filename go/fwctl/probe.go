@@ -14,8 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// protocol is the version of what fwctl and its client say to each other (protocol.json). It changes where an earlier client
+// would misunderstand a helper.
+const protocol = 1
+
 // Report is the output of probe: everything that can only be seen inside the container.
 type Report struct {
+	Protocol    int                 `json:"protocol"`
 	Sibling     string              `json:"sibling"`
 	Build       string              `json:"build"`
 	Live        map[string]string   `json:"live"`             // resource -> digest of the loaded content
@@ -65,7 +70,7 @@ func quicklyRead(root string, resources []Resource, known Evidence) ([]Resource,
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
 func probe(root string, sibling Sibling, program Program, how Thoroughness) Report {
-	report := Report{Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
+	report := Report{Protocol: protocol, Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
 	report.Network = networkDifferences(sibling)

@@ -9,6 +9,7 @@ import pytest
 from clawker_fw.engine.docker import connect
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import (
     ContainerView,
     Desired,
@@ -76,7 +77,7 @@ def answering(engine: EngineWriter, container: str) -> Probe:
 
     def probe() -> Probe | None:
         try:
-            found = engine.probe(container)
+            found = HelperReader(engine, container).probe()
         except EngineError:
             return None
         return found if not found.error and all(found.live.values()) else None
@@ -107,7 +108,7 @@ def view(engine: EngineWriter, name: str) -> ContainerView:
 def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
     """Commit what is staged. Before the result, it is told that the program has taken the files."""
     answers: list[dict[str, Any]] = []
-    engine.run_helper(container, ["commit"], answers.append)
+    engine.run_helper(container, ["commit"], answers.append, 120)
     *before, answer = answers
     assert before == [{"taken": True}] or not (before or answer["committed"])
     return answer

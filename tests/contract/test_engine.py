@@ -9,6 +9,7 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
+from clawker_fw.fwctl.client import Helper, HelperReader
 from clawker_fw.model import (
     ContainerSpec,
     Desired,
@@ -284,18 +285,18 @@ def test_the_service_address_can_be_claimed_and_released(
     """The probe shows whether the service address is held; claiming or releasing it twice is not an error."""
     container, address = running[Sibling.COREDNS], str(stack.service_address)
     for _ in range(2):
-        engine.run_helper(container, ["claim", "0"], lambda _: None)
-        probe = engine.probe(container)
+        Helper(engine, container).claim(0)
+        probe = HelperReader(engine, container).probe()
         assert (probe.claimed, address in probe.addresses) == (True, True)
     for _ in range(2):
-        engine.run_helper(container, ["release"], lambda _: None)
-        probe = engine.probe(container)
+        Helper(engine, container).release()
+        probe = HelperReader(engine, container).probe()
         assert (probe.claimed, address in probe.addresses) == (False, False)
 
 
 def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """A lookup says why there is none."""
-    found = engine.lookup(running[Sibling.ENVOY], "nobody.invalid")
+    found = HelperReader(engine, running[Sibling.ENVOY]).lookup("nobody.invalid")
     assert found.addresses == ()
     assert found.error
 
@@ -303,17 +304,17 @@ def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: 
 def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Without a flood, no refusal was only counted."""
     for sibling in Sibling:
-        assert engine.suppressed(running[sibling]) == 0
+        assert HelperReader(engine, running[sibling]).suppressed() == 0
 
 
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
     """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule."""
     container, service = running[Sibling.COREDNS], str(stack.service_address)
-    engine.run_helper(container, ["claim", "0"], lambda _: None)
-    (refused,) = engine.trial(container, "refused.test", "https", 443).steps
+    Helper(engine, container).claim(0)
+    (refused,) = HelperReader(engine, container).trial("refused.test", "https", 443).steps
     assert (refused.name, refused.ok, refused.outcome) == ("resolve", False, "no such name")
     assert refused.source.rpartition(":")[0] == service
-    resolved, connected, *_ = engine.trial(container, "a.test", "https", 443).steps
+    resolved, connected, *_ = HelperReader(engine, container).trial("a.test", "https", 443).steps
     assert (resolved.name, resolved.ok, connected.name, connected.ok) == ("resolve", True, "connect", True)
     assert resolved.outcome in connected.outcome
 
@@ -321,12 +322,12 @@ def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Siblin
 def test_only_the_resolver_can_try(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Envoy's container is on the egress network, so what it can do says nothing about agents."""
     with pytest.raises(EngineError):
-        engine.trial(running[Sibling.ENVOY], "a.test", "https", 443)
+        HelperReader(engine, running[Sibling.ENVOY]).trial("a.test", "https", 443)
 
 
 def test_a_probe_may_leave_envoy_out(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """It is then as if no agent had ever looked at Envoy; all else is reported."""
-    probe = engine.probe(running[Sibling.COREDNS], envoy=False)
+    probe = HelperReader(engine, running[Sibling.COREDNS]).probe(envoy=False)
     assert "envoy" not in probe.agents_see
     assert probe.live
     assert not probe.error
@@ -415,7 +416,7 @@ def test_a_quick_probe_leaves_out_nothing_that_is_shown_at_once(
 ) -> None:
     """With few rules it is as good as any other."""
     for container in running.values():
-        quick, whole = engine.probe(container, quick=True), engine.probe(container)
+        quick, whole = HelperReader(engine, container).probe(quick=True), HelperReader(engine, container).probe()
         assert quick.live == whole.live
         assert quick.live
         assert quick.unread == whole.unread == ()

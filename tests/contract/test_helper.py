@@ -11,6 +11,7 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.client import Helper, HelperReader
 from clawker_fw.model import (
     Desired,
     File,
@@ -66,7 +67,7 @@ def test_hot_files_are_committed_live(
             assert json.loads(files["state/committed.json"].content)["live"] == target.live
             assert not any(path.startswith("stage/") for path in files)
             assert _hot(files, "good/") == target.hot
-            assert engine.probe(container).live == target.live
+            assert HelperReader(engine, container).probe().live == target.live
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))
@@ -76,13 +77,13 @@ def test_files_are_committed_in_place(
     """What would be staged is sent to the helper: it becomes live, on record, and the good set."""
     container, target = running[sibling], stack.siblings[sibling]
     answers: list[dict[str, Any]] = []
-    engine.commit_in_place(container, staged(target, ()), answers.append)
+    engine.commit_in_place(container, staged(target, ()), answers.append, 120)
     assert answers[0] == {"taken": True}
     assert answers[1]["committed"] is True
     files = engine.files(container)
     assert _hot(files) == _hot(files, "good/") == target.hot
     assert not any(path.startswith("stage/") for path in files)
-    assert engine.probe(container).live == target.live
+    assert HelperReader(engine, container).probe().live == target.live
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))
@@ -122,15 +123,15 @@ def test_a_file_that_is_refused_is_put_back(
 
 
 def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Probe | None:
-    probe = engine.probe(container)
+    probe = HelperReader(engine, container).probe()
     return probe if probe.live == wanted else None
 
 
 def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Without connections, it ends at once."""
-    lines: list[dict[str, int]] = []
-    engine.run_helper(running[Sibling.ENVOY], ["drain", "30"], lines.append)
-    assert lines[-1] == {"connections": 0}
+    connections: list[int] = []
+    Helper(engine, running[Sibling.ENVOY]).drain(30, connections.append)
+    assert connections[-1] == 0
 
 
 def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
@@ -140,13 +141,13 @@ def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dic
         return len(list(Path("/proc/self/fd").iterdir()))
 
     container = running[Sibling.COREDNS]
-    engine.probe(container)
+    HelperReader(engine, container).probe()
     gc.collect()
     gc.disable()
     try:
         before = open_files()
         for _ in range(10):
-            engine.probe(container)
+            HelperReader(engine, container).probe()
         assert open_files() <= before
     finally:
         gc.enable()
@@ -156,7 +157,7 @@ def test_a_helper_needs_a_running_container(engine: EngineWriter, stack: Desired
     """A probe of a stopped container is an error."""
     container = created(engine, stack, Sibling.ENVOY)
     with pytest.raises(EngineError):
-        engine.probe(container)
+        HelperReader(engine, container).probe()
     with pytest.raises(EngineError):
-        engine.run_helper(container, ["drain", "0"], lambda _: None)
+        Helper(engine, container).drain(0, lambda _: None)
     engine.remove(container)

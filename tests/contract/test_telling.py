@@ -11,6 +11,7 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import NotFoundError
+from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import (
     ContainerView,
     Desired,
@@ -125,7 +126,7 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
         engine.start(container)
         answering(engine, container)
         engine.put_files(container, {"extra": public(b"x")})
-        engine.run_helper(container, ["release"], lambda _: None)
+        Helper(engine, container).release()
         engine.rename(container, f"{name}-next")
         engine.disconnect(f"{stack.project}-net", container)
         engine.remove(container)
@@ -148,7 +149,7 @@ def test_looking_is_told_as_commands_and_nothing_else(
     """Reading causes no events except for commands in containers, so that a watcher does not wake itself."""
     with following(engine) as events:
         observe(engine, stack.project, ())
-        engine.run_helper(running[Sibling.COREDNS], ["release"], lambda _: None)
+        Helper(engine, running[Sibling.COREDNS]).release()
         until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
     ours = [each for each in events if each.container in running.values()]
     commands = {

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from devkit.firewall import Firewall
 from devkit.peers import Peer, Peers
 from devkit.waiting import until

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.engine.docker import connect
+from clawker_fw.fwctl.client import HelperReader
 from devkit.engines import install_client
 from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd
@@ -72,11 +73,11 @@ def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch
     ):
         listed = [each.name for each in near.listing()]
         files = {name: near.files(name) for name in names}
-        live = {name: near.probe(name).live for name in names}
+        live = {name: HelperReader(near, name).probe().live for name in names}
         asked = names * THREADS
         looking = [pool.submit(engine.listing) for _ in asked]
         reading = [pool.submit(engine.files, name) for name in asked]
-        probing = [pool.submit(engine.probe, name) for name in asked]
+        probing = [pool.submit(HelperReader(engine, name).probe) for name in asked]
         assert all([found.name for found in each.result()] == listed for each in looking)
         assert [each.result() for each in reading] == [files[name] for name in asked]
         assert [each.result().live for each in probing] == [live[name] for name in asked]

@@ -11,6 +11,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.engine.docker import connect
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import configuration
@@ -182,18 +183,18 @@ def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:
 
     def by_another_process() -> Mapping[str, str]:
         with closing(connect(firewall.host, None, {})) as other:
-            return other.probe(envoy).live
+            return HelperReader(other, envoy).probe().live
 
     with closing(connect(firewall.host, None, {})) as watching:
-        first = watching.probe(envoy).live
-        assert watching.probe(envoy).live == first
+        first = HelperReader(watching, envoy).probe().live
+        assert HelperReader(watching, envoy).probe().live == first
         for changed in ({"dst": "other.test"}, {"dst": "other.test", "proto": "http"}):
             firewall.write(changed)
             firewall.call("reload").expect()
-            assert watching.probe(envoy).live == by_another_process() != first
+            assert HelperReader(watching, envoy).probe().live == by_another_process() != first
         firewall.settings.write_text(before)
         firewall.call("reload").expect()
-        assert watching.probe(envoy).live == first
+        assert HelperReader(watching, envoy).probe().live == first
 
 
 UPGRADES: dict[str, tuple[Callable[[Release], None], set[tuple[str, str, str]]]] = {

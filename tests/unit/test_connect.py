@@ -166,7 +166,7 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
     runs(engine, written, {"ExitCode": 0})
     said: list[Any] = []
     with closing(connect(engine.address, None, {})) as connected:
-        connected.run_helper("a", ["release"], said.append)
+        connected.run_helper("a", ["release"], said.append, 10)
     assert said == [{"released": True}]
 
 
@@ -188,10 +188,10 @@ def test_an_exit_code_that_comes_after_the_end_of_the_output(code: int, engine: 
     runs(engine, b"", NOT_YET, NOT_YET, {"ExitCode": code, "Running": False})
     with closing(connect(engine.address, None, {})) as connected:
         if code == 0:
-            connected.run_helper("a", ["release"], print)
+            connected.run_helper("a", ["release"], print, 10)
             return
         with pytest.raises(EngineError) as caught:
-            connected.run_helper("a", ["release"], print)
+            connected.run_helper("a", ["release"], print, 10)
     assert (caught.value.code, caught.value.context) == ("helper-failed", ("exit code 3",))
 
 
@@ -200,7 +200,7 @@ def test_an_exit_code_that_never_comes(engine: Engine, monkeypatch: pytest.Monke
     monkeypatch.setattr(outputs, "EXIT_SECONDS", 0.1)
     runs(engine, struct.pack(">BxxxL", 2, 5) + b"words", NOT_YET)
     with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError) as caught:
-        connected.run_helper("a", ["release"], print)
+        connected.run_helper("a", ["release"], print, 10)
     assert caught.value.code == "helper-unfinished"
     assert caught.value.message == "fwctl release in container a has no exit code."
     assert caught.value.context[1] == "words"
@@ -214,7 +214,7 @@ def test_a_program_that_can_not_be_started(engine: Engine) -> None:
         b'{"message": "no such exec e1"}'
     )
     with closing(connect(engine.address, None, {})) as connected, pytest.raises(NotFoundError) as caught:
-        connected.run_helper("a", ["release"], print)
+        connected.run_helper("a", ["release"], print, 10)
     assert "no such exec" in caught.value.context[0]
 
 
@@ -223,7 +223,7 @@ def test_headers_of_the_cli_s_configuration(engine: Engine, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"HttpHeaders": {"X-Gate": "open"}}))
     runs(engine, b"", {"ExitCode": 0})
     with closing(connect(engine.address, None, {})) as connected:
-        connected.run_helper("a", ["release"], print)
+        connected.run_helper("a", ["release"], print, 10)
     assert set(engine.gates) == {"open"}
 
 

@@ -322,10 +322,12 @@ def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch
 class Hanging(MemoryEngine):
     """An engine whose Envoy hangs after it has read a commit, until it is restarted."""
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """Restore the old files, and report that the program is silent."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line)
+            super().run_helper(container, arguments, on_line, silence)
             return
         self.inside(container).silent = "no answer"
         answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
@@ -340,10 +342,12 @@ class Hanging(MemoryEngine):
 class Ending(Hanging):
     """An engine in which a commit ends Envoy and the helper, and both restart."""
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """End the program, and restart it."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line)
+            super().run_helper(container, arguments, on_line, silence)
             return
         self.stop(container)
         self.start(container)
@@ -406,10 +410,12 @@ class Disproving(MemoryEngine):
         super().__init__()
         self.names_committed = threading.Event()
 
-    def run_helper(self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
         """Say that the files are taken, and that the old ones are restored."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line)
+            super().run_helper(container, arguments, on_line, silence)
             if arguments == ["commit"]:
                 self.names_committed.set()
             return

@@ -13,6 +13,7 @@ import pytest
 
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Shape, Verdict
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.origin import origin
@@ -70,7 +71,7 @@ TAMPERS: dict[str, Callable[[MemoryEngine], object]] = {
     "image": lambda engine: engine.retag(engine.inside(ENVOY).spec.image, None),
     "hot file": lambda engine: engine.put_files(ENVOY, {"hot/lds/listeners.json": public(b"{}")}),
     "zone": lambda engine: engine.put_files(COREDNS, {POLICY: public(b"")}),
-    "service address": lambda engine: engine.run_helper(COREDNS, ["release"], lambda _: None),
+    "service address": lambda engine: Helper(engine, COREDNS).release(),
 }
 
 

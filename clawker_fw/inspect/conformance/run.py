@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from clawker_fw.agents.attachment import attachment
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import read_outcome
 from clawker_fw.inspect.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
@@ -97,8 +98,8 @@ def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
     answers: dict[str, str] = {}
     for line in lines:
         with suppress(ValueError, KeyError, TypeError):
-            answer = json.loads(line)
-            answers[str(answer["id"])] = str(answer["outcome"])
+            attempt, outcome = read_outcome(json.loads(line))
+            answers[attempt] = outcome
     if not answers:
         raise EngineError(
             "conformance-failed",

@@ -1,0 +1,171 @@
+"""The client of `fwctl`, the helper in our containers: a method for each verb, a value for each answer.
+
+What both sides say to each other is described once, in `go/fwctl/protocol.json`. The tests of both sides compare
+themselves with it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from clawker_fw.errors import EngineError, HelperOutdatedError
+from clawker_fw.fwctl.answers import (
+    Committed,
+    read_agents_see,
+    read_committed,
+    read_connections,
+    read_lookup,
+    read_probe,
+    read_suppressed,
+    read_trial,
+)
+from clawker_fw.model import Files, Lookup, Probe, Trial
+
+_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "try": 45.0}
+_CHANGING_SECONDS = 120.0
+"""For how long a verb may be silent, beside the seconds that it is given."""
+
+_UNKNOWN_VERB = "unknown verb"
+
+
+class AsksHelper(Protocol):
+    """What reading verbs need of an engine."""
+
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+        """See `EngineReader`."""
+
+
+class RunsHelper(AsksHelper, Protocol):
+    """What all verbs need of an engine."""
+
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
+        """See `EngineWriter`."""
+
+    def commit_in_place(
+        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
+    ) -> None:
+        """See `EngineWriter`."""
+
+
+class HelperReader:
+    """The verbs that change nothing, in a running container.
+
+    Each raises `EngineError` when the helper gives no answer, or none that can be read, and `HelperOutdatedError`
+    when it is of an earlier release and does not know the verb.
+    """
+
+    def __init__(self, engine: AsksHelper, container: str) -> None:
+        """Store where the helper is."""
+        self._reader = engine
+        self._container = container
+
+    def probe(self, *, envoy: bool = True, quick: bool = False) -> Probe:
+        """Return what the helper reports of its sibling.
+
+        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
+        takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
+        rules takes long to show, and says so.
+        """
+        words = [*([] if envoy else ["without-envoy"]), *(["quick"] if quick else [])]
+        return read_probe(self._ask("probe", *words))
+
+    def lookup(self, name: str) -> Lookup:
+        """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""
+        return read_lookup(self._ask("lookup", name))
+
+    def trial(self, name: str, protocol: str, port: int) -> Trial:
+        """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s."""
+        return read_trial(self._ask("try", name, protocol, str(port)))
+
+    def suppressed(self) -> int:
+        """Return how many refusals a sibling has counted without a line about them."""
+        return read_suppressed(self._ask("suppressed"))
+
+    def agents_see(self, place: str) -> tuple[str, ...]:
+        """Return the problems that agents would have at a place: an address and ports, as JSON."""
+        return read_agents_see(self._ask("see", place))
+
+    def _ask(self, verb: str, *arguments: str) -> Mapping[str, Any]:
+        with _outdated(verb, self._container):
+            answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb])
+        if not isinstance(answer, Mapping):
+            raise EngineError(
+                "probe-unreadable", f"fwctl {verb} in container {self._container} gave no readable answer."
+            )
+        return answer
+
+
+class Helper(HelperReader):
+    """All verbs, in a running container. The errors are those of `HelperReader`."""
+
+    def __init__(self, engine: RunsHelper, container: str) -> None:
+        """Store where the helper is."""
+        super().__init__(engine, container)
+        self._writer = engine
+
+    def commit(self, taken: Callable[[], None]) -> Committed | None:
+        """Make the staged files live, and return what came of it, or None if the helper did not say.
+
+        `taken` is called when the program serves with them, before that is proven.
+        """
+        answers: list[Committed] = []
+        self._run(_commit_reader(taken, answers), "commit")
+        return answers[-1] if answers else None
+
+    def commit_in_place(self, files: Files, taken: Callable[[], None]) -> Committed | None:
+        """Make files live without any room on the engine's disk. See `commit`, and `EngineWriter`."""
+        answers: list[Committed] = []
+        with _outdated("commit-in-place", self._container):
+            self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
+        return answers[-1] if answers else None
+
+    def claim(self, seconds: float) -> None:
+        """Take the service address, and announce it for so long."""
+        self._run(_ignore, "claim", seconds)
+
+    def release(self) -> None:
+        """Give the service address up."""
+        self._run(_ignore, "release")
+
+    def drain(self, seconds: float, on_connections: Callable[[int], None]) -> None:
+        """Wait until no connection is open, for so long at most. Their number is told as it changes."""
+        self._run(lambda answer: on_connections(read_connections(answer)), "drain", seconds)
+
+    def _run(self, on_line: Callable[[Any], None], verb: str, *seconds: float) -> None:
+        with _outdated(verb, self._container):
+            self._writer.run_helper(
+                self._container, [verb, *map(str, seconds)], on_line, _CHANGING_SECONDS + sum(seconds)
+            )
+
+
+def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Callable[[Mapping[str, Any]], None]:
+    """Return what reads the lines of a commit: that the program has taken the files, and what came of it."""
+
+    def on_line(answer: Mapping[str, Any]) -> None:
+        if answer.get("taken"):
+            taken()
+        else:
+            answers.append(read_committed(answer))
+
+    return on_line
+
+
+def _ignore(_: object) -> None:
+    """Do nothing with a line."""
+
+
+@contextmanager
+def _outdated(verb: str, container: str) -> Iterator[None]:
+    """Translate the failure of a helper that does not know a verb."""
+    try:
+        yield
+    except EngineError as error:
+        if error.code == "helper-failed" and any(_UNKNOWN_VERB in line for line in error.context):
+            raise HelperOutdatedError(
+                "helper-outdated",
+                f"fwctl in container {container} is of an earlier release, and has no verb {verb}.",
+                hint="`clawker-fw run` replaces it.",
+            ) from error
+        raise

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"testing"
+)
+
+// What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
+func TestProtocol(t *testing.T) {
+	content, err := os.ReadFile("protocol.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var described struct {
+		Protocol int
+		Verbs    map[string]struct {
+			Arguments []string
+			Answers   []json.RawMessage
+		}
+	}
+	if err := json.Unmarshal(content, &described); err != nil {
+		t.Fatal(err)
+	}
+	if described.Protocol != protocol {
+		t.Errorf("protocol %d is described, not %d", described.Protocol, protocol)
+	}
+	printed := map[string][]any{
+		"probe": {&Report{}}, "suppressed": {&Suppressed{}}, "lookup": {&Lookup{}}, "see": {&Seen{}}, "try": {&Trial{}},
+		"commit": {&Taken{}, &Result{}}, "commit-in-place": {&Taken{}, &Result{}}, "claim": nil, "release": nil, "drain": {&Draining{}},
+		"requirements": {&Requirements{}}, "attempts": {&Outcome{}},
+	}
+	for verb, answers := range printed {
+		said, there := described.Verbs[verb]
+		if !there || len(said.Answers) != len(answers) {
+			t.Errorf("%s has %d answers and %d are described", verb, len(answers), len(said.Answers))
+			continue
+		}
+		for number, answer := range answers {
+			decoder := json.NewDecoder(bytes.NewReader(said.Answers[number]))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(answer); err != nil {
+				t.Errorf("%s: %v", verb, err)
+				continue
+			}
+			again, err := json.Marshal(answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !sameJSON(string(again), string(said.Answers[number])) {
+				t.Errorf("%s prints %s, and %s is described", verb, again, said.Answers[number])
+			}
+		}
+	}
+	if len(described.Verbs) != len(printed) {
+		t.Errorf("%d verbs are described, not %d", len(described.Verbs), len(printed))
+	}
+}

@@ -1,0 +1,166 @@
+"""The client of `fwctl` against the description of what both sides say (`go/fwctl/protocol.json`)."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.errors import EngineError, HelperOutdatedError
+from clawker_fw.fwctl.answers import PROTOCOL, Committed, read_lacking, read_outcome
+from clawker_fw.fwctl.client import Helper
+from clawker_fw.model import Files, Probe
+
+DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/fwctl/protocol.json").read_text())
+VERBS = DESCRIBED["verbs"]
+RUN_BY_CONTAINERS = {"requirements", "attempts"}
+
+
+class Described:
+    """An engine whose helpers answer with what is described, or with `instead`."""
+
+    def __init__(self, *instead: object) -> None:
+        """Note what is asked."""
+        self._instead = instead
+        self.asked: list[list[str]] = []
+
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+        """Answer."""
+        answers: list[Any] = []
+        self.run_helper(container, arguments, answers.append, silence)
+        (answer,) = answers
+        return answer
+
+    def run_helper(
+        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+    ) -> None:
+        """Answer with each line."""
+        assert container == "a"
+        assert silence > 0
+        self.asked.append(list(arguments))
+        for answer in self._instead or VERBS[arguments[0]]["answers"]:
+            on_line(answer)
+
+    def commit_in_place(
+        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
+    ) -> None:
+        """Answer as well; an engine packs the files and tells their size."""
+        self.run_helper(container, ["commit-in-place", str(len(files))], on_line, silence)
+
+
+def test_every_verb_is_asked_as_it_is_described() -> None:
+    """Each verb has a method that passes its arguments, and no other one is asked."""
+    engine = Described()
+    helper = Helper(engine, "a")
+    helper.probe(envoy=False, quick=True)
+    helper.suppressed()
+    helper.lookup("a.test")
+    helper.agents_see("{}")
+    helper.trial("a.test", "https", 443)
+    helper.commit(lambda: None)
+    helper.commit_in_place({}, lambda: None)
+    helper.claim(1)
+    helper.release()
+    helper.drain(2, lambda _: None)
+    verbs = {verb for verb, *_ in engine.asked}
+    assert verbs == VERBS.keys() - RUN_BY_CONTAINERS
+    for verb, *arguments in engine.asked:
+        described = VERBS[verb]["arguments"]
+        if verb == "probe":  # the engine's client adds its evidence, if it has any
+            described = [each for each in described if "=" not in each]
+            assert arguments == described
+        assert len(arguments) == len(described), verb
+
+
+def test_each_value_of_a_probe_is_read() -> None:
+    """No field keeps its default: what the helper says is in the report."""
+    probe, empty = Helper(Described(), "a").probe(), Probe()
+    assert [each.name for each in fields(Probe) if getattr(probe, each.name) == getattr(empty, each.name)] == []
+
+
+def test_each_value_of_the_other_answers_is_read() -> None:
+    """Whatever is described reaches the caller."""
+    helper = Helper(Described(), "a")
+    (looked,) = VERBS["lookup"]["answers"]
+    found = helper.lookup("a.test")
+    assert ([each.address for each in found.addresses], found.error) == (["192.0.2.1"], looked["error"])
+    assert found.addresses[0].closed == ("egress",)
+    (step,) = helper.trial("a.test", "https", 443).steps
+    (described,) = VERBS["try"]["answers"][0]["steps"]
+    assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
+    assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
+    assert helper.suppressed() == 7
+    assert helper.agents_see("{}") == ("connection refused",)
+    taken: list[bool] = []
+    assert helper.commit(lambda: taken.append(True)) == Committed(
+        committed=True, refused=("names",), reason="it could not be read", hung=True
+    )
+    assert taken == [True]
+    left: list[int] = []
+    helper.drain(1, left.append)
+    assert left == [1]
+    assert read_lacking(VERBS["requirements"]["answers"][0]) == ("The kernel has no nf_tables.",)
+    assert read_outcome(VERBS["attempts"]["answers"][0]) == ("ask-a", "no such name")
+
+
+def test_a_later_protocol_is_refused() -> None:
+    """A release that does not know it says so, in one error with what to do."""
+    assert DESCRIBED["protocol"] == PROTOCOL
+    later = {**VERBS["probe"]["answers"][0], "protocol": PROTOCOL + 1}
+    with pytest.raises(EngineError) as caught:
+        Helper(Described(later), "a").probe()
+    assert caught.value.code == "helper-newer"
+    assert "clawker-fw run" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("answer", [None, [], "words", 1])
+def test_what_is_no_answer(answer: object) -> None:
+    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
+    helper = Helper(Described(answer), "a")
+    reading: list[Callable[[], object]] = [
+        helper.probe,
+        helper.suppressed,
+        lambda: helper.lookup("a.test"),
+        lambda: helper.trial("a.test", "https", 443),
+        lambda: helper.agents_see("{}"),
+    ]
+    for read in reading:
+        with pytest.raises(EngineError) as caught:
+            read()
+        assert caught.value.code == "probe-unreadable"
+
+
+@pytest.mark.parametrize(
+    "empty", [{}, {"addresses": 1}, {"steps": []}, {"refusals": "many"}, {"agents_see": None}]
+)
+def test_an_answer_without_what_is_needed(empty: dict[str, object]) -> None:
+    """It is an error as well."""
+    helper = Helper(Described(empty), "a")
+    reading: list[Callable[[], object]] = [
+        helper.probe,
+        helper.suppressed,
+        lambda: helper.lookup("a.test"),
+        lambda: helper.trial("a.test", "https", 443),
+        lambda: helper.agents_see("{}"),
+        lambda: helper.drain(1, print),
+    ]
+    for read in reading:
+        with pytest.raises(EngineError) as caught:
+            read()
+        assert caught.value.code == "probe-unreadable"
+
+
+def test_a_helper_that_does_not_know_a_verb() -> None:
+    """It is of an earlier release: one error says so, and what to do."""
+
+    class Earlier(Described):
+        def run_helper(self, *_: object) -> None:
+            context = ['unknown verb "see"', "usage: …"]
+            raise EngineError("helper-failed", "fwctl see failed in container a.", context=context)
+
+    with pytest.raises(HelperOutdatedError) as caught:
+        Helper(Earlier(), "a").agents_see("{}")
+    assert caught.value.code == "helper-outdated"
+    assert caught.value.hint == "`clawker-fw run` replaces it."
