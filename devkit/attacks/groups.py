@@ -29,6 +29,7 @@ GROUPS = (
             "tests/programs/test_coredns.py::test_odd_names_are_refused",
             "tests/attack/test_lookups.py::test_no_search_domain",
             "tests/engine/test_explain.py::test_a_container_that_is_called_like_a_host",
+            "tests/matrix/test_smoke.py::test_a_container_that_is_called_like_a_host",
             "go/coredns/policy/handler_test.go::TestServeDNSOperations",
         ),
     ),
@@ -191,6 +192,7 @@ GROUPS = (
             "tests/attack/test_memory.py::test_headers_that_never_end",
             "tests/attack/test_records.py::test_a_flood_leaves_room_for_others",
             "tests/attack/test_watcher.py::test_nothing_that_an_agent_sends_makes_a_watcher_act",
+            "tests/engine/test_bad_days.py::test_refusals_after_a_full_disk_are_on_record",
         ),
     ),
     Group(
@@ -224,6 +226,7 @@ GROUPS = (
             "tests/engine/test_commit.py::test_what_was_put_into_a_stopped_resolver_is_never_served",
             "tests/engine/test_commit.py::test_a_resolver_without_anything_proven_does_not_start",
             "tests/engine/test_settings.py::test_an_emptied_file_cuts_nobody",
+            "tests/engine/test_bad_days.py::test_a_rule_is_taken_away_while_the_disk_is_full",
             "go/fwctl/good_test.go::TestStartGoodFailsClosed",
         ),
     ),

@@ -214,6 +214,31 @@ def test_everything_else_is_refused(site: Site) -> None:
     assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in CLOSED
 
 
+@at_both_ends
+@pytest.mark.parametrize("how", ["name", "alias"])
+def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
+    """It is open and gets no request by Envoy, `agent run` refuses it, and without it the host is served again."""
+    attached = site.firewall.status()["agent"]
+    # asked at the resolver itself: the engine's own knows the container, and agents are told of it
+    way = ("--dns-server", f"{attached['dns']}:53", "--timeout", "4s")
+    assert site.agent.get("https://pub.test/", *way).ok
+    named: dict[str, Any] = {"name": "pub.test"} if how == "name" else {"aliases": ("pub.test",)}
+    ports = ("origin", "--https", "443")
+    there = {"network": attached["network"], "dns": attached["dns"], "dropped": ("NET_RAW",)}
+    bearer = site.peers.start(*ports, **there, **named)
+    try:
+        (judged,) = (each for each in site.firewall.status()["agents"] if each["id"] == bearer.container)
+        assert (judged["state"], [each["code"] for each in judged["reasons"]]) == ("open", ["name"])
+        site.agent.get("https://pub.test/", *way)
+        assert site.agent.get("https://a.test/", *way).ok
+        assert not any(each["event"] == "request" for each in bearer.said())
+        assert "pub.test" in site.firewall.call("agent", "run", "--name", "pub.test", "IMAGE").expect(6).err
+    finally:
+        bearer.remove()
+    until(lambda: site.agent.get("https://pub.test/", *way).ok, 20)
+    assert site.idle()
+
+
 def test_no_other_way_out(site: Site) -> None:
     """An agent has no IPv6 and can't connect to addresses outside its network; another container can."""
     elsewhere, egress, agents = (
