@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.engine.port import STOP_SECONDS
 from clawker_fw.errors import (
     ConflictError,
     DiskFullError,
@@ -21,6 +22,7 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerSpec, Files, Sibling
 from clawker_fw.reconcile import converge, pipeline, teardown
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.carried import carried
 from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
@@ -72,6 +74,27 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     assert "log: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
     assert stacks.found(engine, first) == set()
+
+
+class RefusingToTheEnd(MemoryEngine):
+    """An engine whose siblings refuse somebody something up to the moment when they stop."""
+
+    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
+        """Stop a container, after its last refusal."""
+        inside = self.inside(container)
+        if inside.status == "running":
+            inside.log.append('{"name":"last.test","reason":"no-rule","source":"10.213.0.2:1"}')
+        super().stop(container, seconds)
+
+
+def test_the_last_refusals_are_handed_over(release: Release) -> None:
+    """What a sibling refuses until it stops is kept by the one that replaces it."""
+    engine = RefusingToTheEnd()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
+    for name in ("clawker-envoy", "clawker-coredns"):
+        assert [line for line in carried(engine, name) if b"last.test" in line]
 
 
 def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
