@@ -37,19 +37,13 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     """
     count = 0
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        count = engine.suppressed(predecessor)
+        count = HelperReader(engine, predecessor).suppressed()
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
-<<<<<<< HEAD
-        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            if count := HelperReader(engine, predecessor).suppressed():
-                lines.append(_line_of(count, engine.clock()))
-=======
         if count:
             lines.append(_line_of(count, engine.clock()))
->>>>>>> 04fefda (Hand over what a replaced sibling refuses until it stops)
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
