@@ -65,6 +65,8 @@ class Firewall:
     package: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
+    patience: float = 120
+    """The seconds that a command may take."""
 
     @property
     def settings(self) -> Path:
@@ -99,7 +101,7 @@ class Firewall:
         """Run a whole command line to its end."""
         began = time.monotonic()
         process = self.start_raw(command)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=self.patience)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def shell(self, script: str, **variables: str) -> Outcome:

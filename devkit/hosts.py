@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devkit.engines import FORWARDING, EngineError, private_engine
+from devkit.engines import FORWARDING, EngineError, PrivateEngine, private_engine
 from devkit.main_job import MainJob, main_job
-from devkit.uml import ask_machine
+from devkit.uml import Machine, run_in
 from devkit.world import NAMESERVER
 
 
@@ -27,9 +27,11 @@ class Host:
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
-    warning of `run` and in the advice of `doctor`. One that `lacks` something is a machine with a kernel of its
-    own, on which `run` refuses to make anything, in words that contain this. `tested` hosts are part of
-    `./dev test`.
+    warning of `run` and in the advice of `doctor`. `warns` is a warning of `run` that changes nothing else.
+
+    A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
+    words that contain these. `cut_off_by` is a command after which nothing passes between containers any more.
+    `tested` hosts are part of `./dev test`.
     """
 
     name: str
@@ -40,7 +42,10 @@ class Host:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     keeps_in: str = ""
-    lacks: str = ""
+    warns: str = ""
+    machine: Machine | None = None
+    lacks: Sequence[str] = ()
+    cut_off_by: str = ""
     routed: bool = False
     tested: bool = False
 
@@ -221,8 +226,69 @@ HOSTS = (
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
     ),
-    # refused
-    Host("no-nftables", "A kernel without nf_tables for IPv4, in User-Mode Linux.", lacks="nf_tables"),
+    # machines with a kernel of their own
+    Host("own-kernel", "A machine with a kernel of its own.", machine=Machine()),
+    Host(
+        "own-kernel-arp-quiet",
+        "The same with `drop_gratuitous_arp=1`.",
+        sysctls=_both({"drop_gratuitous_arp": 1}),
+        machine=Machine(),
+    ),
+    Host(
+        "older-iptables",
+        "A machine whose packet filter is the older iptables.",
+        machine=Machine(older_iptables=True),
+    ),
+    Host("control-groups-1", "Version 1 of control groups.", machine=Machine(control_groups=1)),
+    Host(
+        "no-cpu-controller",
+        "A kernel without the `cpu` controller of control groups.",
+        warns="processors-unweighted",
+        machine=Machine(parameters=["cgroup_disable=cpu"]),
+    ),
+    Host(
+        "no-cpu-controller-1",
+        "The same with version 1 of control groups.",
+        warns="processors-unweighted",
+        machine=Machine(parameters=["cgroup_disable=cpu"], control_groups=1),
+    ),
+    Host(
+        "filtered-frames",
+        "br_netfilter hands what passes between containers to the packet filter, which lets it pass.",
+        machine=Machine(modules=["br_netfilter"]),
+    ),
+    Host(
+        "dropped-frames",
+        "br_netfilter hands what passes between containers to the packet filter, which drops it.",
+        machine=Machine(modules=["br_netfilter"]),
+        cut_off_by="iptables -I FORWARD -m physdev --physdev-is-bridged -j DROP",
+    ),
+    Host(
+        "no-nftables",
+        "A kernel without nf_tables for IPv4, with addresses of 39 bits for programs (Debian's User-Mode Linux).",
+        machine=Machine(debian=True),
+        lacks=["nf_tables", "addresses of 48 bits"],
+    ),
+    Host(
+        "no-more-modules",
+        "No module can be loaded, and nf_tables is one.",
+        sysctls={"kernel.modules_disabled": "1"},
+        machine=Machine(older_iptables=True),
+        lacks=["nf_tables"],
+    ),
+    Host(
+        "no-connlimit",
+        "A kernel whose nf_tables can't limit the connections of each address.",
+        machine=Machine(without=["nft_connlimit"]),
+        lacks=["connlimit"],
+    ),
+    Host(
+        "few-watches",
+        "A user may have 8 inotify instances.",
+        sysctls={"fs.inotify.max_user_instances": "8"},
+        machine=Machine(),
+        lacks=["fs.inotify.max_user_instances"],
+    ),
 )
 
 
@@ -242,7 +308,6 @@ def named(name: str) -> Host:
 def job_on(host: Host) -> Iterator[MainJob]:
     """Yield the main job on a host, with everything that it needs. All of it is removed afterwards."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         engine = stack.enter_context(
             private_engine(
                 host.kind,
@@ -252,10 +317,32 @@ def job_on(host: Host) -> Iterator[MainJob]:
                 commands=[shlex.split(each) for each in host.before],
             )
         )
-        job = main_job(engine, folder, stack, routed=host.routed)
-        for command in host.after:
-            engine.run_in_network(shlex.split(command))
-        yield job
+        yield prepare(host, engine, stack)
+
+
+def prepare(host: Host, engine: PrivateEngine, stack: ExitStack) -> MainJob:
+    """Return the main job on the engine of a host. What is started ends with the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    job = main_job(engine, folder, stack, routed=host.routed)
+    for command in host.after:
+        engine.run_in_network(shlex.split(command))
+    return job
+
+
+def perform(host: Host, job: MainJob) -> None:
+    """Do on a host what can be done there.
+
+    Raises:
+        AssertionError: when something is not as it should be.
+    """
+    if host.lacks:
+        job.require_refusal(host.lacks)
+    elif host.cut_off_by:
+        job.perform_cut_off(shlex.split(host.cut_off_by))
+    elif host.keeps_in:
+        job.perform_without_way_out(host.keeps_in)
+    else:
+        job.perform(host.warns)
 
 
 def try_host(host: Host) -> Mapping[str, float]:
@@ -264,39 +351,19 @@ def try_host(host: Host) -> Mapping[str, float]:
     Raises:
         AssertionError: when something is not as it should be.
     """
-    if host.lacks:
-        began = time.monotonic()
-        require_refusal(host.lacks)
-        return {"refusal": time.monotonic() - began}
+    if host.machine is not None:
+        return _try_machine(host, host.machine)
     with job_on(host) as job:
-        if host.keeps_in:
-            job.perform_without_way_out(host.keeps_in)
-        else:
-            job.perform()
+        perform(host, job)
         return job.seconds
 
 
-def require_refusal(lacks: str) -> None:
-    """Require that on a machine without something `run` and `doctor` name it, and that nothing is made.
-
-    Raises:
-        AssertionError: when that is not so.
-    """
-    program = (sys.executable, "-m", "clawker_fw", "--config", "clawker-fw.yaml")
-    listing = "docker ps --all --quiet; docker volume ls --quiet; docker network ls --quiet --filter type=custom"
-    commands = {
-        "run": (*program, "run"),
-        "doctor": (*program, "doctor", "--format", "json"),
-        "left": ("sh", "-c", listing),
-    }
-    said = ask_machine(commands, {"clawker-fw.yaml": "rules: [{dst: pub.test}]\n"})
-    checks = json.loads(said["doctor"].text[said["doctor"].text.index("{") :])["checks"]
-    told = {each["name"]: each["seen"] for each in checks if each["health"] == "failed"}
-    for words in (said["run"].text, told.get("kernel", "")):
-        if lacks not in words:
-            raise AssertionError(f"{lacks} is not named: {said}")
-    if (said["run"].code, said["left"].text.strip()) != (4, ""):
-        raise AssertionError(f"something was made: {said}")
+def _try_machine(host: Host, machine: Machine) -> Mapping[str, float]:
+    said = run_in(machine, [sys.executable, "-m", "devkit.own_machine", host.name])
+    if said.code != 0:
+        raise AssertionError(said.text)
+    found: dict[str, float] = json.loads(said.text.splitlines()[-1])
+    return found
 
 
 def main() -> int:

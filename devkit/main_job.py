@@ -6,7 +6,7 @@ the server that must not be reached.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,11 @@ class MainJob:
     firewall: Firewall
     peers: Peers
     seconds: dict[str, float] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
+    """The codes of what the first `run` has warned about."""
+
+    left_out: Sequence[str] = ()
+    """Steps that are not tried."""
 
     @property
     def steps(self) -> Mapping[str, Callable[[], None]]:
@@ -63,12 +68,42 @@ class MainJob:
             "down": self.down,
         }
 
-    def perform(self) -> None:
-        """Perform every step."""
+    def perform(self, warns: str = "") -> None:
+        """Perform every step. `run` warns about this, if anything."""
         for name, step in self.steps.items():
+            if name in self.left_out:
+                continue
             began = time.monotonic()
             step()
             self.seconds[name] = time.monotonic() - began
+        assert not warns or warns in self.warned, self.warned
+
+    def require_refusal(self, lacks: Sequence[str]) -> None:
+        """Require that `run` and `doctor` say what the machine lacks, and that nothing is made."""
+        told = self.firewall.call("run").expect(4).err
+        checks = self.firewall.call("doctor", "--format", "json").json["checks"]
+        seen = {each["name"]: each["seen"] for each in checks if each["health"] == "failed"}
+        for words in lacks:
+            assert words in told, told
+            assert words in seen.get("kernel", ""), seen
+        self.require_nothing()
+
+    def perform_cut_off(self, cut: Sequence[str]) -> None:
+        """When nothing passes between containers any more, `run` says so and replaces nothing."""
+        self.run()
+        agent = self.firewall.agent(self.peers)
+        assert until(lambda: self.serves(agent)), "agents are not served"
+        before = {each["Id"] for each in self.docker.containers()}
+        self.engine.run_in_network(cut)
+        assert self.firewall.drift().findings == {("envoy", "live", "agents_see", "machine", "none")}
+        told = self.firewall.call("run").expect(5).err
+        assert "error[agents-cut-off]" in told, told
+        assert "br_netfilter" in told, told
+        assert {each["Id"] for each in self.docker.containers()} == before
+        self.engine.run_in_network([{"-I": "-D"}.get(word, word) for word in cut])
+        assert until(self.firewall.current)
+        assert until(lambda: self.serves(agent)), "agents are not served again"
+        self.down()
 
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""
@@ -87,8 +122,8 @@ class MainJob:
 
     def run(self) -> None:
         """From nothing to current, as `drift`, `status` and `doctor` see it, too."""
-        warned = {each["code"] for each in self.firewall.run().json["warnings"]}
-        assert warned.isdisjoint({"no-way-out", "no-forwarding"}), warned
+        self.warned = {each["code"] for each in self.firewall.run().json["warnings"]}
+        assert self.warned.isdisjoint({"no-way-out", "no-forwarding"}), self.warned
         found = self.firewall.drift().expect()
         assert (found.json["verdict"], found.findings) == ("current", set()), found.out
         assert self.firewall.run().json["changed"] is False
@@ -148,6 +183,10 @@ class MainJob:
         """Nothing of the stack is left."""
         self.peers.remove_all()
         self.firewall.call("down").expect()
+        self.require_nothing()
+
+    def require_nothing(self) -> None:
+        """Require that the engine has no containers, networks and volumes of ours."""
         assert self.docker.containers(all=True) == []
         assert {each["Name"] for each in self.docker.networks()} <= {"bridge", "host", "none"}
         assert not self.docker.volumes()["Volumes"]
