@@ -108,7 +108,7 @@ def test_what_was_only_counted_is_handed_over() -> None:
     engine.inside(old).status = "running"
     hand_over(engine, old, new)
     assert len(carried(engine, new)) == 1  # nothing was only counted
-    engine.inside(old).suppressed = 7
+    engine.inside(old).status, engine.inside(old).suppressed = "running", 7
     hand_over(engine, old, new)
     counted = Tally()
     counted.add(carried(engine, new))
