@@ -1,12 +1,11 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-A step says what to do and which findings it closes; `apply.py` knows how. `describe` gives the one line for a step
-that plans, progress, JSON and golden files share.
+A step says what to do, which findings it closes, and what is `told` of it in plans, progress and JSON. `apply.py`
+knows how it is done.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
 
 from clawker_fw.model import (
     CLOSING,
@@ -23,12 +22,34 @@ from clawker_fw.model import (
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What is said of a step: its kind and its fields in JSON, and one line for people.
+
+    Steps of one kind always have the same fields.
+    """
+
+    kind: str
+    sentence: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideImage:
     """Load or pull a sibling's image."""
 
     sibling: Sibling
     reference: str
     bundled: bool
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        verb = "load" if self.bundled else "pull"
+        return Told(
+            f"{verb}-image",
+            f"{verb} image {self.reference}",
+            {"sibling": self.sibling.value, "image": self.reference},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +59,26 @@ class Examine:
     project: str
     spec: ContainerSpec
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("examine", "ask the engine's kernel for what the siblings need", {"container": self.spec.name})
+
 
 @dataclass(frozen=True, slots=True)
 class CreateNetwork:
     """Create a network."""
 
     spec: NetworkSpec
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "create-network",
+            f"create network {self.spec.name} ({self.spec.subnet})",
+            {"network": self.spec.name, "subnet": str(self.spec.subnet)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +88,11 @@ class RemoveNetwork:
     network: str
     name: str
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("remove-network", f"remove network {self.name}", {"network": self.name})
+
 
 @dataclass(frozen=True, slots=True)
 class RemoveImage:
@@ -60,12 +100,22 @@ class RemoveImage:
 
     reference: str
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("remove-image", f"remove image {self.reference}", {"image": self.reference})
+
 
 @dataclass(frozen=True, slots=True)
 class RemoveVolume:
     """Remove a volume that has lost its container."""
 
     volume: str
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("remove-volume", f"remove volume {self.volume[:12]}", {"volume": self.volume})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +127,13 @@ class Detach:
     container: str
     causes: tuple[Finding, ...] = ()
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "detach", f"take {self.container} off {self.name}", {"container": self.container, "network": self.name}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Create:
@@ -85,6 +142,15 @@ class Create:
     sibling: Sibling
     spec: ContainerSpec
     causes: tuple[Finding, ...]
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "create",
+            f"create and start {self.spec.name}",
+            {"sibling": self.sibling.value, "container": self.spec.name},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +169,19 @@ class Verify:
     eye: str = ""
     place: str = ""
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "verify",
+            f"verify {self.container} serves version {version_of(self.live)}",
+            {
+                "sibling": self.sibling.value,
+                "container": self.container,
+                "live": {name: f"sha256:{digest}" for name, digest in self.live.items()},
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -113,6 +192,11 @@ class Commit:
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling.value})
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -122,6 +206,16 @@ class Claim:
     seconds: float
     causes: tuple[Finding, ...]
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        announcing = f"announce the service address for {self.seconds:g} s"
+        return Told(
+            "claim",
+            announcing if self.seconds else "take the service address",
+            {"sibling": Sibling.COREDNS.value, "seconds": self.seconds},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -129,12 +223,22 @@ class Release:
 
     container: str
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("release", "release the service address", {"sibling": Sibling.COREDNS.value})
+
 
 @dataclass(frozen=True, slots=True)
 class AwaitTtl:
     """Wait until no agent can still have a DNS answer with the old address."""
 
     seconds: float
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("wait", f"wait {self.seconds:g} s for the TTL of the old address", {"seconds": self.seconds})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +248,15 @@ class Drain:
     container: str
     name: str
     seconds: float
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "drain",
+            f"drain {self.name} for up to {self.seconds:g} s",
+            {"container": self.name, "seconds": self.seconds},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +268,11 @@ class Remove:
     causes: tuple[Finding, ...] = ()
     heir: str = ""
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("remove", f"stop and remove {self.name}", {"container": self.name})
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -163,6 +281,11 @@ class Start:
     sibling: Sibling
     container: str
     causes: tuple[Finding, ...]
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("start", f"start {self.sibling}", {"sibling": self.sibling.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +296,11 @@ class Stop:
     container: str
     name: str
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("stop", f"stop {self.name}", {"sibling": self.sibling.value})
+
 
 @dataclass(frozen=True, slots=True)
 class Unpause:
@@ -181,6 +309,11 @@ class Unpause:
     sibling: Sibling
     container: str
     causes: tuple[Finding, ...]
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told("unpause", f"unpause {self.sibling}", {"sibling": self.sibling.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +328,18 @@ class Reattach:
     networks: tuple[tuple[str, str], ...]
     causes: tuple[Finding, ...]
 
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "reattach",
+            f"put {self.sibling} back on {' and '.join(name for name, _ in self.networks)}",
+            {
+                "sibling": self.sibling.value,
+                "networks": [name for name, _ in self.networks],
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rename:
@@ -203,6 +348,13 @@ class Rename:
     sibling: Sibling
     container: str
     name: str
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        return Told(
+            "rename", f"name {self.sibling} {self.name}", {"sibling": self.sibling.value, "container": self.name}
+        )
 
 
 Step = (
@@ -324,53 +476,6 @@ class ConvergeOptions:
         )
 
 
-_TAKE = "take the service address"
-
-
-def describe(step: Step | InTurn) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a step
+def describe(step: Step | InTurn) -> str:
     """Return one line that says what a step, or a sequence of steps, does."""
-    match step:
-        case InTurn():
-            return ", then ".join(describe(each) for each in step.steps)
-        case ProvideImage():
-            return f"{'load' if step.bundled else 'pull'} image {step.reference}"
-        case Examine():
-            return "ask the engine's kernel for what the siblings need"
-        case CreateNetwork():
-            return f"create network {step.spec.name} ({step.spec.subnet})"
-        case RemoveNetwork():
-            return f"remove network {step.name}"
-        case RemoveImage():
-            return f"remove image {step.reference}"
-        case RemoveVolume():
-            return f"remove volume {step.volume[:12]}"
-        case Detach():
-            return f"take {step.container} off {step.name}"
-        case Create():
-            return f"create and start {step.spec.name}"
-        case Verify():
-            return f"verify {step.container} serves version {version_of(step.live)}"
-        case Commit():
-            return f"commit hot files to {step.sibling}"
-        case Claim():
-            return f"announce the service address for {step.seconds:g} s" if step.seconds else _TAKE
-        case Release():
-            return "release the service address"
-        case AwaitTtl():
-            return f"wait {step.seconds:g} s for the TTL of the old address"
-        case Drain():
-            return f"drain {step.name} for up to {step.seconds:g} s"
-        case Remove():
-            return f"stop and remove {step.name}"
-        case Start():
-            return f"start {step.sibling}"
-        case Stop():
-            return f"stop {step.name}"
-        case Unpause():
-            return f"unpause {step.sibling}"
-        case Reattach():
-            return f"put {step.sibling} back on {' and '.join(name for name, _ in step.networks)}"
-        case Rename():
-            return f"name {step.sibling} {step.name}"
-        case _:
-            assert_never(step)
+    return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else step.told.sentence

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.agents.judge import Agent
@@ -27,28 +27,8 @@ from clawker_fw.reconcile.lock import Holder, abandoned
 from clawker_fw.reconcile.removal import unused_images
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import (
-    AwaitTtl,
-    Claim,
-    Commit,
-    Create,
-    CreateNetwork,
-    Detach,
-    Drain,
-    Examine,
     Plan,
-    ProvideImage,
-    Reattach,
-    Release,
-    Remove,
-    RemoveImage,
-    RemoveNetwork,
-    RemoveVolume,
-    Rename,
-    Start,
     Step,
-    Stop,
-    Unpause,
-    Verify,
     describe,
 )
 from clawker_fw.reconcile.summary import Summary
@@ -206,63 +186,7 @@ def down_document(project: str, performed: Sequence[Progress], left: Left) -> di
 
 def _step(step: Step) -> dict[str, Any]:
     """Return a step: its kind, its fields, and its one-line description."""
-    kind, fields = _kind(step)
-    return {"kind": kind, **fields, "text": describe(step)}
-
-
-def _kind(step: Step) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911, PLR0912 - one case a step
-    """Return a step's kind and fields. Steps of one kind always have the same fields."""
-    match step:
-        case ProvideImage():
-            kind = "load-image" if step.bundled else "pull-image"
-            return kind, {"sibling": step.sibling.value, "image": step.reference}
-        case RemoveImage():
-            return "remove-image", {"image": step.reference}
-        case Examine():
-            return "examine", {"container": step.spec.name}
-        case CreateNetwork():
-            return "create-network", {"network": step.spec.name, "subnet": str(step.spec.subnet)}
-        case RemoveNetwork():
-            return "remove-network", {"network": step.name}
-        case RemoveVolume():
-            return "remove-volume", {"volume": step.volume}
-        case Detach():
-            return "detach", {"container": step.container, "network": step.name}
-        case Create():
-            return "create", {"sibling": step.sibling.value, "container": step.spec.name}
-        case Verify():
-            return "verify", {
-                "sibling": step.sibling.value,
-                "container": step.container,
-                "live": {name: f"sha256:{digest}" for name, digest in step.live.items()},
-            }
-        case Commit():
-            return "commit", {"sibling": step.sibling.value}
-        case Claim():
-            return "claim", {"sibling": Sibling.COREDNS.value, "seconds": step.seconds}
-        case Release():
-            return "release", {"sibling": Sibling.COREDNS.value}
-        case AwaitTtl():
-            return "wait", {"seconds": step.seconds}
-        case Drain():
-            return "drain", {"container": step.name, "seconds": step.seconds}
-        case Remove():
-            return "remove", {"container": step.name}
-        case Start():
-            return "start", {"sibling": step.sibling.value}
-        case Stop():
-            return "stop", {"sibling": step.sibling.value}
-        case Unpause():
-            return "unpause", {"sibling": step.sibling.value}
-        case Reattach():
-            return "reattach", {
-                "sibling": step.sibling.value,
-                "networks": [name for name, _ in step.networks],
-            }
-        case Rename():
-            return "rename", {"sibling": step.sibling.value, "container": step.name}
-        case _:
-            assert_never(step)
+    return {"kind": step.told.kind, **step.told.fields, "text": step.told.sentence}
 
 
 def attachment_document(attached: Attachment, desired: Desired, found: Diff) -> dict[str, Any]:
