@@ -9,7 +9,7 @@ from bench.quiet import quiet
 from bench.stage import REPLACE, RULES, Stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.steps import AwaitTtl, Claim, ConvergeOptions, InTurn, Plan, Step
+from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, InTurn, Plan, Step
 from devkit import stacks
 
 RUNS = 10
@@ -63,4 +63,4 @@ def waits(steps: Plan) -> float:
 
 def _fixed(each: Step | InTurn) -> float:
     steps = each.steps if isinstance(each, InTurn) else (each,)
-    return sum(step.seconds for step in steps if isinstance(step, AwaitTtl | Claim))
+    return sum(step.seconds for step in steps if isinstance(step, AwaitTtl | ClaimAddress))

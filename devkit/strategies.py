@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Action, Protocol, Rule
+from clawker_fw.rules.schema import Protocol, Rule, RuleAction
 
 LABELS = ("a", "b", "c", "wild", "_x", "-a--", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""
@@ -71,7 +71,9 @@ def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
 
 def _denying() -> st.SearchStrategy[Rule]:
     return st.builds(
-        lambda name, subtree, protocol, port: Rule(Destination(name, subtree), protocol, port, action=Action.DENY),
+        lambda name, subtree, protocol, port: Rule(
+            Destination(name, subtree), protocol, port, action=RuleAction.DENY
+        ),
         names() | names().map(_of_an_address),
         st.booleans(),
         st.none() | st.sampled_from(Protocol),
@@ -119,7 +121,7 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
                 entries.append(_of_network(name, chosen.choice(AT_ADDRESSES)))
                 denied = Destination(_of_an_address(name), subtree=False)
                 if chosen.random() < _DENIALS:
-                    entries.append(Rule(denied, chosen.choice((None, *Protocol)), None, action=Action.DENY))
+                    entries.append(Rule(denied, chosen.choice((None, *Protocol)), None, action=RuleAction.DENY))
                 continue
             protocol, first, last = chosen.choice(OPAQUE)
             exact = Destination(name, subtree=False)
@@ -127,7 +129,7 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
             continue
         if chosen.random() < _DENIALS:
             protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))
-            entries.append(Rule(destination, protocol, port, action=Action.DENY))
+            entries.append(Rule(destination, protocol, port, action=RuleAction.DENY))
         else:
             protocol, port = chosen.choice(NAMED), chosen.choice(PORTS)
             entries.append(Rule(destination, protocol, port, allow_private=private))

@@ -9,7 +9,7 @@ from itertools import count
 from clawker_fw.model import Event
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
-from clawker_fw.watch.decision import Answer, Decision
+from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.heal import Heal
@@ -150,7 +150,7 @@ class Watched:
 
     def heals(self) -> list[float]:
         """Return when something was healed, or when that was tried."""
-        return [moment for moment, decision in self.decisions if decision.answer is Answer.HEAL]
+        return [moment for moment, decision in self.decisions if decision.answer is Reaction.HEAL]
 
     def is_current(self) -> bool:
         """Whether nothing differs."""

@@ -17,7 +17,7 @@ from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore
-    from clawker_fw.report.certs import Answer
+    from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.load import Loaded
 
 certs_app = typer.Typer(
@@ -56,7 +56,7 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         usable = provision.credentials is not None
         unsent = obstacle(seen.observed, seen.desired, provision.live) if usable else ""
         reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
-        answer = report.Answer(
+        answer = report.CertificatesAnswer(
             chosen.project,
             loaded.settings.otel.endpoint,
             report.rows(kept, seen.observed),
@@ -154,11 +154,11 @@ def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
 def _kept(chosen: Options, store: "CertificateStore", loaded: "Loaded", format_: Format, sentence: str) -> None:
     from clawker_fw.report import certs as report
 
-    answer = report.Answer(chosen.project, loaded.settings.otel.endpoint, report.rows(store.kept()))
+    answer = report.CertificatesAnswer(chosen.project, loaded.settings.otel.endpoint, report.rows(store.kept()))
     _answer(answer, format_, sentence)
 
 
-def _answer(answer: "Answer", format_: Format, sentence: str) -> None:
+def _answer(answer: "CertificatesAnswer", format_: Format, sentence: str) -> None:
     from clawker_fw.report import certs as report
 
     if format_ is Format.JSON:

@@ -26,7 +26,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw doctor
     """
-    from clawker_fw.inspect.diagnosis import Health
+    from clawker_fw.inspect.diagnosis import CheckHealth
 
     checks = list(_checks(context.obj))
     from clawker_fw.report import diagnosis
@@ -37,7 +37,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
         from clawker_fw.report import text
 
         text.console().print(diagnosis.Report(checks))
-    if any(each.health is Health.FAILED for each in checks):
+    if any(each.health is CheckHealth.FAILED for each in checks):
         raise typer.Exit(ExitCode.DRIFT)
 
 
@@ -46,7 +46,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     from clawker_fw.cli import connection
     from clawker_fw.engine import host_network
     from clawker_fw.inspect import diagnosis
-    from clawker_fw.inspect.diagnosis import Check, Health
+    from clawker_fw.inspect.diagnosis import Check, CheckHealth
     from clawker_fw.report.rules import counted_rules
 
     usable = True
@@ -57,7 +57,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("settings", error)
     else:
         counted = counted_rules(len(loaded.rules.rules))
-        yield Check("settings", Health.OK, f"{loaded.source or 'The environment'} has {counted}.")
+        yield Check("settings", CheckHealth.OK, f"{loaded.source or 'The environment'} has {counted}.")
         yield diagnosis.permissions(loaded.files)
     try:
         engine = connection.connect_engine(chosen)
@@ -67,7 +67,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     yield diagnosis.engine(engine)
     yield from diagnosis.guarded("clocks", lambda: diagnosis.clocks(engine))
     if not usable:
-        yield Check("stack", Health.SKIPPED, "Without settings there is nothing to compare with.")
+        yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")
         return
     try:
         with changing(chosen, only_reading=True) as (_, _, seen):

@@ -12,7 +12,7 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
 
 if TYPE_CHECKING:
-    from clawker_fw.inspect.explaining import Answer
+    from clawker_fw.inspect.explaining import ConnectionAnswer
     from clawker_fw.inspect.explanation import Explanation
     from clawker_fw.model import Rules
 
@@ -74,12 +74,12 @@ def explain(
         raise typer.Exit(ExitCode.DRIFT)
 
 
-def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "Answer":
+def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
     """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
     from clawker_fw.inspect import explaining
 
     if explained.target.mistake:
-        return explaining.Answer(explained, rules)
+        return explaining.ConnectionAnswer(explained, rules)
     from clawker_fw.cli import connection
     from clawker_fw.errors import EngineError, RefusedError
     from clawker_fw.reconcile.observe import observe
@@ -90,5 +90,5 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
     except (EngineError, RefusedError) as error:
         if live:
             raise
-        return explaining.Answer(explained, rules, unasked=error.message)
+        return explaining.ConnectionAnswer(explained, rules, unasked=error.message)
     return explaining.ask(engine, observed, explained, rules, live=live)

@@ -75,7 +75,7 @@ def service_install(
     started = service.install(unit)
     terminal.answer(f"Wrote {unit.path}.")
     if started:
-        moment = "boot" if unit.scope is service.Scope.SYSTEM else "login"
+        moment = "boot" if unit.scope is service.ServiceScope.SYSTEM else "login"
         terminal.answer(f"{unit.name} has been started, and starts again at every {moment}.")
     else:
         command = f"systemctl --{unit.scope} enable --now {unit.name}"
@@ -112,9 +112,9 @@ def service_status(context: typer.Context, *, system: SystemOption = None) -> No
 
 def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
     """Return a unit with the project's name only, for finding the installed one."""
-    from clawker_fw.watch.service import Scope, Unit, default_scope
+    from clawker_fw.watch.service import ServiceScope, Unit, default_scope
 
-    scope = default_scope() if system is None else Scope.SYSTEM if system else Scope.USER
+    scope = default_scope() if system is None else ServiceScope.SYSTEM if system else ServiceScope.USER
     return Unit(scope, chosen.project, (), 0)
 
 

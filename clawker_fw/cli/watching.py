@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.metrics import Metrics
-    from clawker_fw.watch.otlp import Destination
+    from clawker_fw.watch.otlp import CollectorEndpoint
     from clawker_fw.watch.page import Pages
 
 
@@ -150,10 +150,10 @@ def _serving(
     from http import HTTPStatus
 
     from clawker_fw.watch import page
-    from clawker_fw.watch.health import Health
+    from clawker_fw.watch.health import WatcherHealth
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
-    health = Health(2 * interval + _LOOK_SECONDS, time.monotonic)
+    health = WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
 
     def health_page() -> page.Reply:
         healthy, content = health.answer()
@@ -180,9 +180,9 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
 
     from clawker_fw.watch import otlp
 
-    found: tuple[float, Destination] | None = None
+    found: tuple[float, CollectorEndpoint] | None = None
 
-    def find() -> "Destination":
+    def find() -> "CollectorEndpoint":
         """Return where to send to, by settings and certificates that are read again after a while."""
         nonlocal found
         if found is None or time.monotonic() - found[0] > _FOUND_SECONDS:
@@ -198,13 +198,13 @@ _FOUND_SECONDS = 600.0
 """How long a destination is used. Its certificate is made for it, and lives much longer."""
 
 
-def _destination(chosen: Options, release: "Release") -> "Destination":
+def _destination(chosen: Options, release: "Release") -> "CollectorEndpoint":
     """Return where to send to, by the current settings.
 
     Raises:
         OSError, ValueError: when there is nothing to show to the collector.
     """
-    from clawker_fw.watch.otlp import Destination
+    from clawker_fw.watch.otlp import CollectorEndpoint
 
     loaded = given.load(chosen)
     store, otel = given.certificates(chosen, loaded, release, keeps=False), loaded.settings.otel
@@ -212,7 +212,7 @@ def _destination(chosen: Options, release: "Release") -> "Destination":
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()
     name = otel.server_name or otel.endpoint.rpartition(":")[0]
-    return Destination(otel.endpoint, name, trust, pair.certificate, pair.key)
+    return CollectorEndpoint(otel.endpoint, name, trust, pair.certificate, pair.key)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ _OTHERWISE = ", or with `clawker-fw rules allow {url}` if it does not speak {pro
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class RuleAdvice:
     """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
 
     `target` is what the agent has probably wanted, if that can be told. `allowed` says that the rules in the
@@ -66,43 +66,45 @@ class Adviser:
         """Use rules that are compiled once."""
         self._explainer = explainer
 
-    def advise(self, counted: Counted) -> Advice:
+    def advise(self, counted: Counted) -> RuleAdvice:
         """Return what would change a refusal."""
         refusal = counted.refusal
         try:
             reason = Reason(refusal.reason)
         except ValueError:  # of another release
-            return Advice(refusal.reason, Remedy(""))
+            return RuleAdvice(refusal.reason, Remedy(""))
         explained = self._explained(refusal)
         target = explained.target if explained else next(iter(_targets(refusal)), None)
         return replace(self._advise(counted, reason, explained), target=target)
 
-    def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> Advice:
+    def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:
         refusal = counted.refusal
         if reason in _BY_RULES:
             return self._by_rules(refusal, reason, explained, counted.upstream)
         if reason is Reason.NO_ADDRESS and explained and explained.too_long:
-            return Advice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
+            return RuleAdvice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
-        return Advice(reason.sentence, Remedy(sentence))
+        return RuleAdvice(reason.sentence, Remedy(sentence))
 
-    def _by_rules(self, refusal: Refusal, reason: Reason, explained: Explanation | None, upstream: str) -> Advice:
+    def _by_rules(
+        self, refusal: Refusal, reason: Reason, explained: Explanation | None, upstream: str
+    ) -> RuleAdvice:
         if not refusal.name:
-            return Advice("no rule is for this port", Remedy(_nameless(refusal)))
+            return RuleAdvice("no rule is for this port", Remedy(_nameless(refusal)))
         if explained is None or self._explainer is None:
-            return Advice(reason.sentence, Remedy(""))
+            return RuleAdvice(reason.sentence, Remedy(""))
         if reason is Reason.PRIVATE_ADDRESS:
             explained = explained.with_addresses(_looked_up(upstream))
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or resolves:
-            return Advice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
+            return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
         remedy = explained.remedy or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= _NOT_ALLOWED:
-            return Advice(explained.sentence, _with_other(refusal, explained, remedy), explained.rule)
+            return RuleAdvice(explained.sentence, _with_other(refusal, explained, remedy), explained.rule)
         # The rules are others by now. What is told of the refusal is why it happened then.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
-        return Advice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
+        return RuleAdvice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
 
     def _explained(self, refusal: Refusal) -> Explanation | None:
         """Return what the rules say about what was refused, if that can be told.

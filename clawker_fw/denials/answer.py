@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.names import AgentNames
-from clawker_fw.denials.advice import Advice, Adviser
+from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.denials.tally import Gap
 from clawker_fw.inspect.explanation import Remedy
@@ -26,7 +26,7 @@ class Denial:
 
     counted: Counted
     agent: str
-    advice: Advice
+    advice: RuleAdvice
     own: bool = False
 
 
@@ -64,7 +64,7 @@ class Suppressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DenialsAnswer:
     """The refusals that were asked for, the latest last, or with `top` those that happened most often, most first.
 
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
@@ -90,7 +90,7 @@ class Answer:
                 yield advice.target
 
 
-def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> Answer:
+def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
     names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
     asked = [(each, name) for each, name in names if wanted.takes(each, name)]
@@ -107,7 +107,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
             suppressed.append(Suppressed(address, name, times))
-    return Answer(
+    return DenialsAnswer(
         tuple(denial(each, name, agents, adviser) for each, name in chosen),
         found - len(chosen),
         refusals.more,

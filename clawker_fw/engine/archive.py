@@ -54,7 +54,7 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
         EngineError: when the tar is incomplete or damaged.
     """
     files: dict[str, File] = {}
-    with _readable(), tarfile.open(fileobj=Reading(chunks), mode="r|", bufsize=CHUNK) as archive:
+    with _readable(), tarfile.open(fileobj=IteratorReader(chunks), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
@@ -103,7 +103,7 @@ def _inside(identity: int, root: int) -> int:
     return identity - root if identity >= root else _NOBODY
 
 
-class Reading(io.RawIOBase):
+class IteratorReader(io.RawIOBase):
     """A file object that reads from an iterator of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:

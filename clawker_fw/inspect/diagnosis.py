@@ -31,7 +31,7 @@ _LOOKED_UP = 3
 """How many names of rules are looked up."""
 
 
-class Health(StrEnum):
+class CheckHealth(StrEnum):
     """The result of a check. A warning is no failure."""
 
     OK = "ok"
@@ -45,14 +45,14 @@ class Check:
     """One check: its name, the result, what was seen, and what to do if it is not well."""
 
     name: str
-    health: Health
+    health: CheckHealth
     seen: str
     advice: str = ""
 
 
 def failed(name: str, error: FirewallError) -> Check:
     """Return the check that ended with an error."""
-    return Check(name, Health.FAILED, error.in_one_line, error.hint)
+    return Check(name, CheckHealth.FAILED, error.in_one_line, error.hint)
 
 
 def permissions(files: Sequence[Path]) -> Check:
@@ -61,15 +61,17 @@ def permissions(files: Sequence[Path]) -> Check:
         try:
             mode = file.stat().st_mode
         except OSError as error:
-            return Check("permissions", Health.FAILED, f"{file} can't be examined: {error}.", "Make it readable.")
+            return Check(
+                "permissions", CheckHealth.FAILED, f"{file} can't be examined: {error}.", "Make it readable."
+            )
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             return Check(
                 "permissions",
-                Health.WARNING,
+                CheckHealth.WARNING,
                 f"{file} can be written by others (mode {stat.S_IMODE(mode):04o}).",
                 f"Others can change the rules. Run `chmod go-w {file}`, unless they should.",
             )
-    return Check("permissions", Health.OK, "Only their owner can write the settings.")
+    return Check("permissions", CheckHealth.OK, "Only their owner can write the settings.")
 
 
 def engine(reader: EngineReader) -> Check:
@@ -77,7 +79,7 @@ def engine(reader: EngineReader) -> Check:
     facts = reader.facts()
     kernel = f", Linux {facts.kernel}" if facts.kernel else ""
     return Check(
-        "engine", Health.OK, f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}."
+        "engine", CheckHealth.OK, f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}."
     )
 
 
@@ -89,46 +91,48 @@ def clocks(reader: EngineReader) -> Check:
     if abs(apart) > _CLOCKS_APART + took:
         return Check(
             "clocks",
-            Health.WARNING,
+            CheckHealth.WARNING,
             f"The engine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's.",
             "Synchronise both, for example with systemd-timesyncd: rules with `until` end by them.",
         )
-    return Check("clocks", Health.OK, f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
+    return Check("clocks", CheckHealth.OK, f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
 
 
 def stack(seen: Comparison) -> Iterator[Check]:
     """Yield whether the stack is up and current, and what is worth a warning."""
     if seen.observed.absent:
         yield Check(
-            "stack", Health.FAILED, f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`."
+            "stack", CheckHealth.FAILED, f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`."
         )
         return
     if seen.diff.verdict is Verdict.CURRENT:
-        yield Check("stack", Health.OK, f"{seen.desired.project} is current.")
+        yield Check("stack", CheckHealth.OK, f"{seen.desired.project} is current.")
     else:
         number = len(seen.diff.findings)
         yield Check(
             "stack",
-            Health.FAILED,
+            CheckHealth.FAILED,
             f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
             "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
         )
     for each in seen.advice:
-        yield Check(each.code, Health.WARNING, each.message)
+        yield Check(each.code, CheckHealth.WARNING, each.message)
 
 
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
     """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
     if not seen.observed.absent:
-        return Check("kernel", Health.OK, "Siblings run on the kernel of the engine's machine.")
+        return Check("kernel", CheckHealth.OK, "Siblings run on the kernel of the engine's machine.")
     asked = examiner(seen.desired)
     if writer.image(asked.image) is None:
         why = "The first `clawker-fw run` asks the kernel, before it makes anything."
-        return Check("kernel", Health.SKIPPED, why)
+        return Check("kernel", CheckHealth.SKIPPED, why)
     if missing := lacking(writer, seen.desired.project, asked):
         advice = "Each sentence says what is needed on the engine's machine."
-        return Check("kernel", Health.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice)
-    return Check("kernel", Health.OK, "The kernel of the engine's machine has what the siblings need.")
+        return Check(
+            "kernel", CheckHealth.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice
+        )
+    return Check("kernel", CheckHealth.OK, "The kernel of the engine's machine has what the siblings need.")
 
 
 def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
@@ -137,18 +141,18 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
     `most` is how many entries that table has.
     """
     if not reader.facts().local or most is None:
-        return Check(_NEIGHBOURS, Health.SKIPPED, "Only known of the machine that this command runs on.")
+        return Check(_NEIGHBOURS, CheckHealth.SKIPPED, "Only known of the machine that this command runs on.")
     network = seen.desired.networks[Role.AGENTS].subnet
     if network.num_addresses > most // 2:
         return Check(
             _NEIGHBOURS,
-            Health.WARNING,
+            CheckHealth.WARNING,
             f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
             f"addresses of {network}.",
             "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
             f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
         )
-    return Check(_NEIGHBOURS, Health.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
+    return Check(_NEIGHBOURS, CheckHealth.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
 
 
 def agents(seen: Comparison) -> Check:
@@ -160,15 +164,17 @@ def agents(seen: Comparison) -> Check:
         if len(opened) > 1:
             advice = advice.replace("it", "them", 1)
         return Check(
-            "agents", Health.FAILED, f"{', '.join(ways_around)} {have} a way around the firewall.", advice
+            "agents", CheckHealth.FAILED, f"{', '.join(ways_around)} {have} a way around the firewall.", advice
         )
     if weak := [each.name for each in seen.agents if each.weaknesses]:
         advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
-        return Check("agents", Health.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
+        return Check("agents", CheckHealth.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
-        return Check("agents", Health.OK, "No agent is attached.")
+        return Check("agents", CheckHealth.OK, "No agent is attached.")
     number = len(seen.agents)
-    return Check("agents", Health.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
+    return Check(
+        "agents", CheckHealth.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced."
+    )
 
 
 def arrivals(seen: Comparison) -> Iterator[Check]:
@@ -182,7 +188,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
         number = sum(records.lost for records in lost.values() if not records.sent)
         yield Check(
             "telemetry",
-            Health.FAILED,
+            CheckHealth.FAILED,
             f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
             "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
             "certificates: `clawker-fw certs show`, `clawker-fw logs`.",
@@ -191,14 +197,14 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
         number = sum(records.lost for records in lost.values())
         yield Check(
             "telemetry",
-            Health.WARNING,
+            CheckHealth.WARNING,
             f"{number:,} records have not arrived at {endpoint} since the siblings started.",
             "The collector was away, or could not keep up.",
         )
     elif sent := sum(probe.records.sent for probe in probes.values()):
-        yield Check("telemetry", Health.OK, f"{sent:,} records have arrived at {endpoint}.")
+        yield Check("telemetry", CheckHealth.OK, f"{sent:,} records have arrived at {endpoint}.")
     else:
-        yield Check("telemetry", Health.OK, f"There was nothing to tell {endpoint} so far.")
+        yield Check("telemetry", CheckHealth.OK, f"There was nothing to tell {endpoint} so far.")
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
@@ -207,7 +213,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
-        return Check("upstream-dns", Health.SKIPPED, why)
+        return Check("upstream-dns", CheckHealth.SKIPPED, why)
     asked = names[:_LOOKED_UP]
     answers = {name: HelperReader(reader, envoy).lookup(name) for name in asked}
     unknown = {name: answer.error or "no address" for name, answer in answers.items() if not answer.addresses}
@@ -215,7 +221,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         name, error = next(iter(unknown.items()))
         return Check(
             "upstream-dns",
-            Health.FAILED,
+            CheckHealth.FAILED,
             f"Envoy can resolve none of {', '.join(asked)} ({name}: {error}).",
             "Check the name servers of the engine's machine (/etc/resolv.conf), and its way to them.",
         )
@@ -223,42 +229,42 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         advice = (
             "Check how these names are written; if they are right, the hosts are gone or their zone is broken."
         )
-        return Check("upstream-dns", Health.WARNING, f"Envoy can't resolve {', '.join(unknown)}.", advice)
-    return Check("upstream-dns", Health.OK, f"Envoy resolves {', '.join(asked)}.")
+        return Check("upstream-dns", CheckHealth.WARNING, f"Envoy can't resolve {', '.join(unknown)}.", advice)
+    return Check("upstream-dns", CheckHealth.OK, f"Envoy resolves {', '.join(asked)}.")
 
 
 def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     """Yield whether an agent gets where it may, and nowhere else, from inside of the agents' network."""
     resolver = _running(seen, Sibling.COREDNS)
     if not resolver:
-        yield Check("way-out", Health.SKIPPED, "CoreDNS does not run.")
+        yield Check("way-out", CheckHealth.SKIPPED, "CoreDNS does not run.")
         return
     refused = HelperReader(reader, resolver).trial(REFUSED_NAME, "https", 443).steps[-1]
     if refused.name == "resolve" and not refused.ok:
-        yield Check("refusal", Health.OK, "A name without a rule does not resolve.")
+        yield Check("refusal", CheckHealth.OK, "A name without a rule does not resolve.")
     else:
         yield Check(
             "refusal",
-            Health.FAILED,
+            CheckHealth.FAILED,
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
     chosen = way_out.tried_rule(seen.blueprint.rules)
     if chosen is None:
-        yield Check("way-out", Health.SKIPPED, "No rule is for a single name, so there is none to try.")
+        yield Check("way-out", CheckHealth.SKIPPED, "No rule is for a single name, so there is none to try.")
         return
     _, target = chosen
     place = f"{target.name}:{target.port}"
     tried = attempt(reader, seen.observed, target)
     last = tried.trial.steps[-1]
     if tried.passed:
-        yield Check("way-out", Health.OK, f"An agent reaches {place} ({last.outcome}).")
+        yield Check("way-out", CheckHealth.OK, f"An agent reaches {place} ({last.outcome}).")
     elif tried.unclear:
-        yield Check("way-out", Health.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")
+        yield Check("way-out", CheckHealth.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")
     else:
         yield Check(
             "way-out",
-            Health.FAILED,
+            CheckHealth.FAILED,
             f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
             + way_out.may_keep_in(seen.observed),

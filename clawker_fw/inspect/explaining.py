@@ -21,7 +21,7 @@ _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ConnectionAnswer:
     """What is known about a connection.
 
     `rules` are those of the settings. `observed` is the stack, and `unasked` says why it could not be asked for
@@ -50,7 +50,9 @@ class Answer:
         return self.explanation.allowed and (self.attempted is None or self.attempted.passed)
 
 
-def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules: Rules, *, live: bool) -> Answer:
+def ask(
+    reader: EngineReader, observed: Observed, explained: Explanation, rules: Rules, *, live: bool
+) -> ConnectionAnswer:
     """Complete the explanation for a host name with what a stack knows.
 
     Raises:
@@ -73,7 +75,7 @@ def ask(reader: EngineReader, observed: Observed, explained: Explanation, rules:
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(explained.leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
-    return Answer(
+    return ConnectionAnswer(
         explained, rules, observed, attempt(reader, observed, explained.target) if live else None, unasked
     )
 

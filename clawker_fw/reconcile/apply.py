@@ -33,7 +33,7 @@ from clawker_fw.reconcile.machine import require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
-    Claim,
+    ClaimAddress,
     Commit,
     Create,
     CreateNetwork,
@@ -44,7 +44,7 @@ from clawker_fw.reconcile.steps import (
     Plan,
     ProvideImage,
     Reattach,
-    Release,
+    ReleaseAddress,
     Remove,
     RemoveImage,
     RemoveNetwork,
@@ -280,9 +280,9 @@ class _Performer:
                 self._verify(step)
             case Commit():
                 self._commit(step, enough)
-            case Claim():
+            case ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
-            case Release():
+            case ReleaseAddress():
                 Helper(engine, step.container).release()
             case AwaitTtl():
                 self._wait(step.seconds)

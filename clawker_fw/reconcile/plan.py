@@ -31,7 +31,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.removal import trial_removed, unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
-    Claim,
+    ClaimAddress,
     Commit,
     ConvergeOptions,
     Create,
@@ -43,7 +43,7 @@ from clawker_fw.reconcile.steps import (
     Plan,
     ProvideImage,
     Reattach,
-    Release,
+    ReleaseAddress,
     Remove,
     RemoveImage,
     RemoveNetwork,
@@ -192,12 +192,12 @@ class _Planner:
         hold: list[Step] = []
         announce: list[Step] = []
         if serving and claimants:
-            hold = [Claim(serving.container.id, 0, ())]
+            hold = [ClaimAddress(serving.container.id, 0, ())]
         if serving and (claimants or self._is_relieving(serving)):
-            announce = [Claim(serving.container.id, ANNOUNCE_SECONDS, ())]
+            announce = [ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
-            [Release(each.container.id) for each in claimants],
+            [ReleaseAddress(each.container.id) for each in claimants],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
             [_remove(each, self._serving_name(each)) for each in left],
@@ -351,7 +351,7 @@ class _Planner:
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
-            claim = [Claim(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
+            claim = [ClaimAddress(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
             return [[*claim, *lanes]]
         # If the old CoreDNS can't send agents to the new Envoy, the old one serves until the old CoreDNS is gone:
         # its health check announces the service address until it has released it, so agents come back to it.
@@ -360,7 +360,7 @@ class _Planner:
         retirement = [[lane] for lane in lanes] if misleads else [lanes]
         new = Role.AGENTS not in self._observed.networks  # no agent there with a stale neighbour entry
         seconds = 0 if redirected or new else ANNOUNCE_SECONDS
-        return [[Claim(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
+        return [[ClaimAddress(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
 
     def _retire_coredns(self) -> list[Step]:
         """Let the old CoreDNS release the service address, or remove it, and announce the address again.
@@ -370,10 +370,10 @@ class _Planner:
         old = self._old(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
             return []
-        announce = Claim(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
+        announce = ClaimAddress(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
         remove = _remove(old, self._names[Sibling.COREDNS])
         if self._trusted(old):
-            return [Release(old.container.id), announce, remove]
+            return [ReleaseAddress(old.container.id), announce, remove]
         return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:

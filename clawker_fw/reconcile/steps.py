@@ -199,7 +199,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimAddress:
     """Take the service address, and announce it for `seconds`. Works also if the container already holds it."""
 
     container: str
@@ -218,7 +218,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseAddress:
     """Release the service address, while still answering agents that have the old hardware address."""
 
     container: str
@@ -368,8 +368,8 @@ Step = (
     | Create
     | Verify
     | Commit
-    | Claim
-    | Release
+    | ClaimAddress
+    | ReleaseAddress
     | AwaitTtl
     | Drain
     | Remove

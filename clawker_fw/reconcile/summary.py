@@ -12,14 +12,14 @@ from clawker_fw.model import Cause, Desired, Diff, Finding, Layer, Observed, Obs
 from clawker_fw.reconcile.cuts import Cut, cut
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import (
-    Claim,
+    ClaimAddress,
     Commit,
     Create,
     Drain,
     Plan,
     ProvideImage,
     Reattach,
-    Release,
+    ReleaseAddress,
     RemoveNetwork,
     Rename,
     Start,
@@ -167,7 +167,7 @@ def _effect(  # noqa: PLR0911 - one case a step
             return step.sibling, Effect.UNPAUSED
         case Commit() if step.causes:
             return step.sibling, Effect.UPDATED
-        case Claim() if step.causes:
+        case ClaimAddress() if step.causes:
             return Sibling.COREDNS, Effect.ADDRESSED
         case Rename():
             return step.sibling, Effect.RENAMED
@@ -184,7 +184,7 @@ def _interruption(
     serving = {sibling for sibling, seen in observed.siblings.items() if _serves(seen, desired)}
     replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
     envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
-    released = {step.container for step in plan.steps if isinstance(step, Release)}
+    released = {step.container for step in plan.steps if isinstance(step, ReleaseAddress)}
     drained = None
     if envoy and Sibling.ENVOY in replaced & serving:
         drains = (s.seconds for s in plan.steps if isinstance(s, Drain) and s.container == envoy.container.id)

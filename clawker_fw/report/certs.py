@@ -26,7 +26,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CertificatesAnswer:
     """What is known of a project's certificates.
 
     `ready` is whether the siblings send, or None where no stack was asked. `due` says what the user should renew.
@@ -86,7 +86,7 @@ def _read(pem: bytes) -> Certificate | None:
         return None
 
 
-def document(answer: Answer) -> dict[str, Any]:
+def document(answer: CertificatesAnswer) -> dict[str, Any]:
     """Return the answer as JSON."""
     return {
         "schema": SCHEMA,
@@ -115,7 +115,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def table(answer: Answer) -> tuple[list[str], list[list[str]]]:
+def table(answer: CertificatesAnswer) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows for people."""
     return ["certificate", "subject", "use", "expires", "live in", "file"], [_cells(each) for each in answer.rows]
 
@@ -127,7 +127,7 @@ def _cells(row: Row) -> list[str]:
     return [row.name, row.said.subject, row.said.use.value, moment(row.said.ends), live, row.path or "not here"]
 
 
-def verdict(answer: Answer) -> str:
+def verdict(answer: CertificatesAnswer) -> str:
     """Return the sentence about whether telemetry is ready."""
     if answer.endpoint is None:
         return "No telemetry: `otel.endpoint` is not set."

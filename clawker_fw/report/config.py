@@ -16,7 +16,7 @@ from clawker_fw.settings.load import ENVIRONMENT_PREFIX, Loaded
 from clawker_fw.settings.model import setting_keys
 
 
-class Origin(StrEnum):
+class ValueSource(StrEnum):
     """What gave a setting its value."""
 
     DEFAULT = "default"
@@ -34,7 +34,7 @@ class Value:
 
     key: str
     value: Any
-    origin: Origin
+    origin: ValueSource
     place: str
 
 
@@ -54,11 +54,13 @@ def _at(document: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any val
 def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> Value:
     if key in options:
         chosen, place = options[key]
-        return Value(key, chosen, Origin.OPTION if place.startswith("-") else Origin.ENVIRONMENT, place)
+        return Value(key, chosen, ValueSource.OPTION if place.startswith("-") else ValueSource.ENVIRONMENT, place)
     place = loaded.places.get(key, "")
     if not place:
-        return Value(key, DEFAULT_PROJECT if key == "project" else value, Origin.DEFAULT, "")
-    return Value(key, value, Origin.ENVIRONMENT if place.startswith(ENVIRONMENT_PREFIX) else Origin.FILE, place)
+        return Value(key, DEFAULT_PROJECT if key == "project" else value, ValueSource.DEFAULT, "")
+    return Value(
+        key, value, ValueSource.ENVIRONMENT if place.startswith(ENVIRONMENT_PREFIX) else ValueSource.FILE, place
+    )
 
 
 def document(loaded: Loaded, named_by: str, found: Sequence[Value]) -> dict[str, Any]:

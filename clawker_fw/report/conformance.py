@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.inspect.conformance.run import Result
+from clawker_fw.inspect.conformance.run import CaseResult
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
@@ -14,12 +14,12 @@ from clawker_fw.report.text import Rows
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 
 
-def held(results: Sequence[Result]) -> bool:
+def held(results: Sequence[CaseResult]) -> bool:
     """Whether everything ended as it must."""
     return all(each.held for each in results)
 
 
-def document(project: str, results: Sequence[Result]) -> dict[str, Any]:
+def document(project: str, results: Sequence[CaseResult]) -> dict[str, Any]:
     """Return the answer as JSON."""
     return {
         "schema": SCHEMA,
@@ -39,7 +39,7 @@ def document(project: str, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def report(project: str, results: Sequence[Result]) -> RenderableType:
+def report(project: str, results: Sequence[CaseResult]) -> RenderableType:
     """Return the answer for people: what did not hold comes last, where a person looks first."""
     rows: list[list[Text | str]] = [
         [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome]

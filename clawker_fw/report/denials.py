@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.denials.answer import Answer, Denial
+from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.denials.refusal import Refusal
 from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
 from clawker_fw.denials.tally import Gap
@@ -23,13 +23,13 @@ from clawker_fw.rules.yaml_text import yaml_text
 _INDENT = " " * 2
 
 
-def denials_report(answer: Answer) -> RenderableType:
+def denials_report(answer: DenialsAnswer) -> RenderableType:
     """Return two lines for each refusal: what was refused, and why with what to do."""
     lines = [line for each in answer.denials for line in denial_lines(each)]
     return Group(*lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
 
 
-def _notes(answer: Answer) -> Iterator[str]:
+def _notes(answer: DenialsAnswer) -> Iterator[str]:
     if answer.left_out:
         yield f"{answer.left_out:,} more different refusals; leave out --top for all."
     if answer.more:
@@ -79,7 +79,7 @@ def _failed(refusal: Refusal) -> bool:
     return refusal.reason in {each for each in Reason if each.failed}
 
 
-def denials_document(answer: Answer) -> dict[str, Any]:
+def denials_document(answer: DenialsAnswer) -> dict[str, Any]:
     """Return the answer of `denials`."""
     return {
         "schema": SCHEMA,

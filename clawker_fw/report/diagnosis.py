@@ -8,12 +8,17 @@ from typing import Any
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from clawker_fw.inspect.diagnosis import Check, Health
+from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 
-_STYLES = {Health.OK: "green", Health.WARNING: "yellow", Health.FAILED: "bold red", Health.SKIPPED: "dim"}
-_WIDEST = max(map(len, Health))
+_STYLES = {
+    CheckHealth.OK: "green",
+    CheckHealth.WARNING: "yellow",
+    CheckHealth.FAILED: "bold red",
+    CheckHealth.SKIPPED: "dim",
+}
+_WIDEST = max(map(len, CheckHealth))
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 """Stands for the spaces of a command while lines are broken."""
 
@@ -22,7 +27,7 @@ def document(checks: Sequence[Check]) -> dict[str, Any]:
     """Return the answer as JSON."""
     return {
         "schema": SCHEMA,
-        "healthy": not any(each.health is Health.FAILED for each in checks),
+        "healthy": not any(each.health is CheckHealth.FAILED for each in checks),
         "checks": [
             {"name": each.name, "health": each.health.value, "seen": each.seen, "advice": each.advice or None}
             for each in checks

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.inspect.explaining import Answer
+from clawker_fw.inspect.explaining import ConnectionAnswer
 from clawker_fw.inspect.explanation import Difference, Near
 from clawker_fw.inspect.trial import UNCLEAR, Attempted
 from clawker_fw.report.documents import SCHEMA, live_rules
@@ -34,7 +34,7 @@ _STEPS = {
 _WIDTH = 9
 
 
-def explanation_report(answer: Answer) -> RenderableType:
+def explanation_report(answer: ConnectionAnswer) -> RenderableType:
     """Return what happens, what decides, what nearly does, and what to do."""
     explained = answer.explanation
     head = Text.assemble(
@@ -50,7 +50,7 @@ def _line(label: str, text: str) -> Text:
     return Text.assemble("  ", (f"{label:{_WIDTH}}", "dim"), "  ", visible(text))
 
 
-def _facts(answer: Answer) -> Iterator[tuple[str, str]]:
+def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
     if explained.rule:
         yield "rule", _written(explained.rule)
@@ -71,7 +71,7 @@ def _facts(answer: Answer) -> Iterator[tuple[str, str]]:
         yield from _tried(answer, answer.attempted)
 
 
-def _tried(answer: Answer, attempted: Attempted) -> Iterator[tuple[str, str]]:
+def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     for each in attempted.trial.steps:
         yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
     words = "The attempt got through" if attempted.passed else "The attempt did not get through"
@@ -87,13 +87,13 @@ def _written(rule: Rule) -> str:
     return f"{rule}{place}, {rule.note}" if rule.note else f"{rule}{place}"
 
 
-def _other_rules(answer: Answer) -> bool | None:
+def _other_rules(answer: ConnectionAnswer) -> bool | None:
     """Whether the stack serves other rules than the settings have; None if that is unknown."""
     live = live_rules(answer.observed) if answer.observed else None
     return None if live is None else live != answer.rules
 
 
-def explanation_document(answer: Answer) -> dict[str, Any]:
+def explanation_document(answer: ConnectionAnswer) -> dict[str, Any]:
     """Return the answer of `explain`."""
     explained, attempted = answer.explanation, answer.attempted
     found, remedy = explained.lookup, explained.remedy
@@ -135,7 +135,7 @@ def _near(near: Near) -> dict[str, Any]:
     return {"difference": near.difference.value, "rule": _rule(near.rule)}
 
 
-def _live(answer: Answer, attempted: Attempted) -> dict[str, Any]:
+def _live(answer: ConnectionAnswer, attempted: Attempted) -> dict[str, Any]:
     return {
         "passed": attempted.passed,
         "reason": attempted.reason,

@@ -11,11 +11,11 @@ from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark
 from clawker_fw.rules.schema import Rule
 from clawker_fw.rules.until import written
-from clawker_fw.settings.edit.edits import Outcome, Result
+from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.load import Loaded
 
-_WIDEST = max(len(each) for each in Outcome)
+_WIDEST = max(len(each) for each in EditOutcome)
 
 
 def list_document(loaded: Loaded, named_by: str, now: float) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def summary(loaded: Loaded) -> str:
     return f"{counted_rules(len(loaded.rules.rules))}: {', '.join(places)}" if places else counted_rules(0)
 
 
-def edit_lines(results: Iterable[Result]) -> Iterator[str]:
+def edit_lines(results: Iterable[EditResult]) -> Iterator[str]:
     """Yield a line for each rule: `added      https a.test:443  clawker-fw.yaml, line 7`."""
     for each in results:
         changes = f"  ({'; '.join(each.changes)})" if each.changes else ""

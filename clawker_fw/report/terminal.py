@@ -89,7 +89,7 @@ class Stream(io.TextIOWrapper):
             ) from error
 
 
-class Answer(Stream):
+class AnswerStream(Stream):
     """Standard output: losing an answer is an error."""
 
     matters = True
@@ -97,7 +97,7 @@ class Answer(Stream):
 
 def guard() -> None:
     """Guard standard output and standard error. A closed one is replaced by /dev/null."""
-    sys.stdout = _guarded(sys.stdout, Answer)
+    sys.stdout = _guarded(sys.stdout, AnswerStream)
     sys.stderr = _guarded(sys.stderr, Stream)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clawker_fw.rules.schema import LATER_FIELDS, Action, Rule, RuleEntry, mistake
+from clawker_fw.rules.schema import LATER_FIELDS, Rule, RuleAction, RuleEntry, mistake
 
 _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")
@@ -55,7 +55,7 @@ def _imported(place: str, entry: object) -> Imported:
             return Imported(place, "", RuleEntry.model_validate(fields).rule(place), tuple(differences))
         except ValidationError as error:
             reasons = [mistake(details) for details in error.errors(include_url=False)]
-    if fields.get("action") == Action.DENY:
+    if fields.get("action") == RuleAction.DENY:
         reasons.append(_NOT_DENIED)
     return Imported(place, str(entry.get("dst", "a rule without `dst`")), None, tuple(reasons))
 
@@ -85,7 +85,7 @@ def _translated(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         )
     if fields.get("port") == 0:
         del fields["port"]
-    if fields.get("action") == Action.DENY:
+    if fields.get("action") == RuleAction.DENY:
         missing = [word for name, word in (("proto", "protocol"), ("port", "port")) if name not in fields]
         differences += [f"without a {word}, it denies every {word}" for word in missing]
     return fields, differences

@@ -24,7 +24,7 @@ Allowed = Mapping[Key, Rule]
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class PolicyDecision:
     """What happens to a connection: it is allowed by a rule, or refused for a reason, perhaps by a rule."""
 
     rule: Rule | None
@@ -39,7 +39,7 @@ class Decision:
 _NEVER = math.inf
 
 
-class Scope(NamedTuple):
+class RuleScope(NamedTuple):
     """What is decided for a name, or for the names below it.
 
     `inherited` is what names above it allow here, and `own` what its own rules decide: each value is a rule that
@@ -73,18 +73,18 @@ class Scope(NamedTuple):
         return None if last == _NEVER else int(last)
 
 
-_NOTHING = Scope({}, {}, denies=False, ends={})
+_NOTHING = RuleScope({}, {}, denies=False, ends={})
 
 
 class Point(NamedTuple):
     """A name that has rules: what they decide at the name, and below it."""
 
     name: str
-    at: Scope
-    below: Scope
+    at: RuleScope
+    below: RuleScope
 
     @property
-    def patterns(self) -> tuple[tuple[str, Scope], ...]:
+    def patterns(self) -> tuple[tuple[str, RuleScope], ...]:
         """The patterns with what is decided for each: the name itself, and `*.` for what is below it."""
         return (self.name, self.at), (f"*.{self.name}", self.below)
 
@@ -102,22 +102,22 @@ class Policy:
             for name in rule.names:
                 by_name.setdefault(name, []).append(rule)
 
-    def decide(self, name: str, protocol: Protocol, port: int) -> Decision:
+    def decide(self, name: str, protocol: Protocol, port: int) -> PolicyDecision:
         """Return what happens to a connection.
 
         A rule that forwards everything as it is does so whatever protocol is spoken on its port.
         """
         opaque = None if protocol is Protocol.UDP else self._decided(name, Protocol.TCP, port)
         decided = opaque if opaque and opaque.allowed else self._decided(name, protocol.transport, port)
-        return decided or Decision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
+        return decided or PolicyDecision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
 
-    def _decided(self, name: str, transport: Protocol, port: int) -> Decision | None:
+    def _decided(self, name: str, transport: Protocol, port: int) -> PolicyDecision | None:
         for rules in self._nearest(name):
             matching = [rule for rule in rules if rule.matches(transport, port)]
             if matching:
                 denying = (rule for rule in rules if any(rule.prevails_over(each, port) for each in matching))
                 decisive = next(denying, matching[0])
-                return Decision(decisive, Reason.DENIED if decisive.denies else None)
+                return PolicyDecision(decisive, Reason.DENIED if decisive.denies else None)
         return None
 
     def resolves(self, name: str) -> bool:
@@ -154,7 +154,7 @@ class Policy:
         return found
 
     @cached_property
-    def scopes(self) -> Mapping[str, Scope]:
+    def scopes(self) -> Mapping[str, RuleScope]:
         """What is decided for each pattern that has rules of its own."""
         return {
             **{point.name: point.at for point in self._points if point.at.own},
@@ -202,7 +202,7 @@ class Policy:
         """Return all that is allowed at each of these names at which anything is."""
         return {name: allowed for name in names if (allowed := self.at(name).allowed)}
 
-    def at(self, name: str) -> Scope:
+    def at(self, name: str) -> RuleScope:
         """Return what is decided at a name, whether it has rules of its own or is only below one that has."""
         if name in self._by_name:
             return self._by_name[name].at
@@ -223,7 +223,7 @@ class Policy:
             below = _scope(above, subtree) if subtree else above
             at = _scope(above, subtree, exact) if exact else below
             if subtree:
-                within[name] = Scope(below.allowed, {}, denies=False, ends=below.ends)
+                within[name] = RuleScope(below.allowed, {}, denies=False, ends=below.ends)
             yield Point(name, at, below)
 
     def _nearest(self, name: str) -> Iterator[Sequence[Rule]]:
@@ -244,7 +244,7 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _scope(above: Scope, *groups: Iterable[Rule]) -> Scope:
+def _scope(above: RuleScope, *groups: Iterable[Rule]) -> RuleScope:
     """Return what rules decide within what is decided above them, the most specific group last."""
     inherited, ends = above.inherited, dict(above.ends)
     own: dict[Key, Rule] = {}
@@ -265,4 +265,4 @@ def _scope(above: Scope, *groups: Iterable[Rule]) -> Scope:
                 denies = True
     if denies:  # without an inherited rule, nothing is left that has to be denied
         own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
-    return Scope(inherited, own, denies=denies, ends=ends)
+    return RuleScope(inherited, own, denies=denies, ends=ends)

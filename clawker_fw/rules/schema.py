@@ -58,7 +58,7 @@ _DEFAULT_PORTS = {Protocol.HTTPS: 443, Protocol.HTTP: 80, Protocol.SSH: 22}
 _OPAQUE = frozenset({Protocol.TCP, Protocol.SSH, Protocol.UDP})
 
 
-class Action(StrEnum):
+class RuleAction(StrEnum):
     """What a rule does."""
 
     ALLOW = "allow"
@@ -93,7 +93,7 @@ class Rule:
     protocol: Protocol | None
     port: int | None
     allow_private: bool = False
-    action: Action = Action.ALLOW
+    action: RuleAction = RuleAction.ALLOW
     until: int | None = None
     last_port: int | None = None
     host: str = ""
@@ -107,7 +107,7 @@ class Rule:
     @property
     def denies(self) -> bool:
         """Whether it denies what it matches."""
-        return self.action is Action.DENY
+        return self.action is RuleAction.DENY
 
     @property
     def opaque(self) -> bool:
@@ -250,8 +250,8 @@ class RuleEntry(BaseModel):
         description="The port; for tcp, ssh and udp also several, as `8000-8010`. "
         "Default: 443 for https, 80 for http, 22 for ssh; of a rule that denies, every port.",
     )
-    action: Action = Field(
-        default=Action.ALLOW,
+    action: RuleAction = Field(
+        default=RuleAction.ALLOW,
         description="`allow` or `deny`. The most specific name decides, and `deny` before `allow`.",
     )
     allow_private: StrictBool = Field(
@@ -278,7 +278,7 @@ class RuleEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
-        if self.action is Action.DENY:
+        if self.action is RuleAction.DENY:
             if self.allow_private or self.as_ or self._addresses:
                 raise ValueError(
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
@@ -354,7 +354,7 @@ class RuleEntry(BaseModel):
     def rule(self, place: str = "") -> Rule:
         """Return the canonical rule. `place` is where it was written."""
         protocol, (port, last_port) = self.proto, self.port or (None, None)
-        if self.action is Action.ALLOW:
+        if self.action is RuleAction.ALLOW:
             protocol = protocol or Protocol.HTTPS
             port = port or protocol.default_port
         return Rule(

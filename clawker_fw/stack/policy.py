@@ -14,7 +14,7 @@ from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
 
 if TYPE_CHECKING:
-    from clawker_fw.rules.policy import Policy, Scope
+    from clawker_fw.rules.policy import Policy, RuleScope
     from clawker_fw.stack.topology import Addressing
 
 TTL = 1
@@ -72,7 +72,7 @@ def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bo
     return what in names.get(name, {}) or any("below" in names[each] for each in above if each in names)
 
 
-def _decision(what: str, scope: "Scope") -> dict[str, str | int]:
+def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
     """Return an address or a denial, and when the address ends, in seconds since 1970."""
     if not scope.resolves:
         return {what: _DENY}

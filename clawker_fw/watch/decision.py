@@ -23,7 +23,7 @@ class Trigger(StrEnum):
     RETRY = "again"
 
 
-class Answer(StrEnum):
+class Reaction(StrEnum):
     """What the watcher did about a comparison."""
 
     NOTHING = "nothing"
@@ -34,7 +34,7 @@ class Answer(StrEnum):
     RETRY = "retry"
 
 
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """How a heal ended."""
 
     DONE = "done"
@@ -52,13 +52,13 @@ class Decision:
     """
 
     trigger: Trigger
-    answer: Answer
+    answer: Reaction
     seconds: float
     verdicts: Mapping[Sibling, Verdict] | None = None
     found: tuple[Finding, ...] = ()
     healed: tuple[Finding, ...] = ()
     left: tuple[Finding, ...] = ()
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     error: FirewallError | None = None
     unused: SettingsError | None = None
     """Why the current settings are not used. The previous ones stay in force."""

@@ -8,7 +8,7 @@ from clawker_fw.model import Verdict
 from clawker_fw.watch.decision import Decision
 
 
-class Health:
+class WatcherHealth:
     """The content of the health page. `fresh_seconds` is the maximum age of a comparison."""
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:

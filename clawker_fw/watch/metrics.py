@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
-from clawker_fw.watch.decision import Answer, Decision, Outcome
+from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -85,7 +85,7 @@ class Metrics:
         self._seconds.observe(decision.seconds)
         for sibling in Sibling:
             self._set_verdict(sibling, (decision.verdicts or {}).get(sibling))
-        if decision.answer is Answer.HEAL and decision.outcome:
+        if decision.answer is Reaction.HEAL and decision.outcome:
             for action in {each.action for each in decision.healed}:
                 self._heals.labels(action.value, decision.outcome.value).inc()
         if decision.verdict is not None:
@@ -98,7 +98,7 @@ class Metrics:
                 self._addresses.labels(agent.name, agent.address).set(1)
         if decision.verdict is Verdict.CURRENT:
             self._current.set_to_current_time()
-        if decision.outcome is Outcome.DONE:
+        if decision.outcome is RunOutcome.DONE:
             self._healed.set_to_current_time()
 
     def refused(self, sibling: Sibling, reason: str, times: int) -> None:

@@ -51,7 +51,7 @@ _SEVERITIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class CollectorEndpoint:
     """A collector, the name that its certificate must have, and what is shown to it, as PEM."""
 
     endpoint: str
@@ -61,7 +61,7 @@ class Destination:
     key: bytes = field(repr=False)
 
 
-Find = Callable[[], Destination]
+Find = Callable[[], CollectorEndpoint]
 """Returns the current destination. Its certificate is renewed while a watcher runs.
 
 Raises:
@@ -77,7 +77,7 @@ class _Connection(Generic[Exporter]):
     def __init__(self, find: Find, kind: type[Exporter]) -> None:
         self._find = find
         self._kind: type[Exporter] = kind
-        self._current: tuple[Destination, Exporter] | None = None
+        self._current: tuple[CollectorEndpoint, Exporter] | None = None
         self._lost = self._finished = False
 
     def export(self, send: Callable[[Exporter], bool]) -> bool:
@@ -158,7 +158,7 @@ class _Metrics(MetricExporter):
         self.connection.close()
 
 
-def _options(to: Destination) -> dict[str, Any]:
+def _options(to: CollectorEndpoint) -> dict[str, Any]:
     """Return the arguments of both exporters. The environment decides nothing."""
     return {
         "endpoint": to.endpoint,

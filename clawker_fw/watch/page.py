@@ -30,7 +30,7 @@ _HIGHEST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """A loopback address with a port, or the path of a unix socket."""
 
     host: str = ""
@@ -44,7 +44,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> ListenAddress:
     """Parse `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
 
     Raises:
@@ -54,7 +54,7 @@ def parse_address(text: str) -> Address:
     if kind == "unix":
         if not Path(path).is_absolute():
             raise ValueError(f"{path!r} is not an absolute path; write unix:/run/…/watch.sock")
-        return Address(path=Path(path))
+        return ListenAddress(path=Path(path))
     host, _, port = text.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
     try:
@@ -63,7 +63,7 @@ def parse_address(text: str) -> Address:
         loopback = False
     if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
         raise ValueError(f"{text!r} is not a loopback address; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
-    return Address(host, int(port))
+    return ListenAddress(host, int(port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ Pages = Mapping[str, Callable[[], Reply]]
 
 
 @contextmanager
-def served(address: Address, pages: Pages) -> Iterator[Address]:
+def served(address: ListenAddress, pages: Pages) -> Iterator[ListenAddress]:
     """Serve pages until the context ends. Yield the address; port 0 is replaced by the free port chosen.
 
     Raises:
@@ -99,7 +99,7 @@ def served(address: Address, pages: Pages) -> Iterator[Address]:
     thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
     thread.start()
     try:
-        yield address if address.path else Address(address.host, server.server_address[1])
+        yield address if address.path else ListenAddress(address.host, server.server_address[1])
     finally:
         server.shutdown()
         server.server_close()
@@ -173,7 +173,7 @@ class _Server(socketserver.ThreadingTCPServer):
         LOG.debug("page_failed", exc_info=sys.exc_info())
 
 
-def _server(address: Address, pages: Pages) -> _Server:
+def _server(address: ListenAddress, pages: Pages) -> _Server:
     class Handler(_Handler):
         served = pages
 

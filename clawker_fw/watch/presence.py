@@ -32,7 +32,7 @@ class Presence:
     before: str = ""
 
 
-class Attribute(NamedTuple):
+class ChangeAttribute(NamedTuple):
     """An attribute of the record of a change: its name, the field of the log, and what it says."""
 
     name: str
@@ -41,13 +41,13 @@ class Attribute(NamedTuple):
 
 
 ATTRIBUTES = (
-    Attribute("client.address", "address", "the agent's address, as in the siblings' records"),
-    Attribute("container.name", "agent", "the name of its container"),
-    Attribute("container.id", "id", "the container's id"),
-    Attribute("container.image.name", "image", "the image that it is made from"),
-    Attribute("clawker_fw.change", "change", "`came`, `moved` to another address, or `left`"),
-    Attribute("clawker_fw.since", "since", "when the container was started"),
-    Attribute("clawker_fw.address_before", "address_before", "the former address of one that has moved"),
+    ChangeAttribute("client.address", "address", "the agent's address, as in the siblings' records"),
+    ChangeAttribute("container.name", "agent", "the name of its container"),
+    ChangeAttribute("container.id", "id", "the container's id"),
+    ChangeAttribute("container.image.name", "image", "the image that it is made from"),
+    ChangeAttribute("clawker_fw.change", "change", "`came`, `moved` to another address, or `left`"),
+    ChangeAttribute("clawker_fw.since", "since", "when the container was started"),
+    ChangeAttribute("clawker_fw.address_before", "address_before", "the former address of one that has moved"),
 )
 
 

@@ -6,7 +6,7 @@ from typing import assert_never
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch import presence
-from clawker_fw.watch.decision import Answer, Decision, Outcome
+from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Presence
@@ -27,7 +27,7 @@ def write(decision: Decision) -> None:
         "verdict": decision.verdict.value if decision.verdict else None,
         **_named("found", decision.found),
     }
-    if decision.answer is Answer.HEAL:
+    if decision.answer is Reaction.HEAL:
         fields |= _named("healed", decision.healed)
         fields["actions"] = sorted({each.action.value for each in decision.healed})
         fields["outcome"] = decision.outcome.value if decision.outcome else None
@@ -107,11 +107,11 @@ def _open_line(found: OpenAgent) -> str:
 def _level(decision: Decision) -> int:
     if decision.error and decision.error.code == _IN_PASSING:
         return logging.INFO
-    if decision.error and decision.outcome is not Outcome.STOPPED:
+    if decision.error and decision.outcome is not RunOutcome.STOPPED:
         return logging.ERROR
     if decision.unused and decision.unused.code != _IN_PASSING:
         return logging.ERROR
-    quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Answer.HEAL and not decision.warnings
+    quiet = decision.verdict is Verdict.CURRENT and decision.answer is not Reaction.HEAL and not decision.warnings
     return logging.INFO if quiet else logging.WARNING
 
 
@@ -147,18 +147,18 @@ def _done(decision: Decision) -> str:
     """Return what a watcher did about a comparison, as a phrase."""
     error = decision.error.message if decision.error else ""
     match decision.answer:
-        case Answer.NOTHING:
+        case Reaction.NOTHING:
             return ""
-        case Answer.LEAVE:
+        case Reaction.LEAVE:
             return f"left for `run`: {_listed(decision.found)}"
-        case Answer.SETTLE:
+        case Reaction.SETTLE:
             return f"a sibling is starting: {_listed(decision.found)}"
-        case Answer.HOLD:
+        case Reaction.HOLD:
             return f"waiting: {_listed(decision.found)}"
-        case Answer.HEAL:
+        case Reaction.HEAL:
             words = f"heal {decision.outcome} after {decision.seconds:.1f} s: {_listed(decision.healed)}"
             return f"{words}  {error}".rstrip()
-        case Answer.RETRY:
+        case Reaction.RETRY:
             return error
         case _:
             assert_never(decision.answer)

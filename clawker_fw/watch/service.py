@@ -23,7 +23,7 @@ _BOOTED = Path("/run/systemd/system")
 """Exists when systemd is this machine's init system (sd_booted(3))."""
 
 
-class Scope(StrEnum):
+class ServiceScope(StrEnum):
     """Whether a service belongs to the machine or to a user."""
 
     SYSTEM = "system"
@@ -38,7 +38,7 @@ class Unit:
     certificates are kept and renewed.
     """
 
-    scope: Scope
+    scope: ServiceScope
     project: str
     arguments: Sequence[str]
     interval: float
@@ -55,9 +55,9 @@ class Unit:
     def path(self) -> Path:
         """The path of the unit file."""
         match self.scope:
-            case Scope.SYSTEM:
+            case ServiceScope.SYSTEM:
                 return _SYSTEM_FOLDER / self.name
-            case Scope.USER:
+            case ServiceScope.USER:
                 return platformdirs.user_config_path() / "systemd" / "user" / self.name
             case _:
                 assert_never(self.scope)
@@ -73,7 +73,7 @@ class Unit:
         lines = [
             "[Unit]",
             f"Description=Keeps the egress firewall {self.project} current",
-            *(["After=docker.service"] if self.scope is Scope.SYSTEM else []),
+            *(["After=docker.service"] if self.scope is ServiceScope.SYSTEM else []),
             "# Restart without limit.",
             "StartLimitIntervalSec=0",
             "",
@@ -90,10 +90,10 @@ class Unit:
             f"WatchdogSec={max(120, round(4 * self.interval))}",
             "",
             *_CONFINED,
-            *(self._system() if self.scope is Scope.SYSTEM else _USER),
+            *(self._system() if self.scope is ServiceScope.SYSTEM else _USER),
             "",
             "[Install]",
-            f"WantedBy={'multi-user.target' if self.scope is Scope.SYSTEM else 'default.target'}",
+            f"WantedBy={'multi-user.target' if self.scope is ServiceScope.SYSTEM else 'default.target'}",
         ]
         return MARK + "\n".join(lines) + "\n"
 
@@ -210,7 +210,7 @@ def _unchanged(unit: Unit, error: OSError) -> RefusedError:
         "unit-unwritable",
         f"{unit.path} can't be changed: {error.strerror}.",
         hint="Only root can write system units; --user installs a service of your own."
-        if unit.scope is Scope.SYSTEM
+        if unit.scope is ServiceScope.SYSTEM
         else f"The user who runs the service must be able to write the folder {unit.path.parent}.",
     )
 
@@ -270,7 +270,7 @@ def _require_ours(path: Path) -> None:
         )
 
 
-def _systemctl(scope: Scope, *arguments: str) -> None:
+def _systemctl(scope: ServiceScope, *arguments: str) -> None:
     command = ["systemctl", f"--{scope}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -299,6 +299,6 @@ def kept(environment: Mapping[str, str], prefix: str, others: frozenset[str]) ->
     }
 
 
-def default_scope() -> Scope:
+def default_scope() -> ServiceScope:
     """Return the system scope for root, and the user scope for everybody else."""
-    return Scope.SYSTEM if os.geteuid() == 0 else Scope.USER
+    return ServiceScope.SYSTEM if os.geteuid() == 0 else ServiceScope.USER

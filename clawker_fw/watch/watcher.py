@@ -21,9 +21,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
-    Answer,
     Decision,
-    Outcome,
+    Reaction,
+    RunOutcome,
     Trigger,
     is_arrival,
     is_lock_free,
@@ -154,7 +154,7 @@ class Watcher:
         if error.message != self._unreachable:
             self._unreachable = error.message
             seconds = self._place.clock() - began
-            self._place.report(Decision(self._next, Answer.RETRY, seconds, error=error, wait=wait))
+            self._place.report(Decision(self._next, Reaction.RETRY, seconds, error=error, wait=wait))
         self._pause(wait)
 
     def _follow_again(self, began: float) -> float:
@@ -174,7 +174,7 @@ class Watcher:
                 hint="Something between here and the engine may cut connections. "
                 "The stack is compared at each new connection.",
             )
-            self._place.report(Decision(self._next, Answer.RETRY, 0, error=error, wait=wait))
+            self._place.report(Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait))
         return wait
 
     def _pause(self, seconds: float) -> None:
@@ -253,7 +253,7 @@ class Watcher:
         """Schedule the next comparison with backoff."""
         wait = self._comparing.failed(self._place.clock())
         self._again(wait)
-        return Decision(self._next, Answer.RETRY, 0, error=error, wait=wait)
+        return Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait)
 
     def _take_in(self, engine: EngineWriter) -> "_Work":
         """Read the settings and compare. If the settings can't be used, compare with the last good ones.
@@ -302,7 +302,7 @@ class Watcher:
             self._comparing.succeeded()
             return dataclasses.replace(decision, unused=work.unused)
         # The settings are unreadable, so there is no verdict. A heal that took place is still reported.
-        if decision.answer is Answer.HEAL:
+        if decision.answer is Reaction.HEAL:
             self._again(SPACING)
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
         return self._retry(work.unread)
@@ -321,14 +321,14 @@ class Watcher:
         seen = work.seen
         closing = options.within(seen.diff).findings
         answer, wait = self._answer(seen.diff.findings, closing)
-        if answer is Answer.HEAL:
+        if answer is Reaction.HEAL:
             return self._heal(engine, options, work)
         if wait is not None:
             self._again(wait)
         found = seen.diff.findings
         return Decision(self._next, answer, 0, seen.diff.verdicts, found, left=found, wait=wait)
 
-    def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Answer, float | None]:
+    def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Reaction, float | None]:
         """Return what to do about the findings, and for how long if the answer is to wait."""
         now = self._place.clock()
         if self._unwell_at is not None and now - self._unwell_at > CALM_SECONDS:
@@ -337,17 +337,17 @@ class Watcher:
         if not may_pass(closing):
             self._settling_since = None
         if not found:
-            return Answer.NOTHING, None
+            return Reaction.NOTHING, None
         if not closing:
-            return Answer.LEAVE, None
+            return Reaction.LEAVE, None
         if may_pass(closing):
             self._settling_since = now if self._settling_since is None else self._settling_since
             if now - self._settling_since < SETTLE_SECONDS:
-                return Answer.SETTLE, SPACING
+                return Reaction.SETTLE, SPACING
         wait = self._run_context.left(now)
         if _keys(closing) <= self._tried:  # a new finding is tried at once, even during a backoff
             wait = max(wait, self._healing.left(now))
-        return (Answer.HOLD, wait) if wait else (Answer.HEAL, None)
+        return (Reaction.HOLD, wait) if wait else (Reaction.HEAL, None)
 
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
         """Return the blueprint to apply under the lock: the current settings, or the last good ones.
@@ -380,18 +380,18 @@ class Watcher:
                 engine, lambda: self._settings_of(engine, work), options, run_context, before
             )
         except StoppedError as error:
-            seen_after, outcome, failure = seen, Outcome.STOPPED, error
+            seen_after, outcome, failure = seen, RunOutcome.STOPPED, error
         except FirewallError as error:
-            seen_after, outcome, failure = seen, Outcome.FAILED, error
+            seen_after, outcome, failure = seen, RunOutcome.FAILED, error
             wait = self._failed(error, closing)
             self._again(wait)
         else:
-            outcome = Outcome.DONE
+            outcome = RunOutcome.DONE
             self._own = ours(self._orders.project, seen_after.observed)
             self._healed(closing)
         return Decision(
             self._next,
-            Answer.HEAL,
+            Reaction.HEAL,
             0,
             seen_after.diff.verdicts,
             found=seen.diff.findings,

@@ -243,7 +243,7 @@ class MemoryEngine:
         del size
         self._require_room("load an image")
         listing, blobs = [], {}
-        with tarfile.open(fileobj=archive.Reading(archive_), mode="r|") as tar:
+        with tarfile.open(fileobj=archive.IteratorReader(archive_), mode="r|") as tar:
             for member in tar:
                 stream = tar.extractfile(member)
                 blobs[member.name] = stream.read() if stream else b""

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clawker_fw.engine import host_network
 from clawker_fw.errors import EngineError
-from clawker_fw.inspect.diagnosis import Check, Health
+from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.model import Records, Trial, TrialStep
 from clawker_fw.report import diagnosis
 from devkit.memory.engine import MemoryEngine
@@ -243,10 +243,12 @@ def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngi
 def test_lines_fit_a_terminal() -> None:
     """Each check is a paragraph of at most 80 columns, and a command that is to be pasted is never broken."""
     command_ = "`clawker-fw explain https://a.test:443 --live`"
-    long = Check("way-out", Health.FAILED, "An agent does not reach it: " + "word " * 20, f"{command_} says. " * 3)
+    long = Check(
+        "way-out", CheckHealth.FAILED, "An agent does not reach it: " + "word " * 20, f"{command_} says. " * 3
+    )
     written = io.StringIO()
     console = Console(width=80, file=written, soft_wrap=True)
-    console.print(diagnosis.Report([long, Check("engine", Health.OK, "Engine 28 on amd64.")]))
+    console.print(diagnosis.Report([long, Check("engine", CheckHealth.OK, "Engine 28 on amd64.")]))
     lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("failed   way-out: An agent")

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.errors import RefusedError
-from clawker_fw.inspect.explaining import Answer
+from clawker_fw.inspect.explaining import ConnectionAnswer
 from clawker_fw.inspect.explanation import explain
 from clawker_fw.inspect.trial import Attempted
 from clawker_fw.model import Address, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
@@ -184,7 +184,7 @@ def test_explanation_report(golden: Check) -> None:
     printed = b""
     for asked, lookup in ASKED.items():
         found = explain(rules, 1780000000, parse_target(asked))
-        answer = Answer(
+        answer = ConnectionAnswer(
             found.with_addresses(lookup) if lookup else found, Rules(5, ""), unasked="" if lookup else "x"
         )
         printed += b"$ " + asked.encode() + b"\n" + shown(explaining.explanation_report(answer)) + b"\n"
@@ -202,5 +202,5 @@ def test_explanation_of_an_attempt(golden: Check) -> None:
             TrialStep("handshake", "", 0.01, ok=False, status=0, outcome="closed without an answer"),
         )
     )
-    answer = Answer(found, Rules(5, ""), attempted=Attempted(trial, Reason.NO_RULE))
+    answer = ConnectionAnswer(found, Rules(5, ""), attempted=Attempted(trial, Reason.NO_RULE))
     golden("explain-live.txt", shown(explaining.explanation_report(answer)))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from clawker_fw.rules.policy import Decision, Policy
+from clawker_fw.rules.policy import Policy, PolicyDecision
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
@@ -120,7 +120,7 @@ def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request
     return requests
 
 
-def _outcomes(prefix: str, decision: Decision, refused: str) -> set[str]:
+def _outcomes(prefix: str, decision: PolicyDecision, refused: str) -> set[str]:
     """Return what may happen: a rule's chain, or a refusal, which says that it was denied only if it was."""
     if decision.rule is None or decision.allowed:
         return {_chain(prefix, decision.rule) if decision.rule else refused}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.watch.service import MARK, Scope, Unit, quoted
+from clawker_fw.watch.service import MARK, ServiceScope, Unit, quoted
 from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 
-MOST_EXPOSED = {Scope.SYSTEM: 2.5, Scope.USER: 7.0}
+MOST_EXPOSED = {ServiceScope.SYSTEM: 2.5, ServiceScope.USER: 7.0}
 """systemd's scale is from 0 to 10. A service without confinement has 9.6."""
 
 
@@ -24,7 +24,7 @@ def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
         pytest.skip(f"NO UNIT IS TESTED: {error}")
 
 
-def written(folder: Path, scope: Scope, *arguments: str, **variables: str) -> Path:
+def written(folder: Path, scope: ServiceScope, *arguments: str, **variables: str) -> Path:
     """Write a unit into a folder."""
     unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"))
     path = folder / unit.name
@@ -35,8 +35,8 @@ def written(folder: Path, scope: Scope, *arguments: str, **variables: str) -> Pa
 AWKWARD = ("--config", '/etc/100% $HOME; \\n/it\'s "here".yaml', "", "--project", "clawker", "watch")
 
 
-@pytest.mark.parametrize("scope", list(Scope))
-def test_the_unit_is_one_that_systemd_reads(scope: Scope, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scope", list(ServiceScope))
+def test_the_unit_is_one_that_systemd_reads(scope: ServiceScope, tmp_path: Path) -> None:
     """The unit has no unknown or malformed line, whatever the options contain."""
     path = written(tmp_path, scope, *AWKWARD, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
     assert verify(path, scope) == (0, "")
@@ -44,13 +44,13 @@ def test_the_unit_is_one_that_systemd_reads(scope: Scope, tmp_path: Path) -> Non
 
 def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
     """Positive control: the check fails for a bad unit."""
-    path = written(tmp_path, Scope.SYSTEM, "watch")
+    path = written(tmp_path, ServiceScope.SYSTEM, "watch")
     path.write_text(path.read_text().replace("ProtectSystem=strict", "ProtectSytem=strict"))
-    assert "ProtectSytem" in verify(path, Scope.SYSTEM)[1]
+    assert "ProtectSytem" in verify(path, ServiceScope.SYSTEM)[1]
 
 
-@pytest.mark.parametrize("scope", list(Scope))
-def test_the_service_is_confined(scope: Scope, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scope", list(ServiceScope))
+def test_the_service_is_confined(scope: ServiceScope, tmp_path: Path) -> None:
     """By systemd's own scale, the service is well confined."""
     path = written(tmp_path, scope, "watch")
     found = exposure(path, scope)
@@ -83,4 +83,4 @@ def test_a_line_break_is_refused() -> None:
 
 def test_a_unit_says_who_wrote_it(tmp_path: Path) -> None:
     """The unit contains a mark by which it is recognized as ours."""
-    assert written(tmp_path, Scope.SYSTEM).read_text().startswith(MARK)
+    assert written(tmp_path, ServiceScope.SYSTEM).read_text().startswith(MARK)

@@ -13,7 +13,7 @@ from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.watch import otlp, record
-from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
+from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.presence import ATTRIBUTES, Change, Presence
 from devkit.collectors import Collector
@@ -23,18 +23,18 @@ from devkit.waiting import until
 NAME = "collector.test"
 FOUND = Finding(Sibling.ENVOY, Layer.STATE, "status", "exited", "running", Cause.TAMPER, Action.START)
 CURRENT = dict.fromkeys(Sibling, Verdict.CURRENT)
-HEALED = Decision(Trigger.EVENT, Answer.HEAL, 0.5, CURRENT, (FOUND,), (FOUND,), (), Outcome.DONE)
+HEALED = Decision(Trigger.EVENT, Reaction.HEAL, 0.5, CURRENT, (FOUND,), (FOUND,), (), RunOutcome.DONE)
 
 
 @pytest.fixture
-def destination(tmp_path: Path) -> Iterator[tuple[otlp.Destination, Collector]]:
+def destination(tmp_path: Path) -> Iterator[tuple[otlp.CollectorEndpoint, Collector]]:
     """A collector, and what a watcher needs for it."""
     store = CertificateStore(tmp_path / "certs", "test", keeps=True)
     store.provide()
     trust, pair = store.watcher()
     endpoint = f"127.0.0.1:{free_port()}"
     with Collector(tmp_path / "collector", endpoint, store.collector(NAME)[1], trust) as collector:
-        yield otlp.Destination(endpoint, NAME, trust, pair.certificate, pair.key), collector
+        yield otlp.CollectorEndpoint(endpoint, NAME, trust, pair.certificate, pair.key), collector
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def level() -> Iterator[None]:
     otlp.LOG.setLevel(before)
 
 
-def test_decisions_and_metrics_arrive(destination: tuple[otlp.Destination, Collector]) -> None:
+def test_decisions_and_metrics_arrive(destination: tuple[otlp.CollectorEndpoint, Collector]) -> None:
     """Each decision is a record with the fields that it has in the log; metrics have the names of the page."""
     to, collector = destination
     metrics = Metrics("1.2.3", "abc")
@@ -73,7 +73,7 @@ def test_decisions_and_metrics_arrive(destination: tuple[otlp.Destination, Colle
 
 
 def test_an_agent_has_the_address_of_the_siblings_records(
-    destination: tuple[otlp.Destination, Collector],
+    destination: tuple[otlp.CollectorEndpoint, Collector],
 ) -> None:
     """The record of an agent has every attribute that is documented, by its own name."""
     to, collector = destination
@@ -88,12 +88,12 @@ def test_an_agent_has_the_address_of_the_siblings_records(
 
 @pytest.mark.parametrize("wrong", ["down", "of another authority", "without certificates"])
 def test_a_watcher_needs_no_collector(
-    wrong: str, destination: tuple[otlp.Destination, Collector], caplog: pytest.LogCaptureFixture
+    wrong: str, destination: tuple[otlp.CollectorEndpoint, Collector], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a collector that takes records a decision takes no longer, and the loss is logged once."""
     to, collector = destination
 
-    def find() -> otlp.Destination:
+    def find() -> otlp.CollectorEndpoint:
         match wrong:
             case "down":
                 return replace(to, endpoint=f"127.0.0.1:{free_port()}")

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.watch import service
-from clawker_fw.watch.service import Scope, Unit
+from clawker_fw.watch.service import ServiceScope, Unit
 from devkit import reference
 from devkit.stacks import CHECKOUT
 
@@ -21,7 +21,7 @@ def test_there_is_no_service_without_systemd(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(RefusedError) as caught:
-        service.install(Unit(Scope.USER, "clawker", ("watch",), 30))
+        service.install(Unit(ServiceScope.USER, "clawker", ("watch",), 30))
     assert caught.value.code == "service-unsupported"
     assert "launchd" in caught.value.hint
     assert list(tmp_path.rglob("*")) == []

@@ -15,7 +15,7 @@ from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.load import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.stack import labels
-from clawker_fw.watch.decision import Answer, Outcome, Trigger
+from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.metrics import Metrics
 from devkit import reference
@@ -175,7 +175,7 @@ def test_every_word_of_drift_is_explained(heading: str, words: list[str]) -> Non
 @pytest.mark.parametrize(
     ("heading", "words"),
     [
-        ("## What it does", [*Heal, *Answer, *Outcome]),
+        ("## What it does", [*Heal, *Reaction, *RunOutcome]),
         ("## Records", [*Trigger]),
         ("## Metrics and health", sorted(set(re.findall(r"clawker_fw_\w+", Metrics("1", "2").page().decode())))),
     ],

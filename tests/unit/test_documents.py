@@ -11,7 +11,7 @@ from clawker_fw.model import ContainerSpec, NetworkSpec, Role, Shape, Sibling
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
-    Claim,
+    ClaimAddress,
     Commit,
     Create,
     CreateNetwork,
@@ -20,7 +20,7 @@ from clawker_fw.reconcile.steps import (
     Examine,
     ProvideImage,
     Reattach,
-    Release,
+    ReleaseAddress,
     Remove,
     RemoveImage,
     RemoveNetwork,
@@ -56,8 +56,8 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
         {"kind": "verify", "sibling": "envoy", "container": "x-envoy-next", "live": {"listeners": "sha256:1"}},
     ),
     (Commit(ENVOY, "id", {}, ()), {"kind": "commit", "sibling": "envoy"}),
-    (Claim("id", 1.25, ()), {"kind": "claim", "sibling": "coredns", "seconds": 1.25}),
-    (Release("id"), {"kind": "release", "sibling": "coredns"}),
+    (ClaimAddress("id", 1.25, ()), {"kind": "claim", "sibling": "coredns", "seconds": 1.25}),
+    (ReleaseAddress("id"), {"kind": "release", "sibling": "coredns"}),
     (AwaitTtl(1.25), {"kind": "wait", "seconds": 1.25}),
     (Drain("id", "x-envoy", 30), {"kind": "drain", "container": "x-envoy", "seconds": 30}),
     (Remove("id", "x-envoy"), {"kind": "remove", "container": "x-envoy"}),

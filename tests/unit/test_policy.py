@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from clawker_fw.rules.policy import Decision, Policy, Scope
+from clawker_fw.rules.policy import Policy, PolicyDecision, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
@@ -40,7 +40,7 @@ def test_the_most_specific_name_decides(
     assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
 
 
-def _told(decision: Decision) -> str | Reason:
+def _told(decision: PolicyDecision) -> str | Reason:
     """Return the destination of the rule that allows, or the reason for the refusal."""
     return decision.reason or str(decision.rule and decision.rule.destination)
 
@@ -143,7 +143,7 @@ def test_what_is_allowed_resolves(rules: RuleSet) -> None:
         assert (scope is not None and scope.resolves) == allowed
 
 
-def _scope_of(policy: Policy, name: str) -> Scope | None:
+def _scope_of(policy: Policy, name: str) -> RuleScope | None:
     """Return what decides for a name: what holds at it, or below the nearest name above it."""
     points = {point.name: point for point in policy.points()}
     if name in points:

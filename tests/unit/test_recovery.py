@@ -27,8 +27,7 @@ from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
-from clawker_fw.reconcile.steps import AwaitTtl, Claim, ConvergeOptions
-from clawker_fw.reconcile.steps import Release as ReleaseAddress
+from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report import documents
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.files import public
@@ -553,7 +552,7 @@ def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release
     assert caught.value.hint == "Run the command again: it completes the remaining steps."
 
 
-@pytest.mark.parametrize("step", [Claim, ReleaseAddress])
+@pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
 def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
     """After a run that ended in a takeover, the old CoreDNS is removed when all agents know the new one.
 
@@ -574,6 +573,6 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
         converge.converge(engine, lambda: wanted, options, converge.RunContext(on_progress, lambda: bool(ended)))
     steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(0)).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
-    both = ["Claim 0", "Release"] if step is Claim else []
-    assert named[: len(both) + 1] == [*both, f"Claim {ANNOUNCE_SECONDS}"]
+    both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
+    assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
     assert named[len(both) + 1] in {"Drain 0", "Remove"}

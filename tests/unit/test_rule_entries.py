@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
 from clawker_fw.rules.until import parse_until_from
 from clawker_fw.settings.document import parse
 
@@ -158,7 +158,7 @@ def test_a_network_has_a_name_for_each_address() -> None:
 
 def test_a_public_suffix_can_be_denied() -> None:
     """Only allowing it is probably a mistake."""
-    assert rule("{dst: .com, action: deny}").action is Action.DENY
+    assert rule("{dst: .com, action: deny}").action is RuleAction.DENY
 
 
 def test_an_end_from_now() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
 from devkit.stacks import rule_set
 from devkit.strategies import rules
 
@@ -168,7 +168,7 @@ def test_the_digest_tells_rules_apart() -> None:
         "protocol": Protocol.HTTP,
         "port": 8443,
         "allow_private": True,
-        "action": Action.DENY,
+        "action": RuleAction.DENY,
         "until": 1_800_000_000,
         "last_port": 8450,
         "host": "192.0.2.1",

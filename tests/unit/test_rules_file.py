@@ -11,9 +11,9 @@ import pytest
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.schema import Action, Protocol, RuleEntry
+from clawker_fw.rules.schema import Protocol, RuleAction, RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
-from clawker_fw.settings.edit.edits import Addition, Outcome, Removal, Result, Written
+from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal, Written
 from clawker_fw.settings.edit.rules_file import Edited, edit
 from clawker_fw.settings.edit.splice import Edit
 from devkit.stacks import CHECKOUT
@@ -53,7 +53,7 @@ def removal(dst: str, protocol: Protocol | None = None, port: int | None = None)
     return Removal(parse_destination(dst), protocol, port)
 
 
-def said(results: Sequence[Result]) -> list[tuple[str, str, str]]:
+def said(results: Sequence[EditResult]) -> list[tuple[str, str, str]]:
     """Return what becomes of each rule, and the line it is on."""
     return [(each.outcome.value, each.rule, each.place.rpartition(", ")[2]) for each in results]
 
@@ -123,9 +123,9 @@ def test_a_rule_ends_sooner_only_if_that_is_said(there: str, told: str, action: 
         add(path, shorter)
     assert (refused.value.code, path.read_text()) == ("rule-shortened", before)
     assert "`--shorten`" in refused.value.hint
-    assert [each.outcome for each in add(path, shorter, shorten=True).results] == [Outcome.CHANGED]
+    assert [each.outcome for each in add(path, shorter, shorten=True).results] == [EditOutcome.CHANGED]
     longer = addition("a.test", action=action, until=LATER), addition("a.test", action=action, until=None)
-    assert [add(path, each).results[0].outcome for each in longer] == [Outcome.CHANGED] * 2
+    assert [add(path, each).results[0].outcome for each in longer] == [EditOutcome.CHANGED] * 2
     assert "until" not in path.read_text()
 
 
@@ -139,7 +139,7 @@ def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> N
         f"until: 2020-01-01T00:00:00Z → {LATE}",
     )
     path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}, {dst: a.test}]")
-    assert {each.outcome for each in add(path, addition("a.test")).results} == {Outcome.UNCHANGED}
+    assert {each.outcome for each in add(path, addition("a.test")).results} == {EditOutcome.UNCHANGED}
 
 
 def test_every_rule_for_the_same_is_changed(path: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_imported_rule_changes_none(path: Path) -> None:
     """What is there stays as it is."""
     before = path.read_text()
     done = add(path, addition("a.test", allow_private=True, stays=True))
-    assert [each.outcome for each in done.results] == [Outcome.UNCHANGED]
+    assert [each.outcome for each in done.results] == [EditOutcome.UNCHANGED]
     assert path.read_text() == before
 
 
@@ -174,7 +174,7 @@ def test_rules_are_removed_by_what_is_given(path: Path) -> None:
         ("not found", ".b.test", ""),
     ]
     assert path.read_text() == "rules:\n- dst: a.test\n- dst: b.test\n"
-    only_denying = Removal(parse_destination("a.test"), action=Action.DENY)
+    only_denying = Removal(parse_destination("a.test"), action=RuleAction.DENY)
     assert said(remove(path, only_denying, removal("b.test"), removal("b.test")).results) == [
         ("not found", "deny a.test", ""),
         ("removed", "https b.test:443", "line 3"),
@@ -245,7 +245,7 @@ def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from
         for dst, port in (("a.test", 22), ("b.test", 443))
     ]
 
-    def decide(there: Sequence[Written]) -> tuple[Edit, list[Result]]:
+    def decide(there: Sequence[Written]) -> tuple[Edit, list[EditResult]]:
         change, results = edits.add(there, clashing, NOW)
         return replace(change, removed=frozenset({0})), results
 

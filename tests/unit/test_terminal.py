@@ -219,8 +219,8 @@ class Full(io.RawIOBase):
 def test_an_answer_that_is_lost_is_an_error() -> None:
     """A full disk is an error; a pipe without a reader is not, and neither is a failing standard error."""
     with pytest.raises(OutputError, match="No space left on device"):
-        print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(OSError))), flush=True)
-    print("x" * 100_000, file=terminal.Answer(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
+        print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(OSError))), flush=True)
+    print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
     print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
 
 

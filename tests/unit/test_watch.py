@@ -23,7 +23,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import FILE as TELEMETRY
-from clawker_fw.watch.decision import Answer, Outcome, Trigger, matters, ours
+from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger, matters, ours
 from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
 from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher
@@ -360,7 +360,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
     assert all(0 <= wait - least <= SPACING for wait, least in zip(waits, wanted, strict=True))
     assert len(waits) > 9
     outcomes = [decision.outcome for _, decision in watched.decisions if decision.outcome]
-    assert outcomes == [*[Outcome.FAILED] * (len(outcomes) - 1), Outcome.DONE]
+    assert outcomes == [*[RunOutcome.FAILED] * (len(outcomes) - 1), RunOutcome.DONE]
     assert watched.is_current()
 
 
@@ -392,7 +392,7 @@ def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Wat
     assert all(later >= earlier for earlier, later in pairwise(waits))
     assert len(waits) < 12
     assert waits[-1] > 90
-    assert {decision.outcome for _, decision in watched.decisions} == {None, Outcome.DONE}
+    assert {decision.outcome for _, decision in watched.decisions} == {None, RunOutcome.DONE}
 
 
 def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -> None:
@@ -490,7 +490,7 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
     assert decisions[:2] == ["0 start nothing", "10.075 event retry"]
     moment, after = watched.decisions[2]
     assert 60 <= moment <= 62
-    assert (after.answer, after.outcome) == (Answer.HEAL, Outcome.DONE)
+    assert (after.answer, after.outcome) == (Reaction.HEAL, RunOutcome.DONE)
     assert watched.is_current()
 
 
@@ -558,7 +558,7 @@ def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
         (35, partial(delattr, watched.engine, "listing")),
     )
     assert next(connections) > 1
-    assert watched.decisions[-1][1].answer is Answer.NOTHING
+    assert watched.decisions[-1][1].answer is Reaction.NOTHING
 
 
 def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
@@ -589,7 +589,7 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
     place = replace(watched.place(), progress=progress)
     Watcher(Orders("clawker", Heal.ALL, INTERVAL), place).watch()
     ((_, decision),) = watched.decisions
-    assert decision.outcome is Outcome.STOPPED
+    assert decision.outcome is RunOutcome.STOPPED
     assert [watched.engine.container(name) for name in ("clawker-lock", "clawker-envoy-next")] == [None, None]
     assert stacks.converged(watched.engine, watched.wanted).diff.verdict is Verdict.CURRENT
 

@@ -13,7 +13,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
 from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.health import Health
+from clawker_fw.watch.health import WatcherHealth
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Change, Presence, Register
@@ -228,7 +228,7 @@ def test_an_open_agent_is_on_record_in_metrics_and_on_the_health_page(
     join(watched, "loose", privileged=True)
     watched.until(5)
     decision = watched.decisions[0][1]
-    health = Health(30, lambda: 0)
+    health = WatcherHealth(30, lambda: 0)
     health.report(decision)
     healthy, page = health.answer()
     assert not healthy

@@ -15,7 +15,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
-from clawker_fw.watch.decision import Answer
+from clawker_fw.watch.decision import Reaction
 from clawker_fw.watch.heal import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -95,7 +95,7 @@ def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> Non
     unreadable = Unreadable(watched, BROKEN)
     unreadable.begin(partial(watched.engine.stop, ENVOY))
     watched.until(9)
-    assert {decision.answer for _, decision in watched.decisions} == {Answer.RETRY}
+    assert {decision.answer for _, decision in watched.decisions} == {Reaction.RETRY}
     assert watched.engine.inside(ENVOY).status == "exited"
     unreadable.end()
     watched.until(9)

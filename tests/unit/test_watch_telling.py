@@ -28,12 +28,12 @@ from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import page, record
-from clawker_fw.watch.decision import Answer, Decision, Outcome, Trigger
-from clawker_fw.watch.health import Health
+from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
+from clawker_fw.watch.health import WatcherHealth
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
-from clawker_fw.watch.page import Address, Reply, parse_address, served
+from clawker_fw.watch.page import ListenAddress, Reply, parse_address, served
 from devkit import stacks
 from devkit.waiting import until
 
@@ -43,13 +43,13 @@ RULE = Finding(Sibling.COREDNS, Layer.HOT, "hot/policy/names.json", "1", "2", Ca
 CURRENT = dict.fromkeys(Sibling, Verdict.CURRENT)
 DRIFTED = {**CURRENT, Sibling.COREDNS: Verdict.DRIFTED}
 
-QUIET = Decision(Trigger.INTERVAL, Answer.NOTHING, 0.2, CURRENT)
-LEFT = Decision(Trigger.START, Answer.LEAVE, 0.2, DRIFTED, (RULE,), left=(RULE,))
+QUIET = Decision(Trigger.INTERVAL, Reaction.NOTHING, 0.2, CURRENT)
+LEFT = Decision(Trigger.START, Reaction.LEAVE, 0.2, DRIFTED, (RULE,), left=(RULE,))
 HEALED = Decision(
-    Trigger.EVENT, Answer.HEAL, 1.5, DRIFTED, (STOPPED, RULE), (STOPPED,), left=(RULE,), outcome=Outcome.DONE
+    Trigger.EVENT, Reaction.HEAL, 1.5, DRIFTED, (STOPPED, RULE), (STOPPED,), left=(RULE,), outcome=RunOutcome.DONE
 )
 BLIND = Decision(
-    Trigger.RETRY, Answer.RETRY, 0.1, error=EngineError("engine-error", "No.", context=["boom"]), wait=2.0
+    Trigger.RETRY, Reaction.RETRY, 0.1, error=EngineError("engine-error", "No.", context=["boom"]), wait=2.0
 )
 
 
@@ -113,7 +113,7 @@ def test_a_decision_is_one_record(
 
 def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
     """A record is one line."""
-    many = Decision(Trigger.START, Answer.LEAVE, 0, DRIFTED, (RULE,) * 25)
+    many = Decision(Trigger.START, Reaction.LEAVE, 0, DRIFTED, (RULE,) * 25)
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(many)
     fields = vars(caplog.records[0])["fields"]
@@ -240,7 +240,7 @@ def test_what_could_not_be_looked_at_is_unknown() -> None:
 def test_health_is_a_fresh_look_that_says_current() -> None:
     """Before a comparison, with findings, with an error or too long ago, the watcher is not healthy."""
     now = [0.0]
-    health = Health(60, lambda: now[0])
+    health = WatcherHealth(60, lambda: now[0])
     assert not health.answer()[0]
     for decision, healthy in ((QUIET, True), (LEFT, False), (QUIET, True), (BLIND, False), (QUIET, True)):
         health.report(decision)
@@ -286,7 +286,7 @@ PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_pages_are_served_on_loopback(host: str) -> None:
     """Known pages are served, and others are not found."""
-    with served(Address(host, 0), PAGES) as address:
+    with served(ListenAddress(host, 0), PAGES) as address:
         assert address.port
         with urllib.request.urlopen(f"http://{address}/metrics?x=1") as reply:
             assert (reply.status, reply.read(), reply.headers["Content-Type"]) == (200, b"1\n", "text/plain")
@@ -322,10 +322,10 @@ def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "watch.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
-    with served(Address(path=path), PAGES):
+    with served(ListenAddress(path=path), PAGES):
         assert get(path) == 200
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        with pytest.raises(RefusedError), served(Address(path=path), PAGES):
+        with pytest.raises(RefusedError), served(ListenAddress(path=path), PAGES):
             pass
         assert get(path) == 200
     assert not path.exists()
@@ -333,13 +333,13 @@ def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
 
 def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     """Files of others are not replaced."""
-    with served(Address("127.0.0.1", 0), PAGES) as address:
+    with served(ListenAddress("127.0.0.1", 0), PAGES) as address:
         with pytest.raises(RefusedError) as caught, served(address, PAGES):
             pass
         assert caught.value.code == "address-refused"
     file = tmp_path / "file"
     file.write_text("precious")
-    with pytest.raises(RefusedError), served(Address(path=file), PAGES):
+    with pytest.raises(RefusedError), served(ListenAddress(path=file), PAGES):
         pass
     assert file.read_text() == "precious"
 
@@ -470,7 +470,7 @@ def test_what_cannot_be_examined_is_no_other_release(
 def test_slow_visitors_of_the_page_are_in_nobody_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among hundreds of connections that ask for nothing, each request is answered, and few have a thread."""
     before = threading.active_count()
-    with served(Address("127.0.0.1", 0), PAGES) as address, ExitStack() as slow:
+    with served(ListenAddress("127.0.0.1", 0), PAGES) as address, ExitStack() as slow:
         for _ in range(300):
             slow.enter_context(socket.create_connection((address.host, address.port))).sendall(b"G")
         with urllib.request.urlopen(f"http://{address}/metrics") as reply:

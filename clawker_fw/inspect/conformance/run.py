@@ -8,7 +8,7 @@ from clawker_fw.agents.attachment import attachment
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_outcome
-from clawker_fw.inspect.conformance.table import PUBLIC_NAME, Attempt, Place, attempts
+from clawker_fw.inspect.conformance.table import PUBLIC_NAME, AgentView, Case, attempts
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
@@ -23,10 +23,10 @@ _WITHIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CaseResult:
     """What came of an attempt."""
 
-    attempt: Attempt
+    attempt: Case
     outcome: str
 
     @property
@@ -35,7 +35,7 @@ class Result:
         return self.outcome in self.attempt.holds
 
 
-def perform(engine: EngineWriter, seen: Comparison) -> tuple[Result, ...]:
+def perform(engine: EngineWriter, seen: Comparison) -> tuple[CaseResult, ...]:
     """Try everything against a stack, in a container like an agent's, which runs the helper.
 
     Raises:
@@ -44,17 +44,17 @@ def perform(engine: EngineWriter, seen: Comparison) -> tuple[Result, ...]:
     """
     tried = attempts(place(seen))
     outcomes = _outcomes(engine, seen, tried)
-    return tuple(Result(each, outcomes.get(each.id, "not tried")) for each in tried)
+    return tuple(CaseResult(each, outcomes.get(each.id, "not tried")) for each in tried)
 
 
-def place(seen: Comparison) -> Place:
+def place(seen: Comparison) -> AgentView:
     """Return where a stack is, for an agent."""
     where, rules = addressing(seen.blueprint, seen.observed), seen.blueprint.rules
     policy = seen.blueprint.policy
     exact = (
         name for rule in rules.rules if not rule.denies and not rule.destination.subtree for name in rule.names
     )
-    return Place(
+    return AgentView(
         envoy=str(where.envoy(seen.slots.envoy)),
         coredns=str(where.coredns(seen.slots.coredns)),
         service=str(where.service),
@@ -71,7 +71,7 @@ def place(seen: Comparison) -> Place:
     )
 
 
-def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Attempt, ...]) -> dict[str, str]:
+def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
     """Return what each attempt ended with, by its id."""
     project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
     told = json.dumps([each.instruction() for each in tried]).encode()

@@ -35,7 +35,7 @@ PUBLIC_NAME = "example.com"
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Case:
     """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
 
     id: str
@@ -59,7 +59,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AgentView:
     """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
 
     `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
@@ -77,53 +77,49 @@ class Place:
     ports: frozenset[int] = frozenset()
 
 
-def attempts(place: Place) -> tuple[Attempt, ...]:
+def attempts(place: AgentView) -> tuple[Case, ...]:
     """Return everything that is tried against a stack."""
     return (*_questions(place), *_addresses(place), *_siblings(place), *_connections(place), *_sockets())
 
 
-def _questions(place: Place) -> Iterator[Attempt]:
+def _questions(place: AgentView) -> Iterator[Case]:
     ask = f"{place.service}:53"
     secret = f"c2VjcmV0.{REFUSED_NAME}."
     for network in ("udp", "tcp"):
         words = f"A name that no rule allows, over {network.upper()}"
-        yield Attempt(f"name-{network}", words, _NO_NAME, "ask", network, ask, f"{REFUSED_NAME}.", _A)
-    yield Attempt("tunnel-txt", "Data in a name, asked for as TXT", _NO_NAME, "ask", "udp", ask, secret, _TXT)
-    yield Attempt("tunnel-null", "Data in a name, asked for as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
-    yield Attempt("transfer", "A transfer of all names", _NOT_ASKED | _NO_NAME, "ask", "tcp", ask, ".", _AXFR)
-    yield Attempt("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
+        yield Case(f"name-{network}", words, _NO_NAME, "ask", network, ask, f"{REFUSED_NAME}.", _A)
+    yield Case("tunnel-txt", "Data in a name, asked for as TXT", _NO_NAME, "ask", "udp", ask, secret, _TXT)
+    yield Case("tunnel-null", "Data in a name, asked for as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
+    yield Case("transfer", "A transfer of all names", _NOT_ASKED | _NO_NAME, "ask", "tcp", ask, ".", _AXFR)
+    yield Case("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
     if place.forbids_public_name:
         words = "A public name, at the engine's own resolver"
         held = _NO_NAME | _SHUT | {"refused", "RCodeServerFailure", "RCodeRefused"}
-        yield Attempt("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
-    yield Attempt(
-        "other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A
-    )
+        yield Case("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
+    yield Case("other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A)
     if place.allowed:
         name = f"{place.allowed}."
-        yield Attempt("tunnel-allowed", "TXT of an allowed name", _NO_DATA, "ask", "udp", ask, name, _TXT)
-        yield Attempt(
-            "ipv6-allowed", "An IPv6 address of an allowed name", _NO_DATA, "ask", "udp", ask, name, _AAAA
-        )
+        yield Case("tunnel-allowed", "TXT of an allowed name", _NO_DATA, "ask", "udp", ask, name, _TXT)
+        yield Case("ipv6-allowed", "An IPv6 address of an allowed name", _NO_DATA, "ask", "udp", ask, name, _AAAA)
         answer = frozenset({"an answer"})
-        yield Attempt("allowed", "An allowed name", answer, "ask", "udp", ask, name, _A, control=True)
+        yield Case("allowed", "An allowed name", answer, "ask", "udp", ask, name, _A, control=True)
 
 
-def _addresses(place: Place) -> Iterator[Attempt]:
-    yield Attempt("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
-    yield Attempt("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
-    yield Attempt("internet-udp", "The same over UDP", _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
-    yield Attempt("internet-ipv6", "The same over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443")
-    yield Attempt("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
-    yield Attempt("host", "The host, on the way out", _ABSENT, "connect", address=f"{place.egress_host}:22")
-    yield Attempt("bridge", "The host, on the agents' network", _SILENT, "connect", address=f"{place.bridge}:22")
-    yield Attempt("engine", "The engine's API there", _SILENT, "connect", address=f"{place.bridge}:2375")
+def _addresses(place: AgentView) -> Iterator[Case]:
+    yield Case("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
+    yield Case("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
+    yield Case("internet-udp", "The same over UDP", _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
+    yield Case("internet-ipv6", "The same over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443")
+    yield Case("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
+    yield Case("host", "The host, on the way out", _ABSENT, "connect", address=f"{place.egress_host}:22")
+    yield Case("bridge", "The host, on the agents' network", _SILENT, "connect", address=f"{place.bridge}:22")
+    yield Case("engine", "The engine's API there", _SILENT, "connect", address=f"{place.bridge}:2375")
     for number, address in enumerate(place.egress):
         words = f"Envoy's address {address} on the way out"
-        yield Attempt(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")
+        yield Case(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")
 
 
-def _siblings(place: Place) -> Iterator[Attempt]:
+def _siblings(place: AgentView) -> Iterator[Case]:
     for name, address, port in (
         ("Envoy's administration", place.envoy, 9901),
         ("DNS at Envoy", place.envoy, 53),
@@ -132,14 +128,14 @@ def _siblings(place: Place) -> Iterator[Attempt]:
     ):
         if port not in place.ports:
             words = f"{name}, port {port}"
-            yield Attempt(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
+            yield Case(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
 
 
-def _connections(place: Place) -> Iterator[Attempt]:
+def _connections(place: AgentView) -> Iterator[Case]:
     tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
-    yield Attempt("sni", "TLS for a name that no rule allows", _DENIED, "tls", address=tls, name=REFUSED_NAME)
-    yield Attempt("no-sni", "TLS without a server name", _DENIED, "tls", address=tls)
-    yield Attempt(
+    yield Case("sni", "TLS for a name that no rule allows", _DENIED, "tls", address=tls, name=REFUSED_NAME)
+    yield Case("no-sni", "TLS without a server name", _DENIED, "tls", address=tls)
+    yield Case(
         "not-tls",
         "Something else than TLS on port 443",
         _NOT_FORWARDED,
@@ -147,7 +143,7 @@ def _connections(place: Place) -> Iterator[Attempt]:
         address=tls,
         text="SSH-2.0-agent\r\n",
     )
-    yield Attempt("quic", "QUIC", _SHUT, "datagram", "udp", tls, text="\xc0" + "\0" * 40)
+    yield Case("quic", "QUIC", _SHUT, "datagram", "udp", tls, text="\xc0" + "\0" * 40)
     host = f"Host: {REFUSED_NAME}\r\nConnection: close\r\n\r\n"
     for name, words, text in (
         ("host", "HTTP for a host that no rule allows", f"GET / HTTP/1.1\r\n{host}"),
@@ -160,9 +156,9 @@ def _connections(place: Place) -> Iterator[Attempt]:
             f"GET / HTTP/1.1\r\nHost: {_METADATA}\r\nConnection: close\r\n\r\n",
         ),
     ):
-        yield Attempt(f"http-{name}", words, _NOT_FORWARDED, "send", address=http, text=text)
+        yield Case(f"http-{name}", words, _NOT_FORWARDED, "send", address=http, text=text)
 
 
-def _sockets() -> Iterator[Attempt]:
-    yield Attempt("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet")
-    yield Attempt("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw")
+def _sockets() -> Iterator[Case]:
+    yield Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet")
+    yield Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw")

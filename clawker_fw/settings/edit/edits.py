@@ -9,12 +9,12 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet, ends
-from clawker_fw.rules.schema import Action, Protocol, Rule, RuleEntry
+from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
 from clawker_fw.rules.until import written as written_time
 from clawker_fw.settings.edit.splice import Edit, Fields
 
 
-class Outcome(StrEnum):
+class EditOutcome(StrEnum):
     """What becomes of a rule."""
 
     ADDED = "added"
@@ -33,14 +33,14 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class EditResult:
     """What becomes of one rule, and where it is written, or comes from if it is new.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
     `allowed_by` is another rule that still allows what a removed one did, or, if that is `partly` so, some of it.
     """
 
-    outcome: Outcome
+    outcome: EditOutcome
     rule: str
     place: str = ""
     position: int | None = None
@@ -97,7 +97,7 @@ class Removal:
     destination: Destination
     protocol: Protocol | None = None
     port: int | str | None = None
-    action: Action | None = None
+    action: RuleAction | None = None
     host: str = ""
 
     def matches(self, rule: Rule) -> bool:
@@ -127,7 +127,7 @@ def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]
 
 def add(
     there: Sequence[Written], additions: Iterable[Addition], now: float, *, shorten: bool = False
-) -> tuple[Edit, list[Result]]:
+) -> tuple[Edit, list[EditResult]]:
     """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
 
     Raises:
@@ -145,7 +145,7 @@ def add(
         same = known.get(_identity(addition.rule), [])
         if not same:
             known[_identity(addition.rule)] = [Written(addition.rule, end)]
-            results.append(Result(Outcome.ADDED, str(addition.rule), addition.rule.place, end))
+            results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
         if same and not addition.stays:
@@ -159,31 +159,31 @@ def add(
             if fields and each.position is not None:
                 changed[each.position] = fields
             if not fields:
-                results.append(Result(Outcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
+                results.append(EditResult(EditOutcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
                 continue
             phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
-            results.append(Result(Outcome.CHANGED, str(after), each.rule.place, each.position, phrases))
+            results.append(EditResult(EditOutcome.CHANGED, str(after), each.rule.place, each.position, phrases))
     return Edit(changed=changed, added=added), results
 
 
-def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[Result]]:
+def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
     """Decide which rules to remove. `now` is in seconds since 1970.
 
     Raises:
         RefusedError: when one of them is written in an included file.
     """
     removed: dict[int, int] = {}
-    results: list[Result] = []
+    results: list[EditResult] = []
     for removal in removals:
         found = [each for each in there if removal.matches(each.rule)]
         if not found:
-            results.append(Result(Outcome.NOT_FOUND, str(removal)))
+            results.append(EditResult(EditOutcome.NOT_FOUND, str(removal)))
         for each in found:
             if each.position is None:
                 raise _included(each.rule)
             if each.position not in removed:
                 removed[each.position] = len(results)
-                results.append(Result(Outcome.REMOVED, str(each.rule), each.rule.place))
+                results.append(EditResult(EditOutcome.REMOVED, str(each.rule), each.rule.place))
     if removed:
         after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
         for each in (one for one in there if one.position in removed):
@@ -227,7 +227,7 @@ def _allows_all(other: Rule, removed: Rule) -> bool:
     )
 
 
-def placed(results: Sequence[Result], places: Sequence[str]) -> list[Result]:
+def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditResult]:
     """Return results with the places of the rules after the edit."""
     return [each if each.position is None else replace(each, place=places[each.position]) for each in results]
 

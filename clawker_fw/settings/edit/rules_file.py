@@ -10,13 +10,13 @@ from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
 from clawker_fw.settings.document import document_of, read_bytes, resolved, text_of
-from clawker_fw.settings.edit.edits import Outcome, Result, Written, placed, written
+from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
 from clawker_fw.settings.find import find
 from clawker_fw.settings.include import Source, joined, sources
 from clawker_fw.settings.load import RULES_VARIABLE, Loaded, validated
 
-Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[Result]]]
+Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
 """Decides from the rules that are there what to do with them."""
 
 
@@ -25,7 +25,7 @@ class Edited:
     """What an edit has done, or would do: the settings, and the content of the file, before and after it."""
 
     path: Path
-    results: Sequence[Result]
+    results: Sequence[EditResult]
     before: Loaded
     after: Loaded
     contents: tuple[bytes, bytes]
@@ -79,7 +79,7 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
         return Edited(path, results, before, before, (content, content))
     new = spliced(content.decode(), change, str(path)).encode()
     kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
-    added = (each.place for each in results if each.outcome is Outcome.ADDED)
+    added = (each.place for each in results if each.outcome is EditOutcome.ADDED)
     read = (replace(first, text=text_of(new, path)), *others)
     after = _validated(read, (*kept, *added), found, environment)
     document = document_of(read[0].text, path)

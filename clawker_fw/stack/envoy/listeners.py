@@ -25,7 +25,7 @@ def listeners(
     """
     ports = [
         at(
-            Place(f"port-{port}", address, port),
+            ListenerPlace(f"port-{port}", address, port),
             chains.chains("tls", policy, Protocol.HTTPS, port),
             routes_path,
             idle,
@@ -37,7 +37,7 @@ def listeners(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenerPlace:
     """Where a listener listens, and its name."""
 
     name: str
@@ -46,7 +46,11 @@ class Place:
 
 
 def at(
-    place: Place, tls_chains: chains.Chains, routes_path: str, idle: float, reporting: Reporting | None = None
+    place: ListenerPlace,
+    tls_chains: chains.Chains,
+    routes_path: str,
+    idle: float,
+    reporting: Reporting | None = None,
 ) -> Json:
     """Return the listener at an address and port for hosts that are named."""
     return {

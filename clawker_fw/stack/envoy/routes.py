@@ -9,7 +9,7 @@ ports share one table, because each file that Envoy watches takes an inotify ins
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clawker_fw.rules.policy import Policy, Scope
+from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
 
@@ -35,7 +35,7 @@ class _Ports(NamedTuple):
     denied: tuple[int, ...]
 
     @classmethod
-    def of(cls, scope: Scope) -> "_Ports":
+    def of(cls, scope: RuleScope) -> "_Ports":
         allowed = (port for protocol, port in scope.allowed if protocol is Protocol.HTTP)
         denied = (
             port for (protocol, port), rule in scope.own.items() if protocol is Protocol.HTTP and rule.denies

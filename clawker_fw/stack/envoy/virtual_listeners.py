@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.policy import Allowed, Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
-from clawker_fw.stack.envoy.listeners import Place, at
+from clawker_fw.stack.envoy.listeners import ListenerPlace, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state, watched
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
 from clawker_fw.stack.resources import Encoded
@@ -46,7 +46,7 @@ def listeners(
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
-            yield at(Place(f"{name} port-{port}", address, port), own, routes_path, idle, reporting)
+            yield at(ListenerPlace(f"{name} port-{port}", address, port), own, routes_path, idle, reporting)
 
 
 def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
