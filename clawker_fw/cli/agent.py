@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
+from clawker_fw.cli.comparing import print_json, reading, with_sources
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import EngineError
 from clawker_fw.report import log, terminal
@@ -42,7 +42,7 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw agent flags --format json | jq -r .network
     """
-    with comparison(context.obj) as seen:
+    with reading(context.obj) as (_, seen):
         attached = _attachment(seen)
         if format_ is Format.JSON:
             from clawker_fw.report import documents
@@ -75,7 +75,7 @@ def agent_compose(
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
-    with comparison(context.obj) as seen:
+    with reading(context.obj) as (_, seen):
         terminal.answer(_attachment(seen).compose(services or [_DEFAULT_SERVICE]))
 
 
@@ -108,7 +108,7 @@ def agent_run(
             "There is no docker program here to start the agent with.",
             hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
         )
-    with changing(chosen, only_reading=True) as (engine, _, seen):
+    with reading(chosen) as (engine, seen):
         endpoint = seen.observed.engine.endpoint
         require_confined(words, Guarded.of(endpoint, seen.blueprint.files, _resolving(seen)))
         flags = _attachment(seen).flags

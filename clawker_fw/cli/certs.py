@@ -10,7 +10,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import comparison, print_json
+from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
@@ -45,7 +45,7 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     Example: clawker-fw certs show
     """
     chosen: Options = context.obj
-    with comparison(chosen) as seen:
+    with reading(chosen) as (_, seen):
         from clawker_fw.digests import Digests
         from clawker_fw.inspect.telemetry import obstacle
         from clawker_fw.report import certs as report

@@ -11,22 +11,41 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.port import EngineWriter
+    from clawker_fw.engine.port import EngineReader, EngineWriter
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.pipeline import Comparison
 
 
 @contextmanager
-def changing(
-    chosen: Options, *, only_reading: bool = False, quick: bool = False
+def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
+    """Compare the stack with its settings, for a command that changes nothing: it gets no writer."""
+    with _comparing(chosen, writes=False) as (engine, _, seen):
+        yield engine, seen
+
+
+@contextmanager
+def writing(
+    chosen: Options, *, quick: bool = False
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
+    The settings are read again under the lock, because they may change while a run waits for it. `quick` is for
+    what changes the stack at once: of a sibling that differs, the result may not say everything, but no sibling is
+    called current before it has shown everything.
+    """
+    with _comparing(chosen, writes=True, quick=quick) as found:
+        yield found
+
+
+@contextmanager
+def _comparing(
+    chosen: Options, *, writes: bool, quick: bool = False
+) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+    """Compare the stack with its settings.
+
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
-    settings is reported before any error of the engine. The settings are read again under the lock, because they
-    may change while a run waits for it. `quick` is for what changes the stack at once: of a sibling that differs,
-    the result may not say everything, but no sibling is called current before it has shown everything.
+    settings is reported before any error of the engine.
     """
     from clawker_fw.background import in_background
     from clawker_fw.cli import connection
@@ -44,7 +63,7 @@ def changing(
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
-    if not only_reading:
+    if writes:
         importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
     given.warn_of_rules(review(loaded.rules, time.time()))
@@ -53,16 +72,9 @@ def changing(
         engine, observation = observing.result()
 
         def read() -> "Blueprint":
-            return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=not only_reading)
+            return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=writes)
 
         yield engine, read, pipeline.compare(engine, read(), observation)
-
-
-@contextmanager
-def comparison(chosen: Options) -> "Iterator[Comparison]":
-    """Compare the stack with its settings, for a read-only command: it gets no writer."""
-    with changing(chosen, only_reading=True) as (_, _, seen):
-        yield seen
 
 
 def with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:

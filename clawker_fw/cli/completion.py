@@ -65,7 +65,7 @@ def agents(ctx: typer.Context) -> list[str]:
 
         if locate(chosen.host, chosen.context, os.environ).over_ssh:
             return []  # a login takes too long
-        engine = connection.connect_engine(chosen)
+        engine = connection.connect_reader(chosen)
         return [each.name for each in sources(engine, chosen.project).agents.values()]
 
     return _found(remembered, attached)

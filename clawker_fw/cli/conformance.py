@@ -3,7 +3,7 @@
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.comparing import print_json, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
 
@@ -19,7 +19,7 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw conformance --format json | jq '.attempts[] | select(.held | not)'
     """
     chosen: Options = context.obj
-    with changing(chosen) as (engine, _, seen):
+    with writing(chosen) as (engine, _, seen):
         from clawker_fw.agents.serving import require_serving
         from clawker_fw.inspect.conformance.run import perform
         from clawker_fw.report import conformance as report

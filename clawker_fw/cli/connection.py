@@ -5,12 +5,17 @@ import os
 from clawker_fw.cli.parameters import Options
 from clawker_fw.engine import client_config
 from clawker_fw.engine.docker import connect
-from clawker_fw.engine.port import EngineWriter
+from clawker_fw.engine.port import EngineReader, EngineWriter
 
 
 def connect_engine(chosen: Options) -> EngineWriter:
-    """Connect to the engine that the options choose."""
+    """Connect to the engine that the options choose, to change something."""
     return connect(chosen.host, chosen.context, os.environ)
+
+
+def connect_reader(chosen: Options) -> EngineReader:
+    """Connect to the engine that the options choose, to look only."""
+    return connect_engine(chosen)
 
 
 def proxy_variables() -> tuple[str, ...]:

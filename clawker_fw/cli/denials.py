@@ -82,7 +82,7 @@ def denials(
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = connection.connect_reader(chosen)
     found = sources(engine, chosen.project)
     # What follows is imported and read while the engine sends its logs, which takes it longer.
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)

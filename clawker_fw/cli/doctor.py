@@ -7,7 +7,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, FirewallError
 
@@ -70,7 +70,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")
         return
     try:
-        with changing(chosen, only_reading=True) as (_, _, seen):
+        with reading(chosen) as (_, seen):
             yield from diagnosis.stack(seen)
     except FirewallError as error:
         yield diagnosis.failed("stack", error)

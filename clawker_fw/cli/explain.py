@@ -85,7 +85,7 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
     from clawker_fw.reconcile.observe import observe
 
     try:
-        engine = connection.connect_engine(chosen)
+        engine = connection.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
     except (EngineError, RefusedError) as error:
         if live:

@@ -67,7 +67,7 @@ def logs(
     from clawker_fw.cli import connection
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = connection.connect_reader(chosen)
     found = _containers(engine, chosen.project, sibling)
     if not found:
         raise RefusedError(

@@ -37,7 +37,7 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     from clawker_fw.stack.release import Release
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = connection.connect_reader(chosen)
     with Digests() as digests:
         release = Release.installed(digests)
         found = [_stack(engine, chosen, release, project) for project in projects(engine)]

@@ -12,7 +12,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import changing, comparison, print_json, with_sources
+from clawker_fw.cli.comparing import print_json, reading, with_sources, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -91,7 +91,7 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     if dry_run:
-        with comparison(context.obj) as seen:
+        with reading(context.obj) as (_, seen):
             _answer_plan(
                 seen,
                 _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt),
@@ -99,7 +99,7 @@ def run(
                 files=diff,
             )
         return
-    with changing(context.obj, quick=True) as (engine, read, seen):
+    with writing(context.obj, quick=True) as (engine, read, seen):
         options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
         _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
@@ -120,7 +120,7 @@ def drift(
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with comparison(context.obj) as seen:
+    with reading(context.obj) as (_, seen):
         from clawker_fw.model import Verdict
         from clawker_fw.reconcile import pipeline
 
@@ -184,7 +184,7 @@ def apply_settings(
     answer: Callable[[dict[str, Any]], None] = print_json,
 ) -> None:
     """Apply the settings to the running stack. `answer` prints the answer in JSON."""
-    with changing(chosen, quick=True) as (engine, read, seen):
+    with writing(chosen, quick=True) as (engine, read, seen):
         from clawker_fw.reconcile import converge
 
         converge.require_up(seen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import changing, print_json
+from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.stack import print_notices
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
@@ -77,13 +77,13 @@ def _found(chosen: Options) -> "Status":
     from clawker_fw.report import status as statuses
 
     try:
-        with changing(chosen, only_reading=True) as (engine, _, seen):
+        with reading(chosen) as (engine, seen):
             found = statuses.of_comparison(seen, time.time())
     except SettingsError as error:
         from clawker_fw.cli import connection
         from clawker_fw.reconcile.observe import observe
 
-        engine = connection.connect_engine(chosen)
+        engine = connection.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
         found = statuses.without_settings(observed, chosen.project, error)
     refusals, unreadable = _refusals(engine, chosen.project)
