@@ -22,7 +22,7 @@ const secret = "key/key.json"
 func asInAContainer(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, which can give files to others")
+		t.Fatal("this needs root, which can give files to others")
 	}
 	runtime.LockOSThread() // and never unlocked
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -46,7 +46,7 @@ func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 // TCP: nobody is refused.
 func TestForwarderKeepsItsSockets(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, to start a process of a user")
+		t.Fatal("this needs root, to start a process of a user")
 	}
 	upstream, streams := listenAtOnePort(t)
 	defer upstream.Close()

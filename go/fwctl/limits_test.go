@@ -179,7 +179,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 	asAgent := limitedSibling(t, smallLimits())
 	const forgets = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
 	if err := os.WriteFile(forgets, []byte("2"), 0); err != nil {
-		t.Skip("this needs settings of the kernel that can be written: ", err)
+		t.Fatal("this needs settings of the kernel that can be written: ", err)
 	}
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}

@@ -69,7 +69,7 @@ func prefixes(text string) []netip.Prefix {
 func inNetwork(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, to make a network namespace with interfaces and routes")
+		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
 	}
 	// Never unlocked: the thread, and with it the namespace, ends with the test.
 	runtime.LockOSThread()

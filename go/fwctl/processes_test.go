@@ -79,7 +79,7 @@ func stat(process, parent string, flags int) string {
 // something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of.
 func TestAboutToExecute(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, who the keeper belongs to")
+		t.Fatal("this needs root, who the keeper belongs to")
 	}
 	const exec = 0x400000
 	for what, each := range map[string]struct {
@@ -126,7 +126,7 @@ func TestRecorderIsKnown(t *testing.T) {
 	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
 	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, to have a process of another user")
+		t.Fatal("this needs root, to have a process of another user")
 	}
 	for _, another := range []struct{ user, group int }{{fewestUsers, readers}, {0, recording}} {
 		if err := os.Chown(filepath.Join(proc, "9"), another.user, another.group); err != nil {
@@ -148,7 +148,7 @@ func TestRecorderIsKnown(t *testing.T) {
 // nobody is there to start it.
 func TestHelpersThatEnd(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, who the keeper belongs to")
+		t.Fatal("this needs root, who the keeper belongs to")
 	}
 	volume, proc := t.TempDir(), t.TempDir()
 	sibling := Sibling{Limits: &Limits{}}

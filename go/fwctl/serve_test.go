@@ -196,7 +196,7 @@ const limitFiles = `ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0"`
 func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("this needs root, to have privileges that can be dropped")
+		t.Fatal("this needs root, to have privileges that can be dropped")
 	}
 	child := exec.Command("sh", "-c", limitFiles, os.Args[0])
 	child.Env = append(os.Environ(), sceneVariable+"="+scene)
