@@ -248,8 +248,8 @@ func readLine(line []byte) (agent netip.Addr, refusals int) {
 	refusals = 1
 	if _, rest, found := bytes.Cut(line, suppressedKey); found {
 		digits := len(rest) - len(bytes.TrimLeft(rest, "0123456789"))
-		if number, err := strconv.Atoi(string(rest[:digits])); err == nil {
-			refusals += number
+		if number, err := strconv.ParseUint(string(rest[:digits]), 10, 31); err == nil { // more than these nobody counts
+			refusals += int(number)
 		}
 	}
 	return agent, refusals

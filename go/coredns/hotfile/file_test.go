@@ -62,7 +62,7 @@ func follow(t *testing.T) (*File[string], string) {
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
-		"the same file": hotfiletest.Write,
+		"the same file": func(t *testing.T, path, content string) { hotfiletest.Write(t, path, content) },
 		"another file of the same size and time": func(t *testing.T, path, content string) {
 			withTimeOf(t, path, func() { replace(t, path, content) })
 		},

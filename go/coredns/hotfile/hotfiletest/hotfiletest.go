@@ -12,7 +12,7 @@ import (
 )
 
 // SocketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
-func SocketPath(t *testing.T) string {
+func SocketPath(t testing.TB) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "socket")
 	if err != nil {
@@ -23,7 +23,7 @@ func SocketPath(t *testing.T) string {
 }
 
 // StatusFrom returns the status that a client of the socket receives.
-func StatusFrom[Status any](t *testing.T, path string) (status Status) {
+func StatusFrom[Status any](t testing.TB, path string) (status Status) {
 	t.Helper()
 	connection, err := net.Dial("unix", path)
 	if err != nil {
@@ -44,7 +44,7 @@ func StatusFrom[Status any](t *testing.T, path string) (status Status) {
 }
 
 // Write writes a file in place.
-func Write(t *testing.T, path, content string) {
+func Write(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func Write(t *testing.T, path, content string) {
 }
 
 // Until waits until a condition is true.
-func Until(t *testing.T, what string, holds func() bool) {
+func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
