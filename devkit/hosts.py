@@ -261,7 +261,7 @@ HOSTS = (
         "dropped-frames",
         "br_netfilter hands what passes between containers to the packet filter, which drops it.",
         machine=Machine(modules=["br_netfilter"]),
-        cut_off_by="iptables -I FORWARD -m physdev --physdev-is-bridged -j DROP",
+        cut_off_by="iptables -I FORWARD -i br-+ -o br-+ -j DROP",
     ),
     Host(
         "no-nftables",
