@@ -73,13 +73,15 @@ class EngineReader(Protocol):
         equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
-        """Run a verb of `fwctl` that changes nothing in a running container, and return its answer.
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+        """Run a verb of `fwctl` that changes nothing in a running container.
+
+        Returns the JSON of its one line, or None if it did not answer with one line.
 
         `silence` is for how many seconds it may say nothing. `fwctl.client` has the verbs.
 
         Raises:
-            EngineError: when it fails (the context has its error output), or does not answer with one line.
+            EngineError: when it fails; the context has its error output.
         """
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ _UNKNOWN_VERB = "unknown verb"
 class AsksHelper(Protocol):
     """What reading verbs need of an engine."""
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
         """See `EngineReader`."""
 
 

@@ -197,9 +197,9 @@ class Lock:
         Raises:
             LockLostError: when another client has taken it over because the lease was not renewed in time.
         """
-        held = self._engine.container(lock_name(self._project))
         if self.full and self._holder() is None:
             return
+        held = self._engine.container(lock_name(self._project))
         if held is None or held.id != self._container:
             raise LockLostError(
                 "lock-lost",

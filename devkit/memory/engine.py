@@ -134,7 +134,7 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
         """See `EngineReader`."""
         del silence
         match arguments:

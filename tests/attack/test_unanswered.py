@@ -2,11 +2,9 @@
 
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -16,6 +14,7 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Recording, program
 from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.raw_origin import Behaviour, RawOrigin
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
@@ -60,7 +59,7 @@ def _keep(connection: socket.socket) -> None:
         connection.sendall(OK)
 
 
-ORIGINS: Mapping[str, Callable[[socket.socket], None]] = {
+ORIGINS: Mapping[str, Behaviour] = {
     "close.there.test": _close,
     "read.there.test": _read,
     "reset.there.test": _reset,
@@ -68,35 +67,6 @@ ORIGINS: Mapping[str, Callable[[socket.socket], None]] = {
     "silent.there.test": _be_silent,
     "kept.there.test": _keep,
 }
-
-
-class Origin:
-    """An origin that does with a connection what belongs to the host of its first request."""
-
-    def __init__(self) -> None:
-        """Listen."""
-        self.accepted = 0
-        self.does: Callable[[socket.socket], None] = _close
-        self._server = socket.create_server((OWN_LOOPBACK, HTTP), backlog=1024)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.accepted += 1
-                threading.Thread(target=self._serve, args=(connection, self.does), daemon=True).start()
-
-    @staticmethod
-    def _serve(connection: socket.socket, does: Callable[[socket.socket], None]) -> None:
-        with connection, suppress(OSError):
-            does(connection)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +83,26 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 @pytest.fixture
-def origin() -> Iterator[Origin]:
+def origin() -> Iterator[RawOrigin]:
     """An origin."""
-    started = Origin()
-    yield started
-    started.close()
+    with RawOrigin(HTTP, _close) as started:
+        yield started
+
+
+@pytest.fixture
+def agent(proxy: Recording) -> Iterator[socket.socket]:
+    """An agent's connection to the proxy, after which there is nothing on record yet."""
+    proxy.records()
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as connected:
+        yield connected
+
+
+def _require_next(proxy: Recording) -> None:
+    """Require that a refusal which comes now is the next one on record."""
+    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
+        assert _asks(agent, "next.test") == b"403"
+    (found,) = until(proxy.records, 3)
+    assert found["name"] == "next.test"
 
 
 def _asks(agent: socket.socket, host: str) -> bytes:
@@ -134,35 +119,31 @@ def _answered(agent: socket.socket, host: str) -> int:
 
 
 @pytest.mark.parametrize("host", ["close.there.test", "read.there.test", "reset.there.test", "once.there.test"])
-def test_a_request_without_an_answer_is_on_record(proxy: Recording, origin: Origin, host: str) -> None:
+def test_a_request_without_an_answer_is_on_record(
+    proxy: Recording, origin: RawOrigin, agent: socket.socket, host: str
+) -> None:
     """There is one line that says whose request it was, and that its host did not answer."""
     origin.does = ORIGINS[host]
-    proxy.records()
-    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
-        assert bool(_answered(agent, host)) == (host == "once.there.test")
-        source = "{}:{}".format(*agent.getsockname())
+    assert bool(_answered(agent, host)) == (host == "once.there.test")
     (found,) = until(proxy.records, 3)
+    source = "{}:{}".format(*agent.getsockname())
     assert (found["reason"], found["name"], found["source"]) == (Reason.UNREACHABLE, host, source)
-    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
-        assert _asks(agent, "next.test") == b"403"
-    (after,) = until(proxy.records, 3)
-    assert after["name"] == "next.test"
+    _require_next(proxy)
 
 
-def test_a_request_that_its_agent_gives_up_is_not_on_record(proxy: Recording, origin: Origin) -> None:
+def test_a_request_that_its_agent_gives_up_is_not_on_record(
+    proxy: Recording, origin: RawOrigin, agent: socket.socket
+) -> None:
     """An agent that ends the connection before there is an answer was refused nothing."""
     origin.does = _be_silent
-    proxy.records()
-    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
-        agent.sendall(b"GET / HTTP/1.1\r\nHost: silent.there.test\r\n\r\n")
-        until(lambda: origin.accepted == 1)
-    with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
-        assert _asks(agent, "next.test") == b"403"
-    (found,) = until(proxy.records, 3)
-    assert found["name"] == "next.test"
+    agent.sendall(b"GET / HTTP/1.1\r\nHost: silent.there.test\r\n\r\n")
+    until(lambda: origin.opened == 1)
+    agent.close()
+    until(lambda: origin.open == 0)
+    _require_next(proxy)
 
 
-def test_origins_that_end_kept_connections(proxy: Recording, origin: Origin) -> None:
+def test_origins_that_end_kept_connections(proxy: Recording, origin: RawOrigin) -> None:
     """No request meets a connection that its origin is just ending, as Apache and Node do after 5 s."""
     origin.does = _keep
 

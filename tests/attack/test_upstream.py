@@ -1,9 +1,8 @@
 """What agents can spend on the way out: no more than they have on the way in, so nobody else runs short of it."""
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.raw_origin import Behaviour, RawOrigin
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
@@ -44,40 +44,15 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
         started.process.wait()
 
 
-class Origin:
-    """An origin that keeps every connection, and answers at once all but what is posted."""
+def _answering(answer: bytes) -> Behaviour:
+    """Return what keeps every connection, and answers at once all but what is posted."""
 
-    def __init__(self, port: int, answer: bytes = b"") -> None:
-        """Listen. `answer` is what is answered."""
-        self.opened = self.ended = 0
-        self._answer = answer
-        self._server = socket.create_server((OWN_LOOPBACK, port), backlog=1024)
-        threading.Thread(target=self._accept, daemon=True).start()
+    def serve(connection: socket.socket) -> None:
+        while received := connection.recv(65536):
+            if not received.startswith(b"POST"):
+                connection.sendall(answer)
 
-    @property
-    def open(self) -> int:
-        """How many connections it has."""
-        return self.opened - self.ended
-
-    def close(self) -> None:
-        """Stop listening."""
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.opened += 1
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            while received := connection.recv(65536):
-                if not received.startswith(b"POST"):
-                    connection.sendall(self._answer)
-        self.ended += 1
+    return serve
 
 
 def _unfinished(number: int) -> bytes:
@@ -92,8 +67,8 @@ def _unfinished(number: int) -> bytes:
 def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
     """Requests over HTTP/2 take no more connections to origins than the agent has; others' go on."""
     with (
-        closing(Origin(HTTP, ANSWER)) as origin,
-        closing(Origin(TLS, b"ok")) as other,
+        RawOrigin(HTTP, _answering(ANSWER)) as origin,
+        RawOrigin(TLS, _answering(b"ok")) as other,
         ExitStack() as stack,
     ):
         for _ in range(CONNECTIONS):
@@ -111,7 +86,7 @@ def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
 def test_a_connection_to_an_origin_is_not_kept_for_long(proxy: Resolving) -> None:
     """Requests to many hosts leave nothing open that counts, before origins would end it themselves."""
     with (
-        closing(Origin(HTTP, ANSWER)) as origin,
+        RawOrigin(HTTP, _answering(ANSWER)) as origin,
         socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent,
     ):
         for number in (*range(100), 99):
@@ -130,7 +105,7 @@ def test_every_connection_is_watched(proxy: Resolving) -> None:
     }
     with ExitStack() as stack:
         for each in (TLS, HTTP, TCP):
-            stack.enter_context(closing(Origin(each)))
+            stack.enter_context(RawOrigin(each, _answering(b"")))
         for place, content in places.items():
             agent = stack.enter_context(socket.create_connection(place, timeout=5))
             agent.sendall(content)

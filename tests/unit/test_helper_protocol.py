@@ -26,9 +26,9 @@ class Described:
         self._instead = instead
         self.asked: list[list[str]] = []
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> Any:  # noqa: ANN401 - JSON
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
         """Answer."""
-        answers: list[Any] = []
+        answers: list[object] = []
         self.run_helper(container, arguments, answers.append, silence)
         (answer,) = answers
         return answer
@@ -115,21 +115,30 @@ def test_a_later_protocol_is_refused() -> None:
     assert "clawker-fw run" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("answer", [None, [], "words", 1])
-def test_what_is_no_answer(answer: object) -> None:
-    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
-    helper = Helper(Described(answer), "a")
-    reading: list[Callable[[], object]] = [
+def reading_verbs(helper: Helper) -> tuple[Callable[[], object], ...]:
+    """Return a call of each verb that changes nothing."""
+    return (
         helper.probe,
         helper.suppressed,
         lambda: helper.lookup("a.test"),
         lambda: helper.trial("a.test", "https", 443),
         lambda: helper.agents_see("{}"),
-    ]
-    for read in reading:
-        with pytest.raises(EngineError) as caught:
-            read()
-        assert caught.value.code == "probe-unreadable"
+    )
+
+
+def require_unreadable(call: Callable[[], object]) -> None:
+    """Require that a call fails because its answer can't be read."""
+    with pytest.raises(EngineError) as caught:
+        call()
+    assert caught.value.code == "probe-unreadable"
+
+
+@pytest.mark.parametrize("answer", [None, [], "words", 1])
+def test_what_is_no_answer(answer: object) -> None:
+    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
+    helper = Helper(Described(answer), "a")
+    for call in reading_verbs(helper):
+        require_unreadable(call)
 
 
 @pytest.mark.parametrize(
@@ -138,18 +147,9 @@ def test_what_is_no_answer(answer: object) -> None:
 def test_an_answer_without_what_is_needed(empty: dict[str, object]) -> None:
     """It is an error as well."""
     helper = Helper(Described(empty), "a")
-    reading: list[Callable[[], object]] = [
-        helper.probe,
-        helper.suppressed,
-        lambda: helper.lookup("a.test"),
-        lambda: helper.trial("a.test", "https", 443),
-        lambda: helper.agents_see("{}"),
-        lambda: helper.drain(1, print),
-    ]
-    for read in reading:
-        with pytest.raises(EngineError) as caught:
-            read()
-        assert caught.value.code == "probe-unreadable"
+    for call in reading_verbs(helper):
+        require_unreadable(call)
+    require_unreadable(lambda: helper.drain(1, print))
 
 
 def test_a_helper_that_does_not_know_a_verb() -> None:

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
+from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Mount
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
+from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import Reaction
@@ -301,10 +303,16 @@ def test_what_a_person_applies_is_not_undone(
             apply()
         return seen
 
-    def converging(*given: Any) -> pipeline.Comparison:  # noqa: ANN401 - passed on
+    def converging(
+        engine: EngineWriter,
+        read: Callable[[], Blueprint],
+        options: ConvergeOptions,
+        context: converge.RunContext,
+        seen: pipeline.Comparison | None,
+    ) -> pipeline.Comparison:
         if moment == "before the lock":
             apply()
-        return converged(*given)
+        return converged(engine, read, options, context, seen)
 
     compared, converged = pipeline.compare, converge.converge
     monkeypatch.setattr(pipeline, "compare", compare)
