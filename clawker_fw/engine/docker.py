@@ -1,14 +1,13 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-Beside this module, only `transport.py`, `direct.py`, `outputs.py`, `streams.py`, `creation.py` and `ssh.py`
-import `docker`. Raw JSON, SDK types and the engine's error texts stay in them. The code uses what API 1.41
-(engine 20.10) and all later versions have in common.
+Beside this module, only `translation.py`, `helper_program.py`, `transport.py`, `direct.py`, `outputs.py`,
+`streams.py`, `creation.py` and `ssh.py` import `docker`. Raw JSON, SDK types and the engine's error texts stay in
+them. The code uses what API 1.41 (engine 20.10) and all later versions have in common.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,6 +19,7 @@ from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
 from clawker_fw.engine import archive, direct, host_network, pulling, requirements
 from clawker_fw.engine.creation import healthcheck, host_config
 from clawker_fw.engine.evidence import EvidenceStore
+from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.inspection import (
     bridge_of,
     container_view,
@@ -31,11 +31,11 @@ from clawker_fw.engine.inspection import (
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
-from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
-from clawker_fw.engine.transport import asked_version, innermost, open_client, unreachable
-from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError, after
+from clawker_fw.engine.translation import translated
+from clawker_fw.engine.transport import asked_version, open_client, unreachable
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
@@ -52,7 +52,7 @@ from clawker_fw.model import (
     VolumeView,
 )
 from clawker_fw.stack import built, labels
-from clawker_fw.stack.container import HELPER_PATH, VOLUME
+from clawker_fw.stack.container import VOLUME
 
 _EVENTS = {
     "type": ["container", "network", "image"],
@@ -83,54 +83,6 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         raise unreachable(place, error) from error
     root, machine = requirements.container_root(info), requirements.machine(info)
     return DockerEngine(client, facts, place.address, root, machine)
-
-
-@contextmanager
-def _translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Translate the SDK's exceptions into our errors. `what` completes "The engine could not …".
-
-    Exceptions of the types in `but` are not translated.
-    """
-    try:
-        yield
-    except but:
-        raise
-    except errors.NotFound as error:
-        explanation = str(error.explanation)
-        raise NotFoundError("not-found", f"The engine could not {what}.", context=[explanation]) from error
-    except errors.APIError as error:
-        _require_room(what, str(error.explanation or error), error)
-        kind = ConflictError if error.status_code == requests.codes.conflict else EngineError
-        raise kind(
-            "engine-error", f"The engine could not {what}.", context=[str(error.explanation or error)]
-        ) from error
-    except (errors.DockerException, requests.RequestException, OSError) as error:
-        _require_room(what, str(error), error)
-        raise EngineError(
-            "engine-unreachable",
-            f"The engine did not answer when asked to {what}.",
-            context=[str(innermost(error))],
-        ) from error
-
-
-_FULL = ("no space left on device", "disk quota exceeded")
-"""How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
-
-
-def _require_room(what: str, words: str, error: Exception | None = None) -> None:
-    """Raise an error of its own if these words say that there is no room on the disk.
-
-    Raises:
-        DiskFullError: if they do.
-    """
-    if any(each in words.lower() for each in _FULL):
-        raise DiskFullError(
-            "engine-disk-full",
-            f"The engine could not {what}, because its disk is full.",
-            context=[words],
-            hint="Make room on the disk that has the engine's data (`docker system df`), then run again. "
-            "To take rules away, `clawker-fw rules remove` and `reload` need no room.",
-        ) from error
 
 
 _GOING = {"removing", "dead"}
@@ -180,12 +132,12 @@ class DockerEngine:
         just_said, self._machine = self._machine, None
         if just_said:
             return just_said
-        with _translated("describe its machine"):
+        with translated("describe its machine"):
             return requirements.machine(self._client.info())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
-        with _translated("list its networks"):
+        with translated("list its networks"):
             found = tuple(network_view(raw) for raw in self._client.networks())
         if not self._facts.local:
             return found
@@ -196,7 +148,7 @@ class DockerEngine:
 
         A list does not show the form of a container, so those with our labels are inspected, each of them once.
         """
-        with _translated("list its containers"):
+        with translated("list its containers"):
             found = [listed(raw) for raw in self._client.containers(all=True)]
         labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
         now = {each: known[each] if each in known else self._project_of(each) for each in labelled}
@@ -212,7 +164,7 @@ class DockerEngine:
     def container(self, container: str) -> ContainerView | None:
         """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
         try:
-            with _translated(f"inspect container {container}"):
+            with translated(f"inspect container {container}"):
                 view = container_view(self._client.inspect_container(container))
         except NotFoundError:
             return None
@@ -221,11 +173,11 @@ class DockerEngine:
     def own_images(self) -> tuple[OwnImage, ...]:
         """See `EngineReader`. Labels only select the images to inspect."""
         found: list[OwnImage] = []
-        with _translated("list its images"):
+        with translated("list its images"):
             wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
             listing = self._client.images(filters={"label": wanted})
         for listed_ in listing:
-            with suppress(NotFoundError), _translated(f"inspect image {listed_['Id']}"):
+            with suppress(NotFoundError), translated(f"inspect image {listed_['Id']}"):
                 form = image_form(self._client.inspect_image(listed_["Id"]))  # type: ignore[no-untyped-call]
                 if references := built.our_references(form):
                     found.append(OwnImage(form.id, references))
@@ -234,19 +186,19 @@ class DockerEngine:
     def orphans(self, project: str) -> tuple[str, ...]:
         """See `EngineReader`."""
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
-        with _translated("list its volumes"):
+        with translated("list its volumes"):
             found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
         return tuple(sorted(raw["Name"] for raw in found or () if is_own_volume(raw, project)))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """See `EngineReader`."""
-        with _translated("list its volumes"):
+        with translated("list its volumes"):
             return tuple(volume_view(raw) for raw in self._client.volumes()["Volumes"] or ())
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""
         try:
-            with _translated(f"inspect image {reference}"):
+            with translated(f"inspect image {reference}"):
                 raw = self._client.inspect_image(_without_tag(reference))  # type: ignore[no-untyped-call]
         except NotFoundError:
             return None
@@ -254,7 +206,7 @@ class DockerEngine:
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
-        with self._unless_removed(container), _translated(f"read the files of container {container}"):
+        with self._unless_removed(container), translated(f"read the files of container {container}"):
             stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
             return archive.unpack(stream, known, self._root)
 
@@ -283,14 +235,14 @@ class DockerEngine:
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
-        with _translated(f"read the log of container {container}"):
+        with translated(f"read the log of container {container}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
         """See `EngineReader`. The time is that of the middle of the request."""
         before = time.monotonic()
-        with _translated("tell its time"):
+        with translated("tell its time"):
             told = str(self._client.info()["SystemTime"])
         return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
 
@@ -302,24 +254,24 @@ class DockerEngine:
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
-        with _translated(what):
+        with translated(what):
             tail = {"tail": "all" if lines is None else lines}
             path = f"/containers/{container}/logs"
             response = direct.opened(self._client, "GET", path, silence, params={**wanted, **tail})
 
-        def translated() -> Iterator[list[bytes]]:
-            with _translated(what):
+        def arriving() -> Iterator[list[bytes]]:
+            with translated(what):
                 yield from log_lines(direct.contents(response), errors=errors)
 
         try:
-            yield translated()
+            yield arriving()
         finally:
             response.close()
 
     def file(self, container: str, path: str) -> File | None:
         """See `EngineReader`."""
         try:
-            with self._unless_removed(container), _translated(f"read a file of container {container}"):
+            with self._unless_removed(container), translated(f"read a file of container {container}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
                 return next(iter(archive.unpack(stream, root=self._root).values()), None)
         except NotFoundError:
@@ -328,7 +280,7 @@ class DockerEngine:
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         """See `EngineReader`."""
-        with _translated("report its events"):
+        with translated("report its events"):
             stream = self._client.events(decode=True, filters=_EVENTS)
         try:
             yield events_of(stream)
@@ -350,7 +302,7 @@ class DockerEngine:
                 sent += len(chunk)
                 on_progress(min(1.0, sent / size))
 
-        with _translated("load an image"):
+        with translated("load an image"):
             stream = self._client.load_image(counted())  # type: ignore[no-untyped-call]
             self._drain_stream(stream, lambda _: None)
 
@@ -367,7 +319,7 @@ class DockerEngine:
             on_progress(transfer.share)
 
         try:
-            with _translated(f"pull {reference}", but=errors.DockerException):
+            with translated(f"pull {reference}", but=errors.DockerException):
                 image = _without_tag(reference)
                 lines = lines_or_silence(lambda: self._client.pull(image, stream=True, decode=True))
                 self._drain_stream(lines, on_line)
@@ -385,19 +337,19 @@ class DockerEngine:
 
     def remove_image(self, reference: str) -> None:
         """See `EngineWriter`."""
-        with suppress(NotFoundError, ConflictError), _translated(f"remove image {reference}"):
+        with suppress(NotFoundError, ConflictError), translated(f"remove image {reference}"):
             self._client.remove_image(reference)
 
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
-        with suppress(NotFoundError, ConflictError), _translated(f"remove volume {volume}"):
+        with suppress(NotFoundError, ConflictError), translated(f"remove volume {volume}"):
             self._client.remove_volume(volume)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
         try:
-            with _translated(f"create network {spec.name}"):
+            with translated(f"create network {spec.name}"):
                 self._client.create_network(
                     spec.name,
                     driver="bridge",
@@ -417,7 +369,7 @@ class DockerEngine:
 
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"remove network {network}"):
+        with translated(f"remove network {network}"):
             self._client.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
@@ -425,7 +377,7 @@ class DockerEngine:
         networks = sorted(spec.shape.networks.items())
         version = self._client.api_version
         first = {name: EndpointConfig(version=version, ipv4_address=address) for name, address in networks[:1]}
-        with _translated(f"create container {spec.name}"):
+        with translated(f"create container {spec.name}"):
             identity: str = self._client.create_container(
                 spec.image,
                 command=list(spec.shape.command),
@@ -442,41 +394,41 @@ class DockerEngine:
                 use_config_proxy=False,  # the client's proxy settings don't apply to siblings
             )["Id"]
         try:
-            with _translated(f"create container {spec.name}"):
+            with translated(f"create container {spec.name}"):
                 for name, address in networks[1:]:
                     self._client.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
                     self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
         except BaseException as error:
-            with after(error, "it was not removed either"), _translated(f"remove container {spec.name}"):
+            with after(error, "it was not removed either"), translated(f"remove container {spec.name}"):
                 self._client.remove_container(identity, v=True, force=True)
             raise
         return identity
 
     def start(self, container: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"start container {container}"):
+        with translated(f"start container {container}"):
             self._client.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
         """See `EngineWriter`."""
-        with _translated(f"stop container {container}"):
+        with translated(f"stop container {container}"):
             self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"unpause container {container}"):
+        with translated(f"unpause container {container}"):
             self._client.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"rename container {container} to {name}"):
+        with translated(f"rename container {container} to {name}"):
             self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
         """See `EngineWriter`."""
         try:
-            with _translated(f"remove container {container}"):
+            with translated(f"remove container {container}"):
                 self._client.stop(container, timeout=STOP_SECONDS)
                 self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
@@ -484,95 +436,41 @@ class DockerEngine:
 
     def connect(self, network: str, container: str, address: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"put {container} on network {network}"):
+        with translated(f"put {container} on network {network}"):
             self._client.connect_container_to_network(container, network, ipv4_address=address)
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""
-        with _translated(f"take {container} off network {network}"):
+        with translated(f"take {container} off network {network}"):
             self._client.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
-        with _translated(f"write files into container {container}"):
+        with translated(f"write files into container {container}"):
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(
         self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
     ) -> None:
         """See `EngineWriter`."""
-        self._talk_to_helper(container, arguments, on_line, silence)
+        run_in_helper(self._client, container, arguments, self._keeping(container, on_line), silence)
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
     ) -> None:
         """See `EngineWriter`."""
         sent = archive.pack(files)
-        self._talk_to_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent)
+        keeping = self._keeping(container, on_line)
+        run_in_helper(self._client, container, ["commit-in-place", str(len(sent))], keeping, silence, sent=sent)
 
-    def _talk_to_helper(
-        self,
-        container: str,
-        arguments: Sequence[str],
-        on_line: Callable[[Any], None],
-        silence: float,
-        sent: bytes = b"",
-    ) -> None:
-        """Run a verb of `fwctl` to its end, with something on its standard input if it is `sent` any."""
-        rest, complaint = b"", b""
-        command = [HELPER_PATH, *arguments]
-        with (
-            _translated(f"run fwctl {arguments[0]} in container {container}"),
-            _told_of_silence(arguments[0], container, silence),
-        ):
-            identity = self._client.exec_create(container, command, stdin=bool(sent))["Id"]
-            talk = (
-                dialogue(self._client, identity, sent, silence)
-                if sent
-                else outputs(self._client, identity, silence)
-            )
-            with closing(talk) as written:
-                for stdout, stderr in written:
-                    complaint += stderr
-                    *lines, rest = (rest + stdout).split(b"\n")
-                    for line in lines:
-                        try:
-                            answer = json.loads(line)
-                        except ValueError:  # the engine's message on why the helper did not run
-                            complaint += line
-                            continue
-                        self._evidence.keep(container, answer)
-                        on_line(answer)
-            code = exit_code(self._client, identity)
-        if code is None:
-            raise EngineError(
-                "helper-unfinished",
-                f"fwctl {arguments[0]} in container {container} has no exit code.",
-                context=[
-                    f"its output ended {EXIT_SECONDS:g} s ago",
-                    (complaint or rest).decode(errors="replace").strip() or "no error output",
-                ],
-                hint="The container was restarted, or the engine is overloaded: run the command again.",
-            )
-        if code != 0:
-            words = (complaint or rest).decode(errors="replace").strip() or f"exit code {code}"
-            _require_room(f"run fwctl {arguments[0]} in container {container}", words)
-            raise EngineError(
-                "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]
-            )
+    def _keeping(self, container: str, on_line: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return what keeps the evidence in each line before it is passed on."""
 
+        def keep(answer: Any) -> None:  # noqa: ANN401 - JSON
+            self._evidence.keep(container, answer)
+            on_line(answer)
 
-@contextmanager
-def _told_of_silence(verb: str, container: str, silence: float) -> Iterator[None]:
-    """Translate the error of a verb that has been silent for too long."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise EngineError(
-            "helper-silent",
-            f"fwctl {verb} in container {container} said nothing for {silence:g} s.",
-            hint="The container was restarted, or the engine is overloaded: run the command again.",
-        ) from error
+        return keep
 
 
 def _without_tag(reference: str) -> str:

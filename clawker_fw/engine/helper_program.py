@@ -1,0 +1,80 @@
+"""A verb of `fwctl`, run in a container through the engine, and the lines of JSON that it answers with."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from docker import APIClient
+
+from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
+from clawker_fw.engine.translation import require_room, translated
+from clawker_fw.errors import EngineError
+from clawker_fw.stack.container import HELPER_PATH
+
+
+def run_in_helper(
+    client: APIClient,
+    container: str,
+    arguments: Sequence[str],
+    on_line: Callable[[Any], None],
+    silence: float,
+    *,
+    sent: bytes = b"",
+) -> None:
+    """Run a verb to its end, with something on its standard input if it is `sent` any.
+
+    `silence` is for how many seconds it may say nothing.
+
+    Raises:
+        EngineError: when it fails; the context has its error output.
+    """
+    rest, complaint = b"", b""
+    command = [HELPER_PATH, *arguments]
+    with (
+        translated(f"run fwctl {arguments[0]} in container {container}"),
+        _telling_of_silence(arguments[0], container, silence),
+    ):
+        identity = client.exec_create(container, command, stdin=bool(sent))["Id"]
+        talk = dialogue(client, identity, sent, silence) if sent else outputs(client, identity, silence)
+        with closing(talk) as written:
+            for stdout, stderr in written:
+                complaint += stderr
+                *lines, rest = (rest + stdout).split(b"\n")
+                for line in lines:
+                    try:
+                        answer = json.loads(line)
+                    except ValueError:  # the engine's message on why the helper did not run
+                        complaint += line
+                        continue
+                    on_line(answer)
+        code = exit_code(client, identity)
+    if code is None:
+        raise EngineError(
+            "helper-unfinished",
+            f"fwctl {arguments[0]} in container {container} has no exit code.",
+            context=[
+                f"its output ended {EXIT_SECONDS:g} s ago",
+                (complaint or rest).decode(errors="replace").strip() or "no error output",
+            ],
+            hint="The container was restarted, or the engine is overloaded: run the command again.",
+        )
+    if code != 0:
+        words = (complaint or rest).decode(errors="replace").strip() or f"exit code {code}"
+        require_room(f"run fwctl {arguments[0]} in container {container}", words)
+        raise EngineError(
+            "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]
+        )
+
+
+@contextmanager
+def _telling_of_silence(verb: str, container: str, silence: float) -> Iterator[None]:
+    """Translate the error of a verb that has been silent for too long."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise EngineError(
+            "helper-silent",
+            f"fwctl {verb} in container {container} said nothing for {silence:g} s.",
+            hint="The container was restarted, or the engine is overloaded: run the command again.",
+        ) from error
