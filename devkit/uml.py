@@ -7,9 +7,11 @@ through which it answers. It has no network but its own loopback interface.
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,11 +141,11 @@ def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) ->
 
 def _boot(kernel: Sequence[str], init: Path, seconds: float) -> None:
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
-    command = [*kernel, *_PARAMETERS, *root]
     console = ["con=null", "con0=null,fd:1"]
+    ends_with_us = ["setpriv", "--pdeathsig", "KILL"]
     with (init.parent / "console").open("wb") as log:
         booted = subprocess.Popen(
-            [*command, *console],
+            [*ends_with_us, *kernel, *_PARAMETERS, *root, *console],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -153,9 +155,11 @@ def _boot(kernel: Sequence[str], init: Path, seconds: float) -> None:
         try:
             booted.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            os.killpg(booted.pid, 9)
-            booted.wait()
             raise EngineError(f"the machine has not ended within {seconds:g} s") from error
+        finally:
+            with suppress(ProcessLookupError):  # it has ended, with all that it started
+                os.killpg(booted.pid, signal.SIGKILL)
+            booted.wait()
 
 
 def _end(answer: Path) -> str:
