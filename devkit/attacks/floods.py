@@ -7,7 +7,7 @@ again what it loses.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devkit.attacks.requests import PREFACE, block, frame, pseudo
+from devkit.attacks.requests import at_once, pseudo
 
 TARGET = "target.test"
 """A name with rules, which exists. Nobody else uses its host."""
@@ -26,9 +26,6 @@ _SOON = ("--pause", "100ms")
 
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
-
-_SETTINGS, _HEADERS, _END_OF_HEADERS = 4, 1, 0x4
-"""Of HTTP/2 (RFC 9113, sections 6.2 and 6.5)."""
 
 _NOBODY = "65532"
 
@@ -99,9 +96,7 @@ def _exhaust(*options: str) -> Callable[[Targets, float], tuple[str, ...]]:
 
 def _unfinished(number: int) -> str:
     """Return requests over HTTP/2 that never end, all on one connection."""
-    post = block(pseudo(TARGET, method="POST"))
-    requests = (frame(_HEADERS, _END_OF_HEADERS, 2 * at + 1, post) for at in range(number))
-    return (PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)).hex()
+    return at_once([pseudo(TARGET, method="POST")] * number, complete=False).hex()
 
 
 def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """HTTP requests to hosts that no rule allows, and requests that can be read in two ways; sent octet for octet."""
 
+from collections.abc import Iterable
+
 from clawker_fw.rules.reasons import Reason
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack
 
@@ -31,13 +33,25 @@ def block(fields: Fields) -> bytes:
     return b"".join(b"\0" + b"".join(bytes([len(word)]) + word.encode() for word in field) for field in fields)
 
 
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+"""Kinds of frames (RFC 9113, section 6)."""
+
+_END_OF_STREAM, _END_OF_HEADERS = 0x1, 0x4
+
+
 def http2(*fields: tuple[str, str], trailers: Fields = ()) -> bytes:
     """Return a request over HTTP/2; with trailers, which come after an octet of a body."""
-    settings, end_of_headers, end = frame(4, 0, 0, b""), 0x4, 0x1
     if not trailers:
-        return PREFACE + settings + frame(1, end_of_headers | end, 1, block(fields))
-    body = frame(0, 0, 1, b"x") + frame(1, end_of_headers | end, 1, block(trailers))
-    return PREFACE + settings + frame(1, end_of_headers, 1, block(fields)) + body
+        return at_once([fields], complete=True)
+    end = frame(_HEADERS, _END_OF_HEADERS | _END_OF_STREAM, 1, block(trailers))
+    return at_once([fields], complete=False) + frame(_DATA, 0, 1, b"x") + end
+
+
+def at_once(requests: Iterable[Fields], *, complete: bool) -> bytes:
+    """Return requests over HTTP/2 on one connection. Unless they are complete, each has a body that is to come."""
+    flags = _END_OF_HEADERS | (_END_OF_STREAM if complete else 0)
+    frames = (frame(_HEADERS, flags, 2 * at + 1, block(fields)) for at, fields in enumerate(requests))
+    return PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(frames)
 
 
 def pseudo(authority: str, path: str = "/", method: str = "GET") -> Fields:

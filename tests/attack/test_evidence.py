@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from docker import APIClient
 
-from devkit.attacks.requests import PREFACE, block, frame, pseudo
+from devkit.attacks.requests import at_once, pseudo
 from devkit.firewall import Firewall, remove_project
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
@@ -18,7 +18,6 @@ RULES = (
     {"dst": "h.test", "proto": "http", "allow_private": True},
 )
 REFUSALS = 300
-_HEADERS, _SETTINGS, _COMPLETE = 1, 4, 0x5
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,7 @@ def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
 def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agent: Peer) -> None:
     """Downloads over HTTP/2 that are not read, a hundred on each connection, cost no neighbour a request."""
     neighbour = firewall.agent(peers)
-    request = block(pseudo("h.test", "/bytes?size=1e9"))
-    requests = [frame(_HEADERS, _COMPLETE, 2 * at + 1, request) for at in range(REQUESTS)]
-    content = PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)
+    content = at_once([pseudo("h.test", "/bytes?size=1e9")] * REQUESTS, complete=True)
     envoy = firewall.status()["siblings"][0]["address"]
     siege = ("siege", f"{envoy}:80", "--count", "15", "--seconds", "6", "--unread", "--hex", content.hex())
     wanted = ("https://a.test/", "http://h.test/")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.stack.release import Release
-from devkit.attacks.requests import PREFACE, block, frame, pseudo
+from devkit.attacks.requests import at_once, pseudo
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
@@ -22,7 +22,6 @@ TLS, HTTP, TCP = 8080, 80, 2222
 CONNECTIONS, REQUESTS = 54, 100
 NAMES = ("t.test", *(f"{kind}{number}.there.test" for kind in "hn" for number in range(REQUESTS)))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-_SETTINGS, _HEADERS, _END_OF_HEADERS = 4, 1, 0x4
 
 
 @pytest.fixture
@@ -55,17 +54,9 @@ def _answering(answer: bytes) -> Behaviour:
     return serve
 
 
-def _unfinished(number: int) -> bytes:
-    """Return so many requests over HTTP/2, of which none is complete."""
-    requests = (
-        frame(_HEADERS, _END_OF_HEADERS, 2 * at + 1, block(pseudo(f"h{at}.there.test", method="POST")))
-        for at in range(number)
-    )
-    return PREFACE + frame(_SETTINGS, 0, 0, b"") + b"".join(requests)
-
-
 def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
     """Requests over HTTP/2 take no more connections to origins than the agent has; others' go on."""
+    unfinished = at_once((pseudo(f"h{at}.there.test", method="POST") for at in range(REQUESTS)), complete=False)
     with (
         RawOrigin(HTTP, _answering(ANSWER)) as origin,
         RawOrigin(TLS, _answering(b"ok")) as other,
@@ -73,7 +64,7 @@ def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
     ):
         for _ in range(CONNECTIONS):
             agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5))
-            agent.sendall(_unfinished(REQUESTS))
+            agent.sendall(unfinished)
         until(lambda: origin.open >= CONNECTIONS, 10)
         for at in range(3):
             assert proxy.hello(f"n{at}.there.test".encode(), TLS) == b"ok"
