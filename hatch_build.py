@@ -179,7 +179,7 @@ def _package(requirement: str) -> dict[str, Any]:
 
 
 class GoPrograms(BuildHookInterface[Any]):
-    """Compiles `go/*` into `clawker_fw/bin/` before a wheel is packed, including an editable one."""
+    """Compiles `go/cmd/*` into `clawker_fw/bin/` before a wheel is packed, including an editable one."""
 
     _materials: tempfile.TemporaryDirectory[str] | None = None
 
@@ -189,7 +189,11 @@ class GoPrograms(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         wanted = [
-            (root / "go" / program, root / "clawker_fw" / "bin" / f"{program}-linux-{architecture}", architecture)
+            (
+                root / "go" / "cmd" / program,
+                root / "clawker_fw" / "bin" / f"{program}-linux-{architecture}",
+                architecture,
+            )
             for architecture in ARCHITECTURES
             for program in PROGRAMS
         ]

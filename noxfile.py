@@ -11,7 +11,7 @@ nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "do
 SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "loadgroup")
 """Three workers for two processors: tests with engines mostly wait."""
 
-GO_MODULES = ("go/coredns", "go/fwctl", "devkit/peer", "devkit/clients/content/fetch")
+GO_MODULES = ("go", "devkit/peer", "devkit/clients/content/fetch")
 
 
 @nox.session

@@ -59,7 +59,10 @@ def _make(commit: str, architecture: str, folder: Path) -> None:
             tar.extractall(made, filter="data")
         for program in PROGRAMS:
             target = made / "clawker_fw" / "bin" / f"{program}-linux-{architecture}"
-            compile_program(made / "go" / program, target, architecture)
+            source = made / "go" / "cmd" / program
+            if not source.is_dir():  # each program was a module of its own
+                source = made / "go" / program
+            compile_program(source, target, architecture)
         shutil.rmtree(made / "go")
         shutil.move(made / "templates", made / "clawker_fw" / "templates")  # as in a wheel
         folder.parent.mkdir(exist_ok=True)

@@ -233,7 +233,7 @@ def _standard_library() -> Component:
 def _go(*arguments: str, program: str, architecture: str) -> str:
     ran = subprocess.run(
         [toolchain(), *arguments],
-        cwd=REPOSITORY / "go" / program,
+        cwd=REPOSITORY / "go" / "cmd" / program,
         env=go_environment(architecture),
         capture_output=True,
         text=True,

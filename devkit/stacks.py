@@ -112,7 +112,7 @@ def change_coredns(release: Release, architecture: str, version: str = "next") -
     target = release.package / "bin" / f"coredns-linux-{architecture}"
     target.unlink()
     compile_program(
-        CHECKOUT / "go" / "coredns",
+        CHECKOUT / "go" / "cmd" / "coredns",
         target,
         architecture,
         variables={"github.com/coredns/coredns/coremain.GitCommit": version},

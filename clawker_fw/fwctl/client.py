@@ -1,7 +1,7 @@
 """The client of `fwctl`, the helper in our containers: a method for each verb, a value for each answer.
 
-What both sides say to each other is described once, in `go/fwctl/protocol.json`. The tests of both sides compare
-themselves with it.
+What both sides say to each other is described once, in `go/cmd/fwctl/protocol.json`. The tests of both sides
+compare themselves with it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -67,4 +67,4 @@ _SENTENCES = {
     Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
     Reason.UNREACHABLE: "a rule allows this host, but the server did not answer",
 }
-"""CoreDNS has its own copies of some (go/coredns/policy); a test compares them."""
+"""CoreDNS has its own copies of some (go/internal/policy); a test compares them."""

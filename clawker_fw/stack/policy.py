@@ -1,4 +1,4 @@
-"""The resolver's list of names: what the plugin `go/coredns/policy` decides by.
+"""The resolver's list of names: what the plugin `go/internal/policy` decides by.
 
 `observe` reads it as well, before settings and rules are read, so it imports nothing that only those need.
 """
@@ -83,7 +83,7 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 def answers(files: Files, now: float) -> Callable[[str], bool]:
     """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
 
-    It is what `Decide` in `go/coredns/policy/list.go` says. One without a readable list answers none. The list,
+    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none. The list,
     which may be long, is read when the first name is asked for.
     """
 

@@ -8,7 +8,7 @@ from devkit.stacks import CHECKOUT
 from hatch_build import toolchain
 
 
-@pytest.mark.parametrize("module", ["go/coredns", "go/fwctl", "devkit/peer"])
+@pytest.mark.parametrize("module", ["go", "devkit/peer"])
 def test_go(module: str) -> None:
     """`go test` passes, and the code is formatted."""
     go = toolchain()

@@ -195,7 +195,7 @@ def test_every_schema_is_linked() -> None:
 
 def test_every_verb_of_the_helper_is_explained() -> None:
     """The documented verbs of `fwctl` are those in its own usage text."""
-    verbs = re.findall(r"^  ([a-z]+) ", page("go/fwctl/main.go").partition("const usage")[2], re.MULTILINE)
+    verbs = re.findall(r"^  ([a-z]+) ", page("go/cmd/fwctl/main.go").partition("const usage")[2], re.MULTILINE)
     text = section(page("docs/how-it-works.md"), "## Anatomy of a sibling")
     assert verbs
     assert set(verbs) <= codes(text)
@@ -211,10 +211,10 @@ def test_every_dependency_has_a_reason() -> None:
         *project["dependency-groups"]["dev"],
     )
     assert {re.split(r"[=<>;]", each)[0] for each in wanted} <= named
-    for program in ("go/fwctl", "devkit/peer"):
-        modules = re.findall(r"^(?:require)?\s+(\S+\.\S+/\S+) v\S+$", page(f"{program}/go.mod"), re.MULTILINE)
+    for module in ("go", "devkit/peer"):
+        modules = re.findall(r"^(?:require)?\s+(\S+\.\S+/\S+) v\S+$", page(f"{module}/go.mod"), re.MULTILINE)
         assert modules
-        assert set(modules) <= named, program
+        assert set(modules) <= named, module
 
 
 def test_every_session_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""The client of `fwctl` against the description of what both sides say (`go/fwctl/protocol.json`)."""
+"""The client of `fwctl` against the description of what both sides say (`go/cmd/fwctl/protocol.json`)."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from clawker_fw.fwctl.answers import PROTOCOL, Committed, read_lacking, read_out
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe
 
-DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/fwctl/protocol.json").read_text())
+DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
 VERBS = DESCRIBED["verbs"]
 RUN_BY_CONTAINERS = {"requirements", "attempts"}
 

@@ -61,7 +61,7 @@ def test_every_component_has_a_licence_and_its_texts(carried: tuple[Component, .
 
 def test_coredns_is_named_with_its_plugins(carried: tuple[Component, ...]) -> None:
     """The listed plugins of CoreDNS are those that the program imports."""
-    source = (notice.REPOSITORY / "go" / "coredns" / "main.go").read_text("utf-8")
+    source = (notice.REPOSITORY / "go" / "cmd" / "coredns" / "main.go").read_text("utf-8")
     imported = re.findall(r'_ "github\.com/coredns/coredns/plugin/([^"]+)"', source)
     coredns = next(each for each in carried if each.name == "github.com/coredns/coredns")
     assert imported

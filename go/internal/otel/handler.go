@@ -10,7 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 
-	"clawker-fw/coredns/policy"
+	"clawker-fw/internal/policy"
 )
 
 // Handler has the next plugin answer each query, and records what the policy has decided.

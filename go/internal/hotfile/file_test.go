@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // parse takes what begins with "value ".

@@ -7,7 +7,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
-	"clawker-fw/coredns/hotfile"
+	"clawker-fw/internal/hotfile"
 )
 
 func init() { plugin.Register("policy", setup) }

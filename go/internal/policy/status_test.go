@@ -4,8 +4,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"clawker-fw/coredns/hotfile"
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // A client of the socket receives the current status once: the live digest, the rejected files and the reason.

@@ -1,6 +1,6 @@
 package policy
 
-import "clawker-fw/coredns/hotfile"
+import "clawker-fw/internal/hotfile"
 
 // Source holds the current list and follows its file.
 type Source struct{ *hotfile.File[*List] }

@@ -8,7 +8,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.

@@ -8,9 +8,9 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
-	"clawker-fw/coredns/listening"
-	_ "clawker-fw/coredns/otel"
-	_ "clawker-fw/coredns/policy"
+	"clawker-fw/internal/listening"
+	_ "clawker-fw/internal/otel"
+	_ "clawker-fw/internal/policy"
 
 	_ "github.com/coredns/coredns/plugin/errors"
 )

@@ -13,7 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // writer is a client that records the reply.

@@ -5,7 +5,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
-	"clawker-fw/coredns/hotfile"
+	"clawker-fw/internal/hotfile"
 )
 
 func init() { plugin.Register("otel", setup) }

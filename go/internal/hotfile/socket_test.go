@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // Each client of the socket receives the current status once.

@@ -11,7 +11,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 
-	"clawker-fw/coredns/policy"
+	"clawker-fw/internal/policy"
 )
 
 // writer is a client.

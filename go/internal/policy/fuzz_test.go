@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // Whatever an agent asks, the answer can be sent, has an address only for what is allowed, and its record is lines of JSON.

@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"clawker-fw/coredns/policy"
+	"clawker-fw/internal/policy"
 )
 
 // record is one query and what became of it. A waiting one takes about 200 bytes.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
+	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
 // listOf returns a list that allows one name.

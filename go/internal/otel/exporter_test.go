@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"clawker-fw/coredns/hotfile/hotfiletest"
-	"clawker-fw/coredns/policy"
+	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/policy"
 )
 
 // exporting returns an exporter that runs until the test ends, and the settings that it follows.

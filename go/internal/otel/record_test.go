@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"clawker-fw/coredns/policy"
+	"clawker-fw/internal/policy"
 )
 
 // request is an ExportLogsServiceRequest of one resource, decoded.

@@ -3,7 +3,7 @@ package policy
 import (
 	"github.com/coredns/coredns/coremain"
 
-	"clawker-fw/coredns/hotfile"
+	"clawker-fw/internal/hotfile"
 )
 
 // Status is what the process reports on its socket, a file in the container that no agent can open.
