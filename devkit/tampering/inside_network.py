@@ -85,6 +85,12 @@ NETWORK_NAMESPACE = (
         "nftables rule opening 1: accept is not ours",
     ),
     _inside(
+        ENVOY,
+        "half closed connections are forgotten sooner in envoy",
+        "echo 5 >/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+        "half closed connections are counted for 5 s",
+    ),
+    _inside(
         COREDNS,
         "the limit of queries is raised in coredns",
         "nft 'flush chain ip clawker-fw asking; add rule ip clawker-fw asking "

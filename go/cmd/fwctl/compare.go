@@ -43,6 +43,7 @@ func networkDifferences(sibling Sibling) []string {
 		{"neighbours", neighbourDifferences},
 		{"settings", settingDifferences},
 		{"packet filter", filterDifferences},
+		{"timeouts", halfClosedDifferences},
 		{"IPsec policies", policyDifferences},
 	} {
 		found, err := part.compare(sibling, seen)

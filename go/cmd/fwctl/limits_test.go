@@ -173,14 +173,22 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	})
 }
 
+// closeWait is for how many seconds the kernel's table remembers a half closed connection after its last packet.
+const closeWait = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
+
+func rememberFor(t *testing.T, seconds int) {
+	t.Helper()
+	path := filepath.Join(systemSettings, strings.ReplaceAll(closeWait, ".", "/"))
+	if err := os.WriteFile(path, []byte(strconv.Itoa(seconds)), 0); err != nil {
+		t.Fatal("this needs settings of the kernel that can be written: ", err)
+	}
+}
+
 // A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
 // still there. Without that, the kernel would forget it.
 func TestHalfClosedConnectionsCount(t *testing.T) {
 	asAgent := limitedSibling(t, smallLimits())
-	const forgets = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
-	if err := os.WriteFile(forgets, []byte("2"), 0); err != nil {
-		t.Fatal("this needs settings of the kernel that can be written: ", err)
-	}
+	rememberFor(t, 2)
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
 	for listening, wanted := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
@@ -228,6 +236,52 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 			connection.Close()
 		}
 	}
+}
+
+// A connection that an agent has half closed and does not read counts, too. Keepalive does not run then: the kernel asks the
+// agent for room, at intervals that grow to two minutes, and the table remembers for longer than that.
+func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
+	asAgent := limitedSibling(t, smallLimits())
+	place := serveAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
+	port := place.(*net.TCPAddr).Port
+	further := func(from netip.Addr) (count int) {
+		asAgent(func() {
+			opened, _ := dialMany(t, from, port, 5)
+			for _, each := range opened {
+				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for end := time.Now().Add(4 * time.Second); count < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				if more, err := dialFrom(from, port); err == nil {
+					t.Cleanup(func() { more.Close() })
+					count++
+				}
+			}
+		})
+		return count
+	}
+	if found, err := readSetting(closeWait); err != nil || found != "150" {
+		t.Fatalf("%s is %q, %v", closeWait, found, err)
+	}
+	if count := further(agent); count != 0 {
+		t.Errorf("%d further ones", count)
+	}
+	rememberFor(t, 1)
+	if count := further(otherAgent); count != 5 {
+		t.Errorf("%d further ones of 5 that a table forgets which remembers for a second", count)
+	}
+}
+
+// For how long half closed connections are remembered is compared.
+func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
+	inNetwork(t)
+	sibling, limits := newSibling(), smallLimits()
+	sibling.Limits = &limits
+	shape(t, sibling)
+	expectDifferences(t, sibling)
+	rememberFor(t, 60)
+	expectDifferences(t, sibling, "half closed connections are counted for 60 s without a packet, not 150")
 }
 
 // At a private address, an agent finds a closed port, although there is a listener. Only addresses without limits get in.

@@ -35,6 +35,9 @@ func shapeNetwork(sibling Sibling) error {
 	if err := limitAgents(sibling.Limits); err != nil {
 		return err
 	}
+	if err := keepHalfClosed(sibling.Limits); err != nil {
+		return err
+	}
 	for _, address := range sibling.Addresses {
 		link, err := linkIn(address.Subnet)
 		if err != nil {
