@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -189,4 +191,25 @@ func shortest(quoted []byte) ([]byte, error) {
 	encoder.SetEscapeHTML(false)
 	err := encoder.Encode(text)
 	return bytes.TrimSuffix(encoded.Bytes(), []byte("\n")), err
+}
+
+// canonical returns the digest of Envoy's resources in canonical form: ordered by name, as JSON without spaces and
+// with sorted keys. clawker-fw writes its files in this form, so the digests of loaded and desired configuration can
+// be compared.
+func canonical(resources []value) string {
+	name := func(resource value) []byte {
+		if found, there := resource.field("name"); there && bytes.HasPrefix(found.text, []byte(`"`)) {
+			return plain(found.text)
+		}
+		return nil
+	}
+	slices.SortFunc(resources, func(one, other value) int { return bytes.Compare(name(one), name(other)) })
+	all := value{kind: '['}
+	for _, each := range resources {
+		all.members = append(all.members, member{value: each})
+	}
+	var text bytes.Buffer
+	all.write(&text)
+	sum := sha256.Sum256(text.Bytes())
+	return hex.EncodeToString(sum[:])
 }

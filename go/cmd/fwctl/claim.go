@@ -41,7 +41,7 @@ func claim(root string, sibling Sibling, announce time.Duration) error {
 		return err
 	}
 	for end := time.Now().Add(announce); ; time.Sleep(announceEvery) {
-		if err := announceAddress(link, *sibling.Service, sibling.askedBeside(*sibling.Service)); err != nil {
+		if err := announceAddress(link, *sibling.Service, askedBeside(sibling, *sibling.Service)); err != nil {
 			return err
 		}
 		if time.Now().After(end) {
@@ -70,7 +70,7 @@ func announceOwn(root string, sibling Sibling) error {
 		if err != nil {
 			return err
 		}
-		if err := announceAddress(link, address, sibling.askedBeside(address)); err != nil {
+		if err := announceAddress(link, address, askedBeside(sibling, address)); err != nil {
 			return err
 		}
 	}
@@ -132,8 +132,8 @@ func announceAddress(link netlink.Link, address Address, asked netip.Addr) error
 
 // askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
 // know our sources on the way out, or our own first address, where nobody in particular has to.
-func (s Sibling) askedBeside(address Address) netip.Addr {
-	for _, each := range s.Interfaces {
+func askedBeside(sibling Sibling, address Address) netip.Addr {
+	for _, each := range sibling.Interfaces {
 		if each.Subnet == address.Subnet && each.Gateway != nil {
 			return *each.Gateway
 		}

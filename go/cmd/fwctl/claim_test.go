@@ -17,12 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var service = netip.MustParseAddr("10.213.8.53")
-
-func newResolver() Sibling {
-	return Sibling{Name: "coredns", Interfaces: newSibling().Interfaces, Service: &Address{service, agentNet}}
-}
-
 // A gratuitous ARP request is a broadcast with the address as both sender and target.
 func TestGratuitousARP(t *testing.T) {
 	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service, service)
@@ -35,64 +29,6 @@ func TestGratuitousARP(t *testing.T) {
 	}, "")
 	if found := hex.EncodeToString(frame); found != wanted {
 		t.Errorf("got %s, expected %s", found, wanted)
-	}
-}
-
-// holders lists the interfaces that hold the service address, with the scope if it is not universal.
-func holders(t *testing.T) []string {
-	t.Helper()
-	addresses, err := netlink.AddrList(nil, unix.AF_INET)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, address := range addresses {
-		if !address.IP.Equal(service.AsSlice()) {
-			continue
-		}
-		link, err := netlink.LinkByIndex(address.LinkIndex)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := link.Attrs().Name
-		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
-			name += " " + scope.String()
-		}
-		found = append(found, name)
-	}
-	slices.Sort(found)
-	return found
-}
-
-func expectHolders(t *testing.T, wanted ...string) {
-	t.Helper()
-	if found := holders(t); !slices.Equal(found, wanted) {
-		t.Errorf("held by %q, expected %q", found, wanted)
-	}
-}
-
-// listenForARP opens a socket that receives ARP at the other end of an interface.
-func listenForARP(t *testing.T, name string) func() []byte {
-	t.Helper()
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(socket) })
-	address := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link(t, name).Attrs().Index}
-	if err := unix.Bind(socket, address); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
-		t.Fatal(err)
-	}
-	return func() []byte {
-		frame := make([]byte, 128)
-		size, err := unix.Read(socket, frame)
-		if err != nil {
-			t.Fatalf("nothing was announced: %v", err)
-		}
-		return frame[:size]
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,23 +10,6 @@ import (
 	"sync"
 	"time"
 )
-
-// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
-// stage/commit.json, and as state/committed.json once the set is live.
-type Commit struct {
-	Version string            `json:"version"` // the files' version, never used before
-	Live    map[string]string `json:"live"`
-	Files   []StagedFile      `json:"files"`  // in the order in which they are placed
-	Remove  []string          `json:"remove"` // removed once the new set is live, like every file not in Files
-	Seconds float64           `json:"seconds"`
-	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
-}
-
-// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
-type StagedFile struct {
-	Path   string `json:"path"`
-	Digest string `json:"sha256"`
-}
 
 // Result is the output of commit. When Committed is false, the last good set has already been restored.
 type Result struct {
@@ -44,8 +26,6 @@ type Result struct {
 type Taken struct {
 	Taken bool `json:"taken"`
 }
-
-const pollEvery = 10 * time.Millisecond
 
 // hungAfter is the share of the proof's time after which a silent program counts as hung. A program that is loading
 // a large set does not answer for a while either.
@@ -256,60 +236,32 @@ func place(from, to string, paths []string) error {
 	return nil
 }
 
-func (c Commit) verify(folder string) error {
-	for _, path := range c.Remove {
-		if !filepath.IsLocal(path) {
-			return fmt.Errorf("path to remove %q leaves the folder", path)
-		}
-	}
-	for _, file := range c.Files {
-		if err := file.verify(folder); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// verifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
-func (c Commit) verifyVersions(folder string) error {
-	for _, path := range c.paths() {
-		content, err := readFile(filepath.Join(folder, path))
-		if err != nil {
-			return err
-		}
-		if version := versionOf(content); version != "" && version != c.Version {
-			return fmt.Errorf("%s has version %s, expected %s", path, version, c.Version)
-		}
-	}
-	return nil
-}
-
-func (c Commit) paths() []string {
-	paths := make([]string, len(c.Files))
-	for index, file := range c.Files {
-		paths[index] = file.Path
-	}
-	return paths
-}
-
-func (f StagedFile) verify(folder string) error {
-	if !filepath.IsLocal(f.Path) {
-		return fmt.Errorf("path %q leaves the folder", f.Path)
-	}
-	content, err := readFile(filepath.Join(folder, f.Path))
+// check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
+// digest of hashed ones.
+func check(root string, resources []Resource, program Program) error {
+	committed, err := readCommitted(root)
 	if err != nil {
 		return err
 	}
-	if digestOf(content) != f.Digest {
-		return fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
+	other, err := notTaken(program, resources, committed.Version)
+	if err != nil {
+		return err
+	}
+	if len(other) > 0 {
+		return fmt.Errorf("not loaded from the committed files: %v", other)
+	}
+	if err := program.Serves(); err != nil {
+		return err
+	}
+	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
+	live, err := program.Live(digests)
+	if err != nil {
+		return err
+	}
+	for _, each := range digests {
+		if live[each.Name] != committed.Live[each.Name] {
+			return fmt.Errorf("live content differs from the committed one: %s", each.Name)
+		}
 	}
 	return nil
-}
-
-func committedRecord(root string) string { return filepath.Join(root, "state", "committed.json") }
-
-func readCommitted(root string) (Commit, error) {
-	var committed Commit
-	err := readJSON(committedRecord(root), &committed)
-	return committed, err
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 )
 
@@ -23,9 +24,34 @@ const (
 	givenSockets    = "LISTEN_FDS"
 )
 
+// The verbs with which fwctl is started as a companion, and to end rules.
+const (
+	keepVerb    = "keep"
+	recordVerb  = "record"
+	forwardVerb = "forward"
+	endVerb     = "end"
+)
+
+// The group ids of the recorder and the forwarder. No image defines them, and no other process has them, so nobody but
+// root can be taken for either.
+const (
+	recording  = 65533
+	forwarding = 65530
+)
+
 // companionNames are what the companions are called, by verb.
 var companionNames = map[string]string{
 	keepVerb: "keeper of the helpers", recordVerb: "recorder of refusals", forwardVerb: "forwarder of lookups",
+}
+
+// given returns the sockets that this process was given when it was started as a companion.
+func given() []*os.File {
+	count, _ := strconv.Atoi(os.Getenv(givenSockets))
+	var found []*os.File
+	for number := range count {
+		found = append(found, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
+	}
+	return found
 }
 
 func newCompanion(root string, group uint32, arguments ...string) companion {
@@ -86,4 +112,17 @@ func (c companion) is(proc, process string) bool {
 	owner, known := state.Sys().(*syscall.Stat_t)
 	command, err := commandOf(proc, process)
 	return err == nil && known && owner.Gid == c.group && (owner.Uid == 0) == (c.group == 0) && slices.Equal(command, c.command)
+}
+
+// keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
+func keeperOf(root string) companion { return newCompanion(root, 0, keepVerb) }
+
+// recorderOf returns the recorder's process.
+func recorderOf(root string) companion { return newCompanion(root, recording, recordVerb) }
+
+// forwarderOf returns the forwarder's process.
+func forwarderOf(root string, settings Forwarder) companion {
+	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
+	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
+		settings.Agents.String(), settings.Egress.String())
 }

@@ -115,45 +115,6 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 	return fmt.Sprintf("the interface in %s", subnet)
 }
 
-// expectation holds the items that must be present, and those that may be.
-type expectation struct {
-	required map[string]bool
-	optional map[string]bool
-}
-
-func expecting(texts ...string) *expectation {
-	expected := &expectation{map[string]bool{}, map[string]bool{}}
-	expected.add(texts...)
-	return expected
-}
-
-func (e *expectation) add(texts ...string) {
-	for _, text := range texts {
-		e.required[text] = true
-	}
-}
-
-func (e *expectation) allow(texts ...string) {
-	for _, text := range texts {
-		e.optional[text] = true
-	}
-}
-
-func (e *expectation) differences(found []string) []string {
-	var differences []string
-	for _, text := range found {
-		if !e.required[text] && !e.optional[text] {
-			differences = append(differences, text+" is not ours")
-		}
-	}
-	for text := range e.required {
-		if !slices.Contains(found, text) {
-			differences = append(differences, text+" is missing")
-		}
-	}
-	return differences
-}
-
 // interfaceDifferences finds unknown interfaces that are up, and problems with our own.
 func interfaceDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	var differences []string
@@ -406,7 +367,7 @@ func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
 		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
 	for index, table := range sibling.Tables {
-		for _, rule := range table.rules(index) {
+		for _, rule := range rulesFor(table, index) {
 			expected.add(sentence(*rule))
 		}
 	}

@@ -18,8 +18,6 @@ import (
 // next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
 // so that no restart brings back a rule that has ended.
 
-const endVerb = "end"
-
 // endsPath is the path of the ends below hot/.
 const endsPath = "ends/ends.json"
 
@@ -28,9 +26,6 @@ const (
 	endsRead = time.Second
 	endAgain = 2 * time.Second
 )
-
-// forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
-var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
 
 // End is a time at which rules end, in seconds since 1970, and what becomes of the files that change then: those of
 // before it, or of the end before it. Live and Rules are those of the record afterwards.
@@ -136,7 +131,7 @@ func stageEnded(root string, now time.Time) (Commit, bool, error) {
 	}
 	for there && first.At <= now.Unix() {
 		for path, change := range first.Files {
-			if err := wanted.rewrite(stage, path, change.of); err != nil {
+			if err := rewrite(&wanted, stage, path, change.of); err != nil {
 				return wanted, false, err
 			}
 		}
@@ -146,7 +141,7 @@ func stageEnded(root string, now time.Time) (Commit, bool, error) {
 			return wanted, false, err
 		}
 	}
-	return wanted, true, wanted.rewrite(stage, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
+	return wanted, true, rewrite(&wanted, stage, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
 }
 
 // provenSet returns the folder of the hot files that were proven last, and their record: those in place, or their copy if
@@ -164,7 +159,7 @@ func provenSet(root string) (string, string, error) {
 }
 
 // rewrite changes a file of the staged set, and its digest in the record.
-func (c *Commit) rewrite(stage, path string, change func([]byte) ([]byte, error)) error {
+func rewrite(c *Commit, stage, path string, change func([]byte) ([]byte, error)) error {
 	place := slices.Index(c.paths(), path)
 	if place < 0 {
 		return fmt.Errorf("%s is not in the record", path)

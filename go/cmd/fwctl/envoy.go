@@ -389,8 +389,8 @@ type Draining struct {
 
 // drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
 // connections close after their next response. The internal listener, which their requests go through, is not drained.
-// It prints the number of open connections until it is 0 or the limit has passed.
-func drain(program envoy, limit time.Duration) error {
+// It tells the number of open connections until it is 0 or the limit has passed.
+func drain(program envoy, limit time.Duration, tell func(Draining) error) error {
 	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful&inboundonly"); err != nil {
 		return err
 	}
@@ -399,7 +399,7 @@ func drain(program envoy, limit time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if err := answer(Draining{connections}); err != nil {
+		if err := tell(Draining{connections}); err != nil {
 			return err
 		}
 		if connections == 0 || time.Now().After(end) {

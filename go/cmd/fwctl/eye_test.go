@@ -13,29 +13,6 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// serveAt has a function handle each connection to a place until the test ends, and closes it then.
-func serveAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
-	t.Helper()
-	listener, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				serve(connection)
-			}()
-		}
-	}()
-	return listener.Addr()
-}
-
 // answering returns a loopback port on which a function handles each connection, which is then closed.
 func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	t.Helper()

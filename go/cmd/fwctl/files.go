@@ -157,3 +157,11 @@ func filesBelow(folder string) ([]string, error) {
 	})
 	return paths, err
 }
+
+// slack is how many octets more a file may have than the one before it, without a new block of the disk: a block.
+const slack = 4096
+
+// reserve has the disk keep some room for a file beyond its end, if it can.
+func reserve(file *os.File, size int64) {
+	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size+slack)
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,11 +15,6 @@ import (
 )
 
 const (
-	// forwarding is the group id of the forwarder. No image defines it, and no other process has it.
-	forwarding = 65530
-
-	forwardVerb = "forward"
-
 	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5), longestMessage what TCP can carry.
 	longestDatagram = 4096
 	longestMessage  = 1 << 16
@@ -35,25 +28,10 @@ const (
 	giveUpEvery = 250 * time.Millisecond
 )
 
-// Forwarder is where the forwarder listens, whom it asks, and which networks it is on.
-type Forwarder struct {
-	Listen   netip.AddrPort `json:"listen"`
-	Upstream netip.AddrPort `json:"upstream"`
-	Agents   netip.Prefix   `json:"agents"`
-	Egress   netip.Prefix   `json:"egress"`
-}
-
-// forwarderOf returns the forwarder's process.
-func forwarderOf(root string, settings Forwarder) companion {
-	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
-	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
-		settings.Agents.String(), settings.Egress.String())
-}
-
 // forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
 // subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
 // it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
-func forward(arguments []string) error {
+func forward(arguments []string, given []*os.File) error {
 	if len(arguments) != 5 {
 		return errors.New("forward needs LISTEN, UPSTREAM, SUBTREES, AGENTS and EGRESS")
 	}
@@ -73,7 +51,7 @@ func forward(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	datagrams, streams, err := lookupSockets(listen)
+	datagrams, streams, err := lookupSockets(listen, given)
 	if err != nil {
 		return err
 	}
@@ -93,16 +71,19 @@ func forward(arguments []string) error {
 	return nil
 }
 
-// lookupSockets returns the sockets that the forwarder was given (sd_listen_fds(3)), or else opens them.
-func lookupSockets(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
-	if os.Getenv(givenSockets) == "" {
+// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP, or else opens them.
+func lookupSockets(listen netip.AddrPort, given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
+	if len(given) == 0 {
 		return listenForLookups(listen)
 	}
-	datagrams, err := net.FilePacketConn(os.NewFile(companionSocket, "datagrams"))
+	if len(given) != 2 {
+		return nil, nil, fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
+	}
+	datagrams, err := net.FilePacketConn(given[0])
 	if err != nil {
 		return nil, nil, err
 	}
-	streams, err := net.FileListener(os.NewFile(companionSocket+1, "streams"))
+	streams, err := net.FileListener(given[1])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -196,11 +177,6 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 			_, _ = connection.Write(long(reply)) // Envoy has ended the connection, or asks again
 		})
 	}
-}
-
-// long returns a message as TCP carries it (RFC 1035, section 4.2.2).
-func long(message []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)
 }
 
 func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {

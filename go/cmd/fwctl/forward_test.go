@@ -6,12 +6,21 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
+
+// A forwarder that can be killed is another process: this test binary again, with this variable.
+const forwards = "FWCTL_TEST_FORWARDS"
+
+func forwardHere() {
+	fmt.Fprintln(os.Stderr, forward(os.Args[1:], []*os.File{os.NewFile(3, "datagrams"), os.NewFile(4, "streams")}))
+	os.Exit(1)
+}
 
 // askPatiently asks until there is an answer: a process may need longer to start than a query waits. To be refused is an
 // error.
@@ -45,9 +54,6 @@ func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 // A forwarder that was killed is started with the same sockets, and what was asked meanwhile is answered then, over UDP and
 // TCP: nobody is refused.
 func TestForwarderKeepsItsSockets(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to start a process of a user")
-	}
 	upstream, streams := listenAtOnePort(t)
 	defer upstream.Close()
 	defer streams.Close()
@@ -62,15 +68,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\n%s=$1 exec %s \"$@\"\n", sceneVariable, os.Args[0])
-	if err := os.WriteFile(filepath.Join(folder, "fwctl"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	subtrees := filepath.Join(folder, "subtrees.json")
-	forwarder := companion{0, []string{
-		filepath.Join(folder, "fwctl"), forwardVerb, place.String(), upstream.LocalAddr().String(), subtrees, "192.0.2.0/25", "192.0.2.128/25",
-	}}
+	subtrees := filepath.Join(t.TempDir(), "subtrees.json")
 	for range 2 {
 		answered := make(chan error, 2)
 		for _, network := range []string{"udp", "tcp"} { // it is not there yet, or no more
@@ -78,8 +76,12 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 				answered <- askPatiently(place.String(), network, queryFor("b.a.test."))
 			}()
 		}
-		process, err := forwarder.start(sockets...)
-		if err != nil {
+		process := exec.Command(
+			os.Args[0], place.String(), upstream.LocalAddr().String(), subtrees, "192.0.2.0/25", "192.0.2.128/25",
+		)
+		process.Env, process.ExtraFiles = append(os.Environ(), forwards+"=1"), sockets
+		process.Stderr = os.Stderr
+		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {

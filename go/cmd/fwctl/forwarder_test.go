@@ -546,7 +546,7 @@ func TestForward(t *testing.T) {
 	}
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.53"), upstream.Port())
 	go func() {
-		_ = forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"})
+		_ = forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"}, nil)
 	}()
 	for _, network := range []string{"udp", "tcp"} {
 		var reply dnsmessage.Message
@@ -597,28 +597,6 @@ func TestSubtrees(t *testing.T) {
 	expect("x.c.test", "c.test")
 	put(`{"names":[]}`)
 	expect("x.c.test", "")
-}
-
-// Each companion is known by its user and its command line, and is missing where nobody is it.
-func TestForwarderIsMissed(t *testing.T) {
-	place := netip.MustParseAddrPort("127.0.0.53:53")
-	sibling := Sibling{Forwarder: &Forwarder{
-		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
-		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
-	}}
-	proc := t.TempDir()
-	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
-	writeUsers(t, proc)
-
-	found, err := processDifferences(proc, root, sibling)
-
-	wanted := []string{
-		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24",
-		"missing: /fw/bin/fwctl keep",
-	}
-	if err != nil || !slices.Equal(found, wanted) {
-		t.Errorf("%q, %v", found, err)
-	}
 }
 
 // The engine answers the names of containers on our networks itself, for ten minutes. What is on the agents' network is no

@@ -179,14 +179,6 @@ func overwriteAll(folder string, paths []string, files map[string]sentFile) erro
 	return flushTree(folder)
 }
 
-// slack is how many octets more a file may have than the one before it, without a new block of the disk: a block.
-const slack = 4096
-
-// reserve has the disk keep some room for a file beyond its end, if it can.
-func reserve(file *os.File, size int64) {
-	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size+slack)
-}
-
 // reserveAll does so for all files in a folder that root may write.
 func reserveAll(folder string) {
 	_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

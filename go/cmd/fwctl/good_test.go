@@ -174,12 +174,12 @@ func TestIntact(t *testing.T) {
 	}
 }
 
-// dyingIn is the prefix of scenes in which a child changes a volume and is killed meanwhile.
-const dyingIn = "dying in "
+// dying is the variable that has this test binary play a scene in which a child changes a volume and is killed meanwhile.
+const dying = "FWCTL_TEST_DYING"
 
 // playDying plays a scene on a volume: an accepted commit, a rejected one, or a start.
 func playDying(scene string) error {
-	what, root, _ := strings.Cut(strings.TrimPrefix(scene, dyingIn), ":")
+	what, root, _ := strings.Cut(scene, ":")
 	program := startReader(root)
 	switch what {
 	case "start":
@@ -216,7 +216,7 @@ func dies(t *testing.T, scene string, change int) bool {
 	runtime.LockOSThread() // tracing is a matter of threads
 	defer runtime.UnlockOSThread()
 	child, err := os.StartProcess(os.Args[0], os.Args[:1], &os.ProcAttr{
-		Env:   append(os.Environ(), sceneVariable+"="+scene),
+		Env:   append(os.Environ(), dying+"="+scene),
 		Files: []*os.File{nil, nil, os.Stderr},
 		Sys:   &unix.SysProcAttr{Ptrace: true},
 	})
@@ -271,7 +271,7 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 		deaths++
 		t.Run(fmt.Sprintf("before change %d", deaths), func(t *testing.T) {
 			root := volume(t)
-			going = dies(t, dyingIn+what+":"+root, deaths)
+			going = dies(t, what+":"+root, deaths)
 			check(t, root)
 		})
 	}

@@ -5,19 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
-func silence(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if err := netlink.LinkSetARPOff(link(t, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // answerARP lets the other end of a link answer the next ARP request for an address.
 func answerARP(t *testing.T, name string) {

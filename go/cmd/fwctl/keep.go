@@ -15,8 +15,6 @@ import (
 // that it takes to start a process of another user, and that `fwctl end` needs. It outlives its helpers and ends with the
 // container, as they do.
 
-const keepVerb = "keep"
-
 // The sockets that the keeper is given: on the first it says that all helpers have started; the others, of a sibling
 // that limits agents, are the recorder's.
 const (
@@ -35,9 +33,6 @@ const (
 
 // keeping are the capabilities of the keeper.
 var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
-
-// keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
-func keeperOf(root string) companion { return newCompanion(root, 0, keepVerb) }
 
 // helper is a companion that the keeper starts, with what it is given.
 type helper struct {
@@ -243,3 +238,6 @@ func startKeeper(root string, sibling Sibling) error {
 	}
 	return unix.Dup3(int(lines.Fd()), int(os.Stdout.Fd()), 0)
 }
+
+// forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
+var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}

@@ -20,114 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var otherAgent = netip.MustParseAddr("10.213.0.8")
-
-// smallLimits are limits that a test can reach quickly.
-func smallLimits() Limits {
-	return Limits{
-		Subnet: agentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
-		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 50,
-	}
-}
-
-// limitedSibling configures a sibling's network, and moves the agents' end of it into a namespace of its own, in which
-// two agents and an address that is not limited are. The returned function runs another one in that namespace.
-func limitedSibling(t *testing.T, limits Limits) (asAgent func(func())) {
-	t.Helper()
-	inNetwork(t)
-	sibling := newSibling()
-	sibling.Limits = &limits
-	sibling.Settings["arp_ignore"] = 0 // for the blocks
-	asAgent = moved(t, "agents-end", agentNet, append(limits.Except, agent, otherAgent)...)
-	settle(t)
-	shape(t, sibling)
-	return asAgent
-}
-
-// moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
-// one in that namespace.
-func moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
-	t.Helper()
-	here := thisNetwork(t)
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	there := thisNetwork(t)
-	enter := func(place *os.File) {
-		if err := unix.Setns(int(place.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Fatal(err)
-		}
-	}
-	enter(here)
-	if err := netlink.LinkSetNsFd(link(t, name), int(there.Fd())); err != nil {
-		t.Fatal(err)
-	}
-	enter(there)
-	end := link(t, name)
-	for _, address := range addresses {
-		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, 32))}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := netlink.LinkSetUp(end); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: ipNet(subnet.Masked())}); err != nil {
-		t.Fatal(err)
-	}
-	enter(here)
-	return func(work func()) {
-		enter(there)
-		defer enter(here)
-		work()
-	}
-}
-
-// thisNetwork opens the network namespace of this thread.
-func thisNetwork(t *testing.T) *os.File {
-	t.Helper()
-	file, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { file.Close() })
-	return file
-}
-
-// serveEcho accepts connections for ever, and sends back whatever it reads.
-func serveEcho(t *testing.T, address string) int {
-	t.Helper()
-	place := serveAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
-	return place.(*net.TCPAddr).Port
-}
-
-func dialFrom(from netip.Addr, port int) (net.Conn, error) {
-	return dialWithin(3*time.Second, from, port)
-}
-
-func dialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
-	return dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
-}
-
-// dialMany opens connections, which stay open until the test ends, and counts those that were refused.
-func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
-	t.Helper()
-	for range count {
-		connection, err := dialFrom(from, port)
-		switch {
-		case err == nil:
-			t.Cleanup(func() { connection.Close() })
-			opened = append(opened, connection)
-		case errors.Is(err, unix.ECONNREFUSED):
-			refused++
-		default:
-			t.Errorf("from %s: %v", from, err)
-		}
-	}
-	return opened, refused
-}
-
 func echoes(connection net.Conn) error {
 	if err := connection.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
 		return err
@@ -142,7 +34,7 @@ func echoes(connection net.Conn) error {
 // An agent with as many connections as it may have is refused another one at once. Its older ones, and those of another
 // agent, go on, and when one of its own ends there is room for another.
 func TestConnectionsAtOnceAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -187,7 +79,7 @@ func rememberFor(t *testing.T, seconds int) {
 // A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
 // still there. Without that, the kernel would forget it.
 func TestHalfClosedConnectionsCount(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	rememberFor(t, 2)
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
@@ -241,7 +133,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 // A connection that an agent has half closed and does not read counts, too. Keepalive does not run then: the kernel asks the
 // agent for room, at intervals that grow to two minutes, and the table remembers for longer than that.
 func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	place := serveAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
 	port := place.(*net.TCPAddr).Port
 	further := func(from netip.Addr) (count int) {
@@ -288,7 +180,7 @@ func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
 func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
 	limits := smallLimits()
 	limits.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), onAgents}
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -315,7 +207,7 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	few, kept := 4, fewShare
 	third := netip.MustParseAddr("10.213.0.9")
 	limits.Except = append(limits.Except, third) // for an address there; it is an agent like the others
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	limits.Except = limits.Except[:1]
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
@@ -360,7 +252,7 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.AllConnections = 4 // of which one is kept, for agents with one at most
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -377,7 +269,7 @@ func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 func TestNewConnectionsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -410,7 +302,7 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 func TestOurOwnAreNotLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.ConnectionsPerSecond = 1
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 	openBriefly := func(from netip.Addr) (opened int) {
 		for range 20 {
@@ -459,7 +351,7 @@ func comesBack(connection net.Conn) bool {
 func TestSessionsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
 	port := serveEcho(t, "0.0.0.0:0")
 
@@ -502,7 +394,7 @@ func TestNewSessionsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 
 	asAgent(func() {
 		for range 50 {
@@ -520,7 +412,7 @@ func TestNewSessionsAreLimited(t *testing.T) {
 func TestDatagramsAreLimited(t *testing.T) {
 	limits := smallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 100
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
 
 	asAgent(func() {
@@ -597,7 +489,7 @@ func answerQueries(t *testing.T) {
 
 // Queries beyond an agent's rate get no answer, and those of another agent do. None is tracked as a connection.
 func TestQueriesAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	answerQueries(t)
 
 	asAgent(func() {
@@ -635,7 +527,7 @@ func trackedConnections(t *testing.T) int {
 
 // What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
 func TestOnlyTCPIsTracked(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -659,7 +551,7 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 
 // Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
 func TestQueriesOverTCPAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits())
+	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:53")
 
 	asAgent(func() {
@@ -775,7 +667,7 @@ func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool
 // Sources that the kernel has added to the sets are no difference.
 func TestLimitsInUseAreNoDifference(t *testing.T) {
 	limits := smallLimits()
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 	answerQueries(t)
 	asAgent(func() {
@@ -794,7 +686,7 @@ func TestLimitsInUseAreNoDifference(t *testing.T) {
 // What is refused is counted for each source address.
 func TestRefusalsAreCounted(t *testing.T) {
 	limits := smallLimits()
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	port := serveEcho(t, "0.0.0.0:0")
 	answerQueries(t)
 	if found, err := refusedSources(); err != nil || len(found) != 0 {
@@ -827,7 +719,7 @@ func TestNoLimitsRefuseNothing(t *testing.T) {
 // A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
 func TestSourceWithAnotherLimit(t *testing.T) {
 	limits := smallLimits()
-	asAgent := limitedSibling(t, limits)
+	asAgent := limitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
 	connection, err := nftables.New()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func readPlace(text string) (netip.AddrPort, bool) {
 	address, port, _ := strings.Cut(text, ":")
 	number, err := strconv.ParseUint(port, 16, 16)
 	octets, other := hex.DecodeString(address)
-	if err != nil || other != nil || len(octets) < 4 || (len(octets) > 4 && !empty(octets)) {
+	if err != nil || other != nil || len(octets) < 4 || (len(octets) > 4 && slices.ContainsFunc(octets, func(each byte) bool { return each != 0 })) {
 		return netip.AddrPort{}, false
 	}
 	var host [4]byte

@@ -59,7 +59,7 @@ func run(arguments []string) error {
 	}
 	verb, rest := arguments[0], arguments[1:]
 	if verb == forwardVerb {
-		return forward(rest)
+		return forward(rest, given())
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
 		return attempts(root, os.Stdout)
@@ -86,11 +86,11 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return answer(probe(root, sibling, sibling.program(known), Thoroughness{
+		return answer(probe(root, sibling, programOf(sibling, known), Thoroughness{
 			envoy: !slices.Contains(rest, "without-envoy"), quick: slices.Contains(rest, "quick"),
 		}))
 	case "suppressed":
-		return answerUnless(sibling.program(nil).Suppressed())
+		return answerUnless(programOf(sibling, nil).Suppressed())
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -104,15 +104,15 @@ func run(arguments []string) error {
 	case "try":
 		return answerUnless(try(sibling, rest))
 	case "health":
-		return health(root, sibling, sibling.program(nil))
+		return health(root, sibling, programOf(sibling, nil))
 	case "commit":
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
-		return answerUnless(commit(root, sibling.Resources, sibling.program(nil), time.Now, taken))
+		return answerUnless(commit(root, sibling.Resources, programOf(sibling, nil), time.Now, taken))
 	case commitInPlaceVerb:
 		return answerInPlace(rest, sibling)
 	case endVerb:
-		return endRules(root, sibling.Resources, sibling.program(nil), time.Now)
+		return endRules(root, sibling.Resources, programOf(sibling, nil), time.Now)
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
@@ -126,7 +126,7 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return drain(newEnvoy(adminSocket, nil), limit)
+		return drain(newEnvoy(adminSocket, nil), limit, func(now Draining) error { return answer(now) })
 	}
 	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 }
@@ -146,7 +146,7 @@ func answerInPlace(arguments []string, sibling Sibling) error {
 	}
 	began := time.Now()
 	taken := func() { tellTaken(time.Since(began)) }
-	return answerUnless(commitInPlace(root, wanted, files, sibling.Resources, sibling.program(nil), time.Now, taken))
+	return answerUnless(commitInPlace(root, wanted, files, sibling.Resources, programOf(sibling, nil), time.Now, taken))
 }
 
 const evidencePrefix = "known="

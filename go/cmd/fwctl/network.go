@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sort"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -57,7 +58,7 @@ func shapeNetwork(sibling Sibling) error {
 		}
 	}
 	for index, table := range sibling.Tables {
-		routes, err := table.routes()
+		routes, err := routesIn(table)
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func shapeNetwork(sibling Sibling) error {
 				return fmt.Errorf("route %s: %w", route, err)
 			}
 		}
-		for _, rule := range table.rules(index) {
+		for _, rule := range rulesFor(table, index) {
 			if err := addRule(rule); err != nil {
 				return err
 			}
@@ -151,11 +152,11 @@ func localRule(priority int) *netlink.Rule {
 	return rule
 }
 
-// rules returns the rule that leads to the table, and the one that lets the kernel answer the gateway from a source that
+// rulesFor returns the rule that leads to the table, and the one that lets the kernel answer the gateway from a source that
 // has no route to its own network. The gateway asks by ARP where the source is, and the kernel drops what it could not
 // answer (rp_filter). It decides that as user 0 of the container, whom the program can't become: nothing that the program
 // sends follows this rule, whatever the gateway's machine listens on.
-func (t Table) rules(index int) []*netlink.Rule {
+func rulesFor(t Table, index int) []*netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = unix.AF_INET
 	rule.Priority = firstRulePriority + index
@@ -174,7 +175,7 @@ func (t Table) rules(index int) []*netlink.Rule {
 	return []*netlink.Rule{answer, rule}
 }
 
-func (t Table) routes() ([]netlink.Route, error) {
+func routesIn(t Table) ([]netlink.Route, error) {
 	link, err := linkIn(t.Subnet)
 	if err != nil {
 		return nil, err
@@ -235,4 +236,20 @@ func addAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) erro
 
 func ipNet(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
+}
+
+// addresses returns this container's IPv4 addresses, sorted, without those of host scope.
+func addresses() []string {
+	found := []string{}
+	list, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return found
+	}
+	for _, address := range list {
+		if ip, ok := netip.AddrFromSlice(address.IP.To4()); ok && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
+			found = append(found, ip.String())
+		}
+	}
+	sort.Strings(found)
+	return found
 }

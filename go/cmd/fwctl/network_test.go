@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -17,128 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
-var (
-	agentNet  = netip.MustParsePrefix("10.213.0.0/20")
-	egressNet = netip.MustParsePrefix("10.214.0.0/24")
-	onAgents  = netip.MustParseAddr("10.213.8.10")
-	primary   = netip.MustParseAddr("10.214.0.138")
-	guarded   = netip.MustParseAddr("10.214.0.148")
-	exempt    = netip.MustParseAddr("10.214.0.158")
-	gateway   = netip.MustParseAddr("10.214.0.1")
-	agent     = netip.MustParseAddr("10.213.0.7")
-	private   = netip.MustParseAddr("192.168.7.7")
-	world     = netip.MustParseAddr("198.51.100.7")
-	loopback  = netip.MustParseAddr("127.0.0.1")
-)
-
-// newSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
-func newSibling() Sibling {
-	special := prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
-	return Sibling{
-		Name:       "envoy",
-		Interfaces: []Interface{{onAgents, agentNet, nil}, {primary, egressNet, &gateway}},
-		Settings:   map[string]int{"accept_source_route": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
-		Sysctls:    map[string]string{"net.ipv4.ip_forward": "0"},
-		Addresses:  []Address{{guarded, egressNet}, {exempt, egressNet}},
-		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),
-		Tables: []Table{
-			{
-				Name: "guarded", From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
-				Unreachable: append(prefixes(
-					"10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 10.214.0.0/24",
-				), special...),
-			},
-			{
-				Name: "exempt", From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
-				Unreachable: append(prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
-			},
-		},
-	}
-}
-
-func prefixes(text string) []netip.Prefix {
-	var parsed []netip.Prefix
-	for _, prefix := range strings.Fields(text) {
-		parsed = append(parsed, netip.MustParsePrefix(prefix))
-	}
-	return parsed
-}
-
-// inNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
-func inNetwork(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
-	}
-	// Never unlocked: the thread, and with it the namespace, ends with the test.
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("no network namespace: %v", err)
-	}
-	for name, value := range map[string]string{
-		"net/ipv4/ip_forward": "0", "net/ipv6/conf/default/disable_ipv6": "1", "net/ipv6/conf/all/disable_ipv6": "1",
-	} {
-		if err := os.WriteFile(filepath.Join(systemSettings, name), []byte(value), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := makeInterfaces(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// makeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
-func makeInterfaces() error {
-	own, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(own); err != nil {
-		return err
-	}
-	for name, address := range map[string]netip.Prefix{
-		"agents": netip.PrefixFrom(onAgents, 20), "egress": netip.PrefixFrom(primary, 24),
-	} {
-		pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name + "-end"}
-		pair.Name = name
-		if err := netlink.LinkAdd(pair); err != nil {
-			return fmt.Errorf("adding %s: %w", name, err)
-		}
-		// The peer first, so that our end can send as soon as it is up.
-		for _, name := range []string{pair.PeerName, pair.Name} {
-			link, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			if err := netlink.LinkSetUp(link); err != nil {
-				return err
-			}
-		}
-		if err := netlink.AddrAdd(pair, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
-			return fmt.Errorf("giving %s an address: %w", name, err)
-		}
-	}
-	if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("adding the default route: %w", err)
-	}
-	return nil
-}
-
 func shape(t *testing.T, sibling Sibling) {
 	t.Helper()
 	if err := shapeNetwork(sibling); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func link(t *testing.T, name string) netlink.Link {
-	t.Helper()
-	found, err := netlink.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
 
 // route returns the kernel's routing decision for a packet of the program.
@@ -175,23 +57,6 @@ func listen(t *testing.T) int {
 	}
 	t.Cleanup(func() { listener.Close() })
 	return listener.Addr().(*net.TCPAddr).Port
-}
-
-// settle waits until the interfaces have their carriers, which takes a moment.
-func settle(t *testing.T) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		ready := true
-		for _, name := range []string{"agents", "egress"} {
-			ready = ready && link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
-		}
-		if ready {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("no carrier")
-		}
-	}
 }
 
 func refused(err error) bool {
@@ -421,7 +286,7 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 func TestDifferences(t *testing.T) {
 	sibling := newSibling()
 	first := sibling.Tables[0]
-	ruleOf := func() *netlink.Rule { return first.rules(0)[1] }
+	ruleOf := func() *netlink.Rule { return rulesFor(first, 0)[1] }
 	rule := func(change func(*netlink.Rule)) *netlink.Rule {
 		changed := ruleOf()
 		change(changed)
@@ -438,8 +303,8 @@ func TestDifferences(t *testing.T) {
 		},
 		"the rule for the gateway's question widened": {
 			func() error {
-				answer := first.rules(0)[0]
-				wider := first.rules(0)[0]
+				answer := rulesFor(first, 0)[0]
+				wider := rulesFor(first, 0)[0]
 				wider.UIDRange = netlink.NewRuleUIDRange(0, readers)
 				return errors.Join(netlink.RuleDel(answer), netlink.RuleAdd(wider))
 			},

@@ -2,16 +2,8 @@ package main
 
 import (
 	"cmp"
-	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"sort"
-	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // protocol is the version of what fwctl and its client say to each other (protocol.json). It changes where an earlier client
@@ -117,22 +109,6 @@ func orUnreadable(found []string, err error) []string {
 	return found
 }
 
-// addresses returns this container's IPv4 addresses, sorted, without those of host scope.
-func addresses() []string {
-	found := []string{}
-	list, err := netlink.AddrList(nil, unix.AF_INET)
-	if err != nil {
-		return found
-	}
-	for _, address := range list {
-		if ip, ok := netip.AddrFromSlice(address.IP.To4()); ok && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
-			found = append(found, ip.String())
-		}
-	}
-	sort.Strings(found)
-	return found
-}
-
 // health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
 // check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
 func health(root string, sibling Sibling, program Program) error {
@@ -143,46 +119,4 @@ func health(root string, sibling Sibling, program Program) error {
 		return err
 	}
 	return agentsAreServed(root, sibling)
-}
-
-// servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
-const servesWithin = 2 * time.Second
-
-// patiently tries something until it succeeds, and returns its last error after servesWithin.
-func patiently(try func() error) error {
-	for end := time.Now().Add(servesWithin); ; time.Sleep(pollEvery) {
-		if err := try(); err == nil || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
-// check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
-// digest of hashed ones.
-func check(root string, resources []Resource, program Program) error {
-	committed, err := readCommitted(root)
-	if err != nil {
-		return err
-	}
-	other, err := notTaken(program, resources, committed.Version)
-	if err != nil {
-		return err
-	}
-	if len(other) > 0 {
-		return fmt.Errorf("not loaded from the committed files: %v", other)
-	}
-	if err := program.Serves(); err != nil {
-		return err
-	}
-	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
-	live, err := program.Live(digests)
-	if err != nil {
-		return err
-	}
-	for _, each := range digests {
-		if live[each.Name] != committed.Live[each.Name] {
-			return fmt.Errorf("live content differs from the committed one: %s", each.Name)
-		}
-	}
-	return nil
 }

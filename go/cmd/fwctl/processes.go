@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processes is the folder with the processes of this container (proc(5)).
-const processes = "/proc"
-
 // commandOf returns the command line of a process. It fails if the process has ended.
 func commandOf(proc, process string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join(proc, process, "cmdline"))

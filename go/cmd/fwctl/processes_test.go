@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -194,4 +195,26 @@ func TestHelpersThatEnd(t *testing.T) {
 	}
 	ends(0)
 	expect("without its keeper", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
+}
+
+// Each companion is known by its user and its command line, and is missing where nobody is it.
+func TestForwarderIsMissed(t *testing.T) {
+	place := netip.MustParseAddrPort("127.0.0.53:53")
+	sibling := Sibling{Forwarder: &Forwarder{
+		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
+		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
+	}}
+	proc := t.TempDir()
+	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+	writeUsers(t, proc)
+
+	found, err := processDifferences(proc, root, sibling)
+
+	wanted := []string{
+		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24",
+		"missing: /fw/bin/fwctl keep",
+	}
+	if err != nil || !slices.Equal(found, wanted) {
+		t.Errorf("%q, %v", found, err)
+	}
 }

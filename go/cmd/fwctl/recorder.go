@@ -18,15 +18,8 @@ import (
 // what they write (journal.go). It is a process of its own beside the program, without privileges and with nothing but the
 // socket and what the program writes: `fwctl record`.
 
-const (
-	// recording is the group id of the recorder. No image defines it, and no other process has it, so nobody but root can
-	// be taken for it.
-	recording = 65533
-
-	recordVerb = "record"
-	// recorderBuffer has room for any message of the kernel.
-	recorderBuffer = 1 << 17
-)
+// recorderBuffer has room for any message of the kernel.
+const recorderBuffer = 1 << 17
 
 // The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
 const (
@@ -34,9 +27,6 @@ const (
 	becauseWrongPort = "wrong-port"
 	becauseLimit     = "limit"
 )
-
-// recorderOf returns the recorder's process.
-func recorderOf(root string) companion { return newCompanion(root, recording, recordVerb) }
 
 // recordRefusals writes a line for each refusal that it reads from the socket, and those of the program, until that fails.
 func recordRefusals(root string, sibling Sibling, socket, program io.Reader, out io.Writer) error {

@@ -34,7 +34,7 @@ type recordingSibling struct {
 
 func newRecording(t *testing.T, limits Limits) *recordingSibling {
 	t.Helper()
-	found := &recordingSibling{asAgent: limitedSibling(t, limits)}
+	found := &recordingSibling{asAgent: limitedSibling(t, limits, shapeNetwork)}
 	root := t.TempDir()
 	write(t, root, tree{"hot/numbers/numbers.json": numbersFile})
 	found.recorder = newRecorder(root, newSibling(), newJournal(&found.written))

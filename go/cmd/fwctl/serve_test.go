@@ -22,25 +22,24 @@ import (
 const sceneVariable = "FWCTL_TEST_SCENE"
 
 func TestMain(m *testing.M) {
-	scene := os.Getenv(sceneVariable)
-	if scene == "" {
-		os.Exit(m.Run())
+	if os.Getenv(forwards) != "" {
+		forwardHere()
 	}
-	switch scene {
-	case keepVerb:
-		_, sibling := sceneOf("")
-		fmt.Fprintln(os.Stderr, keep(sceneRoot, sibling))
-		os.Exit(1)
-	case forwardVerb:
-		fmt.Fprintln(os.Stderr, forward(os.Args[2:]))
-		os.Exit(1)
-	}
-	if strings.HasPrefix(scene, dyingIn) {
+	if scene := os.Getenv(dying); scene != "" {
 		if err := playDying(scene); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	scene := os.Getenv(sceneVariable)
+	if scene == "" {
+		os.Exit(m.Run())
+	}
+	if scene == keepVerb {
+		_, sibling := sceneOf("")
+		fmt.Fprintln(os.Stderr, keep(sceneRoot, sibling))
+		os.Exit(1)
 	}
 	fmt.Fprintln(os.Stderr, play(scene))
 	os.Exit(1)

@@ -89,65 +89,32 @@ func readSibling(root string) (Sibling, error) {
 	return sibling, nil
 }
 
-// Program is the interface to the serving process.
-type Program interface {
-	// Build returns the version string that the program reports.
-	Build() (string, error)
-	// Live maps each loaded resource to the digest of its loaded content.
-	Live(resources []Resource) (map[string]string, error)
-	// Evidence returns how Live has found what it returned, so that it need not be found again.
-	Evidence() Evidence
-	// Versions maps each resource with a versioned file to the version that the program accepted last.
-	Versions(resources []Resource) (map[string]string, error)
-	// Rejections counts the rejected updates since the program's start, by resource.
-	Rejections(resources []Resource) (map[string]int, error)
-	// Reason returns the program's explanation of its last rejection.
-	Reason() string
-	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
-	Serves() error
-	// Connections returns the number of open connections from agents.
-	Connections() (int, error)
-	// Telemetry counts what became of the records of what the program has decided.
-	Telemetry() (Telemetry, error)
-	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
-	Suppressed() (Suppressed, error)
+// Resource is a hot file, and the way to prove that the program has loaded it, as declared in boot/sibling.json.
+//
+// If Hashed, the program reports the SHA-256 of the bytes that it has read. If Envoy is set, the digest is taken over
+// the configuration that Envoy has loaded, in canonical form. A resource with neither is read only by fwctl itself
+// and needs no proof.
+type Resource struct {
+	Name   string      `json:"name"`
+	Path   string      `json:"path"` // below hot/
+	Hashed bool        `json:"hashed,omitempty"`
+	Envoy  *EnvoyProof `json:"envoy,omitempty"`
 }
 
-// Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
-// digest needs no reading: with thousands of rules, that takes Envoy half a second.
-type Evidence map[string]Loaded
-
-// Loaded is a state of the program, and the digest of what is loaded in it.
-type Loaded struct {
-	State  string `json:"state"`
-	Digest string `json:"digest"`
+// EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each
+// entry; and in the statistics below the name Statistics, which have the version of the last accepted file. A layer of
+// the runtime is in no dump: the text of its only key, Runtime, counts.
+type EnvoyProof struct {
+	Dump       string   `json:"dump"`
+	At         []string `json:"at"`
+	Statistics string   `json:"statistics"`
+	Runtime    string   `json:"runtime,omitempty"`
 }
 
-// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
-type Telemetry struct {
-	Sent      uint64       `json:"sent"`
-	Lost      uint64       `json:"lost"`
-	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
-}
-
-// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
-type Certificate struct {
-	Subject string   `json:"subject"`
-	Names   []string `json:"names"`
-	Begins  int64    `json:"begins"`
-	Ends    int64    `json:"ends"`
-	Digest  string   `json:"sha256"`
-}
-
-// Suppressed counts refusals since the program's start.
-type Suppressed struct {
-	Refusals uint64 `json:"refusals"`
-}
-
-// program returns the interface to the serving process, of which this much is known.
-func (s Sibling) program(known Evidence) Program {
-	if s.Name == "envoy" {
-		return newEnvoy(adminSocket, known)
-	}
-	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: s.Resources}
+// Forwarder is where the forwarder listens, whom it asks, and which networks it is on.
+type Forwarder struct {
+	Listen   netip.AddrPort `json:"listen"`
+	Upstream netip.AddrPort `json:"upstream"`
+	Agents   netip.Prefix   `json:"agents"`
+	Egress   netip.Prefix   `json:"egress"`
 }

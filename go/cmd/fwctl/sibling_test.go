@@ -90,15 +90,3 @@ func TestReadSiblingErrors(t *testing.T) {
 		}
 	}
 }
-
-// Each sibling has its own implementation of Program.
-func TestSiblingProgram(t *testing.T) {
-	if _, ok := (Sibling{Name: "envoy"}).program(nil).(envoy); !ok {
-		t.Error("envoy is not asked as Envoy")
-	}
-	sibling := Sibling{Name: "coredns", Resources: policyResources}
-	wanted := coredns{"/tmp", "127.0.0.1:53", policyResources}
-	if program := sibling.program(nil); !reflect.DeepEqual(program, wanted) {
-		t.Errorf("coredns is asked as %#v", program)
-	}
-}

@@ -106,3 +106,6 @@ func sharedUser(proc string) ([]string, error) {
 	}
 	return found, nil
 }
+
+// processes is the folder with the processes of this container (proc(5)).
+const processes = "/proc"

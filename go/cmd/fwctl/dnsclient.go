@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+const answerLimit = time.Second
+
+func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+	connection, err := net.DialTimeout(network, server, answerLimit)
+	if err != nil {
+		return dnsmessage.Message{}, err
+	}
+	defer connection.Close()
+	return askOver(connection, network, query)
+}
+
+// askOver sends a query over a connection, and returns the answer.
+func askOver(connection net.Conn, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+	var reply dnsmessage.Message
+	packed, err := query.Pack()
+	if err != nil {
+		return reply, err
+	}
+	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
+		return reply, err
+	}
+	if network == "tcp" {
+		packed = append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...) // RFC 1035, section 4.2.2
+	}
+	if _, err := connection.Write(packed); err != nil {
+		return reply, err
+	}
+	message := make([]byte, 1232)
+	size := 0
+	if network == "tcp" {
+		size, err = readLong(connection, message)
+	} else {
+		size, err = connection.Read(message)
+	}
+	if err != nil {
+		return reply, err
+	}
+	if err := reply.Unpack(message[:size]); err != nil {
+		return reply, err
+	}
+	if reply.ID != query.ID {
+		return reply, errors.New("the answer has another query's id")
+	}
+	return reply, nil
+}
+
+// readLong reads one DNS message over TCP: two bytes with its length, then the message.
+func readLong(connection io.Reader, message []byte) (int, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(connection, length[:]); err != nil {
+		return 0, err
+	}
+	size := int(binary.BigEndian.Uint16(length[:]))
+	if size > len(message) {
+		return 0, fmt.Errorf("the answer is too long: %d bytes", size)
+	}
+	return io.ReadFull(connection, message[:size])
+}
+
+// long returns a message as TCP carries it (RFC 1035, section 4.2.2).
+func long(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)
+}

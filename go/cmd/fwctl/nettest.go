@@ -1,0 +1,368 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
+var (
+	agentNet  = netip.MustParsePrefix("10.213.0.0/20")
+	egressNet = netip.MustParsePrefix("10.214.0.0/24")
+	onAgents  = netip.MustParseAddr("10.213.8.10")
+	primary   = netip.MustParseAddr("10.214.0.138")
+	guarded   = netip.MustParseAddr("10.214.0.148")
+	exempt    = netip.MustParseAddr("10.214.0.158")
+	gateway   = netip.MustParseAddr("10.214.0.1")
+	agent     = netip.MustParseAddr("10.213.0.7")
+	private   = netip.MustParseAddr("192.168.7.7")
+	world     = netip.MustParseAddr("198.51.100.7")
+	loopback  = netip.MustParseAddr("127.0.0.1")
+)
+
+// newSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
+func newSibling() Sibling {
+	special := prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
+	return Sibling{
+		Name:       "envoy",
+		Interfaces: []Interface{{onAgents, agentNet, nil}, {primary, egressNet, &gateway}},
+		Settings:   map[string]int{"accept_source_route": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
+		Sysctls:    map[string]string{"net.ipv4.ip_forward": "0"},
+		Addresses:  []Address{{guarded, egressNet}, {exempt, egressNet}},
+		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),
+		Tables: []Table{
+			{
+				Name: "guarded", From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
+				Unreachable: append(prefixes(
+					"10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 10.214.0.0/24",
+				), special...),
+			},
+			{
+				Name: "exempt", From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
+				Unreachable: append(prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
+			},
+		},
+	}
+}
+
+func prefixes(text string) []netip.Prefix {
+	var parsed []netip.Prefix
+	for _, prefix := range strings.Fields(text) {
+		parsed = append(parsed, netip.MustParsePrefix(prefix))
+	}
+	return parsed
+}
+
+// inNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
+func inNetwork(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
+	}
+	// Never unlocked: the thread, and with it the namespace, ends with the test.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("no network namespace: %v", err)
+	}
+	for name, value := range map[string]string{
+		"net/ipv4/ip_forward": "0", "net/ipv6/conf/default/disable_ipv6": "1", "net/ipv6/conf/all/disable_ipv6": "1",
+	} {
+		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := makeInterfaces(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// makeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
+func makeInterfaces() error {
+	own, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(own); err != nil {
+		return err
+	}
+	for name, address := range map[string]netip.Prefix{
+		"agents": netip.PrefixFrom(onAgents, 20), "egress": netip.PrefixFrom(primary, 24),
+	} {
+		pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name + "-end"}
+		pair.Name = name
+		if err := netlink.LinkAdd(pair); err != nil {
+			return fmt.Errorf("adding %s: %w", name, err)
+		}
+		// The peer first, so that our end can send as soon as it is up.
+		for _, name := range []string{pair.PeerName, pair.Name} {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(link); err != nil {
+				return err
+			}
+		}
+		if err := netlink.AddrAdd(pair, &netlink.Addr{IPNet: netOf(address)}); err != nil {
+			return fmt.Errorf("giving %s an address: %w", name, err)
+		}
+	}
+	if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("adding the default route: %w", err)
+	}
+	return nil
+}
+
+func link(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	found, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// settle waits until the interfaces have their carriers, which takes a moment.
+func settle(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		ready := true
+		for _, name := range []string{"agents", "egress"} {
+			ready = ready && link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+		}
+		if ready {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("no carrier")
+		}
+	}
+}
+
+var otherAgent = netip.MustParseAddr("10.213.0.8")
+
+// smallLimits are limits that a test can reach quickly.
+func smallLimits() Limits {
+	return Limits{
+		Subnet: agentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
+		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 50,
+	}
+}
+
+// limitedSibling configures a sibling's network with kernel.Shape, and moves the agents' end of it into a namespace of its own, in which
+// two agents and an address that is not limited are. The returned function runs another one in that namespace.
+func limitedSibling(t *testing.T, limits Limits, shape func(Sibling) error) (asAgent func(func())) {
+	t.Helper()
+	inNetwork(t)
+	sibling := newSibling()
+	sibling.Limits = &limits
+	sibling.Settings["arp_ignore"] = 0 // for the blocks
+	asAgent = moved(t, "agents-end", agentNet, append(limits.Except, agent, otherAgent)...)
+	settle(t)
+	if err := shape(sibling); err != nil {
+		t.Fatal(err)
+	}
+	return asAgent
+}
+
+// moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
+// one in that namespace.
+func moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
+	t.Helper()
+	here := thisNetwork(t)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	there := thisNetwork(t)
+	enter := func(place *os.File) {
+		if err := unix.Setns(int(place.Fd()), unix.CLONE_NEWNET); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enter(here)
+	if err := netlink.LinkSetNsFd(link(t, name), int(there.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	enter(there)
+	end := link(t, name)
+	for _, address := range addresses {
+		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(address, 32))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := netlink.LinkSetUp(end); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: netOf(subnet.Masked())}); err != nil {
+		t.Fatal(err)
+	}
+	enter(here)
+	return func(work func()) {
+		enter(there)
+		defer enter(here)
+		work()
+	}
+}
+
+// thisNetwork opens the network namespace of this thread.
+func thisNetwork(t *testing.T) *os.File {
+	t.Helper()
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// serveEcho accepts connections for ever, and sends back whatever it reads.
+func serveEcho(t *testing.T, address string) int {
+	t.Helper()
+	place := serveAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
+	return place.(*net.TCPAddr).Port
+}
+
+func dialFrom(from netip.Addr, port int) (net.Conn, error) {
+	return dialWithin(3*time.Second, from, port)
+}
+
+func dialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
+	return dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
+}
+
+// dialMany opens connections, which stay open until the test ends, and counts those that were refused.
+func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
+	t.Helper()
+	for range count {
+		connection, err := dialFrom(from, port)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { connection.Close() })
+			opened = append(opened, connection)
+		case errors.Is(err, unix.ECONNREFUSED):
+			refused++
+		default:
+			t.Errorf("from %s: %v", from, err)
+		}
+	}
+	return opened, refused
+}
+
+// serveAt has a function handle each connection to a place until the test ends, and closes it then.
+func serveAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
+	t.Helper()
+	listener, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				serve(connection)
+			}()
+		}
+	}()
+	return listener.Addr()
+}
+
+var service = netip.MustParseAddr("10.213.8.53")
+
+func newResolver() Sibling {
+	return Sibling{Name: "coredns", Interfaces: newSibling().Interfaces, Service: &Address{service, agentNet}}
+}
+
+// holders lists the interfaces that hold the service address, with the scope if it is not universal.
+func holders(t *testing.T) []string {
+	t.Helper()
+	addresses, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, address := range addresses {
+		if !address.IP.Equal(service.AsSlice()) {
+			continue
+		}
+		link, err := netlink.LinkByIndex(address.LinkIndex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := link.Attrs().Name
+		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
+			name += " " + scope.String()
+		}
+		found = append(found, name)
+	}
+	slices.Sort(found)
+	return found
+}
+
+func expectHolders(t *testing.T, wanted ...string) {
+	t.Helper()
+	if found := holders(t); !slices.Equal(found, wanted) {
+		t.Errorf("held by %q, expected %q", found, wanted)
+	}
+}
+
+// arp is unix.ETH_P_ARP in the order of the network.
+const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
+
+// listenForARP opens a socket that receives ARP at the other end of an interface.
+func listenForARP(t *testing.T, name string) func() []byte {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(socket) })
+	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: link(t, name).Attrs().Index}
+	if err := unix.Bind(socket, address); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return func() []byte {
+		frame := make([]byte, 128)
+		size, err := unix.Read(socket, frame)
+		if err != nil {
+			t.Fatalf("nothing was announced: %v", err)
+		}
+		return frame[:size]
+	}
+}
+
+// silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
+func silence(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := netlink.LinkSetARPOff(link(t, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// netOf returns a prefix in the form of netlink.
+func netOf(prefix netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
+}

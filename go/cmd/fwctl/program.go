@@ -1,0 +1,80 @@
+package main
+
+import "time"
+
+// Program is the interface to the serving process.
+type Program interface {
+	// Build returns the version string that the program reports.
+	Build() (string, error)
+	// Live maps each loaded resource to the digest of its loaded content.
+	Live(resources []Resource) (map[string]string, error)
+	// Evidence returns how Live has found what it returned, so that it need not be found again.
+	Evidence() Evidence
+	// Versions maps each resource with a versioned file to the version that the program accepted last.
+	Versions(resources []Resource) (map[string]string, error)
+	// Rejections counts the rejected updates since the program's start, by resource.
+	Rejections(resources []Resource) (map[string]int, error)
+	// Reason returns the program's explanation of its last rejection.
+	Reason() string
+	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
+	Serves() error
+	// Connections returns the number of open connections from agents.
+	Connections() (int, error)
+	// Telemetry counts what became of the records of what the program has decided.
+	Telemetry() (Telemetry, error)
+	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
+	Suppressed() (Suppressed, error)
+}
+
+// Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
+// digest needs no reading: with thousands of rules, that takes Envoy half a second.
+type Evidence map[string]Loaded
+
+// Loaded is a state of the program, and the digest of what is loaded in it.
+type Loaded struct {
+	State  string `json:"state"`
+	Digest string `json:"digest"`
+}
+
+// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
+type Telemetry struct {
+	Sent      uint64       `json:"sent"`
+	Lost      uint64       `json:"lost"`
+	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
+}
+
+// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
+type Certificate struct {
+	Subject string   `json:"subject"`
+	Names   []string `json:"names"`
+	Begins  int64    `json:"begins"`
+	Ends    int64    `json:"ends"`
+	Digest  string   `json:"sha256"`
+}
+
+// Suppressed counts refusals since the program's start.
+type Suppressed struct {
+	Refusals uint64 `json:"refusals"`
+}
+
+// programOf returns the interface to the serving process, of which this much is known.
+func programOf(sibling Sibling, known Evidence) Program {
+	if sibling.Name == "envoy" {
+		return newEnvoy(adminSocket, known)
+	}
+	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
+}
+
+const pollEvery = 10 * time.Millisecond
+
+// servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
+const servesWithin = 2 * time.Second
+
+// patiently tries something until it succeeds, and returns its last error after servesWithin.
+func patiently(try func() error) error {
+	for end := time.Now().Add(servesWithin); ; time.Sleep(pollEvery) {
+		if err := try(); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}

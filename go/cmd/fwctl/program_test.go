@@ -1,0 +1,18 @@
+package main
+
+import (
+	"reflect"
+	"testing"
+)
+
+// Each sibling has its own implementation of Program.
+func TestSiblingProgram(t *testing.T) {
+	if _, ok := programOf(Sibling{Name: "envoy"}, nil).(envoy); !ok {
+		t.Error("envoy is not asked as Envoy")
+	}
+	sibling := Sibling{Name: "coredns", Resources: policyResources}
+	wanted := coredns{"/tmp", "127.0.0.1:53", policyResources}
+	if program := programOf(sibling, nil); !reflect.DeepEqual(program, wanted) {
+		t.Errorf("coredns is asked as %#v", program)
+	}
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+)
+
+// fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
+// is not part of the file's meaning.
+var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
+
+// fileVersionLength is the length of a file's end in which its version is searched.
+const fileVersionLength = 64
+
+const unversioned = "0"
+
+// versionOf returns the version in a file, or "" if it has none.
+func versionOf(content []byte) string {
+	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
+	if found == nil {
+		return ""
+	}
+	return string(found[1])
+}
+
+// withVersion returns the file with its version replaced. A file without a version is returned unchanged.
+func withVersion(content []byte, version string) []byte {
+	before := versionOf(content)
+	if before == "" {
+		return content
+	}
+	end := len(content) - len(before) - len(`"}`)
+	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
+}
+
+// newVersion returns a random version, never used before.
+func newVersion() string {
+	var random [16]byte
+	rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// digestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(withVersion(content, unversioned))
+	return hex.EncodeToString(sum[:])
+}
+
+// differing returns the sorted names in wanted whose values in found differ or are missing.
+func differing(wanted, found map[string]string) []string {
+	names := []string{}
+	for name, value := range wanted {
+		if found[name] != value {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
+// stage/commit.json, and as state/committed.json once the set is live.
+type Commit struct {
+	Version string            `json:"version"` // the files' version, never used before
+	Live    map[string]string `json:"live"`
+	Files   []StagedFile      `json:"files"`  // in the order in which they are placed
+	Remove  []string          `json:"remove"` // removed once the new set is live, like every file not in Files
+	Seconds float64           `json:"seconds"`
+	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
+}
+
+// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
+type StagedFile struct {
+	Path   string `json:"path"`
+	Digest string `json:"sha256"`
+}
+
+func (c Commit) verify(folder string) error {
+	for _, path := range c.Remove {
+		if !filepath.IsLocal(path) {
+			return fmt.Errorf("path to remove %q leaves the folder", path)
+		}
+	}
+	for _, file := range c.Files {
+		if err := file.verify(folder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
+func (c Commit) verifyVersions(folder string) error {
+	for _, path := range c.paths() {
+		content, err := readFile(filepath.Join(folder, path))
+		if err != nil {
+			return err
+		}
+		if version := versionOf(content); version != "" && version != c.Version {
+			return fmt.Errorf("%s has version %s, expected %s", path, version, c.Version)
+		}
+	}
+	return nil
+}
+
+func (c Commit) paths() []string {
+	paths := make([]string, len(c.Files))
+	for index, file := range c.Files {
+		paths[index] = file.Path
+	}
+	return paths
+}
+
+func (f StagedFile) verify(folder string) error {
+	if !filepath.IsLocal(f.Path) {
+		return fmt.Errorf("path %q leaves the folder", f.Path)
+	}
+	content, err := readFile(filepath.Join(folder, f.Path))
+	if err != nil {
+		return err
+	}
+	if digestOf(content) != f.Digest {
+		return fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
+	}
+	return nil
+}
+
+func committedRecord(root string) string { return filepath.Join(root, "state", "committed.json") }
+
+func readCommitted(root string) (Commit, error) {
+	var committed Commit
+	err := readJSON(committedRecord(root), &committed)
+	return committed, err
+}
