@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnsclient"
 )
 
 // Attempts of an agent, for `clawker-fw conformance`: the same container, network and privileges as any agent. What is
@@ -107,7 +109,7 @@ func attemptAsk(attempt Attempt) string {
 		return failure
 	}
 	defer connection.Close()
-	reply, err := askOver(connection, attempt.Network, dnsmessage.Message{
+	reply, err := dnsclient.AskOver(connection, attempt.Network, dnsmessage.Message{
 		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
 		Questions: []dnsmessage.Question{
 			{Name: name, Type: dnsmessage.Type(attempt.Type), Class: dnsmessage.Class(attempt.Class)},

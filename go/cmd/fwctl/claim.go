@@ -12,6 +12,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/volume"
 )
 
 const announceEvery = 100 * time.Millisecond
@@ -29,12 +32,12 @@ func claimed(root string) bool {
 // entry that has just changed is locked against change for a second.
 //
 // A claim without an interface for the address leaves no record, because serve could never start again with one.
-func claim(root string, sibling Sibling, announce time.Duration) error {
+func claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	link, err := serviceLink(sibling)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(claimRecord(root), []byte("service address\n")); err != nil {
+	if err := volume.WriteFile(claimRecord(root), []byte("service address\n")); err != nil {
 		return err
 	}
 	if err := addAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
@@ -53,7 +56,7 @@ func claim(root string, sibling Sibling, announce time.Duration) error {
 // announceOwn takes the service address again if it was claimed, and announces every address that the engine does not
 // know. Since release 28 the engine gives a container a new hardware address at each start, but announces only the
 // addresses that it assigned itself. Neighbours would use the old hardware address for half a minute.
-func announceOwn(root string, sibling Sibling) error {
+func announceOwn(root string, sibling boot.Sibling) error {
 	own := sibling.Addresses
 	if claimed(root) {
 		link, err := serviceLink(sibling)
@@ -77,7 +80,7 @@ func announceOwn(root string, sibling Sibling) error {
 	return nil
 }
 
-func serviceLink(sibling Sibling) (netlink.Link, error) {
+func serviceLink(sibling boot.Sibling) (netlink.Link, error) {
 	if sibling.Service == nil {
 		return nil, fmt.Errorf("the %s sibling has no service address", sibling.Name)
 	}
@@ -87,7 +90,7 @@ func serviceLink(sibling Sibling) (netlink.Link, error) {
 // release moves the service address to the loopback interface with host scope. The container still answers queries
 // that agents send to its hardware address, so none is lost. With arp_ignore=3 it no longer answers ARP requests for
 // the address, so no agent resolves the address to this container again.
-func release(root string, sibling Sibling) error {
+func release(root string, sibling boot.Sibling) error {
 	if sibling.Service == nil {
 		return fmt.Errorf("the %s sibling has no service address", sibling.Name)
 	}
@@ -115,7 +118,7 @@ func release(root string, sibling Sibling) error {
 // its target as well (RFC 5944, section 4.6), and a neighbour takes it at once. A host with `drop_gratuitous_arp`, whose
 // containers inherit that, ignores it, and can't ignore the second, which asks for another address: whoever uses the
 // sender's address reads there where it is, and whoever has the address that is asked for learns it (RFC 826).
-func announceAddress(link netlink.Link, address Address, asked netip.Addr) error {
+func announceAddress(link netlink.Link, address boot.Address, asked netip.Addr) error {
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it only sends
 	if err != nil {
 		return fmt.Errorf("announcing %s: %w", address.Address, err)
@@ -132,7 +135,7 @@ func announceAddress(link netlink.Link, address Address, asked netip.Addr) error
 
 // askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
 // know our sources on the way out, or our own first address, where nobody in particular has to.
-func askedBeside(sibling Sibling, address Address) netip.Addr {
+func askedBeside(sibling boot.Sibling, address boot.Address) netip.Addr {
 	for _, each := range sibling.Interfaces {
 		if each.Subnet == address.Subnet && each.Gateway != nil {
 			return *each.Gateway

@@ -15,11 +15,15 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/nettest"
 )
 
 // A gratuitous ARP request is a broadcast with the address as both sender and target.
 func TestGratuitousARP(t *testing.T) {
-	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, service, service)
+	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, nettest.Service, nettest.Service)
 
 	wanted := strings.Join([]string{
 		"ffffffffffff", "02420ad50835", "0806", // Ethernet: to everyone, from us, ARP
@@ -34,24 +38,24 @@ func TestGratuitousARP(t *testing.T) {
 
 // A claim adds the address to the interface on the agent network, announces it there, and is recorded.
 func TestClaim(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root := t.TempDir()
-	hear := listenForARP(t, "agents-end")
+	hear := nettest.ListenForARP(t, "agents-end")
 
-	if err := claim(root, newResolver(), 0); err != nil {
+	if err := claim(root, nettest.NewResolver(), 0); err != nil {
 		t.Fatal(err)
 	}
 
-	expectHolders(t, "agents")
-	for _, target := range []netip.Addr{service, onAgents} {
-		if wanted := arpRequest(link(t, "agents").Attrs().HardwareAddr, service, target); !bytes.Equal(hear(), wanted) {
+	nettest.ExpectHolders(t, "agents")
+	for _, target := range []netip.Addr{nettest.Service, nettest.OnAgents} {
+		if wanted := arpRequest(nettest.Link(t, "agents").Attrs().HardwareAddr, nettest.Service, target); !bytes.Equal(hear(), wanted) {
 			t.Errorf("what was announced is not the address, with a request for %s", target)
 		}
 	}
 	if !claimed(root) {
 		t.Error("it is not recorded")
 	}
-	if !slices.Contains(addresses(), service.String()) {
+	if !slices.Contains(addresses(), nettest.Service.String()) {
 		t.Errorf("others can find %v", addresses())
 	}
 }
@@ -60,13 +64,13 @@ func TestClaim(t *testing.T) {
 // has never heard of an address.
 func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 	for _, drops := range []string{"0", "1"} {
-		inNetwork(t)
-		asAgent := moved(t, "agents-end", agentNet, agent)
-		asGateway := moved(t, "egress-end", egressNet, gateway)
-		settle(t)
+		nettest.InNetwork(t)
+		asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
+		asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
+		nettest.Settle(t)
 		own := map[string]net.HardwareAddr{}
 		for _, name := range []string{"agents", "egress"} {
-			own[name] = link(t, name).Attrs().HardwareAddr
+			own[name] = nettest.Link(t, name).Attrs().HardwareAddr
 		}
 		drop := func() {
 			if err := os.WriteFile(filepath.Join(systemSettings, "net/ipv4/conf/all/drop_gratuitous_arp"), []byte(drops), 0); err != nil {
@@ -76,7 +80,7 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 		asAgent(func() {
 			drop()
 			before := netlink.Neigh{
-				LinkIndex: link(t, "agents-end").Attrs().Index, IP: service.AsSlice(),
+				LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, IP: nettest.Service.AsSlice(),
 				HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
 			}
 			if err := netlink.NeighSet(&before); err != nil {
@@ -84,9 +88,9 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 			}
 		})
 		asGateway(drop)
-		sibling := newResolver()
-		shape(t, newSibling())
-		sibling.Addresses = newSibling().Addresses
+		sibling := nettest.NewResolver()
+		shape(t, nettest.NewSibling())
+		sibling.Addresses = nettest.NewSibling().Addresses
 
 		root := t.TempDir()
 		if err := claim(root, sibling, 1250*time.Millisecond); err != nil {
@@ -98,106 +102,106 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 
 		expect := func(name string, address netip.Addr) {
 			t.Helper()
-			found, err := netlink.NeighList(link(t, name+"-end").Attrs().Index, unix.AF_INET)
+			found, err := netlink.NeighList(nettest.Link(t, name+"-end").Attrs().Index, unix.AF_INET)
 			if err != nil || !slices.ContainsFunc(found, func(each netlink.Neigh) bool {
 				return each.IP.Equal(address.AsSlice()) && bytes.Equal(each.HardwareAddr, own[name])
 			}) {
 				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], found, err)
 			}
 		}
-		asAgent(func() { expect("agents", service) })
-		asGateway(func() { expect("egress", guarded); expect("egress", exempt) })
+		asAgent(func() { expect("agents", nettest.Service) })
+		asGateway(func() { expect("egress", nettest.Guarded); expect("egress", nettest.Exempt) })
 	}
 }
 
 // A repeated claim changes nothing.
 func TestClaimIsIdempotent(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root := t.TempDir()
 	for range 2 {
-		if err := claim(root, newResolver(), 0); err != nil {
+		if err := claim(root, nettest.NewResolver(), 0); err != nil {
 			t.Fatal(err)
 		}
-		expectHolders(t, "agents")
+		nettest.ExpectHolders(t, "agents")
 	}
 }
 
 // A claim without an interface is an error and leaves no record, with which the container would never start again.
 func TestClaimThatFails(t *testing.T) {
-	inNetwork(t)
-	elsewhere := Address{netip.MustParseAddr("10.215.0.53"), netip.MustParsePrefix("10.215.0.0/24")}
-	for _, sibling := range []Sibling{newSibling(), {Name: "coredns", Service: &elsewhere}} {
+	nettest.InNetwork(t)
+	elsewhere := boot.Address{Address: netip.MustParseAddr("10.215.0.53"), Subnet: netip.MustParsePrefix("10.215.0.0/24")}
+	for _, sibling := range []boot.Sibling{nettest.NewSibling(), {Name: "coredns", Service: &elsewhere}} {
 		root := t.TempDir()
 
 		if err := claim(root, sibling, 0); err == nil {
 			t.Errorf("%s has claimed an address", sibling.Name)
 		}
 
-		expectAbsent(t, root, "state")
+		filetest.ExpectAbsent(t, root, "state")
 	}
 }
 
 // A released address is on the loopback interface, where ARP does not find it, and its record is removed.
 func TestRelease(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root := t.TempDir()
-	if err := claim(root, newResolver(), 0); err != nil {
+	if err := claim(root, nettest.NewResolver(), 0); err != nil {
 		t.Fatal(err)
 	}
 
 	for range 2 {
-		if err := release(root, newResolver()); err != nil {
+		if err := release(root, nettest.NewResolver()); err != nil {
 			t.Fatal(err)
 		}
-		expectHolders(t, "lo host")
+		nettest.ExpectHolders(t, "lo host")
 	}
 
 	if claimed(root) {
 		t.Error("it is still recorded")
 	}
-	if slices.Contains(addresses(), service.String()) {
+	if slices.Contains(addresses(), nettest.Service.String()) {
 		t.Errorf("others can find %v", addresses())
 	}
-	if found, err := linkHolding(service); !errors.Is(err, errNoInterface) {
+	if found, err := linkHolding(nettest.Service); !errors.Is(err, errNoInterface) {
 		t.Errorf("got %v, %v", found, err)
 	}
 }
 
 // An address that was released can be claimed and released again.
 func TestClaimAfterRelease(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root := t.TempDir()
 	for range 2 {
-		if err := claim(root, newResolver(), 0); err != nil {
+		if err := claim(root, nettest.NewResolver(), 0); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains(addresses(), service.String()) {
+		if !slices.Contains(addresses(), nettest.Service.String()) {
 			t.Errorf("others can find %v", addresses())
 		}
-		if err := release(root, newResolver()); err != nil {
+		if err := release(root, nettest.NewResolver()); err != nil {
 			t.Fatal(err)
 		}
-		expectHolders(t, "lo host")
+		nettest.ExpectHolders(t, "lo host")
 	}
 }
 
 // A release without the address held changes no interface, but still removes a record.
 func TestReleaseOfNothing(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root := t.TempDir()
-	write(t, root, tree{"state/claimed": ""})
+	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
 
-	if err := release(root, newResolver()); err != nil {
+	if err := release(root, nettest.NewResolver()); err != nil {
 		t.Fatal(err)
 	}
 
-	expectHolders(t)
-	expectAbsent(t, root, filepath.Join("state", "claimed"))
+	nettest.ExpectHolders(t)
+	filetest.ExpectAbsent(t, root, filepath.Join("state", "claimed"))
 }
 
 // A sibling without a service address has none to release.
 func TestReleaseWithoutService(t *testing.T) {
-	if err := release(t.TempDir(), Sibling{Name: "envoy"}); err == nil {
+	if err := release(t.TempDir(), boot.Sibling{Name: "envoy"}); err == nil {
 		t.Error("it has released an address")
 	}
 }

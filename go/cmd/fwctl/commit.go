@@ -9,6 +9,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/volume"
 )
 
 // Result is the output of commit. When Committed is false, the last good set has already been restored.
@@ -38,7 +41,7 @@ const backWithin = time.Second
 // them live. If it does not, commit restores the last good set, because a half-applied update must not stay. It calls
 // `taken` before the proof, once the program has accepted every file that has a version.
 func commit(
-	root string, resources []Resource, program Program, now func() time.Time, taken func(),
+	root string, resources []boot.Resource, program Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	unlock, err := lockHot(root)
 	if err != nil {
@@ -47,7 +50,7 @@ func commit(
 	defer unlock()
 	stage := filepath.Join(root, "stage")
 	var wanted Commit
-	if err := readJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
+	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
 	return commitFrom(root, stage, wanted, resources, program, now, taken)
@@ -55,7 +58,7 @@ func commit(
 
 // commitFrom commits a set that is staged in a folder, and removes the folder. No other commit may be at work.
 func commitFrom(
-	root, stage string, wanted Commit, resources []Resource, program Program, now func() time.Time, taken func(),
+	root, stage string, wanted Commit, resources []boot.Resource, program Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	hot := filepath.Join(root, "hot")
 	if err := wanted.verify(filepath.Join(stage, "hot")); err != nil {
@@ -93,7 +96,7 @@ func commitFrom(
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.
 func giveBack(
-	root, stage string, resources []Resource, program Program, result Result, now func() time.Time,
+	root, stage string, resources []boot.Resource, program Program, result Result, now func() time.Time,
 ) (Result, error) {
 	if err := restore(root); err != nil {
 		return result, err
@@ -135,7 +138,7 @@ type Proof struct {
 }
 
 // prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
-func prove(program Program, resources []Resource, wanted Proof, now func() time.Time) Result {
+func prove(program Program, resources []boot.Resource, wanted Proof, now func() time.Time) Result {
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
 	answered := now()
 	limit := answered.Add(wanted.within)
@@ -178,7 +181,7 @@ func prove(program Program, resources []Resource, wanted Proof, now func() time.
 }
 
 // notLive lists the resources that are not live as wanted.
-func notLive(program Program, resources []Resource, wanted map[string]string) ([]string, error) {
+func notLive(program Program, resources []boot.Resource, wanted map[string]string) ([]string, error) {
 	live, err := program.Live(resources)
 	if err != nil {
 		return nil, err
@@ -188,7 +191,7 @@ func notLive(program Program, resources []Resource, wanted map[string]string) ([
 
 // notTaken lists the resources that were loaded from files of another version. That their content is live is not enough
 // for a proof: the same content may have been live before.
-func notTaken(program Program, resources []Resource, version string) ([]string, error) {
+func notTaken(program Program, resources []boot.Resource, version string) ([]string, error) {
 	taken, err := program.Versions(resources)
 	if err != nil {
 		return nil, err
@@ -211,11 +214,11 @@ func mark(folder, version string, paths []string) error {
 		if err != nil {
 			return err
 		}
-		content, err := readFile(path)
+		content, err := volume.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		if err := writeLike(path, withVersion(content, version), info); err != nil {
+		if err := volume.WriteLike(path, withVersion(content, version), info); err != nil {
 			return err
 		}
 	}
@@ -238,7 +241,7 @@ func place(from, to string, paths []string) error {
 
 // check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
-func check(root string, resources []Resource, program Program) error {
+func check(root string, resources []boot.Resource, program Program) error {
 	committed, err := readCommitted(root)
 	if err != nil {
 		return err
@@ -253,7 +256,7 @@ func check(root string, resources []Resource, program Program) error {
 	if err := program.Serves(); err != nil {
 		return err
 	}
-	digests := slices.DeleteFunc(slices.Clone(resources), func(each Resource) bool { return !each.Hashed })
+	digests := slices.DeleteFunc(slices.Clone(resources), func(each boot.Resource) bool { return !each.Hashed })
 	live, err := program.Live(digests)
 	if err != nil {
 		return err

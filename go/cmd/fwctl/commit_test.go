@@ -14,17 +14,21 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted Commit, files tree) {
+func stage(t *testing.T, root string, wanted Commit, files filetest.Tree) {
 	t.Helper()
-	write(t, filepath.Join(root, "stage", "hot"), files)
+	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
 	record(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
 // said returns files without their versions.
-func said(files tree) tree {
-	plain := tree{}
+func said(files filetest.Tree) filetest.Tree {
+	plain := filetest.Tree{}
 	for path, text := range files {
 		plain[path] = string(withVersion([]byte(text), unversioned))
 	}
@@ -32,9 +36,9 @@ func said(files tree) tree {
 }
 
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
-func expectSet(t *testing.T, root string, wanted tree, older ...string) {
+func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string) {
 	t.Helper()
-	found := read(t, filepath.Join(root, "hot"))
+	found := filetest.Read(t, filepath.Join(root, "hot"))
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
@@ -56,9 +60,9 @@ func expectSet(t *testing.T, root string, wanted tree, older ...string) {
 }
 
 // expectGood fails unless the good set has exactly these files and their record.
-func expectGood(t *testing.T, root string, wanted tree) {
+func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 	t.Helper()
-	if found := said(read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
+	if found := said(filetest.Read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
@@ -69,7 +73,7 @@ func expectGood(t *testing.T, root string, wanted tree) {
 // expectFinished fails if a temporary folder of a commit is left.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
-	expectAbsent(t, root, "stage", "good.new", "restore", "restore.new")
+	filetest.ExpectAbsent(t, root, "stage", "good.new", "restore", "restore.new")
 }
 
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
@@ -128,9 +132,9 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 
 // Of files that the program rejects, or does not take in time, nobody is told.
 func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
-	for _, refuse := range []func(*reader, tree){
-		func(r *reader, files tree) { r.refuses = []string{files[listeners]} },
-		func(r *reader, files tree) { r.ignores = []string{files[listeners]} },
+	for _, refuse := range []func(*reader, filetest.Tree){
+		func(r *reader, files filetest.Tree) { r.refuses = []string{files[listeners]} },
+		func(r *reader, files filetest.Tree) { r.ignores = []string{files[listeners]} },
 	} {
 		root, _ := newVolume(t)
 		files := stageSet(t, root, "2", routes, listeners)
@@ -161,7 +165,7 @@ func TestCommitAnswersWithLists(t *testing.T) {
 	}
 }
 
-func stageSet(t *testing.T, root, version string, paths ...string) tree {
+func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
 	t.Helper()
 	wanted, files := set(version, paths...)
 	stage(t, root, wanted, files)
@@ -229,7 +233,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 // A file to remove stays until the new set is proven, which does not wait for its resource. Then it is removed.
 func TestCommitRemovesLast(t *testing.T) {
 	root, _ := newVolume(t)
-	write(t, filepath.Join(root, "hot"), tree{added: content("1", added)})
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{added: content("1", added)})
 	wanted, files := set("2", routes, listeners)
 	wanted.Remove = []string{added}
 	stage(t, root, wanted, files)
@@ -250,7 +254,7 @@ func TestCommitRemovesLast(t *testing.T) {
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
 	files := stageSet(t, root, "2", routes, added, listeners)
-	write(t, filepath.Join(root, "hot"), tree{"rds/stranger.json": "{}"})
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
 
 	if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -278,7 +282,7 @@ func TestCommitRemovesWhatIsGone(t *testing.T) {
 
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
-	return resources[slices.IndexFunc(resources, func(each Resource) bool { return each.Path == path })].Name
+	return resources[slices.IndexFunc(resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
 // If any resource is rejected, the whole set is rolled back under a new version: old contents and their record are
@@ -442,10 +446,10 @@ func TestCommitHangs(t *testing.T) {
 
 // A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
-	for name, silent := range map[string]func(*reader, tree){
-		"at once":                      func(r *reader, _ tree) { r.deaf = func(asked int) bool { return asked > 3 } },
-		"after one more answer":        func(r *reader, _ tree) { r.deaf = func(asked int) bool { return asked > 4 } },
-		"at the sight of the old ones": func(r *reader, before tree) { r.hangs = []string{before[listeners]} },
+	for name, silent := range map[string]func(*reader, filetest.Tree){
+		"at once":                      func(r *reader, _ filetest.Tree) { r.deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *reader, _ filetest.Tree) { r.deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *reader, before filetest.Tree) { r.hangs = []string{before[listeners]} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, before := newVolume(t)
@@ -467,13 +471,13 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 
 // If the staged files don't match commit.json, nothing is moved.
 func TestCommitVerifiesFirst(t *testing.T) {
-	cases := map[string]func(*Commit, tree){
-		"another content":          func(_ *Commit, files tree) { files[listeners] += "!" },
-		"no content":               func(_ *Commit, files tree) { delete(files, listeners) },
-		"no path":                  func(c *Commit, _ tree) { c.Files[0].Path = "" },
-		"a path out of the folder": func(c *Commit, files tree) { rename(c, files, "../outside") },
-		"an absolute path":         func(c *Commit, files tree) { rename(c, files, "/outside") },
-		"a removal out of the folder": func(c *Commit, _ tree) {
+	cases := map[string]func(*Commit, filetest.Tree){
+		"another content":          func(_ *Commit, files filetest.Tree) { files[listeners] += "!" },
+		"no content":               func(_ *Commit, files filetest.Tree) { delete(files, listeners) },
+		"no path":                  func(c *Commit, _ filetest.Tree) { c.Files[0].Path = "" },
+		"a path out of the folder": func(c *Commit, files filetest.Tree) { rename(c, files, "../outside") },
+		"an absolute path":         func(c *Commit, files filetest.Tree) { rename(c, files, "/outside") },
+		"a removal out of the folder": func(c *Commit, _ filetest.Tree) {
 			c.Remove = []string{"../state/committed.json"}
 		},
 	}
@@ -483,22 +487,22 @@ func TestCommitVerifiesFirst(t *testing.T) {
 			wanted, files := set("2", routes, listeners)
 			spoil(&wanted, files)
 			stage(t, root, wanted, files)
-			staged := read(t, filepath.Join(root, "stage"))
+			staged := filetest.Read(t, filepath.Join(root, "stage"))
 
 			result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 			if err == nil || result.Committed {
 				t.Errorf("got %+v, %v", result, err)
 			}
-			expect(t, filepath.Join(root, "hot"), before)
-			expect(t, filepath.Join(root, "stage"), staged)
-			expectAbsent(t, root, "good")
+			filetest.Expect(t, filepath.Join(root, "hot"), before)
+			filetest.Expect(t, filepath.Join(root, "stage"), staged)
+			filetest.ExpectAbsent(t, root, "good")
 		})
 	}
 }
 
 // rename changes the path of a commit's first file.
-func rename(commit *Commit, files tree, path string) {
+func rename(commit *Commit, files filetest.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
@@ -527,20 +531,20 @@ func TestCommitWithoutStage(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	expect(t, filepath.Join(root, "hot"), before)
+	filetest.Expect(t, filepath.Join(root, "hot"), before)
 }
 
 // A stage whose description can't be read is an error that names it.
 func TestCommitUnreadable(t *testing.T) {
 	root, before := newVolume(t)
-	write(t, root, tree{"stage/commit.json": "{"})
+	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
 
 	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
 
 	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
 		t.Errorf("got %v", err)
 	}
-	expect(t, filepath.Join(root, "hot"), before)
+	filetest.Expect(t, filepath.Join(root, "hot"), before)
 }
 
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
@@ -555,7 +559,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	if !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
 	}
-	expect(t, filepath.Join(root, "hot"), before)
+	filetest.Expect(t, filepath.Join(root, "hot"), before)
 }
 
 // When a file can't be placed, the files placed before it are rolled back.
@@ -578,7 +582,7 @@ func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
-			return writeFile(filepath.Join(root, "hot", listeners), []byte(content("x", listeners)))
+			return volume.WriteFile(filepath.Join(root, "hot", listeners), []byte(content("x", listeners)))
 		},
 		"no record": func(root string) error { return os.Remove(committedRecord(root)) },
 	} {
@@ -587,7 +591,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			if err := spoil(root); err != nil {
 				t.Fatal(err)
 			}
-			before := read(t, filepath.Join(root, "hot"))
+			before := filetest.Read(t, filepath.Join(root, "hot"))
 			files := stageSet(t, root, "2", routes, added, listeners)
 			program := newReader(t, root)
 			program.refuses = []string{files[routes]}
@@ -597,7 +601,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			if found := said(read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
+			if found := said(filetest.Read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
 				t.Errorf("hot has %v, expected %v", found, before)
 			}
 			if err := startGood(root); err == nil {
@@ -615,7 +619,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := newVolume(t)
 	older, files := set("0", routes, listeners)
-	write(t, filepath.Join(goodFolder(root), "hot"), files)
+	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
 	record(t, goodRecord(root), older)
 	refused := stageSet(t, root, "2", routes, listeners)
 	program := newReader(t, root)
@@ -633,7 +637,7 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
 		root := t.TempDir()
 		committed, before := set("1", order...)
-		write(t, filepath.Join(root, "hot"), before)
+		filetest.Write(t, filepath.Join(root, "hot"), before)
 		record(t, committedRecord(root), committed)
 		files := stageSet(t, root, "2", order...)
 		program := newReader(t, root)
@@ -654,7 +658,7 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
 	program := startReader(t.TempDir())
-	program.taken = tree{
+	program.taken = filetest.Tree{
 		"routes":    string(withVersion([]byte(content("1", routes)), "a1")),
 		"listeners": string(withVersion([]byte(content("1", listeners)), "a2")),
 		"names":     content("1", added),

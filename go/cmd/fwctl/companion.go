@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
@@ -63,7 +66,7 @@ func (c companion) verb() string { return c.command[1] }
 func (c companion) name() string { return companionNames[c.verb()] }
 
 // helpersOf returns the companions that work for a sibling, each a user of its own and without privileges.
-func helpersOf(root string, sibling Sibling) []companion {
+func helpersOf(root string, sibling boot.Sibling) []companion {
 	var found []companion
 	if sibling.Limits != nil {
 		found = append(found, recorderOf(root))
@@ -75,7 +78,7 @@ func helpersOf(root string, sibling Sibling) []companion {
 }
 
 // companionsOf returns the companions that a sibling needs: helpers, and who keeps them.
-func companionsOf(root string, sibling Sibling) []companion {
+func companionsOf(root string, sibling boot.Sibling) []companion {
 	found := helpersOf(root, sibling)
 	if len(found) > 0 {
 		found = append(found, keeperOf(root))
@@ -88,7 +91,7 @@ func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	user := uint32(0)
 	if c.group != 0 {
 		var err error
-		if user, err = newUser(); err != nil {
+		if user, err = users.New(); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +124,7 @@ func keeperOf(root string) companion { return newCompanion(root, 0, keepVerb) }
 func recorderOf(root string) companion { return newCompanion(root, recording, recordVerb) }
 
 // forwarderOf returns the forwarder's process.
-func forwarderOf(root string, settings Forwarder) companion {
+func forwarderOf(root string, settings boot.ForwarderSettings) companion {
 	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
 	return newCompanion(root, forwarding, forwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
 		settings.Agents.String(), settings.Egress.String())

@@ -11,6 +11,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
 )
 
 // changesTolerated is how often a part is read again after it changed during reading.
@@ -25,7 +28,7 @@ type namespace struct {
 // networkDifferences describes how this network namespace differs from the desired one, one sentence a difference.
 // Everything that decides about a packet is read completely. Each item found is either expected or a difference, and
 // so is a part that can't be read.
-func networkDifferences(sibling Sibling) []string {
+func networkDifferences(sibling boot.Sibling) []string {
 	differences := []string{}
 	seen, err := readNamespace()
 	if err != nil {
@@ -33,7 +36,7 @@ func networkDifferences(sibling Sibling) []string {
 	}
 	for _, part := range []struct {
 		name    string
-		compare func(Sibling, *namespace) ([]string, error)
+		compare func(boot.Sibling, *namespace) ([]string, error)
 	}{
 		{"interfaces", interfaceDifferences},
 		{"queues", queueDifferences},
@@ -116,7 +119,7 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 }
 
 // interfaceDifferences finds unknown interfaces that are up, and problems with our own.
-func interfaceDifferences(sibling Sibling, seen *namespace) ([]string, error) {
+func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}
 	for _, each := range sibling.Interfaces {
@@ -167,7 +170,7 @@ func problems(link netlink.Link) []string {
 
 // queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Virtual interfaces have none
 // by default.
-func queueDifferences(_ Sibling, seen *namespace) ([]string, error) {
+func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
 	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED has none
 		return nil, nil
@@ -185,19 +188,19 @@ func queueDifferences(_ Sibling, seen *namespace) ([]string, error) {
 	return differences, nil
 }
 
-func addressDifferences(sibling Sibling, seen *namespace) ([]string, error) {
-	expected := expecting("address 127.0.0.1/8 on lo of scope host")
-	expected.allow("address ::1/128 on lo of scope host")
+func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+	expected := compare.Expect("address 127.0.0.1/8 on lo of scope host")
+	expected.Allow("address ::1/128 on lo of scope host")
 	for _, each := range sibling.Interfaces {
 		name := seen.nameIn(each.Subnet)
-		expected.add(fmt.Sprintf("address %s/%d on %s", each.Address, each.Subnet.Bits(), name))
+		expected.Add(fmt.Sprintf("address %s/%d on %s", each.Address, each.Subnet.Bits(), name))
 	}
 	for _, each := range sibling.Addresses {
-		expected.add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
+		expected.Add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
 	}
 	if sibling.Service != nil { // the report has Claimed for it; after a release it stays on lo
 		service := sibling.Service
-		expected.allow(
+		expected.Allow(
 			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
 			fmt.Sprintf("address %s/32 on lo of scope host", service.Address),
 		)
@@ -213,13 +216,13 @@ func addressDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 		}
 		found = append(found, text)
 	}
-	return expected.differences(found), nil
+	return expected.Differences(found), nil
 }
 
-func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
-	expected := expecting()
+func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+	expected := compare.Expect()
 	sentence := func(table int, text string) string { return fmt.Sprintf("route %s in table %d", text, table) }
-	main := func(text string) { expected.add(sentence(unix.RT_TABLE_MAIN, text)) }
+	main := func(text string) { expected.Add(sentence(unix.RT_TABLE_MAIN, text)) }
 	for _, each := range sibling.Interfaces {
 		name := seen.nameIn(each.Subnet)
 		main(fmt.Sprintf("%s on %s from %s", each.Subnet.Masked(), name, each.Address))
@@ -229,16 +232,16 @@ func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	}
 	for _, table := range sibling.Tables {
 		name := seen.nameIn(table.Subnet)
-		expected.add(sentence(table.ID, fmt.Sprintf("default via %s on %s", table.Gateway, name)))
+		expected.Add(sentence(table.ID, fmt.Sprintf("default via %s on %s", table.Gateway, name)))
 		if table.Connected {
-			expected.add(sentence(table.ID, fmt.Sprintf("%s on %s", table.Subnet.Masked(), name)))
+			expected.Add(sentence(table.ID, fmt.Sprintf("%s on %s", table.Subnet.Masked(), name)))
 		}
 		for _, prefix := range table.Unreachable {
-			expected.add(sentence(table.ID, "unreachable "+prefix.String()))
+			expected.Add(sentence(table.ID, "unreachable "+prefix.String()))
 		}
 	}
 	for _, block := range sibling.Blocks {
-		expected.add(sentence(unix.RT_TABLE_LOCAL, fmt.Sprintf("local %s on %s", block, seen.nameIn(sibling.around(block)))))
+		expected.Add(sentence(unix.RT_TABLE_LOCAL, fmt.Sprintf("local %s on %s", block, seen.nameIn(sibling.Around(block)))))
 	}
 	for _, address := range seen.addresses {
 		expectLocal(expected, seen, address)
@@ -256,7 +259,7 @@ func routeDifferences(sibling Sibling, seen *namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(expected.differences(texts), six...), nil
+	return append(expected.Differences(texts), six...), nil
 }
 
 // sixRoutes finds routes of IPv6. The kernel itself makes those for its own loopback address.
@@ -285,7 +288,7 @@ func (n *namespace) isLoopback(index int) bool {
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
 // for a subnet's first address. The addresses themselves are compared by addressDifferences.
-func expectLocal(expected *expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected *compare.Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return
@@ -296,13 +299,13 @@ func expectLocal(expected *expectation, seen *namespace, address netlink.Addr) {
 	local := func(form string, place any) string {
 		return fmt.Sprintf("route %s %s %s in table %d", form, place, from, unix.RT_TABLE_LOCAL)
 	}
-	expected.add(local("local", netip.PrefixFrom(ip, 32)))
+	expected.Add(local("local", netip.PrefixFrom(ip, 32)))
 	if ip.IsLoopback() {
-		expected.add(local("local", subnet))
+		expected.Add(local("local", subnet))
 	}
 	if bits < 31 {
-		expected.add(local("broadcast", netip.PrefixFrom(lastOf(subnet), 32)))
-		expected.allow(local("broadcast", netip.PrefixFrom(subnet.Addr(), 32)))
+		expected.Add(local("broadcast", netip.PrefixFrom(lastOf(subnet), 32)))
+		expected.Allow(local("broadcast", netip.PrefixFrom(subnet.Addr(), 32)))
 	}
 }
 
@@ -357,18 +360,18 @@ func (n *namespace) describeRoute(route netlink.Route) string {
 	return text
 }
 
-func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
+func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	sentence := func(rule netlink.Rule) string { return "rule " + describeRule(rule) }
 	local := 0
 	if len(sibling.Tables) > 0 {
 		local = localRulePriority
 	}
-	expected := expecting(
+	expected := compare.Expect(
 		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
 		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
 	for index, table := range sibling.Tables {
 		for _, rule := range rulesFor(table, index) {
-			expected.add(sentence(*rule))
+			expected.Add(sentence(*rule))
 		}
 	}
 	rules, err := netlink.RuleList(unix.AF_INET)
@@ -383,7 +386,7 @@ func ruleDifferences(sibling Sibling, _ *namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(expected.differences(found), six...), nil
+	return append(expected.Differences(found), six...), nil
 }
 
 // sixRules finds rules for routes of IPv6, except for the kernel's own.
@@ -391,8 +394,8 @@ func sixRules() ([]string, error) {
 	if !hasSix() {
 		return nil, nil
 	}
-	expected := expecting()
-	expected.allow(describeRule(kernelRule(0, unix.RT_TABLE_LOCAL)), describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)))
+	expected := compare.Expect()
+	expected.Allow(describeRule(kernelRule(0, unix.RT_TABLE_LOCAL)), describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)))
 	rules, err := netlink.RuleList(unix.AF_INET6)
 	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without rules for IPv6 (CONFIG_IPV6_MULTIPLE_TABLES)
 		return nil, nil
@@ -404,7 +407,7 @@ func sixRules() ([]string, error) {
 	for _, rule := range rules {
 		found = append(found, describeRule(rule))
 	}
-	differences := expected.differences(found)
+	differences := expected.Differences(found)
 	for index := range differences {
 		differences[index] = inSix + "rule " + differences[index]
 	}
@@ -441,7 +444,7 @@ func describeRule(rule netlink.Rule) string {
 
 // neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never refreshed,
 // so it can divert packets for a gateway or an agent.
-func neighbourDifferences(_ Sibling, seen *namespace) ([]string, error) {
+func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	for _, link := range seen.links {
 		if link.Attrs().Flags&net.FlagLoopback != 0 {
@@ -466,7 +469,7 @@ func neighbourDifferences(_ Sibling, seen *namespace) ([]string, error) {
 }
 
 // policyDifferences finds IPsec policies, by which the kernel would encrypt or drop packets.
-func policyDifferences(Sibling, *namespace) ([]string, error) {
+func policyDifferences(boot.Sibling, *namespace) ([]string, error) {
 	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil // a kernel without IPsec

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/dnsclient"
 )
 
 // statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
@@ -31,7 +34,7 @@ const refusedName = "refused.clawker-fw.invalid."
 type coredns struct {
 	folder    string
 	server    string
-	resources []Resource
+	resources []boot.Resource
 }
 
 // pluginStatus is the status that a plugin reports.
@@ -46,12 +49,12 @@ type pluginStatus struct {
 func (c coredns) status(resource string) (pluginStatus, error) {
 	var status pluginStatus
 	socket := filepath.Join(c.folder, resource+".sock")
-	connection, err := net.DialTimeout("unix", socket, answerLimit)
+	connection, err := net.DialTimeout("unix", socket, dnsclient.AnswerLimit)
 	if err != nil {
 		return status, err
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(dnsclient.AnswerLimit)); err != nil {
 		return status, err
 	}
 	if err := json.NewDecoder(connection).Decode(&status); err != nil {
@@ -61,7 +64,7 @@ func (c coredns) status(resource string) (pluginStatus, error) {
 }
 
 // statuses maps each hashed resource to the status of its plugin.
-func (c coredns) statuses(resources []Resource) (map[string]pluginStatus, error) {
+func (c coredns) statuses(resources []boot.Resource) (map[string]pluginStatus, error) {
 	statuses := map[string]pluginStatus{}
 	for _, each := range resources {
 		if !each.Hashed {
@@ -81,7 +84,7 @@ func (c coredns) Build() (string, error) {
 	return status.Build, err
 }
 
-func (c coredns) Live(resources []Resource) (map[string]string, error) {
+func (c coredns) Live(resources []boot.Resource) (map[string]string, error) {
 	if err := refuses(c.server, "udp"); err != nil {
 		return nil, err
 	}
@@ -104,9 +107,11 @@ func (c coredns) Serves() error {
 // Evidence is empty: the plugins tell digests at no cost.
 func (c coredns) Evidence() Evidence { return nil }
 
-func (c coredns) Versions([]Resource) (map[string]string, error) { return map[string]string{}, nil }
+func (c coredns) Versions([]boot.Resource) (map[string]string, error) {
+	return map[string]string{}, nil
+}
 
-func (c coredns) Rejections(resources []Resource) (map[string]int, error) {
+func (c coredns) Rejections(resources []boot.Resource) (map[string]int, error) {
 	statuses, err := c.statuses(resources)
 	if err != nil {
 		return nil, err
@@ -133,7 +138,7 @@ func (c coredns) Reason() string {
 }
 
 func (c coredns) Telemetry() (Telemetry, error) {
-	if !slices.ContainsFunc(c.resources, func(each Resource) bool { return each.Name == telemetryResource }) {
+	if !slices.ContainsFunc(c.resources, func(each boot.Resource) bool { return each.Name == telemetryResource }) {
 		return Telemetry{}, nil
 	}
 	status, err := c.status(telemetryResource)
@@ -153,7 +158,7 @@ func refuses(server, network string) error {
 			Name: dnsmessage.MustNewName(refusedName), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
 		}},
 	}
-	reply, err := ask(server, network, query)
+	reply, err := dnsclient.Ask(server, network, query)
 	if err != nil {
 		return fmt.Errorf("querying %s over %s: %w", server, network, err)
 	}

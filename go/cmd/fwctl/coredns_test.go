@@ -12,9 +12,13 @@ import (
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
 )
 
-var policyResources = []Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
+var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
 
 // socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
 func socketPath(t *testing.T) string {
@@ -31,7 +35,7 @@ func socketPath(t *testing.T) string {
 func tells(t *testing.T, text string) string {
 	t.Helper()
 	path := socketPath(t)
-	serveAt(t, "unix", path, func(connection net.Conn) { io.WriteString(connection, text) })
+	nettest.ServeAt(t, "unix", path, func(connection net.Conn) { io.WriteString(connection, text) })
 	return path
 }
 
@@ -56,7 +60,7 @@ func asked(socket, server string) coredns {
 
 // Live digests, rejections, reason and build come from the process's status, and only hashed resources have a digest.
 func TestCoredns(t *testing.T) {
-	program := asked(tells(t, status), serveDNS(t, "udp", refusing("udp")))
+	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp")))
 
 	if live, err := program.Live(policyResources); err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081"}) {
 		t.Errorf("live %v, %v", live, err)
@@ -86,8 +90,8 @@ func TestCoredns(t *testing.T) {
 
 // Each resource has a status of its own, and that of telemetry also counts records.
 func TestCorednsWithTelemetry(t *testing.T) {
-	program := asked(tells(t, status), serveDNS(t, "udp", refusing("udp")))
-	program.resources = append(slices.Clip(policyResources), Resource{Name: "telemetry", Path: "telemetry", Hashed: true})
+	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp")))
+	program.resources = append(slices.Clip(policyResources), boot.Resource{Name: "telemetry", Path: "telemetry", Hashed: true})
 	if telemetry, err := program.Telemetry(); err == nil || telemetry != (Telemetry{}) {
 		t.Errorf("without a socket: %v, %v", telemetry, err)
 	}
@@ -117,7 +121,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 
 // Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
-	resolver := serveDNS(t, "udp", refusing("udp"))
+	resolver := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
 	for name, each := range map[string]struct{ socket, wanted string }{
 		"absent":     {socketPath(t), "no such file"},
 		"silent":     {silentSocket(t), "i/o timeout"},
@@ -152,9 +156,9 @@ func TestCorednsWithoutStatus(t *testing.T) {
 // A process that loads lists but does not refuse over DNS is not live.
 func TestCorednsMustAnswerQueries(t *testing.T) {
 	allowing := func(query dnsmessage.Message) [][]byte {
-		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
+		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeSuccess)}
 	}
-	program := asked(tells(t, status), serveDNS(t, "udp", allowing))
+	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", allowing))
 
 	if live, err := program.Live(policyResources); err == nil || live != nil {
 		t.Errorf("got %v, %v", live, err)
@@ -165,12 +169,12 @@ func TestCorednsMustAnswerQueries(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	for network, cut := range map[string]int{"udp": 0, "tcp": 0, "tcp in two pieces": 2, "tcp in odd pieces": 7} {
 		network, _, _ = strings.Cut(network, " ")
-		server := serveDNS(t, network, func(query dnsmessage.Message) [][]byte {
+		server := dnstest.ServeDNS(t, network, func(query dnsmessage.Message) [][]byte {
 			question := query.Questions[0]
 			if question.Name.String() != refusedName || question.Type != dnsmessage.TypeA || question.Class != dnsmessage.ClassINET {
 				t.Errorf("asked %v", question)
 			}
-			packed := answered(network, query, dnsmessage.RCodeNameError)
+			packed := dnstest.Answered(network, query, dnsmessage.RCodeNameError)
 			if cut == 0 {
 				return [][]byte{packed}
 			}
@@ -185,13 +189,13 @@ func TestRefuses(t *testing.T) {
 
 // Anything except NXDOMAIN for this very query is an error that names the server and the network.
 func TestRefusesNothingElse(t *testing.T) {
-	code := func(code dnsmessage.RCode) func(string) replies {
-		return func(network string) replies {
-			return func(query dnsmessage.Message) [][]byte { return [][]byte{answered(network, query, code)} }
+	code := func(code dnsmessage.RCode) func(string) dnstest.Replies {
+		return func(network string) dnstest.Replies {
+			return func(query dnsmessage.Message) [][]byte { return [][]byte{dnstest.Answered(network, query, code)} }
 		}
 	}
-	raw := func(pieces ...string) func(string) replies {
-		return func(string) replies {
+	raw := func(pieces ...string) func(string) dnstest.Replies {
+		return func(string) dnstest.Replies {
 			return func(dnsmessage.Message) [][]byte {
 				var packed [][]byte
 				for _, piece := range pieces {
@@ -201,14 +205,14 @@ func TestRefusesNothingElse(t *testing.T) {
 			}
 		}
 	}
-	other := func(network string) replies {
+	other := func(network string) dnstest.Replies {
 		return func(query dnsmessage.Message) [][]byte {
 			query.ID++
-			return [][]byte{answered(network, query, dnsmessage.RCodeNameError)}
+			return [][]byte{dnstest.Answered(network, query, dnsmessage.RCodeNameError)}
 		}
 	}
 	for name, each := range map[string]struct {
-		reply    func(network string) replies
+		reply    func(network string) dnstest.Replies
 		networks string
 		wanted   string
 	}{
@@ -226,7 +230,7 @@ func TestRefusesNothingElse(t *testing.T) {
 		for network := range strings.FieldsSeq(each.networks) {
 			t.Run(name+" over "+network, func(t *testing.T) {
 				t.Parallel()
-				server := serveDNS(t, network, each.reply(network))
+				server := dnstest.ServeDNS(t, network, each.reply(network))
 
 				err := refuses(server, network)
 
@@ -258,7 +262,7 @@ func TestCorednsServesOverEachTransport(t *testing.T) {
 	for served, missing := range map[string]string{"udp": "tcp", "tcp": "udp"} {
 		t.Run("only "+served, func(t *testing.T) {
 			t.Parallel()
-			err := asked(socketPath(t), serveDNS(t, served, refusing(served))).Serves()
+			err := asked(socketPath(t), dnstest.ServeDNS(t, served, dnstest.Refusing(served))).Serves()
 			if err == nil || !strings.Contains(err.Error(), "over "+missing) || strings.Contains(err.Error(), "over "+served) {
 				t.Errorf("got %v", err)
 			}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io/fs"
 	"path/filepath"
+
+	"clawker-fw/internal/volume"
 )
 
 // What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
@@ -11,7 +13,7 @@ import (
 
 // flush has a file's content, or a folder's entries, written to the disk (fsync(2)).
 var flush = func(path string) error {
-	opened, err := open(path)
+	opened, err := volume.Open(path)
 	if err != nil {
 		return err
 	}
@@ -62,7 +64,7 @@ func recordCommitted(root string, committed Commit) error {
 		return err
 	}
 	record := committedRecord(root)
-	if err := writeFile(record, text); err != nil {
+	if err := volume.WriteFile(record, text); err != nil {
 		return err
 	}
 	return flushTree(filepath.Dir(record))

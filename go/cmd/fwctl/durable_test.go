@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/volume"
 )
 
 // inode identifies a file or folder, also after it was renamed. Numbers are used again, so its birth belongs to it.
@@ -164,7 +166,7 @@ func TestStartLosesPower(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := writeFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
+			if err := volume.WriteFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
 				t.Fatal(err)
 			}
 		}

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/volume"
 )
 
 // Rules end at their times although nobody runs anything: hot/ends/ends.json says what the hot files become then.
@@ -94,7 +97,7 @@ func (e endsFile) text() []byte {
 // readEnds returns the ends in a folder of hot files: none if there is no such file, as of an earlier release.
 func readEnds(hot string) (endsFile, error) {
 	var found endsFile
-	text, err := readFile(filepath.Join(hot, endsPath))
+	text, err := volume.ReadFile(filepath.Join(hot, endsPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		return found, nil
 	}
@@ -122,11 +125,11 @@ func stageEnded(root string, now time.Time) (Commit, bool, error) {
 		return Commit{}, false, err
 	}
 	var wanted Commit
-	if err := readJSON(from, &wanted); err != nil {
+	if err := volume.ReadJSON(from, &wanted); err != nil {
 		return wanted, false, err
 	}
 	stage := endedFolder(root)
-	if err := errors.Join(os.RemoveAll(stage), copyTree(hot, filepath.Join(stage, "hot"))); err != nil {
+	if err := errors.Join(os.RemoveAll(stage), volume.CopyTree(hot, filepath.Join(stage, "hot"))); err != nil {
 		return wanted, false, err
 	}
 	for there && first.At <= now.Unix() {
@@ -169,7 +172,7 @@ func rewrite(c *Commit, stage, path string, change func([]byte) ([]byte, error))
 	if err != nil {
 		return err
 	}
-	content, err := readFile(target)
+	content, err := volume.ReadFile(target)
 	if err != nil {
 		return err
 	}
@@ -179,11 +182,11 @@ func rewrite(c *Commit, stage, path string, change func([]byte) ([]byte, error))
 	}
 	c.Files = slices.Clone(c.Files)
 	c.Files[place].Digest = digestOf(after)
-	return writeLike(target, after, info)
+	return volume.WriteLike(target, after, info)
 }
 
 // endRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
-func endRules(root string, resources []Resource, program Program, now func() time.Time) error {
+func endRules(root string, resources []boot.Resource, program Program, now func() time.Time) error {
 	unlock, err := lockHot(root)
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/filetest"
 )
 
 // moment returns a clock that stands still.
@@ -16,10 +18,10 @@ func moment(second int64) func() time.Time { return func() time.Time { return ti
 
 // newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The routes
 // are those of set 1 until the second end. It also returns the files at each of the three times.
-func newEnding(t *testing.T) (string, []tree) {
+func newEnding(t *testing.T) (string, []filetest.Tree) {
 	t.Helper()
 	root := t.TempDir()
-	sets, lives, names := []tree{}, []map[string]string{}, []string{"1", "2", "3"}
+	sets, lives, names := []filetest.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
 		wanted, files := set(name, routes, listeners)
 		if name == "2" {
@@ -52,7 +54,7 @@ func newEnding(t *testing.T) (string, []tree) {
 	for _, path := range []string{endsPath, routes, listeners} {
 		committed.Files = append(committed.Files, StagedFile{path, digestOf([]byte(sets[0][path]))})
 	}
-	write(t, filepath.Join(root, "hot"), sets[0])
+	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
 	record(t, committedRecord(root), committed)
 	return root, sets
 }
@@ -61,7 +63,7 @@ func newEnding(t *testing.T) (string, []tree) {
 // What clawker-fw stages meanwhile stays.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	write(t, filepath.Join(root, "stage"), tree{"commit.json": "mine"})
+	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 	program := newReader(t, root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
 		if err := endRules(root, resources, program, moment(second)); err != nil {
@@ -79,9 +81,9 @@ func TestRulesEnd(t *testing.T) {
 				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
 			}
 		}
-		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
+		filetest.ExpectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
-	expect(t, filepath.Join(root, "stage"), tree{"commit.json": "mine"})
+	filetest.Expect(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 }
 
 // Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
@@ -114,10 +116,14 @@ func TestAnEndThatIsRejected(t *testing.T) {
 // that died halfway, nor after an end that did.
 func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
-		"as it was":           func(string) {},
-		"a commit that died":  func(root string) { write(t, filepath.Join(root, "hot"), tree{routes: "half"}) },
-		"an end that died":    func(root string) { write(t, filepath.Join(root, "ended", "hot"), tree{routes: "half"}) },
-		"a foreign good copy": func(root string) { write(t, filepath.Join(goodFolder(root), "hot"), tree{"more": "x"}) },
+		"as it was":          func(string) {},
+		"a commit that died": func(root string) { filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{routes: "half"}) },
+		"an end that died": func(root string) {
+			filetest.Write(t, filepath.Join(root, "ended", "hot"), filetest.Tree{routes: "half"})
+		},
+		"a foreign good copy": func(root string) {
+			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
@@ -134,7 +140,7 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 				}
 				expectSet(t, root, sets[1])
 				expectGood(t, root, sets[1])
-				expectAbsent(t, root, "ended")
+				filetest.ExpectAbsent(t, root, "ended")
 			}
 		})
 	}
@@ -146,7 +152,7 @@ func TestAnEndAfterAChangeByHand(t *testing.T) {
 	if err := startGood(root); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(root, "hot"), tree{routes: content("9", routes)})
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{routes: content("9", routes)})
 	if err := endRules(root, resources, newReader(t, root), moment(100)); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +169,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
-			write(t, filepath.Join(root, "hot"), sets[0])
+			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
 			committed, err := readCommitted(root)
 			if err != nil {
 				t.Fatal(err)
@@ -192,9 +198,9 @@ func TestTheNextEnd(t *testing.T) {
 	look(50, false, endsRead)
 	look(99.75, false, 250*time.Millisecond)
 	look(100, true, endAgain)
-	write(t, filepath.Join(root, "hot"), tree{endsPath: sets[1][endsPath]})
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[1][endsPath]})
 	look(100, false, endsRead)
-	write(t, filepath.Join(root, "hot"), tree{endsPath: sets[2][endsPath]})
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[2][endsPath]})
 	look(1000, false, endsRead)
 	if err := os.Remove(filepath.Join(root, "hot", endsPath)); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"clawker-fw/internal/boot"
 )
 
 // adminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
@@ -106,7 +108,7 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 }
 
 // Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners.
-func (e envoy) Live(resources []Resource) (map[string]string, error) {
+func (e envoy) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
 		if resource.Envoy == nil {
@@ -121,7 +123,7 @@ func (e envoy) Live(resources []Resource) (map[string]string, error) {
 	return live, nil
 }
 
-func (e envoy) digest(name string, proof EnvoyProof) (string, error) {
+func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	if proof.Runtime != "" {
 		text, err := e.runtime(proof.Runtime)
 		return sum([]byte(text)), err
@@ -143,7 +145,7 @@ func (e envoy) digest(name string, proof EnvoyProof) (string, error) {
 
 // state identifies what Envoy has loaded, by when it has loaded each part and of which version: it says the time
 // itself, in milliseconds, and nobody can set it back. It is "" if Envoy tells no time of what it has.
-func (e envoy) state(proof EnvoyProof) (string, error) {
+func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	within := append(slices.Clone(proof.At[:len(proof.At)-1]), "")
 	fields := strings.Join(within, ".")
 	body, err := e.do(http.MethodGet, fmt.Sprintf(
@@ -166,20 +168,20 @@ func (e envoy) state(proof EnvoyProof) (string, error) {
 // lookupStatistics are those of the cluster whose name Envoy looks up again and again, as set in the bootstrap.
 const lookupStatistics = "cluster.looking_up.update_"
 
-// lookups counts what Envoy has looked up to show that it can.
-type lookups struct{ begun, done int }
+// lookupCounts counts what Envoy has looked up to show that it can.
+type lookupCounts struct{ begun, done int }
 
-func (e envoy) lookups() (lookups, error) {
+func (e envoy) lookups() (lookupCounts, error) {
 	values, err := e.stats(counters, `^cluster\.looking_up\.update_(attempt|success)$`)
 	if err != nil {
-		return lookups{}, err
+		return lookupCounts{}, err
 	}
 	begun, err := strconv.Atoi(values[lookupStatistics+"attempt"])
 	if err != nil {
-		return lookups{}, fmt.Errorf("envoy admin: lookups: %w", err)
+		return lookupCounts{}, fmt.Errorf("envoy admin: lookups: %w", err)
 	}
 	done, err := strconv.Atoi(values[lookupStatistics+"success"])
-	return lookups{begun, done}, err
+	return lookupCounts{begun, done}, err
 }
 
 // Serves fails if Envoy's lookups don't end. One may be under way, and earlier ones may have failed: then another one has
@@ -226,7 +228,7 @@ func (e envoy) runtime(key string) (string, error) {
 	return runtime.Entries[key].Value, nil
 }
 
-func (e envoy) loaded(proof EnvoyProof) ([]value, error) {
+func (e envoy) loaded(proof boot.EnvoyProof) ([]value, error) {
 	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump)
 	if err != nil {
 		return nil, err
@@ -253,7 +255,7 @@ func (e envoy) loaded(proof EnvoyProof) ([]value, error) {
 
 // Versions returns version_text of each xDS subscription, which changes only when an update is accepted. version_info
 // in /config_dump would also show rejected updates.
-func (e envoy) Versions(resources []Resource) (map[string]string, error) {
+func (e envoy) Versions(resources []boot.Resource) (map[string]string, error) {
 	values, err := e.stats(texts, `\.version_text$`)
 	if err != nil {
 		return nil, err
@@ -267,7 +269,7 @@ func (e envoy) Versions(resources []Resource) (map[string]string, error) {
 	return versions, nil
 }
 
-func (e envoy) Rejections(resources []Resource) (map[string]int, error) {
+func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
 	values, err := e.stats(counters, `\.update_(rejected|failure)$`)
 	if err != nil {
 		return nil, err

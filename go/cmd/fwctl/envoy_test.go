@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/boot"
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
@@ -50,11 +52,11 @@ server.live: 1
 `
 
 // envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
-var envoyResources = []Resource{
-	{"routes", "rds/routes.json", false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", ""}},
-	{"listeners", "lds/listeners.json", false, &EnvoyProof{"dynamic_listeners", []string{"active_state", "listener"}, "listener_manager.lds", ""}},
-	{"notes", "notes.json", false, nil},
-	{"clusters", "cds/clusters.json", false, &EnvoyProof{"dynamic_active_clusters", []string{"cluster"}, "cluster_manager.more", ""}},
+var envoyResources = []boot.Resource{
+	{Name: "routes", Path: "rds/routes.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes", Runtime: ""}},
+	{Name: "listeners", Path: "lds/listeners.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds", Runtime: ""}},
+	{Name: "notes", Path: "notes.json", Hashed: false, Envoy: nil},
+	{Name: "clusters", Path: "cds/clusters.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more", Runtime: ""}},
 }
 
 // A new listener that was rejected: Envoy reports it twice, the second time without a name.
@@ -287,7 +289,7 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 
 // The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
 func TestEnvoyLiveRuntime(t *testing.T) {
-	layer := []Resource{{"sampling", "rtds/sampling.json", false, &EnvoyProof{"", nil, "runtime", "its.share"}}}
+	layer := []boot.Resource{{Name: "sampling", Path: "rtds/sampling.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "", At: nil, Statistics: "runtime", Runtime: "its.share"}}}
 	for shown, wanted := range map[string]string{
 		`{"layers": ["ours", "sampling"], "entries": {
  "its.share": {"layer_values": ["", "250000"], "final_value": "250000"},

@@ -22,6 +22,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 // The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
@@ -63,7 +65,7 @@ func readEye(root string) (Eye, error) {
 
 // agentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
 // for. Only CoreDNS's container can tell. It also returns the siblings on whose way packets are dropped.
-func agentsSee(root string, sibling Sibling, envoy bool) (map[string][]string, []string) {
+func agentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]string, []string) {
 	if sibling.Service == nil {
 		return map[string][]string{}, nil
 	}
@@ -160,7 +162,7 @@ func isThere(address netip.Addr) bool {
 }
 
 // agentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
-func agentsAreServed(root string, sibling Sibling) error {
+func agentsAreServed(root string, sibling boot.Sibling) error {
 	if sibling.Service == nil {
 		return nil
 	}

@@ -11,12 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
 )
 
 // answering returns a loopback port on which a function handles each connection, which is then closed.
 func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	t.Helper()
-	return netip.MustParseAddrPort(serveAt(t, "tcp4", "127.0.0.1:0", serve).String())
+	return netip.MustParseAddrPort(nettest.ServeAt(t, "tcp4", "127.0.0.1:0", serve).String())
 }
 
 // likeEnvoy refuses as Envoy does: it closes TLS connections, and answers HTTP with a message.
@@ -86,15 +89,15 @@ func TestEyeOnAnythingElse(t *testing.T) {
 
 // A resolver that resolves the refused name, or does not answer over UDP or TCP, is reported.
 func TestEyeOnAResolver(t *testing.T) {
-	server := serveDNS(t, "udp", refusing("udp"))
+	server := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
 
 	found := seenOfResolver(netip.MustParseAddrPort(server))
 
 	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
 		t.Errorf("got %q", found)
 	}
-	knowing := serveDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-		return [][]byte{answered("udp", query, dnsmessage.RCodeSuccess)}
+	knowing := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeSuccess)}
 	})
 	found = seenOfResolver(netip.MustParseAddrPort(knowing))
 	if len(found) != 2 || !strings.Contains(found[0], "was answered with RCodeSuccess") {
@@ -105,14 +108,14 @@ func TestEyeOnAResolver(t *testing.T) {
 // If the file with Envoy's address can't be read, this is reported, and every health check fails.
 func TestEyeThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
-	all, dropped := agentsSee(root, newResolver(), true)
+	all, dropped := agentsSee(root, nettest.NewResolver(), true)
 	if seen := all["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") || dropped != nil {
 		t.Errorf("got %q", seen)
 	}
-	if err := agentsAreServed(root, newResolver()); err == nil {
+	if err := agentsAreServed(root, nettest.NewResolver()); err == nil {
 		t.Error("healthy")
 	}
-	if err := agentsAreServed(root, newSibling()); err != nil {
+	if err := agentsAreServed(root, nettest.NewSibling()); err != nil {
 		t.Errorf("Envoy has no eye: %v", err)
 	}
 }
@@ -131,7 +134,7 @@ func TestEyeThatNeedNotWait(t *testing.T) {
 
 // Whoever asks may leave Envoy out.
 func TestEyeWithoutEnvoy(t *testing.T) {
-	if seen, _ := agentsSee(t.TempDir(), newResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
+	if seen, _ := agentsSee(t.TempDir(), nettest.NewResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
 		t.Errorf("got %q", seen)
 	}
 }

@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/users"
+	"clawker-fw/internal/volume"
 )
 
 // secret is a hot file that only the program may read. It has a version, like Envoy's files.
@@ -42,7 +46,7 @@ func asInAContainer(t *testing.T) {
 // own gives a file to the program, readable by it alone.
 func own(t *testing.T, path string) {
 	t.Helper()
-	if err := errors.Join(os.Chmod(path, 0o440), os.Chown(path, readers, readers)); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o440), os.Chown(path, users.Readers, users.Readers)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -54,23 +58,23 @@ func expectSecret(t *testing.T, path, set string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Mode() != 0o440 || userOf(info) != readers || groupOf(info) != readers {
-		t.Errorf("%s is %v of %d:%d", path, info.Mode(), userOf(info), groupOf(info))
+	if info.Mode() != 0o440 || volume.UserOf(info) != users.Readers || volume.GroupOf(info) != users.Readers {
+		t.Errorf("%s is %v of %d:%d", path, info.Mode(), volume.UserOf(info), volume.GroupOf(info))
 	}
 	if _, err := os.ReadFile(path); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("%s can be read by others: %v", path, err)
 	}
-	text, err := readFile(path)
+	text, err := volume.ReadFile(path)
 	if said := string(withVersion(text, unversioned)); err != nil || said != content(set, secret) {
 		t.Errorf("%s is %q, %v", path, said, err)
 	}
-	if info, err := os.Stat(filepath.Dir(path)); err != nil || userOf(info) != 0 {
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || volume.UserOf(info) != 0 {
 		t.Errorf("its folder is not root's: %v", err)
 	}
 }
 
 // stageSecret stages a set with a secret in it.
-func stageSecret(t *testing.T, root, name string) tree {
+func stageSecret(t *testing.T, root, name string) filetest.Tree {
 	t.Helper()
 	files := stageSet(t, root, name, routes, secret, listeners)
 	own(t, filepath.Join(root, "stage", "hot", secret))
@@ -85,7 +89,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted, files := set("1", routes, secret, listeners)
-	write(t, filepath.Join(root, "hot"), files)
+	filetest.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
 	record(t, committedRecord(root), wanted)
 	expectBoth := func(set string) {
@@ -122,7 +126,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 
 	for _, spoil := range []func(path string) error{
 		os.Remove,
-		func(path string) error { return writeFile(path, []byte(content("x", secret))) },
+		func(path string) error { return volume.WriteFile(path, []byte(content("x", secret))) },
 	} {
 		if err := spoil(filepath.Join(root, "hot", secret)); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 // The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
@@ -18,7 +20,7 @@ import (
 // are nftables rules (this file) or rules of the older iptables (filter_older.go).
 
 // filterDifferences finds rules that are neither the engine's nor ours, and missing ones.
-func filterDifferences(sibling Sibling, _ *namespace) ([]string, error) {
+func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	found, err := filterRules()
 	if err != nil {
 		return nil, err

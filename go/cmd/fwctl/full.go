@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/volume"
 )
 
 // A disk that is full must not keep a rule in force that somebody takes away. So there is a commit that takes no room: new
@@ -82,7 +85,7 @@ func verifySent(wanted Commit, files map[string]sentFile) error {
 
 // commitInPlace commits files that are sent, without any further room on the disk.
 func commitInPlace(
-	root string, wanted Commit, files map[string]sentFile, resources []Resource, program Program, now func() time.Time, taken func(),
+	root string, wanted Commit, files map[string]sentFile, resources []boot.Resource, program Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	unlock, err := lockHot(root)
 	if err != nil {
@@ -155,11 +158,11 @@ func copyBack(from, to string, paths []string) error {
 		if err != nil {
 			return err
 		}
-		content, err := readFile(filepath.Join(from, path))
+		content, err := volume.ReadFile(filepath.Join(from, path))
 		if err != nil {
 			return err
 		}
-		files[path] = sentFile{content, info.Mode().Perm(), userOf(info), groupOf(info)}
+		files[path] = sentFile{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
 	}
 	return overwriteAll(to, paths, files)
 }
@@ -187,7 +190,7 @@ func reserveAll(folder string) {
 		}
 		if file, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 			if info, err := file.Stat(); err == nil {
-				reserve(file, info.Size())
+				volume.Reserve(file, info.Size())
 			}
 			file.Close()
 		}

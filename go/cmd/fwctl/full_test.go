@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/volume"
 )
 
 // newSmallVolume returns a volume on a small disk of its own, in which set 1 was committed, and the folder above it.
@@ -25,7 +28,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	root := filepath.Join(disk, "fw")
 	wanted, files := set("1", append(paths, routes, listeners)...)
-	write(t, filepath.Join(root, "hot"), files)
+	filetest.Write(t, filepath.Join(root, "hot"), files)
 	record(t, committedRecord(root), wanted)
 	if err := startGood(root); err != nil {
 		t.Fatal(err)
@@ -52,7 +55,7 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent, read again.
-func sent(t *testing.T, wanted Commit, files tree) (Commit, map[string]sentFile) {
+func sent(t *testing.T, wanted Commit, files filetest.Tree) (Commit, map[string]sentFile) {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -60,7 +63,7 @@ func sent(t *testing.T, wanted Commit, files tree) (Commit, map[string]sentFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := tree{"stage/commit.json": string(text)}
+	all := filetest.Tree{"stage/commit.json": string(text)}
 	for path, text := range files {
 		all["stage/hot/"+path] = text
 	}
@@ -129,10 +132,10 @@ func TestCommitInPlaceRemovesFiles(t *testing.T) {
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
 func TestCommitInPlaceTakesBack(t *testing.T) {
-	for name, change := range map[string]func(tree, *reader){
-		"rejected": func(files tree, program *reader) { program.refuses = []string{files[listeners]} },
-		"too large": func(files tree, _ *reader) {
-			files[listeners] = strings.Replace(files[listeners], "2", strings.Repeat("2", 3*slack), 1)
+	for name, change := range map[string]func(filetest.Tree, *reader){
+		"rejected": func(files filetest.Tree, program *reader) { program.refuses = []string{files[listeners]} },
+		"too large": func(files filetest.Tree, _ *reader) {
+			files[listeners] = strings.Replace(files[listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -179,9 +182,9 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
 	wanted, files := set("2", routes, listeners)
-	for name, change := range map[string]func(tree){
-		"missing": func(files tree) { delete(files, routes) },
-		"another": func(files tree) { files[routes] += " " },
+	for name, change := range map[string]func(filetest.Tree){
+		"missing": func(files filetest.Tree) { delete(files, routes) },
+		"another": func(files filetest.Tree) { files[routes] += " " },
 	} {
 		changed := maps.Clone(files)
 		change(changed)
@@ -197,7 +200,7 @@ func TestReadSentChecksDigests(t *testing.T) {
 	}
 }
 
-func sentOf(files tree) map[string]sentFile {
+func sentOf(files filetest.Tree) map[string]sentFile {
 	found := map[string]sentFile{}
 	for path, text := range files {
 		found[path] = sentFile{content: []byte(text)}

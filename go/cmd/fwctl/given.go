@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
 )
 
 // givenFiles is the folder with the files that the engine provides in every container.
@@ -24,7 +27,7 @@ var commonHosts = []string{
 var decisive = []string{"domain", "nameserver", "options", "search"}
 
 // hereGiven compares the engine's files in this container.
-func hereGiven(sibling Sibling) ([]string, error) {
+func hereGiven(sibling boot.Sibling) ([]string, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		return nil, err
@@ -34,16 +37,16 @@ func hereGiven(sibling Sibling) ([]string, error) {
 
 // givenDifferences compares the engine's files with those that any supported engine provides for this container. It
 // ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
-func givenDifferences(folder, hostname string, sibling Sibling) ([]string, error) {
-	expected := expecting("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
+func givenDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
+	expected := compare.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {
-		expected.add("/etc/resolv.conf: " + line)
+		expected.Add("/etc/resolv.conf: " + line)
 	}
 	for _, line := range commonHosts {
-		expected.allow("/etc/hosts: " + line)
+		expected.Allow("/etc/hosts: " + line)
 	}
 	for _, each := range sibling.Interfaces {
-		expected.allow(fmt.Sprintf("/etc/hosts: %s %s", each.Address, hostname))
+		expected.Allow(fmt.Sprintf("/etc/hosts: %s %s", each.Address, hostname))
 	}
 	var found []string
 	for _, name := range []string{"hostname", "hosts", "resolv.conf"} {
@@ -59,7 +62,7 @@ func givenDifferences(folder, hostname string, sibling Sibling) ([]string, error
 			}
 		}
 	}
-	differences := expected.differences(found)
+	differences := expected.Differences(found)
 	slices.Sort(differences)
 	return slices.Compact(differences), nil
 }

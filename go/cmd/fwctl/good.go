@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"clawker-fw/internal/volume"
 )
 
 // The good set is a copy of the hot files that were last proven live, and their record: good/hot and
@@ -36,11 +38,11 @@ func keepGood(root string) error {
 	if err := os.RemoveAll(copied); err != nil {
 		return err
 	}
-	if err := copyTree(filepath.Join(root, "hot"), filepath.Join(copied, "hot")); err != nil {
+	if err := volume.CopyTree(filepath.Join(root, "hot"), filepath.Join(copied, "hot")); err != nil {
 		return err
 	}
 	if text, err := os.ReadFile(record); err == nil {
-		if err := writeFile(filepath.Join(copied, "committed.json"), text); err != nil {
+		if err := volume.WriteFile(filepath.Join(copied, "committed.json"), text); err != nil {
 			return err
 		}
 	}
@@ -87,10 +89,10 @@ func goodRecord(root string) string { return filepath.Join(goodFolder(root), "co
 // another version would be unhealthy.
 func intact(folder, record string) error {
 	var committed Commit
-	if err := readJSON(record, &committed); err != nil {
+	if err := volume.ReadJSON(record, &committed); err != nil {
 		return err
 	}
-	present, err := filesBelow(folder)
+	present, err := volume.FilesBelow(folder)
 	if err != nil {
 		return err
 	}
@@ -114,12 +116,12 @@ func intact(folder, record string) error {
 // then removes all others. good/ itself is not touched.
 func restore(root string) error {
 	hot, good, copied := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot"), restoreFolder(root)
-	before, err := filesBelow(good)
+	before, err := volume.FilesBelow(good)
 	if err != nil {
 		return err
 	}
 	var record Commit
-	if err := readJSON(goodRecord(root), &record); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := volume.ReadJSON(goodRecord(root), &record); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	order := record.paths()
@@ -144,7 +146,7 @@ func restore(root string) error {
 
 // removeOthers removes every file in a folder that is not in paths.
 func removeOthers(folder string, paths []string) error {
-	present, err := filesBelow(folder)
+	present, err := volume.FilesBelow(folder)
 	if err != nil {
 		return err
 	}
@@ -163,7 +165,7 @@ func copyFolder(from, to string) error {
 	if err := errors.Join(os.RemoveAll(to), os.RemoveAll(unfinished(to))); err != nil {
 		return err
 	}
-	if err := copyTree(from, unfinished(to)); err != nil {
+	if err := volume.CopyTree(from, unfinished(to)); err != nil {
 		return err
 	}
 	return os.Rename(unfinished(to), to)

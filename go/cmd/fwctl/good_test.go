@@ -13,18 +13,21 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/volume"
 )
 
 // spoils are ways in which hot files or their record can differ from the last commit.
 var spoils = map[string]func(folder, record string) error{
 	"a changed file": func(folder, _ string) error {
-		return writeFile(filepath.Join(folder, listeners), []byte(content("x", listeners)))
+		return volume.WriteFile(filepath.Join(folder, listeners), []byte(content("x", listeners)))
 	},
 	"a file of another version": func(folder, _ string) error {
-		return writeFile(filepath.Join(folder, routes), withVersion([]byte(content("1", routes)), "beef"))
+		return volume.WriteFile(filepath.Join(folder, routes), withVersion([]byte(content("1", routes)), "beef"))
 	},
 	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, routes)) },
-	"a further file": func(folder, _ string) error { return writeFile(filepath.Join(folder, added), []byte("{}")) },
+	"a further file": func(folder, _ string) error { return volume.WriteFile(filepath.Join(folder, added), []byte("{}")) },
 	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
 	"a link to a file": func(folder, _ string) error {
 		elsewhere := filepath.Join(folder, "..", "elsewhere")
@@ -39,7 +42,7 @@ var spoils = map[string]func(folder, record string) error{
 }
 
 // running returns a volume in which set 1 was started, and so is the good set as well.
-func running(t *testing.T) (root string, files tree) {
+func running(t *testing.T) (root string, files filetest.Tree) {
 	t.Helper()
 	root, files = newVolume(t)
 	if err := startGood(root); err != nil {
@@ -52,14 +55,14 @@ func running(t *testing.T) (root string, files tree) {
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := newVolume(t)
-	write(t, root, tree{"stage/hot/" + routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
+	filetest.Write(t, root, filetest.Tree{"stage/hot/" + routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
 
 	for range 2 {
 		if err := startGood(root); err != nil {
 			t.Fatal(err)
 		}
 
-		expect(t, filepath.Join(root, "hot"), files)
+		filetest.Expect(t, filepath.Join(root, "hot"), files)
 		expectGood(t, root, files)
 		expectFinished(t, root)
 	}
@@ -122,14 +125,14 @@ func TestStartGoodFailsClosed(t *testing.T) {
 				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
 					t.Fatal(err)
 				}
-				before := read(t, filepath.Join(root, "hot"))
+				before := filetest.Read(t, filepath.Join(root, "hot"))
 
 				err := startGood(root)
 
 				if err == nil || !strings.Contains(err.Error(), "the hot files are not what was committed") {
 					t.Errorf("got %v", err)
 				}
-				expect(t, filepath.Join(root, "hot"), before)
+				filetest.Expect(t, filepath.Join(root, "hot"), before)
 			})
 		}
 	}
@@ -289,7 +292,7 @@ func staged(t *testing.T) string {
 }
 
 // proven returns the set that a volume's record has as proven: 1 or 2.
-func proven(t *testing.T, root string) tree {
+func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
 	committed, err := readCommitted(root)
 	if err != nil {
@@ -331,11 +334,11 @@ func TestCommitDies(t *testing.T) {
 
 // Wherever a start with changed files is killed, the next start restores the proven set.
 func TestStartGoodDies(t *testing.T) {
-	var files tree
+	var files filetest.Tree
 	changed := func(t *testing.T) string {
 		var root string
 		root, files = running(t)
-		write(t, filepath.Join(root, "hot"), tree{listeners: content("x", listeners), added: "{}", "rds/x": ""})
+		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{listeners: content("x", listeners), added: "{}", "rds/x": ""})
 		return root
 	}
 	dead(t, "start", changed, func(t *testing.T, root string) {
@@ -378,7 +381,7 @@ func goesOn(t *testing.T, root string) {
 }
 
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
-func isRefused(t *testing.T, root string, before tree) {
+func isRefused(t *testing.T, root string, before filetest.Tree) {
 	t.Helper()
 	files := stageSet(t, root, "4", routes, added, listeners)
 	program := startReader(root)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 // The kernel's table of connections forgets one that an end has half closed after 60 s without a packet, and with it that
@@ -30,7 +32,7 @@ const (
 
 // keepHalfClosed has the table of this network remember half closed connections. A kernel that can't be told so (without
 // CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
-func keepHalfClosed(limits *Limits) error {
+func keepHalfClosed(limits *boot.Limits) error {
 	if limits == nil {
 		return nil
 	}
@@ -41,7 +43,7 @@ func keepHalfClosed(limits *Limits) error {
 }
 
 // halfClosedDifferences compares for how long half closed connections are remembered.
-func halfClosedDifferences(sibling Sibling, _ *namespace) ([]string, error) {
+func halfClosedDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if sibling.Limits == nil {
 		return nil, nil
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 // answerARP lets the other end of a link answer the next ARP request for an address.
@@ -15,12 +17,12 @@ func answerARP(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index := link(t, name).Attrs().Index
+	index := nettest.Link(t, name).Attrs().Index
 	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
 	if err := unix.Bind(socket, here); err != nil {
 		t.Fatal(err)
 	}
-	hardware := link(t, name).Attrs().HardwareAddr
+	hardware := nettest.Link(t, name).Attrs().HardwareAddr
 	go func() {
 		defer unix.Close(socket)
 		request := make([]byte, 128)
@@ -37,9 +39,9 @@ func answerARP(t *testing.T, name string) {
 
 // Another host that answers ARP for one of our addresses is found, with its hardware address.
 func TestOthersWhoHaveOurAddress(t *testing.T) {
-	inNetwork(t)
-	silence(t, "agents-end", "egress-end")
-	wanted := onAgents.String() + " " + link(t, "agents-end").Attrs().HardwareAddr.String()
+	nettest.InNetwork(t)
+	nettest.Silence(t, "agents-end", "egress-end")
+	wanted := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
 	found := []string{}
 	// On a busy machine the answer may be too late for one probe.
 	for try := 0; try < 20 && len(found) == 0; try++ {
@@ -58,9 +60,9 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 
 // Without another holder none is found, and the probes change no ARP cache.
 func TestNobodyElseHasOurAddress(t *testing.T) {
-	inNetwork(t)
-	silence(t, "agents-end", "egress-end")
-	hear := listenForARP(t, "agents-end")
+	nettest.InNetwork(t)
+	nettest.Silence(t, "agents-end", "egress-end")
+	hear := nettest.ListenForARP(t, "agents-end")
 
 	asked, err := askForOthers()
 	if err != nil {

@@ -11,6 +11,10 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/volume"
 )
 
 const (
@@ -20,10 +24,10 @@ const (
 )
 
 // resources covers every kind of proof: by version and loaded content, and by the hash of the bytes read.
-var resources = []Resource{
-	{Name: "routes", Path: routes, Envoy: &EnvoyProof{Statistics: "routes"}},
+var resources = []boot.Resource{
+	{Name: "routes", Path: routes, Envoy: &boot.EnvoyProof{Statistics: "routes"}},
 	{Name: "names", Path: added, Hashed: true},
-	{Name: "listeners", Path: listeners, Envoy: &EnvoyProof{Statistics: "listeners"}},
+	{Name: "listeners", Path: listeners, Envoy: &boot.EnvoyProof{Statistics: "listeners"}},
 }
 
 // content returns a file as clawker-fw writes it. Only Envoy's files have a version.
@@ -35,8 +39,8 @@ func content(set, path string) string {
 }
 
 // set returns a commit of files in the given order, with the live digest of each resource.
-func set(name string, paths ...string) (Commit, tree) {
-	wanted, files := Commit{Version: unversioned, Live: map[string]string{}, Seconds: 5}, tree{}
+func set(name string, paths ...string) (Commit, filetest.Tree) {
+	wanted, files := Commit{Version: unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
 	for _, path := range paths {
 		files[path] = content(name, path)
 		wanted.Files = append(wanted.Files, StagedFile{path, digestOf([]byte(files[path]))})
@@ -55,17 +59,17 @@ func record(t *testing.T, path string, commit Commit) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(path, text); err != nil {
+	if err := volume.WriteFile(path, text); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // newVolume returns a volume in which set 1 of the routes and listeners is live.
-func newVolume(t *testing.T) (string, tree) {
+func newVolume(t *testing.T) (string, filetest.Tree) {
 	t.Helper()
 	root := t.TempDir()
 	wanted, files := set("1", routes, listeners)
-	write(t, filepath.Join(root, "hot"), files)
+	filetest.Write(t, filepath.Join(root, "hot"), files)
 	record(t, committedRecord(root), wanted)
 	return root, files
 }
@@ -80,10 +84,10 @@ type reader struct {
 	slow       int                  // so many questions are answered without a look at the files
 	broken     error
 	asked      int
-	seen       tree
-	taken      tree
+	seen       filetest.Tree
+	taken      filetest.Tree
 	rejections map[string]int
-	looked     []tree
+	looked     []filetest.Tree
 	evidence   Evidence
 }
 
@@ -94,7 +98,7 @@ func newReader(t *testing.T, root string) *reader {
 
 func startReader(root string) *reader {
 	program := &reader{
-		hot: filepath.Join(root, "hot"), seen: tree{}, taken: tree{}, rejections: map[string]int{},
+		hot: filepath.Join(root, "hot"), seen: filetest.Tree{}, taken: filetest.Tree{}, rejections: map[string]int{},
 		evidence: Evidence{"listeners": {"now", "digest"}},
 	}
 	program.look()
@@ -117,7 +121,7 @@ func (r *reader) answers() error {
 }
 
 func (r *reader) look() {
-	now := tree{}
+	now := filetest.Tree{}
 	for _, resource := range resources {
 		text, err := os.ReadFile(filepath.Join(r.hot, resource.Path))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +149,7 @@ func (r *reader) look() {
 
 func (r *reader) Build() (string, error) { return "reader", r.broken }
 
-func (r *reader) Live(resources []Resource) (map[string]string, error) {
+func (r *reader) Live(resources []boot.Resource) (map[string]string, error) {
 	if err := r.answers(); err != nil {
 		return nil, err
 	}
@@ -160,7 +164,7 @@ func (r *reader) Live(resources []Resource) (map[string]string, error) {
 
 func (r *reader) Evidence() Evidence { return r.evidence }
 
-func (r *reader) Versions(resources []Resource) (map[string]string, error) {
+func (r *reader) Versions(resources []boot.Resource) (map[string]string, error) {
 	if err := r.answers(); err != nil {
 		return nil, err
 	}
@@ -173,7 +177,7 @@ func (r *reader) Versions(resources []Resource) (map[string]string, error) {
 	return versions, nil
 }
 
-func (r *reader) Rejections([]Resource) (map[string]int, error) {
+func (r *reader) Rejections([]boot.Resource) (map[string]int, error) {
 	if err := r.answers(); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 // journalAt returns a journal whose clock is now, and what it has written since the last time.
@@ -60,14 +62,14 @@ func TestFloodOfRefusals(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
 	for range 1000 {
-		journal.add(agent, lineOf(agent, 0), 1)
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
 	}
-	journal.add(otherAgent, lineOf(otherAgent, 0), 1)
+	journal.add(nettest.OtherAgent, lineOf(nettest.OtherAgent, 0), 1)
 	if found := lines(); len(found) != linesAtOnce+1 {
 		t.Errorf("%d lines", len(found))
 	}
 	journal.count()
-	if found := lines(); len(found) != 1 || suppressed(found, agent.String()) != 1000-linesAtOnce {
+	if found := lines(); len(found) != 1 || suppressed(found, nettest.Agent.String()) != 1000-linesAtOnce {
 		t.Errorf("got %+v", found)
 	}
 	journal.count()
@@ -76,7 +78,7 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 	now = now.Add(time.Second)
 	for range 1000 {
-		journal.add(agent, lineOf(agent, 0), 1)
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
 	}
 	if found := lines(); len(found) != linesPerSecond {
 		t.Errorf("%d lines after a second", len(found))
@@ -91,7 +93,7 @@ func TestLongLines(t *testing.T) {
 	for range 600 {
 		for range 1000 {
 			before := journal.octets
-			journal.add(agent, lineOf(agent, 2500), 1)
+			journal.add(nettest.Agent, lineOf(nettest.Agent, 2500), 1)
 			written += journal.octets - before
 		}
 		if err := journal.flush(); err != nil {
@@ -109,7 +111,7 @@ func TestManySourcesOfRefusals(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
 	told, refused := 0, 0
-	source := agentNet.Addr()
+	source := nettest.AgentNet.Addr()
 	for number := range 2*mostAgents + 2 {
 		source = source.Next()
 		for range 1 + number%2*linesAtOnce {
@@ -185,10 +187,10 @@ func TestLinesOfTheProgram(t *testing.T) {
 		agent    netip.Addr
 		refusals int
 	}{
-		`{"name":"a","source":"10.213.0.7:1024"}`:                              {agent, 1},
-		`{"source":"10.213.0.7:1024","suppressed":7}`:                          {agent, 8},
-		`{"name":"\",\"source\":\"10.213.0.8:1\"","source":"10.213.0.7:1024"}`: {agent, 1},
-		`{"source":"10.213.0.7:1024","name":",\"suppressed\":99"}`:             {agent, 1},
+		`{"name":"a","source":"10.213.0.7:1024"}`:                              {nettest.Agent, 1},
+		`{"source":"10.213.0.7:1024","suppressed":7}`:                          {nettest.Agent, 8},
+		`{"name":"\",\"source\":\"10.213.0.8:1\"","source":"10.213.0.7:1024"}`: {nettest.Agent, 1},
+		`{"source":"10.213.0.7:1024","name":",\"suppressed\":99"}`:             {nettest.Agent, 1},
 		`{"source":"nowhere"}`:                                                 {netip.Addr{}, 1},
 		`[INFO] plugin/policy: source is 10.213.0.7`:                           {netip.Addr{}, 1},
 	} {
@@ -198,11 +200,11 @@ func TestLinesOfTheProgram(t *testing.T) {
 	}
 	var out bytes.Buffer
 	journal := newJournal(&out)
-	program := "[INFO] started\n" + string(lineOf(agent, 10)) + strings.Repeat("x", 3*longestLine) + "\n" + string(lineOf(agent, 20))
+	program := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + strings.Repeat("x", 3*longestLine) + "\n" + string(lineOf(nettest.Agent, 20))
 	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
 		t.Fatal(err)
 	}
-	if wanted := "[INFO] started\n" + string(lineOf(agent, 10)) + string(lineOf(agent, 20)); out.String() != wanted {
+	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); out.String() != wanted {
 		t.Errorf("got %q", out.String())
 	}
 	if lost := journal.agents[netip.Addr{}].suppressed; lost != 1 {
@@ -234,13 +236,13 @@ func TestLinesNeverMix(t *testing.T) {
 	var out bytes.Buffer
 	lines, program := io.Pipe()
 	journal := newJournal(&out)
-	recorder := newRecorder(t.TempDir(), newSibling(), journal)
+	recorder := newRecorder(t.TempDir(), nettest.NewSibling(), journal)
 	recorder.listening.folder = listeningFolder(t, "")
 	done := make(chan error, 2)
 	go func() { done <- journal.follow(lines) }()
 	go func() {
 		for range linesAtOnce / 2 {
-			each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(agent, 1024), netip.AddrPortFrom(onAgents, 1)}
+			each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(nettest.Agent, 1024), netip.AddrPortFrom(nettest.OnAgents, 1)}
 			if err := recorder.record([]refusal{each}); err != nil {
 				done <- err
 				return
@@ -249,7 +251,7 @@ func TestLinesNeverMix(t *testing.T) {
 		done <- nil
 	}()
 	for range linesAtOnce / 2 {
-		for _, part := range bytes.SplitAfter(lineOf(otherAgent, 200), []byte("xxxxx")) {
+		for _, part := range bytes.SplitAfter(lineOf(nettest.OtherAgent, 200), []byte("xxxxx")) {
 			if _, err := program.Write(part); err != nil {
 				t.Fatal(err)
 			}
@@ -290,12 +292,12 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- recordRefusals(t.TempDir(), newSibling(), silent, lines, out) }()
-	if _, err := program.Write(lineOf(agent, 0)); err != nil {
+	go func() { ended <- recordRefusals(t.TempDir(), nettest.NewSibling(), silent, lines, out) }()
+	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if content, _ := os.ReadFile(log); bytes.Equal(content, lineOf(agent, 0)) {
+		if content, _ := os.ReadFile(log); bytes.Equal(content, lineOf(nettest.Agent, 0)) {
 			break
 		}
 		if time.Now().After(end) {
@@ -303,7 +305,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		}
 	}
 	out.Close()
-	if _, err := program.Write(lineOf(agent, 0)); err != nil {
+	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/lookups"
 )
 
 // The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
@@ -49,7 +52,7 @@ type ending struct {
 }
 
 // keep starts the helpers and says so, and starts each again that ends.
-func keep(root string, sibling Sibling) error {
+func keep(root string, sibling boot.Sibling) error {
 	// Only this thread starts helpers, and hands down none of its privileges.
 	runtime.LockOSThread()
 	end, ended, err := newEnder(root)
@@ -135,7 +138,7 @@ func newEnder(root string) (chan<- struct{}, <-chan error, error) {
 }
 
 // keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.
-func keptBy(root string, sibling Sibling) ([]*helper, error) {
+func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	var found []*helper
 	for _, each := range helpersOf(root, sibling) {
 		kept := &helper{companion: each}
@@ -143,7 +146,7 @@ func keptBy(root string, sibling Sibling) ([]*helper, error) {
 		case recordVerb:
 			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
 		case forwardVerb:
-			sockets, err := lookupFiles(sibling.Forwarder.Listen)
+			sockets, err := lookups.Listen(sibling.Forwarder.Listen)
 			if err != nil {
 				return nil, err
 			}
@@ -198,7 +201,7 @@ func inherit(wanted ...uint) error {
 
 // startKeeper starts the keeper, and returns when all helpers have started. The calling thread has given up its bounds. What
 // it writes to its standard output from then on goes through the recorder.
-func startKeeper(root string, sibling Sibling) error {
+func startKeeper(root string, sibling boot.Sibling) error {
 	if len(helpersOf(root, sibling)) == 0 {
 		return nil
 	}

@@ -18,6 +18,10 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
+	"clawker-fw/internal/users"
 )
 
 // What one agent can take of a sibling is limited by the kernel, in a table of our own, before the program spends
@@ -107,7 +111,7 @@ type limitFilter struct {
 //
 // What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
 // connections that have not begun, and messages that nobody listens on a port.
-func newLimitFilter(limits Limits) limitFilter {
+func newLimitFilter(limits boot.Limits) limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
 	begun := f.addSet("begun", size, forgetAfter)
@@ -195,7 +199,7 @@ func newSixFilter() limitFilter {
 
 // hasSix reports whether the kernel has IPv6 at all.
 func hasSix() bool {
-	_, err := os.Stat(filepath.Join(processes, "self", "net", "if_inet6"))
+	_, err := os.Stat(filepath.Join(users.Processes, "self", "net", "if_inet6"))
 	return err == nil
 }
 
@@ -382,7 +386,7 @@ func octetsPerSecond(queries int) *expr.Limit {
 }
 
 // limitAgents installs the table, in place of one from an earlier start, in one transaction.
-func limitAgents(limits *Limits, options ...nftables.ConnOption) error {
+func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
 	if limits == nil {
 		return nil
 	}
@@ -433,8 +437,8 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 }
 
 // limitDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
-func limitDifferences(limits *Limits) ([]string, error) {
-	four, six := expecting(), expecting()
+func limitDifferences(limits *boot.Limits) ([]string, error) {
+	four, six := compare.Expect(), compare.Expect()
 	if limits != nil {
 		if err := newLimitFilter(*limits).describe(four); err != nil {
 			return nil, err
@@ -447,12 +451,12 @@ func limitDifferences(limits *Limits) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	differences := four.differences(found)
+	differences := four.Differences(found)
 	if !hasSix() {
 		return differences, nil
 	}
 	found, err = readLimits(unix.NFPROTO_IPV6)
-	for _, each := range six.differences(found) {
+	for _, each := range six.Differences(found) {
 		differences = append(differences, inSix+each)
 	}
 	return differences, err
@@ -463,21 +467,21 @@ const inSix = "IPv6 "
 
 // describe adds a sentence for each part of the table. Rules are marshalled and read again, so that both sides of the
 // comparison are read by the same code.
-func (f limitFilter) describe(expected *expectation) error {
-	expected.add(describeTable(0))
+func (f limitFilter) describe(expected *compare.Expectation) error {
+	expected.Add(describeTable(0))
 	for _, set := range f.sets {
 		flags := uint32(unix.NFT_SET_EVAL)
 		if set.HasTimeout {
 			flags |= unix.NFT_SET_TIMEOUT
 		}
-		expected.add(describeSet(set.Name, int(flags), int(set.KeyType.Bytes), int(set.Size), uint64(set.Timeout.Milliseconds())))
+		expected.Add(describeSet(set.Name, int(flags), int(set.KeyType.Bytes), int(set.Size), uint64(set.Timeout.Milliseconds())))
 	}
 	for _, chain := range f.chains {
 		text := describeChain(chain.Name, "", 0, 0, 0)
 		if chain.Hooknum != nil {
 			text = describeChain(chain.Name, string(chain.Type), int(*chain.Hooknum), int(*chain.Priority), int(*chain.Policy))
 		}
-		expected.add(text)
+		expected.Add(text)
 	}
 	places := map[string]int{}
 	for _, rule := range f.rules {
@@ -491,10 +495,10 @@ func (f limitFilter) describe(expected *expectation) error {
 				if err := element.readMarshalled(filled.Exprs[0], nil); err != nil {
 					return err
 				}
-				expected.allow(describeElement(filled.SetName, element.words))
+				expected.Allow(describeElement(filled.SetName, element.words))
 			}
 		}
-		expected.add(describeLimit(rule.Chain.Name, places, read.words))
+		expected.Add(describeLimit(rule.Chain.Name, places, read.words))
 	}
 	return nil
 }

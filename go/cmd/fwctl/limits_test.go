@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 func echoes(connection net.Conn) error {
@@ -34,16 +36,16 @@ func echoes(connection net.Conn) error {
 // An agent with as many connections as it may have is refused another one at once. Its older ones, and those of another
 // agent, go on, and when one of its own ends there is room for another.
 func TestConnectionsAtOnceAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		begun := time.Now()
-		opened, refused := dialMany(t, agent, port, 8)
+		opened, refused := nettest.DialMany(t, nettest.Agent, port, 8)
 		if len(opened) != 5 || refused != 3 || time.Since(begun) > time.Second {
 			t.Fatalf("%d opened, %d refused, in %s", len(opened), refused, time.Since(begun))
 		}
-		others, refused := dialMany(t, otherAgent, port, 5)
+		others, refused := nettest.DialMany(t, nettest.OtherAgent, port, 5)
 		if refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
@@ -54,7 +56,7 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 		}
 		opened[0].Close()
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			if connection, err := dialFrom(agent, port); err == nil {
+			if connection, err := nettest.DialFrom(nettest.Agent, port); err == nil {
 				connection.Close()
 				break
 			}
@@ -79,7 +81,7 @@ func rememberFor(t *testing.T, seconds int) {
 // A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
 // still there. Without that, the kernel would forget it.
 func TestHalfClosedConnectionsCount(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
 	rememberFor(t, 2)
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
@@ -100,7 +102,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 		}()
 		port := listener.Addr().(*net.TCPAddr).Port
 		asAgent(func() {
-			opened, _ := dialMany(t, agent, port, 5)
+			opened, _ := nettest.DialMany(t, nettest.Agent, port, 5)
 			for _, each := range opened {
 				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
 					t.Fatal(err)
@@ -108,7 +110,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 			}
 			further := 0
 			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-				if more, err := dialFrom(agent, port); err == nil {
+				if more, err := nettest.DialFrom(nettest.Agent, port); err == nil {
 					t.Cleanup(func() { more.Close() })
 					further++
 				}
@@ -133,19 +135,19 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 // A connection that an agent has half closed and does not read counts, too. Keepalive does not run then: the kernel asks the
 // agent for room, at intervals that grow to two minutes, and the table remembers for longer than that.
 func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
-	place := serveAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
+	place := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
 	port := place.(*net.TCPAddr).Port
 	further := func(from netip.Addr) (count int) {
 		asAgent(func() {
-			opened, _ := dialMany(t, from, port, 5)
+			opened, _ := nettest.DialMany(t, from, port, 5)
 			for _, each := range opened {
 				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for end := time.Now().Add(4 * time.Second); count < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-				if more, err := dialFrom(from, port); err == nil {
+				if more, err := nettest.DialFrom(from, port); err == nil {
 					t.Cleanup(func() { more.Close() })
 					count++
 				}
@@ -156,19 +158,19 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	if found, err := readSetting(closeWait); err != nil || found != "150" {
 		t.Fatalf("%s is %q, %v", closeWait, found, err)
 	}
-	if count := further(agent); count != 0 {
+	if count := further(nettest.Agent); count != 0 {
 		t.Errorf("%d further ones", count)
 	}
 	rememberFor(t, 1)
-	if count := further(otherAgent); count != 5 {
+	if count := further(nettest.OtherAgent); count != 5 {
 		t.Errorf("%d further ones of 5 that a table forgets which remembers for a second", count)
 	}
 }
 
 // For how long half closed connections are remembered is compared.
 func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
-	inNetwork(t)
-	sibling, limits := newSibling(), smallLimits()
+	nettest.InNetwork(t)
+	sibling, limits := nettest.NewSibling(), nettest.SmallLimits()
 	sibling.Limits = &limits
 	shape(t, sibling)
 	expectDifferences(t, sibling)
@@ -178,16 +180,16 @@ func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
 
 // At a private address, an agent finds a closed port, although there is a listener. Only addresses without limits get in.
 func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
-	limits := smallLimits()
-	limits.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), onAgents}
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	limits := nettest.SmallLimits()
+	limits.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), nettest.OnAgents}
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		if opened, refused := dialMany(t, agent, port, 3); len(opened) != 0 || refused != 3 {
+		if opened, refused := nettest.DialMany(t, nettest.Agent, port, 3); len(opened) != 0 || refused != 3 {
 			t.Errorf("an agent: %d opened, %d refused", len(opened), refused)
 		}
-		opened, refused := dialMany(t, limits.Except[0], port, 3)
+		opened, refused := nettest.DialMany(t, limits.Except[0], port, 3)
 		if len(opened) != 3 || refused != 0 {
 			t.Fatalf("one without limits: %d opened, %d refused", len(opened), refused)
 		}
@@ -202,30 +204,30 @@ func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
 // All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
 // agents that have few: the heaviest can't take it, and their older ones are not touched.
 func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.Connections, limits.AllConnections = 200, 4*fewShare
 	few, kept := 4, fewShare
 	third := netip.MustParseAddr("10.213.0.9")
 	limits.Except = append(limits.Except, third) // for an address there; it is an agent like the others
-	asAgent := limitedSibling(t, limits, shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
 	limits.Except = limits.Except[:1]
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
 	}
-	port := serveEcho(t, "0.0.0.0:0")
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		heavy, refused := dialMany(t, agent, port, 200)
+		heavy, refused := nettest.DialMany(t, nettest.Agent, port, 200)
 		if len(heavy) != 4*fewShare-kept || refused != 200-len(heavy) {
 			t.Fatalf("the heaviest: %d opened, %d refused", len(heavy), refused)
 		}
-		for _, each := range []netip.Addr{otherAgent, third} {
-			light, refused := dialMany(t, each, port, few+1)
+		for _, each := range []netip.Addr{nettest.OtherAgent, third} {
+			light, refused := nettest.DialMany(t, each, port, few+1)
 			if len(light) != few || refused != 1 {
 				t.Errorf("%s: %d opened, %d refused", each, len(light), refused)
 			}
 		}
-		if opened, _ := dialMany(t, agent, port, 3); len(opened) != 0 {
+		if opened, _ := nettest.DialMany(t, nettest.Agent, port, 3); len(opened) != 0 {
 			t.Errorf("%d more of the heaviest", len(opened))
 		}
 		for _, connection := range heavy {
@@ -237,7 +239,7 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 			connection.Close()
 		}
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			if connection, err := dialFrom(otherAgent, port); err == nil {
+			if connection, err := nettest.DialFrom(nettest.OtherAgent, port); err == nil {
 				connection.Close()
 				break
 			}
@@ -250,16 +252,16 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 
 // What is kept for those that have few is limited as well.
 func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.AllConnections = 4 // of which one is kept, for agents with one at most
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		if opened, refused := dialMany(t, agent, port, 5); len(opened) != 3 || refused != 2 {
+		if opened, refused := nettest.DialMany(t, nettest.Agent, port, 5); len(opened) != 3 || refused != 2 {
 			t.Fatalf("%d opened, %d refused", len(opened), refused)
 		}
-		if opened, refused := dialMany(t, otherAgent, port, 3); len(opened) != 1 || refused != 2 {
+		if opened, refused := nettest.DialMany(t, nettest.OtherAgent, port, 3); len(opened) != 1 || refused != 2 {
 			t.Errorf("%d opened, %d refused", len(opened), refused)
 		}
 	})
@@ -267,15 +269,15 @@ func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 
 // An agent that begins connections faster than it may gets no answer at first, and one later; another one's are opened.
 func TestNewConnectionsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		opened, silent := 0, 0
 		for begun := time.Now(); silent == 0 && time.Since(begun) < 3*time.Second; {
-			if connection, err := dialWithin(200*time.Millisecond, agent, port); err == nil {
+			if connection, err := nettest.DialWithin(200*time.Millisecond, nettest.Agent, port); err == nil {
 				t.Cleanup(func() { connection.Close() })
 				opened++
 			} else if os.IsTimeout(err) {
@@ -287,10 +289,10 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 		if opened < connectionBurst*5 || silent == 0 {
 			t.Errorf("%d opened, %d silent", opened, silent)
 		}
-		if _, refused := dialMany(t, otherAgent, port, 10); refused != 0 {
+		if _, refused := nettest.DialMany(t, nettest.OtherAgent, port, 10); refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
-		late, err := dialWithin(5*time.Second, agent, port)
+		late, err := nettest.DialWithin(5*time.Second, nettest.Agent, port)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,13 +302,13 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 
 // An address of our own has no limits.
 func TestOurOwnAreNotLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond = 1
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 	openBriefly := func(from netip.Addr) (opened int) {
 		for range 20 {
-			connection, err := dialWithin(50*time.Millisecond, from, port)
+			connection, err := nettest.DialWithin(50*time.Millisecond, from, port)
 			if err == nil {
 				connection.Close()
 				opened++
@@ -319,7 +321,7 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 		if opened := openBriefly(limits.Except[0]); opened != 20 {
 			t.Errorf("%d opened", opened)
 		}
-		if opened := openBriefly(agent); opened == 20 {
+		if opened := openBriefly(nettest.Agent); opened == 20 {
 			t.Error("agents have none either")
 		}
 	})
@@ -329,7 +331,7 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 func session(t *testing.T, from netip.Addr, port int) (net.Conn, bool) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
-	connection, err := dialer.Dial("udp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
+	connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(port)).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,24 +351,24 @@ func comesBack(connection net.Conn) bool {
 // Sessions of UDP count as connections, of one agent and of all: the first datagram of one too many is dropped, and none
 // that is dropped is tracked. Those that there are go on, and so does another agent.
 func TestSessionsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
-	asAgent := limitedSibling(t, limits, shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
-	port := serveEcho(t, "0.0.0.0:0")
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		connected, _ := dialMany(t, agent, port, 1)
+		connected, _ := nettest.DialMany(t, nettest.Agent, port, 1)
 		var going []net.Conn
 		for range 8 {
-			if connection, answered := session(t, agent, 53); answered {
+			if connection, answered := session(t, nettest.Agent, 53); answered {
 				going = append(going, connection)
 			}
 		}
 		if len(connected) != 1 || len(going) != 4 {
 			t.Errorf("%d sessions beside %d connections", len(going), len(connected))
 		}
-		if _, refused := dialMany(t, agent, port, 1); refused != 1 {
+		if _, refused := nettest.DialMany(t, nettest.Agent, port, 1); refused != 1 {
 			t.Error("another connection is opened")
 		}
 		for range 20 {
@@ -376,7 +378,7 @@ func TestSessionsAreLimited(t *testing.T) {
 				}
 			}
 		}
-		if _, answered := session(t, otherAgent, 53); !answered {
+		if _, answered := session(t, nettest.OtherAgent, 53); !answered {
 			t.Error("another agent's is refused")
 		}
 	})
@@ -384,21 +386,21 @@ func TestSessionsAreLimited(t *testing.T) {
 		t.Errorf("%d are tracked", tracked)
 	}
 	refused, err := refusedSources()
-	if err != nil || len(refused) != 1 || refused[0] != (Refused{Source: agent, Connections: 5}) {
+	if err != nil || len(refused) != 1 || refused[0] != (Refused{Source: nettest.Agent, Connections: 5}) {
 		t.Errorf("%v, %v", refused, err)
 	}
 }
 
 // An agent that begins sessions faster than it may gets no answer, also where nothing ever answers.
 func TestNewSessionsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
-	asAgent := limitedSibling(t, limits, shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
 
 	asAgent(func() {
 		for range 50 {
-			connection, _ := net.DialUDP("udp4", &net.UDPAddr{IP: agent.AsSlice()}, &net.UDPAddr{IP: onAgents.AsSlice(), Port: 9})
+			connection, _ := net.DialUDP("udp4", &net.UDPAddr{IP: nettest.Agent.AsSlice()}, &net.UDPAddr{IP: nettest.OnAgents.AsSlice(), Port: 9})
 			_, _ = connection.Write([]byte("x"))
 			connection.Close()
 		}
@@ -410,14 +412,14 @@ func TestNewSessionsAreLimited(t *testing.T) {
 
 // Datagrams beyond an agent's rate are dropped and counted, within a session as well; another agent's pass.
 func TestDatagramsAreLimited(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 100
-	asAgent := limitedSibling(t, limits, shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
 
 	asAgent(func() {
-		flood, answered := session(t, agent, 53)
-		other, too := session(t, otherAgent, 53)
+		flood, answered := session(t, nettest.Agent, 53)
+		other, too := session(t, nettest.OtherAgent, 53)
 		if !answered || !too {
 			t.Fatal("nothing is answered")
 		}
@@ -449,7 +451,7 @@ func queryMany(t *testing.T, from netip.Addr, count int) (answers int) {
 	var asked []net.Conn
 	for range count {
 		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
-		connection, err := dialer.Dial("udp4", netip.AddrPortFrom(onAgents, 53).String())
+		connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, 53).String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -489,14 +491,14 @@ func answerQueries(t *testing.T) {
 
 // Queries beyond an agent's rate get no answer, and those of another agent do. None is tracked as a connection.
 func TestQueriesAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
 	answerQueries(t)
 
 	asAgent(func() {
-		if answers := queryMany(t, agent, 100); answers < 20 || answers > 60 {
+		if answers := queryMany(t, nettest.Agent, 100); answers < 20 || answers > 60 {
 			t.Errorf("%d answers", answers)
 		}
-		if answers := queryMany(t, otherAgent, 5); answers != 5 {
+		if answers := queryMany(t, nettest.OtherAgent, 5); answers != 5 {
 			t.Errorf("another agent got %d answers", answers)
 		}
 	})
@@ -504,7 +506,7 @@ func TestQueriesAreLimited(t *testing.T) {
 		t.Errorf("%d are tracked", tracked)
 	}
 	asAgent(func() {
-		for end := time.Now().Add(5 * time.Second); queryMany(t, agent, 1) == 0; {
+		for end := time.Now().Add(5 * time.Second); queryMany(t, nettest.Agent, 1) == 0; {
 			if time.Now().After(end) {
 				t.Fatal("it never gets an answer again")
 			}
@@ -527,12 +529,12 @@ func trackedConnections(t *testing.T) int {
 
 // What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
 func TestOnlyTCPIsTracked(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		for port := range 100 {
-			connection, err := net.Dial("udp4", netip.AddrPortFrom(onAgents, uint16(9000+port)).String())
+			connection, err := net.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(9000+port)).String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -543,7 +545,7 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 	if tracked := trackedConnections(t); tracked != 0 {
 		t.Errorf("%d are tracked", tracked)
 	}
-	asAgent(func() { dialMany(t, agent, port, 1) })
+	asAgent(func() { nettest.DialMany(t, nettest.Agent, port, 1) })
 	if tracked := trackedConnections(t); tracked != 1 {
 		t.Errorf("%d are tracked", tracked)
 	}
@@ -551,11 +553,11 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 
 // Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
 func TestQueriesOverTCPAreLimited(t *testing.T) {
-	asAgent := limitedSibling(t, smallLimits(), shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:53")
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:53")
 
 	asAgent(func() {
-		flood, err := dialFrom(agent, port)
+		flood, err := nettest.DialFrom(nettest.Agent, port)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -571,7 +573,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
 			t.Errorf("%d octets passed", came)
 		}
-		other, err := dialFrom(otherAgent, port)
+		other, err := nettest.DialFrom(nettest.OtherAgent, port)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -584,9 +586,9 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 
 // Limits that are installed again, as after a restart, are what is desired.
 func TestLimitsAreIdempotent(t *testing.T) {
-	inNetwork(t)
-	sibling := newSibling()
-	limits := smallLimits()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
+	limits := nettest.SmallLimits()
 	sibling.Limits = &limits
 	for range 2 {
 		shape(t, sibling)
@@ -599,15 +601,15 @@ func TestLimitsAreIdempotent(t *testing.T) {
 
 // Nothing of IPv6 arrives or leaves, whoever has switched it on, and it is our own table that keeps it out.
 func TestSixIsDropped(t *testing.T) {
-	inNetwork(t)
-	asNeighbour := moved(t, "egress-end", egressNet, gateway)
+	nettest.InNetwork(t)
+	asNeighbour := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
 	own, other := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
 	giveSix(t, "egress", own)
 	asNeighbour(func() { giveSix(t, "egress-end", other) })
 	if !arrivesOverSix(t, asNeighbour, own) {
 		t.Fatal("nothing arrives without our table either: this test shows nothing")
 	}
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
 	}
@@ -629,7 +631,7 @@ func giveSix(t *testing.T, name string, address netip.Addr) {
 	t.Helper()
 	setting := filepath.Join(systemSettings, "net/ipv6/conf", name, "disable_ipv6")
 	there := netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
-	if err := errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(link(t, name), &there)); err != nil {
+	if err := errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(nettest.Link(t, name), &there)); err != nil {
 		t.Fatal(err)
 	}
 	if err := waitForLocalSix(address.String() + "/128"); err != nil {
@@ -666,13 +668,13 @@ func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool
 
 // Sources that the kernel has added to the sets are no difference.
 func TestLimitsInUseAreNoDifference(t *testing.T) {
-	limits := smallLimits()
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 	answerQueries(t)
 	asAgent(func() {
-		dialMany(t, agent, port, 8)
-		queryMany(t, agent, 50)
+		nettest.DialMany(t, nettest.Agent, port, 8)
+		queryMany(t, nettest.Agent, 50)
 	})
 	found, err := readElements("queries")
 	if err != nil || len(found) != 1 {
@@ -685,32 +687,32 @@ func TestLimitsInUseAreNoDifference(t *testing.T) {
 
 // What is refused is counted for each source address.
 func TestRefusalsAreCounted(t *testing.T) {
-	limits := smallLimits()
-	asAgent := limitedSibling(t, limits, shapeNetwork)
-	port := serveEcho(t, "0.0.0.0:0")
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
 	answerQueries(t)
 	if found, err := refusedSources(); err != nil || len(found) != 0 {
 		t.Errorf("before: %v, %v", found, err)
 	}
 	asAgent(func() {
-		dialMany(t, agent, port, 8)
-		queryMany(t, otherAgent, 100)
+		nettest.DialMany(t, nettest.Agent, port, 8)
+		queryMany(t, nettest.OtherAgent, 100)
 	})
 	found, err := refusedSources()
 	if err != nil || len(found) != 2 {
 		t.Fatalf("%v, %v", found, err)
 	}
-	if found[0] != (Refused{Source: agent, Connections: 3}) {
+	if found[0] != (Refused{Source: nettest.Agent, Connections: 3}) {
 		t.Errorf("connections: %v", found[0])
 	}
-	if other := found[1]; other.Source != otherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
+	if other := found[1]; other.Source != nettest.OtherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
 		t.Errorf("queries: %v", other)
 	}
 }
 
 // Without limits, nothing is refused.
 func TestNoLimitsRefuseNothing(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	if found, err := refusedSources(); err != nil || len(found) != 0 {
 		t.Errorf("%v, %v", found, err)
 	}
@@ -718,8 +720,8 @@ func TestNoLimitsRefuseNothing(t *testing.T) {
 
 // A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
 func TestSourceWithAnotherLimit(t *testing.T) {
-	limits := smallLimits()
-	asAgent := limitedSibling(t, limits, shapeNetwork)
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, shapeNetwork)
 	answerQueries(t)
 	connection, err := nftables.New()
 	if err != nil {
@@ -736,7 +738,7 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 		if err := connection.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		asAgent(func() { queryMany(t, agent, 1) })
+		asAgent(func() { queryMany(t, nettest.Agent, 1) })
 	}
 	found, err := limitDifferences(&limits)
 	wanted := "nftables element of set queries: at most 1000 in 1 s, 4 at once, of kind 0, flags 0 is not ours"
@@ -747,7 +749,7 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 
 // Every change of our table is reported.
 func TestLimitDifferences(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	filter := newLimitFilter(limits)
 	set := func(name string) *nftables.Set {
 		return filter.sets[slices.IndexFunc(filter.sets, func(each *nftables.Set) bool { return each.Name == name })]
@@ -880,8 +882,8 @@ func TestLimitDifferences(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inNetwork(t)
-			sibling := newSibling()
+			nettest.InNetwork(t)
+			sibling := nettest.NewSibling()
 			sibling.Limits = &limits
 			shape(t, sibling)
 			connection, err := nftables.New()
@@ -941,9 +943,9 @@ func makeDormant(table string) error {
 
 // Without limits, our table does not belong here.
 func TestUnwantedLimits(t *testing.T) {
-	inNetwork(t)
-	sibling := newSibling()
-	limits := smallLimits()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
+	limits := nettest.SmallLimits()
 	sibling.Limits = &limits
 	shape(t, sibling)
 	sibling.Limits = nil
@@ -954,11 +956,11 @@ func TestUnwantedLimits(t *testing.T) {
 
 // Limits are there before the agents' interface is, and hold for it when it comes.
 func TestLimitsWithoutInterface(t *testing.T) {
-	inNetwork(t)
-	if err := netlink.LinkDel(link(t, "agents")); err != nil {
+	nettest.InNetwork(t)
+	if err := netlink.LinkDel(nettest.Link(t, "agents")); err != nil {
 		t.Fatal(err)
 	}
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // lookupLimit is how long Envoy waits for the addresses of a name as well.
@@ -30,7 +33,7 @@ type Looked struct {
 
 // lookup resolves a name like Envoy, which uses IPv4 alone and no search domains, and asks the kernel from which of the
 // sources each address can be reached.
-func lookup(tables []Table, resolver *net.Resolver, name string) (Lookup, error) {
+func lookup(tables []boot.Table, resolver *net.Resolver, name string) (Lookup, error) {
 	found := Lookup{Addresses: []Looked{}}
 	limited, cancel := context.WithTimeout(context.Background(), lookupLimit)
 	defer cancel()
@@ -72,8 +75,8 @@ func whyUnknown(err error) string {
 
 // closedTo returns the names of the sources without a route to an address. The kernel decides in the same way when a
 // connection from the source begins. A local route, which 0.0.0.0 always has, leads no further than this container.
-func closedTo(tables []Table, address netip.Addr) ([]string, error) {
-	closed, user := []string{}, uint32(readers) // any but root's
+func closedTo(tables []boot.Table, address netip.Addr) ([]string, error) {
+	closed, user := []string{}, uint32(users.Readers) // any but root's
 	for _, table := range tables {
 		routes, err := netlink.RouteGetWithOptions(address.AsSlice(), &netlink.RouteGetOptions{SrcAddr: table.From.AsSlice(), UID: &user})
 		if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) {

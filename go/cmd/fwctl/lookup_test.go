@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
 )
 
 // resolverAt returns a resolver that asks one server, whatever the machine's files say.
@@ -20,11 +23,11 @@ func resolverAt(server string) *net.Resolver {
 }
 
 // saying answers every query for an A record of a name with addresses, and denies that any other name exists.
-func saying(name string, addresses ...string) replies {
+func saying(name string, addresses ...string) dnstest.Replies {
 	return func(query dnsmessage.Message) [][]byte {
 		question := query.Questions[0]
 		if question.Name.String() != name || question.Type != dnsmessage.TypeA {
-			return [][]byte{answered("udp", query, dnsmessage.RCodeNameError)}
+			return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeNameError)}
 		}
 		reply := dnsmessage.Message{
 			Header: dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true}, Questions: query.Questions,
@@ -45,14 +48,14 @@ func saying(name string, addresses ...string) replies {
 
 // A lookup reports all addresses of the name itself, in order and once each, and no name of a search domain.
 func TestLookup(t *testing.T) {
-	server := resolverAt(serveDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
+	server := resolverAt(dnstest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
 
 	found, err := lookup(nil, server, "a.test")
 
 	if err != nil || found.Error != "" || len(found.Addresses) != 2 {
 		t.Fatalf("got %+v, %v", found, err)
 	}
-	if first, second := found.Addresses[0], found.Addresses[1]; first.Address != world ||
+	if first, second := found.Addresses[0], found.Addresses[1]; first.Address != nettest.World ||
 		second.Address != netip.MustParseAddr("198.51.100.9") || first.Closed == nil {
 		t.Errorf("got %+v", found)
 	}
@@ -64,16 +67,16 @@ func TestLookup(t *testing.T) {
 // An address is taken as it is: nobody is asked.
 func TestLookupOfAnAddress(t *testing.T) {
 	found, err := lookup(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
-	if err != nil || found.Error != "" || len(found.Addresses) != 1 || found.Addresses[0].Address != world {
+	if err != nil || found.Error != "" || len(found.Addresses) != 1 || found.Addresses[0].Address != nettest.World {
 		t.Errorf("got %+v, %v", found, err)
 	}
 }
 
 // A name without an address is reported with the reason, which does not name the resolver.
 func TestLookupOfNothing(t *testing.T) {
-	nobody := serveDNS(t, "udp", saying("a.test."))
-	broken := serveDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-		return [][]byte{answered("udp", query, dnsmessage.RCodeServerFailure)}
+	nobody := dnstest.ServeDNS(t, "udp", saying("a.test."))
+	broken := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeServerFailure)}
 	})
 	for server, wanted := range map[string]string{
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
@@ -90,23 +93,23 @@ func TestLookupOfNothing(t *testing.T) {
 // The kernel says which sources may reach an address: the world both, private addresses only the exempt one, and
 // loopback, agents and Envoy itself none.
 func TestClosedTo(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
 	for _, each := range []struct {
 		address netip.Addr
 		closed  string
 	}{
-		{world, ""},
-		{private, "guarded"},
-		{gateway, "guarded"},
+		{nettest.World, ""},
+		{nettest.Private, "guarded"},
+		{nettest.Gateway, "guarded"},
 		{netip.MustParseAddr("10.99.0.1"), "guarded"},
 		{netip.MustParseAddr("169.254.169.254"), "guarded exempt"},
-		{loopback, "guarded exempt"},
-		{agent, "guarded exempt"},
-		{exempt, "guarded exempt"},
+		{nettest.Loopback, "guarded exempt"},
+		{nettest.Agent, "guarded exempt"},
+		{nettest.Exempt, "guarded exempt"},
 		{netip.MustParseAddr("0.0.0.0"), "guarded exempt"},
 	} {
-		closed, err := closedTo(newSibling().Tables, each.address)
+		closed, err := closedTo(nettest.NewSibling().Tables, each.address)
 		if err != nil || !slices.Equal(closed, strings.Fields(each.closed)) {
 			t.Errorf("%s: got %q, %v", each.address, closed, err)
 		}
@@ -115,8 +118,8 @@ func TestClosedTo(t *testing.T) {
 
 // A source that is missing reaches nothing.
 func TestClosedToAMissingSource(t *testing.T) {
-	inNetwork(t)
-	if closed, err := closedTo(newSibling().Tables, world); err != nil || !slices.Equal(closed, []string{"guarded", "exempt"}) {
+	nettest.InNetwork(t)
+	if closed, err := closedTo(nettest.NewSibling().Tables, nettest.World); err != nil || !slices.Equal(closed, []string{"guarded", "exempt"}) {
 		t.Errorf("got %q, %v", closed, err)
 	}
 }

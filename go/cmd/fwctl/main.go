@@ -15,6 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/lookups"
 )
 
 // root is the sibling's volume. fwctl reads and writes files only below it.
@@ -59,7 +62,7 @@ func run(arguments []string) error {
 	}
 	verb, rest := arguments[0], arguments[1:]
 	if verb == forwardVerb {
-		return forward(rest, given())
+		return lookups.Forward(rest, given())
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
 		return attempts(root, os.Stdout)
@@ -67,7 +70,7 @@ func run(arguments []string) error {
 	if verb == "requirements" { // in a container that is neither
 		return answer(requirements())
 	}
-	sibling, err := readSibling(root)
+	sibling, err := boot.Read(root)
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func run(arguments []string) error {
 }
 
 // answerInPlace commits what is sent on the standard input.
-func answerInPlace(arguments []string, sibling Sibling) error {
+func answerInPlace(arguments []string, sibling boot.Sibling) error {
 	if len(arguments) != 1 {
 		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", commitInPlaceVerb)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 //
 // The kernel's local table normally comes first. It would let a guarded source reach loopback and our own addresses
 // whatever its own table says, so the local rule is moved behind our rules (policy routing: ip-rule(8)).
-func shapeNetwork(sibling Sibling) error {
+func shapeNetwork(sibling boot.Sibling) error {
 	if err := setInterfaces(sibling.Settings); err != nil {
 		return err
 	}
@@ -88,8 +90,8 @@ func shapeNetwork(sibling Sibling) error {
 
 // blockRoute makes all addresses of a block local (AnyIP): a program can listen on each of them, and the kernel answers
 // ARP requests for them, although no interface has them.
-func blockRoute(sibling Sibling, block netip.Prefix) (netlink.Route, error) {
-	link, err := linkIn(sibling.around(block))
+func blockRoute(sibling boot.Sibling, block netip.Prefix) (netlink.Route, error) {
+	link, err := linkIn(sibling.Around(block))
 	if err != nil {
 		return netlink.Route{}, err
 	}
@@ -101,7 +103,7 @@ func blockRoute(sibling Sibling, block netip.Prefix) (netlink.Route, error) {
 
 // closeOtherWays deletes default routes through networks without a desired gateway. Some engines add one even on an
 // internal network.
-func closeOtherWays(interfaces []Interface) error {
+func closeOtherWays(interfaces []boot.Interface) error {
 	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("reading the routes: %w", err)
@@ -156,7 +158,7 @@ func localRule(priority int) *netlink.Rule {
 // has no route to its own network. The gateway asks by ARP where the source is, and the kernel drops what it could not
 // answer (rp_filter). It decides that as user 0 of the container, whom the program can't become: nothing that the program
 // sends follows this rule, whatever the gateway's machine listens on.
-func rulesFor(t Table, index int) []*netlink.Rule {
+func rulesFor(t boot.Table, index int) []*netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = unix.AF_INET
 	rule.Priority = firstRulePriority + index
@@ -175,7 +177,7 @@ func rulesFor(t Table, index int) []*netlink.Rule {
 	return []*netlink.Rule{answer, rule}
 }
 
-func routesIn(t Table) ([]netlink.Route, error) {
+func routesIn(t boot.Table) ([]netlink.Route, error) {
 	link, err := linkIn(t.Subnet)
 	if err != nil {
 		return nil, err

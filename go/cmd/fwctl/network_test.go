@@ -14,9 +14,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/users"
 )
 
-func shape(t *testing.T, sibling Sibling) {
+func shape(t *testing.T, sibling boot.Sibling) {
 	t.Helper()
 	if err := shapeNetwork(sibling); err != nil {
 		t.Fatal(err)
@@ -25,7 +29,7 @@ func shape(t *testing.T, sibling Sibling) {
 
 // route returns the kernel's routing decision for a packet of the program.
 func route(from, to netip.Addr) (netlink.Route, error) {
-	user := uint32(readers)
+	user := uint32(users.Readers)
 	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice(), UID: &user})
 	if err != nil {
 		return netlink.Route{}, err
@@ -35,7 +39,7 @@ func route(from, to netip.Addr) (netlink.Route, error) {
 
 // connect opens a connection from an address, as a proxy does that binds its source. Its socket is the program's user's.
 func connect(from, to netip.Addr, port int) error {
-	unix.Setfsuid(readers) // of this thread alone, which no other test has
+	unix.Setfsuid(users.Readers) // of this thread alone, which no other test has
 	defer unix.Setfsuid(os.Geteuid())
 	dialer := net.Dialer{
 		LocalAddr: &net.TCPAddr{IP: from.AsSlice()},
@@ -65,8 +69,8 @@ func refused(err error) bool {
 
 // From either source, connections to its unreachable ranges fail at once, whatever listens there.
 func TestUnreachableRanges(t *testing.T) {
-	inNetwork(t)
-	sibling := newSibling()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
 	shape(t, sibling)
 	port := listen(t)
 
@@ -85,40 +89,40 @@ func TestUnreachableRanges(t *testing.T) {
 // packets here reaches it at none of the agents' network, but at our address on its own.
 func TestBlocks(t *testing.T) {
 	neighbour := netip.MustParseAddr("10.214.0.77")
-	inNetwork(t)
-	sibling := newSibling()
-	limits := smallLimits()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
+	limits := nettest.SmallLimits()
 	sibling.Limits = &limits
 	sibling.Settings["arp_ignore"] = 0 // the kernel answers for addresses that no interface has only then
-	asAgent := moved(t, "agents-end", agentNet, agent)
-	asNeighbour := moved(t, "egress-end", egressNet, neighbour)
-	settle(t)
+	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
+	asNeighbour := nettest.Moved(t, "egress-end", nettest.EgressNet, neighbour)
+	nettest.Settle(t)
 	shape(t, sibling)
 	port := listen(t)
 
 	inBlocks := []string{"10.213.8.64", "10.213.8.127", "10.213.8.128", "10.213.8.255"}
 	asAgent(func() {
-		for _, address := range append(inBlocks, onAgents.String()) {
-			if err := connect(agent, netip.MustParseAddr(address), port); err != nil {
+		for _, address := range append(inBlocks, nettest.OnAgents.String()) {
+			if err := connect(nettest.Agent, netip.MustParseAddr(address), port); err != nil {
 				t.Errorf("to %s: %v", address, err)
 			}
 		}
-		if err := connect(agent, netip.MustParseAddr("10.213.8.63"), port); err == nil {
+		if err := connect(nettest.Agent, netip.MustParseAddr("10.213.8.63"), port); err == nil {
 			t.Error("an address beside the blocks was reached")
 		}
 	})
 	asNeighbour(func() {
 		way := netlink.Route{
-			Dst: ipNet(agentNet.Masked()), Gw: primary.AsSlice(),
-			LinkIndex: link(t, "egress-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
+			Dst: ipNet(nettest.AgentNet.Masked()), Gw: nettest.Primary.AsSlice(),
+			LinkIndex: nettest.Link(t, "egress-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
 		}
 		if err := netlink.RouteAdd(&way); err != nil {
 			t.Fatal(err)
 		}
-		if err := connect(neighbour, primary, port); err != nil {
+		if err := connect(neighbour, nettest.Primary, port); err != nil {
 			t.Fatalf("the control is not reached: %v", err)
 		}
-		for _, address := range append(inBlocks, onAgents.String()) {
+		for _, address := range append(inBlocks, nettest.OnAgents.String()) {
 			if err := connect(neighbour, netip.MustParseAddr(address), port); err == nil {
 				t.Errorf("%s was reached from the way out", address)
 			}
@@ -128,55 +132,55 @@ func TestBlocks(t *testing.T) {
 
 // The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
 func TestGuardedSource(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
 	port := listen(t)
 
-	for _, address := range []netip.Addr{loopback, onAgents, primary, guarded, exempt, gateway, agent, private} {
-		if err := connect(guarded, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Gateway, nettest.Agent, nettest.Private} {
+		if err := connect(nettest.Guarded, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
 			t.Errorf("to %s: %v", address, err)
 		}
 	}
-	expectRoute(t, guarded, world, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Guarded, nettest.World, "via 10.214.0.1 on")
 }
 
 // The gateway's machine finds out where each source is by asking, although the guarded one has no route to it: its network
 // may ignore what nobody has asked for. What the program sends there from the guarded source still goes nowhere.
 func TestGatewayFindsSources(t *testing.T) {
-	inNetwork(t)
-	asGateway := moved(t, "egress-end", egressNet, gateway)
-	settle(t)
-	sibling := newSibling()
+	nettest.InNetwork(t)
+	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
+	nettest.Settle(t)
+	sibling := nettest.NewSibling()
 	shape(t, sibling)
 	port := listen(t)
 
 	asGateway(func() {
 		listen(t)
 		for _, table := range sibling.Tables {
-			if err := connect(gateway, table.From, 9); !errors.Is(err, unix.ECONNREFUSED) {
+			if err := connect(nettest.Gateway, table.From, 9); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("%s: %v", table.Name, err)
 			}
 		}
 	})
-	if err := connect(guarded, gateway, port); !errors.Is(err, unix.EHOSTUNREACH) {
+	if err := connect(nettest.Guarded, nettest.Gateway, port); !errors.Is(err, unix.EHOSTUNREACH) {
 		t.Errorf("the program reaches the gateway: %v", err)
 	}
 }
 
 // The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
 func TestExemptSource(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
 	port := listen(t)
 
-	for _, address := range []netip.Addr{loopback, onAgents, primary, guarded, exempt, agent} {
-		if err := connect(exempt, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent} {
+		if err := connect(nettest.Exempt, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
 			t.Errorf("to %s: %v", address, err)
 		}
 	}
-	expectRoute(t, exempt, world, "via 10.214.0.1 on")
-	expectRoute(t, exempt, private, "via 10.214.0.1 on")
-	expectRoute(t, exempt, netip.MustParseAddr("10.214.0.9"), "on")
+	expectRoute(t, nettest.Exempt, nettest.World, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Exempt, nettest.Private, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Exempt, netip.MustParseAddr("10.214.0.9"), "on")
 }
 
 func expectRoute(t *testing.T, from, to netip.Addr, words string) {
@@ -195,23 +199,23 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 
 // Sources without a table work as before: health checks reach loopback, and DNS queries use the primary address.
 func TestOtherSourcesAreUntouched(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
 	port := listen(t)
 
-	for _, address := range []netip.Addr{loopback, onAgents, primary} {
+	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
 		if err := connect(address, address, port); err != nil {
 			t.Errorf("to %s: %v", address, err)
 		}
 	}
-	expectRoute(t, primary, world, "via 10.214.0.1 on")
-	expectRoute(t, primary, gateway, "on")
+	expectRoute(t, nettest.Primary, nettest.World, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
 // The kernel's local rule comes after the rules of our tables, exactly once.
 func TestLocalRuleComesBehind(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
 
 	rules, err := netlink.RuleList(unix.AF_INET)
 	if err != nil {
@@ -236,8 +240,8 @@ func TestLocalRuleComesBehind(t *testing.T) {
 
 // A configured network has no differences, also after it is configured again.
 func TestShapeIsIdempotent(t *testing.T) {
-	inNetwork(t)
-	sibling := newSibling()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
 	for range 2 {
 		shape(t, sibling)
 		expectDifferences(t, sibling)
@@ -249,9 +253,9 @@ func TestShapeIsIdempotent(t *testing.T) {
 	}
 }
 
-func expectDifferences(t *testing.T, sibling Sibling, wanted ...string) {
+func expectDifferences(t *testing.T, sibling boot.Sibling, wanted ...string) {
 	t.Helper()
-	settle(t)
+	nettest.Settle(t)
 	// The peers of our interfaces, which a container never has in its own namespace.
 	wanted = append(wanted, "interface agents-end is not ours", "interface egress-end is not ours")
 	slices.Sort(wanted)
@@ -262,10 +266,10 @@ func expectDifferences(t *testing.T, sibling Sibling, wanted ...string) {
 
 // In a network that was never configured, everything desired is missing.
 func TestUnshapedNetworkDiffers(t *testing.T) {
-	inNetwork(t)
-	sibling := newSibling()
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
 	sibling.Tables = sibling.Tables[:1]
-	sibling.Tables[0].Unreachable = prefixes("10.0.0.0/8")
+	sibling.Tables[0].Unreachable = nettest.Prefixes("10.0.0.0/8")
 	sibling.Settings = nil
 	sibling.Blocks = sibling.Blocks[:1]
 
@@ -284,7 +288,7 @@ func TestUnshapedNetworkDiffers(t *testing.T) {
 
 // Every manual change to a configured network is reported as a sentence.
 func TestDifferences(t *testing.T) {
-	sibling := newSibling()
+	sibling := nettest.NewSibling()
 	first := sibling.Tables[0]
 	ruleOf := func() *netlink.Rule { return rulesFor(first, 0)[1] }
 	rule := func(change func(*netlink.Rule)) *netlink.Rule {
@@ -305,7 +309,7 @@ func TestDifferences(t *testing.T) {
 			func() error {
 				answer := rulesFor(first, 0)[0]
 				wider := rulesFor(first, 0)[0]
-				wider.UIDRange = netlink.NewRuleUIDRange(0, readers)
+				wider.UIDRange = netlink.NewRuleUIDRange(0, users.Readers)
 				return errors.Join(netlink.RuleDel(answer), netlink.RuleAdd(wider))
 			},
 			[]string{
@@ -362,7 +366,7 @@ func TestDifferences(t *testing.T) {
 		"a route added": {
 			func() error {
 				return netlink.RouteAdd(&netlink.Route{
-					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.1.2.0/24")), Gw: gateway.AsSlice(),
+					Table: 101, Dst: ipNet(netip.MustParsePrefix("10.1.2.0/24")), Gw: nettest.Gateway.AsSlice(),
 				})
 			},
 			[]string{"route 10.1.2.0/24 via 10.214.0.1 on egress in table 101 is not ours"},
@@ -433,18 +437,18 @@ func TestDifferences(t *testing.T) {
 		},
 		"an address deleted": {
 			func() error {
-				link, err := linkHolding(guarded)
+				link, err := linkHolding(nettest.Guarded)
 				if err != nil {
 					return err
 				}
-				return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(guarded, 32))})
+				return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(nettest.Guarded, 32))})
 			},
 			[]string{"address 10.214.0.148/32 on egress is missing"},
 		},
 	}
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
-			inNetwork(t)
+			nettest.InNetwork(t)
 			shape(t, sibling)
 			if err := each.change(); err != nil {
 				t.Fatal(err)
@@ -485,13 +489,13 @@ func waitForLocalSix(place string) error {
 
 // A missing interface is a difference, and so is everything that was on it.
 func TestDifferencesWithoutInterface(t *testing.T) {
-	inNetwork(t)
-	shape(t, newSibling())
-	if err := netlink.LinkDel(link(t, "egress")); err != nil {
+	nettest.InNetwork(t)
+	shape(t, nettest.NewSibling())
+	if err := netlink.LinkDel(nettest.Link(t, "egress")); err != nil {
 		t.Fatal(err)
 	}
 
-	found := networkDifferences(newSibling())
+	found := networkDifferences(nettest.NewSibling())
 
 	for _, text := range []string{
 		"the interface with 10.214.0.138 is missing",
@@ -507,8 +511,8 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 
 // A sibling without tables keeps the kernel's rules as they are.
 func TestShapeWithoutTables(t *testing.T) {
-	inNetwork(t)
-	sibling := Sibling{Name: "coredns", Interfaces: newSibling().Interfaces}
+	nettest.InNetwork(t)
+	sibling := boot.Sibling{Name: "coredns", Interfaces: nettest.NewSibling().Interfaces}
 	shape(t, sibling)
 
 	rules, err := netlink.RuleList(unix.AF_INET)
@@ -520,10 +524,10 @@ func TestShapeWithoutTables(t *testing.T) {
 
 // An address in a network without an interface is an error that names the network.
 func TestShapeWithoutInterface(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	elsewhere := netip.MustParsePrefix("10.215.0.0/24")
 
-	err := shapeNetwork(Sibling{Name: "envoy", Addresses: []Address{{netip.MustParseAddr("10.215.0.5"), elsewhere}}})
+	err := shapeNetwork(boot.Sibling{Name: "envoy", Addresses: []boot.Address{{Address: netip.MustParseAddr("10.215.0.5"), Subnet: elsewhere}}})
 
 	if !errors.Is(err, errNoInterface) || !strings.Contains(err.Error(), "10.215.0.0/24") {
 		t.Errorf("got %v", err)

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // protocol is the version of what fwctl and its client say to each other (protocol.json). It changes where an earlier client
@@ -45,8 +48,8 @@ const longToRead = 2 << 20
 
 // quicklyRead returns the resources that a program shows at once, and the names of all others: those with a large file
 // of which nothing is known yet.
-func quicklyRead(root string, resources []Resource, known Evidence) ([]Resource, []string) {
-	quick, unread := []Resource{}, []string{}
+func quicklyRead(root string, resources []boot.Resource, known Evidence) ([]boot.Resource, []string) {
+	quick, unread := []boot.Resource{}, []string{}
 	for _, each := range resources {
 		info, err := os.Stat(filepath.Join(root, "hot", each.Path))
 		if _, read := known[each.Name]; each.Envoy != nil && !read && err == nil && info.Size() > longToRead {
@@ -61,7 +64,7 @@ func quicklyRead(root string, resources []Resource, known Evidence) ([]Resource,
 // probe collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
-func probe(root string, sibling Sibling, program Program, how Thoroughness) Report {
+func probe(root string, sibling boot.Sibling, program Program, how Thoroughness) Report {
 	report := Report{Protocol: protocol, Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
@@ -70,9 +73,9 @@ func probe(root string, sibling Sibling, program Program, how Thoroughness) Repo
 	report.Refused = refused
 	report.AgentsSee, report.Dropped = agentsSee(root, sibling, how.envoy)
 	report.Files = orUnreadable(hereGiven(sibling))
-	report.Program = orUnreadable(commandOf(processes, "1"))
+	report.Program = orUnreadable(commandOf(users.Processes, "1"))
 	report.Restarts, _ = readRestarts(root) // that it can't be read is among the processes
-	report.Processes = orUnreadable(processDifferences(processes, root, sibling))
+	report.Processes = orUnreadable(processDifferences(users.Processes, root, sibling))
 	read := sibling.Resources
 	if how.quick {
 		read, report.Unread = quicklyRead(root, read, program.Evidence())
@@ -111,7 +114,7 @@ func orUnreadable(found []string, err error) []string {
 
 // health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
 // check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
-func health(root string, sibling Sibling, program Program) error {
+func health(root string, sibling boot.Sibling, program Program) error {
 	if err := check(root, sibling.Resources, program); err != nil {
 		return err
 	}

@@ -7,24 +7,28 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/nettest"
 )
 
 // withResources returns a sibling with resources.
-func withResources(sibling Sibling) Sibling {
+func withResources(sibling boot.Sibling) boot.Sibling {
 	sibling.Resources = resources
 	return sibling
 }
 
 // A probe reports both the program's answers and the state of the network.
 func TestProbe(t *testing.T) {
-	inNetwork(t)
-	silence(t, "agents-end", "egress-end")
+	nettest.InNetwork(t)
+	nettest.Silence(t, "agents-end", "egress-end")
 	root, _ := newVolume(t)
-	if err := claim(root, newResolver(), 0); err != nil {
+	if err := claim(root, nettest.NewResolver(), 0); err != nil {
 		t.Fatal(err)
 	}
 
-	report := probe(root, withResources(newResolver()), newReader(t, root), Thoroughness{envoy: true})
+	report := probe(root, withResources(nettest.NewResolver()), newReader(t, root), Thoroughness{envoy: true})
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
@@ -52,12 +56,12 @@ func TestProbe(t *testing.T) {
 
 // A program that does not answer is an error in the report, which still has everything else.
 func TestProbeOfASilentProgram(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
 	program := newReader(t, root)
 	program.broken = errors.New("no answer")
 
-	report := probe(root, withResources(newResolver()), program, Thoroughness{envoy: true})
+	report := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{envoy: true})
 
 	if report.Live == nil || len(report.Live) > 0 {
 		t.Errorf("live %#v", report.Live)
@@ -72,11 +76,11 @@ func TestProbeOfASilentProgram(t *testing.T) {
 
 // A record of the ends of helpers that can't be read is a difference of the processes. The program answers all the same.
 func TestProbeOfAnUnreadableRecord(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
-	write(t, root, tree{"state/restarts.json": "["})
+	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
 
-	report := probe(root, withResources(newResolver()), newReader(t, root), Thoroughness{envoy: true})
+	report := probe(root, withResources(nettest.NewResolver()), newReader(t, root), Thoroughness{envoy: true})
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -89,14 +93,14 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 
 // A quick probe leaves out what takes long to print, says so, and reports the rest. What is known takes no time.
 func TestQuickProbe(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
 	large := strings.Repeat(" ", longToRead+1)
-	write(t, root, tree{"hot/" + listeners: large, "hot/" + added: large}) // what is hashed is never printed
+	filetest.Write(t, root, filetest.Tree{"hot/" + listeners: large, "hot/" + added: large}) // what is hashed is never printed
 	program := newReader(t, root)
 	program.evidence = nil
 
-	report := probe(root, withResources(newResolver()), program, Thoroughness{quick: true})
+	report := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{quick: true})
 
 	names := slices.Sorted(maps.Keys(report.Live))
 	if !slices.Equal(report.Unread, []string{"listeners"}) || !slices.Equal(names, []string{"names", "routes"}) {
@@ -105,7 +109,7 @@ func TestQuickProbe(t *testing.T) {
 	if report.Error != "" {
 		t.Error(report.Error)
 	}
-	if whole := probe(root, withResources(newResolver()), program, Thoroughness{}); len(whole.Live) != 3 || whole.Unread != nil {
+	if whole := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{}); len(whole.Live) != 3 || whole.Unread != nil {
 		t.Errorf("live %v, unread %q", whole.Live, whole.Unread)
 	}
 	quick, unread := quicklyRead(root, resources, Evidence{"listeners": {"s", "d"}})
@@ -116,9 +120,9 @@ func TestQuickProbe(t *testing.T) {
 
 // A part of the network that can't be read is a difference in the report, never none.
 func TestProbeOfAnUnreadableNetwork(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
-	resolver := newResolver()
+	resolver := nettest.NewResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
 	report := probe(root, withResources(resolver), newReader(t, root), Thoroughness{envoy: true})
@@ -135,9 +139,9 @@ func volumeOf(t *testing.T) (string, *reader) {
 	t.Helper()
 	root := t.TempDir()
 	wanted, files := set("1", routes, added, listeners)
-	write(t, filepath.Join(root, "hot"), files)
+	filetest.Write(t, filepath.Join(root, "hot"), files)
 	record(t, committedRecord(root), wanted)
-	write(t, root, tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
+	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 	return root, startReader(root)
 }
 
@@ -145,7 +149,7 @@ func volumeOf(t *testing.T) (string, *reader) {
 func TestHealth(t *testing.T) {
 	root, program := volumeOf(t)
 
-	if err := health(root, withResources(newResolver()), program); err != nil {
+	if err := health(root, withResources(nettest.NewResolver()), program); err != nil {
 		t.Error(err)
 	}
 }
@@ -154,24 +158,24 @@ func TestHealth(t *testing.T) {
 func TestHealthOfSomethingElse(t *testing.T) {
 	beef := string(withVersion([]byte(content("1", routes)), "beef"))
 	for name, each := range map[string]struct {
-		files  tree
+		files  filetest.Tree
 		wanted string
 	}{
-		"another version":          {tree{routes: beef}, "not loaded from the committed files: [routes]"},
-		"another digest":           {tree{added: content("2", added)}, "live content differs from the committed one: names"},
-		"another version and more": {tree{routes: beef, added: "{}"}, "not loaded from the committed files: [routes]"},
+		"another version":          {filetest.Tree{routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {filetest.Tree{added: content("2", added)}, "live content differs from the committed one: names"},
+		"another version and more": {filetest.Tree{routes: beef, added: "{}"}, "not loaded from the committed files: [routes]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, program := volumeOf(t)
-			write(t, filepath.Join(root, "hot"), each.files)
+			filetest.Write(t, filepath.Join(root, "hot"), each.files)
 
-			err := health(root, withResources(newResolver()), program)
+			err := health(root, withResources(nettest.NewResolver()), program)
 
 			if err == nil || err.Error() != each.wanted {
 				t.Errorf("got %v", err)
 			}
-			inNetwork(t)
-			if report := probe(root, withResources(newResolver()), program, Thoroughness{envoy: true}); report.Unhealthy != each.wanted || report.Error != "" {
+			nettest.InNetwork(t)
+			if report := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{envoy: true}); report.Unhealthy != each.wanted || report.Error != "" {
 				t.Errorf("the probe says %q, %q", report.Unhealthy, report.Error)
 			}
 		})
@@ -183,7 +187,7 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	root, program := volumeOf(t)
 	asked := &asking{reader: program}
 
-	if err := health(root, withResources(newResolver()), asked); err != nil {
+	if err := health(root, withResources(nettest.NewResolver()), asked); err != nil {
 		t.Fatal(err)
 	}
 
@@ -198,7 +202,7 @@ type asking struct {
 	names []string
 }
 
-func (a *asking) Live(resources []Resource) (map[string]string, error) {
+func (a *asking) Live(resources []boot.Resource) (map[string]string, error) {
 	for _, resource := range resources {
 		a.names = append(a.names, resource.Name)
 	}
@@ -209,41 +213,41 @@ func (a *asking) Live(resources []Resource) (map[string]string, error) {
 func TestHealthNeedsProof(t *testing.T) {
 	root, _ := newVolume(t)
 	program := newReader(t, root)
-	if err := health(t.TempDir(), withResources(newResolver()), program); err == nil {
+	if err := health(t.TempDir(), withResources(nettest.NewResolver()), program); err == nil {
 		t.Error("healthy without a record")
 	}
 	program.broken = errors.New("no answer")
-	if err := health(root, withResources(newResolver()), program); !errors.Is(err, program.broken) {
+	if err := health(root, withResources(nettest.NewResolver()), program); !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
 	}
 }
 
 // A health check takes a claimed address again that was lost, and announces it each time.
 func TestHealthKeepsTheClaim(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
-	write(t, root, tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
-	write(t, root, tree{"state/claimed": ""})
-	hear := listenForARP(t, "agents-end")
+	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
+	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
+	hear := nettest.ListenForARP(t, "agents-end")
 
 	for range 2 {
-		if err := health(root, withResources(newResolver()), newReader(t, root)); err != nil {
+		if err := health(root, withResources(nettest.NewResolver()), newReader(t, root)); err != nil {
 			t.Fatal(err)
 		}
 		hear()
-		expectHolders(t, "agents")
+		nettest.ExpectHolders(t, "agents")
 	}
 }
 
 // A health check without a claim leaves the address alone.
 func TestHealthClaimsNothing(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	root, _ := newVolume(t)
-	write(t, root, tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
+	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 
-	if err := health(root, withResources(newResolver()), newReader(t, root)); err != nil {
+	if err := health(root, withResources(nettest.NewResolver()), newReader(t, root)); err != nil {
 		t.Fatal(err)
 	}
 
-	expectHolders(t)
+	nettest.ExpectHolders(t)
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // commandOf returns the command line of a process. It fails if the process has ended.
@@ -23,12 +26,12 @@ func commandOf(proc, process string) ([]string, error) {
 }
 
 // processDifferences lists unknown processes, the companions that are missing, and those that keep ending.
-func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
+func processDifferences(proc, root string, sibling boot.Sibling) ([]string, error) {
 	found, err := unknownProcesses(proc, root, companionsOf(root, sibling))
 	if err != nil {
 		return found, err
 	}
-	shared, err := sharedUser(proc)
+	shared, err := users.Shared(proc)
 	if err != nil {
 		return found, err
 	}
@@ -39,7 +42,7 @@ func processDifferences(proc, root string, sibling Sibling) ([]string, error) {
 // failingCompanions lists the companions that are missing, unless the keeper starts them again, and those that keep ending.
 // While there is a keeper that runs, a companion that is missing has just ended, or waits for its next start: the keeper
 // never gives up, and writes down each end.
-func failingCompanions(proc, root string, sibling Sibling) ([]string, error) {
+func failingCompanions(proc, root string, sibling boot.Sibling) ([]string, error) {
 	running, err := allProcesses(proc)
 	if err != nil {
 		return nil, err

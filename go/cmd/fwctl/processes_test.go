@@ -11,6 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/users"
 )
 
 // Any process except the program and this helper is reported, with its id and command line.
@@ -26,7 +30,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := unknownProcesses(processes, root, nil)
+	found, err := unknownProcesses(users.Processes, root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +53,7 @@ func TestUnknownProcessesUnreadable(t *testing.T) {
 // A command line is split into the arguments that the program got.
 func TestCommandOf(t *testing.T) {
 	proc := t.TempDir()
-	write(t, proc, tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
+	filetest.Write(t, proc, filetest.Tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
 
 	command, err := commandOf(proc, "7")
 
@@ -61,7 +65,7 @@ func TestCommandOf(t *testing.T) {
 // A process's name may contain anything, even what looks like its own end.
 func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
-	write(t, proc, tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
+	filetest.Write(t, proc, filetest.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
 
 	if found, err := readProcess(proc, "7"); err != nil || found != (process{"7", "T", "12", true}) {
 		t.Errorf("got %v, %v", found, err)
@@ -95,7 +99,7 @@ func TestAboutToExecute(t *testing.T) {
 		"that of a stranger, without executing it": {stat("7", "9", forkedOnly), false},
 	} {
 		volume, proc := t.TempDir(), t.TempDir()
-		write(t, proc, tree{
+		filetest.Write(t, proc, filetest.Tree{
 			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "program", "1/cmdline": "/envoy\x00",
 			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
 			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": strings.Join(keeperOf(volume).command, "\x00") + "\x00",
@@ -111,11 +115,11 @@ func TestAboutToExecute(t *testing.T) {
 // A helper is known by its user, its group and its command line. It is missing where agents are limited and nobody is it.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
-	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
-	writeUsers(t, proc)
-	limited, command := Sibling{Limits: &Limits{}}, "/fw/bin/fwctl\x00record\x00"
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
+	filetest.WriteUsers(t, proc)
+	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
 	const noKeeper = "missing: /fw/bin/fwctl keep"
-	expect := func(when string, sibling Sibling, wanted ...string) {
+	expect := func(when string, sibling boot.Sibling, wanted ...string) {
 		t.Helper()
 		found, err := processDifferences(proc, root, sibling)
 		if err != nil || !slices.Equal(found, wanted) {
@@ -123,25 +127,25 @@ func TestRecorderIsKnown(t *testing.T) {
 		}
 	}
 	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
-	expect("without limits", Sibling{})
-	write(t, proc, tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
+	expect("without limits", boot.Sibling{})
+	filetest.Write(t, proc, filetest.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
 	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to have a process of another user")
 	}
-	for _, another := range []struct{ user, group int }{{fewestUsers, readers}, {0, recording}} {
+	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
 		if err := os.Chown(filepath.Join(proc, "9"), another.user, another.group); err != nil {
 			t.Fatal(err)
 		}
 		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	}
-	if err := os.Chown(filepath.Join(proc, "9"), fewestUsers, recording); err != nil {
+	if err := os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording); err != nil {
 		t.Fatal(err)
 	}
 	expect("with one", limited, noKeeper)
-	write(t, proc, tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	filetest.Write(t, proc, filetest.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
 	expect("with both", limited)
-	write(t, proc, tree{"9/cmdline": "/tmp/shell\x00"})
+	filetest.Write(t, proc, filetest.Tree{"9/cmdline": "/tmp/shell\x00"})
 	expect("with another command", limited, "9: /tmp/shell")
 }
 
@@ -152,10 +156,10 @@ func TestHelpersThatEnd(t *testing.T) {
 		t.Fatal("this needs root, who the keeper belongs to")
 	}
 	volume, proc := t.TempDir(), t.TempDir()
-	sibling := Sibling{Limits: &Limits{}}
+	sibling := boot.Sibling{Limits: &boot.Limits{}}
 	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
-	write(t, proc, tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
-	writeUsers(t, proc)
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	filetest.WriteUsers(t, proc)
 	expect := func(when string, wanted ...string) {
 		t.Helper()
 		found, err := processDifferences(proc, volume, sibling)
@@ -185,7 +189,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	if record, err = newRestarts(volume); err != nil {
 		t.Fatal(err)
 	}
-	write(t, proc, tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
+	filetest.Write(t, proc, filetest.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
 	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
 	if err := os.RemoveAll(filepath.Join(proc, "8")); err != nil {
 		t.Fatal(err)
@@ -200,13 +204,13 @@ func TestHelpersThatEnd(t *testing.T) {
 // Each companion is known by its user and its command line, and is missing where nobody is it.
 func TestForwarderIsMissed(t *testing.T) {
 	place := netip.MustParseAddrPort("127.0.0.53:53")
-	sibling := Sibling{Forwarder: &Forwarder{
+	sibling := boot.Sibling{Forwarder: &boot.ForwarderSettings{
 		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
 		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
 	}}
 	proc := t.TempDir()
-	write(t, proc, tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
-	writeUsers(t, proc)
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+	filetest.WriteUsers(t, proc)
 
 	found, err := processDifferences(proc, root, sibling)
 

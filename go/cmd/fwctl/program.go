@@ -1,19 +1,23 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"clawker-fw/internal/boot"
+)
 
 // Program is the interface to the serving process.
 type Program interface {
 	// Build returns the version string that the program reports.
 	Build() (string, error)
 	// Live maps each loaded resource to the digest of its loaded content.
-	Live(resources []Resource) (map[string]string, error)
+	Live(resources []boot.Resource) (map[string]string, error)
 	// Evidence returns how Live has found what it returned, so that it need not be found again.
 	Evidence() Evidence
 	// Versions maps each resource with a versioned file to the version that the program accepted last.
-	Versions(resources []Resource) (map[string]string, error)
+	Versions(resources []boot.Resource) (map[string]string, error)
 	// Rejections counts the rejected updates since the program's start, by resource.
-	Rejections(resources []Resource) (map[string]int, error)
+	Rejections(resources []boot.Resource) (map[string]int, error)
 	// Reason returns the program's explanation of its last rejection.
 	Reason() string
 	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
@@ -58,7 +62,7 @@ type Suppressed struct {
 }
 
 // programOf returns the interface to the serving process, of which this much is known.
-func programOf(sibling Sibling, known Evidence) Program {
+func programOf(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
 		return newEnvoy(adminSocket, known)
 	}

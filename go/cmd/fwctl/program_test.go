@@ -3,14 +3,16 @@ package main
 import (
 	"reflect"
 	"testing"
+
+	"clawker-fw/internal/boot"
 )
 
 // Each sibling has its own implementation of Program.
 func TestSiblingProgram(t *testing.T) {
-	if _, ok := programOf(Sibling{Name: "envoy"}, nil).(envoy); !ok {
+	if _, ok := programOf(boot.Sibling{Name: "envoy"}, nil).(envoy); !ok {
 		t.Error("envoy is not asked as Envoy")
 	}
-	sibling := Sibling{Name: "coredns", Resources: policyResources}
+	sibling := boot.Sibling{Name: "coredns", Resources: policyResources}
 	wanted := coredns{"/tmp", "127.0.0.1:53", policyResources}
 	if program := programOf(sibling, nil); !reflect.DeepEqual(program, wanted) {
 		t.Errorf("coredns is asked as %#v", program)

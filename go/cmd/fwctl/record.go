@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+
+	"clawker-fw/internal/volume"
 )
 
 // fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
@@ -98,7 +100,7 @@ func (c Commit) verify(folder string) error {
 // verifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
 func (c Commit) verifyVersions(folder string) error {
 	for _, path := range c.paths() {
-		content, err := readFile(filepath.Join(folder, path))
+		content, err := volume.ReadFile(filepath.Join(folder, path))
 		if err != nil {
 			return err
 		}
@@ -121,7 +123,7 @@ func (f StagedFile) verify(folder string) error {
 	if !filepath.IsLocal(f.Path) {
 		return fmt.Errorf("path %q leaves the folder", f.Path)
 	}
-	content, err := readFile(filepath.Join(folder, f.Path))
+	content, err := volume.ReadFile(filepath.Join(folder, f.Path))
 	if err != nil {
 		return err
 	}
@@ -135,6 +137,6 @@ func committedRecord(root string) string { return filepath.Join(root, "state", "
 
 func readCommitted(root string) (Commit, error) {
 	var committed Commit
-	err := readJSON(committedRecord(root), &committed)
+	err := volume.ReadJSON(committedRecord(root), &committed)
 	return committed, err
 }

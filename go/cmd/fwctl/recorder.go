@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
@@ -29,7 +32,7 @@ const (
 )
 
 // recordRefusals writes a line for each refusal that it reads from the socket, and those of the program, until that fails.
-func recordRefusals(root string, sibling Sibling, socket, program io.Reader, out io.Writer) error {
+func recordRefusals(root string, sibling boot.Sibling, socket, program io.Reader, out io.Writer) error {
 	journal := newJournal(out)
 	failed := make(chan error)
 	go func() { failed <- journal.write() }()
@@ -74,14 +77,14 @@ type recorder struct {
 	private   []netip.Addr // at which nothing is for agents, whatever listens
 }
 
-func newRecorder(root string, sibling Sibling, journal *journal) *recorder {
+func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
 	var private []netip.Addr
 	if sibling.Limits != nil {
 		private = sibling.Limits.Private
 	}
 	return &recorder{
 		journal: journal, private: private,
-		listening: listening{folder: filepath.Join(processes, "self", "net")},
+		listening: listening{folder: filepath.Join(users.Processes, "self", "net")},
 		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
 	}
 }

@@ -13,9 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/nettest"
 )
 
-// In the block of newSibling: the first address, one whose name has a rule, one of a name that has none any more.
+// In the block of nettest.NewSibling: the first address, one whose name has a rule, one of a name that has none any more.
 var (
 	virtualFirst = netip.MustParseAddr("10.213.8.64")
 	virtualOpen  = netip.MustParseAddr("10.213.8.71")
@@ -32,12 +36,12 @@ type recordingSibling struct {
 	written bytes.Buffer
 }
 
-func newRecording(t *testing.T, limits Limits) *recordingSibling {
+func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	t.Helper()
-	found := &recordingSibling{asAgent: limitedSibling(t, limits, shapeNetwork)}
+	found := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, shapeNetwork)}
 	root := t.TempDir()
-	write(t, root, tree{"hot/numbers/numbers.json": numbersFile})
-	found.recorder = newRecorder(root, newSibling(), newJournal(&found.written))
+	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
+	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
 	found.listening.folder = "/proc/thread-self/net"
 	socket, err := listenForRefusals()
 	if err != nil {
@@ -99,23 +103,23 @@ func listenAt(t *testing.T, place netip.AddrPort) {
 // A connection and a datagram to a port on which nobody listens leave one line each, with who, where and why; and the
 // agent is refused at once. What is forwarded leaves none, and neither does what CoreDNS tries.
 func TestRefusalsAreRecorded(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
 	listenAt(t, netip.AddrPortFrom(virtualOpen, 22))
-	listenAt(t, netip.AddrPortFrom(onAgents, 443))
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
 	for _, wanted := range []struct {
 		protocol string
 		place    netip.AddrPort
 		name     string
 		reason   string
 	}{
-		{"tcp", netip.AddrPortFrom(onAgents, 1), "", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(onAgents, 65535), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", becauseNoRule},
 		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", becauseWrongPort},
 		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", becauseWrongPort},
 		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", becauseNoRule},
 		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", becauseNoRule},
-		{"udp", netip.AddrPortFrom(onAgents, 443), "", becauseNoRule},
+		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", becauseNoRule},
 	} {
 		var source string
 		recorder.asAgent(func() {
@@ -144,10 +148,10 @@ func TestRefusalsAreRecorded(t *testing.T) {
 	}
 	recorder.asAgent(func() {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: limits.Except[0].AsSlice()}, Timeout: time.Second}
-		if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
+		if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Error(err)
 		}
-		connection, err := net.DialTimeout("tcp4", netip.AddrPortFrom(onAgents, 443).String(), time.Second)
+		connection, err := net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,13 +167,13 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 	t.Helper()
 	if protocol == "tcp" {
 		// Bound beforehand, because a connection that was refused has no address any more.
-		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: agent.AsSlice(), Port: 33333}, Timeout: time.Second}
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice(), Port: 33333}, Timeout: time.Second}
 		if _, err := dialer.Dial("tcp4", place.String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: %v", place, err)
 		}
-		return netip.AddrPortFrom(agent, 33333).String()
+		return netip.AddrPortFrom(nettest.Agent, 33333).String()
 	}
-	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: agent.AsSlice()}}
+	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
 	connection, err := dialer.Dial("udp4", place.String())
 	if err != nil {
 		t.Fatal(err)
@@ -185,17 +189,17 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 
 // A datagram is on record whatever options its header has, and at an address that is not for agents as well.
 func TestRefusedDatagramsAreRecorded(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	limits.DatagramsPerSecond = 1000
 	private := netip.MustParseAddr("10.213.8.10")
 	limits.Private = []netip.Addr{private}
 	recorder := newRecording(t, limits)
-	listenAt(t, netip.AddrPortFrom(onAgents, 443))
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
 	const recordRoute, noOperation = "\x07\x27\x04", "\x01"
 	for _, options := range []string{"", recordRoute + strings.Repeat("\x00", 36) + noOperation} {
 		place := netip.AddrPortFrom(private, 9)
 		recorder.asAgent(func() {
-			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: agent.AsSlice()}}
+			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
 			connection, err := dialer.Dial("udp4", place.String())
 			if err != nil {
 				t.Fatal(err)
@@ -222,16 +226,16 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 
 // A connection above what an agent may have is on record as well, with another reason.
 func TestRefusalsByLimitsAreRecorded(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
-	port := serveEcho(t, "0.0.0.0:0")
-	recorder.asAgent(func() { dialMany(t, agent, port, limits.Connections+2) })
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	recorder.asAgent(func() { nettest.DialMany(t, nettest.Agent, port, limits.Connections+2) })
 	found := recorder.lines(t)
 	if len(found) != 2 {
 		t.Fatalf("got %+v", found)
 	}
 	for _, each := range found {
-		if each.Reason != becauseLimit || int(each.Port) != port || each.Address != onAgents {
+		if each.Reason != becauseLimit || int(each.Port) != port || each.Address != nettest.OnAgents {
 			t.Errorf("got %+v", each)
 		}
 	}
@@ -239,8 +243,8 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 
 // While nothing listens at all, nothing is refused by any rule.
 func TestNothingListensYet(t *testing.T) {
-	recorder := newRecording(t, smallLimits())
-	recorder.asAgent(func() { refusedAt(t, "tcp", netip.AddrPortFrom(onAgents, 443)) })
+	recorder := newRecording(t, nettest.SmallLimits())
+	recorder.asAgent(func() { refusedAt(t, "tcp", netip.AddrPortFrom(nettest.OnAgents, 443)) })
 	if found := recorder.lines(t); len(found) != 0 {
 		t.Errorf("got %+v", found)
 	}
@@ -249,16 +253,16 @@ func TestNothingListensYet(t *testing.T) {
 // At a private address nothing is for agents, although something listens: their connections are not one too many.
 func TestRefusalsAtPrivateAddresses(t *testing.T) {
 	for _, private := range []bool{false, true} {
-		sibling := newSibling()
-		sibling.Limits = &Limits{}
+		sibling := nettest.NewSibling()
+		sibling.Limits = &boot.Limits{}
 		wanted := becauseLimit
 		if private {
-			sibling.Limits.Private, wanted = []netip.Addr{onAgents}, becauseNoRule
+			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, becauseNoRule
 		}
 		var written bytes.Buffer
 		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
 		recorder.listening.folder = listeningFolder(t, "")
-		each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(agent, 1024), netip.AddrPortFrom(onAgents, 443)}
+		each := refusal{unix.IPPROTO_TCP, netip.AddrPortFrom(nettest.Agent, 1024), netip.AddrPortFrom(nettest.OnAgents, 443)}
 		if err := errors.Join(recorder.record([]refusal{each}), recorder.journal.flush()); err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +277,7 @@ func TestRefusalsAtPrivateAddresses(t *testing.T) {
 func listeningFolder(t *testing.T, further string) string {
 	t.Helper()
 	folder := t.TempDir()
-	write(t, folder, tree{"tcp": "  sl  local_address rem_address   st tx_queue\n" +
+	filetest.Write(t, folder, filetest.Tree{"tcp": "  sl  local_address rem_address   st tx_queue\n" +
 		"   0: 0A08D50A:01BB 00000000:0000 0A 00000000:00000000\n" + further})
 	return folder
 }
@@ -281,7 +285,7 @@ func listeningFolder(t *testing.T, further string) string {
 // Sockets that listen are read, on an address or on all of them, and other ones are not.
 func TestListening(t *testing.T) {
 	folder := listeningFolder(t, "   1: 0B08D50A:0050 0708D50A:8000 01 00000000:00000000\n")
-	write(t, folder, tree{"tcp6": "header\n" +
+	filetest.Write(t, folder, filetest.Tree{"tcp6": "header\n" +
 		"   0: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 0A 0\n" +
 		"   1: 000080FE000000000000000000000001:0036 00000000000000000000000000000000:0000 0A 0\n"})
 	found := listening{folder: folder}
@@ -296,7 +300,7 @@ func TestListening(t *testing.T) {
 			t.Errorf("%s: %t", place, at)
 		}
 	}
-	if found.on(onAgents) != true || found.on(virtualOpen) != false {
+	if found.on(nettest.OnAgents) != true || found.on(virtualOpen) != false {
 		t.Errorf("got %v", found.hosts)
 	}
 }
@@ -317,10 +321,10 @@ func TestListeningUnreadable(t *testing.T) {
 func TestVirtualNames(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "numbers.json")
-	names := virtualNames{path: path, blocks: newSibling().Blocks}
+	names := virtualNames{path: path, blocks: nettest.NewSibling().Blocks}
 	for index, content := range []string{"", numbersFile, "{", `{"names":{"other.test":7},"next":8}`} {
 		if content != "" { // in place by a rename, like each commit; all files of the engine may have the same time
-			write(t, root, tree{"fresh": content})
+			filetest.Write(t, root, filetest.Tree{"fresh": content})
 			if err := errors.Join(
 				os.Chtimes(filepath.Join(root, "fresh"), time.Unix(0, 0), time.Unix(0, 0)),
 				os.Rename(filepath.Join(root, "fresh"), path),
@@ -332,7 +336,7 @@ func TestVirtualNames(t *testing.T) {
 		if (found == nil) != (wanted == "") || found != nil && *found != wanted {
 			t.Errorf("%q: %v", content, found)
 		}
-		if found := names.at(onAgents); found != nil {
+		if found := names.at(nettest.OnAgents); found != nil {
 			t.Errorf("%q: the shared address is %s", content, *found)
 		}
 	}

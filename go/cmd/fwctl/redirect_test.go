@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 var embedded = netip.MustParseAddr("127.0.0.11")
@@ -140,7 +142,7 @@ func TestRedirect(t *testing.T) {
 			"another address": {
 				change: func(c *nftables.Conn, r engineRedirect) error {
 					other := udpTo(40381)
-					other[len(other)-3] = &expr.Immediate{Register: registerOne, Data: private.AsSlice()}
+					other[len(other)-3] = &expr.Immediate{Register: registerOne, Data: nettest.Private.AsSlice()}
 					c.InsertRule(r.rule(names.dnat, other))
 					return nil
 				},
@@ -167,7 +169,7 @@ func TestRedirect(t *testing.T) {
 			},
 		} {
 			t.Run(backend+"/"+name, func(t *testing.T) {
-				inNetwork(t)
+				nettest.InNetwork(t)
 				connection, err := nftables.New()
 				if err != nil {
 					t.Fatal(err)
@@ -181,7 +183,7 @@ func TestRedirect(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				sibling := newSibling()
+				sibling := nettest.NewSibling()
 				sibling.Resolver = &embedded
 				found, err := filterDifferences(sibling, nil)
 				slices.Sort(found)
@@ -196,7 +198,7 @@ func TestRedirect(t *testing.T) {
 
 // Parts of both backends' redirects lead nothing, even where they have all the rules of one together.
 func TestRedirectOfTwoHalves(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	connection, err := nftables.New()
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +208,7 @@ func TestRedirectOfTwoHalves(t *testing.T) {
 	if err := connection.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	sibling := newSibling()
+	sibling := nettest.NewSibling()
 	sibling.Resolver = &embedded
 	found, err := filterDifferences(sibling, nil)
 	if err != nil || !slices.Contains(found, noTCP) || !slices.Contains(found, noUDP) {
@@ -216,7 +218,7 @@ func TestRedirectOfTwoHalves(t *testing.T) {
 
 // A sibling without the engine's resolver has no redirect.
 func TestRedirectOfNobody(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	connection, err := nftables.New()
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +227,7 @@ func TestRedirectOfNobody(t *testing.T) {
 	if err := connection.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := filterDifferences(newSibling(), nil)
+	found, err := filterDifferences(nettest.NewSibling(), nil)
 	if err != nil || len(found) != 4 {
 		t.Errorf("got %q, %v", found, err)
 	}

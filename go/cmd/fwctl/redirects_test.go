@@ -10,21 +10,23 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 // A redirect of the gateway changes no route of ours, even where the kernel would follow it: as soon as a container that
 // has inherited forwarding switches it off, `conf.all.accept_redirects` is 1.
 func TestRedirectsAreDropped(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 	neighbour := netip.MustParseAddr("10.214.0.9")
-	asGateway := moved(t, "egress-end", egressNet, gateway, neighbour)
-	settle(t)
+	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, neighbour)
+	nettest.Settle(t)
 	if err := os.WriteFile(filepath.Join(systemSettings, "net/ipv4/conf/all/accept_redirects"), []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
 	// The kernel only follows to a gateway whose hardware address it knows.
 	known := netlink.Neigh{
-		LinkIndex: link(t, "egress").Attrs().Index, IP: neighbour.AsSlice(), State: netlink.NUD_PERMANENT,
+		LinkIndex: nettest.Link(t, "egress").Attrs().Index, IP: neighbour.AsSlice(), State: netlink.NUD_PERMANENT,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9},
 	}
 	if err := netlink.NeighSet(&known); err != nil {
@@ -39,14 +41,14 @@ func TestRedirectsAreDropped(t *testing.T) {
 		}
 		return routes[0].Gw.Equal(neighbour.AsSlice())
 	}
-	if !redirected(world) {
+	if !redirected(nettest.World) {
 		t.Fatal("without our table, the kernel does not follow a redirect either: this test shows nothing")
 	}
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
 	}
-	if redirected(world.Next()) {
+	if redirected(nettest.World.Next()) {
 		t.Error("a redirect has changed a route")
 	}
 }
@@ -60,16 +62,16 @@ func sendRedirect(t *testing.T, destination, to netip.Addr) {
 		t.Fatal(err)
 	}
 	defer unix.Close(socket)
-	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: gateway.As4()}); err != nil {
+	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: nettest.Gateway.As4()}); err != nil {
 		t.Fatal(err)
 	}
 	const forHost = 1
 	message := append([]byte{redirectType, forHost, 0, 0}, to.AsSlice()...)
 	about := []byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, unix.IPPROTO_ICMP, 0, 0}
-	about = append(append(about, primary.AsSlice()...), destination.AsSlice()...)
+	about = append(append(about, nettest.Primary.AsSlice()...), destination.AsSlice()...)
 	message = append(message, append(about, make([]byte, 8)...)...)
 	binary.BigEndian.PutUint16(message[2:], checksum(message))
-	if err := unix.Sendto(socket, message, 0, &unix.SockaddrInet4{Addr: primary.As4()}); err != nil {
+	if err := unix.Sendto(socket, message, 0, &unix.SockaddrInet4{Addr: nettest.Primary.As4()}); err != nil {
 		t.Fatal(err)
 	}
 }

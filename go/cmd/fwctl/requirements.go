@@ -17,6 +17,9 @@ import (
 	"github.com/mdlayher/netlink"
 	routing "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
@@ -40,7 +43,7 @@ type Requirements struct {
 // requirements asks for all that either sibling needs, in a network that nobody uses.
 func requirements() Requirements {
 	all := prefixAround(netip.IPv4Unspecified())
-	limits := Limits{
+	limits := boot.Limits{
 		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
 	}
@@ -60,7 +63,7 @@ func requirements() Requirements {
 func prefixAround(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, 24) }
 
 // requireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
-func requireForEnvoy(sibling Sibling, user uint32) error {
+func requireForEnvoy(sibling boot.Sibling, user uint32) error {
 	if sibling.Name != "envoy" {
 		return nil
 	}
@@ -109,7 +112,7 @@ func askForAddresses() error {
 }
 
 func askForOwnWatches() error {
-	user, err := newUser()
+	user, err := users.New()
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,13 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
 )
 
 // A kernel that has everything lacks nothing.
 func TestRequirements(t *testing.T) {
-	inNetwork(t)
+	nettest.InNetwork(t)
 
 	if found := requirements(); len(found.Lacking) > 0 {
 		t.Errorf("got %q", found.Lacking)
@@ -27,7 +29,7 @@ func TestRequirements(t *testing.T) {
 
 // A kernel without nf_tables is told by its first answer, and named; nobody waits for a second one.
 func TestWithoutNfTables(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	without := nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {
 		header := requests[0].Header
 		header.Type, header.Flags = netlink.Error, 0
@@ -44,7 +46,7 @@ func TestWithoutNfTables(t *testing.T) {
 
 // What a kernel lacks of nf_tables is what is in all rules that it refuses, and in none that it takes.
 func TestMissingParts(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	rules := newLimitFilter(limits).rules
 	has := func(rule *nftables.Rule, part string) bool {
 		return slices.ContainsFunc(rule.Exprs, func(each expr.Any) bool {
@@ -66,7 +68,7 @@ func TestMissingParts(t *testing.T) {
 
 // Modules are loaded by a few of the rules, in which everything occurs that occurs in any.
 func TestFewRulesLoadAllModules(t *testing.T) {
-	limits := smallLimits()
+	limits := nettest.SmallLimits()
 	rules := newLimitFilter(limits).rules
 	parts := func(some []*nftables.Rule) []string {
 		all := []string{}

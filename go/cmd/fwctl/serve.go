@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have a new
@@ -21,8 +24,8 @@ var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 // serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,
 // starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
 // program does not start: it never serves with an unguarded network, with unproven files or without a record.
-func serve(root string, sibling Sibling, program []string) error {
-	user, err := newUser()
+func serve(root string, sibling boot.Sibling, program []string) error {
+	user, err := users.New()
 	if err != nil {
 		return err
 	}
@@ -101,7 +104,7 @@ func dropPrivileges(user uint32) error {
 	if err := unix.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
-	if err := unix.Setresgid(readers, readers, readers); err != nil {
+	if err := unix.Setresgid(users.Readers, users.Readers, users.Readers); err != nil {
 		return fmt.Errorf("dropping the group: %w", err)
 	}
 	if err := unix.Setresuid(int(user), int(user), int(user)); err != nil {

@@ -16,15 +16,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/users"
+	"clawker-fw/internal/volume"
 )
 
 // A child process has to execute another program, so the test binary is started again with a scene to play.
 const sceneVariable = "FWCTL_TEST_SCENE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(forwards) != "" {
-		forwardHere()
-	}
 	if scene := os.Getenv(dying); scene != "" {
 		if err := playDying(scene); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -49,19 +51,19 @@ func TestMain(m *testing.M) {
 const sceneRoot = "/tmp/volume"
 
 // sceneOf returns who owns the volume in a scene, and the sibling.
-func sceneOf(scene string) (owner int, sibling Sibling) {
-	limits := smallLimits()
-	sibling = newSibling()
-	sibling.Service, sibling.Limits = &Address{service, agentNet}, &limits
+func sceneOf(scene string) (owner int, sibling boot.Sibling) {
+	limits := nettest.SmallLimits()
+	sibling = nettest.NewSibling()
+	sibling.Service, sibling.Limits = &boot.Address{Address: nettest.Service, Subnet: nettest.AgentNet}, &limits
 	switch scene {
 	case "as nobody":
-		return readers, Sibling{Name: "coredns"}
+		return users.Readers, boot.Sibling{Name: "coredns"}
 	case "without its network", "on nothing proven":
-		sibling.Tables[1].Subnet = prefixes("10.215.0.0/24")[0]
+		sibling.Tables[1].Subnet = nettest.Prefixes("10.215.0.0/24")[0]
 	case "with impossible limits":
-		sibling.Limits = &Limits{Subnet: agentNet}
+		sibling.Limits = &boot.Limits{Subnet: nettest.AgentNet}
 	case "claiming in vain":
-		sibling.Service.Subnet = prefixes("10.215.0.0/24")[0]
+		sibling.Service.Subnet = nettest.Prefixes("10.215.0.0/24")[0]
 	}
 	return 0, sibling
 }
@@ -69,7 +71,7 @@ func sceneOf(scene string) (owner int, sibling Sibling) {
 // play sets up the network and /tmp of a container and calls serve. It returns only if that fails.
 func play(scene string) error {
 	runtime.LockOSThread()
-	if err := makeInterfaces(); err != nil {
+	if err := nettest.MakeInterfaces(); err != nil {
 		return err
 	}
 	owner, sibling := sceneOf(scene)
@@ -95,12 +97,12 @@ func play(scene string) error {
 			return err
 		}
 	case "with a recorder that ends":
-		if err := writeFile("/tmp/ends", nil); err != nil {
+		if err := volume.WriteFile("/tmp/ends", nil); err != nil {
 			return err
 		}
 	}
 	if sibling.Service != nil {
-		if err := writeFile(claimRecord(root), nil); err != nil {
+		if err := volume.WriteFile(claimRecord(root), nil); err != nil {
 			return err
 		}
 	}
@@ -155,11 +157,11 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(committedRecord(root), text); err != nil {
+	if err := volume.WriteFile(committedRecord(root), text); err != nil {
 		return err
 	}
 	for path, content := range files {
-		if err := writeFile(filepath.Join(root, "hot", path), []byte(content)); err != nil {
+		if err := volume.WriteFile(filepath.Join(root, "hot", path), []byte(content)); err != nil {
 			return err
 		}
 	}
@@ -171,7 +173,7 @@ func makeVolume(root string, owner int, changed bool) error {
 		return err
 	}
 	for path, content := range map[string][]byte{recorderOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
-		if err := writeFile(path, content); err != nil {
+		if err := volume.WriteFile(path, content); err != nil {
 			return err
 		}
 		if err := os.Chmod(path, 0o755); err != nil {
@@ -179,7 +181,7 @@ func makeVolume(root string, owner int, changed bool) error {
 		}
 	}
 	if changed {
-		if err := writeFile(filepath.Join(root, "hot", routes), []byte(content("x", routes))); err != nil {
+		if err := volume.WriteFile(filepath.Join(root, "hot", routes), []byte(content("x", routes))); err != nil {
 			return err
 		}
 	}
@@ -240,7 +242,7 @@ func TestServeDropsPrivileges(t *testing.T) {
 func expectUnprivileged(t *testing.T, status map[string]string, who, group string) {
 	t.Helper()
 	user, _, _ := strings.Cut(status[who+"Uid"], " ")
-	if id, err := strconv.Atoi(user); err != nil || id < fewestUsers {
+	if id, err := strconv.Atoi(user); err != nil || id < users.FewestUsers {
 		t.Errorf("%s is %s, %v", who, user, err)
 	}
 	for name, wanted := range map[string]string{
@@ -300,7 +302,7 @@ func TestServeStartsTheKeeper(t *testing.T) {
 // When the program starts, the network is configured and a claimed address is held again.
 func TestServeShapesTheNetworkFirst(t *testing.T) {
 	_, text := serving(t, "as a sibling")
-	for _, address := range []string{guarded.String(), exempt.String(), service.String()} {
+	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
 		if !strings.Contains(text, "|-- "+address+"\n") {
 			t.Errorf("%s is missing", address)
 		}

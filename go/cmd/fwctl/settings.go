@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 // systemSettings is the folder with the sysctls of this network namespace (sysctl(8)).
@@ -67,7 +69,7 @@ func setInterfaces(settings map[string]int) error {
 }
 
 // settingDifferences compares the sysctls of the namespace and of each interface that is up.
-func settingDifferences(sibling Sibling, seen *namespace) ([]string, error) {
+func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	wanted := maps.Clone(sibling.Sysctls)
 	if wanted == nil {
 		wanted = map[string]string{}

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/dnsclient"
 )
 
 // An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
@@ -41,7 +44,7 @@ type Step struct {
 }
 
 // try resolves a name at the service address, connects to the answer, and waits for anything that the host says.
-func try(sibling Sibling, arguments []string) (Trial, error) {
+func try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	if len(arguments) != 3 || speakers[arguments[1]] == nil {
 		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
 	}
@@ -101,14 +104,14 @@ func resolve(server, name string) (netip.Addr, Step) {
 		step.Outcome = err.Error()
 		return none, step
 	}
-	connection, err := net.DialTimeout("udp", server, answerLimit)
+	connection, err := net.DialTimeout("udp", server, dnsclient.AnswerLimit)
 	if err != nil {
 		step.Outcome = reason(err)
 		return none, step
 	}
 	defer connection.Close()
 	step.Source = connection.LocalAddr().String()
-	reply, err := askOver(connection, "udp", dnsmessage.Message{
+	reply, err := dnsclient.AskOver(connection, "udp", dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
 		Questions: []dnsmessage.Question{{Name: full, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
 	})

@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
 )
 
 // trying tries a.test, which is at a place on loopback.
 func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
 	t.Helper()
-	resolver := serveDNS(t, "udp", saying("a.test.", place.Addr().String()))
+	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
 	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port())
 }
 
@@ -176,8 +179,8 @@ func TestTryThatFails(t *testing.T) {
 		dnsmessage.RCodeNameError: "no such name", dnsmessage.RCodeSuccess: "no address",
 		dnsmessage.RCodeRefused: "the resolver's answer is RCodeRefused",
 	} {
-		server := serveDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-			return [][]byte{answered("udp", query, code)}
+		server := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+			return [][]byte{dnstest.Answered("udp", query, code)}
 		})
 		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443).String()
 		if found != "resolve-: "+wanted {
@@ -195,11 +198,11 @@ func TestTryThatFails(t *testing.T) {
 // What is not a name, a protocol and a port, or another container, is an error.
 func TestTryThatIsNone(t *testing.T) {
 	for _, arguments := range [][]string{{}, {"a.test", "https"}, {"a.test", "ssh", "22"}, {"a.test", "http", "65536"}} {
-		if _, err := try(newResolver(), arguments); err == nil {
+		if _, err := try(nettest.NewResolver(), arguments); err == nil {
 			t.Errorf("%q was tried", arguments)
 		}
 	}
-	if _, err := try(newSibling(), []string{"a.test", "https", "443"}); err == nil {
+	if _, err := try(nettest.NewSibling(), []string{"a.test", "https", "443"}); err == nil {
 		t.Error("Envoy's container was taken for an agent")
 	}
 }

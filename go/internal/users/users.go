@@ -1,4 +1,5 @@
-package main
+// Package users chooses the user ids of the program and of each helper.
+package users
 
 import (
 	"bufio"
@@ -16,12 +17,12 @@ import (
 // tries can find out: a process can't be started as a user that has more of them than the limit. With 2^32 ids that takes
 // days.)
 
-// readers is the group id of the program, which alone may read the secrets in the volume. Nothing is counted for groups.
-const readers = 65532
+// Readers is the group id of the program, which alone may read the secrets in the volume. Nothing is counted for groups.
+const Readers = 65532
 
-// fewestUsers is the first user id that is given, where there are as many as usual. Those below belong to images, to
+// FewestUsers is the first user id that is given, where there are as many as usual. Those below belong to images, to
 // people, and to services of machines.
-const fewestUsers = 1 << 20
+const FewestUsers = 1 << 20
 
 // Ids that are never given: what images, systems and earlier releases use (systemd's UIDS-GIDS), and what means "none".
 const (
@@ -32,9 +33,9 @@ const (
 // users are the ids that may be given in this container: from first to last.
 type users struct{ first, last uint64 }
 
-// usersHere returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
+// Here returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
 // of them: then the upper half is used.
-func usersHere(proc string) (users, error) {
+func Here(proc string) (users, error) {
 	mapped, err := os.ReadFile(filepath.Join(proc, "self", "uid_map"))
 	if err != nil {
 		return users{}, err
@@ -51,8 +52,8 @@ func usersHere(proc string) (users, error) {
 		}
 	}
 	largest.last = min(largest.last, noUser-1)
-	if largest.last > 2*fewestUsers {
-		largest.first = max(largest.first, fewestUsers)
+	if largest.last > 2*FewestUsers {
+		largest.first = max(largest.first, FewestUsers)
 		return largest, nil
 	}
 	largest.first += largest.size() / 2
@@ -72,18 +73,18 @@ func (u users) has(user uint32) bool { return u.first <= uint64(user) && uint64(
 // another returns one of them at random. The generator is the operating system's, seeded anew in each process.
 func (u users) another() uint32 { return uint32(u.first + rand.Uint64N(u.size())) }
 
-// newUser returns a user id that nobody else has.
-func newUser() (uint32, error) {
-	here, err := usersHere(processes)
+// New returns a user id that nobody else has.
+func New() (uint32, error) {
+	here, err := Here(Processes)
 	if err != nil {
 		return 0, err
 	}
 	return here.another(), nil
 }
 
-// sharedUser describes a process 1 whose user id is none that serve has chosen, or says nothing.
-func sharedUser(proc string) ([]string, error) {
-	here, err := usersHere(proc)
+// Shared describes a process 1 whose user id is none that serve has chosen, or says nothing.
+func Shared(proc string) ([]string, error) {
+	here, err := Here(proc)
 	if err != nil {
 		return nil, err
 	}
@@ -107,5 +108,5 @@ func sharedUser(proc string) ([]string, error) {
 	return found, nil
 }
 
-// processes is the folder with the processes of this container (proc(5)).
-const processes = "/proc"
+// Processes is the folder with the processes of this container (proc(5)).
+const Processes = "/proc"

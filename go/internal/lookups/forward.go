@@ -1,4 +1,4 @@
-package main
+package lookups
 
 import (
 	"encoding/json"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"clawker-fw/internal/dnsclient"
 )
 
 const (
@@ -28,10 +30,10 @@ const (
 	giveUpEvery = 250 * time.Millisecond
 )
 
-// forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
+// Forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
 // subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
 // it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
-func forward(arguments []string, given []*os.File) error {
+func Forward(arguments []string, given []*os.File) error {
 	if len(arguments) != 5 {
 		return errors.New("forward needs LISTEN, UPSTREAM, SUBTREES, AGENTS and EGRESS")
 	}
@@ -104,8 +106,8 @@ func listenForLookups(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, er
 	return datagrams, streams, err
 }
 
-// lookupFiles opens the forwarder's sockets, to be handed down.
-func lookupFiles(listen netip.AddrPort) ([]*os.File, error) {
+// Listen opens the forwarder's sockets, to be handed down.
+func Listen(listen netip.AddrPort) ([]*os.File, error) {
 	datagrams, streams, err := listenForLookups(listen)
 	if err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 	var lock sync.Mutex
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
-		size, err := readLong(connection, message)
+		size, err := dnsclient.ReadLong(connection, message)
 		if err != nil {
 			return
 		}
@@ -174,7 +176,7 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 			lock.Lock()
 			defer lock.Unlock()
 			_ = connection.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = connection.Write(long(reply)) // Envoy has ended the connection, or asks again
+			_, _ = connection.Write(dnsclient.Long(reply)) // Envoy has ended the connection, or asks again
 		})
 	}
 }
@@ -188,11 +190,11 @@ func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 	if err := connection.SetDeadline(end); err != nil {
 		return nil, err
 	}
-	if _, err := connection.Write(long(query)); err != nil {
+	if _, err := connection.Write(dnsclient.Long(query)); err != nil {
 		return nil, err
 	}
 	message := make([]byte, longestMessage)
-	size, err := readLong(io.Reader(connection), message)
+	size, err := dnsclient.ReadLong(io.Reader(connection), message)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package lookups
 
 import (
 	"errors"

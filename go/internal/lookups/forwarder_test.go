@@ -1,4 +1,4 @@
-package main
+package lookups
 
 import (
 	"fmt"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnsclient"
 )
 
 // resolverStub is a resolver that answers when it is told to.
@@ -546,7 +548,7 @@ func TestForward(t *testing.T) {
 	}
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.53"), upstream.Port())
 	go func() {
-		_ = forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"}, nil)
+		_ = Forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"}, nil)
 	}()
 	for _, network := range []string{"udp", "tcp"} {
 		var reply dnsmessage.Message
@@ -554,7 +556,7 @@ func TestForward(t *testing.T) {
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			query := queryFor("b.a.test.")
 			query.ID = 4711
-			if reply, err = ask(place.String(), network, query); err == nil || time.Now().After(end) {
+			if reply, err = dnsclient.Ask(place.String(), network, query); err == nil || time.Now().After(end) {
 				break
 			}
 		}

@@ -1,32 +1,33 @@
-package main
+// Package compare finds what is there and not expected, and what is expected and missing.
+package compare
 
 import "slices"
 
-// expectation holds the items that must be present, and those that may be.
-type expectation struct {
+// Expectation holds the items that must be present, and those that may be.
+type Expectation struct {
 	required map[string]bool
 	optional map[string]bool
 }
 
-func expecting(texts ...string) *expectation {
-	expected := &expectation{map[string]bool{}, map[string]bool{}}
-	expected.add(texts...)
+func Expect(texts ...string) *Expectation {
+	expected := &Expectation{map[string]bool{}, map[string]bool{}}
+	expected.Add(texts...)
 	return expected
 }
 
-func (e *expectation) add(texts ...string) {
+func (e *Expectation) Add(texts ...string) {
 	for _, text := range texts {
 		e.required[text] = true
 	}
 }
 
-func (e *expectation) allow(texts ...string) {
+func (e *Expectation) Allow(texts ...string) {
 	for _, text := range texts {
 		e.optional[text] = true
 	}
 }
 
-func (e *expectation) differences(found []string) []string {
+func (e *Expectation) Differences(found []string) []string {
 	var differences []string
 	for _, text := range found {
 		if !e.required[text] && !e.optional[text] {

@@ -1,4 +1,5 @@
-package main
+// Package volume reads and writes the files of a sibling's volume.
+package volume
 
 import (
 	"bytes"
@@ -17,9 +18,9 @@ import (
 // Files in the volume keep the mode and the owner that clawker-fw gave them, in every copy. Root has no capability here
 // to read another user's private file, so the program's secrets are read as that user.
 
-// readFile reads a file, as its owner if nobody else may read it.
-func readFile(path string) ([]byte, error) {
-	opened, err := open(path)
+// ReadFile reads a file, as its owner if nobody else may read it.
+func ReadFile(path string) ([]byte, error) {
+	opened, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +33,8 @@ func readFile(path string) ([]byte, error) {
 	return content.Bytes(), err
 }
 
-// open opens a file or a folder for reading, as its owner if nobody else may read it.
-func open(path string) (*os.File, error) {
+// Open opens a file or a folder for reading, as its owner if nobody else may read it.
+func Open(path string) (*os.File, error) {
 	opened, err := os.Open(path)
 	if !errors.Is(err, fs.ErrPermission) {
 		return opened, err
@@ -45,18 +46,18 @@ func open(path string) (*os.File, error) {
 	// The file system user id belongs to one thread only.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := unix.Setfsuid(userOf(info)); err != nil {
+	if err := unix.Setfsuid(UserOf(info)); err != nil {
 		return nil, err
 	}
 	defer unix.Setfsuid(os.Geteuid())
 	return os.Open(path)
 }
 
-func userOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+func UserOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
-func groupOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
+func GroupOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
 
-func readJSON(path string, value any) error {
+func ReadJSON(path string, value any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -67,8 +68,8 @@ func readJSON(path string, value any) error {
 	return nil
 }
 
-// writeFile replaces the file in one step, so that a reader sees the old content or the new.
-func writeFile(path string, content []byte) error {
+// WriteFile replaces the file in one step, so that a reader sees the old content or the new.
+func WriteFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -85,15 +86,15 @@ func writeNew(path string, content []byte, mode fs.FileMode) error {
 		return err
 	}
 	_, err = file.Write(content)
-	reserve(file, int64(len(content)))
+	Reserve(file, int64(len(content)))
 	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
 }
 
-// writeLike replaces the file in one step, with the mode and owner in info. Before that, nobody else can read it.
-func writeLike(path string, content []byte, info fs.FileInfo) error {
+// WriteLike replaces the file in one step, with the mode and owner in info. Before that, nobody else can read it.
+func WriteLike(path string, content []byte, info fs.FileInfo) error {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -104,14 +105,14 @@ func writeLike(path string, content []byte, info fs.FileInfo) error {
 	if err := os.Chmod(fresh, info.Mode().Perm()); err != nil {
 		return err
 	}
-	if err := os.Lchown(fresh, userOf(info), groupOf(info)); err != nil {
+	if err := os.Lchown(fresh, UserOf(info), GroupOf(info)); err != nil {
 		return err
 	}
 	return os.Rename(fresh, path)
 }
 
-// copyTree copies a folder, with the mode and owner of each file. Links are copied as links.
-func copyTree(from, to string) error {
+// CopyTree copies a folder, with the mode and owner of each file. Links are copied as links.
+func CopyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -135,19 +136,19 @@ func copyTree(from, to string) error {
 			if err != nil {
 				return err
 			}
-			content, err := readFile(path)
+			content, err := ReadFile(path)
 			if err != nil {
 				return err
 			}
-			return writeLike(target, content, info)
+			return WriteLike(target, content, info)
 		default:
 			return fmt.Errorf("%s is not a regular file", path)
 		}
 	})
 }
 
-// filesBelow lists everything in a folder except folders, as relative paths.
-func filesBelow(folder string) ([]string, error) {
+// FilesBelow lists everything in a folder except folders, as relative paths.
+func FilesBelow(folder string) ([]string, error) {
 	var paths []string
 	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
@@ -158,10 +159,10 @@ func filesBelow(folder string) ([]string, error) {
 	return paths, err
 }
 
-// slack is how many octets more a file may have than the one before it, without a new block of the disk: a block.
-const slack = 4096
+// Slack is how many octets more a file may have than the one before it, without a new block of the disk: a block.
+const Slack = 4096
 
-// reserve has the disk keep some room for a file beyond its end, if it can.
-func reserve(file *os.File, size int64) {
-	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size+slack)
+// Reserve has the disk keep some room for a file beyond its end, if it can.
+func Reserve(file *os.File, size int64) {
+	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size+Slack)
 }

@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"errors"
@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"clawker-fw/internal/filetest"
 )
 
 // boot/sibling.json has a sibling's network and the proofs of its hot files.
 func TestReadSibling(t *testing.T) {
 	root := t.TempDir()
-	write(t, root, tree{"boot/sibling.json": `{
+	filetest.Write(t, root, filetest.Tree{"boot/sibling.json": `{
  "sibling": "envoy",
  "addresses": [{"address": "10.214.0.148", "subnet": "10.214.0.0/24"}],
  "tables": [{
@@ -30,7 +32,7 @@ func TestReadSibling(t *testing.T) {
  ]
 }`})
 
-	sibling, err := readSibling(root)
+	sibling, err := Read(root)
 
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +66,7 @@ func TestReadSibling(t *testing.T) {
 
 // Without the file, reading the sibling is an error.
 func TestReadSiblingMissing(t *testing.T) {
-	if _, err := readSibling(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Read(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -80,9 +82,9 @@ func TestReadSiblingErrors(t *testing.T) {
 		`{"sibling": "envoy", "tables": [{"unreachable": ["10.0.0.0"]}]}`:  "10.0.0.0",
 	} {
 		root := t.TempDir()
-		write(t, root, tree{"boot/sibling.json": text})
+		filetest.Write(t, root, filetest.Tree{"boot/sibling.json": text})
 
-		_, err := readSibling(root)
+		_, err := Read(root)
 
 		path := filepath.Join(root, "boot", "sibling.json")
 		if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.Contains(err.Error(), wanted) {

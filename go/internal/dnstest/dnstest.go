@@ -1,4 +1,5 @@
-package main
+// Package dnstest serves DNS for tests.
+package dnstest
 
 import (
 	"encoding/binary"
@@ -7,18 +8,20 @@ import (
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/nettest"
 )
 
-// replies maps a query to the bytes of its answer, in any number of pieces.
-type replies func(query dnsmessage.Message) [][]byte
+// Replies maps a query to the bytes of its answer, in any number of pieces.
+type Replies func(query dnsmessage.Message) [][]byte
 
-// serveDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
-func serveDNS(t *testing.T, network string, reply replies) string {
+// ServeDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
+func ServeDNS(t *testing.T, network string, reply Replies) string {
 	t.Helper()
 	if network == "udp" {
 		return serveUDP(t, reply)
 	}
-	return serveAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
+	return nettest.ServeAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
 		var length [2]byte
 		io.ReadFull(connection, length[:])
 		packed := make([]byte, binary.BigEndian.Uint16(length[:]))
@@ -29,7 +32,7 @@ func serveDNS(t *testing.T, network string, reply replies) string {
 	}).String()
 }
 
-func serveUDP(t *testing.T, reply replies) string {
+func serveUDP(t *testing.T, reply Replies) string {
 	t.Helper()
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -59,8 +62,8 @@ func unpack(t *testing.T, packed []byte) dnsmessage.Message {
 	return query
 }
 
-// answered returns the answer to a query with a response code, for a network.
-func answered(network string, query dnsmessage.Message, code dnsmessage.RCode) []byte {
+// Answered returns the answer to a query with a response code, for a network.
+func Answered(network string, query dnsmessage.Message, code dnsmessage.RCode) []byte {
 	reply := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true, RCode: code},
 		Questions: query.Questions,
@@ -75,9 +78,9 @@ func answered(network string, query dnsmessage.Message, code dnsmessage.RCode) [
 	return packed
 }
 
-// refusing answers every query with the code of a name that does not exist.
-func refusing(network string) replies {
+// Refusing answers every query with the code of a name that does not exist.
+func Refusing(network string) Replies {
 	return func(query dnsmessage.Message) [][]byte {
-		return [][]byte{answered(network, query, dnsmessage.RCodeNameError)}
+		return [][]byte{Answered(network, query, dnsmessage.RCodeNameError)}
 	}
 }

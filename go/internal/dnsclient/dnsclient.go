@@ -1,4 +1,5 @@
-package main
+// Package dnsclient asks DNS servers, over UDP and TCP.
+package dnsclient
 
 import (
 	"encoding/binary"
@@ -11,25 +12,25 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-const answerLimit = time.Second
+const AnswerLimit = time.Second
 
-func ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
-	connection, err := net.DialTimeout(network, server, answerLimit)
+func Ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+	connection, err := net.DialTimeout(network, server, AnswerLimit)
 	if err != nil {
 		return dnsmessage.Message{}, err
 	}
 	defer connection.Close()
-	return askOver(connection, network, query)
+	return AskOver(connection, network, query)
 }
 
-// askOver sends a query over a connection, and returns the answer.
-func askOver(connection net.Conn, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
+// AskOver sends a query over a connection, and returns the answer.
+func AskOver(connection net.Conn, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
 	var reply dnsmessage.Message
 	packed, err := query.Pack()
 	if err != nil {
 		return reply, err
 	}
-	if err := connection.SetDeadline(time.Now().Add(answerLimit)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(AnswerLimit)); err != nil {
 		return reply, err
 	}
 	if network == "tcp" {
@@ -41,7 +42,7 @@ func askOver(connection net.Conn, network string, query dnsmessage.Message) (dns
 	message := make([]byte, 1232)
 	size := 0
 	if network == "tcp" {
-		size, err = readLong(connection, message)
+		size, err = ReadLong(connection, message)
 	} else {
 		size, err = connection.Read(message)
 	}
@@ -57,8 +58,8 @@ func askOver(connection net.Conn, network string, query dnsmessage.Message) (dns
 	return reply, nil
 }
 
-// readLong reads one DNS message over TCP: two bytes with its length, then the message.
-func readLong(connection io.Reader, message []byte) (int, error) {
+// ReadLong reads one DNS message over TCP: two bytes with its length, then the message.
+func ReadLong(connection io.Reader, message []byte) (int, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(connection, length[:]); err != nil {
 		return 0, err
@@ -70,7 +71,7 @@ func readLong(connection io.Reader, message []byte) (int, error) {
 	return io.ReadFull(connection, message[:size])
 }
 
-// long returns a message as TCP carries it (RFC 1035, section 4.2.2).
-func long(message []byte) []byte {
+// Long returns a message as TCP carries it (RFC 1035, section 4.2.2).
+func Long(message []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)
 }

@@ -1,4 +1,5 @@
-package main
+// Package boot reads what clawker-fw says of a sibling when it makes its container: boot/sibling.json.
+package boot
 
 import (
 	"encoding/json"
@@ -10,23 +11,23 @@ import (
 
 // Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
 type Sibling struct {
-	Name       string            `json:"sibling"`
-	Interfaces []Interface       `json:"interfaces"`
-	Addresses  []Address         `json:"addresses"`
-	Blocks     []netip.Prefix    `json:"blocks"` // further addresses of ours on the interface in whose subnet they are
-	Tables     []Table           `json:"tables"`
-	Service    *Address          `json:"service"`
-	Resolver   *netip.Addr       `json:"resolver"`    // the engine's embedded resolver, the target of its NAT rules
-	ResolvConf []string          `json:"resolv_conf"` // expected lines of the engine's /etc/resolv.conf
-	Sysctls    map[string]string `json:"sysctls"`     // of the whole namespace; set by the engine
-	Resources  []Resource        `json:"resources"`   // the hot files, in the order in which a commit places them
-	Settings   map[string]int    `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
-	Limits     *Limits           `json:"limits"`      // of agents; set by serve
-	Forwarder  *Forwarder        `json:"forwarder"`   // of lookups; started by serve
+	Name       string             `json:"sibling"`
+	Interfaces []Interface        `json:"interfaces"`
+	Addresses  []Address          `json:"addresses"`
+	Blocks     []netip.Prefix     `json:"blocks"` // further addresses of ours on the interface in whose subnet they are
+	Tables     []Table            `json:"tables"`
+	Service    *Address           `json:"service"`
+	Resolver   *netip.Addr        `json:"resolver"`    // the engine's embedded resolver, the target of its NAT rules
+	ResolvConf []string           `json:"resolv_conf"` // expected lines of the engine's /etc/resolv.conf
+	Sysctls    map[string]string  `json:"sysctls"`     // of the whole namespace; set by the engine
+	Resources  []Resource         `json:"resources"`   // the hot files, in the order in which a commit places them
+	Settings   map[string]int     `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
+	Limits     *Limits            `json:"limits"`      // of agents; set by serve
+	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
 }
 
-// around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
-func (s Sibling) around(block netip.Prefix) netip.Prefix {
+// Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
+func (s Sibling) Around(block netip.Prefix) netip.Prefix {
 	for _, each := range s.Interfaces {
 		if each.Subnet.Contains(block.Addr()) {
 			return each.Subnet
@@ -73,7 +74,7 @@ type Table struct {
 	Unreachable []netip.Prefix `json:"unreachable"`
 }
 
-func readSibling(root string) (Sibling, error) {
+func Read(root string) (Sibling, error) {
 	var sibling Sibling
 	path := filepath.Join(root, "boot", "sibling.json")
 	text, err := os.ReadFile(path)
@@ -111,8 +112,8 @@ type EnvoyProof struct {
 	Runtime    string   `json:"runtime,omitempty"`
 }
 
-// Forwarder is where the forwarder listens, whom it asks, and which networks it is on.
-type Forwarder struct {
+// ForwarderSettings is where the forwarder listens, whom it asks, and which networks it is on.
+type ForwarderSettings struct {
 	Listen   netip.AddrPort `json:"listen"`
 	Upstream netip.AddrPort `json:"upstream"`
 	Agents   netip.Prefix   `json:"agents"`

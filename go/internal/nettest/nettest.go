@@ -1,4 +1,5 @@
-package main
+// Package nettest makes the networks of a sibling for tests, in network namespaces of their own.
+package nettest
 
 import (
 	"errors"
@@ -16,49 +17,51 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
 )
 
 // The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
 var (
-	agentNet  = netip.MustParsePrefix("10.213.0.0/20")
-	egressNet = netip.MustParsePrefix("10.214.0.0/24")
-	onAgents  = netip.MustParseAddr("10.213.8.10")
-	primary   = netip.MustParseAddr("10.214.0.138")
-	guarded   = netip.MustParseAddr("10.214.0.148")
-	exempt    = netip.MustParseAddr("10.214.0.158")
-	gateway   = netip.MustParseAddr("10.214.0.1")
-	agent     = netip.MustParseAddr("10.213.0.7")
-	private   = netip.MustParseAddr("192.168.7.7")
-	world     = netip.MustParseAddr("198.51.100.7")
-	loopback  = netip.MustParseAddr("127.0.0.1")
+	AgentNet  = netip.MustParsePrefix("10.213.0.0/20")
+	EgressNet = netip.MustParsePrefix("10.214.0.0/24")
+	OnAgents  = netip.MustParseAddr("10.213.8.10")
+	Primary   = netip.MustParseAddr("10.214.0.138")
+	Guarded   = netip.MustParseAddr("10.214.0.148")
+	Exempt    = netip.MustParseAddr("10.214.0.158")
+	Gateway   = netip.MustParseAddr("10.214.0.1")
+	Agent     = netip.MustParseAddr("10.213.0.7")
+	Private   = netip.MustParseAddr("192.168.7.7")
+	World     = netip.MustParseAddr("198.51.100.7")
+	Loopback  = netip.MustParseAddr("127.0.0.1")
 )
 
-// newSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
-func newSibling() Sibling {
-	special := prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
-	return Sibling{
+// NewSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
+func NewSibling() boot.Sibling {
+	special := Prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
+	return boot.Sibling{
 		Name:       "envoy",
-		Interfaces: []Interface{{onAgents, agentNet, nil}, {primary, egressNet, &gateway}},
+		Interfaces: []boot.Interface{{Address: OnAgents, Subnet: AgentNet, Gateway: nil}, {Address: Primary, Subnet: EgressNet, Gateway: &Gateway}},
 		Settings:   map[string]int{"accept_source_route": 0, "arp_ignore": 1, "forwarding": 0, "rp_filter": 1},
 		Sysctls:    map[string]string{"net.ipv4.ip_forward": "0"},
-		Addresses:  []Address{{guarded, egressNet}, {exempt, egressNet}},
-		Blocks:     prefixes("10.213.8.64/26 10.213.8.128/25"),
-		Tables: []Table{
+		Addresses:  []boot.Address{{Address: Guarded, Subnet: EgressNet}, {Address: Exempt, Subnet: EgressNet}},
+		Blocks:     Prefixes("10.213.8.64/26 10.213.8.128/25"),
+		Tables: []boot.Table{
 			{
-				Name: "guarded", From: guarded, ID: 101, Gateway: gateway, Subnet: egressNet,
-				Unreachable: append(prefixes(
+				Name: "guarded", From: Guarded, ID: 101, Gateway: Gateway, Subnet: EgressNet,
+				Unreachable: append(Prefixes(
 					"10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 10.214.0.0/24",
 				), special...),
 			},
 			{
-				Name: "exempt", From: exempt, ID: 102, Gateway: gateway, Subnet: egressNet, Connected: true,
-				Unreachable: append(prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
+				Name: "exempt", From: Exempt, ID: 102, Gateway: Gateway, Subnet: EgressNet, Connected: true,
+				Unreachable: append(Prefixes("10.214.0.138/32 10.214.0.148/32 10.214.0.158/32"), special...),
 			},
 		},
 	}
 }
 
-func prefixes(text string) []netip.Prefix {
+func Prefixes(text string) []netip.Prefix {
 	var parsed []netip.Prefix
 	for _, prefix := range strings.Fields(text) {
 		parsed = append(parsed, netip.MustParsePrefix(prefix))
@@ -66,8 +69,8 @@ func prefixes(text string) []netip.Prefix {
 	return parsed
 }
 
-// inNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
-func inNetwork(t *testing.T) {
+// InNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
+func InNetwork(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
@@ -84,13 +87,13 @@ func inNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := makeInterfaces(); err != nil {
+	if err := MakeInterfaces(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// makeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
-func makeInterfaces() error {
+// MakeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
+func MakeInterfaces() error {
 	own, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -99,7 +102,7 @@ func makeInterfaces() error {
 		return err
 	}
 	for name, address := range map[string]netip.Prefix{
-		"agents": netip.PrefixFrom(onAgents, 20), "egress": netip.PrefixFrom(primary, 24),
+		"agents": netip.PrefixFrom(OnAgents, 20), "egress": netip.PrefixFrom(Primary, 24),
 	} {
 		pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name + "-end"}
 		pair.Name = name
@@ -120,13 +123,13 @@ func makeInterfaces() error {
 			return fmt.Errorf("giving %s an address: %w", name, err)
 		}
 	}
-	if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+	if err := netlink.RouteAdd(&netlink.Route{Gw: Gateway.AsSlice()}); err != nil {
 		return fmt.Errorf("adding the default route: %w", err)
 	}
 	return nil
 }
 
-func link(t *testing.T, name string) netlink.Link {
+func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
 	found, err := netlink.LinkByName(name)
 	if err != nil {
@@ -135,13 +138,13 @@ func link(t *testing.T, name string) netlink.Link {
 	return found
 }
 
-// settle waits until the interfaces have their carriers, which takes a moment.
-func settle(t *testing.T) {
+// Settle waits until the interfaces have their carriers, which takes a moment.
+func Settle(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		ready := true
 		for _, name := range []string{"agents", "egress"} {
-			ready = ready && link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+			ready = ready && Link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 		}
 		if ready {
 			return
@@ -152,35 +155,35 @@ func settle(t *testing.T) {
 	}
 }
 
-var otherAgent = netip.MustParseAddr("10.213.0.8")
+var OtherAgent = netip.MustParseAddr("10.213.0.8")
 
-// smallLimits are limits that a test can reach quickly.
-func smallLimits() Limits {
-	return Limits{
-		Subnet: agentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
+// SmallLimits are limits that a test can reach quickly.
+func SmallLimits() boot.Limits {
+	return boot.Limits{
+		Subnet: AgentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
 		Connections: 5, AllConnections: 100, ConnectionsPerSecond: 1000, QueriesPerSecond: 50,
 	}
 }
 
-// limitedSibling configures a sibling's network with kernel.Shape, and moves the agents' end of it into a namespace of its own, in which
+// LimitedSibling configures a sibling's network with kernel.Shape, and moves the agents' end of it into a namespace of its own, in which
 // two agents and an address that is not limited are. The returned function runs another one in that namespace.
-func limitedSibling(t *testing.T, limits Limits, shape func(Sibling) error) (asAgent func(func())) {
+func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) error) (asAgent func(func())) {
 	t.Helper()
-	inNetwork(t)
-	sibling := newSibling()
+	InNetwork(t)
+	sibling := NewSibling()
 	sibling.Limits = &limits
 	sibling.Settings["arp_ignore"] = 0 // for the blocks
-	asAgent = moved(t, "agents-end", agentNet, append(limits.Except, agent, otherAgent)...)
-	settle(t)
+	asAgent = Moved(t, "agents-end", AgentNet, append(limits.Except, Agent, OtherAgent)...)
+	Settle(t)
 	if err := shape(sibling); err != nil {
 		t.Fatal(err)
 	}
 	return asAgent
 }
 
-// moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
+// Moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
 // one in that namespace.
-func moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
+func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
 	t.Helper()
 	here := thisNetwork(t)
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -193,11 +196,11 @@ func moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 		}
 	}
 	enter(here)
-	if err := netlink.LinkSetNsFd(link(t, name), int(there.Fd())); err != nil {
+	if err := netlink.LinkSetNsFd(Link(t, name), int(there.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	enter(there)
-	end := link(t, name)
+	end := Link(t, name)
 	for _, address := range addresses {
 		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(address, 32))}); err != nil {
 			t.Fatal(err)
@@ -228,27 +231,27 @@ func thisNetwork(t *testing.T) *os.File {
 	return file
 }
 
-// serveEcho accepts connections for ever, and sends back whatever it reads.
-func serveEcho(t *testing.T, address string) int {
+// ServeEcho accepts connections for ever, and sends back whatever it reads.
+func ServeEcho(t *testing.T, address string) int {
 	t.Helper()
-	place := serveAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
+	place := ServeAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
 	return place.(*net.TCPAddr).Port
 }
 
-func dialFrom(from netip.Addr, port int) (net.Conn, error) {
-	return dialWithin(3*time.Second, from, port)
+func DialFrom(from netip.Addr, port int) (net.Conn, error) {
+	return DialWithin(3*time.Second, from, port)
 }
 
-func dialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
+func DialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
-	return dialer.Dial("tcp4", netip.AddrPortFrom(onAgents, uint16(port)).String())
+	return dialer.Dial("tcp4", netip.AddrPortFrom(OnAgents, uint16(port)).String())
 }
 
-// dialMany opens connections, which stay open until the test ends, and counts those that were refused.
-func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
+// DialMany opens connections, which stay open until the test ends, and counts those that were refused.
+func DialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
 	t.Helper()
 	for range count {
-		connection, err := dialFrom(from, port)
+		connection, err := DialFrom(from, port)
 		switch {
 		case err == nil:
 			t.Cleanup(func() { connection.Close() })
@@ -262,8 +265,8 @@ func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn
 	return opened, refused
 }
 
-// serveAt has a function handle each connection to a place until the test ends, and closes it then.
-func serveAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
+// ServeAt has a function handle each connection to a place until the test ends, and closes it then.
+func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
 	listener, err := net.Listen(network, address)
 	if err != nil {
@@ -285,10 +288,10 @@ func serveAt(t *testing.T, network, address string, serve func(net.Conn)) net.Ad
 	return listener.Addr()
 }
 
-var service = netip.MustParseAddr("10.213.8.53")
+var Service = netip.MustParseAddr("10.213.8.53")
 
-func newResolver() Sibling {
-	return Sibling{Name: "coredns", Interfaces: newSibling().Interfaces, Service: &Address{service, agentNet}}
+func NewResolver() boot.Sibling {
+	return boot.Sibling{Name: "coredns", Interfaces: NewSibling().Interfaces, Service: &boot.Address{Address: Service, Subnet: AgentNet}}
 }
 
 // holders lists the interfaces that hold the service address, with the scope if it is not universal.
@@ -300,7 +303,7 @@ func holders(t *testing.T) []string {
 	}
 	var found []string
 	for _, address := range addresses {
-		if !address.IP.Equal(service.AsSlice()) {
+		if !address.IP.Equal(Service.AsSlice()) {
 			continue
 		}
 		link, err := netlink.LinkByIndex(address.LinkIndex)
@@ -317,7 +320,7 @@ func holders(t *testing.T) []string {
 	return found
 }
 
-func expectHolders(t *testing.T, wanted ...string) {
+func ExpectHolders(t *testing.T, wanted ...string) {
 	t.Helper()
 	if found := holders(t); !slices.Equal(found, wanted) {
 		t.Errorf("held by %q, expected %q", found, wanted)
@@ -327,15 +330,15 @@ func expectHolders(t *testing.T, wanted ...string) {
 // arp is unix.ETH_P_ARP in the order of the network.
 const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
 
-// listenForARP opens a socket that receives ARP at the other end of an interface.
-func listenForARP(t *testing.T, name string) func() []byte {
+// ListenForARP opens a socket that receives ARP at the other end of an interface.
+func ListenForARP(t *testing.T, name string) func() []byte {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(socket) })
-	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: link(t, name).Attrs().Index}
+	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: Link(t, name).Attrs().Index}
 	if err := unix.Bind(socket, address); err != nil {
 		t.Fatal(err)
 	}
@@ -352,11 +355,11 @@ func listenForARP(t *testing.T, name string) func() []byte {
 	}
 }
 
-// silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
-func silence(t *testing.T, names ...string) {
+// Silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
+func Silence(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if err := netlink.LinkSetARPOff(link(t, name)); err != nil {
+		if err := netlink.LinkSetARPOff(Link(t, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,41 +1,35 @@
-package main
+package users
 
 import (
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-)
 
-// writeUsers writes what the kernel says of a container with all user ids, and of a process 1 that has one of its own.
-func writeUsers(t *testing.T, proc string) {
-	t.Helper()
-	write(t, proc, tree{
-		"self/uid_map": "         0          0 4294967295\n", "1/status": "Name:\tenvoy\nUid:\t4000000000\t4000000000\t4000000000\t4000000000\n",
-	})
-}
+	"clawker-fw/internal/filetest"
+)
 
 // A user id is chosen among all that the container has and that nobody uses: with remapped ids, from the upper half.
 func TestUsersHere(t *testing.T) {
 	for mapped, wanted := range map[string]users{
-		"0 0 4294967295":                          {fewestUsers, noUser - 1},
+		"0 0 4294967295":                          {FewestUsers, noUser - 1},
 		"0 100000 65536":                          {32768, knownUsers - 1},
 		"0 1000 1\n1 100000 65536":                {32769, knownUsers - 1},
 		"0 100000 1000":                           {500, 999},
 		"0 100000 131072":                         {65536, 131071},
-		"0 100000 1\n1000000 200000 3000000":      {fewestUsers, 3999999},
-		"0 0 1000000\n1000000 1000000 4293967295": {fewestUsers, noUser - 1},
+		"0 100000 1\n1000000 200000 3000000":      {FewestUsers, 3999999},
+		"0 0 1000000\n1000000 1000000 4293967295": {FewestUsers, noUser - 1},
 	} {
 		proc := t.TempDir()
-		write(t, proc, tree{"self/uid_map": mapped + "\n"})
-		if found, err := usersHere(proc); err != nil || found != wanted {
+		filetest.Write(t, proc, filetest.Tree{"self/uid_map": mapped + "\n"})
+		if found, err := Here(proc); err != nil || found != wanted {
 			t.Errorf("%q: %v, %v", mapped, found, err)
 		}
 	}
 	for _, mapped := range []string{"", "0 0 1", "nothing"} {
 		proc := t.TempDir()
-		write(t, proc, tree{"self/uid_map": mapped + "\n"})
-		if found, err := usersHere(proc); err == nil {
+		filetest.Write(t, proc, filetest.Tree{"self/uid_map": mapped + "\n"})
+		if found, err := Here(proc); err == nil {
 			t.Errorf("%q: %v", mapped, found)
 		}
 	}
@@ -43,7 +37,7 @@ func TestUsersHere(t *testing.T) {
 
 // Chosen user ids are all over the range, and differ.
 func TestAnotherUser(t *testing.T) {
-	all := users{fewestUsers, noUser - 1}
+	all := users{FewestUsers, noUser - 1}
 	var found []uint32
 	for range 1000 {
 		found = append(found, all.another())
@@ -52,7 +46,7 @@ func TestAnotherUser(t *testing.T) {
 	if distinct := len(slices.Compact(slices.Clone(found))); distinct < 990 {
 		t.Errorf("%d are different", distinct)
 	}
-	if found[0] < fewestUsers || found[0] > 1<<28 || found[999] < 15<<28 {
+	if found[0] < FewestUsers || found[0] > 1<<28 || found[999] < 15<<28 {
 		t.Errorf("from %d to %d", found[0], found[999])
 	}
 	if only := (users{7, 7}).another(); only != 7 {
@@ -68,14 +62,14 @@ func TestSharedUser(t *testing.T) {
 		"65532\t65532\t65532\t65532":                     {"65532"},
 		"4000000000\t0\t0\t4000000000":                   {"0"},
 	} {
-		writeUsers(t, proc)
-		write(t, proc, tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
-		found, err := sharedUser(proc)
+		filetest.WriteUsers(t, proc)
+		filetest.Write(t, proc, filetest.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
+		found, err := Shared(proc)
 		if err != nil || len(found) != len(wanted) || len(wanted) > 0 && !strings.Contains(found[0], wanted[0]) {
 			t.Errorf("%s: %q, %v", ids, found, err)
 		}
 	}
-	if found, err := sharedUser(filepath.Join(proc, "nothing")); err == nil {
+	if found, err := Shared(filepath.Join(proc, "nothing")); err == nil {
 		t.Errorf("without a process: %q", found)
 	}
 }

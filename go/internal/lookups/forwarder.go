@@ -1,4 +1,11 @@
-package main
+// Package lookups is the forwarder, the name server that Envoy asks. It asks the engine's resolver, with room for only so
+// many lookups at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give
+// up. Envoy can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
+//
+// Agents can invent names below a subtree rule. Envoy asks for these with one label more, which says whose share the
+// lookup is: the last digit of the agent's address (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one
+// rule wait for each other, and for nobody else's.
+package lookups
 
 import (
 	"errors"
@@ -14,14 +21,6 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 )
-
-// The forwarder is the name server that Envoy asks. It asks the engine's resolver, with room for only so many lookups
-// at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give up. Envoy
-// can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
-//
-// Agents can invent names below a subtree rule. Envoy asks for these with one label more, which says whose share the
-// lookup is: the last digit of the agent's address (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one
-// rule wait for each other, and for nobody else's.
 
 const (
 	// resolverQueries is what the engine's resolver takes on at once for a container (its maxConcurrent).

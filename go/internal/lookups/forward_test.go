@@ -1,4 +1,4 @@
-package main
+package lookups
 
 import (
 	"errors"
@@ -12,13 +12,18 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnsclient"
 )
 
 // A forwarder that can be killed is another process: this test binary again, with this variable.
 const forwards = "FWCTL_TEST_FORWARDS"
 
-func forwardHere() {
-	fmt.Fprintln(os.Stderr, forward(os.Args[1:], []*os.File{os.NewFile(3, "datagrams"), os.NewFile(4, "streams")}))
+func TestMain(m *testing.M) {
+	if os.Getenv(forwards) == "" {
+		os.Exit(m.Run())
+	}
+	fmt.Fprintln(os.Stderr, Forward(os.Args[1:], []*os.File{os.NewFile(3, "datagrams"), os.NewFile(4, "streams")}))
 	os.Exit(1)
 }
 
@@ -26,7 +31,7 @@ func forwardHere() {
 // error.
 func askPatiently(server, network string, query dnsmessage.Message) error {
 	for end := time.Now().Add(20 * time.Second); ; {
-		_, err := ask(server, network, query)
+		_, err := dnsclient.Ask(server, network, query)
 		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
 			return err
 		}
@@ -64,7 +69,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 	go func() { _ = forwardDatagrams(resolver, upstream) }()
 	go func() { _ = forwardStreams(resolver, streams) }()
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.54"), upstream.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	sockets, err := lookupFiles(place)
+	sockets, err := Listen(place)
 	if err != nil {
 		t.Fatal(err)
 	}
